@@ -1,0 +1,328 @@
+"""The chapter's network as pure functions of its parameters, for autograd to differentiate."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeAlias
+
+import autograd.numpy as np
+import numpy as onp
+from autograd.extend import JVPNode, VJPNode, defjvp, defvjp, primitive, register_notrace
+
+from .validation import (
+    Array,
+    Random,
+    affine_shapes,
+    examples,
+    network_params,
+    positive_integer,
+    random_stream,
+    targets,
+)
+from .validation import number as check_number
+
+Params: TypeAlias = dict[str, Array]
+
+# -------------------- the parts --------------------
+
+
+@primitive  # type: ignore[untyped-decorator]
+def stop_gradient(x: Array) -> Array:
+    """Return `x` as a constant: the identity, with no gradient in either mode.
+
+    Examples
+    --------
+    >>> from autograd import grad
+    >>> float(grad(lambda x: x * stop_gradient(x))(3.0))
+    3.0
+    """
+    return x
+
+
+register_notrace(VJPNode, stop_gradient)
+register_notrace(JVPNode, stop_gradient)
+
+
+@cache
+def _largest_exponent(dtype: onp.dtype[Any]) -> float:
+    return float(onp.floor(onp.log(onp.finfo(dtype).max)))
+
+
+@primitive  # type: ignore[untyped-decorator]
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)), elementwise, without overflow for any finite `x`.
+
+    An elementary function with a derivative rule of its own, as autograd has them for exp and
+    tanh: traced through the quotient, the gradient would be inf / inf where exp(-x) overflows.
+
+    Parameters
+    ----------
+    x : float array of any shape
+
+    Returns
+    -------
+    float array of the shape and dtype of `x`
+
+    References
+    ----------
+    Saito, *Deep Learning from Scratch 2*, section 1.3.5.
+
+    Examples
+    --------
+    >>> sigmoid(onp.array([-1e4, 0.0, 1e4])).round(12)
+    array([0. , 0.5, 1. ])
+    """
+    largest = _largest_exponent(onp.result_type(getattr(x, "dtype", float), onp.float16))
+    return 1.0 / (1.0 + np.exp(np.minimum(-x, largest)))
+
+
+defvjp(sigmoid, lambda y, x: lambda g: g * (y * (1.0 - y)))
+defjvp(sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
+
+
+def affine(x: Array, W: Array, b: Array) -> Array:
+    """Return x W + b.
+
+    Parameters
+    ----------
+    x : float array, shape (examples, inputs)
+    W : float array, shape (inputs, outputs)
+    b : float array, shape (outputs,)
+
+    Returns
+    -------
+    float array, shape (examples, outputs)
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+
+    References
+    ----------
+    Saito, *Deep Learning from Scratch 2*, section 1.3.5.
+
+    Examples
+    --------
+    >>> affine(onp.ones((1, 2)), onp.ones((2, 3)), onp.zeros(3))
+    array([[2., 2., 2.]])
+    """
+    affine_shapes(("x", onp.shape(x)), ("W", onp.shape(W)), ("b", onp.shape(b)))
+    return np.dot(x, W) + b
+
+
+def _shifted(scores: Array) -> Array:
+    """Scores with their row's largest at 0: exp cannot overflow, and the shift cancels exactly."""
+    return scores - np.max(stop_gradient(scores), axis=-1, keepdims=True)
+
+
+def softmax(scores: Array) -> Array:
+    """Return the class probabilities exp(s) / Σ exp(s) of each row of scores.
+
+    Parameters
+    ----------
+    scores : float array, shape (..., classes)
+
+    Returns
+    -------
+    float array of the shape and dtype of `scores`, each row summing to 1
+
+    References
+    ----------
+    Saito, *Deep Learning from Scratch 2*, section 1.3.1.
+
+    Examples
+    --------
+    >>> softmax(onp.array([[0.0, 0.0], [1e4, -1e4]]))
+    array([[0.5, 0.5],
+           [1. , 0. ]])
+    """
+    exponentials = np.exp(_shifted(scores))
+    return exponentials / np.sum(exponentials, axis=-1, keepdims=True)
+
+
+def cross_entropy(scores: Array, t: Array) -> Any:
+    """Return the mean over the examples of -log softmax(scores)[class], by log-sum-exp.
+
+    Parameters
+    ----------
+    scores : float array, shape (examples, classes)
+        Scores (logits), not probabilities.
+    t : array, shape (examples, classes) or (examples,)
+        One-hot rows, or class indices.
+
+    Returns
+    -------
+    float scalar of the dtype of `scores`
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `scores` or `t` has another shape, or `t` is not one-hot or holds an unknown class.
+
+    References
+    ----------
+    Saito, *Deep Learning from Scratch 2*, section 1.3.1.
+
+    Examples
+    --------
+    >>> scores = onp.zeros((1, 4))
+    >>> bool(cross_entropy(scores, onp.array([2])) == onp.log(4))
+    True
+    """
+    t = targets(t, scores.shape)
+    samples, classes = scores.shape
+    one_hot = t[:, None] == np.arange(classes) if t.ndim == 1 else t
+    shifted = _shifted(scores)
+    log_sum_exp = np.log(np.sum(np.exp(shifted), axis=1))
+    of_class = np.sum(shifted * one_hot.astype(scores.dtype), axis=1)
+    # A division by the Python int keeps float32: autograd's rule for mean divides by an int64.
+    return np.sum(log_sum_exp - of_class) / samples
+
+
+# -------------------- the network --------------------
+
+
+def init_params(
+    input_size: int, hidden_size: int, output_size: int, *, rng: Random, scale: float = 0.01
+) -> Params:
+    """Return new parameters: small normal weights, zero biases.
+
+    Parameters
+    ----------
+    input_size, hidden_size, output_size : int
+    rng : int, RandomState or Generator
+        The stream of the draws, W1's first, then W2's. A stream that is given is advanced.
+    scale : float, default 0.01
+        The standard deviation of the weights.
+
+    Returns
+    -------
+    dict of float64 arrays
+        W1 (input_size, hidden_size), b1 (hidden_size,), W2 (hidden_size, output_size),
+        b2 (output_size,).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a size is not a whole number of at least 1, `scale` is not above 0, or `rng` is no seed
+        and no stream.
+
+    References
+    ----------
+    Saito, *Deep Learning from Scratch 2*, section 1.4.2.
+
+    Examples
+    --------
+    >>> {name: array.shape for name, array in init_params(2, 10, 3, rng=0).items()}
+    {'W1': (2, 10), 'b1': (10,), 'W2': (10, 3), 'b2': (3,)}
+    """
+    input_size = positive_integer("input_size", input_size)
+    hidden_size = positive_integer("hidden_size", hidden_size)
+    output_size = positive_integer("output_size", output_size)
+    scale = check_number("scale", scale, above=0)
+    stream = random_stream(rng)
+    W1 = scale * stream.standard_normal((input_size, hidden_size))
+    W2 = scale * stream.standard_normal((hidden_size, output_size))
+    return {"W1": W1, "b1": onp.zeros(hidden_size), "W2": W2, "b2": onp.zeros(output_size)}
+
+
+def predict(params: Params, x: Array) -> Array:
+    """Return the scores of the network: affine, sigmoid, affine.
+
+    Parameters
+    ----------
+    params : dict of float arrays
+        W1, b1, W2, b2, as `init_params` makes them.
+    x : float array, shape (examples, inputs)
+
+    Returns
+    -------
+    float array, shape (examples, classes)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `params` is another structure, the widths do not fit, or `x` is empty or not finite.
+
+    References
+    ----------
+    Saito, *Deep Learning from Scratch 2*, section 1.4.2.
+
+    Examples
+    --------
+    >>> params = init_params(2, 10, 3, rng=0)
+    >>> predict(params, onp.zeros((5, 2))).shape
+    (5, 3)
+    """
+    x = examples("x", x)
+    W1, b1, W2, b2 = network_params(params, x)
+    hidden = sigmoid(affine(x, W1, b1))
+    return affine(hidden, W2, b2)
+
+
+def loss(params: Params, x: Array, t: Array) -> Any:
+    """Return the mean cross-entropy of the network's scores.
+
+    Parameters
+    ----------
+    params : dict of float arrays
+        W1, b1, W2, b2, as `init_params` makes them.
+    x : float array, shape (examples, inputs)
+    t : array, shape (examples, classes) or (examples,)
+        One-hot rows, or class indices.
+
+    Returns
+    -------
+    float scalar
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `predict` and `cross_entropy` raise them.
+
+    References
+    ----------
+    Saito, *Deep Learning from Scratch 2*, section 1.4.2.
+
+    Examples
+    --------
+    >>> params = init_params(2, 10, 3, rng=0)
+    >>> round(float(loss(params, onp.zeros((5, 2)), onp.zeros(5, dtype=int))), 1)
+    1.1
+    """
+    return cross_entropy(predict(params, x), t)
+
+
+def accuracy(params: Params, x: Array, t: Array) -> float:
+    """Return the fraction of the examples whose largest score is that of their class.
+
+    Parameters
+    ----------
+    params : dict of float arrays
+        W1, b1, W2, b2, as `init_params` makes them.
+    x : float array, shape (examples, inputs)
+    t : array, shape (examples, classes) or (examples,)
+        One-hot rows, or class indices.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `loss` raises them.
+
+    Examples
+    --------
+    >>> params = init_params(2, 10, 3, rng=0)
+    >>> params["b2"][1] = 1.0
+    >>> accuracy(params, onp.zeros((4, 2)), onp.array([1, 1, 1, 0]))
+    0.75
+    """
+    scores = predict(params, x)
+    t = targets(t, scores.shape)
+    classes = t if t.ndim == 1 else onp.argmax(t, axis=1)
+    return float(onp.mean(onp.argmax(scores, axis=1) == classes))

@@ -1,0 +1,309 @@
+"""The pictures, and the grid behind them. matplotlib is imported when a figure is drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .network import affine, predict, sigmoid
+from .training import TrainState
+from .validation import Array, examples, network_params, number, targets
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+
+# Okabe and Ito's blue, vermilion and green, then their others: told apart by colour-blind readers.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442", "#000000")
+MARKERS = ("o", "x", "^", "s", "+", "v", "D", "*")
+
+# -------------------- the decision grid --------------------
+
+TILE = 16  # grid points along the side of a tile
+BLOCK = 4096  # grid points evaluated at once: their arrays fit the processor's cache
+
+
+def decision_grid(
+    params: dict[str, Array], x: Array, h: float = 0.001
+) -> tuple[Array, Array, Array]:
+    """Return the network's class at each point of a fine grid around the data.
+
+    The grid is worked through in square tiles. At a tile's centre the scores and a bound on how
+    far each can move within the tile tell whether one class wins everywhere in it; only the
+    points of the other tiles, along the boundaries, are evaluated one by one. The bound follows
+    from sigmoid being monotone, so the map is that of ``argmax(predict(params, point))`` at each
+    point.
+
+    Parameters
+    ----------
+    params : dict of float arrays
+        W1, b1, W2, b2 of a network with two inputs.
+    x : float array, shape (examples, 2)
+        The grid reaches from ``x.min() - 0.1`` to ``x.max() + 0.1`` in each coordinate.
+    h : float, default 0.001
+        The spacing.
+
+    Returns
+    -------
+    xs : float array, shape (columns,)
+    ys : float array, shape (rows,)
+    classes : int array, shape (rows, columns)
+        The class at (xs[j], ys[i]) stands at [i, j].
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `x` has not two columns, `h` is not above 0, or as `predict` raises them.
+
+    References
+    ----------
+    Saito, *Deep Learning from Scratch 2*, section 1.4.3.
+
+    Examples
+    --------
+    >>> from spiral_autograd import init_params
+    >>> xs, ys, classes = decision_grid(init_params(2, 10, 3, rng=0), np.eye(2), h=0.5)
+    >>> xs.round(6), classes.shape
+    (array([-0.1,  0.4,  0.9]), (3, 3))
+    """
+    x = examples("x", x)
+    if x.shape[1] != 2:
+        raise ValueError(f"x must have two columns to be drawn in the plane, got {x.shape[1]}")
+    h = number("h", h, above=0)
+    network_params(params, x)
+    xs, ys = (np.arange(column.min() - 0.1, column.max() + 0.1, h) for column in x.T)
+    columns, rows = _tiles(xs), _tiles(ys)
+    map_of_tiles, certain = _classes_of_tiles(params, xs[columns], ys[rows])
+    whole = np.repeat(np.repeat(map_of_tiles, TILE, axis=0), TILE, axis=1)
+    classes = whole[: len(ys), : len(xs)]
+    i, j = np.nonzero(~certain)
+    tiles_at_once = max(1, BLOCK // TILE**2)
+    for start in range(0, len(i), tiles_at_once):
+        tile = slice(start, start + tiles_at_once)
+        row, column = np.broadcast_arrays(rows[i[tile], :, None], columns[j[tile], None, :])
+        points = np.stack([xs[column].ravel(), ys[row].ravel()], axis=1)
+        classes[row, column] = np.argmax(predict(params, points), axis=1).reshape(row.shape)
+    return xs, ys, classes
+
+
+def _tiles(coordinates: Array) -> Array:
+    """Return the indices of each tile's points, (tiles, TILE); a last short one repeats its end."""
+    last = len(coordinates) - 1
+    count = last // TILE + 1
+    return np.minimum(np.arange(count * TILE), last).reshape(count, TILE)
+
+
+def _classes_of_tiles(params: dict[str, Array], xs: Array, ys: Array) -> tuple[Array, Array]:
+    """Return the class at each tile's centre, and whether it is certain for the whole tile."""
+    corners = [(np.min(c, axis=1), np.max(c, axis=1)) for c in (xs, ys)]
+    (x_low, x_high), (y_low, y_high) = corners
+    centres = np.stack(np.meshgrid((x_low + x_high) / 2, (y_low + y_high) / 2), axis=-1)
+    radii = np.stack(np.meshgrid((x_high - x_low) / 2, (y_high - y_low) / 2), axis=-1)
+    W1, b1, W2 = params["W1"], params["b1"], params["W2"]
+    at_centre = affine(centres.reshape(-1, 2), W1, b1)
+    reach = radii.reshape(-1, 2) @ np.abs(W1)
+    middle = sigmoid(at_centre)
+    moved = np.maximum(sigmoid(at_centre + reach) - middle, middle - sigmoid(at_centre - reach))
+    scores = predict(params, centres.reshape(-1, 2))
+    best = np.argmax(scores, axis=1)
+    certain = np.ones(len(best), dtype=bool)
+    rounding = 1e3 * np.finfo(scores.dtype).eps * (1 + np.abs(scores).max() + np.abs(W2).sum())
+    for k in range(scores.shape[1]):
+        rows = best == k
+        margins = scores[rows, k, None] - scores[rows]
+        bounds = moved[rows] @ np.abs(W2[:, k, None] - W2) + rounding
+        certain[rows] = np.delete(margins > bounds, k, axis=1).all(axis=1)
+    shape = centres.shape[:2]
+    return best.reshape(shape), certain.reshape(shape)
+
+
+# -------------------- the pictures --------------------
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.figure(layout="constrained").add_subplot()
+
+
+def _plane(ax: Axes) -> None:
+    ax.set_aspect("equal")
+    ax.set_xlabel("x[:, 0]")
+    ax.set_ylabel("x[:, 1]")
+    ax.set_title("Spiral Data Set")
+    ax.legend(loc="upper right", framealpha=0.9)
+
+
+def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> Axes:
+    """Draw the points, each class with a colour and a marker of its own.
+
+    Parameters
+    ----------
+    x : float array, shape (examples, 2)
+    t : array, shape (examples, classes) or (examples,)
+        One-hot rows, or class indices.
+    ax : matplotlib Axes, optional
+        Where to draw; by default on a new figure.
+    **scatter
+        Further options of ``Axes.scatter``, such as ``s=40``.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `x` has not two columns, or `t` does not fit `x`.
+
+    References
+    ----------
+    Saito, *Deep Learning from Scratch 2*, section 1.4.1.
+
+    Examples
+    --------
+    >>> import matplotlib; matplotlib.use("Agg")
+    >>> from spiral_autograd import load_data
+    >>> plot_data(*load_data()).get_title()
+    'Spiral Data Set'
+    """
+    x, labels, count = _points(x, t)
+    ax = _axes(ax)
+    for k in range(count):
+        points = x[labels == k]
+        marker = MARKERS[k % len(MARKERS)]
+        style: dict[str, Any] = {"color": COLORS[k % len(COLORS)], "marker": marker, "s": 26}
+        if marker not in "x+":
+            style |= {"edgecolor": "white", "linewidth": 0.6}
+        ax.scatter(points[:, 0], points[:, 1], label=f"class {k}", **(style | scatter))
+    _plane(ax)
+    return ax
+
+
+def _points(x: Array, t: Array) -> tuple[Array, Array, int]:
+    """Return x, the class index of each point, and the number of classes."""
+    x = examples("x", x)
+    if x.shape[1] != 2:
+        raise ValueError(f"x must have two columns to be drawn in the plane, got {x.shape[1]}")
+    t = np.asarray(t)
+    classes = t.shape[1] if t.ndim == 2 else int(t.max(initial=0)) + 1
+    t = targets(t, (len(x), classes))
+    return x, t if t.ndim == 1 else np.argmax(t, axis=1), classes
+
+
+def plot_loss(
+    state: TrainState, ylim: tuple[float, float] | None = None, *, ax: Axes | None = None
+) -> Axes:
+    """Draw the loss of each evaluation interval of a training run.
+
+    Parameters
+    ----------
+    state : TrainState
+    ylim : (float, float), optional
+        The limits of the loss axis.
+    ax : matplotlib Axes, optional
+        Where to draw; by default on a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        If the state has no losses to draw.
+
+    References
+    ----------
+    Saito, *Deep Learning from Scratch 2*, section 1.4.4.
+
+    Examples
+    --------
+    >>> import matplotlib; matplotlib.use("Agg")
+    >>> from spiral_autograd import fit, init_params, load_data
+    >>> x, t = load_data()
+    >>> state = fit(init_params(2, 10, 3, rng=0), x, t, max_epoch=3, eval_interval=5, rng=0)
+    >>> plot_loss(state).get_xlabel()
+    'iterations (x5)'
+    """
+    if not state.loss_list:
+        raise ValueError(
+            "state has no losses to draw: train it with an eval_interval of at most "
+            "the number of its iterations"
+        )
+    ax = _axes(ax)
+    ax.plot(np.arange(len(state.loss_list)), state.loss_list, color=COLORS[0], label="train")
+    ax.set_xlabel(f"iterations (x{state.eval_interval})")
+    ax.set_ylabel("loss")
+    ax.set_title("Cross Entropy Loss")
+    if ylim is not None:
+        ax.set_ylim(ylim)
+    return ax
+
+
+def plot_decision_boundary(
+    params: dict[str, Array], x: Array, t: Array, h: float = 0.001, *, ax: Axes | None = None
+) -> Axes:
+    """Draw the region of each class that the network predicts, and the data on top.
+
+    Parameters
+    ----------
+    params : dict of float arrays
+        W1, b1, W2, b2 of a network with two inputs.
+    x : float array, shape (examples, 2)
+    t : array, shape (examples, classes) or (examples,)
+        One-hot rows, or class indices.
+    h : float, default 0.001
+        The spacing of the grid of `decision_grid`.
+    ax : matplotlib Axes, optional
+        Where to draw; by default on a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `decision_grid` and `plot_data` raise them.
+
+    References
+    ----------
+    Saito, *Deep Learning from Scratch 2*, section 1.4.3.
+
+    Examples
+    --------
+    >>> import matplotlib; matplotlib.use("Agg")
+    >>> from spiral_autograd import init_params, load_data
+    >>> ax = plot_decision_boundary(init_params(2, 10, 3, rng=0), *load_data(), h=0.1)
+    >>> len(ax.images)
+    1
+    """
+    x, labels, _ = _points(x, t)
+    xs, ys, classes = decision_grid(params, x, h)
+    ax = _axes(ax)
+    count = len(params["b2"])
+    ax.imshow(
+        classes,
+        cmap=_pale_colors(count),
+        vmin=-0.5,
+        vmax=count - 0.5,
+        extent=(xs[0] - h / 2, xs[-1] + h / 2, ys[0] - h / 2, ys[-1] + h / 2),
+        origin="lower",
+        interpolation="nearest",
+    )
+    plot_data(x, labels, ax=ax)
+    return ax
+
+
+def _pale_colors(count: int) -> Colormap:
+    """Return each class's colour, mixed with so much white that the data stands out on it."""
+    from matplotlib.colors import ListedColormap, to_rgb
+
+    # Three shares of white in turn, so that neighbouring regions differ in grey print too.
+    white = np.resize([0.55, 0.85, 0.70], count)[:, None]
+    colors = np.array([to_rgb(COLORS[k % len(COLORS)]) for k in range(count)])
+    return ListedColormap(white + (1 - white) * colors)

@@ -1,0 +1,86 @@
+"""Pytrees, as autograd's vector spaces know them: nests of dicts, lists and tuples of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+from autograd.builtins import ContainerVSpace
+from autograd.extend import vspace
+
+from .validation import Array
+
+Pytree: TypeAlias = Any
+
+
+def tree_map(function: Callable[..., Any], tree: Pytree, *rest: Pytree) -> Pytree:
+    """Return a tree of `function` called with the leaves of `tree` and of `rest`, in step."""
+    space = vspace(tree)
+    if isinstance(space, ContainerVSpace):
+        return space._map(lambda _, *subtrees: tree_map(function, *subtrees), tree, *rest)
+    return function(tree, *rest)
+
+
+def named_leaves(name: str, tree: Pytree) -> Iterator[tuple[str, Any]]:
+    """Yield each leaf with the expression that reaches it, such as ``params['W1']``."""
+    try:
+        space = vspace(tree)
+    except TypeError:
+        space = None
+    if isinstance(space, ContainerVSpace):
+        for key, subtree in space._kv_pairs(tree):
+            yield from named_leaves(f"{name}[{key!r}]", subtree)
+    else:
+        yield name, tree
+
+
+def leaves(tree: Pytree) -> list[Any]:
+    """Return the leaves of `tree` in its own order."""
+    return [leaf for _, leaf in named_leaves("", tree)]
+
+
+def with_leaves(tree: Pytree, new_leaves: list[Any]) -> Pytree:
+    """Return `tree` with `new_leaves`, in the order of `leaves`, in place of its own."""
+    remaining = iter(new_leaves)
+    return tree_map(lambda _: next(remaining), tree)
+
+
+def float_tree(name: str, tree: Pytree) -> Pytree:
+    """Return `tree`, whose leaves must be finite floating-point arrays or floats, or raise."""
+    count = 0
+    for path, leaf in named_leaves(name, tree):
+        count += 1
+        dtype = getattr(leaf, "dtype", None)
+        if not (isinstance(leaf, float) or (dtype is not None and dtype.kind == "f")):
+            came = type(leaf).__name__ if dtype is None else f"dtype {dtype}"
+            raise TypeError(
+                f"{path} must be a floating-point array, got {came}; {name} must be a nest of "
+                "dicts, lists and tuples with such arrays as leaves"
+            )
+        if not np.isfinite(leaf).all():
+            raise ValueError(f"{path} must be finite, got {_first_not_finite(leaf)}")
+    if count == 0:
+        raise ValueError(f"{name} is empty: it holds no array")
+    return tree
+
+
+def _first_not_finite(leaf: Array) -> str:
+    index = tuple(int(i) for i in np.argwhere(~np.isfinite(leaf))[0])
+    return f"{np.asarray(leaf)[index]} at index {index}"
+
+
+def same_structure(name: str, tree: Pytree, other_name: str, other: Pytree) -> None:
+    """Raise unless `other` has the leaves of `tree`, by path and by shape."""
+    expected = {path: np.shape(leaf) for path, leaf in named_leaves("", tree)}
+    got = {path: np.shape(leaf) for path, leaf in named_leaves("", other)}
+    for path in expected | got:
+        if path not in got:
+            raise ValueError(f"{other_name} must have the structure of {name}: {path} is missing")
+        if path not in expected:
+            raise ValueError(f"{other_name} must have the structure of {name}: {path} is too much")
+        if got[path] != expected[path]:
+            raise ValueError(
+                f"{other_name}{path} must have the shape of {name}{path}, {expected[path]}, "
+                f"got {got[path]}"
+            )

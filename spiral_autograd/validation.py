@@ -1,0 +1,171 @@
+"""The door: bad input raises here, with the argument's name and how to mend it."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Random: TypeAlias = int | np.random.RandomState | np.random.Generator
+Stream: TypeAlias = np.random.RandomState | np.random.Generator
+Shape: TypeAlias = tuple[int, ...]
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """Return `value` as an int of at least 1, or raise."""
+    try:
+        integer = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+    if isinstance(value, bool) or integer < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return integer
+
+
+def number(
+    name: str, value: Any, *, above: float = -np.inf, below: float = np.inf, or_equal: bool = False
+) -> float:
+    """Return `value` as a finite float with above < value < below, or raise.
+
+    With `or_equal`, `above` itself is allowed.
+    """
+    try:
+        real = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a real number, got {value!r}") from None
+    large_enough = real >= above if or_equal else real > above
+    if not (np.isfinite(real) and large_enough and real < below):
+        lower = f"at least {above:g}" if or_equal else f"above {above:g}"
+        upper = f" and below {below:g}" if below < np.inf else ""
+        raise ValueError(f"{name} must be a finite number {lower}{upper}, got {value!r}")
+    return real
+
+
+def random_stream(rng: Any) -> Stream:
+    """Return the random stream that `rng` names: a seed starts a legacy `RandomState`."""
+    if isinstance(rng, np.random.RandomState | np.random.Generator):
+        return rng
+    try:
+        seed = operator.index(rng)
+    except TypeError:
+        raise TypeError(
+            "rng must be an int seed, a numpy.random.RandomState or a numpy.random.Generator, "
+            f"got {rng!r}"
+        ) from None
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"rng must be a seed from 0 to 2**32 - 1, got {seed}")
+    return np.random.RandomState(seed)
+
+
+def finite_array(name: str, value: Any) -> Array:
+    """Return `value` as an array of finite real numbers with at least one entry, or raise."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty: its shape is {array.shape}")
+    finite = np.isfinite(array)
+    if not finite.all():
+        first = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(
+            f"{name} must be finite: {array.size - int(finite.sum())} of its {array.size} entries "
+            f"are not, the first at index {first}"
+        )
+    return array
+
+
+def examples(name: str, value: Any) -> Any:
+    """Return `value` as a finite (examples, features) array, or raise.
+
+    A value that a tracer carries is passed through: only its shape can be known.
+    """
+    if not hasattr(value, "shape") or isinstance(value, np.ndarray):
+        value = finite_array(name, value)
+    if len(value.shape) != 2:
+        raise ValueError(
+            f"{name} must have the shape (examples, features), got {value.shape}; "
+            "a single example x is x[None, :]"
+        )
+    return value
+
+
+def targets(t: Any, scores_shape: Shape) -> Any:
+    """Return `t` as the one-hot or index array that belongs to scores (examples, classes).
+
+    A value that a tracer carries is passed through after a look at its shape.
+    """
+    if len(scores_shape) != 2:
+        raise ValueError(f"the scores must have the shape (examples, classes), got {scores_shape}")
+    samples, classes = scores_shape
+    if not hasattr(t, "shape") or isinstance(t, np.ndarray):
+        t = finite_array("t", t)
+    if t.shape not in ((samples, classes), (samples,)):
+        raise ValueError(
+            f"t must be one-hot with the shape ({samples}, {classes}) or class indices with the "
+            f"shape ({samples},), got {t.shape}"
+        )
+    if not isinstance(t, np.ndarray):
+        return t
+    if t.ndim == 1:
+        _check_indices(t, classes)
+    elif not (((t == 0) | (t == 1)).all() and (t.sum(axis=1) == 1).all()):
+        wrong = ~(((t == 0) | (t == 1)).all(axis=1) & (t.sum(axis=1) == 1))
+        row = int(np.flatnonzero(wrong)[0])
+        raise ValueError(f"t must be one-hot, a single 1 in each row, got row {row}: {t[row]}")
+    return t
+
+
+def _check_indices(t: Array, classes: int) -> None:
+    if t.dtype.kind not in "iu":
+        raise TypeError(
+            f"t must hold class indices as integers, got dtype {t.dtype}; use t.astype(int)"
+        )
+    outside = (t < 0) | (t >= classes)
+    if outside.any():
+        place = int(np.flatnonzero(outside)[0])
+        raise ValueError(
+            f"t must hold class indices from 0 to {classes - 1}, got t[{place}] = {t[place]}"
+        )
+
+
+def affine_shapes(x: tuple[str, Shape], W: tuple[str, Shape], b: tuple[str, Shape]) -> Shape:
+    """Return the shape of x @ W + b for the named shapes (…, n), (n, m), (m,), or raise."""
+    (x_name, x_shape), (W_name, W_shape), (b_name, b_shape) = x, W, b
+    if len(W_shape) != 2:
+        raise ValueError(f"{W_name} must have the shape (inputs, outputs), got {W_shape}")
+    if not x_shape or x_shape[-1] != W_shape[0]:
+        raise ValueError(
+            f"{x_name} and {W_name} do not fit: the last axis of {x_name} {x_shape} must be as "
+            f"long as the first axis of {W_name} {W_shape}"
+        )
+    if b_shape != W_shape[1:]:
+        raise ValueError(
+            f"{b_name} must have one entry for each column of {W_name} {W_shape}: the shape "
+            f"{W_shape[1:]}, got {b_shape}"
+        )
+    return (*x_shape[:-1], W_shape[1])
+
+
+def network_params(params: Any, x: Any) -> tuple[Any, Any, Any, Any]:
+    """Return W1, b1, W2, b2 of a two-layer network that fits the inputs `x`, or raise."""
+    names = ("W1", "b1", "W2", "b2")
+    if not hasattr(params, "keys") or set(params.keys()) != set(names):
+        found = (
+            sorted(map(str, params.keys())) if hasattr(params, "keys") else type(params).__name__
+        )
+        raise ValueError(
+            "params must be a dict with the arrays W1, b1, W2 and b2 (see init_params), "
+            f"got {found}"
+        )
+    W1, b1, W2, b2 = arrays = tuple(params[name] for name in names)
+    for name, array in zip(names, arrays, strict=True):
+        if not hasattr(array, "shape"):
+            raise TypeError(f"params[{name!r}] must be an array, got {type(array).__name__}")
+    hidden = affine_shapes(("x", x.shape), ("params['W1']", W1.shape), ("params['b1']", b1.shape))
+    affine_shapes(
+        ("the hidden layer", hidden), ("params['W2']", W2.shape), ("params['b2']", b2.shape)
+    )
+    return W1, b1, W2, b2
