@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
             "spiral with automatic gradients, compares every handwritten gradient with them on "
             "every batch, and saves the pictures and the trained parameters."
         ),
-        epilog=f"Exit status: 0 if all gradients agree to {TOLERANCE:g}, 1 if not, 2 if bad options.",
+        epilog=f"Exit status: 0 where all gradients agree to {TOLERANCE:g}, else 1; 2: bad options.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     count = _checked(positive_integer, int)
@@ -131,7 +131,7 @@ def _save_parameters(folder: Path, params: Params) -> list[Path]:
 def _save_plots(folder: Path, state: TrainState, x: Array, t: Array) -> list[Path]:
     from matplotlib.figure import Figure
 
-    draw = {
+    draw: dict[str, Callable[[Any], Any]] = {
         "data.png": lambda ax: plotting.plot_data(x, t, ax=ax),
         "loss.png": lambda ax: plotting.plot_loss(state, ax=ax),
         "decision_boundary.png": lambda ax: plotting.plot_decision_boundary(

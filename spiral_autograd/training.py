@@ -130,7 +130,7 @@ class NonFiniteLossError(FloatingPointError):
 
 def default_value_and_grad(loss: Loss) -> ValueAndGrad:
     """Return where `fit` takes the loss and its gradient from, unless it is told."""
-    return autograd.value_and_grad(loss)  # type: ignore[no-any-return]
+    return autograd.value_and_grad(loss)
 
 
 def fit(
