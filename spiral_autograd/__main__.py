@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
             "spiral with automatic gradients, compares every handwritten gradient with them on "
             "every batch, and saves the pictures and the trained parameters."
         ),
-        epilog=f"Exit status: 0 where all gradients agree to {TOLERANCE:g}, else 1; 2: bad options.",
+        epilog=f"Exit status: 0 if all gradients agree to {TOLERANCE:g}, 1 if not, 2: bad options",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     count = _checked(positive_integer, int)
