@@ -2,6 +2,7 @@
 
 from . import data, manual, network, optimizers, plotting, training
 from .data import load_data
+from .derive import DerivationError, DerivationWarning, Program, derive, value_and_grad
 from .network import (
     accuracy,
     affine,
@@ -30,9 +31,12 @@ from .training import Evaluation, NonFiniteLossError, TrainState, fit
 __version__ = "0.1.0"
 
 __all__ = [
+    "DerivationError",
+    "DerivationWarning",
     "Evaluation",
     "NonFiniteLossError",
     "Optimizer",
+    "Program",
     "TrainState",
     "accuracy",
     "adagrad",
@@ -42,6 +46,7 @@ __all__ = [
     "cross_entropy",
     "data",
     "decision_grid",
+    "derive",
     "fit",
     "init_params",
     "load_data",
@@ -63,4 +68,5 @@ __all__ = [
     "softmax",
     "stop_gradient",
     "training",
+    "value_and_grad",
 ]

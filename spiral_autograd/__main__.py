@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import autograd
 import numpy as np
 
 from . import manual, network, plotting
 from .data import load_data
+from .derive import derive
 from .optimizers import sgd
-from .training import NonFiniteLossError, TrainState, default_value_and_grad, fit
+from .training import NonFiniteLossError, TrainState, fit
 from .validation import Array, number, positive_integer
 
 TOLERANCE = 1e-10
@@ -61,6 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     count = _checked(positive_integer, int)
     above_zero = _checked(lambda name, value: number(name, value, above=0), float)
     option = parser.add_argument
+    option(
+        "command",
+        nargs="?",
+        choices=["train", "derive"],
+        default="train",
+        help="'derive' prints autograd's backward pass of the network, as NumPy",
+    )
     option("--epochs", type=count, default=300, metavar="N", help="passes over the data")
     option("--batch-size", type=count, default=30, metavar="N", help="examples to an update")
     option("--hidden-size", type=count, default=10, metavar="N", help="units of the hidden layer")
@@ -79,26 +88,34 @@ def _parser() -> argparse.ArgumentParser:
 # -------------------- the comparison --------------------
 
 
-def _difference(handwritten: Array, automatic: Array) -> tuple[float, float]:
-    largest = float(np.abs(handwritten - automatic).max())
-    scale = float(np.abs(automatic).max())
-    return largest, largest / scale if scale > 0 else largest
+def _differences(handwritten: Params, automatic: Params) -> Differences:
+    """Return the largest difference for each parameter, absolute and relative.
+
+    Relative to the parameter's largest entry, or to a millionth of the largest of all: a gradient
+    that is smaller still is the rounding of what cancels in it.
+    """
+    scales = {name: float(np.abs(array).max()) for name, array in automatic.items()}
+    least = 1e-6 * max(scales.values())
+    found = {}
+    for name, array in automatic.items():
+        apart = float(np.abs(handwritten[name] - array).max())
+        found[name] = apart, apart / (max(scales[name], least) or 1.0)
+    return found
 
 
 def _watched(largest: Differences) -> Callable[..., tuple[Any, Params]]:
     """Return the automatic gradient source, which notes how far the handwritten one departs."""
-    automatic = default_value_and_grad(network.loss)
+    automatic = autograd.value_and_grad(network.loss)
 
-    def value_and_grad(params: Params, *batch: Array) -> tuple[Any, Params]:
+    def both(params: Params, *batch: Array) -> tuple[Any, Params]:
         value, grads = automatic(params, *batch)
         _, by_hand = manual.value_and_grad(params, *batch)
-        for name, grad in grads.items():
-            pair = largest.get(name, (0.0, 0.0)), _difference(by_hand[name], grad)
-            absolute, relative = np.max(pair, axis=0)
-            largest[name] = (float(absolute), float(relative))
+        for name, now in _differences(by_hand, grads).items():
+            absolute, relative = np.max([largest.get(name, (0.0, 0.0)), now], axis=0)
+            largest[name] = float(absolute), float(relative)
         return value, grads
 
-    return value_and_grad
+    return both
 
 
 def _table(title: str, params: Params, differences: Differences) -> str:
@@ -156,6 +173,14 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.batch_size > len(x):
         parser.error(f"argument --batch-size: there are only {len(x)} examples")
     params = network.init_params(2, options.hidden_size, 3, rng=stream)
+    if options.command == "derive":
+        batch = x[: options.batch_size], t[: options.batch_size]
+        print(derive(network.loss, params, *batch).source, end="")
+        return 0
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"argument --output: cannot make the folder: {error}")
     differences: Differences = {}
 
     def train(value_and_grad: Callable[..., Any], on_eval: Any) -> TrainState:
@@ -173,17 +198,18 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             on_eval=on_eval,
         )
 
+    automatic = None
     try:
         automatic = train(_watched(differences), print)
         handwritten = train(manual.value_and_grad, None)
     except KeyboardInterrupt as stop:
-        state: TrainState = stop.state  # type: ignore[attr-defined]
+        state = automatic or stop.state  # type: ignore[attr-defined]
         saved = _save_parameters(options.output, state.params)
         print(f"\nstopped in epoch {state.epoch + 1}; saved:", *saved)
         return 130
     batches = options.epochs * (len(x) // options.batch_size)
     title = f"Handwritten against automatic gradients, on each of {batches:,} batches"
-    apart = {name: _difference(handwritten.params[name], automatic.params[name]) for name in params}
+    apart = _differences(handwritten.params, automatic.params)
     print(f"\n{_table(title, params, differences)}\n")
     print(f"{_table('Parameters after training by each of them', params, apart)}\n")
     print(f"accuracy on the data: {network.accuracy(automatic.params, x, t):.1%}")
@@ -191,6 +217,10 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if not options.no_plots:
         saved += _save_plots(options.output, automatic, x, t)
     print("saved:", *saved)
+    return _verdict(differences)
+
+
+def _verdict(differences: Differences) -> int:
     agree = all(relative <= TOLERANCE for _, relative in differences.values())
     print(f"The gradients {'agree' if agree else 'DO NOT agree'} to {TOLERANCE:g}.")
     return 0 if agree else 1
@@ -222,10 +252,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(argv)
-    try:
-        options.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(f"argument --output: cannot make the folder: {error}")
     try:
         return _run(parser, options)
     except NonFiniteLossError as error:

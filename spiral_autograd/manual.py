@@ -175,6 +175,12 @@ def sum_backward(g: Array, residuals: Residuals) -> Array:
 # -------------------- matmul, affine, sigmoid --------------------
 
 
+def _check_affine(x: Array, W: Array, b_shape: tuple[int, ...]) -> None:
+    if np.ndim(x) != 2:
+        raise ValueError(f"x must have the shape (examples, inputs), got {np.shape(x)}")
+    affine_shapes(("x", np.shape(x)), ("W", np.shape(W)), ("b", b_shape))
+
+
 def matmul(x: Array, W: Array) -> tuple[Array, Residuals]:
     """Return x W for x (N, D) and W (D, H), and its residuals (x, W).
 
@@ -184,7 +190,7 @@ def matmul(x: Array, W: Array) -> tuple[Array, Residuals]:
     >>> y
     array([[2., 2., 2.]])
     """
-    affine_shapes(("x", np.shape(x)), ("W", np.shape(W)), ("b", np.shape(W)[1:]))
+    _check_affine(x, W, np.shape(W)[1:])
     return np.dot(x, W), (x, W)
 
 
@@ -210,7 +216,7 @@ def affine(x: Array, W: Array, b: Array) -> tuple[Array, Residuals]:
     >>> y
     array([[3., 3., 3.]])
     """
-    affine_shapes(("x", np.shape(x)), ("W", np.shape(W)), ("b", np.shape(b)))
+    _check_affine(x, W, np.shape(b))
     return np.dot(x, W) + b, (x, W)
 
 
@@ -287,10 +293,10 @@ def softmax_backward(g: Array, residuals: Residuals) -> Array:
 
 
 def _one_hot(t: Array, like: Array) -> Array:
-    t = targets(t, like.shape)
+    t = targets(t, np.shape(like))
     if t.ndim == 1:
-        t = np.eye(like.shape[1])[t]
-    return t.astype(like.dtype)
+        t = np.eye(np.shape(like)[1])[t]
+    return t.astype(np.result_type(like, np.float16))
 
 
 def cross_entropy(y: Array, t: Array) -> tuple[Any, Residuals]:
@@ -319,7 +325,8 @@ def cross_entropy_backward(g: Any, residuals: Residuals) -> Array:
     array([[-2.,  0.]])
     """
     y, t = residuals
-    return np.divide(-g * t, len(y) * y, out=np.zeros_like(y), where=t > 0)
+    dy = np.zeros_like(t)
+    return np.divide(-g * t, len(y) * y, out=dy, where=t > 0)
 
 
 def softmax_with_loss(scores: Array, t: Array) -> tuple[Any, Residuals]:
@@ -349,7 +356,7 @@ def softmax_with_loss_backward(g: Any, residuals: Residuals) -> Array:
     array([[-0.5,  0.5]])
     """
     y, t = residuals
-    return g * (y - t) / len(y)
+    return g * (y - t) / len(t)
 
 
 # -------------------- the network --------------------

@@ -72,7 +72,8 @@ def sigmoid(x: Array) -> Array:
     >>> sigmoid(onp.array([-1e4, 0.0, 1e4])).round(12)
     array([0. , 0.5, 1. ])
     """
-    largest = _largest_exponent(onp.result_type(getattr(x, "dtype", float), onp.float16))
+    x = x if hasattr(x, "shape") else onp.asarray(x, dtype=float)
+    largest = _largest_exponent(onp.result_type(x.dtype, onp.float16))
     return 1.0 / (1.0 + np.exp(np.minimum(-x, largest)))
 
 
@@ -170,6 +171,7 @@ def cross_entropy(scores: Array, t: Array) -> Any:
     >>> bool(cross_entropy(scores, onp.array([2])) == onp.log(4))
     True
     """
+    scores = scores if hasattr(scores, "shape") else onp.asarray(scores, dtype=float)
     t = targets(t, scores.shape)
     samples, classes = scores.shape
     one_hot = t[:, None] == np.arange(classes) if t.ndim == 1 else t

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from autograd.extend import vspace
 
-from .pytree import Pytree, same_structure, tree_map
+from .pytree import Pytree, leaves, same_structure, tree_map
 from .validation import Array, number
 
 Update = Callable[[Pytree, Pytree, Any], tuple[Pytree, Any]]
@@ -352,7 +352,13 @@ def clip_grads(grads: Pytree, max_norm: float) -> Pytree:
     """
     max_norm = number("max_norm", max_norm, above=0)
     space = vspace(grads)
-    rate = max_norm / (float(np.sqrt(space.inner_prod(grads, grads))) + 1e-6)
+    with np.errstate(over="ignore"):
+        norm = float(np.sqrt(space.inner_prod(grads, grads)))
+    if norm == np.inf:  # the squares overflow: scale the gradients down before squaring them
+        largest = max(float(np.max(np.abs(leaf), initial=0.0)) for leaf in leaves(grads))
+        scaled = space.scalar_mul(grads, 1 / largest)
+        norm = largest * float(np.sqrt(space.inner_prod(scaled, scaled)))
+    rate = max_norm / (norm + 1e-6)
     return space.scalar_mul(grads, rate) if rate < 1 else grads
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .network import affine, predict, sigmoid
+from .pytree import float_tree
 from .training import TrainState
-from .validation import Array, examples, network_params, number, targets
+from .validation import Array, examples, finite_array, network_params, number, targets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,11 +68,9 @@ def decision_grid(
     >>> xs.round(6), classes.shape
     (array([-0.1,  0.4,  0.9]), (3, 3))
     """
-    x = examples("x", x)
-    if x.shape[1] != 2:
-        raise ValueError(f"x must have two columns to be drawn in the plane, got {x.shape[1]}")
+    x = _two_columns(x)
     h = number("h", h, above=0)
-    network_params(params, x)
+    network_params(float_tree("params", params), x)
     xs, ys = (np.arange(column.min() - 0.1, column.max() + 0.1, h) for column in x.T)
     columns, rows = _tiles(xs), _tiles(ys)
     map_of_tiles, certain = _classes_of_tiles(params, xs[columns], ys[rows])
@@ -85,6 +84,13 @@ def decision_grid(
         points = np.stack([xs[column].ravel(), ys[row].ravel()], axis=1)
         classes[row, column] = np.argmax(predict(params, points), axis=1).reshape(row.shape)
     return xs, ys, classes
+
+
+def _two_columns(x: Array) -> Array:
+    x = examples("x", x)
+    if x.shape[1] != 2:
+        raise ValueError(f"x must have two columns to be drawn in the plane, got {x.shape[1]}")
+    return x
 
 
 def _tiles(coordinates: Array) -> Array:
@@ -126,7 +132,7 @@ def _axes(ax: Axes | None) -> Axes:
         return ax
     import matplotlib.pyplot as plt
 
-    return plt.figure(layout="constrained").add_subplot()
+    return plt.figure(figsize=(5.6, 5.0), layout="constrained").add_subplot()
 
 
 def _plane(ax: Axes) -> None:
@@ -183,13 +189,11 @@ def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> 
     return ax
 
 
-def _points(x: Array, t: Array) -> tuple[Array, Array, int]:
+def _points(x: Array, t: Array, known: int | None = None) -> tuple[Array, Array, int]:
     """Return x, the class index of each point, and the number of classes."""
-    x = examples("x", x)
-    if x.shape[1] != 2:
-        raise ValueError(f"x must have two columns to be drawn in the plane, got {x.shape[1]}")
-    t = np.asarray(t)
-    classes = t.shape[1] if t.ndim == 2 else int(t.max(initial=0)) + 1
+    x = _two_columns(x)
+    t = finite_array("t", t)
+    classes = known or (t.shape[1] if t.ndim == 2 else int(t.max()) + 1)
     t = targets(t, (len(x), classes))
     return x, t if t.ndim == 1 else np.argmax(t, axis=1), classes
 
@@ -235,7 +239,7 @@ def plot_loss(
             "the number of its iterations"
         )
     ax = _axes(ax)
-    ax.plot(np.arange(len(state.loss_list)), state.loss_list, color=COLORS[0], label="train")
+    ax.plot(np.arange(len(state.loss_list)), state.loss_list, color=COLORS[0])
     ax.set_xlabel(f"iterations (x{state.eval_interval})")
     ax.set_ylabel("loss")
     ax.set_title("Cross Entropy Loss")
@@ -282,10 +286,12 @@ def plot_decision_boundary(
     >>> len(ax.images)
     1
     """
-    x, labels, _ = _points(x, t)
+    x = _two_columns(x)
+    network_params(params, x)
+    count = len(params["b2"])
+    x, labels, _ = _points(x, t, count)
     xs, ys, classes = decision_grid(params, x, h)
     ax = _axes(ax)
-    count = len(params["b2"])
     ax.imshow(
         classes,
         cmap=_pale_colors(count),

@@ -1,4 +1,8 @@
-"""Pytrees, as autograd's vector spaces know them: nests of dicts, lists and tuples of arrays."""
+"""Pytrees: nests of dicts, lists and tuples, as autograd has them.
+
+autograd's vector spaces add and scale pytrees of arrays; these few functions serve where a leaf is
+something else, such as a shape, a name or a call of a recording.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
-from autograd.builtins import ContainerVSpace
-from autograd.extend import vspace
 
 from .validation import Array
 
@@ -16,20 +18,17 @@ Pytree: TypeAlias = Any
 
 def tree_map(function: Callable[..., Any], tree: Pytree, *rest: Pytree) -> Pytree:
     """Return a tree of `function` called with the leaves of `tree` and of `rest`, in step."""
-    space = vspace(tree)
-    if isinstance(space, ContainerVSpace):
-        return space._map(lambda _, *subtrees: tree_map(function, *subtrees), tree, *rest)
+    if type(tree) is dict:
+        return {key: tree_map(function, tree[key], *(r[key] for r in rest)) for key in tree}
+    if type(tree) in (list, tuple):
+        return type(tree)(tree_map(function, *items) for items in zip(tree, *rest, strict=True))
     return function(tree, *rest)
 
 
 def named_leaves(name: str, tree: Pytree) -> Iterator[tuple[str, Any]]:
     """Yield each leaf with the expression that reaches it, such as ``params['W1']``."""
-    try:
-        space = vspace(tree)
-    except TypeError:
-        space = None
-    if isinstance(space, ContainerVSpace):
-        for key, subtree in space._kv_pairs(tree):
+    if type(tree) in (dict, list, tuple):
+        for key, subtree in tree.items() if type(tree) is dict else enumerate(tree):
             yield from named_leaves(f"{name}[{key!r}]", subtree)
     else:
         yield name, tree
@@ -38,6 +37,13 @@ def named_leaves(name: str, tree: Pytree) -> Iterator[tuple[str, Any]]:
 def leaves(tree: Pytree) -> list[Any]:
     """Return the leaves of `tree` in its own order."""
     return [leaf for _, leaf in named_leaves("", tree)]
+
+
+def leaves_like(template: Pytree, tree: Pytree) -> list[Any]:
+    """Return the leaves of `tree` in the order of `template`: the keys of its dicts may differ."""
+    found: list[Any] = []
+    tree_map(lambda _, leaf: found.append(leaf), template, tree)
+    return found
 
 
 def with_leaves(tree: Pytree, new_leaves: list[Any]) -> Pytree:

@@ -13,8 +13,10 @@ import autograd
 import numpy as np
 
 from . import network
+from .derive import Program, cached_program
+from .flat import FlatLayout
 from .optimizers import Optimizer, Sharing, clip_grads, sgd
-from .pytree import Pytree, float_tree, leaves, same_structure, with_leaves
+from .pytree import Pytree, float_tree, leaves, same_structure, tree_map
 from .validation import (
     Array,
     Random,
@@ -57,6 +59,8 @@ class TrainState:
         The order of the examples in the last epoch begun; the next one re-orders it.
     losses_since : tuple of (float, int)
         The sum and the number of the losses since the last entry of `loss_list`.
+    sharing : Sharing
+        Which leaves of the parameters are one array.
 
     Examples
     --------
@@ -77,6 +81,7 @@ class TrainState:
     draws: int = field(repr=False)
     order: Array = field(repr=False)
     losses_since: tuple[float, int] = field(repr=False)
+    sharing: Sharing = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,11 +133,6 @@ class NonFiniteLossError(FloatingPointError):
 # -------------------- the loop --------------------
 
 
-def default_value_and_grad(loss: Loss) -> ValueAndGrad:
-    """Return where `fit` takes the loss and its gradient from, unless it is told."""
-    return autograd.value_and_grad(loss)
-
-
 def fit(
     start: Pytree | TrainState,
     *data: Any,
@@ -180,7 +180,8 @@ def fit(
         `params`; in place of the automatic gradient of `loss`, which then is not used.
     optimizer : Optimizer, default ``sgd(0.01)``
     max_epoch : int, default 10
-        How many epochs more. An epoch that was interrupted is finished and counts.
+        How many epochs more. An epoch that was interrupted is finished and counts. A state may
+        ask for 0, which returns it as it is.
     batch_size : int, default 32
     max_grad : float, optional
         The largest global L2 norm of the gradient: see `clip_grads`.
@@ -223,7 +224,8 @@ def fit(
     optimizer = sgd() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an Optimizer such as sgd(0.1), got {optimizer!r}")
-    max_epoch = positive_integer("max_epoch", max_epoch)
+    if not (isinstance(start, TrainState) and max_epoch == 0):
+        max_epoch = positive_integer("max_epoch", max_epoch)
     batch_size = positive_integer("batch_size", batch_size)
     if max_grad is not None:
         max_grad = number("max_grad", max_grad, above=0)
@@ -235,38 +237,92 @@ def fit(
     else:
         state = _begun(start, optimizer, len(arrays[0]), rng)
     state = replace(state, eval_interval=eval_interval)
-    if value_and_grad is None:
-        _check_loss(loss, state.params, arrays, batch_size)
-        value_and_grad = default_value_and_grad(loss)
-    step = _make_step(state.params, value_and_grad, optimizer, max_grad)
-    return _run(state, state.epoch + max_epoch, step, arrays, batch_size, on_eval, started)
+    layout = FlatLayout.of(state.params, state.sharing)
+    last_epoch = state.epoch + max_epoch
+    try:
+        source, arrays = _source(layout, loss, value_and_grad, arrays, batch_size)
+        step = _make_step(source, optimizer, max_grad)
+        return _run(state, layout, last_epoch, step, arrays, batch_size, on_eval, started)
+    except BaseException as stop:
+        if not hasattr(stop, "state"):
+            stop.state = state  # type: ignore[attr-defined]
+        raise
 
 
+# -------------------- a step --------------------
+
+Source = Callable[[Pytree, list[Array]], tuple[float, Pytree]]
 Step = Callable[[Pytree, Any, list[Array]], tuple[float, Pytree, Any]]
 
 
-def _make_step(
-    params: Pytree, value_and_grad: ValueAndGrad, optimizer: Optimizer, max_grad: float | None
-) -> Step:
-    """Return step(params, optimizer_state, batch) -> (loss, params, optimizer_state)."""
-    sharing = Sharing.of(leaves(params))
+def _source(
+    layout: FlatLayout,
+    loss: Loss,
+    value_and_grad: ValueAndGrad | None,
+    data: list[Array],
+    batch_size: int,
+) -> tuple[Source, list[Array]]:
+    """Return where the gradients come from, and the data as it takes it."""
+    if value_and_grad is not None:
+        return _from_pytrees(layout, value_and_grad), data
+    _check_loss(loss, layout.template, data, batch_size)
+    program = cached_program(loss, layout.template, tuple(array[:batch_size] for array in data))
+    if program is None:
+        return _from_pytrees(layout, autograd.value_and_grad(loss)), data
+    return _from_program(layout, program, data)
+
+
+def _from_pytrees(layout: FlatLayout, value_and_grad: ValueAndGrad) -> Source:
+    """Return the loss and its gradient as flat vectors, from a function of pytrees."""
     structure_is_known = False
 
-    def step(params: Pytree, optimizer_state: Any, batch: list[Array]) -> tuple[float, Pytree, Any]:
+    def source(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
         nonlocal structure_is_known
+        params = layout.tree(vectors)
         loss, grads = value_and_grad(params, *batch)
         if not structure_is_known:
+            _require_scalar(loss)
             same_structure("params", params, "the gradient", grads)
             structure_is_known = True
-        gradients = sharing.merge(leaves(grads))
+        return float(loss), layout.pack_grads(grads)
+
+    return source
+
+
+def _from_program(
+    layout: FlatLayout, program: Program, data: list[Array]
+) -> tuple[Source, list[Array]]:
+    """Return the loss and its gradient from a derived program, and the data as it takes it."""
+    if any(turned or first != i for i, (first, turned) in enumerate(layout.sharing.places)):
+        return _from_pytrees(layout, program), data
+    make, data_dtypes = program.buffered
+    params, grads = (layout.pack_tree(layout.template) for _ in range(2))
+    run = make(layout.views(params), layout.views(grads))
+
+    def source(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
+        tree_map(np.copyto, params, vectors)
+        # The optimizer may keep what it is given, so it is given a copy of the buffers.
+        return float(run(*batch)), tree_map(np.array, grads)
+
+    cast = [array.astype(dtype, copy=False) for array, dtype in zip(data, data_dtypes, strict=True)]
+    return source, cast
+
+
+def _make_step(source: Source, optimizer: Optimizer, max_grad: float | None) -> Step:
+    """Return step(vectors, optimizer_state, batch) -> (loss, vectors, optimizer_state)."""
+
+    def step(
+        vectors: Pytree, optimizer_state: Any, batch: list[Array]
+    ) -> tuple[float, Pytree, Any]:
+        loss, grads = source(vectors, batch)
         if max_grad is not None:
-            gradients = clip_grads(gradients, max_grad)
-        unique, optimizer_state = optimizer.update(
-            sharing.unique(leaves(params)), gradients, optimizer_state
-        )
-        return float(loss), with_leaves(params, sharing.spread(unique)), optimizer_state
+            grads = clip_grads(grads, max_grad)
+        return loss, *optimizer.update(vectors, grads, optimizer_state)
 
     return step
+
+
+# -------------------- the loop --------------------
 
 
 class _Cursor(NamedTuple):
@@ -281,7 +337,7 @@ class _Cursor(NamedTuple):
 class _Place(NamedTuple):
     """What one update changes, replaced in one assignment: a Ctrl-C finds the old or the new."""
 
-    params: Pytree
+    vectors: Pytree
     optimizer_state: Any
     cursor: _Cursor
     evaluations: int
@@ -307,6 +363,7 @@ def _batches(
 
 def _run(
     state: TrainState,
+    layout: FlatLayout,
     last_epoch: int,
     step: Step,
     data: list[Array],
@@ -318,13 +375,12 @@ def _run(
     losses = list(state.loss_list)
     max_iters = len(data[0]) // batch_size
     cursor = _Cursor(state.epoch, state.iteration, state.order, state.draws)
-    place = good = _Place(
-        state.params, state.optimizer_state, cursor, len(losses), state.losses_since
-    )
+    vectors = layout.pack_tree(state.params)
+    place = good = _Place(vectors, state.optimizer_state, cursor, len(losses), state.losses_since)
     try:
         for behind, batch in _batches(cursor, last_epoch, stream, data, batch_size):
             epoch, iteration = place.cursor.epoch + 1, place.cursor.iteration + 1
-            loss, params, optimizer_state = step(place.params, place.optimizer_state, batch)
+            loss, vectors, optimizer_state = step(place.vectors, place.optimizer_state, batch)
             if not math.isfinite(loss):
                 place = good
                 raise NonFiniteLossError(_stopped(f"the loss is {loss}", epoch, iteration))
@@ -336,24 +392,27 @@ def _run(
             evaluations = place.evaluations + ends
             good, place = (
                 place,
-                _Place(params, optimizer_state, behind, evaluations, (total, count)),
+                _Place(vectors, optimizer_state, behind, evaluations, (total, count)),
             )
             if ends and on_eval is not None:
                 elapsed = time.monotonic() - started
+                params = layout.tree(vectors)
                 on_eval(Evaluation(epoch, iteration, max_iters, elapsed, losses[-1], params))
-        if not all(np.isfinite(leaf).all() for leaf in leaves(place.params)):
+        if not all(np.isfinite(vector).all() for vector in leaves(place.vectors)):
             place = good
             raise NonFiniteLossError(_stopped("the last update is not finite", epoch, iteration))
+        return replace(_snapshot(state, layout, place, losses), rng=stream, draws=0)
     except BaseException as stop:
-        stop.state = _snapshot(state, place, losses)  # type: ignore[attr-defined]
+        stop.state = _snapshot(state, layout, place, losses)  # type: ignore[attr-defined]
         raise
-    return replace(_snapshot(state, place, losses), rng=stream, draws=0)
 
 
-def _snapshot(state: TrainState, place: _Place, losses: list[float]) -> TrainState:
+def _snapshot(
+    state: TrainState, layout: FlatLayout, place: _Place, losses: list[float]
+) -> TrainState:
     return replace(
         state,
-        params=place.params,
+        params=layout.tree(place.vectors),
         loss_list=tuple(losses[: place.evaluations]),
         optimizer_state=place.optimizer_state,
         losses_since=place.losses_since,
@@ -394,7 +453,7 @@ def _checked_data(data: tuple[Any, ...], batch_size: int) -> list[Array]:
 
 def _begun(params: Pytree, optimizer: Optimizer, samples: int, rng: Random | None) -> TrainState:
     params = float_tree("params", params)
-    unique = Sharing.of(leaves(params)).unique(leaves(params))
+    layout = FlatLayout.of(params)
     return TrainState(
         params=params,
         loss_list=(),
@@ -402,11 +461,12 @@ def _begun(params: Pytree, optimizer: Optimizer, samples: int, rng: Random | Non
         iteration=0,
         eval_interval=None,
         optimizer=optimizer.name,
-        optimizer_state=optimizer.init(unique),
+        optimizer_state=optimizer.init(layout.pack_tree(params)),
         rng=np.random.RandomState() if rng is None else copy.deepcopy(random_stream(rng)),
         draws=0,
         order=np.arange(samples),
         losses_since=(0.0, 0),
+        sharing=layout.sharing,
     )
 
 
@@ -446,10 +506,15 @@ def _stream_of(state: TrainState) -> Stream:
 def _check_loss(loss: Loss, params: Pytree, data: list[Array], batch_size: int) -> None:
     for start in range(0, len(data[0]), batch_size):
         value = loss(params, *(array[start : start + batch_size] for array in data))
-        if np.ndim(value) != 0:
-            raise TypeError(
-                f"loss must return a scalar, got the shape {np.shape(value)}; np.mean or np.sum "
-                "makes one"
-            )
+        _require_scalar(value)
         if not np.isfinite(value):
             raise ValueError(f"the loss is {value} for the parameters given, before any update")
+
+
+def _require_scalar(loss: Any) -> None:
+    if np.ndim(loss) != 0:
+        raise TypeError(
+            f"loss must return a scalar, got the shape {np.shape(loss)}; np.mean makes one"
+        )
+    if np.asarray(loss).dtype.kind not in "fiu":
+        raise TypeError(f"loss must return a real number, got {loss!r}")

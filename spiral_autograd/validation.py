@@ -62,7 +62,10 @@ def random_stream(rng: Any) -> Stream:
 
 def finite_array(name: str, value: Any) -> Array:
     """Return `value` as an array of finite real numbers with at least one entry, or raise."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array: {error}") from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     if array.size == 0:

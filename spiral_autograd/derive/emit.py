@@ -1,0 +1,260 @@
+"""Write a simplified program as Python source that a person reads: forward, then backward."""
+
+from __future__ import annotations
+
+import keyword
+import math
+import operator
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from ..recording import take
+from .simplify import Expr, astype, broadcast, concatenate, scale, uniform
+
+# -------------------- literals --------------------
+
+
+def literal(value: Any) -> str | None:
+    """Return a constant as NumPy code; None if it is too large, or no value that code can name."""
+    if isinstance(value, np.ndarray):
+        return _array_literal(value)
+    if isinstance(value, np.generic):
+        return f"np.{value.dtype.name}({_number(value.item())})"
+    if isinstance(value, bool | str | bytes) or value is None or value is Ellipsis:
+        return repr(value) if value is not Ellipsis else "..."
+    if isinstance(value, int | float):
+        return _number(value)
+    if isinstance(value, np.dtype):
+        return f"np.{value.name}" if value.kind in "fiub" else None
+    if isinstance(value, type) and issubclass(value, np.generic):
+        return f"np.{value.__name__}"
+    if value in (bool, int, float):
+        return str(value.__name__)
+    if isinstance(value, slice):
+        return _joined("slice(", (value.start, value.stop, value.step), ")")
+    if isinstance(value, tuple):
+        return _joined("(", value, ",)" if len(value) == 1 else ")")
+    if isinstance(value, list | range):
+        return _joined("[", value, "]")
+    return None
+
+
+def _joined(opening: str, values: Sequence[Any], closing: str) -> str | None:
+    texts = [literal(value) for value in values]
+    return None if None in texts else opening + ", ".join(map(str, texts)) + closing
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "np.nan" if math.isnan(value) else ("np.inf" if value > 0 else "-np.inf")
+    return repr(value)
+
+
+def _array_literal(value: np.ndarray[Any, Any]) -> str | None:
+    if value.dtype.kind not in "fiub":
+        return None
+    dtype = "" if value.dtype in (float, int, bool) else f", dtype=np.{value.dtype.name}"
+    number = uniform(Expr(None, (), (), value.shape, value.dtype, 0, value))
+    if number is not None and value.ndim:
+        if dtype == "" and value.dtype != float:
+            dtype = f", dtype={value.dtype.name if value.dtype == bool else 'int'}"
+        maker = {0.0: f"np.zeros({value.shape}", 1.0: f"np.ones({value.shape}"}
+        filled = f"np.full({value.shape}, {_number(value.flat[0].item())}"
+        return maker.get(number, filled) + dtype + ")"
+    if value.size > 12:
+        return None
+    text = re.sub(r"\b(nan|inf)\b", r"np.\1", str(value.tolist()))
+    return f"np.array({text}{dtype})"
+
+
+def identifier(name: Any, taken: set[str]) -> str:
+    """Return a harmless identifier that is close to `name` and not yet taken, and take it."""
+    plain = re.sub(r"\W", "_", str(name), flags=re.ASCII).strip("_")[:40]
+    if not plain or plain[0].isdigit() or keyword.iskeyword(plain):
+        plain = f"v{plain}"
+    unique, count = plain, 1
+    while unique in taken:
+        count += 1
+        unique = f"{plain}_{count}"
+    taken.add(unique)
+    return unique
+
+
+# -------------------- expressions as text --------------------
+
+ATOM, POWER, UNARY, TERM, SUM = 5, 4, 3, 2, 1
+Text = tuple[str, int]
+INFIX: dict[Any, tuple[str, int]] = {
+    np.add: ("+", SUM),
+    np.subtract: ("-", SUM),
+    np.multiply: ("*", TERM),
+}
+INFIX |= {np.divide: ("/", TERM), np.matmul: ("@", TERM)}
+COMPARISONS = {np.equal: "==", np.not_equal: "!=", np.less: "<", np.greater: ">"}
+COMPARISONS |= {np.less_equal: "<=", np.greater_equal: ">="}
+METHODS = (np.sum, np.max, np.min, np.mean, np.prod, np.cumsum)
+VIEWS = (np.reshape, np.transpose, broadcast)
+
+
+def grouped(text: Text, at_least: int) -> str:
+    """Return a text in parentheses where it binds more loosely than it must."""
+    return text[0] if text[1] >= at_least else f"({text[0]})"
+
+
+class Writer:
+    """Turns expressions into text, and notes what the text needs besides NumPy."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self.taken = taken
+        self.needs: dict[str, Any] = {}
+
+    def constant(self, value: Any) -> str:
+        """Return the text of a constant, bound to a name where it has no literal."""
+        text = literal(value)
+        if text is not None:
+            return text
+        for name, known in self.needs.items():
+            if known is value:
+                return name
+        stem = getattr(value, "__name__", "constant")
+        name = identifier(stem, self.taken)
+        self.needs[name] = value
+        return name
+
+    def write(self, e: Expr, text_of: Callable[[Any], Text]) -> Text:
+        """Return the text of an expression whose arguments have the texts `text_of` returns."""
+        write = WRITERS.get(e.fun)
+        if write is not None:
+            text = write(self, e, text_of)
+            if text is not None:
+                return text
+        return self._call(e, text_of)
+
+    def _call(self, e: Expr, text_of: Callable[[Any], Text]) -> Text:
+        args = [text_of(arg)[0] for arg in e.args]
+        args += [f"{name}={self.constant(value)}" for name, value in e.kwargs]
+        name = numpy_name(e.fun)
+        return f"{name or self.constant(e.fun)}({', '.join(args)})", ATOM
+
+
+def numpy_name(fun: Any) -> str | None:
+    """Return how code that has imported numpy as np calls a function; None if it is not NumPy's."""
+    name = getattr(fun, "__name__", "")
+    for prefix, module in (("np", np), ("np.linalg", np.linalg), ("np.fft", np.fft)):
+        if getattr(module, name, None) is fun:
+            return f"{prefix}.{name}"
+    return None
+
+
+def _infix(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
+    sign, level = INFIX[e.fun]
+    left, right = map(text_of, e.args)
+    return f"{grouped(left, level)} {sign} {grouped(right, level + 1)}", level
+
+
+def _comparison(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
+    left, right = map(text_of, e.args)
+    return f"({grouped(left, SUM)} {COMPARISONS[e.fun]} {grouped(right, SUM)})", ATOM
+
+
+def _power(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
+    base, exponent = map(text_of, e.args)
+    number = uniform(e.args[1])
+    if number is not None and number == int(number) and e.args[0].dtype.kind == "f":
+        exponent = str(int(number)), ATOM
+    return f"{grouped(base, ATOM)}**{grouped(exponent, UNARY)}", POWER
+
+
+def _scale(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
+    x, factor = text_of(e.args[0]), e.args[1]
+    if factor == -1:
+        return f"-{grouped(x, UNARY)}", UNARY
+    if abs(factor.numerator) == 1 and factor.denominator < 2**53:
+        sign, level = ("-", UNARY) if factor < 0 else ("", TERM)
+        return f"{sign}{grouped(x, level)} / {factor.denominator}", TERM
+    return f"{factor_text(factor)} * {grouped(x, UNARY)}", TERM
+
+
+def factor_text(factor: Fraction) -> str:
+    """Return the literal of a constant factor."""
+    return str(factor.numerator) if factor.denominator == 1 else repr(float(factor))
+
+
+def _method(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text | None:
+    x, *rest = e.args
+    if not isinstance(x, Expr):
+        return None
+    args = [writer.constant(arg) for arg in rest]
+    args += [f"{name}={writer.constant(value)}" for name, value in e.kwargs]
+    return f"{grouped(text_of(x), ATOM)}.{e.fun.__name__}({', '.join(args)})", ATOM
+
+
+def _reshape(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
+    x, shape = e.args
+    inside = grouped(text_of(x), ATOM)
+    if len(x.shape) == 1 and shape == (*x.shape, 1):
+        return f"{inside}[:, None]", ATOM
+    return f"{inside}.reshape({writer.constant(shape)})", ATOM
+
+
+def _transpose(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text | None:
+    if len(e.args) > 1 or e.kwargs:
+        return None
+    return f"{grouped(text_of(e.args[0]), ATOM)}.T", ATOM
+
+
+def _broadcast(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
+    return f"np.broadcast_to({text_of(e.args[0])[0]}, {e.args[1]})", ATOM
+
+
+def _astype(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
+    return f"{grouped(text_of(e.args[0]), ATOM)}.astype({writer.constant(e.args[1])})", ATOM
+
+
+def _concatenate(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
+    axis, *parts = e.args
+    inside = ", ".join(text_of(part)[0] for part in parts)
+    return f"np.concatenate([{inside}], axis={writer.constant(axis)})", ATOM
+
+
+def index_text(parts: Sequence[Any], text_of: Callable[[Any], Text]) -> str:
+    """Return what stands between the brackets of an index."""
+    texts = []
+    for part in parts:
+        if isinstance(part, slice) and all(
+            bound is None or isinstance(bound, int) for bound in (part.start, part.stop, part.step)
+        ):
+            bounds = [
+                "" if bound is None else str(bound) for bound in (part.start, part.stop, part.step)
+            ]
+            texts.append(":".join(bounds if part.step is not None else bounds[:2]))
+        else:
+            texts.append(text_of(part)[0])
+    return ", ".join(texts)
+
+
+def _getitem(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
+    x, *index = e.args
+    parts = index[0] if len(index) == 1 and isinstance(index[0], tuple) else index
+    inside = index_text(parts, text_of) or "()"
+    return f"{grouped(text_of(x), ATOM)}[{inside}]", ATOM
+
+
+WRITERS: dict[Any, Callable[[Writer, Expr, Callable[[Any], Text]], Text | None]] = {
+    **dict.fromkeys(INFIX, _infix),
+    **dict.fromkeys(COMPARISONS, _comparison),
+    **dict.fromkeys(METHODS, _method),
+    np.power: _power,
+    scale: _scale,
+    np.reshape: _reshape,
+    np.transpose: _transpose,
+    broadcast: _broadcast,
+    astype: _astype,
+    concatenate: _concatenate,
+    operator.getitem: _getitem,
+    take.fun: _getitem,
+}

@@ -1,0 +1,304 @@
+"""The listing: a program for people, one statement for each value that has a name."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..pytree import Pytree, tree_map
+from ..recording import Call, Recording, add_at
+from .emit import ATOM, VIEWS, Text, Writer, identifier, index_text
+from .simplify import Expr, Simplified, broadcast, needed, put, scale
+
+LONGEST = 64  # a longer expression becomes a statement of its own
+WIDTH = 60  # the column at which the comments begin
+PLAIN_NAMES = {
+    np.dot: "product",
+    np.sum: "total",
+    np.max: "largest",
+    np.min: "smallest",
+    np.add: "total",
+    np.subtract: "difference",
+    np.divide: "quotient",
+    np.multiply: "product",
+    scale: "scaled",
+}
+SCATTERS = {put: "{name}[{index}] = {g}", add_at.fun: "np.add.at({name}, {index}, {g})"}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How the program's function takes its arguments apart."""
+
+    signature: str
+    unpack: list[str]
+    names: dict[Expr, str]
+    leaf_names: list[str]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A value of the program that has a name, and its code."""
+
+    expr: Expr
+    name: str
+    code: list[str]
+
+
+def write_listing(
+    recording: Recording, simple: Simplified, loss: Callable[..., Any], params: Pytree, data: Any
+) -> tuple[str, dict[str, Any]]:
+    """Return the source of a program, and what it needs besides NumPy, by name.
+
+    Parameters
+    ----------
+    recording : Recording
+    simple : Simplified
+        The same recording, as expressions.
+    loss : callable
+        What was recorded; the arguments get its arguments' names.
+    params : pytree of float arrays
+    data : tuple of pytrees
+
+    Returns
+    -------
+    source : str
+    needs : dict
+    """
+    writer = Writer({"np"})
+    inputs = _inputs(simple, writer, loss, params, data)
+    statements, texts = _statements(recording, simple, writer, inputs)
+    lines = _with_comments(recording, simple, statements)
+    body = [*inputs.unpack, *lines, f"return loss, {_results(simple, writer, texts, params)}"]
+    body[-1] = body[-1].replace("return loss", f"return {texts[simple.loss][0]}", 1)
+    source = [f"def value_and_grad({inputs.signature}):", *(f"    {x}" if x else "" for x in body)]
+    return "\n".join([*_imports(writer.needs), *source]) + "\n", writer.needs
+
+
+# -------------------- the arguments --------------------
+
+
+def _inputs(
+    simple: Simplified, writer: Writer, loss: Callable[..., Any], params: Pytree, data: Any
+) -> Inputs:
+    argument_names = _argument_names(loss, 1 + len(data), writer.taken)
+    names: dict[Expr, str] = {}
+    unpack: list[str] = []
+    roots = iter([*simple.params, *simple.data])
+    leaf_names: list[str] = []
+    for argument, tree in zip(argument_names, (params, *data), strict=True):
+        found = []
+        for path, leaf in _paths(tree):
+            if not isinstance(leaf, np.ndarray | np.generic | float):
+                continue
+            e = next(roots)
+            stem = "_".join(str(key) for key in path) or argument
+            name = identifier(stem, writer.taken) if path else argument
+            names[e] = name
+            found.append((name, argument + "".join(f"[{writer.constant(k)}]" for k in path)))
+        if tree is params:
+            leaf_names = [name for name, _ in found]
+        taken_apart = [(name, access) for name, access in found if name != access]
+        for start in range(0, len(taken_apart), 4):
+            some = taken_apart[start : start + 4]
+            left, right = zip(*some, strict=True)
+            unpack.append(f"{', '.join(left)} = {', '.join(right)}")
+    return Inputs(", ".join(argument_names), unpack, names, leaf_names)
+
+
+def _argument_names(loss: Callable[..., Any], count: int, taken: set[str]) -> list[str]:
+    try:
+        known = list(inspect.signature(loss).parameters.values())
+    except (TypeError, ValueError):
+        known = []
+    positional = [p.name for p in known if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    default = ["params", *(f"data_{i}" for i in range(1, count))]
+    names = [*positional[:count], *default[len(positional) :]]
+    return [identifier(name, taken) for name in names[:count]]
+
+
+def _paths(tree: Pytree) -> list[tuple[tuple[Any, ...], Any]]:
+    if type(tree) not in (dict, list, tuple):
+        return [((), tree)]
+    items = tree.items() if type(tree) is dict else enumerate(tree)
+    return [((key, *path), leaf) for key, sub in items for path, leaf in _paths(sub)]
+
+
+# -------------------- the statements --------------------
+
+
+def _statements(
+    recording: Recording, simple: Simplified, writer: Writer, inputs: Inputs
+) -> tuple[list[Statement], dict[Expr, Text]]:
+    """Return the statements in order, and the text that stands for each expression."""
+    texts: dict[Expr, Text] = {e: (name, ATOM) for e, name in inputs.names.items()}
+    names, gradient_of = _names(recording, simple, inputs)
+    order = simple.order()
+    uses = Counter(parent for e in order for parent in e.parents)
+    results = {simple.loss, *simple.grads}
+    statements = []
+
+    def text_of(arg: Any) -> Text:
+        return texts[arg] if isinstance(arg, Expr) else (writer.constant(arg), ATOM)
+
+    for e in order:
+        if e in texts:
+            continue
+        if e.fun is None:
+            texts[e] = writer.constant(e.value), ATOM
+            continue
+        text = ("", ATOM) if e.fun in SCATTERS else writer.write(e, text_of)
+        name = names.get(e) or _formula_name(e)
+        if name is None and e in gradient_of:
+            name = f"d{texts[gradient_of[e]][0]}"
+        named = name or e in results or (uses[e] > 1 and e.fun not in VIEWS)
+        if named or len(text[0]) > LONGEST or e.fun in SCATTERS:
+            name = identifier(name or _plain_name(e), writer.taken)
+            code = [f"{name} = {text[0]}"]
+            if e.fun in SCATTERS:
+                code = _scatter(e, name, text_of)
+            statements.append(Statement(e, name, code))
+            text = name, ATOM
+        texts[e] = text
+    return statements, texts
+
+
+def _scatter(e: Expr, name: str, text_of: Callable[[Any], Text]) -> list[str]:
+    g, shape, *index = e.args
+    dtype = "" if e.dtype == float else f", dtype=np.{e.dtype.name}"
+    inside = index_text(index, text_of) or "()"
+    if e.fun is not put:
+        inside = f"({inside},)" if len(index) == 1 else f"({inside})"
+    fill = SCATTERS[e.fun].format(name=name, index=inside, g=text_of(g)[0])
+    return [f"{name} = np.zeros({shape}{dtype})", fill]
+
+
+def _names(
+    recording: Recording, simple: Simplified, inputs: Inputs
+) -> tuple[dict[Expr, str], dict[Expr, Expr]]:
+    """Return the names that the recorded code and the parameters give, and gradient -> value."""
+    names: dict[Expr, str] = {simple.loss: "loss"}
+    for call, name in recording.names.items():
+        if call in simple.of_call:
+            names.setdefault(simple.of_call[call], name)
+    gradient_of: dict[Expr, Expr] = {}
+    for call in sorted(recording.adjoints, key=lambda call: simple.of_call[call].birth):
+        value, adjoint = simple.of_call[call], recording.adjoints[call]
+        if isinstance(adjoint, Call) and value in names and value is not simple.loss:
+            gradient_of.setdefault(simple.of_call[adjoint], value)
+    for name, grad in zip(inputs.leaf_names, simple.grads, strict=True):
+        names.setdefault(grad, f"d{name}")
+    return names, gradient_of
+
+
+def _formula_name(e: Expr) -> str | None:
+    """Return the name of a formula that readers know: exp(s) / Σ exp(s)."""
+    if e.fun is not np.divide or e.args[0].fun is not np.exp:
+        return None
+    above, below = e.args
+    below = below.args[0] if below.fun is np.reshape else below
+    return "softmax" if below.fun is np.sum and below.args[0] is above else None
+
+
+def _plain_name(e: Expr) -> str:
+    return PLAIN_NAMES.get(e.fun) or getattr(e.fun, "__name__", "value").strip("_")
+
+
+# -------------------- the comments --------------------
+
+
+def _with_comments(
+    recording: Recording, simple: Simplified, statements: Sequence[Statement]
+) -> list[str]:
+    """Return the lines of the statements, each with its shape and where it comes from."""
+    forward = needed([simple.loss])
+    number: dict[Expr, int] = {}
+    lines, section = [], ""
+    for k, statement in enumerate(statements, 1):
+        e = statement.expr
+        _number_parts(e, k, number)
+        kind = "forward" if e in forward else "backward"
+        if kind != section:
+            lines += ["", f"# {kind}"]
+            section = kind
+        where = _source(simple, e, k) if kind == "forward" else _gradient(simple, e, number)
+        *first, last = statement.code
+        lines += [*first, f"{last:{WIDTH}}  # {e.shape if e.shape else 'scalar'}{where}"]
+    return [*lines, ""]
+
+
+def _number_parts(e: Expr, k: int, number: dict[Expr, int]) -> None:
+    pending = [e]
+    while pending:
+        part = pending.pop()
+        if part.fun is not None and part not in number:
+            number[part] = k
+            pending.extend(part.parents)
+
+
+def _source(simple: Simplified, e: Expr, k: int) -> str:
+    call = simple.origin.get(e)
+    if call is None or call.source is None:
+        return f" [{k}]"
+    file, line, _ = call.source
+    return f" [{k}] {os.path.basename(file)}:{line}"
+
+
+def _gradient(simple: Simplified, e: Expr, number: dict[Expr, int]) -> str:
+    call = simple.origin.get(e)
+    if call is None or call.gradient_of is None:
+        return ""
+    line = number.get(simple.of_call[call.gradient_of])
+    return "" if line is None else f" gradient of [{line}]"
+
+
+# -------------------- what is returned, and what is needed --------------------
+
+
+def _results(simple: Simplified, writer: Writer, texts: dict[Expr, Text], params: Pytree) -> str:
+    """Return the text of the gradient's pytree, in which each leaf is an array of its own."""
+    returned: set[Expr] = set()
+    leaf_texts = []
+    for grad in simple.grads:
+        base = grad
+        while base.fun in VIEWS:
+            base = base.args[0]
+        alone = base.fun is not None and base not in returned and grad.fun is not broadcast
+        returned.add(base)
+        leaf_texts.append(texts[grad][0] if alone else f"np.array({texts[grad][0]})")
+    remaining = iter(leaf_texts)
+    return _tree_text(tree_map(lambda _: next(remaining), params), writer)
+
+
+def _tree_text(tree: Pytree, writer: Writer) -> str:
+    if type(tree) is dict:
+        items = (f"{writer.constant(key)}: {_tree_text(sub, writer)}" for key, sub in tree.items())
+        return "{" + ", ".join(items) + "}"
+    if type(tree) is list:
+        return "[" + ", ".join(_tree_text(sub, writer) for sub in tree) + "]"
+    if type(tree) is tuple:
+        return "(" + "".join(f"{_tree_text(sub, writer)}, " for sub in tree) + ")"
+    return str(tree)
+
+
+def _imports(needs: dict[str, Any]) -> list[str]:
+    """Return the head of the source: imports where they can be had, else what it must be given."""
+    lines = ["import numpy as np"]
+    for name, value in needs.items():
+        module = getattr(value, "__module__", None)
+        found = getattr(sys.modules.get(str(module)), name, None)
+        if getattr(found, "fun", found) is value:
+            plain = ".fun" if found is not value else ""
+            lines.append(f"from {module} import {name}")
+            lines += [f"{name} = {name}{plain}"] if plain else []
+        else:
+            shape = f" of the shape {value.shape}" if isinstance(value, np.ndarray) else ""
+            lines.append(f"# needs {name}: a {type(value).__name__}{shape}")
+    return [*lines, "", ""]

@@ -1,0 +1,379 @@
+"""derive: record a loss's gradient, make sure that the recording holds, and run it.
+
+A recording is a program only if it does not depend on the values that it was made with. Three
+guards together see to that: boxes that refuse to become plain values; a second recording on other
+parameters and re-ordered, resampled data, which must be the same program with the same constants;
+and the finished program run against autograd on those inputs and on redrawn ones.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import autograd
+import numpy as np
+
+from ..pytree import Pytree, float_tree, leaves, named_leaves, tree_map
+from ..recording import Call, Recording, RecordingError, record
+from ..validation import Array
+from .buffers import write_buffered
+from .listing import write_listing
+from .simplify import Expr, Simplified, simplify, static_key
+
+Loss = Callable[..., Any]
+CACHE_SIZE = 128
+
+
+class DerivationError(RecordingError):
+    """A loss has no program: what it computes is not the same list of calls for all values."""
+
+
+class DerivationWarning(UserWarning):
+    """A loss is differentiated by plain autograd, for the reason given: right, but slower."""
+
+
+# -------------------- the program --------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A loss and its gradient, as autograd derives them, written out as NumPy.
+
+    Attributes
+    ----------
+    source : str
+        The program as text, to be read, or to be pasted into a file.
+    needs : dict
+        What the text needs besides NumPy, by name; empty for most.
+
+    Examples
+    --------
+    >>> from spiral_autograd import init_params, load_data, loss
+    >>> x, t = load_data()
+    >>> program = derive(loss, init_params(2, 10, 3, rng=0), x, t)
+    >>> value, grads = program(init_params(2, 10, 3, rng=1), x, t)
+    >>> grads["W1"].shape
+    (2, 10)
+    """
+
+    source: str
+    needs: dict[str, Any] = field(repr=False)
+    _signature: Any = field(repr=False)
+    _simplified: Simplified = field(repr=False)
+    _function: Callable[..., Any] = field(repr=False)
+
+    def __call__(self, params: Pytree, *data: Pytree) -> tuple[Any, Pytree]:
+        """Return the loss and its gradient with respect to `params`.
+
+        Raises
+        ------
+        ValueError
+            If an argument has another structure, shape or dtype than the program was derived for.
+        """
+        got = signature(params, data)
+        if got != self._signature:
+            raise ValueError(
+                "params and data must have the structure, shapes and dtypes that the program was "
+                f"derived for: {self._signature}; got {got}"
+            )
+        return self._function(params, *data)
+
+    @cached_property
+    def buffered(self) -> tuple[Callable[..., Any], list[Any]]:
+        """``make(param_views, grad_views) -> step(*data)``, and the dtypes that step takes."""
+        source, needs, data_dtypes = write_buffered(self._simplified)
+        return _compiled(source, needs)["make"], data_dtypes
+
+
+def _compiled(source: str, needs: dict[str, Any]) -> dict[str, Any]:
+    namespace = dict(needs)
+    exec(compile(source, "<derived>", "exec"), namespace)
+    return namespace
+
+
+def signature(params: Pytree, data: tuple[Pytree, ...]) -> Any:
+    """Return the structure, shapes and dtypes of the arguments, to be compared."""
+    return tuple(map(_structure, (params, *data)))
+
+
+def _structure(tree: Pytree) -> Any:
+    kind = type(tree)
+    if kind is np.ndarray:
+        return tree.shape, tree.dtype
+    if kind is dict:
+        return dict, tuple((key, _structure(sub)) for key, sub in tree.items())
+    if kind is list or kind is tuple:
+        return kind, tuple(map(_structure, tree))
+    if isinstance(tree, np.generic | float):
+        return kind
+    return static_key(tree)
+
+
+# -------------------- deriving --------------------
+
+
+def derive(loss: Loss, params: Pytree, *data: Pytree) -> Program:
+    """Return autograd's gradient of a loss as a program of NumPy calls.
+
+    The program holds for all parameters and data of the structure, shapes and dtypes given. A
+    value that `loss` closes over is a constant of it, as is every argument that is no array and
+    no float.
+
+    Parameters
+    ----------
+    loss : callable
+        ``loss(params, *data)`` returns a scalar; anything that autograd can differentiate.
+    params : pytree of float arrays
+    *data : arrays, or pytrees of arrays
+
+    Returns
+    -------
+    Program
+
+    Raises
+    ------
+    DerivationError
+        If the loss is not the same list of calls for all values: a Python branch on a value, a
+        random number, a value that escaped into plain NumPy, a shape that depends on values. The
+        message says what differed, and where.
+    TypeError, ValueError
+        If `params` is no pytree of finite float arrays, or the loss is not a scalar.
+
+    Examples
+    --------
+    >>> program = derive(lambda w, x: ((x * w) ** 2).sum(), np.ones(3), np.ones(3))
+    >>> print(program.source)  # doctest: +ELLIPSIS
+    import numpy as np
+    <BLANKLINE>
+    <BLANKLINE>
+    def value_and_grad(w, x):
+    <BLANKLINE>
+        # forward
+        product = x * w                                           # (3,) [1] ...
+        loss = (product**2).sum()                                 # scalar [2] ...
+    <BLANKLINE>
+        # backward
+        dw = 2 * (x * product)                                    # (3,) gradient of [1]
+    <BLANKLINE>
+        return loss, dw
+    <BLANKLINE>
+    """
+    params = float_tree("params", params)
+    rng = np.random.default_rng(0)
+    examples = [(params, data), *(_redrawn(rng, params, data) for _ in range(3))]
+    recording, simplified = _recorded(loss, *examples[0])
+    _, again = _recorded(loss, *examples[1])
+    _require_same(simplified, again)
+    source, needs = write_listing(recording, simplified, loss, params, data)
+    function = _compiled(source, needs)["value_and_grad"]
+    for example in examples:
+        _require_agreement(loss, function, *example)
+    return Program(source, needs, signature(params, data), simplified, function)
+
+
+def _recorded(loss: Loss, params: Pytree, data: tuple[Pytree, ...]) -> tuple[Recording, Simplified]:
+    try:
+        recording = record(loss, params, *data)
+        roots = [
+            [leaf for leaf in leaves(tree) if isinstance(leaf, Call)]
+            for tree in (recording.params, list(recording.data))
+        ]
+        return recording, simplify(recording, *roots)
+    except (DerivationError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise DerivationError(f"{type(error).__name__} while recording: {error}") from error
+
+
+def _redrawn(
+    rng: np.random.Generator, params: Pytree, data: tuple[Pytree, ...]
+) -> tuple[Pytree, tuple[Pytree, ...]]:
+    """Return other parameters, and the data's rows resampled, in another order."""
+
+    def moved(leaf: Any) -> Any:
+        size = np.max(np.abs(leaf), initial=0.0) or 1.0
+        noise = 0.1 * size * rng.standard_normal(np.shape(leaf))
+        return np.asarray(leaf + noise, dtype=np.asarray(leaf).dtype)[()]
+
+    lengths = {len(leaf) for leaf in leaves(list(data)) if np.ndim(leaf) > 0}
+    rows = {n: rng.integers(n, size=n) for n in sorted(lengths)}
+
+    def resampled(leaf: Any) -> Any:
+        if not isinstance(leaf, np.ndarray) or leaf.ndim == 0:
+            return leaf
+        return leaf[rows[len(leaf)]]
+
+    return tree_map(moved, params), tuple(tree_map(resampled, tree) for tree in data)
+
+
+# -------------------- the guards --------------------
+
+
+def _require_same(first: Simplified, second: Simplified) -> None:
+    """Raise unless both recordings are the same program with the same constants."""
+    ours, theirs = list(_normal_form(first)), list(_normal_form(second))
+    for (call, expr), (other_call, other) in zip(ours, theirs, strict=False):
+        if call != other_call:
+            raise DerivationError(
+                "a second recording, on other parameters and resampled data, is another program: "
+                f"{_what_differs(expr, other)}{_where(first, expr)}"
+            )
+    if len(ours) != len(theirs):
+        raise DerivationError(
+            "a second recording, on other parameters and resampled data, has "
+            f"{len(theirs)} calls in place of {len(ours)}: a loop or a branch depends on a value"
+        )
+
+
+def _normal_form(simple: Simplified) -> Iterator[tuple[Any, Expr]]:
+    """Yield each call with its arguments by number, then the results."""
+    number: dict[Expr, int] = {}
+    for e in simple.order():
+        args = tuple(number[a] if isinstance(a, Expr) else static_key(a) for a in e.args)
+        number[e] = len(number)
+        value = static_key(e.value) if e.fun is None else None
+        yield (e.fun, args, static_key(tuple(e.kwargs)), e.shape, e.dtype, value), e
+    for result in (simple.loss, *simple.grads):
+        yield ("result", number[result]), result
+
+
+def _what_differs(expr: Expr, other: Expr) -> str:
+    if expr.fun is None and other.fun is None:
+        return "a constant differs (a random number, or a value that escaped the trace)"
+    names = [getattr(e.fun, "__name__", "constant") for e in (expr, other)]
+    if names[0] != names[1]:
+        return f"{names[1]} in place of {names[0]} (a branch on a value)"
+    return f"{names[0]} of {other.shape} in place of {expr.shape}, or with other arguments"
+
+
+def _where(simple: Simplified, expr: Expr) -> str:
+    users = [e for e in simple.order() if any(parent is expr for parent in e.parents)]
+    for e in (expr, *users):
+        call = simple.origin.get(e)
+        call = call.gradient_of or call if call is not None else None
+        if call is not None and call.source is not None:
+            return f", in {call.source[0]}, line {call.source[1]}"
+    return ""
+
+
+def _require_agreement(
+    loss: Loss, function: Callable[..., Any], params: Pytree, data: tuple[Pytree, ...]
+) -> None:
+    """Raise unless the program agrees with autograd on an example."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = autograd.value_and_grad(loss)(params, *data)
+        got = function(params, *data)
+    named = zip(named_leaves("", expected), named_leaves("", got), strict=True)
+    for (path, of_autograd), (_, of_program) in named:
+        if not _agree(np.asarray(of_autograd), np.asarray(of_program)):
+            name = "the loss" if path == "[0]" else f"the gradient{path.removeprefix('[1]')}"
+            raise DerivationError(
+                f"{name} differs from autograd's on redrawn inputs: the loss depends on values in "
+                "a way that a recording cannot hold"
+            )
+
+
+def _agree(expected: Array, got: Array) -> bool:
+    if expected.shape != got.shape or expected.dtype != got.dtype:
+        return False
+    tolerance = 1e3 * np.finfo(expected.dtype).eps
+    finite = np.isfinite(expected)
+    scale = np.max(np.abs(expected), where=finite, initial=0.0)
+    return np.allclose(got, expected, rtol=0, atol=tolerance * scale, equal_nan=True)
+
+
+# -------------------- for every signature --------------------
+
+_NUMBERS = (bool, int, float, np.generic)
+_cache: OrderedDict[Any, Program | None] = OrderedDict()
+_lock = threading.Lock()
+
+
+def cached_program(loss: Loss, params: Pytree, data: tuple[Pytree, ...]) -> Program | None:
+    """Return the program for a loss and a signature; None, after one warning, if it has none."""
+    try:
+        key = loss, _frozen_values(loss), signature(params, data)
+        if key in _cache:
+            return _cache[key]
+    except TypeError:  # a loss or an argument that cannot be hashed
+        return None
+    with _lock:
+        if key not in _cache:
+            _cache[key] = _derived_or_none(loss, params, data)
+            while len(_cache) > CACHE_SIZE:
+                _cache.popitem(last=False)
+        return _cache[key]
+
+
+def _frozen_values(loss: Loss) -> tuple[Any, ...]:
+    """Return the numbers that a function takes from outside: with others, it is another program."""
+    code = getattr(loss, "__code__", None)
+    if code is None:
+        return ()
+    cells = [cell.cell_contents for cell in loss.__closure__ or ()]
+    names = loss.__globals__
+    outside = [*cells, *(names[name] for name in code.co_names if name in names)]
+    return tuple(value for value in outside if isinstance(value, _NUMBERS))
+
+
+def _derived_or_none(loss: Loss, params: Pytree, data: tuple[Pytree, ...]) -> Program | None:
+    try:
+        return derive(loss, params, *data)
+    except DerivationError as error:
+        name = getattr(loss, "__name__", repr(loss))
+        warnings.warn(
+            f"{name} is differentiated by plain autograd, which is slower: {error}",
+            DerivationWarning,
+            stacklevel=4,
+        )
+        return None
+
+
+def value_and_grad(loss: Loss, argnum: int = 0) -> Callable[..., tuple[Any, Pytree]]:
+    """Return a function that computes a loss and its gradient, as ``autograd.value_and_grad`` does.
+
+    At the first call for each signature (structure, shapes and dtypes) the gradient is derived;
+    then the derived program runs. A loss that has no program is differentiated by autograd, with
+    one warning that says why. A value that `loss` closes over is a constant of the program.
+
+    Parameters
+    ----------
+    loss : callable
+        ``loss(params, *data)`` returns a scalar.
+    argnum : int, default 0
+        The argument to differentiate with respect to. For any but the first, and where keyword
+        arguments are given, autograd itself is called.
+
+    Returns
+    -------
+    callable
+        ``value_and_grad(params, *data) -> (loss, gradient)``.
+
+    Warns
+    -----
+    DerivationWarning
+        Where plain autograd takes over.
+
+    Examples
+    --------
+    >>> value, grad = value_and_grad(lambda w: (w * w).sum())(np.array([1.0, 2.0]))
+    >>> float(value), grad
+    (5.0, array([2., 4.]))
+    """
+    by_autograd = autograd.value_and_grad(loss, argnum)
+
+    def value_and_grad_of_loss(*args: Any, **kwargs: Any) -> tuple[Any, Pytree]:
+        if argnum == 0 and args and not kwargs:
+            program = cached_program(loss, args[0], args[1:])
+            if program is not None:
+                return program._function(*args)
+        return by_autograd(*args, **kwargs)
+
+    return value_and_grad_of_loss

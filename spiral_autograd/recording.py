@@ -1,0 +1,465 @@
+"""autograd's forward and reverse pass as a plain graph, to be read, edited and run again.
+
+autograd traces a function by running it on boxes. Here its whole reverse pass runs inside one
+more trace, whose nodes only note what was called: function, arguments, value, source line. Each
+leaf of the parameters and of the data is a root of that trace, so nothing of the containers
+remains, and what is left is the list of NumPy calls that the gradient is made of.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+from autograd.core import VJPNode, sparse_add, sparse_object_types
+from autograd.extend import defvjp, primitive, register_notrace, vspace
+from autograd.numpy.numpy_boxes import ArrayBox
+from autograd.tracer import Box, Node, isbox, new_box, notrace_primitives, toposort, trace_stack
+from autograd.util import subvals
+
+from .pytree import Pytree, leaves, tree_map
+
+
+class RecordingError(TypeError):
+    """A function cannot be recorded: what it computes depends on values, not on shapes alone."""
+
+
+# -------------------- the graph --------------------
+
+
+class Call(Node):  # type: ignore[misc]
+    """One call of a function: a node of the graph. Its `args` hold the calls they come from.
+
+    Attributes
+    ----------
+    fun : callable or None
+        autograd's primitive; None for a root, a leaf of the parameters or of the data.
+    args : tuple
+        The arguments: calls, or constants as they were passed.
+    kwargs : dict
+    value : object
+        What the call returned while it was recorded.
+    source : (str, int, str) or None
+        File, line and function that made the call, where it was not autograd itself.
+    gradient_of : Call or None
+        The forward call whose vjp made this call; None in the forward pass.
+    same_as : Call
+        The call itself; of a primitive whose body was recorded in its place, that body's last.
+    """
+
+    __slots__ = ["args", "fun", "gradient_of", "kwargs", "same_as", "source", "value"]
+
+    source: tuple[str, int, str] | None
+    gradient_of: Call | None
+    same_as: Call
+
+    def __init__(
+        self,
+        value: Any,
+        fun: Any,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        parent_argnums: Sequence[int],
+        parents: Sequence[Call],
+    ) -> None:
+        sources = [parent.same_as for parent in parents]
+        self.value, self.fun, self.kwargs = value, fun, kwargs
+        self.args = subvals(args, zip(parent_argnums, sources, strict=True))
+        self.gradient_of = self.source = None
+        self.same_as = _active.tape.body_of(self) if _is_composite(fun) else self
+        if self.same_as is self:
+            _active.tape.append(self)
+
+    def initialize_root(self, value: Any) -> None:
+        """Set up a root: a leaf of the parameters or of the data."""
+        self.value, self.fun, self.args, self.kwargs = value, None, (), {}
+        self.gradient_of = self.source = None
+        self.same_as = self
+
+    def __repr__(self) -> str:
+        return f"<{name_of(self.fun) if self.fun else 'root'} {np.shape(self.value)}>"
+
+
+def name_of(fun: Any) -> str:
+    """Return the name of a primitive."""
+    return getattr(fun, "__name__", type(fun).__name__)
+
+
+def parents_of(call: Call) -> list[Call]:
+    """Return the calls whose values `call` takes, in the order of its arguments."""
+    return [arg for arg in call.args if isinstance(arg, Call)]
+
+
+_LIBRARIES = (
+    os.path.dirname(os.path.abspath(autograd.__file__)) + os.sep,
+    os.path.dirname(os.path.abspath(np.__file__)) + os.sep,
+    os.path.abspath(__file__),
+    "<",
+)
+
+
+def _is_composite(fun: Any) -> bool:
+    """Tell whether a primitive's body is Python code of the user's, to be recorded in its place."""
+    body = getattr(fun, "fun", fun)
+    return inspect.isfunction(body) and not body.__code__.co_filename.startswith(_LIBRARIES)
+
+
+# What these return depends on shapes alone: a constant of the recording.
+for function in (anp.size, anp.isscalar, anp.zeros_like, anp.ones_like):
+    register_notrace(Call, function)
+
+# The shape of what these return depends on values, so no list of calls can stand for them.
+_SHAPED_BY_VALUES = {
+    getattr(anp, name)
+    for name in (
+        "arange argwhere bincount compress empty extract eye flatnonzero histogram identity "
+        "intersect1d linspace nonzero ones setdiff1d trim_zeros union1d unique zeros"
+    ).split()
+}
+
+
+class _Differentiated(VJPNode):  # type: ignore[misc]
+    """autograd's own node, which also knows the recorded call that it differentiates."""
+
+    __slots__ = ["call"]
+
+    def __init__(self, value: Any, *call: Any) -> None:
+        self.call = value._node.same_as
+        with _active.tape.differentiating(self.call):
+            super().__init__(value, *call)
+
+
+notrace_primitives[_Differentiated] = notrace_primitives[VJPNode]
+
+# -------------------- the tape --------------------
+
+
+class _Active(threading.local):
+    tape: _Tape | None = None
+
+
+_active: Any = _Active()
+
+
+class _Tape:
+    """The calls of one recording, in order, and the names that the recorded code gave them."""
+
+    def __init__(self, trace: int) -> None:
+        self.trace = trace
+        self.calls: list[Call] = []
+        self.names: dict[Call, str] = {}
+        self._differentiated: Call | None = None
+        self._frames: dict[FrameType, Call | None] = {}
+        self._home: dict[Call, FrameType] = {}
+
+    def append(self, call: Call) -> None:
+        """Note a call, the line that made it, and the names its values have there."""
+        if call.fun in _SHAPED_BY_VALUES:
+            raise RecordingError(
+                f"the shape of what np.{name_of(call.fun)} returns depends on a value{self.here()}"
+            )
+        call.gradient_of = self._differentiated
+        if call.gradient_of is None and (frames := list(self._calling_frames())):
+            frame = frames[0]
+            call.source = frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+            self._home[call] = frame
+            for outer in frames:
+                self._read_names(outer)
+                self._frames.setdefault(outer, None)
+            self._frames[frame] = call
+        self.calls.append(call)
+
+    def body_of(self, call: Call) -> Call:
+        """Return the last call of a primitive's body, run on boxes; or the call, if it cannot."""
+        boxes = [
+            new_box(arg.value, self.trace, arg) if isinstance(arg, Call) else arg
+            for arg in call.args
+        ]
+        try:
+            result = call.fun.fun(*boxes, **call.kwargs)
+        except Exception:
+            return call
+        return result._node.same_as if isbox(result) else call
+
+    @contextmanager
+    def differentiating(self, call: Call) -> Iterator[None]:
+        """Note the calls made meanwhile as parts of the gradient of `call`."""
+        outer, self._differentiated = self._differentiated, call
+        try:
+            yield
+        finally:
+            self._differentiated = outer
+
+    def here(self) -> str:
+        """Return where the recorded code stands now, for a message."""
+        for frame in self._calling_frames():
+            return f", in {frame.f_code.co_filename}, line {frame.f_lineno}"
+        return ""
+
+    def finish(self) -> dict[Call, str]:
+        """Return the name of each call: that of its variable, else of the function it ends."""
+        for frame in self._frames:
+            self._read_names(frame)
+        for frame, last in self._frames.items():
+            if last is not None and frame.f_code.co_name.isidentifier():
+                self.names.setdefault(last, frame.f_code.co_name)
+        self._frames.clear()
+        return self.names
+
+    def _calling_frames(self) -> Iterator[FrameType]:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code is not record.__code__:
+            if not frame.f_code.co_filename.startswith(_LIBRARIES[:-1]):
+                yield frame
+            frame = frame.f_back
+
+    def _read_names(self, frame: FrameType) -> None:
+        arguments = frame.f_code.co_varnames[: frame.f_code.co_argcount]
+        for name, value in list(frame.f_locals.items()):
+            call = _call_of(value)
+            # An argument's name belongs to the caller's value, unless it was bound anew.
+            if call is not None and (name not in arguments or self._home.get(call) is frame):
+                self.names.setdefault(call, name)
+
+
+def _call_of(value: Any) -> Call | None:
+    while isbox(value):
+        if isinstance(value._node, Call):
+            return value._node.same_as
+        value = value._value
+    return None
+
+
+# -------------------- the boxes --------------------
+
+
+class RecordedBox(ArrayBox):  # type: ignore[misc]
+    """A box that stays in the recording: it refuses to become a plain Python or NumPy value."""
+
+    __slots__: list[str] = []
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise RecordingError(
+            f"a value that depends on the parameters or the data became {what}"
+            f"{_active.tape.here() if _active.tape else ''}; a recording holds for other values too"
+        )
+
+    def __bool__(self) -> bool:
+        if _active.tape is None:  # a box of another thread's trace, made during the recording
+            return bool(self._value)
+        self._refuse("a Python bool (a branch, assert, while, and, or, not)")
+
+    def __float__(self) -> float:
+        self._refuse("a Python float")
+
+    def __int__(self) -> int:
+        self._refuse("a Python int")
+
+    def __index__(self) -> int:
+        self._refuse("a Python index or a length")
+
+    def __complex__(self) -> complex:
+        self._refuse("a Python complex")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        self._refuse("a plain NumPy array")
+
+    def item(self, *args: Any) -> Any:
+        """Refuse."""
+        self._refuse("a Python number")
+
+    tolist = item
+
+    def __getitem__(self, index: Any) -> Any:
+        parts = index if isinstance(index, tuple) else (index,)
+        if not any(isbox(part) for part in parts):
+            return ArrayBox.__getitem__(self, index)
+        return take(self, *parts)
+
+
+@primitive  # type: ignore[untyped-decorator]
+def take(A: Any, *index: Any) -> Any:
+    """Return ``A[index]`` where a part of the index is itself traced."""
+    if any(np.asarray(part).dtype == bool for part in index):
+        raise RecordingError("the shape of what a boolean mask selects depends on values")
+    return A[index]
+
+
+@primitive  # type: ignore[untyped-decorator]
+def add_at(g: Any, shape: tuple[int, ...], *index: Any) -> Any:
+    """Return zeros with `g` added at ``index``: the vjp of `take`."""
+    out = np.zeros(shape, dtype=g.dtype)
+    np.add.at(out, index, g)
+    return out
+
+
+defvjp(take, lambda ans, A, *index: lambda g: add_at(g, anp.shape(A), *index))
+defvjp(add_at, lambda ans, g, shape, *index: lambda h: take(h, *index))
+
+Box.types.add(RecordedBox)
+Box.type_mappings[RecordedBox] = RecordedBox
+_BOXED_TYPES = [type_ for type_, box in Box.type_mappings.items() if box is ArrayBox]
+_BOXED_TYPES.remove(ArrayBox)
+_BOXED_TYPES += [np.bool_, *np.sctypeDict.values()]
+_registry = threading.RLock()
+
+
+@contextmanager
+def _recorded_boxes() -> Iterator[None]:
+    """Let autograd box arrays and scalars of all types in boxes that stay in the recording."""
+    mappings = Box.type_mappings
+    with _registry:
+        before = {type_: mappings[type_] for type_ in _BOXED_TYPES if type_ in mappings}
+        mappings.update(dict.fromkeys(_BOXED_TYPES, RecordedBox))
+        try:
+            yield
+        finally:
+            for type_ in _BOXED_TYPES:
+                mappings.pop(type_, None)
+            mappings.update(before)
+
+
+# -------------------- recording --------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A loss and its gradient as a graph of calls.
+
+    Attributes
+    ----------
+    params : pytree of Call
+        The roots that stand for the leaves of the parameters.
+    data : tuple of pytrees of Call
+        The roots that stand for the arrays of the data; what is no array stands as it is.
+    loss : Call or constant
+    grads : list of Call or array
+        The gradient for each leaf of the parameters; a constant array where it depends on nothing.
+    calls : list of Call
+        Every call, in the order in which it was made.
+    adjoints : dict
+        From each forward call on the way to the loss to the call of its whole gradient.
+    names : dict
+        From calls to the names that the recorded code has for them.
+    """
+
+    params: Pytree
+    data: tuple[Pytree, ...]
+    loss: Any
+    grads: list[Any]
+    calls: list[Call]
+    adjoints: dict[Call, Any]
+    names: dict[Call, str]
+
+
+def record(loss: Callable[..., Any], params: Pytree, *data: Pytree) -> Recording:
+    """Record ``loss(params, *data)`` and autograd's gradient with respect to `params`.
+
+    Parameters
+    ----------
+    loss : callable
+        Returns a scalar; anything that autograd can differentiate.
+    params : pytree of float arrays
+    *data : pytrees
+        Arrays and floats in them are traced; anything else is a constant of the recording.
+
+    Returns
+    -------
+    Recording
+
+    Raises
+    ------
+    RecordingError
+        If a traced value becomes a plain one, or a shape depends on a value.
+    TypeError
+        If the loss is not a scalar.
+
+    Examples
+    --------
+    >>> recording = record(lambda w: anp.sum(w * w), np.array([1.0, 2.0]))
+    >>> recording.calls[:2]
+    [<multiply (2,)>, <sum ()>]
+    >>> recording.grads[0].value
+    array([2., 4.])
+    """
+    top = trace_stack.top
+    outer_tape = _active.tape
+    try:
+        with _recorded_boxes(), trace_stack.new_trace() as trace:
+            tape = _active.tape = _Tape(trace)
+
+            def root(leaf: Any) -> Any:
+                if not isinstance(leaf, np.ndarray | np.generic | float):
+                    return leaf
+                return new_box(leaf, trace, Call.new_root(leaf))
+
+            param_boxes, data_boxes = tree_map(root, params), [tree_map(root, d) for d in data]
+            value, grads, adjoints = _reverse_pass(loss, param_boxes, data_boxes)
+            return Recording(
+                params=tree_map(_unboxed, param_boxes),
+                data=tuple(tree_map(_unboxed, boxes) for boxes in data_boxes),
+                loss=_unboxed(value),
+                grads=[_unboxed(grad) for grad in grads],
+                calls=tape.calls,
+                adjoints={call: _unboxed(adjoint) for call, adjoint in adjoints.items()},
+                names=tape.finish(),
+            )
+    finally:
+        _active.tape = outer_tape
+        trace_stack.top = top
+
+
+def _unboxed(value: Any) -> Any:
+    return value._node.same_as if isbox(value) else value
+
+
+def _reverse_pass(
+    loss: Callable[..., Any], params: Pytree, data: Sequence[Pytree]
+) -> tuple[Any, list[Any], dict[Call, Any]]:
+    """Return the loss, the gradient for each leaf and each call's adjoint, by autograd's rules.
+
+    autograd's own backward pass keeps one root's gradient and adds gradients up in place; this
+    one keeps every root's, and leaves each value as it was recorded.
+    """
+    roots: list[Any] = []
+    with trace_stack.new_trace() as trace:
+
+        def root(leaf: Any) -> Any:
+            roots.append(_Differentiated.new_root())
+            return new_box(leaf, trace, roots[-1])
+
+        end = loss(tree_map(root, params), *data)
+    zeros = [np.zeros_like(box._value) for box in leaves(params)]
+    if not (isbox(end) and end._trace == trace):
+        if np.ndim(end._value if isbox(end) else end) != 0:
+            raise TypeError(f"loss must return a scalar, got the shape {np.shape(end)}")
+        return end, zeros, {}
+    if np.shape(end._value) != ():
+        raise TypeError(f"loss must return a scalar, got the shape {np.shape(end._value)}")
+    gradients: dict[Any, Any] = {end._node: vspace(end._value).ones()}
+    adjoints = {}
+    for node in toposort(end._node):
+        gradient = gradients[node]
+        if node.parents:
+            adjoints[node.call] = gradient
+            with _active.tape.differentiating(node.call):
+                for parent, part in zip(node.parents, node.vjp(gradient), strict=True):
+                    gradients[parent] = _sum(gradients.get(parent), part)
+    grads = [gradients.get(node, zero) for node, zero in zip(roots, zeros, strict=True)]
+    return end._value, grads, adjoints
+
+
+def _sum(total: Any, part: Any) -> Any:
+    if type(part) in sparse_object_types:
+        part = sparse_add(vspace(part), None, part)
+    return part if total is None else vspace(part).add(total, part)

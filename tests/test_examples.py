@@ -1,0 +1,89 @@
+"""The examples run, without a warning, and print the chapter's figures."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import spiral_autograd as sa
+
+FOLDER = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted(FOLDER.glob("*.py"))
+
+FIRST_POINTS = """
+ [-0.78313528 -0.55524691]
+ [-0.68338075 -0.68839723]
+ [-0.6793856  -0.70628267]
+ [-0.58700916 -0.79719524]
+ [-0.         -0.        ]
+ [-0.00837021 -0.00547171]
+ [-0.01839967 -0.00783914]
+ [-0.02386156 -0.01818313]
+ [-0.0271639  -0.02936192]
+"""
+LOG = """
+| epoch 1 | iter 10 / 10 | loss 1.13
+| epoch 2 | iter 10 / 10 | loss 1.13
+| epoch 3 | iter 10 / 10 | loss 1.12
+| epoch 4 | iter 10 / 10 | loss 1.12
+| epoch 5 | iter 10 / 10 | loss 1.11
+| epoch 296 | iter 10 / 10 | loss 0.11
+| epoch 297 | iter 10 / 10 | loss 0.12
+| epoch 298 | iter 10 / 10 | loss 0.11
+| epoch 299 | iter 10 / 10 | loss 0.11
+| epoch 300 | iter 10 / 10 | loss 0.11
+"""
+FIRST_SCORES = """
+ [ 7.0750414  -6.07991423 -1.0589919 ]
+ [ 7.07900866 -6.07605854 -1.06679914]
+ [ 7.08296037 -6.07223889 -1.07455478]
+ [ 7.08689655 -6.06845546 -1.08225869]
+ [ 7.09081721 -6.0647084  -1.0899107 ]
+"""
+FIGURES = {
+    "01_data": FIRST_POINTS,
+    "02_network": "loss 1.0988, log 3 = 1.0986",
+    "03_training_loop": LOG,
+    "04_fit": LOG,
+    "05_manual_and_automatic": "p = 3e-07  true gradient / handwritten = 0.7500000",
+    "06_decision_boundary": FIRST_SCORES + "2112 columns by 2047 rows, 4,323,264 points",
+}
+PICTURES = {
+    "01_data": "01_data.png",
+    "04_fit": "04_loss.png",
+    "06_decision_boundary": "06_decision_boundary.png",
+}
+
+
+def _without_layout(line):
+    """Drop the brackets that NumPy sets around rows, the padding, and the trainer's seconds."""
+    line = re.sub(r" time \d+\[s\] \|", "", line)
+    return " ".join(line.replace("[", " ").replace("]", " ").split())
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_example_runs_and_prints_its_figures(script, tmp_path):
+    # The scripts must meet the package that the other tests meet, installed or not.
+    package = str(Path(sa.__file__).parents[1])
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        cwd=tmp_path,
+        env=os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": package},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    printed = [_without_layout(line) for line in result.stdout.splitlines()]
+    for figure in FIGURES[script.stem].strip().splitlines():
+        assert _without_layout(figure) in printed
+    if script.stem in PICTURES:
+        assert (tmp_path / "spiral-output" / PICTURES[script.stem]).stat().st_size > 10_000
+
+
+def test_every_figure_belongs_to_a_script():
+    assert {script.stem for script in SCRIPTS} == set(FIGURES)
