@@ -198,7 +198,7 @@ def _reshape(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
     inside = grouped(text_of(x), ATOM)
     if len(x.shape) == 1 and shape == (*x.shape, 1):
         return f"{inside}[:, None]", ATOM
-    return f"{inside}.reshape({writer.constant(shape)})", ATOM
+    return f"{inside}.reshape({', '.join(map(str, shape)) or '()'})", ATOM
 
 
 def _transpose(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text | None:

@@ -144,6 +144,7 @@ def _statements(
     uses = Counter(parent for e in order for parent in e.parents)
     results = {simple.loss, *simple.grads}
     statements = []
+    has_name: set[Expr] = set()
 
     def text_of(arg: Any) -> Text:
         return texts[arg] if isinstance(arg, Expr) else (writer.constant(arg), ATOM)
@@ -156,8 +157,9 @@ def _statements(
             continue
         text = ("", ATOM) if e.fun in SCATTERS else writer.write(e, text_of)
         name = names.get(e) or _formula_name(e)
-        if name is None and e in gradient_of:
-            name = f"d{texts[gradient_of[e]][0]}"
+        for value in gradient_of.get(e, ()):
+            if name is None and value in has_name:
+                name = f"d{texts[value][0]}"
         named = name or e in results or (uses[e] > 1 and e.fun not in VIEWS)
         if named or len(text[0]) > LONGEST or e.fun in SCATTERS:
             name = identifier(name or _plain_name(e), writer.taken)
@@ -165,6 +167,7 @@ def _statements(
             if e.fun in SCATTERS:
                 code = _scatter(e, name, text_of)
             statements.append(Statement(e, name, code))
+            has_name.add(e)
             text = name, ATOM
         texts[e] = text
     return statements, texts
@@ -182,17 +185,17 @@ def _scatter(e: Expr, name: str, text_of: Callable[[Any], Text]) -> list[str]:
 
 def _names(
     recording: Recording, simple: Simplified, inputs: Inputs
-) -> tuple[dict[Expr, str], dict[Expr, Expr]]:
-    """Return the names that the recorded code and the parameters give, and gradient -> value."""
+) -> tuple[dict[Expr, str], dict[Expr, list[Expr]]]:
+    """Return the names that the recorded code and the parameters give, and gradient -> values."""
     names: dict[Expr, str] = {simple.loss: "loss"}
     for call, name in recording.names.items():
         if call in simple.of_call:
             names.setdefault(simple.of_call[call], name)
-    gradient_of: dict[Expr, Expr] = {}
+    gradient_of: dict[Expr, list[Expr]] = {}
     for call in sorted(recording.adjoints, key=lambda call: simple.of_call[call].birth):
         value, adjoint = simple.of_call[call], recording.adjoints[call]
-        if isinstance(adjoint, Call) and value in names and value is not simple.loss:
-            gradient_of.setdefault(simple.of_call[adjoint], value)
+        if isinstance(adjoint, Call) and value is not simple.loss:
+            gradient_of.setdefault(simple.of_call[adjoint], []).append(value)
     for name, grad in zip(inputs.leaf_names, simple.grads, strict=True):
         names.setdefault(grad, f"d{name}")
     return names, gradient_of
@@ -270,9 +273,11 @@ def _results(simple: Simplified, writer: Writer, texts: dict[Expr, Text], params
         base = grad
         while base.fun in VIEWS:
             base = base.args[0]
-        alone = base.fun is not None and base not in returned and grad.fun is not broadcast
+        text = texts[grad][0]
+        new = base.fun is not None and base not in returned and grad.fun is not broadcast
+        made_here = grad.fun is None and text.startswith("np.")
         returned.add(base)
-        leaf_texts.append(texts[grad][0] if alone else f"np.array({texts[grad][0]})")
+        leaf_texts.append(text if new or made_here else f"np.array({text})")
     remaining = iter(leaf_texts)
     return _tree_text(tree_map(lambda _: next(remaining), params), writer)
 

@@ -187,19 +187,27 @@ def static_key(value: Any) -> Any:
 # -------------------- autograd's helpers, as NumPy --------------------
 
 
-def _axes_reversed(graph: Graph, a: Expr, b: Expr, call: Call) -> Expr:
-    return graph.make(np.dot, (a, b), np.shape(call.value), call.value.dtype)
+def _product(graph: Graph, fun: Any, a: Expr, b: Expr, call: Call) -> Expr:
+    """Return a product in the dtype that autograd casts it to."""
+    result = graph.make(fun, (a, b), np.shape(call.value), np.result_type(a.dtype, b.dtype))
+    return graph.make(astype, (result, call.value.dtype), result.shape, call.value.dtype)
 
 
 def _dot_adjoint_0(graph: Graph, call: Call, B: Expr, g: Expr, *_: Any) -> Expr | None:
-    if len(B.shape) == 2 and len(g.shape) in (1, 2):
-        return _axes_reversed(graph, g, graph.transposed(B), call)
+    dimensions = len(g.shape), len(B.shape)
+    if dimensions in ((1, 2), (2, 2)):
+        return _product(graph, np.dot, g, graph.transposed(B), call)
+    if dimensions in ((0, 1), (1, 1)):
+        return _product(graph, np.outer if g.shape else np.multiply, g, B, call)
     return None
 
 
 def _dot_adjoint_1(graph: Graph, call: Call, A: Expr, g: Expr, *_: Any) -> Expr | None:
-    if len(A.shape) == 2 and len(g.shape) in (1, 2):
-        return _axes_reversed(graph, graph.transposed(A), g, call)
+    dimensions = len(A.shape), len(g.shape)
+    if dimensions in ((2, 1), (2, 2)):
+        return _product(graph, np.dot, graph.transposed(A), g, call)
+    if dimensions in ((1, 0), (1, 1)):
+        return _product(graph, np.outer if g.shape else np.multiply, A, g, call)
     return None
 
 
@@ -274,6 +282,17 @@ def astype(x: Any, dtype: Any) -> Any:
     return x.astype(dtype)
 
 
+def _transpose(graph: Graph, call: Call, x: Any, axes: Any = None) -> Expr | None:
+    if isinstance(x, Expr) and (axes is None or tuple(axes) == tuple(range(len(x.shape)))[::-1]):
+        return None if call.kwargs else graph.transposed(x)
+    return None
+
+
+def _real(graph: Graph, call: Call, x: Any) -> Expr | None:
+    """A conjugate or a real part of what is real is nothing."""
+    return x if isinstance(x, Expr) and x.dtype.kind == "f" else None
+
+
 def _swapaxes(graph: Graph, call: Call, x: Any, *axes: Any) -> Expr | None:
     if isinstance(x, Expr) and len(x.shape) == 2 and len(axes) == 2 and axes[0] != axes[1]:
         return graph.transposed(x)
@@ -297,6 +316,9 @@ TRANSLATIONS: dict[Any, Callable[..., Expr | None]] = {
     anp.broadcast_to: _broadcast_to,
     numpy_wrapper._astype: _astype,
     anp.swapaxes: _swapaxes,
+    anp.transpose: _transpose,
+    anp.conj: _real,
+    anp.real: _real,
 }
 
 
@@ -390,9 +412,18 @@ def simplify(recording: Recording, params: list[Call], data: list[Call]) -> Simp
     def result(value: Any) -> Expr:
         return of_call[value] if isinstance(value, Call) else graph.constant(value)
 
+    grads = [result(grad) for grad in recording.grads]
+    if not isinstance(recording.params, Call):
+        # autograd adds a container's gradients into zeros of each leaf's dtype.
+        grads = [
+            graph.make(astype, (grad, root.value.dtype), grad.shape, root.value.dtype)
+            if hasattr(root.value, "dtype") and grad.dtype != root.value.dtype
+            else grad
+            for grad, root in zip(grads, params, strict=True)
+        ]
     return Simplified(
         loss=result(recording.loss),
-        grads=[result(grad) for grad in recording.grads],
+        grads=grads,
         params=[inputs[root] for root in params],
         data=[inputs[root] for root in data],
         of_call=of_call,
@@ -460,8 +491,12 @@ def _negative_rule(graph: Graph, e: Expr) -> Expr | None:
 def _without_broadcast(graph: Graph, e: Expr) -> Expr | None:
     """An operand need not be repeated to the shape that the other one gives the result."""
     for i, x in enumerate(e.args):
-        if isinstance(x, Expr) and x.fun is broadcast:
-            args = (*e.args[:i], x.args[0], *e.args[i + 1 :])
+        if not isinstance(x, Expr):
+            continue
+        repeated, factor = _parts(x)
+        if repeated.fun is broadcast:
+            plain = graph.scaled(repeated.args[0], factor)
+            args = (*e.args[:i], plain, *e.args[i + 1 :])
             if np.broadcast_shapes(*(arg.shape for arg in args)) == e.shape:
                 return graph.make(e.fun, args, e.shape, e.dtype, e.kwargs)
     return None
@@ -554,13 +589,27 @@ def _common_factor(graph: Graph, e: Expr) -> Expr | None:
     (a, c), (b, d) = map(_parts, e.args)
     if e.fun is np.subtract:
         d = -d
-    if abs(c) != abs(d) or (c == 1 and (d == 1 or e.fun is np.subtract)):
+    if abs(c) != abs(d):
+        return _signs_out(graph, e, (a, c), (b, d))
+    if c == 1 and (d == 1 or e.fun is np.subtract):
         return None
     if c == d:
         return graph.scaled(graph.make(np.add, (a, b), e.shape, e.dtype), c)
     if c < 0:
         a, b, c = b, a, d
     return graph.scaled(graph.make(np.subtract, (a, b), e.shape, e.dtype), c)
+
+
+def _signs_out(
+    graph: Graph, e: Expr, first: tuple[Expr, Fraction], second: tuple[Expr, Fraction]
+) -> Expr | None:
+    """c a + (-d b) = c a - d b, and (-c a) + d b = d b - c a."""
+    (a, c), (b, d) = first, second
+    if c < 0 < d:
+        (a, c), (b, d) = (b, d), (a, c)
+    if not d < 0 < c or (e.fun is np.subtract and e.args[0] is graph.scaled(a, c)):
+        return None
+    return graph.make(np.subtract, (graph.scaled(a, c), graph.scaled(b, -d)), e.shape, e.dtype)
 
 
 def _reshape_rule(graph: Graph, e: Expr) -> Expr | None:
@@ -618,6 +667,14 @@ def _transpose_rule(graph: Graph, e: Expr) -> Expr | None:
     return None
 
 
+def _sum_of_negative(graph: Graph, e: Expr) -> Expr | None:
+    """Σ -a = -Σ a."""
+    x, factor = _parts(e.args[0])
+    if factor != -1 or len(e.args) > 1:
+        return None
+    return graph.scaled(graph.make(np.sum, (x,), e.shape, e.dtype, e.kwargs), factor)
+
+
 def _sum_of_ones(graph: Graph, e: Expr) -> Expr | None:
     """A sum over axes of length 1 is a reshape."""
     x = e.args[0]
@@ -666,7 +723,7 @@ RULES: dict[Any, tuple[Rule, ...]] = {
     astype: (_astype_rule,),
     np.power: (_power_rule, _without_broadcast),
     np.transpose: (_transpose_rule,),
-    np.sum: (_sum_of_ones,),
+    np.sum: (_sum_of_ones, _sum_of_negative),
     np.where: (_scalar_choice,),
     np.maximum: (_without_broadcast,),
     np.minimum: (_without_broadcast,),
