@@ -154,8 +154,8 @@ _active: Any = _Active()
 class _Tape:
     """The calls of one recording, in order, and the names that the recorded code gave them."""
 
-    def __init__(self, trace: int) -> None:
-        self.trace = trace
+    def __init__(self, trace: int, *, strict: bool) -> None:
+        self.trace, self.strict = trace, strict
         self.calls: list[Call] = []
         self.names: dict[Call, str] = {}
         self._differentiated: Call | None = None
@@ -164,7 +164,7 @@ class _Tape:
 
     def append(self, call: Call) -> None:
         """Note a call, the line that made it, and the names its values have there."""
-        if call.fun in _SHAPED_BY_VALUES:
+        if self.strict and call.fun in _SHAPED_BY_VALUES:
             raise RecordingError(
                 f"the shape of what np.{name_of(call.fun)} returns depends on a value{self.here()}"
             )
@@ -248,6 +248,8 @@ class RecordedBox(ArrayBox):  # type: ignore[misc]
 
     __slots__: list[str] = []
 
+    strict = True
+
     def _refuse(self, what: str) -> NoReturn:
         raise RecordingError(
             f"a value that depends on the parameters or the data became {what}"
@@ -290,7 +292,8 @@ class RecordedBox(ArrayBox):  # type: ignore[misc]
 @primitive  # type: ignore[untyped-decorator]
 def take(A: Any, *index: Any) -> Any:
     """Return ``A[index]`` where a part of the index is itself traced."""
-    if any(np.asarray(part).dtype == bool for part in index):
+    tape = _active.tape
+    if tape is not None and tape.strict and any(np.asarray(i).dtype == bool for i in index):
         raise RecordingError("the shape of what a boolean mask selects depends on values")
     return A[index]
 
@@ -315,12 +318,12 @@ _registry = threading.RLock()
 
 
 @contextmanager
-def _recorded_boxes() -> Iterator[None]:
+def _recorded_boxes(box_type: type[RecordedBox]) -> Iterator[None]:
     """Let autograd box arrays and scalars of all types in boxes that stay in the recording."""
     mappings = Box.type_mappings
     with _registry:
         before = {type_: mappings[type_] for type_ in _BOXED_TYPES if type_ in mappings}
-        mappings.update(dict.fromkeys(_BOXED_TYPES, RecordedBox))
+        mappings.update(dict.fromkeys(_BOXED_TYPES, box_type))
         try:
             yield
         finally:
@@ -362,7 +365,12 @@ class Recording:
     names: dict[Call, str]
 
 
-def record(loss: Callable[..., Any], params: Pytree, *data: Pytree) -> Recording:
+def record(
+    loss: Callable[..., Any],
+    params: Pytree,
+    *data: Pytree,
+    box_type: type[RecordedBox] = RecordedBox,
+) -> Recording:
     """Record ``loss(params, *data)`` and autograd's gradient with respect to `params`.
 
     Parameters
@@ -372,6 +380,9 @@ def record(loss: Callable[..., Any], params: Pytree, *data: Pytree) -> Recording
     params : pytree of float arrays
     *data : pytrees
         Arrays and floats in them are traced; anything else is a constant of the recording.
+    box_type : type, default RecordedBox
+        The box of the traced values. A type whose ``strict`` is false may let a shape or a branch
+        depend on values: its recording holds for these values alone.
 
     Returns
     -------
@@ -395,8 +406,8 @@ def record(loss: Callable[..., Any], params: Pytree, *data: Pytree) -> Recording
     top = trace_stack.top
     outer_tape = _active.tape
     try:
-        with _recorded_boxes(), trace_stack.new_trace() as trace:
-            tape = _active.tape = _Tape(trace)
+        with _recorded_boxes(box_type), trace_stack.new_trace() as trace:
+            tape = _active.tape = _Tape(trace, strict=box_type.strict)
 
             def root(leaf: Any) -> Any:
                 if not isinstance(leaf, np.ndarray | np.generic | float):
