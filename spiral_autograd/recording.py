@@ -185,9 +185,11 @@ class _Tape:
             new_box(arg.value, self.trace, arg) if isinstance(arg, Call) else arg
             for arg in call.args
         ]
+        top = trace_stack.top
         try:
             result = call.fun.fun(*boxes, **call.kwargs)
         except Exception:
+            trace_stack.top = top
             return call
         return result._node.same_as if isbox(result) else call
 
@@ -257,8 +259,6 @@ class RecordedBox(ArrayBox):  # type: ignore[misc]
         )
 
     def __bool__(self) -> bool:
-        if _active.tape is None:  # a box of another thread's trace, made during the recording
-            return bool(self._value)
         self._refuse("a Python bool (a branch, assert, while, and, or, not)")
 
     def __float__(self) -> float:
@@ -294,7 +294,9 @@ def take(A: Any, *index: Any) -> Any:
     """Return ``A[index]`` where a part of the index is itself traced."""
     tape = _active.tape
     if tape is not None and tape.strict and any(np.asarray(i).dtype == bool for i in index):
-        raise RecordingError("the shape of what a boolean mask selects depends on values")
+        raise RecordingError(
+            f"the shape of what a boolean mask selects depends on values{tape.here()}"
+        )
     return A[index]
 
 
@@ -313,23 +315,33 @@ Box.types.add(RecordedBox)
 Box.type_mappings[RecordedBox] = RecordedBox
 _BOXED_TYPES = [type_ for type_, box in Box.type_mappings.items() if box is ArrayBox]
 _BOXED_TYPES.remove(ArrayBox)
-_BOXED_TYPES += [np.bool_, *np.sctypeDict.values()]
+_BOXED_TYPES = list(dict.fromkeys([*_BOXED_TYPES, np.bool_, *np.sctypeDict.values()]))
 _registry = threading.RLock()
 
 
 @contextmanager
 def _recorded_boxes(box_type: type[RecordedBox]) -> Iterator[None]:
-    """Let autograd box arrays and scalars of all types in boxes that stay in the recording."""
+    """Let autograd box arrays and scalars of all types in boxes that stay in the recording.
+
+    autograd's registry serves all threads; those that record nothing get the boxes they had.
+    """
     mappings = Box.type_mappings
+
+    def box(value: Any, trace: int, node: Any) -> Any:
+        if _active.tape is not None:
+            return box_type(value, trace, node)
+        return before[type(value)](value, trace, node)  # a KeyError is autograd's own refusal
+
     with _registry:
         before = {type_: mappings[type_] for type_ in _BOXED_TYPES if type_ in mappings}
-        mappings.update(dict.fromkeys(_BOXED_TYPES, box_type))
+        mappings.update(dict.fromkeys(_BOXED_TYPES, box))
         try:
             yield
         finally:
-            for type_ in _BOXED_TYPES:
-                mappings.pop(type_, None)
             mappings.update(before)
+            for type_ in _BOXED_TYPES:
+                if type_ not in before:
+                    del mappings[type_]
 
 
 # -------------------- recording --------------------
@@ -425,9 +437,11 @@ def record(
                 adjoints={call: _unboxed(adjoint) for call, adjoint in adjoints.items()},
                 names=tape.finish(),
             )
+    except BaseException:
+        trace_stack.top = top  # an exception leaves autograd's traces open
+        raise
     finally:
         _active.tape = outer_tape
-        trace_stack.top = top
 
 
 def _unboxed(value: Any) -> Any:
@@ -444,6 +458,8 @@ def _reverse_pass(
     """
     roots: list[Any] = []
     with trace_stack.new_trace() as trace:
+        # Another thread may have ended a trace meanwhile, and ours must be above the recording's.
+        trace = max(trace, _active.tape.trace + 1)
 
         def root(leaf: Any) -> Any:
             roots.append(_Differentiated.new_root())

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..recording import add_at, take
 from .emit import VIEWS, factor_text, index_text, literal, numpy_name
-from .simplify import Expr, Simplified, astype, concatenate, is_basic, put, scale
+from .expressions import Expr, astype, concatenate, is_basic, put, scale
+from .simplify import Simplified
 
 REDUCTIONS = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
 ARITHMETIC = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/"}
@@ -166,7 +167,7 @@ class _Buffered:
         return self.names[x] if comes_as == e.dtype else None
 
     def _view(self, position: int, e: Expr) -> str | None:
-        if not _is_view(e):
+        if not _is_view(e) or not e.shape:  # an index that leaves a number makes a copy
             return None
         name, line = self._new_name("v"), f"{self._call(e)}"
         x = e.args[0]

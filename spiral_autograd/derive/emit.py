@@ -13,34 +13,49 @@ from typing import Any
 import numpy as np
 
 from ..recording import take
-from .simplify import Expr, astype, broadcast, concatenate, scale, uniform
+from ..validation import Shape
+from .expressions import Expr, astype, broadcast, concatenate, scale, uniform
 
 # -------------------- literals --------------------
 
 
+LONGEST_LITERAL = 64
+
+
 def literal(value: Any) -> str | None:
     """Return a constant as NumPy code; None if it is too large, or no value that code can name."""
-    if isinstance(value, np.ndarray):
+    kind = type(value)
+    if kind is np.ndarray:
         return _array_literal(value)
     if isinstance(value, np.generic):
-        return f"np.{value.dtype.name}({_number(value.item())})"
-    if isinstance(value, bool | str | bytes) or value is None or value is Ellipsis:
-        return repr(value) if value is not Ellipsis else "..."
-    if isinstance(value, int | float):
+        return f"{_dtype_literal(value.dtype)}({_number(value.item())})" if _plain(value) else None
+    if kind in (bool, str, bytes, type(None)):
+        return repr(value)
+    if kind in (int, float):
         return _number(value)
+    if value is Ellipsis:
+        return "..."
     if isinstance(value, np.dtype):
-        return f"np.{value.name}" if value.kind in "fiub" else None
+        return _dtype_literal(value) if value.kind in "fiub" else None
     if isinstance(value, type) and issubclass(value, np.generic):
         return f"np.{value.__name__}"
-    if value in (bool, int, float):
+    if kind is type and value in (bool, int, float):
         return str(value.__name__)
-    if isinstance(value, slice):
+    if kind is slice:
         return _joined("slice(", (value.start, value.stop, value.step), ")")
-    if isinstance(value, tuple):
+    if kind is tuple:
         return _joined("(", value, ",)" if len(value) == 1 else ")")
-    if isinstance(value, list | range):
+    if kind in (list, range):
         return _joined("[", value, "]")
     return None
+
+
+def _plain(value: Any) -> bool:
+    return value.dtype.kind in "fiub" and value.dtype.itemsize <= 8
+
+
+def _dtype_literal(dtype: Any) -> str:
+    return f"np.{dtype.name}"
 
 
 def _joined(opening: str, values: Sequence[Any], closing: str) -> str | None:
@@ -54,21 +69,48 @@ def _number(value: Any) -> str:
     return repr(value)
 
 
+def shape_text(shape: Shape) -> str:
+    """Return a shape as NumPy's makers of arrays take it."""
+    return str(shape[0]) if len(shape) == 1 else str(shape)
+
+
 def _array_literal(value: np.ndarray[Any, Any]) -> str | None:
-    if value.dtype.kind not in "fiub":
+    if not _plain(value):
         return None
-    dtype = "" if value.dtype in (float, int, bool) else f", dtype=np.{value.dtype.name}"
+    dtype = "" if value.dtype == float else f", dtype={_dtype_literal(value.dtype)}"
     number = uniform(Expr(None, (), (), value.shape, value.dtype, 0, value))
     if number is not None and value.ndim:
-        if dtype == "" and value.dtype != float:
-            dtype = f", dtype={value.dtype.name if value.dtype == bool else 'int'}"
-        maker = {0.0: f"np.zeros({value.shape}", 1.0: f"np.ones({value.shape}"}
-        filled = f"np.full({value.shape}, {_number(value.flat[0].item())}"
-        return maker.get(number, filled) + dtype + ")"
-    if value.size > 12:
+        first = _number(value.flat[0].item())
+        maker = {"0.0": "zeros", "0": "zeros", "1.0": "ones", "1": "ones"}.get(first)
+        inside = shape_text(value.shape) if maker else f"{shape_text(value.shape)}, {first}"
+        return f"np.{maker or 'full'}({inside}{dtype})"
+    for maker, made in _MAKERS.items():
+        if value.ndim and len(value) > 2 and np.array_equal(made(value), value):
+            return f"np.{maker}({len(value)}{'' if value.dtype == made(value).dtype else dtype})"
+    return _short_literal(value, dtype)
+
+
+def _arange(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.arange(len(value))
+
+
+def _eye(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.eye(len(value))
+
+
+_MAKERS = {"arange": _arange, "eye": _eye}
+
+
+def _short_literal(value: np.ndarray[Any, Any], dtype: str) -> str | None:
+    if value.size > LONGEST_LITERAL:
         return None
+    dtype = "" if value.dtype in (int, bool) else dtype
+    function = "array"
+    if value.ndim == 2 and np.array_equal(np.diag(np.diag(value)), value) and not dtype:
+        function, value = "diag", np.diag(value)
     text = re.sub(r"\b(nan|inf)\b", r"np.\1", str(value.tolist()))
-    return f"np.array({text}{dtype})"
+    text = f"np.{function}({text}{dtype})"
+    return text if len(text) <= LONGEST_LITERAL else None
 
 
 def identifier(name: Any, taken: set[str]) -> str:
@@ -86,7 +128,7 @@ def identifier(name: Any, taken: set[str]) -> str:
 
 # -------------------- expressions as text --------------------
 
-ATOM, POWER, UNARY, TERM, SUM = 5, 4, 3, 2, 1
+ATOM, POWER, UNARY, TERM, SUM, COMPARISON = 5, 4, 3, 2, 1, 0
 Text = tuple[str, int]
 INFIX: dict[Any, tuple[str, int]] = {
     np.add: ("+", SUM),
@@ -158,13 +200,14 @@ def _infix(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
 
 def _comparison(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
     left, right = map(text_of, e.args)
-    return f"({grouped(left, SUM)} {COMPARISONS[e.fun]} {grouped(right, SUM)})", ATOM
+    return f"{grouped(left, SUM)} {COMPARISONS[e.fun]} {grouped(right, SUM)}", COMPARISON
 
 
 def _power(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
     base, exponent = map(text_of, e.args)
     number = uniform(e.args[1])
-    if number is not None and number == int(number) and e.args[0].dtype.kind == "f":
+    alike = (e.args[0].shape, e.args[0].dtype) == (e.shape, e.dtype)
+    if number is not None and number.is_integer() and abs(number) < 100 and alike:
         exponent = str(int(number)), ATOM
     return f"{grouped(base, ATOM)}**{grouped(exponent, UNARY)}", POWER
 
@@ -181,13 +224,15 @@ def _scale(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
 
 def factor_text(factor: Fraction) -> str:
     """Return the literal of a constant factor."""
-    return str(factor.numerator) if factor.denominator == 1 else repr(float(factor))
+    whole = factor.denominator == 1 and abs(factor) < 2**53
+    return str(factor.numerator) if whole else repr(float(factor))
 
 
 def _method(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text | None:
     x, *rest = e.args
-    if not isinstance(x, Expr):
+    if not isinstance(x, Expr) or not x.shape:  # a Python float has no methods
         return None
+    rest = [] if rest == [None] else rest
     args = [writer.constant(arg) for arg in rest]
     args += [f"{name}={writer.constant(value)}" for name, value in e.kwargs]
     return f"{grouped(text_of(x), ATOM)}.{e.fun.__name__}({', '.join(args)})", ATOM
@@ -195,9 +240,11 @@ def _method(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text | N
 
 def _reshape(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
     x, shape = e.args
+    if not x.shape:
+        return f"np.reshape({text_of(x)[0]}, {shape_text(shape)})", ATOM
     inside = grouped(text_of(x), ATOM)
-    if len(x.shape) == 1 and shape == (*x.shape, 1):
-        return f"{inside}[:, None]", ATOM
+    if len(x.shape) == 1 and shape in ((*x.shape, 1), (1, *x.shape)):
+        return f"{inside}[:, None]" if shape[1] == 1 else f"{inside}[None, :]", ATOM
     return f"{inside}.reshape({', '.join(map(str, shape)) or '()'})", ATOM
 
 
@@ -208,11 +255,14 @@ def _transpose(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text 
 
 
 def _broadcast(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
-    return f"np.broadcast_to({text_of(e.args[0])[0]}, {e.args[1]})", ATOM
+    return f"np.broadcast_to({text_of(e.args[0])[0]}, {shape_text(e.args[1])})", ATOM
 
 
 def _astype(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
-    return f"{grouped(text_of(e.args[0]), ATOM)}.astype({writer.constant(e.args[1])})", ATOM
+    x, dtype = text_of(e.args[0]), writer.constant(e.args[1])
+    if not e.args[0].shape:
+        return f"{dtype}({x[0]})", ATOM
+    return f"{grouped(x, ATOM)}.astype({dtype})", ATOM
 
 
 def _concatenate(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import os
 import sys
 from collections import Counter
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from ..pytree import Pytree, tree_map
-from ..recording import Call, Recording, add_at
-from .emit import ATOM, VIEWS, Text, Writer, identifier, index_text
-from .simplify import Expr, Simplified, broadcast, needed, put, scale
+from ..recording import Call, Recording, add_at, take
+from .emit import ATOM, VIEWS, Text, Writer, identifier, index_text, shape_text
+from .expressions import Expr, astype, broadcast, concatenate, put, scale
+from .simplify import Simplified, needed
 
-LONGEST = 64  # a longer expression becomes a statement of its own
+LONGEST = 56  # a longer expression becomes a statement of its own
 WIDTH = 60  # the column at which the comments begin
 PLAIN_NAMES = {
     np.dot: "product",
@@ -28,7 +30,20 @@ PLAIN_NAMES = {
     np.subtract: "difference",
     np.divide: "quotient",
     np.multiply: "product",
+    np.outer: "product",
+    np.matmul: "product",
+    np.einsum: "product",
+    np.where: "chosen",
+    np.reshape: "reshaped",
+    np.transpose: "transposed",
+    operator.getitem: "part",
+    take.fun: "part",
     scale: "scaled",
+    broadcast: "repeated",
+    astype: "cast",
+    concatenate: "joined",
+    put: "placed",
+    add_at.fun: "placed",
 }
 SCATTERS = {put: "{name}[{index}] = {g}", add_at.fun: "np.add.at({name}, {index}, {g})"}
 
@@ -74,8 +89,9 @@ def write_listing(
     """
     writer = Writer({"np"})
     inputs = _inputs(simple, writer, loss, params, data)
-    statements, texts = _statements(recording, simple, writer, inputs)
-    lines = _with_comments(recording, simple, statements)
+    statements = _Statements(recording, simple, writer, inputs)
+    texts = statements.texts
+    lines = _with_comments(recording, simple, statements.done)
     body = [*inputs.unpack, *lines, f"return loss, {_results(simple, writer, texts, params)}"]
     body[-1] = body[-1].replace("return loss", f"return {texts[simple.loss][0]}", 1)
     source = [f"def value_and_grad({inputs.signature}):", *(f"    {x}" if x else "" for x in body)]
@@ -134,43 +150,86 @@ def _paths(tree: Pytree) -> list[tuple[tuple[Any, ...], Any]]:
 # -------------------- the statements --------------------
 
 
-def _statements(
-    recording: Recording, simple: Simplified, writer: Writer, inputs: Inputs
-) -> tuple[list[Statement], dict[Expr, Text]]:
-    """Return the statements in order, and the text that stands for each expression."""
-    texts: dict[Expr, Text] = {e: (name, ATOM) for e, name in inputs.names.items()}
-    names, gradient_of = _names(recording, simple, inputs)
-    order = simple.order()
-    uses = Counter(parent for e in order for parent in e.parents)
-    results = {simple.loss, *simple.grads}
-    statements = []
-    has_name: set[Expr] = set()
+class _Statements:
+    """The statements as they are written, and the text that stands for each expression."""
 
-    def text_of(arg: Any) -> Text:
-        return texts[arg] if isinstance(arg, Expr) else (writer.constant(arg), ATOM)
+    def __init__(
+        self, recording: Recording, simple: Simplified, writer: Writer, inputs: Inputs
+    ) -> None:
+        self.writer = writer
+        self.texts: dict[Expr, Text] = {e: (name, ATOM) for e, name in inputs.names.items()}
+        self.done: list[Statement] = []
+        self._names, self._gradient_of = _names(recording, simple, inputs)
+        self._part_of = _parts_of_gradients(simple, self._gradient_of)
+        order = simple.order()
+        self._uses = Counter(parent for e in order for parent in e.parents)
+        self._results = {simple.loss, *simple.grads}
+        self._named = set(self.texts)
+        for e in order:
+            if e not in self.texts:
+                self._write(e)
 
-    for e in order:
-        if e in texts:
-            continue
+    def text_of(self, arg: Any) -> Text:
+        """Return the text of an argument."""
+        if isinstance(arg, Expr):
+            return self.texts[arg]
+        return self.writer.constant(arg), ATOM
+
+    def _write(self, e: Expr) -> None:
         if e.fun is None:
-            texts[e] = writer.constant(e.value), ATOM
-            continue
-        text = ("", ATOM) if e.fun in SCATTERS else writer.write(e, text_of)
-        name = names.get(e) or _formula_name(e)
-        for value in gradient_of.get(e, ()):
-            if name is None and value in has_name:
-                name = f"d{texts[value][0]}"
-        named = name or e in results or (uses[e] > 1 and e.fun not in VIEWS)
-        if named or len(text[0]) > LONGEST or e.fun in SCATTERS:
-            name = identifier(name or _plain_name(e), writer.taken)
-            code = [f"{name} = {text[0]}"]
-            if e.fun in SCATTERS:
-                code = _scatter(e, name, text_of)
-            statements.append(Statement(e, name, code))
-            has_name.add(e)
-            text = name, ATOM
-        texts[e] = text
-    return statements, texts
+            self.texts[e] = self.writer.constant(e.value), ATOM
+            return
+        scatters = e.fun in SCATTERS
+        self.texts[e] = ("", ATOM) if scatters else self.writer.write(e, self.text_of)
+        while len(self.texts[e][0]) > LONGEST and (longest := self._longest_part(e)) is not None:
+            self._give_name(longest)
+            self.texts[e] = self.writer.write(e, self.text_of)
+        many = self._uses[e] > 1 and e.fun not in VIEWS
+        if scatters or many or e in self._results or self._own_name(e):
+            self._give_name(e)
+
+    def _longest_part(self, e: Expr) -> Expr | None:
+        """Return the argument whose text is the longest, if that is a statement's worth."""
+        inline = [arg for arg in e.parents if arg not in self._named and arg.fun is not None]
+        longest = max(inline, key=lambda arg: len(self.texts[arg][0]), default=None)
+        return longest if longest and len(self.texts[longest][0]) > LONGEST // 3 else None
+
+    def _own_name(self, e: Expr) -> str | None:
+        """Return the name that a value has by itself: of its variable, or of what it is."""
+        name = self._names.get(e) or _formula_name(e)
+        for value in self._gradient_of.get(e, ()):
+            if name is None and value in self._named:
+                name = f"d{self.texts[value][0]}"
+        return name
+
+    def _give_name(self, e: Expr) -> None:
+        name = self._own_name(e)
+        for whole in self._part_of.get(e, ()):
+            if name is None and whole in self._named:
+                name = f"d{self.texts[whole][0]}_part"
+        name = identifier(name or _plain_name(e), self.writer.taken)
+        scatters = e.fun in SCATTERS
+        code = _scatter(e, name, self.text_of) if scatters else [f"{name} = {self.texts[e][0]}"]
+        self.done.append(Statement(e, name, code))
+        self._named.add(e)
+        self.texts[e] = name, ATOM
+
+
+def _parts_of_gradients(
+    simple: Simplified, gradient_of: dict[Expr, list[Expr]]
+) -> dict[Expr, list[Expr]]:
+    """Return the summands of gradients -> the values whose gradients they are parts of."""
+    part_of: dict[Expr, list[Expr]] = {}
+    wholes = [(grad, value) for grad, values in gradient_of.items() for value in values]
+    for grad, value in [*wholes, *zip(simple.grads, simple.params, strict=True)]:
+        pending = [grad]
+        while pending:
+            e = pending.pop()
+            if e.fun in (np.add, np.subtract):
+                pending.extend(e.parents)
+                for parent in e.parents:
+                    part_of.setdefault(parent, []).append(value)
+    return part_of
 
 
 def _scatter(e: Expr, name: str, text_of: Callable[[Any], Text]) -> list[str]:
@@ -180,7 +239,7 @@ def _scatter(e: Expr, name: str, text_of: Callable[[Any], Text]) -> list[str]:
     if e.fun is not put:
         inside = f"({inside},)" if len(index) == 1 else f"({inside})"
     fill = SCATTERS[e.fun].format(name=name, index=inside, g=text_of(g)[0])
-    return [f"{name} = np.zeros({shape}{dtype})", fill]
+    return [f"{name} = np.zeros({shape_text(shape)}{dtype})", fill]
 
 
 def _names(
@@ -191,11 +250,15 @@ def _names(
     for call, name in recording.names.items():
         if call in simple.of_call:
             names.setdefault(simple.of_call[call], name)
+    adjoints: dict[Expr, set[Expr]] = {}
+    for call, adjoint in recording.adjoints.items():
+        if isinstance(adjoint, Call):
+            adjoints.setdefault(simple.of_call[call], set()).add(simple.of_call[adjoint])
     gradient_of: dict[Expr, list[Expr]] = {}
-    for call in sorted(recording.adjoints, key=lambda call: simple.of_call[call].birth):
-        value, adjoint = simple.of_call[call], recording.adjoints[call]
-        if isinstance(adjoint, Call) and value is not simple.loss:
-            gradient_of.setdefault(simple.of_call[adjoint], []).append(value)
+    for value in sorted(adjoints, key=lambda value: value.birth):
+        # A value that was computed twice, and merged, has the sum of two adjoints.
+        if value is not simple.loss and len(adjoints[value]) == 1:
+            gradient_of.setdefault(adjoints[value].pop(), []).append(value)
     for name, grad in zip(inputs.leaf_names, simple.grads, strict=True):
         names.setdefault(grad, f"d{name}")
     return names, gradient_of
@@ -251,7 +314,8 @@ def _source(simple: Simplified, e: Expr, k: int) -> str:
     if call is None or call.source is None:
         return f" [{k}]"
     file, line, _ = call.source
-    return f" [{k}] {os.path.basename(file)}:{line}"
+    name = "".join(c if c.isprintable() else "?" for c in os.path.basename(file))
+    return f" [{k}] {name}:{line}"
 
 
 def _gradient(simple: Simplified, e: Expr, number: dict[Expr, int]) -> str:
@@ -289,7 +353,8 @@ def _tree_text(tree: Pytree, writer: Writer) -> str:
     if type(tree) is list:
         return "[" + ", ".join(_tree_text(sub, writer) for sub in tree) + "]"
     if type(tree) is tuple:
-        return "(" + "".join(f"{_tree_text(sub, writer)}, " for sub in tree) + ")"
+        inside = ", ".join(_tree_text(sub, writer) for sub in tree)
+        return f"({inside},)" if len(tree) == 1 else f"({inside})"
     return str(tree)
 
 
@@ -304,6 +369,8 @@ def _imports(needs: dict[str, Any]) -> list[str]:
             lines.append(f"from {module} import {name}")
             lines += [f"{name} = {name}{plain}"] if plain else []
         else:
-            shape = f" of the shape {value.shape}" if isinstance(value, np.ndarray) else ""
-            lines.append(f"# needs {name}: a {type(value).__name__}{shape}")
+            kind = type(value).__name__
+            if isinstance(value, np.ndarray):
+                kind = f"{value.dtype} array of the shape {value.shape}, frozen at derivation"
+            lines.append(f"# needs {name} ({kind}): it is program.needs[{name!r}]")
     return [*lines, "", ""]

@@ -8,34 +8,30 @@ and the finished program run against autograd on those inputs and on redrawn one
 
 from __future__ import annotations
 
-import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import autograd
 import numpy as np
+from autograd.tracer import isbox, trace_stack
 
 from ..pytree import Pytree, float_tree, leaves, named_leaves, tree_map
 from ..recording import Call, Recording, RecordingError, record
 from ..validation import Array
 from .buffers import write_buffered
+from .expressions import Expr, static_key
 from .listing import write_listing
-from .simplify import Expr, Simplified, simplify, static_key
+from .simplify import Simplified, simplify
 
 Loss = Callable[..., Any]
-CACHE_SIZE = 128
 
 
 class DerivationError(RecordingError):
     """A loss has no program: what it computes is not the same list of calls for all values."""
-
-
-class DerivationWarning(UserWarning):
-    """A loss is differentiated by plain autograd, for the reason given: right, but slower."""
 
 
 # -------------------- the program --------------------
@@ -65,6 +61,7 @@ class Program:
     source: str
     needs: dict[str, Any] = field(repr=False)
     _signature: Any = field(repr=False)
+    _arguments: dict[str, str] = field(repr=False)
     _simplified: Simplified = field(repr=False)
     _function: Callable[..., Any] = field(repr=False)
 
@@ -76,12 +73,8 @@ class Program:
         ValueError
             If an argument has another structure, shape or dtype than the program was derived for.
         """
-        got = signature(params, data)
-        if got != self._signature:
-            raise ValueError(
-                "params and data must have the structure, shapes and dtypes that the program was "
-                f"derived for: {self._signature}; got {got}"
-            )
+        if signature(params, data) != self._signature:
+            raise ValueError(_mismatch(self._arguments, _described(params, data)))
         return self._function(params, *data)
 
     @cached_property
@@ -112,7 +105,35 @@ def _structure(tree: Pytree) -> Any:
         return kind, tuple(map(_structure, tree))
     if isinstance(tree, np.generic | float):
         return kind
+    if isbox(tree):
+        raise TypeError("inside another trace, autograd itself differentiates")
     return static_key(tree)
+
+
+def _described(params: Pytree, data: tuple[Pytree, ...]) -> dict[str, str]:
+    """Return what each leaf of the arguments is, in words."""
+    trees = {"params": params} | {f"data[{i}]": tree for i, tree in enumerate(data)}
+    return {
+        path: f"{leaf.dtype} of the shape {leaf.shape}"
+        if isinstance(leaf, np.ndarray | np.generic)
+        else ("float" if isinstance(leaf, float) else repr(leaf))
+        for name, tree in trees.items()
+        for path, leaf in named_leaves(name, tree)
+    }
+
+
+def _mismatch(expected: dict[str, str], got: dict[str, str]) -> str:
+    """Return the first difference between the arguments and those of the derivation."""
+    for path in expected | got:
+        if expected.get(path) != got.get(path):
+            return (
+                f"{path} must be as the program was derived for: "
+                f"{expected.get(path, 'absent')}, got {got.get(path, 'nothing there')}"
+            )
+    return (
+        "params and data must be dicts, lists and tuples in the order that the program was "
+        f"derived for: {', '.join(expected)}; got {', '.join(got)}"
+    )
 
 
 # -------------------- deriving --------------------
@@ -168,27 +189,50 @@ def derive(loss: Loss, params: Pytree, *data: Pytree) -> Program:
     rng = np.random.default_rng(0)
     examples = [(params, data), *(_redrawn(rng, params, data) for _ in range(3))]
     recording, simplified = _recorded(loss, *examples[0])
-    _, again = _recorded(loss, *examples[1])
+    with _refused("on other parameters and resampled data, the loss raised "):
+        _, again = _recorded(loss, *examples[1])
     _require_same(simplified, again)
     source, needs = write_listing(recording, simplified, loss, params, data)
     function = _compiled(source, needs)["value_and_grad"]
-    for example in examples:
-        _require_agreement(loss, function, *example)
-    return Program(source, needs, signature(params, data), simplified, function)
+    with _refused("on redrawn inputs, the loss or its program raised "):
+        agreed = [_agrees(loss, function, *example) for example in examples]
+    if not any(agreed):
+        raise DerivationError(
+            "the loss and its gradient are not finite for the inputs given, nor for any redrawn "
+            "ones: there is nothing to check the program with"
+        )
+    return Program(
+        source,
+        needs,
+        signature(params, data),
+        _described(params, data),
+        simplified.without_calls(),
+        function,
+    )
 
 
 def _recorded(loss: Loss, params: Pytree, data: tuple[Pytree, ...]) -> tuple[Recording, Simplified]:
-    try:
+    with _refused("while it was recorded, the loss raised "):
         recording = record(loss, params, *data)
         roots = [
             [leaf for leaf in leaves(tree) if isinstance(leaf, Call)]
             for tree in (recording.params, list(recording.data))
         ]
         return recording, simplify(recording, *roots)
-    except (DerivationError, KeyboardInterrupt):
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """Turn any error into a refusal that says what happened, and close autograd's traces."""
+    top = trace_stack.top
+    try:
+        yield
+    except DerivationError:
         raise
     except Exception as error:
-        raise DerivationError(f"{type(error).__name__} while recording: {error}") from error
+        trace_stack.top = top
+        message = str(error) if isinstance(error, RecordingError) else None
+        raise DerivationError(message or f"{what}{type(error).__name__}: {error}") from error
 
 
 def _redrawn(
@@ -215,19 +259,21 @@ def _redrawn(
 # -------------------- the guards --------------------
 
 
+_ANOTHER = "a second recording, on other parameters and resampled data"
+
+
 def _require_same(first: Simplified, second: Simplified) -> None:
     """Raise unless both recordings are the same program with the same constants."""
     ours, theirs = list(_normal_form(first)), list(_normal_form(second))
     for (call, expr), (other_call, other) in zip(ours, theirs, strict=False):
         if call != other_call:
             raise DerivationError(
-                "a second recording, on other parameters and resampled data, is another program: "
-                f"{_what_differs(expr, other)}{_where(first, expr)}"
+                f"{_ANOTHER}, is another program: {_what_differs(expr, other)}{_where(first, expr)}"
             )
     if len(ours) != len(theirs):
         raise DerivationError(
-            "a second recording, on other parameters and resampled data, has "
-            f"{len(theirs)} calls in place of {len(ours)}: a loop or a branch depends on a value"
+            f"{_ANOTHER}, has {len(theirs)} calls in place of {len(ours)}: a loop or a branch "
+            "depends on a value"
         )
 
 
@@ -262,10 +308,10 @@ def _where(simple: Simplified, expr: Expr) -> str:
     return ""
 
 
-def _require_agreement(
+def _agrees(
     loss: Loss, function: Callable[..., Any], params: Pytree, data: tuple[Pytree, ...]
-) -> None:
-    """Raise unless the program agrees with autograd on an example."""
+) -> bool:
+    """Raise unless the program agrees with autograd on an example; tell if all is finite there."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = autograd.value_and_grad(loss)(params, *data)
@@ -284,6 +330,7 @@ def _require_agreement(
                 f"{name} differs from autograd's on redrawn inputs: the loss depends on values in "
                 "a way that a recording cannot hold"
             )
+    return all(np.isfinite(leaf).all() for leaf in leaves(expected))
 
 
 def _largest(array: Any) -> float:
@@ -296,93 +343,3 @@ def _agree(expected: Array, got: Array, scale: float, precision: float) -> bool:
         return False
     tolerance = 1e3 * precision * max(scale, _largest(expected))
     return np.allclose(got, expected, rtol=0, atol=tolerance, equal_nan=True)
-
-
-# -------------------- for every signature --------------------
-
-_NUMBERS = (bool, int, float, np.generic)
-_cache: OrderedDict[Any, Program | None] = OrderedDict()
-_lock = threading.Lock()
-
-
-def cached_program(loss: Loss, params: Pytree, data: tuple[Pytree, ...]) -> Program | None:
-    """Return the program for a loss and a signature; None, after one warning, if it has none."""
-    try:
-        key = loss, _frozen_values(loss), signature(params, data)
-        if key in _cache:
-            return _cache[key]
-    except TypeError:  # a loss or an argument that cannot be hashed
-        return None
-    with _lock:
-        if key not in _cache:
-            _cache[key] = _derived_or_none(loss, params, data)
-            while len(_cache) > CACHE_SIZE:
-                _cache.popitem(last=False)
-        return _cache[key]
-
-
-def _frozen_values(loss: Loss) -> tuple[Any, ...]:
-    """Return the numbers that a function takes from outside: with others, it is another program."""
-    code = getattr(loss, "__code__", None)
-    if code is None:
-        return ()
-    cells = [cell.cell_contents for cell in loss.__closure__ or ()]
-    names = loss.__globals__
-    outside = [*cells, *(names[name] for name in code.co_names if name in names)]
-    return tuple(value for value in outside if isinstance(value, _NUMBERS))
-
-
-def _derived_or_none(loss: Loss, params: Pytree, data: tuple[Pytree, ...]) -> Program | None:
-    try:
-        return derive(loss, params, *data)
-    except DerivationError as error:
-        name = getattr(loss, "__name__", repr(loss))
-        warnings.warn(
-            f"{name} is differentiated by plain autograd, which is slower: {error}",
-            DerivationWarning,
-            stacklevel=4,
-        )
-        return None
-
-
-def value_and_grad(loss: Loss, argnum: int = 0) -> Callable[..., tuple[Any, Pytree]]:
-    """Return a function that computes a loss and its gradient, as ``autograd.value_and_grad`` does.
-
-    At the first call for each signature (structure, shapes and dtypes) the gradient is derived;
-    then the derived program runs. A loss that has no program is differentiated by autograd, with
-    one warning that says why. A value that `loss` closes over is a constant of the program.
-
-    Parameters
-    ----------
-    loss : callable
-        ``loss(params, *data)`` returns a scalar.
-    argnum : int, default 0
-        The argument to differentiate with respect to. For any but the first, and where keyword
-        arguments are given, autograd itself is called.
-
-    Returns
-    -------
-    callable
-        ``value_and_grad(params, *data) -> (loss, gradient)``.
-
-    Warns
-    -----
-    DerivationWarning
-        Where plain autograd takes over.
-
-    Examples
-    --------
-    >>> value, grad = value_and_grad(lambda w: (w * w).sum())(np.array([1.0, 2.0]))
-    >>> float(value), grad
-    (5.0, array([2., 4.]))
-    """
-    by_autograd = autograd.value_and_grad(loss, argnum)
-
-    def value_and_grad_of_loss(*args: Any, **kwargs: Any) -> tuple[Any, Pytree]:
-        if argnum == 0 and args and not kwargs:
-            program = cached_program(loss, args[0], args[1:])
-            if program is not None:
-                return program._function(*args)
-        return by_autograd(*args, **kwargs)
-
-    return value_and_grad_of_loss

@@ -1,0 +1,241 @@
+"""The expressions of a program: a graph in which no two are alike.
+
+Each is looked up by its function and arguments before it is made, and rewritten by rules on the
+way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+import numpy as np
+from autograd.core import VSpace
+
+from ..validation import Shape
+
+# -------------------- expressions --------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Expr:
+    """A value of the program: a function of other expressions and of constants.
+
+    Attributes
+    ----------
+    fun : callable or None
+        None for an input and for a constant.
+    args : tuple
+        Expressions, and what the function takes besides them (axes, shapes, indices).
+    kwargs : tuple of (str, object)
+    shape : tuple of int
+    dtype : numpy dtype
+    birth : int
+        Expressions born earlier never depend on later ones.
+    value : object
+        The value of a constant; None for any other expression.
+    """
+
+    fun: Any
+    args: tuple[Any, ...]
+    kwargs: tuple[tuple[str, Any], ...]
+    shape: Shape
+    dtype: Any
+    birth: int
+    value: Any = None
+
+    @property
+    def parents(self) -> list[Expr]:
+        """The expressions among the arguments."""
+        return [arg for arg in self.args if isinstance(arg, Expr)]
+
+    def keyword(self, name: str, default: Any = None) -> Any:
+        """Return a keyword argument."""
+        return dict(self.kwargs).get(name, default)
+
+
+def meta(value: Any) -> tuple[Shape, Any]:
+    """Return the shape and dtype of a value."""
+    return np.shape(value), np.asarray(value).dtype if not hasattr(value, "dtype") else value.dtype
+
+
+def uniform(x: Any) -> float | None:
+    """Return the number that a constant consists of throughout; None if it is not that."""
+    if not isinstance(x, Expr) or x.fun is not None or x.value is None:
+        return None
+    values = np.asarray(x.value)
+    if values.size == 0 or values.dtype.kind not in "fiub":
+        return None
+    first = values.flat[0]
+    same = np.isfinite(first) and (values == first).all()
+    if values.dtype.kind == "f":
+        same = same and (np.signbit(values) == np.signbit(first)).all()
+    return float(first) if same else None
+
+
+# -------------------- functions that NumPy lacks, or has in another form --------------------
+
+
+def scale(x: Any, factor: Fraction) -> Any:
+    """Return x times a constant: the normal form of signs, constant factors and quotients."""
+    return x * float(factor)
+
+
+def broadcast(x: Any, shape: Shape) -> Any:
+    """Return x repeated to a shape."""
+    return np.broadcast_to(x, shape)
+
+
+def astype(x: Any, dtype: Any) -> Any:
+    """Return x in another dtype."""
+    return x.astype(dtype)
+
+
+def concatenate(axis: int, *arrays: Any) -> Any:
+    """Return the arrays joined along an axis."""
+    return np.concatenate(arrays, axis=axis)
+
+
+def put(g: Any, shape: Shape, *index: Any) -> Any:
+    """Return zeros with `g` at a basic ``index``."""
+    out = np.zeros(shape, dtype=g.dtype)
+    out[index] = g
+    return out
+
+
+def is_basic(index: Any) -> bool:
+    """Tell whether an index selects a view: it holds ints, slices, None and ... only."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(
+        part is None
+        or part is ...
+        or isinstance(part, slice)
+        or (isinstance(part, int | np.integer) and not isinstance(part, bool))
+        for part in parts
+    )
+
+
+# -------------------- the graph --------------------
+
+
+class Graph:
+    """The expressions of a program, each made once.
+
+    Attributes
+    ----------
+    made : list of Expr
+        Every expression, as it was born.
+    forward : set of Expr
+        The values of the forward pass: there already, so worth using again.
+    """
+
+    def __init__(self, rules: Mapping[Any, Sequence[Rule]]) -> None:
+        self._rules = rules
+        self._table: dict[Any, Expr] = {}
+        self.made: list[Expr] = []
+        self.forward: set[Expr] = set()
+
+    def input(self, name: Any, value: Any) -> Expr:
+        """Return the expression of an input, a leaf of the parameters or of the data."""
+        return self._intern(_new(None, (name,), (), *meta(value)))
+
+    def constant(self, value: Any) -> Expr:
+        """Return the expression of a constant number or array."""
+        return self._intern(_new(None, (), (), *meta(value), value))
+
+    def make(
+        self, fun: Any, args: Iterable[Any], shape: Shape, dtype: Any, kwargs: Any = ()
+    ) -> Expr:
+        """Return the expression of a call, simplified."""
+        expr = _new(fun, tuple(args), tuple(kwargs), tuple(shape), np.dtype(dtype))
+        for rule in self._rules.get(fun, ()):
+            simpler = rule(self, expr)
+            if simpler is not None:
+                return simpler
+        return self._intern(expr)
+
+    def known(self, fun: Any, *args: Expr) -> Expr | None:
+        """Return the expression of a call if there is one already."""
+        return self._table.get(_key(_new(fun, args, (), (), None)))
+
+    def arithmetic(self, fun: Any, a: Expr, b: Expr) -> Expr:
+        """Return the expression of a sum, difference, product or quotient."""
+        return self.make(fun, (a, b), *_arithmetic_meta(a, b))
+
+    def in_place_of(self, e: Expr, fun: Any, a: Expr, b: Expr) -> Expr | None:
+        """Return an arithmetic expression, if it has the shape and the dtype of `e`."""
+        if _arithmetic_meta(a, b) != (e.shape, e.dtype):
+            return None
+        return self.make(fun, (a, b), e.shape, e.dtype)
+
+    def scaled(self, x: Expr, factor: Fraction) -> Expr:
+        """Return the expression of x times a constant."""
+        return self.make(scale, (x, factor), x.shape, x.dtype)
+
+    def reshaped(self, x: Expr, shape: Shape) -> Expr:
+        """Return the expression of x in another shape."""
+        return self.make(np.reshape, (x, tuple(shape)), shape, x.dtype)
+
+    def broadcast(self, x: Expr, shape: Shape) -> Expr:
+        """Return the expression of x repeated to a shape."""
+        return self.make(broadcast, (x, tuple(shape)), shape, x.dtype)
+
+    def transposed(self, x: Expr) -> Expr:
+        """Return the expression of x with its axes in reverse order."""
+        return self.make(np.transpose, (x,), x.shape[::-1], x.dtype)
+
+    def _intern(self, expr: Expr) -> Expr:
+        key = _key(expr)
+        known = self._table.get(key)
+        if known is None:
+            known = self._table[key] = replace(expr, birth=len(self.made))
+            self.made.append(known)
+        return known
+
+
+Rule: TypeAlias = Callable[[Graph, Expr], Expr | None]
+
+
+def _new(fun: Any, args: Any, kwargs: Any, shape: Shape, dtype: Any, value: Any = None) -> Expr:
+    return Expr(fun, args, kwargs, shape, dtype, -1, value)
+
+
+def _arithmetic_meta(a: Expr, b: Expr) -> tuple[Shape, Any]:
+    return np.broadcast_shapes(a.shape, b.shape), np.result_type(_typed(a), _typed(b))
+
+
+def _typed(x: Expr) -> Any:
+    """Return what NumPy's promotion sees of an operand: Python numbers give way to arrays."""
+    return x.value if type(x.value) in (bool, int, float) else x.dtype
+
+
+def _key(expr: Expr) -> Any:
+    if expr.fun is None:
+        return "input" if expr.args else "constant", expr.args, static_key(expr.value)
+    args = tuple(id(arg) if isinstance(arg, Expr) else static_key(arg) for arg in expr.args)
+    return expr.fun, args, tuple((name, static_key(value)) for name, value in expr.kwargs)
+
+
+def static_key(value: Any) -> Any:
+    """Return what tells one constant argument from another."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return "array", value.shape, value.dtype.str, value.tobytes()
+    if isinstance(value, np.generic):
+        return type(value), value.tobytes()
+    if isinstance(value, tuple | list):
+        return type(value), tuple(map(static_key, value))
+    if isinstance(value, slice):
+        return "slice", static_key((value.start, value.stop, value.step))
+    if isinstance(value, dict):
+        return "dict", tuple((static_key(key), static_key(item)) for key, item in value.items())
+    if isinstance(value, float):
+        return type(value), value.hex()
+    if isinstance(value, VSpace):
+        return type(value), repr(value)
+    try:
+        hash(value)
+    except TypeError:
+        return type(value), id(value)
+    return type(value), value
