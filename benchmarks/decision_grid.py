@@ -9,10 +9,11 @@ import numpy as np
 
 import spiral_autograd as sa
 
-from .measure import interleaved, peak_memory
+from .measure import Timings, interleaved, peak_memory
+from .spiral import Array, task
 
 
-def whole_array(params: dict[str, np.ndarray], x: np.ndarray, h: float = 0.001) -> np.ndarray:
+def whole_array(params: dict[str, Array], x: Array, h: float = 0.001) -> Array:
     """Return the class map by the straightforward program: every point in one array."""
     xs = np.arange(x[:, 0].min() - 0.1, x[:, 0].max() + 0.1, h)
     ys = np.arange(x[:, 1].min() - 0.1, x[:, 1].max() + 0.1, h)
@@ -23,11 +24,9 @@ def whole_array(params: dict[str, np.ndarray], x: np.ndarray, h: float = 0.001) 
     return np.argmax(scores, axis=1).reshape(columns.shape)
 
 
-def measure(repeats: int = 9) -> str:
-    """Return the comparison as a Markdown table."""
-    rng = np.random.RandomState(1984)
-    x, t = sa.load_data(rng)
-    params = sa.init_params(2, 10, 3, rng=rng)
+def measure(repeats: int = 9) -> tuple[Timings, dict[str, int]]:
+    """Return the seconds and the peak bytes of both programs, which must agree at every point."""
+    params, x, t, rng = task()
     params = sa.fit(
         params, x, t, optimizer=sa.sgd(1.0), max_epoch=300, batch_size=30, rng=rng
     ).params
@@ -36,21 +35,25 @@ def measure(repeats: int = 9) -> str:
         "decision_grid": lambda: sa.decision_grid(params, x),
     }
     assert np.array_equal(whole_array(params, x), sa.decision_grid(params, x)[2])
-    seconds = interleaved(programs, repeats=repeats)
     memory = {name: peak_memory(program) for name, program in programs.items()}
+    return interleaved(programs, repeats=repeats), memory
+
+
+def table(timings: Timings, memory: dict[str, int]) -> str:
+    """Return the comparison as a Markdown table."""
     rows = [
         "| decision grid, 4,323,264 points | time [ms] | ratio | peak memory [MB] | ratio |",
-        "|---|---|---|---|---|",
+        "|---|--:|--:|--:|--:|",
     ]
-    for name in programs:
-        time_ratio = seconds["whole array"] / seconds[name]
+    for name in timings:
+        time_ratio = timings.ratio("whole array", name)
         memory_ratio = memory["whole array"] / memory[name]
         rows.append(
-            f"| {name} | {seconds[name] * 1e3:.0f} | 1 / {time_ratio:.1f} "
+            f"| {name} | {timings.median(name) * 1e3:.0f} | 1 / {time_ratio:.1f} "
             f"| {memory[name] / 1e6:.0f} | 1 / {memory_ratio:.1f} |"
         )
     return "\n".join(rows)
 
 
 if __name__ == "__main__":
-    print(measure())
+    print(table(*measure()))

@@ -2,27 +2,91 @@
 
 from __future__ import annotations
 
+import os
 import time
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 
-def interleaved(
-    programs: Mapping[str, Callable[[], Any]], *, repeats: int, calls: int = 1
-) -> dict[str, float]:
-    """Return the median seconds of a call of each program, timed in turn `repeats` times."""
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
+@dataclass(frozen=True)
+class Timings:
+    """The seconds of each program, one entry for each round in which all of them ran."""
+
+    seconds: Mapping[str, list[float]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.seconds)
+
+    def median(self, name: str) -> float:
+        """Return the median seconds of a program."""
+        return median(self.seconds[name])
+
+    def ratio(self, name: str, to: str) -> float:
+        """Return the median of the ratios of two programs in the same round."""
+        pairs = zip(self.seconds[name], self.seconds[to], strict=True)
+        return median(ours / theirs for ours, theirs in pairs)
+
+
+def timed(program: Callable[..., Any], *args: Any) -> float:
+    """Return the seconds of one call."""
+    started = time.perf_counter()
+    program(*args)
+    return time.perf_counter() - started
+
+
+def interleaved(programs: Mapping[str, Callable[[], Any]], *, repeats: int) -> Timings:
+    """Time all programs in turn `repeats` times, after one call of each that does not count.
+
+    Every round begins with the next program, so that none always follows the same one.
+    """
+    names = list(programs)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for program in programs.values():
         program()
-    for _ in range(repeats):
-        for name, program in programs.items():
-            started = time.perf_counter()
-            for _ in range(calls):
-                program()
-            seconds[name].append((time.perf_counter() - started) / calls)
-    return {name: median(times) for name, times in seconds.items()}
+    for i in range(repeats):
+        first = i % len(names)
+        for name in names[first:] + names[:first]:
+            seconds[name].append(timed(programs[name]))
+    return Timings(seconds)
+
+
+def interleaved_steps(
+    runs: Mapping[str, Callable[[int], Any]], *, repeats: int, slot: float
+) -> Timings:
+    """Time one step of each program, where ``run(n)`` takes n: as many as fill `slot` seconds."""
+    counts = {name: _count(run, slot) for name, run in runs.items()}
+    calls = {name: lambda name=name: runs[name](counts[name]) for name in runs}
+    timings = interleaved(calls, repeats=repeats)
+    return Timings(
+        {name: [s / counts[name] for s in timings.seconds[name]] for name in timings.seconds}
+    )
+
+
+def _count(run: Callable[[int], Any], slot: float) -> int:
+    n = 1
+    run(n)  # the first run of a length may compile it, and is not timed
+    while timed(run, n) < slot / 2:
+        n *= 2
+        run(n)
+    return n
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process, and the threads that it starts meanwhile, on one core (on Linux)."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def peak_memory(program: Callable[[], Any]) -> int:

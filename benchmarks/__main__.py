@@ -1,0 +1,50 @@
+"""Measure everything, and write ``results.md`` and ``results.png``.
+
+Run with: python -m benchmarks [--quick] [--output FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from . import decision_grid, processes, report, steps
+
+
+def main() -> None:
+    """Run all benchmarks."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few repeats: a look, not a result")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent, metavar="FOLDER")
+    options = parser.parse_args()
+    quick = options.quick
+    before = _load()
+    figures = report.Figures(
+        processes=processes.training(repeats=_say("whole processes", 3 if quick else 11)),
+        imports=processes.imports(repeats=_say("imports", 5 if quick else 31)),
+        grid=decision_grid.measure(repeats=_say("the decision grid", 3 if quick else 9)),
+        steps=steps.measure(
+            repeats=_say("steps", 5 if quick else 45), slot=0.01 if quick else 0.05
+        ),
+        load=(before, _load()),
+    )
+    options.output.mkdir(parents=True, exist_ok=True)
+    text = report.markdown(figures)
+    print(text)
+    (options.output / "results.md").write_text(text + "\n", encoding="utf-8")
+    report.plot(figures, options.output / "results.png")
+
+
+def _say(what: str, repeats: int) -> int:
+    print(f"measuring {what}, {repeats} rounds", file=sys.stderr)
+    return repeats
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+
+
+if __name__ == "__main__":
+    main()

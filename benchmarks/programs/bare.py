@@ -1,0 +1,30 @@
+"""The derived program alone, with the flat update in place: no copies, nothing kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+import spiral_autograd as sa
+from spiral_autograd.flat import FlatLayout
+
+from ..spiral import Array, Params
+
+
+def steps(params: Params, x: Array, t: Array, lr: float) -> Callable[[int], None]:
+    """Return run(n), which takes n steps on one batch."""
+    make, dtypes = sa.derive(sa.loss, params, x, t).buffered
+    layout = FlatLayout.of(params)
+    vector, gradient = (layout.pack_tree(params) for _ in range(2))
+    value_and_grad = make(layout.views(vector), layout.views(gradient))
+    batch = [array.astype(dtype) for array, dtype in zip((x, t), dtypes, strict=True)]
+    rate = np.array(lr)
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            value_and_grad(*batch)
+            np.multiply(gradient, rate, gradient)
+            np.subtract(vector, gradient, vector)
+
+    return run

@@ -1,0 +1,34 @@
+"""autograd's gradient, derived once, in the step that `fit` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import spiral_autograd as sa
+from spiral_autograd.flat import FlatLayout
+from spiral_autograd.training import _from_program, _make_step
+
+from ..spiral import Array, Params, Task
+
+
+def steps(params: Params, x: Array, t: Array, lr: float) -> Callable[[int], None]:
+    """Return run(n), which takes n steps on one batch."""
+    layout, optimizer = FlatLayout.of(params), sa.sgd(lr)
+    source, batch = _from_program(layout, sa.derive(sa.loss, params, x, t), [x, t])
+    step = _make_step(source, optimizer, None)
+    vectors = layout.pack_tree(params)
+    state = optimizer.init(vectors)
+
+    def run(n: int) -> None:
+        nonlocal vectors, state
+        for _ in range(n):
+            _, vectors, state = step(vectors, state, batch)
+
+    return run
+
+
+def train(task: Task, lr: float, epochs: int, batch_size: int) -> Params:
+    """Return the trained parameters."""
+    return sa.fit(
+        *task[:3], optimizer=sa.sgd(lr), max_epoch=epochs, batch_size=batch_size, rng=task.rng
+    ).params

@@ -1,0 +1,242 @@
+"""The figures as Markdown tables and as one picture."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import decision_grid, steps
+from .measure import Timings
+from .programs import PROGRAMS, installed, missing
+
+SPIRAL = (10, 30)
+
+
+class Figures(NamedTuple):
+    """What was measured."""
+
+    steps: dict[tuple[int, int], Timings]
+    processes: Timings
+    imports: Timings
+    grid: tuple[Timings, dict[str, int]]
+    load: tuple[str, str]  # of the machine, before and after
+
+
+# -------------------- Markdown --------------------
+
+
+def markdown(figures: Figures) -> str:
+    """Return all tables, with the machine and what was compared."""
+    return "\n\n".join(
+        [
+            "# Benchmarks",
+            _setting(figures.load),
+            "## A training step\n\nThe spiral's: 2 inputs, 10 hidden units, 3 classes, batch 30.",
+            _comparison(figures.steps[SPIRAL], "a step", 1e6, "µs", 1),
+            "The same for other sizes, µs; in the last column the step of `fit` relative to the "
+            "handwritten one.",
+            _sizes(figures.steps),
+            "## The whole process\n\nFrom the start of Python to the trained network: imports, "
+            "whatever is derived or compiled, 3,000 steps, no plots. All train the same network.",
+            _comparison(figures.processes, "the process", 1, "s", 2),
+            "## The import",
+            _imports(figures.imports),
+            "## The decision grid",
+            decision_grid.table(*figures.grid),
+            "## Targets",
+            _targets(figures),
+        ]
+    )
+
+
+def _setting(load: tuple[str, str]) -> str:
+    lines = [
+        f"{date.today().isoformat()}, {_processor()}, {os.cpu_count()} cores, "
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"{', '.join(_versions(('numpy', 'autograd', 'torch', 'jax', 'jaxlib')))}.",
+        f"Load before and after: {load[0]} and {load[1]}.",
+        "All programs ran side by side in one run, in turn; the times are medians, the ratios "
+        "medians of the ratios within a round. float64 everywhere, one thread for each library; "
+        "the steps ran on one core, the processes on any.",
+    ]
+    if missing():
+        lines.append(f"Left out, as they are not installed: {', '.join(missing())}.")
+    return "\n".join(lines)
+
+
+def _versions(names: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        try:
+            yield f"{name} {version(name)}"
+        except PackageNotFoundError:
+            continue
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    header = list(header)
+    rule = ["---", *["--:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
+
+
+def _comparison(timings: Timings, what: str, scale: float, unit: str, digits: int) -> str:
+    header = "program", f"{what} [{unit}]", "relative to handwritten", "`fit` relative to it"
+    rows = [
+        (
+            PROGRAMS[name].title,
+            f"{timings.median(name) * scale:.{digits}f}",
+            f"{timings.ratio(name, 'handwritten'):.2f}",
+            f"{timings.ratio('derived', name):.3f}",
+        )
+        for name in timings
+    ]
+    return _table(header, rows)
+
+
+def _sizes(measured: dict[tuple[int, int], Timings]) -> str:
+    programs = installed()
+    header = ["hidden", "batch", *(p.title for p in programs.values()), "ratio"]
+    rows = [
+        [
+            str(hidden),
+            str(batch),
+            *(f"{timings.median(name) * 1e6:,.0f}" for name in programs),
+            f"{timings.ratio('derived', 'handwritten'):.2f}",
+        ]
+        for (hidden, batch), timings in measured.items()
+    ]
+    return _table(header, rows)
+
+
+def _imports(timings: Timings) -> str:
+    rows = [
+        (f"`import {name}`", f"{timings.median(name) * 1e3:.0f}", f"{ratio:.2f}")
+        for name in timings
+        for ratio in [timings.ratio(name, "autograd.numpy")]
+    ]
+    return _table(("process", "time [ms]", "ratio"), rows)
+
+
+def _targets(figures: Figures) -> str:
+    step, largest = figures.steps[SPIRAL], figures.steps[steps.HIDDEN[-1], steps.BATCHES[-1]]
+    process, ours = figures.processes, "spiral_autograd"
+    wanted = [
+        ("step: derived / handwritten", step, "derived", "handwritten", 0.60),
+        ("step: derived / plain autograd", step, "derived", "plain", 0.07),
+        ("step: derived / JAX `jit`", step, "derived", "jax_step", 1.0),
+        ("step: derived / PyTorch", step, "derived", "pytorch", 1.0),
+        (
+            "step, hidden 1000, batch 3000: derived / handwritten",
+            largest,
+            "derived",
+            "handwritten",
+            1.05,
+        ),
+        ("process: derived / JAX `jit`", process, "derived", "jax_step", 0.5),
+        ("process: derived / JAX `scan`", process, "derived", "jax_scan", 0.5),
+        ("process: derived / PyTorch", process, "derived", "pytorch", 0.2),
+        ("import: spiral_autograd / autograd.numpy", figures.imports, ours, "autograd.numpy", 1.15),
+    ]
+    rows = [
+        (what, f"{target:.2f}", f"{ratio:.3f}", "yes" if ratio <= target else "**no**")
+        for what, timings, name, to, target in wanted
+        if to in timings.seconds
+        for ratio in [timings.ratio(name, to)]
+    ]
+    return _table(("ratio", "at most", "measured", "met"), rows)
+
+
+# -------------------- the picture --------------------
+
+INK, OURS, OTHERS = "#333333", "#0072B2", "#B8BEC4"
+# Okabe and Ito's colours, told apart by colour-blind readers; a marker each besides.
+LINES = {
+    "derived": (OURS, "o"),
+    "plain": ("#D55E00", "s"),
+    "pytorch": ("#009E73", "^"),
+    "jax_step": ("#CC79A7", "v"),
+    "jax_scan": ("#E69F00", "D"),
+}
+
+
+def plot(figures: Figures, path: Path) -> None:
+    """Save the step, the process and the sizes, side by side."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    style = {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "axes.titleweight": "bold",
+        "text.color": INK,
+        "axes.edgecolor": INK,
+    }
+    with plt.rc_context(style):
+        fig, axes = plt.subplots(
+            1, 3, figsize=(15, 4), layout="constrained", width_ratios=(3, 3, 5)
+        )
+        _bars(axes[0], figures.steps[SPIRAL], 1e6, "{:.0f} µs", "A training step")
+        _bars(axes[1], figures.processes, 1, "{:.2f} s", "Start to trained network")
+        _lines(axes[2], figures.steps)
+        fig.savefig(path, dpi=120)
+        plt.close(fig)
+
+
+def _label(name: str) -> str:
+    return PROGRAMS[name].title.replace("`", "")
+
+
+def _bars(axes: Any, timings: Timings, scale: float, text: str, title: str) -> None:
+    names = sorted(timings, key=timings.median, reverse=True)
+    values = [timings.median(name) * scale for name in names]
+    colors = [OURS if name in ("derived", "bare") else OTHERS for name in names]
+    bars = axes.barh([_label(name) for name in names], values, color=colors)
+    axes.bar_label(bars, [text.format(value) for value in values], padding=4)
+    axes.set_title(title)
+    axes.set_xlim(0, max(values) * 1.2)
+    axes.set_xticks([])
+    axes.tick_params(left=False)
+    axes.spines["bottom"].set_visible(False)
+
+
+def _lines(axes: Any, measured: dict[tuple[int, int], Timings]) -> None:
+    width = len(steps.BATCHES)
+    at = {size: i + i // width for i, size in enumerate(measured)}  # a gap between the networks
+    axes.axhline(1, color=INK, linewidth=1)
+    for name in (name for name in LINES if name in installed()):
+        color, marker = LINES[name]
+        for hidden in steps.HIDDEN:
+            sizes = [(hidden, batch) for batch in steps.BATCHES]
+            axes.plot(
+                [at[size] for size in sizes],
+                [measured[size].ratio(name, "handwritten") for size in sizes],
+                color=color,
+                marker=marker,
+                linewidth=3 if name == "derived" else 1.3,
+                label=_label(name) if hidden == steps.HIDDEN[0] else None,
+            )
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_xticks(list(at.values()), [str(batch) for _, batch in at])
+    axes.set_xlabel("batch")
+    for hidden in steps.HIDDEN:
+        middle = at[hidden, steps.BATCHES[width // 2]]
+        place = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+        axes.text(middle, 0.01, f"{hidden} hidden", **place)
+    axes.set_ylim(bottom=axes.get_ylim()[0] / 1.8)
+    axes.set_title("A step of other sizes, relative to handwritten layers")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
