@@ -14,7 +14,7 @@ import numpy as np
 
 from ..recording import add_at, take
 from .emit import VIEWS, factor_text, index_text, literal, numpy_name
-from .expressions import Expr, astype, concatenate, is_basic, put, scale
+from .expressions import Expr, astype, concatenate, is_basic, put, reshape, scale, transpose
 from .simplify import Simplified
 
 REDUCTIONS = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
@@ -76,6 +76,7 @@ class _Buffered:
         self._functions: dict[str, str] = {}
         self._numbers: dict[Any, str] = {}
         self._count = 0
+        self._bases: dict[Expr, set[Expr]] = {}  # the values whose memory a value may be a view of
         self._last_use = self._last_uses()
         for prefix, leaves in (("p", simple.params), ("d", simple.data)):
             self.names.update({e: f"{prefix}{k}" for k, e in enumerate(leaves)})
@@ -90,10 +91,11 @@ class _Buffered:
         """Return where each value, seen through its views, is used last."""
         last: dict[Expr, int] = {}
         for position, e in enumerate(self.order):
+            self._bases[e] = {e} if _is_new(e) else {e}.union(*(self._bases[p] for p in e.parents))
             for parent in e.parents:
-                last[_base(parent)] = position
+                last.update(dict.fromkeys(self._bases[parent], position))
         for result in (self.simple.loss, *self.simple.grads):
-            last[_base(result)] = len(self.order)
+            last.update(dict.fromkeys(self._bases[result], len(self.order)))
         return last
 
     def _data_dtype(self, e: Expr) -> Any:
@@ -119,8 +121,8 @@ class _Buffered:
         name = None
         for parent in e.parents if elementwise else ():
             buffer = self._buffer.get(parent)
-            ends = self._last_use[_base(parent)] == position
-            whole = _base(parent) is parent and (parent.shape, parent.dtype) == kind
+            ends = self._last_use[parent] == position
+            whole = self._bases[parent] == {parent} and (parent.shape, parent.dtype) == kind
             if buffer is not None and ends and whole:
                 name = buffer
         if name is None and self._free.get(kind):
@@ -134,7 +136,8 @@ class _Buffered:
 
     def _release(self, position: int, e: Expr) -> None:
         """Give the buffers that were used here for the last time back."""
-        for base in {_base(parent) for parent in e.parents}:
+        bases: set[Expr] = set().union(*(self._bases[parent] for parent in e.parents))
+        for base in bases:
             buffer = self._buffer.get(base)
             if buffer is not None and self._last_use[base] == position and buffer != self.names[e]:
                 self._free.setdefault((base.shape, base.dtype), []).append(buffer)
@@ -172,7 +175,7 @@ class _Buffered:
         name, line = self._new_name("v"), f"{self._call(e)}"
         x = e.args[0]
         # A reshape of a view may be a copy, which a later step would not see change.
-        stays = x in self._static and not (e.fun is np.reshape and _is_view(x))
+        stays = x in self._static and not (e.fun is reshape and _is_view(x))
         (self.setup if stays else self.step).append(f"{name} = {line}")
         if stays:
             self._static.add(e)
@@ -334,8 +337,10 @@ class _Buffered:
             return f"{self._text(x)}[{inside}]"
         args = [self._text(arg) for arg in e.args]
         args += [f"{name}={self._constant(value)}" for name, value in e.kwargs]
-        if e.fun is np.transpose and len(args) == 1:
+        if e.fun is transpose:
             return f"{args[0]}.T"
+        if e.fun is reshape:
+            return f"{args[0]}.reshape({args[1]})"
         return f"{numpy_name(e.fun) or self._constant(e.fun)}({', '.join(args)})"
 
 
@@ -345,11 +350,9 @@ def _is_view(e: Expr) -> bool:
     return e.fun in VIEWS
 
 
-def _base(e: Expr) -> Expr:
-    """Return the value that an expression is a view of."""
-    while _is_view(e):
-        e = e.args[0]
-    return e
+def _is_new(e: Expr) -> bool:
+    """Tell whether a value has memory of its own; of an unknown function's, that is unknown."""
+    return e.fun is None or isinstance(e.fun, np.ufunc) or e.fun in INTO or e.fun in _ALLOCATE
 
 
 def _by_columns(e: Expr) -> bool:
@@ -363,6 +366,7 @@ def _plain_reduction(e: Expr) -> bool:
     return len(e.args) == 1 and set(dict(e.kwargs)) <= {"axis", "keepdims"}
 
 
+_ALLOCATE = {np.where, np.mean, np.var, np.std, np.cumsum, np.outer, np.tensordot, take.fun}
 INTO = {
     scale: _Buffered._scale,
     np.dot: _Buffered._dot,

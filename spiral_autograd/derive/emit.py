@@ -14,7 +14,7 @@ import numpy as np
 
 from ..recording import take
 from ..validation import Shape
-from .expressions import Expr, astype, broadcast, concatenate, scale, uniform
+from .expressions import Expr, astype, broadcast, concatenate, reshape, scale, transpose, uniform
 
 # -------------------- literals --------------------
 
@@ -139,7 +139,7 @@ INFIX |= {np.divide: ("/", TERM), np.matmul: ("@", TERM)}
 COMPARISONS = {np.equal: "==", np.not_equal: "!=", np.less: "<", np.greater: ">"}
 COMPARISONS |= {np.less_equal: "<=", np.greater_equal: ">="}
 METHODS = (np.sum, np.max, np.min, np.mean, np.prod, np.cumsum)
-VIEWS = (np.reshape, np.transpose, broadcast)
+VIEWS = (reshape, transpose, broadcast)
 
 
 def grouped(text: Text, at_least: int) -> str:
@@ -248,9 +248,7 @@ def _reshape(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
     return f"{inside}.reshape({', '.join(map(str, shape)) or '()'})", ATOM
 
 
-def _transpose(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text | None:
-    if len(e.args) > 1 or e.kwargs:
-        return None
+def _transpose(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
     return f"{grouped(text_of(e.args[0]), ATOM)}.T", ATOM
 
 
@@ -300,8 +298,8 @@ WRITERS: dict[Any, Callable[[Writer, Expr, Callable[[Any], Text]], Text | None]]
     **dict.fromkeys(METHODS, _method),
     np.power: _power,
     scale: _scale,
-    np.reshape: _reshape,
-    np.transpose: _transpose,
+    reshape: _reshape,
+    transpose: _transpose,
     broadcast: _broadcast,
     astype: _astype,
     concatenate: _concatenate,

@@ -83,6 +83,16 @@ def scale(x: Any, factor: Fraction) -> Any:
     return x * float(factor)
 
 
+def reshape(x: Any, shape: Shape) -> Any:
+    """Return x in another shape, in C order."""
+    return np.reshape(x, shape)
+
+
+def transpose(x: Any) -> Any:
+    """Return x with its axes in reverse order."""
+    return np.transpose(x)
+
+
 def broadcast(x: Any, shape: Shape) -> Any:
     """Return x repeated to a shape."""
     return np.broadcast_to(x, shape)
@@ -176,7 +186,7 @@ class Graph:
 
     def reshaped(self, x: Expr, shape: Shape) -> Expr:
         """Return the expression of x in another shape."""
-        return self.make(np.reshape, (x, tuple(shape)), shape, x.dtype)
+        return self.make(reshape, (x, tuple(shape)), shape, x.dtype)
 
     def broadcast(self, x: Expr, shape: Shape) -> Expr:
         """Return the expression of x repeated to a shape."""
@@ -184,7 +194,7 @@ class Graph:
 
     def transposed(self, x: Expr) -> Expr:
         """Return the expression of x with its axes in reverse order."""
-        return self.make(np.transpose, (x,), x.shape[::-1], x.dtype)
+        return self.make(transpose, (x,), x.shape[::-1], x.dtype)
 
     def _intern(self, expr: Expr) -> Expr:
         key = _key(expr)

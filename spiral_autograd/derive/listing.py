@@ -16,7 +16,7 @@ import numpy as np
 from ..pytree import Pytree, tree_map
 from ..recording import Call, Recording, add_at, take
 from .emit import ATOM, VIEWS, Text, Writer, identifier, index_text, shape_text
-from .expressions import Expr, astype, broadcast, concatenate, put, scale
+from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
 from .simplify import Simplified, needed
 
 LONGEST = 56  # a longer expression becomes a statement of its own
@@ -34,8 +34,8 @@ PLAIN_NAMES = {
     np.matmul: "product",
     np.einsum: "product",
     np.where: "chosen",
-    np.reshape: "reshaped",
-    np.transpose: "transposed",
+    reshape: "reshaped",
+    transpose: "transposed",
     operator.getitem: "part",
     take.fun: "part",
     scale: "scaled",
@@ -269,7 +269,7 @@ def _formula_name(e: Expr) -> str | None:
     if e.fun is not np.divide or e.args[0].fun is not np.exp:
         return None
     above, below = e.args
-    below = below.args[0] if below.fun is np.reshape else below
+    below = below.args[0] if below.fun is reshape else below
     return "softmax" if below.fun is np.sum and below.args[0] is above else None
 
 

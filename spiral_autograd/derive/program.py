@@ -9,17 +9,16 @@ and the finished program run against autograd on those inputs and on redrawn one
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import autograd
 import numpy as np
 from autograd.tracer import isbox, trace_stack
 
-from ..pytree import Pytree, float_tree, leaves, named_leaves, tree_map
+from ..pytree import Pytree, float_tree, leaves, named_leaves, tree_map, with_leaves
 from ..recording import Call, Recording, RecordingError, record
 from ..validation import Array
 from .buffers import write_buffered
@@ -37,6 +36,9 @@ class DerivationError(RecordingError):
 # -------------------- the program --------------------
 
 
+Buffered: TypeAlias = tuple[Callable[..., Any], list[Any]]
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """A loss and its gradient, as autograd derives them, written out as NumPy.
@@ -47,6 +49,9 @@ class Program:
         The program as text, to be read, or to be pasted into a file.
     needs : dict
         What the text needs besides NumPy, by name; empty for most.
+    buffered : tuple
+        ``make(param_views, grad_views) -> step(*data)``, which writes the gradient into the views
+        and returns the loss; and the dtypes that step takes its arrays in.
 
     Examples
     --------
@@ -60,9 +65,9 @@ class Program:
 
     source: str
     needs: dict[str, Any] = field(repr=False)
+    buffered: Buffered = field(repr=False)
     _signature: Any = field(repr=False)
     _arguments: dict[str, str] = field(repr=False)
-    _simplified: Simplified = field(repr=False)
     _function: Callable[..., Any] = field(repr=False)
 
     def __call__(self, params: Pytree, *data: Pytree) -> tuple[Any, Pytree]:
@@ -77,11 +82,34 @@ class Program:
             raise ValueError(_mismatch(self._arguments, _described(params, data)))
         return self._function(params, *data)
 
-    @cached_property
-    def buffered(self) -> tuple[Callable[..., Any], list[Any]]:
-        """``make(param_views, grad_views) -> step(*data)``, and the dtypes that step takes."""
-        source, needs, data_dtypes = write_buffered(self._simplified)
-        return _compiled(source, needs)["make"], data_dtypes
+
+def _buffered(simplified: Simplified) -> Buffered:
+    source, needs, data_dtypes = write_buffered(simplified)
+    return _compiled(source, needs)["make"], data_dtypes
+
+
+def _run_buffered(
+    buffered: Buffered, simplified: Simplified, example: Pytree
+) -> Callable[..., Any]:
+    """Return the buffered program as a function of pytrees, with the gradients' own dtypes."""
+    make, data_dtypes = buffered
+    params = [np.array(leaf) for leaf in leaves(example)]
+    grads = [np.empty_like(param) for param in params]
+    step = make(params, grads)
+
+    def function(params_now: Pytree, *data: Pytree) -> tuple[Any, Pytree]:
+        for param, now in zip(params, leaves(params_now), strict=True):
+            np.copyto(param, now)
+        arrays = [leaf for leaf in map(_traced, leaves(list(data))) if leaf is not None]
+        loss = step(*(a.astype(dtype) for a, dtype in zip(arrays, data_dtypes, strict=True)))
+        new = [np.array(g, dtype=e.dtype) for g, e in zip(grads, simplified.grads, strict=True)]
+        return np.array(loss), with_leaves(example, new)
+
+    return function
+
+
+def _traced(leaf: Any) -> Any:
+    return np.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic | float) else None
 
 
 def _compiled(source: str, needs: dict[str, Any]) -> dict[str, Any]:
@@ -99,11 +127,13 @@ def _structure(tree: Pytree) -> Any:
     kind = type(tree)
     if kind is np.ndarray:
         return tree.shape, tree.dtype
+    if isinstance(tree, np.generic):
+        return (), tree.dtype
     if kind is dict:
         return dict, tuple((key, _structure(sub)) for key, sub in tree.items())
     if kind is list or kind is tuple:
         return kind, tuple(map(_structure, tree))
-    if isinstance(tree, np.generic | float):
+    if kind is float:
         return kind
     if isbox(tree):
         raise TypeError("inside another trace, autograd itself differentiates")
@@ -194,9 +224,11 @@ def derive(loss: Loss, params: Pytree, *data: Pytree) -> Program:
     _require_same(simplified, again)
     source, needs = write_listing(recording, simplified, loss, params, data)
     function = _compiled(source, needs)["value_and_grad"]
+    buffered = _buffered(simplified)
     with _refused("on redrawn inputs, the loss or its program raised "):
-        agreed = [_agrees(loss, function, *example) for example in examples]
-    if not any(agreed):
+        functions = function, _run_buffered(buffered, simplified, params)
+        finite = [_agree_with_autograd(loss, functions, *example) for example in examples]
+    if not any(finite):
         raise DerivationError(
             "the loss and its gradient are not finite for the inputs given, nor for any redrawn "
             "ones: there is nothing to check the program with"
@@ -204,9 +236,9 @@ def derive(loss: Loss, params: Pytree, *data: Pytree) -> Program:
     return Program(
         source,
         needs,
+        buffered,
         signature(params, data),
         _described(params, data),
-        simplified.without_calls(),
         function,
     )
 
@@ -308,28 +340,28 @@ def _where(simple: Simplified, expr: Expr) -> str:
     return ""
 
 
-def _agrees(
-    loss: Loss, function: Callable[..., Any], params: Pytree, data: tuple[Pytree, ...]
+def _agree_with_autograd(
+    loss: Loss, functions: Sequence[Loss], params: Pytree, data: tuple[Pytree, ...]
 ) -> bool:
-    """Raise unless the program agrees with autograd on an example; tell if all is finite there."""
+    """Raise unless the programs agree with autograd on an example; tell if all is finite there."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = autograd.value_and_grad(loss)(params, *data)
-        got = function(params, *data)
-    named = zip(named_leaves("", expected), named_leaves("", got), strict=True)
+        results = [function(params, *data) for function in functions]
     scale = max(_largest(leaf) for leaf in leaves(expected[1]))
     precision = max(
         np.finfo(leaf.dtype).eps
         for leaf in map(np.asarray, leaves([params, *data]))
         if leaf.dtype.kind == "f"
     )
-    for (path, of_autograd), (_, of_program) in named:
-        if not _agree(np.asarray(of_autograd), np.asarray(of_program), scale, precision):
-            name = "the loss" if path == "[0]" else f"the gradient{path.removeprefix('[1]')}"
-            raise DerivationError(
-                f"{name} differs from autograd's on redrawn inputs: the loss depends on values in "
-                "a way that a recording cannot hold"
-            )
+    for got in results:
+        for (path, wanted), leaf in zip(named_leaves("", expected), leaves(got), strict=True):
+            if not _agree(np.asarray(wanted), np.asarray(leaf), scale, precision):
+                name = "the loss" if path == "[0]" else f"the gradient{path.removeprefix('[1]')}"
+                raise DerivationError(
+                    f"{name} differs from autograd's on redrawn inputs: the loss depends on "
+                    "values in a way that a recording cannot hold"
+                )
     return all(np.isfinite(leaf).all() for leaf in leaves(expected))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .expressions import Expr, Graph, Rule, astype, broadcast, scale, uniform
+from .expressions import Expr, Graph, Rule, astype, broadcast, reshape, scale, transpose, uniform
 
 
 def as_fraction(number: float, dtype: Any) -> Fraction:
@@ -59,7 +59,7 @@ def _without_broadcast(graph: Graph, e: Expr) -> Expr | None:
 
 
 def _adds_leading_axes(x: Expr) -> bool:
-    if x.fun is not np.reshape:
+    if x.fun is not reshape:
         return False
     inner = x.args[0].shape
     return x.shape == (1,) * (len(x.shape) - len(inner)) + inner
@@ -188,7 +188,7 @@ def _reshape_rule(graph: Graph, e: Expr) -> Expr | None:
     x, shape = e.args
     if x.shape == shape:
         return x
-    if x.fun is np.reshape:
+    if x.fun is reshape:
         return graph.reshaped(x.args[0], shape)
     if x.fun is scale:
         return graph.scaled(graph.reshaped(x.args[0], shape), x.args[1])
@@ -228,14 +228,10 @@ def _power_rule(graph: Graph, e: Expr) -> Expr | None:
 
 
 def _transpose_rule(graph: Graph, e: Expr) -> Expr | None:
-    x, *axes = e.args
-    if axes or e.kwargs:
-        return None
+    (x,) = e.args
     if len(x.shape) < 2:
         return x
-    if x.fun is np.transpose and len(x.args) == 1 and not x.kwargs:
-        return x.args[0]
-    return None
+    return x.args[0] if x.fun is transpose else None
 
 
 def _is_plain_sum(e: Expr) -> bool:
@@ -301,11 +297,11 @@ RULES: dict[Any, tuple[Rule, ...]] = {
     ),
     np.add: (_plus_nothing, _common_factor, _without_broadcast, _without_cast),
     np.subtract: (_plus_nothing, _common_factor, _without_broadcast, _without_cast),
-    np.reshape: (_reshape_rule,),
+    reshape: (_reshape_rule,),
     broadcast: (_broadcast_rule,),
     astype: (_astype_rule,),
     np.power: (_power_rule, _without_broadcast),
-    np.transpose: (_transpose_rule,),
+    transpose: (_transpose_rule,),
     np.sum: (_sum_of_ones, _sum_of_negative, _over_all),
     np.mean: (_over_all,),
     np.max: (_over_all,),

@@ -7,7 +7,7 @@ turns autograd's helpers into NumPy's functions (`translations`), then a table o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,10 +42,6 @@ class Simplified:
     data: list[Expr]
     of_call: dict[Call, Expr] = field(repr=False)
     origin: dict[Expr, Call] = field(repr=False)
-
-    def without_calls(self) -> Simplified:
-        """Return the expressions alone: the calls hold every value of the recording."""
-        return replace(self, of_call={}, origin={})
 
     def order(self) -> list[Expr]:
         """Return what the results need: the forward part, then the rest, each as it was born."""
@@ -87,7 +83,7 @@ def simplify(recording: Recording, params: list[Call], data: list[Call]) -> Simp
     --------
     >>> from spiral_autograd.recording import name_of, record
     >>> w = np.array([1.0, 2.0])
-    >>> recording = record(lambda w: anp.sum(w * w), w)
+    >>> recording = record(lambda w: (w * w).sum(), w)
     >>> simple = simplify(recording, [recording.params], [])
     >>> [name_of(expr.fun) for expr in simple.order() if expr.fun]
     ['multiply', 'sum', 'add']

@@ -12,6 +12,7 @@ from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
+from autograd.builtins import container_take
 from autograd.core import VSpace, sparse_add
 from autograd.numpy import numpy_vjps, numpy_wrapper
 from autograd.numpy.numpy_boxes import ArrayBox
@@ -135,6 +136,7 @@ TRANSLATIONS: dict[Any, Callable[..., Expr | None]] = {
     VSpace.mut_add: _space_add,
     sparse_add: _untake,
     ArrayBox.__getitem__: _getitem,
+    container_take: _getitem,
     numpy_wrapper.concatenate_args: _concatenate,
     numpy_wrapper._array_from_scalar_or_array: _same,
     anp.reshape: _reshape,
