@@ -15,6 +15,7 @@ from .measure import Timings
 from .programs import PROGRAMS, installed, missing
 
 SPIRAL = (10, 30)
+LIBRARIES = ("spiral_autograd", "numpy", "autograd", "torch", "jax", "jaxlib")
 
 
 class Figures(NamedTuple):
@@ -58,7 +59,7 @@ def _setting(load: tuple[str, str]) -> str:
     lines = [
         f"{date.today().isoformat()}, {_processor()}, {os.cpu_count()} cores, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
-        f"{', '.join(_versions(('numpy', 'autograd', 'torch', 'jax', 'jaxlib')))}.",
+        f"{', '.join(_versions(LIBRARIES))}.",
         f"Load before and after: {load[0]} and {load[1]}.",
         "All programs ran side by side in one run, in turn; the times are medians, the ratios "
         "medians of the ratios within a round. float64 everywhere, one thread for each library; "
