@@ -232,8 +232,9 @@ def _lines(axes: Any, measured: dict[tuple[int, int], Timings]) -> None:
             )
     axes.set_yscale("log", base=2)
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_xticks(list(at.values()), [str(batch) for _, batch in at])
+    axes.set_xticks(list(at.values()), [str(batch) for _, batch in at], fontsize=8)
     axes.set_xlabel("batch")
+    axes.set_ylabel("below 1 is faster")
     for hidden in steps.HIDDEN:
         middle = at[hidden, steps.BATCHES[width // 2]]
         place = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import spiral_autograd as sa
@@ -28,7 +29,8 @@ def steps(params: Params, x: Array, t: Array, lr: float) -> Callable[[int], None
 
 
 def train(task: Task, lr: float, epochs: int, batch_size: int) -> Params:
-    """Return the trained parameters."""
+    """Return the trained parameters; a loss that is not derived would be another program."""
+    warnings.simplefilter("error", sa.DerivationWarning)
     return sa.fit(
         *task[:3], optimizer=sa.sgd(lr), max_epoch=epochs, batch_size=batch_size, rng=task.rng
     ).params
