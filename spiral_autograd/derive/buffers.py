@@ -15,7 +15,7 @@ import numpy as np
 from ..recording import add_at, take
 from .emit import VIEWS, factor_text, index_text, literal, numpy_name
 from .expressions import Expr, astype, concatenate, is_basic, put, reshape, scale, transpose
-from .simplify import Simplified
+from .simplify import Simplified, memory_of
 
 REDUCTIONS = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
 ARITHMETIC = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/"}
@@ -76,7 +76,7 @@ class _Buffered:
         self._functions: dict[str, str] = {}
         self._numbers: dict[Any, str] = {}
         self._count = 0
-        self._bases: dict[Expr, set[Expr]] = {}  # the values whose memory a value may be a view of
+        self._memory = memory_of(self.order)
         self._last_use = self._last_uses()
         for prefix, leaves in (("p", simple.params), ("d", simple.data)):
             self.names.update({e: f"{prefix}{k}" for k, e in enumerate(leaves)})
@@ -91,11 +91,10 @@ class _Buffered:
         """Return where each value, seen through its views, is used last."""
         last: dict[Expr, int] = {}
         for position, e in enumerate(self.order):
-            self._bases[e] = {e} if _is_new(e) else {e}.union(*(self._bases[p] for p in e.parents))
             for parent in e.parents:
-                last.update(dict.fromkeys(self._bases[parent], position))
+                last.update(dict.fromkeys(self._memory[parent], position))
         for result in (self.simple.loss, *self.simple.grads):
-            last.update(dict.fromkeys(self._bases[result], len(self.order)))
+            last.update(dict.fromkeys(self._memory[result], len(self.order)))
         return last
 
     def _data_dtype(self, e: Expr) -> Any:
@@ -122,7 +121,7 @@ class _Buffered:
         for parent in e.parents if elementwise else ():
             buffer = self._buffer.get(parent)
             ends = self._last_use[parent] == position
-            whole = self._bases[parent] == {parent} and (parent.shape, parent.dtype) == kind
+            whole = self._memory[parent] == {parent} and (parent.shape, parent.dtype) == kind
             if buffer is not None and ends and whole:
                 name = buffer
         if name is None and self._free.get(kind):
@@ -136,7 +135,7 @@ class _Buffered:
 
     def _release(self, position: int, e: Expr) -> None:
         """Give the buffers that were used here for the last time back."""
-        bases: set[Expr] = set().union(*(self._bases[parent] for parent in e.parents))
+        bases: set[Expr] = set().union(*(self._memory[parent] for parent in e.parents))
         for base in bases:
             buffer = self._buffer.get(base)
             if buffer is not None and self._last_use[base] == position and buffer != self.names[e]:
@@ -350,11 +349,6 @@ def _is_view(e: Expr) -> bool:
     return e.fun in VIEWS
 
 
-def _is_new(e: Expr) -> bool:
-    """Tell whether a value has memory of its own; of an unknown function's, that is unknown."""
-    return e.fun is None or isinstance(e.fun, np.ufunc) or e.fun in INTO or e.fun in _ALLOCATE
-
-
 def _by_columns(e: Expr) -> bool:
     """Tell whether a reduction runs along so short a last axis that columns are quicker."""
     x, axis = e.args[0], e.keyword("axis")
@@ -366,7 +360,6 @@ def _plain_reduction(e: Expr) -> bool:
     return len(e.args) == 1 and set(dict(e.kwargs)) <= {"axis", "keepdims"}
 
 
-_ALLOCATE = {np.where, np.mean, np.var, np.std, np.cumsum, np.outer, np.tensordot, take.fun}
 INTO = {
     scale: _Buffered._scale,
     np.dot: _Buffered._dot,

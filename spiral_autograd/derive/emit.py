@@ -77,7 +77,10 @@ def shape_text(shape: Shape) -> str:
 def _array_literal(value: np.ndarray[Any, Any]) -> str | None:
     if not _plain(value):
         return None
-    dtype = "" if value.dtype == float else f", dtype={_dtype_literal(value.dtype)}"
+    dtype_argument = f", dtype={_dtype_literal(value.dtype)}"
+    dtype = "" if value.dtype == float else dtype_argument
+    if value.size == 0:
+        return f"np.zeros({shape_text(value.shape)}{dtype})"
     number = uniform(Expr(None, (), (), value.shape, value.dtype, 0, value))
     if number is not None and value.ndim:
         first = _number(value.flat[0].item())
@@ -86,7 +89,8 @@ def _array_literal(value: np.ndarray[Any, Any]) -> str | None:
         return f"np.{maker or 'full'}({inside}{dtype})"
     for maker, made in _MAKERS.items():
         if value.ndim and len(value) > 2 and np.array_equal(made(value), value):
-            return f"np.{maker}({len(value)}{'' if value.dtype == made(value).dtype else dtype})"
+            usual = value.dtype == made(value).dtype
+            return f"np.{maker}({len(value)}{'' if usual else dtype_argument})"
     return _short_literal(value, dtype)
 
 

@@ -17,7 +17,7 @@ from ..pytree import Pytree, tree_map
 from ..recording import Call, Recording, add_at, take
 from .emit import ATOM, VIEWS, Text, Writer, identifier, index_text, shape_text
 from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
-from .simplify import Simplified, needed
+from .simplify import Simplified, memory_of, needed
 
 LONGEST = 56  # a longer expression becomes a statement of its own
 WIDTH = 60  # the column at which the comments begin
@@ -331,16 +331,16 @@ def _gradient(simple: Simplified, e: Expr, number: dict[Expr, int]) -> str:
 
 def _results(simple: Simplified, writer: Writer, texts: dict[Expr, Text], params: Pytree) -> str:
     """Return the text of the gradient's pytree, in which each leaf is an array of its own."""
+    memory = memory_of(simple.order())
     returned: set[Expr] = set()
     leaf_texts = []
     for grad in simple.grads:
-        base = grad
-        while base.fun in VIEWS:
-            base = base.args[0]
         text = texts[grad][0]
-        new = base.fun is not None and base not in returned and grad.fun is not broadcast
+        new = returned.isdisjoint(memory[grad]) and not any(
+            e.fun in (None, broadcast) for e in memory[grad]
+        )
         made_here = grad.fun is None and text.startswith("np.")
-        returned.add(base)
+        returned |= memory[grad]
         leaf_texts.append(text if new or made_here else f"np.array({text})")
     remaining = iter(leaf_texts)
     return _tree_text(tree_map(lambda _: next(remaining), params), writer)

@@ -19,7 +19,7 @@ import numpy as np
 from autograd.tracer import isbox, trace_stack
 
 from ..pytree import Pytree, float_tree, leaves, named_leaves, tree_map, with_leaves
-from ..recording import Call, Recording, RecordingError, record
+from ..recording import Call, Recording, RecordingError, name_of, record
 from ..validation import Array
 from .buffers import write_buffered
 from .expressions import Expr, static_key
@@ -219,9 +219,7 @@ def derive(loss: Loss, params: Pytree, *data: Pytree) -> Program:
     rng = np.random.default_rng(0)
     examples = [(params, data), *(_redrawn(rng, params, data) for _ in range(3))]
     recording, simplified = _recorded(loss, *examples[0])
-    with _refused("on other parameters and resampled data, the loss raised "):
-        _, again = _recorded(loss, *examples[1])
-    _require_same(simplified, again)
+    _require_same((recording, simplified), _recorded(loss, *examples[1]))
     source, needs = write_listing(recording, simplified, loss, params, data)
     function = _compiled(source, needs)["value_and_grad"]
     buffered = _buffered(simplified)
@@ -244,7 +242,7 @@ def derive(loss: Loss, params: Pytree, *data: Pytree) -> Program:
 
 
 def _recorded(loss: Loss, params: Pytree, data: tuple[Pytree, ...]) -> tuple[Recording, Simplified]:
-    with _refused("while it was recorded, the loss raised "):
+    with _refused("while it was recorded, the loss raised "), np.errstate(all="ignore"):
         recording = record(loss, params, *data)
         roots = [
             [leaf for leaf in leaves(tree) if isinstance(leaf, Call)]
@@ -291,53 +289,54 @@ def _redrawn(
 # -------------------- the guards --------------------
 
 
-_ANOTHER = "a second recording, on other parameters and resampled data"
-
-
-def _require_same(first: Simplified, second: Simplified) -> None:
+def _require_same(
+    first: tuple[Recording, Simplified], second: tuple[Recording, Simplified]
+) -> None:
     """Raise unless both recordings are the same program with the same constants."""
-    ours, theirs = list(_normal_form(first)), list(_normal_form(second))
-    for (call, expr), (other_call, other) in zip(ours, theirs, strict=False):
-        if call != other_call:
-            raise DerivationError(
-                f"{_ANOTHER}, is another program: {_what_differs(expr, other)}{_where(first, expr)}"
-            )
-    if len(ours) != len(theirs):
+    if list(_normal_form(first[1])) != list(_normal_form(second[1])):
         raise DerivationError(
-            f"{_ANOTHER}, has {len(theirs)} calls in place of {len(ours)}: a loop or a branch "
-            "depends on a value"
+            "a second recording, on other parameters and resampled data, is another program: "
+            + _difference(first[0], second[0])
         )
 
 
-def _normal_form(simple: Simplified) -> Iterator[tuple[Any, Expr]]:
+def _normal_form(simple: Simplified) -> Iterator[Any]:
     """Yield each call with its arguments by number, then the results."""
     number: dict[Expr, int] = {}
     for e in simple.order():
         args = tuple(number[a] if isinstance(a, Expr) else static_key(a) for a in e.args)
         number[e] = len(number)
         value = static_key(e.value) if e.fun is None else None
-        yield (e.fun, args, static_key(tuple(e.kwargs)), e.shape, e.dtype, value), e
+        yield e.fun, args, static_key(tuple(e.kwargs)), e.shape, e.dtype, value
     for result in (simple.loss, *simple.grads):
-        yield ("result", number[result]), result
+        yield number[result]
 
 
-def _what_differs(expr: Expr, other: Expr) -> str:
-    if expr.fun is None and other.fun is None:
-        return "a constant differs (a random number, or a value that escaped the trace)"
-    names = [getattr(e.fun, "__name__", "constant") for e in (expr, other)]
-    if names[0] != names[1]:
-        return f"{names[1]} in place of {names[0]} (a branch on a value)"
-    return f"{names[0]} of {other.shape} in place of {expr.shape}, or with other arguments"
+def _difference(first: Recording, second: Recording) -> str:
+    """Return what the first call is that differs, and where it stands."""
+    for ours, theirs in zip(first.calls, second.calls, strict=False):
+        source = (ours.gradient_of or ours).source
+        where = f", in {source[0]}, line {source[1]}" if source else ""
+        if ours.fun is not theirs.fun:
+            names = f"{name_of(theirs.fun)} in place of {name_of(ours.fun)}"
+            return f"{names} (a branch on a value){where}"
+        if np.shape(ours.value) != np.shape(theirs.value):
+            shapes = f"{np.shape(theirs.value)} in place of {np.shape(ours.value)}"
+            return f"{name_of(ours.fun)} returns the shape {shapes}{where}"
+        if _constants(ours) != _constants(theirs):
+            return (
+                f"a constant of {name_of(ours.fun)} differs (a random number, a counter, or a "
+                f"value that escaped the trace){where}"
+            )
+    ours_count, theirs_count = len(first.calls), len(second.calls)
+    if ours_count != theirs_count:
+        return f"{theirs_count} calls in place of {ours_count} (a loop or a branch on a value)"
+    return "its calls take other values as arguments, or its results are others"
 
 
-def _where(simple: Simplified, expr: Expr) -> str:
-    users = [e for e in simple.order() if any(parent is expr for parent in e.parents)]
-    for e in (expr, *users):
-        call = simple.origin.get(e)
-        call = call.gradient_of or call if call is not None else None
-        if call is not None and call.source is not None:
-            return f", in {call.source[0]}, line {call.source[1]}"
-    return ""
+def _constants(call: Call) -> list[Any]:
+    keys = [None if isinstance(arg, Call) else static_key(arg) for arg in call.args]
+    return [*keys, static_key(call.kwargs)]
 
 
 def _agree_with_autograd(

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..recording import Call, Recording
+from ..recording import Call, Recording, add_at, take
 from ..validation import Shape
-from .expressions import Expr, Graph, astype, meta
+from .expressions import Expr, Graph, astype, concatenate, meta, put, scale
 from .rules import RULES
 from .translations import TRANSLATIONS
 
@@ -64,6 +64,22 @@ def needed(results: Iterable[Expr]) -> set[Expr]:
             found.add(expr)
             pending.extend(expr.parents)
     return found
+
+
+_NEW = {scale, astype, concatenate, put, add_at.fun, take.fun, np.dot, np.outer, np.where}
+_NEW |= {np.sum, np.max, np.min, np.prod, np.mean, np.var, np.std, np.cumsum, np.tensordot}
+
+
+def memory_of(order: Iterable[Expr]) -> dict[Expr, set[Expr]]:
+    """Return, for each expression, those whose memory its value may share, itself included.
+
+    What a function returns that is not known to make a new array may be a view of its arguments.
+    """
+    memory: dict[Expr, set[Expr]] = {}
+    for e in order:
+        is_new = e.fun is None or isinstance(e.fun, np.ufunc) or e.fun in _NEW
+        memory[e] = {e} if is_new else {e}.union(*(memory[parent] for parent in e.parents))
+    return memory
 
 
 def simplify(recording: Recording, params: list[Call], data: list[Call]) -> Simplified:
