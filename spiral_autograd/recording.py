@@ -468,11 +468,9 @@ def _reverse_pass(
         end = loss(tree_map(root, params), *data)
     zeros = [np.zeros_like(box._value) for box in leaves(params)]
     if not (isbox(end) and end._trace == trace):
-        if np.ndim(end._value if isbox(end) else end) != 0:
-            raise TypeError(f"loss must return a scalar, got the shape {np.shape(end)}")
+        _require_scalar(end)
         return end, zeros, {}
-    if np.shape(end._value) != ():
-        raise TypeError(f"loss must return a scalar, got the shape {np.shape(end._value)}")
+    _require_scalar(end._value)
     gradients: dict[Any, Any] = {end._node: vspace(end._value).ones()}
     adjoints = {}
     for node in toposort(end._node):
@@ -484,6 +482,11 @@ def _reverse_pass(
                     gradients[parent] = _sum(gradients.get(parent), part)
     grads = [gradients.get(node, zero) for node, zero in zip(roots, zeros, strict=True)]
     return end._value, grads, adjoints
+
+
+def _require_scalar(loss: Any) -> None:
+    if anp.shape(loss) != ():
+        raise TypeError(f"loss must return a scalar, got the shape {anp.shape(loss)}")
 
 
 def _sum(total: Any, part: Any) -> Any:

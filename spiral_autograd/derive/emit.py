@@ -207,7 +207,9 @@ def _comparison(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text
     return f"{grouped(left, SUM)} {COMPARISONS[e.fun]} {grouped(right, SUM)}", COMPARISON
 
 
-def _power(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
+def _power(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text | None:
+    if e.args[0].shape and e.args[0].dtype != e.dtype:
+        return None  # NumPy's ** by a scalar has short cuts that keep the dtype
     base, exponent = map(text_of, e.args)
     number = uniform(e.args[1])
     alike = (e.args[0].shape, e.args[0].dtype) == (e.shape, e.dtype)

@@ -162,7 +162,7 @@ def _common_factor(graph: Graph, e: Expr) -> Expr | None:
         d = -d
     if abs(c) != abs(d):
         return _signs_out(graph, e, (a, c), (b, d))
-    if c == 1 and (d == 1 or e.fun is np.subtract):
+    if e.args == (a, b):
         return None
     if c == d:
         return graph.scaled(graph.make(np.add, (a, b), e.shape, e.dtype), c)

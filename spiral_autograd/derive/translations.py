@@ -113,8 +113,12 @@ def _astype(graph: Graph, call: Call, x: Any, *_: Any) -> Expr | None:
 
 
 def _transpose(graph: Graph, call: Call, x: Any, axes: Any = None) -> Expr | None:
-    if isinstance(x, Expr) and (axes is None or tuple(axes) == tuple(range(len(x.shape)))[::-1]):
-        return None if call.kwargs else graph.transposed(x)
+    if isinstance(axes, Expr):  # autograd's own vjp has them in an array
+        axes = axes.value
+    if not isinstance(x, Expr) or call.kwargs:
+        return None
+    if axes is None or tuple(axes) == tuple(range(len(x.shape)))[::-1]:
+        return graph.transposed(x)
     return None
 
 
