@@ -521,6 +521,10 @@ def translated(loss, params, *data):
     return recording, simple, inputs
 
 
+def bare_name(fun):
+    return name_of(fun).strip("_")
+
+
 def evaluated(e, inputs):
     if not isinstance(e, Expr):
         return e
@@ -545,7 +549,7 @@ HELPERS = [
     ("add", lambda w: anp.sum(w**2) + anp.sum(w**3), W, (), np.add),
     ("sparse_add", lambda w: anp.sum(w[1:] ** 2), W, (), put),
     ("sparse_add", lambda w: anp.sum(w[INDEX] ** 2), W, (), add_at.fun),
-    ("__getitem__", lambda w: anp.sum(w[1] ** 2), W, (), "getitem"),
+    ("getitem", lambda w: anp.sum(w[1] ** 2), W, (), "getitem"),
     ("concatenate_args", lambda w: anp.sum(anp.concatenate([w, w]) ** 2), W, (), concatenate),
     ("reshape", lambda w: anp.sum(anp.reshape(w, 6) ** 2), W, (), reshape),
     ("ravel", lambda w: anp.sum(anp.ravel(w) ** 2), W, (), reshape),
@@ -558,7 +562,7 @@ HELPERS = [
     ("real", lambda w: anp.sum(anp.real(w) ** 2), W, (), None),
     ("conjugate", lambda w: anp.sum(anp.conj(w) ** 2), W, (), None),
     ("broadcast_to", lambda w: anp.sum(anp.sin(anp.broadcast_to(w, (4, 2)))), X[:1], (), broadcast),
-    ("_array_from_scalar_or_array", lambda w: anp.sum(anp.array(w) ** 2), W, (), None),
+    ("array_from_scalar_or_array", lambda w: anp.sum(anp.array(w) ** 2), W, (), None),
     ("container_take", lambda w: anp.linalg.slogdet(w @ w.T)[1], W, (), "getitem"),
 ]
 
@@ -566,7 +570,7 @@ HELPERS = [
 @pytest.mark.parametrize(("helper", "loss", "params", "data", "written"), HELPERS)
 def test_a_helper_of_autograd_is_written_as_numpy(helper, loss, params, data, written):
     recording, simple, inputs = translated(loss, params, *data)
-    helpers = {fun for fun in TRANSLATIONS if name_of(fun) == helper}
+    helpers = {fun for fun in TRANSLATIONS if bare_name(fun) == helper}
     assert helpers & {call.fun for call in recording.calls}
     left = {e.fun for e in simple.order()}
     assert not left & {getattr(fun, "fun", fun) for fun in helpers} - {np.transpose}
@@ -579,7 +583,7 @@ def test_a_helper_of_autograd_is_written_as_numpy(helper, loss, params, data, wr
 
 def test_every_translation_is_tested():
     tested = {helper for helper, *_ in HELPERS}
-    names = {name_of(fun) for fun in TRANSLATIONS} - {"mut_add"}
+    names = {bare_name(fun) for fun in TRANSLATIONS} - {"mut_add"}
     assert names == tested
 
 
