@@ -1,5 +1,7 @@
 """Is this handwritten backward pass right? Compare it with an automatic one."""
 
+from typing import TYPE_CHECKING, Any
+
 from . import data, manual, network, optimizers, plotting, training
 from .data import load_data
 from .derive import DerivationError, DerivationWarning, Program, derive, value_and_grad
@@ -30,10 +32,23 @@ from .training import Evaluation, NonFiniteLossError, TrainState, fit
 
 __version__ = "0.1.0"
 
+if TYPE_CHECKING:
+    from .gradcheck import (
+        CheckError,
+        GradientReport,
+        check_backward,
+        check_gradient,
+        check_layer,
+        check_network,
+        tap,
+    )
+
 __all__ = [
+    "CheckError",
     "DerivationError",
     "DerivationWarning",
     "Evaluation",
+    "GradientReport",
     "NonFiniteLossError",
     "Optimizer",
     "Program",
@@ -42,6 +57,10 @@ __all__ = [
     "adagrad",
     "adam",
     "affine",
+    "check_backward",
+    "check_gradient",
+    "check_layer",
+    "check_network",
     "clip_grads",
     "cross_entropy",
     "data",
@@ -67,6 +86,26 @@ __all__ = [
     "sigmoid",
     "softmax",
     "stop_gradient",
+    "tap",
     "training",
     "value_and_grad",
 ]
+
+_OF_THE_CHECKER = (
+    "CheckError",
+    "GradientReport",
+    "check_backward",
+    "check_gradient",
+    "check_layer",
+    "check_network",
+    "tap",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import the checker when it is first asked for: whoever only trains need not wait for it."""
+    if name not in _OF_THE_CHECKER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import gradcheck
+
+    return getattr(gradcheck, name)

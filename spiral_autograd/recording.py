@@ -104,6 +104,7 @@ _LIBRARIES = (
     os.path.dirname(os.path.abspath(autograd.__file__)) + os.sep,
     os.path.dirname(os.path.abspath(np.__file__)) + os.sep,
     os.path.abspath(__file__),
+    os.path.join(os.path.dirname(os.path.abspath(__file__)), "gradcheck") + os.sep,
     "<",
 )
 

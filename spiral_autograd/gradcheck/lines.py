@@ -1,0 +1,798 @@
+"""Where: the line of a handwritten backward pass at which a wrong value first appears."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any
+
+import numpy as np
+
+from ..recording import Call, name_of
+from ..validation import Array
+from .compare import close
+
+LARGEST = 200_000  # entries of an array that is still noted
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A value that a line of the backward pass made."""
+
+    file: str
+    line: int
+    value: Array
+    name: str = ""  # such as "dx", "self.dW", "self.grads[0]", "return[1]"
+
+
+_SKIP = tuple(
+    os.path.dirname(os.path.abspath(m)) + os.sep
+    for m in (np.__file__, os.__file__, os.path.dirname(__file__))
+)
+
+
+def is_theirs(code: CodeType) -> bool:
+    """Tell whether code is the user's: not NumPy's, not Python's, not this package's checker."""
+    return not code.co_filename.startswith(_SKIP) and not code.co_filename.startswith("<frozen")
+
+
+class _Recorder:
+    """Notes what each line of the user's code makes."""
+
+    def __init__(self) -> None:
+        self.found: list[Moment] = []
+        self._known: dict[int, Any] = {}
+        self._at: dict[int, int] = {}
+        self._keep: list[Any] = []
+
+    def trace(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if not is_theirs(frame.f_code):
+            return None
+        key = id(frame)
+        if event == "call":
+            self._at[key] = frame.f_lineno
+            for _, value in _arrays(frame.f_locals):
+                self._known[id(value)] = _mark(value)
+                self._keep.append(value)
+        elif event in ("line", "return"):
+            line = self._at.get(key, frame.f_lineno)
+            self._note(frame, line)
+            if event == "return":
+                self._give(frame, line, arg)
+            self._at[key] = frame.f_lineno
+        return self.trace
+
+    def _note(self, frame: FrameType, line: int) -> None:
+        for name, value in _arrays(frame.f_locals):
+            scalar = value.ndim == 0 and value.base is None
+            key, mark = hash((id(frame), name)) if scalar else id(value), _mark(value)
+            if self._known.get(key) != mark:
+                self._known[key] = mark
+                self.found.append(Moment(frame.f_code.co_filename, line, np.array(value), name))
+                self._keep.append(value)
+
+    def _give(self, frame: FrameType, line: int, given: Any) -> None:
+        given = given if isinstance(given, tuple | list) else (given,)
+        for i, item in enumerate(given):
+            for name, value in _arrays({f"return[{i}]": item}):
+                self.found.append(Moment(frame.f_code.co_filename, line, np.array(value), name))
+
+
+def moments(run: Callable[[], Any]) -> list[Moment]:
+    """Return what each line of the user's code makes while `run` runs, in order."""
+    recorder = _Recorder()
+    before = sys.gettrace()
+    sys.settrace(recorder.trace)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return recorder.found
+
+
+def _mark(value: Array) -> Any:
+    with np.errstate(all="ignore"):
+        return value.shape, float(np.sum(value)), float(np.sum(np.abs(value)))
+
+
+def _arrays(names: dict[str, Any]) -> list[tuple[str, Array]]:
+    found: list[tuple[str, Array]] = []
+
+    def collect(name: str, value: Any, depth: int) -> None:
+        if isinstance(value, np.ndarray):
+            if value.dtype.kind == "f" and 0 < value.size <= LARGEST:
+                found.append((name, value))
+        elif isinstance(value, np.floating):
+            found.append((name, np.asarray(value)))
+        elif depth and isinstance(value, dict):
+            for key, item in list(value.items()):
+                collect(f"{name}[{key!r}]", item, depth - 1)
+        elif depth and isinstance(value, list | tuple):
+            for i, item in enumerate(value):
+                collect(f"{name}[{i}]", item, depth - 1)
+        elif depth and hasattr(value, "__dict__") and not callable(value):
+            for key, item in list(vars(value).items()):
+                collect(f"{name}.{key}", item, depth - 1)
+
+    for name, value in list(names.items()):
+        collect(name, value, 2)
+    return found
+
+
+def backward_line(
+    seen: Sequence[Moment], products: Sequence[Any], true_values: Sequence[Any], tolerance: float
+) -> tuple[str, int] | None:
+    """Return the first line that makes one of `products`, which no true value is equal to."""
+    wanted = [
+        np.asarray(p)
+        for p in products
+        if np.size(p) > 1 and np.any(p) and not any(_same(p, v, tolerance) for v in true_values)
+    ]
+    for moment in seen:
+        if any(_same(moment.value, p, tolerance) for p in wanted):
+            return moment.file, moment.line
+    return None
+
+
+def _same(ours: Any, theirs: Any, tolerance: float) -> bool:
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    return ours.shape == theirs.shape and close(ours, theirs, tolerance)
+
+
+def last_line_of(seen: Sequence[Moment], value: Any) -> tuple[str, int] | None:
+    """Return the line that first makes just this value, shape included."""
+    value = np.asarray(value)
+    for moment in seen:
+        if moment.value.shape == value.shape and np.array_equal(moment.value, value):
+            return moment.file, moment.line
+    return None
+
+
+def forward_line(call: Call | None) -> tuple[str, int] | None:
+    """Return the line of the forward operation that a call was recorded at."""
+    if call is None or call.source is None:
+        return None
+    file, line = call.source[0], call.source[1]
+    if file.startswith(_SKIP) or "site-packages" in file or file.startswith("<"):
+        return None
+    return file, line
+
+
+def definition(function: Any) -> tuple[str, int] | None:
+    """Return where a function of the user's begins."""
+    try:
+        return str(inspect.getsourcefile(function)), inspect.getsourcelines(function)[1]
+    except (TypeError, OSError):
+        return None
+
+
+# -------------------- the text of a function --------------------
+
+_MUTATORS = {"at", "copyto", "put", "place", "putmask", "append", "extend", "fill", "update"}
+_KINKS = set(
+    "maximum minimum max min amax amin fmax fmin abs absolute fabs clip where sign heaviside "
+    "argmax argmin greater less greater_equal less_equal argsort sort select".split()
+)
+_EMPTY = {"zeros", "zeros_like", "empty", "empty_like", "arange", "range", "len", "print"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A statement of the reader's: what it reads and writes, by name, and the blocks it is in."""
+
+    node: ast.stmt
+    line: int
+    end: int
+    reads: frozenset[str]
+    writes: frozenset[str]
+    whole: bool  # what it writes is made anew
+    blocks: tuple[ast.AST, ...]
+
+
+@dataclass(frozen=True)
+class Text:
+    """The statements of a function, in order."""
+
+    file: str
+    first: int
+    last: int
+    steps: tuple[Step, ...]
+    upstream: str | None
+
+    def at(self, line: int) -> Step | None:
+        """Return the innermost statement that a line belongs to."""
+        for step in self.steps:
+            if step.line <= line <= step.end:
+                return step
+        return None
+
+    def place(self, step: Step) -> tuple[str, int]:
+        """Return where a statement begins."""
+        return self.file, step.line
+
+
+def text_of(function: Any) -> Text | None:
+    """Return the statements of a function of the user's; None where there is no source."""
+    try:
+        if inspect.isclass(function):
+            function = getattr(function, "forward", None)
+        function = inspect.unwrap(function)
+        lines, first = inspect.getsourcelines(function)
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+        file = str(inspect.getsourcefile(function))
+    except (TypeError, OSError, SyntaxError, AttributeError, ValueError):
+        return None
+    definition = tree.body[0] if tree.body else None
+    if not isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef):
+        return None
+    ast.increment_lineno(tree, first - 1)
+    return _text(file, definition, first)
+
+
+def text_around(file: str, line: int) -> Text | None:
+    """Return the statements of the innermost function that a line is in."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except (SyntaxError, ValueError):
+        return None
+    inner = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.lineno <= line <= (node.end_lineno or 0)
+    ]
+    found = max(inner, key=lambda node: node.lineno, default=None)
+    return _text(file, found, found.lineno) if found is not None else None
+
+
+def _text(file: str, definition: ast.FunctionDef | ast.AsyncFunctionDef, first: int) -> Text:
+    names = [a.arg for a in definition.args.args if a.arg not in ("self", "cls")]
+    steps = tuple(_steps(definition.body, ()))
+    return Text(file, first, definition.end_lineno or first, steps, names[0] if names else None)
+
+
+def _steps(body: Sequence[ast.stmt], blocks: tuple[ast.AST, ...]) -> Iterator[Step]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            continue
+        inner = [getattr(node, field, []) for field in ("body", "orelse", "finalbody")]
+        if not any(inner):
+            yield _step(node, [node], blocks, node.end_lineno or node.lineno)
+            continue
+        heads = [getattr(node, field, None) for field in ("iter", "test", "target")]
+        parts: list[ast.AST] = [head for head in heads if head is not None]
+        yield _step(node, parts, blocks, inner[0][0].lineno - 1 if inner[0] else node.lineno)
+        for part in inner:
+            yield from _steps(part, (*blocks, node))
+
+
+def _step(node: ast.stmt, parts: Sequence[ast.AST], blocks: tuple[ast.AST, ...], end: int) -> Step:
+    reads: set[str] = set()
+    writes: set[str] = set()
+    for part in parts:
+        for item in ast.walk(part):
+            if isinstance(item, ast.Name | ast.Attribute):
+                stored = isinstance(item.ctx, ast.Store)
+                (writes if stored else reads).add(_root(item))
+    whole = isinstance(node, ast.Assign | ast.AnnAssign)
+    targets = _targets(node)
+    for target in targets:
+        if isinstance(target, ast.Subscript):
+            writes.add(_root(target))
+            whole = False
+    if isinstance(node, ast.AugAssign):
+        reads.add(_root(node.target))
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        writes |= _mutated(node.value)
+    # Inside a branch or a loop, what decides it is read too.
+    for block in blocks:
+        for head in (getattr(block, "test", None), getattr(block, "iter", None)):
+            if head is not None:
+                names = (n for n in ast.walk(head) if isinstance(n, ast.Name | ast.Attribute))
+                reads |= {_root(n) for n in names}
+    last = max(end, node.lineno)
+    return Step(node, node.lineno, last, frozenset(reads), frozenset(writes), whole, blocks)
+
+
+def _targets(node: ast.AST) -> list[ast.expr]:
+    found: list[ast.expr] = list(getattr(node, "targets", []))
+    target = getattr(node, "target", None)
+    pending = [*found, *([target] if target is not None else [])]
+    flat: list[ast.expr] = []
+    while pending:
+        item = pending.pop(0)
+        if isinstance(item, ast.Tuple | ast.List):
+            pending = [*item.elts, *pending]
+        else:
+            flat.append(item)
+    return flat
+
+
+def _mutated(call: ast.Call) -> set[str]:
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _MUTATORS:
+        return set()
+    first = call.args[0] if call.args else None
+    if call.func.attr in ("append", "extend", "fill", "update"):
+        return {_root(call.func.value)}
+    return {_root(first)} if first is not None else set()
+
+
+def _root(node: ast.AST) -> str:
+    """Return the variable, or the attribute of one, that an expression is rooted in."""
+    while True:
+        if isinstance(node, ast.Name):
+            return node.id
+        if isinstance(node, ast.Attribute):
+            if isinstance(node.value, ast.Name):
+                return f"{node.value.id}.{node.attr}"
+            node = node.value
+        elif isinstance(node, ast.Subscript | ast.Starred):
+            node = node.value
+        elif isinstance(node, ast.Call):
+            node = node.func
+        else:
+            return ""
+
+
+def _is_plain(text: Text, step: Step) -> bool:
+    """Tell whether a statement only unpacks, allocates or counts: no place for a mistake."""
+    node = step.node
+    if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return | ast.Expr):
+        return True
+    value = getattr(node, "value", None)
+    if isinstance(node, ast.Expr):
+        return not step.writes
+    if value is None or isinstance(node, ast.AugAssign | ast.Return):
+        return False
+    if any(isinstance(target, ast.Subscript) for target in _targets(node)):
+        return False
+    if isinstance(value, ast.Call):
+        return _root(value.func).split(".")[-1] in _EMPTY
+    if isinstance(value, ast.Name | ast.Attribute | ast.Subscript | ast.Tuple | ast.Constant):
+        return text.upstream is None or text.upstream not in step.reads
+    return False
+
+
+def _before(text: Text, step: Step, name: str) -> list[Step]:
+    """Return the statements that a statement may have the value of `name` from."""
+    found: list[Step] = []
+    position = text.steps.index(step)
+    for other in reversed(text.steps[:position]):
+        if name in other.writes:
+            found.append(other)
+            if other.whole and set(map(id, other.blocks)) <= set(map(id, step.blocks)):
+                break
+    loops = {id(b) for b in step.blocks if isinstance(b, ast.For | ast.While)}
+    for other in text.steps[position:]:
+        if name in other.writes and loops & {id(b) for b in other.blocks}:
+            found.append(other)
+    return found
+
+
+def _slice(text: Text, start: Step, reads: Iterable[str]) -> list[Step]:
+    """Return the statements that feed a statement, itself included, in order."""
+    found: dict[int, Step] = {id(start): start}
+    pending = [(start, name) for name in reads]
+    while pending:
+        step, name = pending.pop()
+        for other in _before(text, step, name):
+            if id(other) not in found:
+                found[id(other)] = other
+                pending += [(other, read) for read in other.reads]
+    return [step for step in text.steps if id(step) in found]
+
+
+# -------------------- from a gradient to the statements that made it --------------------
+
+
+@dataclass(frozen=True)
+class Trail:
+    """How a gradient came about: the statement that gives it out, and those that feed it."""
+
+    sink: Step
+    steps: tuple[Step, ...]
+    value: Any = None  # the part of the statement that is this gradient
+
+
+def _inside(text: Text, seen: Sequence[Moment]) -> list[Moment]:
+    return [m for m in seen if m.file == text.file and text.first <= m.line <= text.last]
+
+
+def _trail(text: Text, mine: Sequence[Moment], grad: Any) -> Trail | None:
+    """Return the trail of a handwritten gradient, found by its numbers."""
+    if grad is None or not isinstance(grad, np.ndarray | np.floating | float):
+        return None
+    equal = [m for m in mine if _identical(m.value, grad)]
+    given = [m for m in equal if m.name.startswith("return[")]
+    for moment in reversed([*equal, *given]):
+        step = text.at(moment.line)
+        if step is None:
+            continue
+        reads: Iterable[str] = step.reads
+        value = getattr(step.node, "value", None)
+        if moment.name.startswith("return[") and isinstance(value, ast.Tuple):
+            index = moment.name[7:].split("]")[0]
+            if index.isdigit() and int(index) < len(value.elts):
+                value = value.elts[int(index)]
+                names = ast.walk(value)
+                reads = {_root(n) for n in names if isinstance(n, ast.Name | ast.Attribute)}
+        return Trail(step, tuple(_slice(text, step, reads)), value)
+    return None
+
+
+def _identical(ours: Any, theirs: Any) -> bool:
+    return np.shape(ours) == np.shape(theirs) and np.array_equal(ours, theirs)
+
+
+@dataclass
+class Evidence:
+    """What the place of a mistake is told from.
+
+    Attributes
+    ----------
+    grads, automatic : lists
+        The handwritten gradients and those of the reference.
+    wrong, right : lists of int
+        Which of them are wrong, and which right.
+    seen : list of Moment
+        What the lines of the handwritten pass made.
+    true_values : list of arrays
+        The upstream gradient, and the values of autograd's graph.
+    upstream : list of arrays
+    graph : BackwardGraph or None
+    forward, backward : callables or None
+        The user's own functions.
+    tolerance : float
+    """
+
+    grads: Sequence[Any]
+    automatic: Sequence[Any]
+    wrong: Sequence[int]
+    right: Sequence[int]
+    seen: Sequence[Moment]
+    true_values: Sequence[Any]
+    upstream: Sequence[Any]
+    graph: Any
+    forward: Any
+    backward: Any
+    tolerance: float = 1e-9
+
+
+def places(evidence: Evidence, k: int, finding: Any = None) -> tuple[tuple[str, int], ...]:
+    """Return where the k-th gradient goes wrong: at most three places, forward ones first.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    k : int
+    finding : Finding, optional
+        The mistake, with its forward operation and the wrong values that it makes.
+
+    Returns
+    -------
+    tuple of (str, int)
+        File and line.
+    """
+    text = _working_text(evidence, k)
+    rule = finding.rule if finding is not None else None
+    if rule == "layout" and "arguments swapped" in finding.text and text is not None:
+        trail = _trail(text, _inside(text, evidence.seen), evidence.grads[k])
+        if trail is not None and len(evidence.wrong) > 1:
+            return (text.place(trail.sink),)
+    found = [_forward_place(evidence, k, finding)]
+    if rule == "unwritten":
+        found += _unwritten(evidence, k, text)
+    else:
+        suspects = _suspects(evidence, k, text, rule) if text is not None else []
+        products = [*(finding.products if finding is not None else []), evidence.grads[k]]
+        tolerance = max(evidence.tolerance, 1e-9)
+        made = backward_line(evidence.seen, products, evidence.true_values, tolerance)
+        if made is not None and text is not None and not _within(text, made):
+            made = made if not suspects else None
+        ends = [*suspects[:1], *suspects[-1:]]
+        found += [*ends[:1], made, *ends[1:]] if rule is None else [made, *ends]
+        if found == [None] * len(found) and evidence.grads[k] is not None:
+            found.append(last_line_of(evidence.seen, evidence.grads[k]))
+    if found[0] is None and evidence.graph is None and text is not None:
+        found[0] = _namesake(evidence, text, found[1:])
+    return tuple(list(dict.fromkeys(place for place in found if place is not None))[:3])
+
+
+def _working_text(evidence: Evidence, k: int) -> Text | None:
+    """Return the text of the backward pass; or of what it hands the work to."""
+    text, grad = text_of(evidence.backward), evidence.grads[k]
+    if text is None or grad is None:
+        return text
+    trail = _trail(text, _inside(text, evidence.seen), grad)
+    made = last_line_of(evidence.seen, grad)
+    if trail is None or made is None or _within(text, made):
+        return text
+    working = [s for s in trail.steps if not _is_plain(text, s)]
+    working = [s for s in working if s is not trail.sink or not _only_gives(trail)]
+    return (text_around(*made) or text) if len(working) <= 2 else text
+
+
+def _within(text: Text, place: tuple[str, int]) -> bool:
+    return place[0] == text.file and text.first <= place[1] <= text.last
+
+
+def _forward_place(evidence: Evidence, k: int, finding: Any) -> tuple[str, int] | None:
+    """Return the line of the forward operation whose gradient is wrong."""
+    graph = evidence.graph
+    if graph is None or finding is None:
+        return None
+    if finding.rule == "factor":
+        scaled = _scaled_at(evidence, k)
+        if scaled is not None:
+            return scaled
+    call = finding.call
+    if call is None:
+        root = graph.recording.params[k]
+        users = [c for c in graph.forward if any(a is root for a in c.args)]
+        call = next((c for c in users if forward_line(c) is not None), None)
+    return forward_line(call)
+
+
+def _scaled_at(evidence: Evidence, k: int) -> tuple[str, int] | None:
+    """Return the last forward line that multiplies by, or averages over, the lost factor."""
+    g, h = np.asarray(evidence.automatic[k]), np.asarray(evidence.grads[k])
+    norm = float(np.sum(g * g))
+    if g.shape != h.shape or norm == 0:
+        return None
+    c = float(np.sum(g * h)) / norm
+    for call in reversed(evidence.graph.forward):
+        factors = [float(a) for a in call.args if isinstance(a, int | float) and a]
+        sizes = [np.size(a.value) for a in call.args if isinstance(a, Call)]
+        if sizes and name_of(call.fun) in ("mean", "average"):
+            factors.append(sizes[0] / max(1, np.size(call.value)))
+        for f in factors:
+            if f not in (1, -1) and any(abs(abs(c) - x) < 1e-6 * x for x in (abs(f), 1 / abs(f))):
+                return forward_line(call)
+    return None
+
+
+def _suspects(evidence: Evidence, k: int, text: Text, rule: str | None) -> list[tuple[str, int]]:
+    """Return the lines that feed wrong gradients and no right one, those shown right left out."""
+    mine = _inside(text, evidence.seen)
+    own = _trail(text, mine, evidence.grads[k])
+    if own is None:
+        ends = [step for step in text.steps if isinstance(step.node, ast.Return)]
+        return [text.place(step) for step in ends[-1:]]
+    shared = own.steps if rule == "layout" else _shared(evidence, text, mine, own)
+    fine = _feeding_right(evidence, text, mine)
+    shown = _shown_right(evidence, text, mine, rule)
+    for cleared in (fine | shown, shown, fine, set()):
+        left = [s for s in shared if id(s) not in cleared and not _is_plain(text, s)]
+        left = [s for s in left if s is not own.sink or not _only_gives(own)]
+        if left:
+            given = [s for s in left if any(map(_is_gradient_name, s.writes))]
+            return [text.place(step) for step in (left if cleared else given or left)]
+    return [text.place(own.sink)]
+
+
+def _only_gives(trail: Trail) -> bool:
+    """Tell whether a gradient is returned as others made it."""
+    if not isinstance(trail.sink.node, ast.Return) or trail.value is None:
+        return False
+    computing = ast.BinOp | ast.UnaryOp | ast.Call | ast.IfExp
+    return not any(isinstance(item, computing) for item in ast.walk(trail.value))
+
+
+def _shared(evidence: Evidence, text: Text, mine: Sequence[Moment], own: Trail) -> tuple[Step, ...]:
+    """Return the statements that all wrong gradients come from, else those of this one."""
+    trails = [_trail(text, mine, evidence.grads[j]) for j in evidence.wrong]
+    common = {id(step) for step in own.steps}
+    for trail in trails:
+        if trail is not None:
+            common &= {id(step) for step in trail.steps}
+    steps = tuple(s for s in own.steps if id(s) in common)
+    return steps if any(not _is_plain(text, s) for s in steps) else own.steps
+
+
+def _feeding_right(evidence: Evidence, text: Text, mine: Sequence[Moment]) -> set[int]:
+    found: set[int] = set()
+    for j in evidence.right:
+        trail = _trail(text, mine, evidence.grads[j])
+        if trail is not None:
+            found |= {id(s) for s in trail.steps if not isinstance(s.node, ast.Return)}
+    return found
+
+
+def _shown_right(
+    evidence: Evidence, text: Text, mine: Sequence[Moment], rule: str | None
+) -> set[int]:
+    """Return the statements whose values autograd has too, and those that feed them."""
+    calls = [c for c in _calls(evidence.graph) if _is_known(c.value)]
+    calls = [c for c in calls if not any(_same(c.value, u, 1e-12) for u in evidence.upstream)]
+    adjoints = [np.asarray(c.value) for c in calls if c.gradient_of is not None]
+    values = [(forward_line(c), np.asarray(c.value)) for c in calls if c.gradient_of is None]
+    bad = [np.asarray(evidence.grads[j]) for j in evidence.wrong if evidence.grads[j] is not None]
+    found: set[int] = set()
+    for step in text.steps:
+        here = [m for m in mine if step.line <= m.line <= step.end]
+        made = [m.value for m in here if _root_name(m) in step.writes]
+        if not made or any(_identical(v, b) for v in made for b in bad):
+            continue
+        # A gradient that is equal to a forward value has lost the rest of its factors.
+        lost = rule in ("value", "upstream") and any(map(_is_gradient_name, step.writes))
+        others = [] if lost else [v for at, v in values if at != text.place(step)]
+        true = [*adjoints, *others]
+        if all(any(_same(v, t, 1e-9) for t in true) for v in made):
+            found |= {id(other) for other in _slice(text, step, step.reads)}
+    return found
+
+
+def _calls(graph: Any) -> list[Call]:
+    return list(graph.calls) if graph is not None else []
+
+
+def _is_known(value: Any) -> bool:
+    array = np.asarray(value)
+    return array.size > 1 and array.dtype.kind == "f" and bool(np.isfinite(array).all())
+
+
+def _is_gradient_name(name: str) -> bool:
+    return name.split(".")[-1].lower().startswith(("d", "grad", "g_"))
+
+
+def _root_name(moment: Moment) -> str:
+    return moment.name.split("[")[0]
+
+
+def _unwritten(evidence: Evidence, k: int, text: Text | None) -> list[tuple[str, int] | None]:
+    """Return the line that makes the true gradient, if any does, and where it is given out."""
+    if text is None:
+        return []
+    true = evidence.automatic[k]
+    for moment in _inside(text, evidence.seen):
+        if _same(moment.value, true, 1e-6) and np.any(true):
+            return [(moment.file, moment.line), _end(text)]
+    return [_end(text)]
+
+
+def _end(text: Text) -> tuple[str, int]:
+    ends = [step.line for step in text.steps if isinstance(step.node, ast.Return)]
+    return text.file, ends[-1] if ends else text.first
+
+
+def _namesake(
+    evidence: Evidence, text: Text, found: Sequence[tuple[str, int] | None]
+) -> tuple[str, int] | None:
+    """Return the forward line that makes h, where the first suspect line makes dh."""
+    forward = text_of(evidence.forward)
+    for place in found:
+        step = text.at(place[1]) if place is not None and _within(text, place) else None
+        for name in step.writes if step is not None else ():
+            bare = name.split(".")[-1]
+            if forward is not None and len(bare) > 1 and bare[0] == "d":
+                makers = [s for s in forward.steps if bare[1:].lstrip("_") in s.writes]
+                if makers:
+                    return forward.place(makers[-1])
+    return None
+
+
+# -------------------- a second call, a kink, a replaced array --------------------
+
+
+def state_places(evidence: Evidence, k: int, why: str) -> tuple[tuple[str, int], ...]:
+    """Return where a gradient depends on an earlier call.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    k : int
+    why : str
+        "accumulates", "second call" or "stale".
+
+    Returns
+    -------
+    tuple of (str, int)
+    """
+    text, forward = text_of(evidence.backward), text_of(evidence.forward)
+    if why == "stale" and forward is not None:
+        kept = [step for step in forward.steps if _is_guarded(step)]
+        names = {name for step in kept for name in step.writes}
+        found = [forward.place(step) for step in kept]
+        if text is not None:
+            found += [text.place(step) for step in text.steps if step.reads & names]
+        return tuple(dict.fromkeys(found))[:3]
+    if text is None:
+        return ()
+    if why == "accumulates":
+        return _adding(evidence, k, text)
+    found = [text.place(s) for s in text.steps if _kept(s) and (_kept(s) & s.reads or _asks(s))]
+    trail = _trail(text, _inside(text, evidence.seen), evidence.grads[k])
+    found += [text.place(trail.sink)] if trail is not None else []
+    return tuple(dict.fromkeys(found))[:3]
+
+
+def _kept(step: Step) -> set[str]:
+    return {name for name in step.writes if "." in name}
+
+
+def _asks(step: Step) -> bool:
+    """Tell whether a statement asks for an attribute of which it is not sure: getattr, hasattr."""
+    names = {n.split(".")[-1] for n in step.reads}
+    return bool(names & {"getattr", "hasattr", "setdefault", "get"})
+
+
+def _is_guarded(step: Step) -> bool:
+    """Tell whether an attribute may keep its value: it is read, or asked for, where it is set."""
+    if not _kept(step) or isinstance(step.node, ast.AugAssign):
+        return bool(_kept(step))
+    value = getattr(step.node, "value", None)
+    choice = isinstance(value, ast.BoolOp | ast.IfExp) and bool(_kept(step) & step.reads)
+    inside = any(isinstance(block, ast.If | ast.Try) for block in step.blocks)
+    return choice or inside or (_asks(step) and bool(_kept(step)))
+
+
+def _adding(evidence: Evidence, k: int, text: Text) -> tuple[tuple[str, int], ...]:
+    """Return the line that adds to what is there."""
+    mine = _inside(text, evidence.seen)
+    lines = {m.line for m in mine if _identical(m.value, evidence.grads[k])}
+    adding = [s for s in text.steps if isinstance(s.node, ast.AugAssign | ast.Expr) and s.writes]
+    of_it = [s for s in adding if any(s.line <= n <= s.end for n in lines)]
+    kept = [s for s in of_it if not isinstance(s.node, ast.AugAssign) or _stores(s)]
+    chosen = kept or of_it or [s for s in adding if _stores(s)]
+    return tuple(text.place(step) for step in chosen[-1:])
+
+
+def _stores(step: Step) -> bool:
+    return any(isinstance(t, ast.Subscript | ast.Attribute) for t in _targets(step.node))
+
+
+def kink_places(evidence: Evidence, k: int) -> tuple[tuple[str, int], ...]:
+    """Return the forward line that has the kink, and the backward line that decides at it."""
+    found: list[tuple[str, int] | None] = []
+    calls = evidence.graph.calls if evidence.graph is not None else []
+    bent = [c for c in calls if c.gradient_of is None and name_of(c.fun) in _KINKS]
+    found += [place for place in map(forward_line, bent) if place is not None][:1]
+    for number, text in enumerate((text_of(evidence.forward), text_of(evidence.backward))):
+        if text is None or (number == 0 and found):
+            continue
+        found += [text.place(s) for s in text.steps if _decides(s)][:1]
+    if len(found) < 2:
+        text = text_of(evidence.backward)
+        trail = _trail(text, _inside(text, evidence.seen), evidence.grads[k]) if text else None
+        steps = [s for s in (trail.steps if trail else ()) if text and not _is_plain(text, s)]
+        masked = [s for s in steps if any(isinstance(t, ast.Subscript) for t in _targets(s.node))]
+        found += [text.place(s) for s in (masked or steps)[-1:] if text]
+    return tuple(dict.fromkeys(place for place in found if place is not None))[:3]
+
+
+def _decides(step: Step) -> bool:
+    """Tell whether a statement compares, or takes a largest or smallest."""
+    if isinstance(step.node, ast.If | ast.For | ast.While | ast.Assert):
+        return False
+    for node in ast.walk(step.node):
+        if isinstance(node, ast.Compare):
+            return True
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            if name in _KINKS:
+                return True
+    return False
+
+
+def replacing_lines(backward: Any) -> list[tuple[str, int]]:
+    """Return the lines of a backward pass that put a new array in the list of gradients."""
+    text = text_of(backward)
+    found: list[tuple[str, int]] = []
+    if text is None:
+        return found
+    for step in text.steps:
+        for target in _targets(step.node) if isinstance(step.node, ast.Assign) else ():
+            if isinstance(target, ast.Subscript):
+                index = target.slice
+                if isinstance(index, ast.Slice) or getattr(index, "value", None) is Ellipsis:
+                    continue
+                target = target.value
+            if isinstance(target, ast.Attribute) and target.attr in ("grads", "gradients"):
+                found.append((text.file, step.line))
+    return found
