@@ -32,7 +32,7 @@ from .handwritten import (
     layer_subject,
     pair_subject,
 )
-from .lines import backward_line, forward_line, last_line_of, moments
+from .lines import Evidence, forward_line, kink_places, moments, places, state_places
 from .report import GradientReport
 from .state import untouched
 
@@ -204,7 +204,7 @@ def _checked(
     rows = {k: _row(subject, reference, k, grads[k], 0.0) for k in keep}
     if any(row.verdict not in ("exact", "match") for row in rows.values()):
         rows = _second_look(subject, ups, reference, grads, rows, stream, deadline)
-    failures = _state_rules(subject, ups, grads, rows)
+    failures = _state_rules(subject, ups, reference, grads, rows)
     kind = "float32" if reference.single else "float64"
     precision = f" ({kind}; match up to {reference.sharpness.match:g} of the largest entry)"
     return GradientReport(
@@ -285,6 +285,7 @@ def _second_look(
             rule="kink",
             why="the forward pass has a kink here (a ReLU at 0, a tie of a max): the gradient is "
             "undefined, and beside the kink the handwritten one is right",
+            lines=_placed(kink_places, _evidence(subject, ups, reference, grads, rows), k),
         )
     wrong = [k for k, row in rows.items() if row.verdict in FAILURES]
     if wrong:
@@ -486,18 +487,17 @@ def _explain(
         findings += found
         explained = {k for finding in found for k in finding.rows}
         remaining = [k for k in remaining if k not in explained]
-    seen = _seen(subject, ups)
-    true_values = _true_values(graph, ups, subject)
+    evidence = _evidence(subject, ups, reference, grads, rows)
     for finding in findings:
         for k in finding.rows:
             rows[k] = replace(
                 rows[k],
                 rule=finding.rule,
                 why=_join(rows[k].why, finding.text),
-                lines=_lines(finding, k, grads, graph, seen, true_values, tolerance),
+                lines=_placed(places, evidence, k, finding),
             )
     for k in remaining:
-        lines = _lines(None, k, grads, graph, seen, true_values, tolerance)
+        lines = _placed(places, evidence, k)
         rows[k] = replace(rows[k], why=_join(rows[k].why, _no_pattern(rows[k])), lines=lines)
     _witness(subject, ups, reference, grads, rows, wrong, stream)
 
@@ -538,32 +538,36 @@ def _true_values(graph: BackwardGraph | None, ups: list[Array], subject: Subject
     return values
 
 
-def _lines(
-    finding: Finding | None,
-    k: int,
+def _evidence(
+    subject: Subject,
+    ups: list[Array],
+    reference: Reference,
     grads: list[Any],
-    graph: BackwardGraph | None,
-    seen: list[Any],
-    true_values: list[Any],
-    tolerance: float,
-) -> tuple[tuple[str, int], ...]:
-    """Return the forward line whose gradient is wrong, and the backward line that makes it so."""
-    call = finding.call if finding is not None else None
-    if call is None and graph is not None and finding is not None:
-        root = leaf_call(graph, k)
-        users = [c for c in graph.forward if root is not None and any(a is root for a in c.args)]
-        call = users[0] if len(users) >= 1 else None
-    places = [forward_line(call)]
-    products = [*(finding.products if finding is not None else []), grads[k]]
-    places.append(backward_line(seen, products, true_values, max(tolerance, 1e-9)))
-    if places[-1] is None and grads[k] is not None and grads[k] is not MISSING:
-        places[-1] = last_line_of(seen, grads[k])
-    return tuple(dict.fromkeys(place for place in places if place is not None))
+    rows: dict[int, Row],
+) -> Evidence:
+    """Return what the place of a mistake is told from."""
+    graph = BackwardGraph(reference.recording) if reference.recording is not None else None
+    return Evidence(
+        grads=[None if g is MISSING else g for g in grads],
+        automatic=reference.grads,
+        wrong=[k for k, row in rows.items() if row.verdict in FAILURES],
+        right=[k for k, row in rows.items() if row.verdict in ("exact", "match")],
+        seen=_seen(subject, ups),
+        true_values=_true_values(graph, ups, subject),
+        upstream=ups,
+        graph=graph,
+        forward=subject.forward_code[0] if subject.forward_code else None,
+        backward=subject.backward_code[0] if subject.backward_code else None,
+        tolerance=max(reference.sharpness.match, 1e-9),
+    )
 
 
-def leaf_call(graph: BackwardGraph, k: int) -> Any:
-    """Return the root that stands for the k-th value."""
-    return graph.recording.params[k]
+def _placed(where: Callable[..., tuple[tuple[str, int], ...]], *args: Any) -> Any:
+    """Return places in the reader's code; none where its source cannot be read."""
+    try:
+        return where(*args)
+    except Exception:
+        return ()
 
 
 def _witness(
@@ -605,7 +609,11 @@ def _witness(
 
 
 def _state_rules(
-    subject: Subject, ups: list[Array], grads: list[Any], rows: dict[int, Row]
+    subject: Subject,
+    ups: list[Array],
+    reference: Reference,
+    grads: list[Any],
+    rows: dict[int, Row],
 ) -> list[str]:
     """See what a second call, and one after other inputs, give."""
     if subject.owner is None:
@@ -626,7 +634,20 @@ def _state_rules(
         if stale is not None:
             _judge(subject, grads, stale, rows, failures, "stale")
     subject.session.restore()
+    if failures:
+        evidence = _evidence(subject, ups, reference, grads, rows)
+        for k, row in rows.items():
+            if row.rule == "state":
+                what = next(w for w in _STATES if _STATES[w] in row.why)
+                rows[k] = replace(row, lines=_placed(state_places, evidence, k, what))
     return failures
+
+
+_STATES = {
+    "accumulates": "accumulates",
+    "second call": "changes at the second call",
+    "stale": "depends on an earlier call",
+}
 
 
 def _same_random(subject: Subject) -> None:

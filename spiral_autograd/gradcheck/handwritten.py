@@ -348,7 +348,7 @@ def layer_subject(layer: Any, inputs: Sequence[Any], session: Session, upstream:
         forward=forward,
         substitute=substitute,
         backward=backward,
-        forward_code=[type(layer)],
+        forward_code=[layer.forward],
         backward_code=[layer.backward],
         is_loss=is_loss,
         owner=layer,
