@@ -69,7 +69,7 @@ class Reference:
     trusted: bool = True
 
 
-def weighted(outputs: Sequence[Any], upstream: Sequence[Array]) -> Any:
+def weighted(outputs: Sequence[Any], upstream: Sequence[Any]) -> Any:
     """Return Σ upstream · output: the scalar whose gradient a backward pass computes."""
     total: Any = 0.0
     for out, up in zip(outputs, upstream, strict=True):
@@ -84,14 +84,15 @@ def by_autograd(subject: Subject, upstream: list[Array]) -> Reference:
     """Return autograd's gradient of the forward pass, run on boxes in a copy of the objects."""
     outputs: list[Any] = []
 
-    def loss(values: list[Any]) -> Any:
+    def loss(values: list[Any], upstream: list[Any]) -> Any:
         found = subject.substitute(values)
         outputs[:] = [_plain(out) for out in found]
         return weighted(found, upstream)
 
+    # The upstream gradient is traced too, so that the graph tells what depends on it.
     with subject.session.fresh(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        recording = record(loss, list(subject.values), box_type=NumpyBox)
+        recording = record(loss, list(subject.values), list(upstream), box_type=NumpyBox)
     with subject.session.fresh():
         plain = subject.forward()
     single = any(
