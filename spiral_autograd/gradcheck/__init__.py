@@ -2,7 +2,8 @@
 
 from .checks import check_backward, check_gradient, check_layer
 from .compare import Row
-from .handwritten import CheckError, tap
+from .functions import tap
+from .handwritten import CheckError
 from .network import check_network
 from .report import GradientReport
 

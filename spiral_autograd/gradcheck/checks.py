@@ -21,18 +21,11 @@ from .automatic import (
 )
 from .compare import FAILURES, Row, close, compare, compare_directions, largest
 from .diagnose import Case, Finding, diagnose
+from .functions import gradient_subject, pair_subject
 from .graph import BackwardGraph
-from .handwritten import (
-    MISSING,
-    CheckError,
-    Subject,
-    draw_upstream,
-    given_upstream,
-    gradient_subject,
-    layer_subject,
-    pair_subject,
-)
+from .handwritten import MISSING, CheckError, Subject, draw_upstream, given_upstream
 from .lines import Evidence, forward_line, kink_places, moments, places, state_places
+from .objects import layer_subject
 from .report import GradientReport
 from .state import untouched
 

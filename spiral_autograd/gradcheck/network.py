@@ -13,7 +13,8 @@ from ..validation import Random
 from .automatic import SHARPNESS
 from .checks import BUDGET, check_layer
 from .compare import FAILURES, Row, compare
-from .handwritten import CheckError, called, find_parameters
+from .handwritten import CheckError, called
+from .parameters import find_parameters
 from .report import GradientReport
 from .state import untouched
 
