@@ -50,6 +50,7 @@ FIGURES = {
     "04_fit": LOG,
     "05_manual_and_automatic": "p = 3e-07  true gradient / handwritten = 0.7500000",
     "07_check_a_layer": "Affine: NOT right\nMended: right",
+    "08_check_the_book": "TwoLayerNet: right\nrepeat {'x': 'exact'}",
     "06_decision_boundary": FIRST_SCORES + "2112 columns by 2047 rows, 4,323,264 points",
 }
 PICTURES = {
