@@ -1,4 +1,4 @@
-"""Measure everything, and write ``results.md`` and ``results.png``.
+"""Measure everything, and write ``results.md``, ``results.png`` and ``checker.png``.
 
 Run with: python -m benchmarks [--quick] [--output FOLDER]
 """
@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import decision_grid, processes, report, steps
+from . import checker, decision_grid, processes, report, steps
 
 
 def main() -> None:
@@ -28,6 +28,7 @@ def main() -> None:
         steps=steps.measure(
             repeats=_say("steps", 5 if quick else 45), slot=0.01 if quick else 0.05
         ),
+        checker=_checker(quick),
         load=(before, _load()),
     )
     options.output.mkdir(parents=True, exist_ok=True)
@@ -35,6 +36,12 @@ def main() -> None:
     print(text)
     (options.output / "results.md").write_text(text + "\n", encoding="utf-8")
     report.plot(figures, options.output / "results.png")
+    checker.plot(figures.checker, options.output / "checker.png")
+
+
+def _checker(quick: bool) -> checker.Figures:
+    print("measuring the checker", file=sys.stderr)
+    return checker.measure(quick)
 
 
 def _say(what: str, repeats: int) -> int:

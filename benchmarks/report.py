@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import decision_grid, steps
+from . import checker, decision_grid, steps
 from .measure import Timings
 from .programs import PROGRAMS, installed, missing
 
@@ -25,6 +25,7 @@ class Figures(NamedTuple):
     processes: Timings
     imports: Timings
     grid: tuple[Timings, dict[str, int]]
+    checker: checker.Figures
     load: tuple[str, str]  # of the machine, before and after
 
 
@@ -49,6 +50,7 @@ def markdown(figures: Figures) -> str:
             _imports(figures.imports),
             "## The decision grid",
             decision_grid.table(*figures.grid),
+            checker.markdown(figures.checker),
             "## Targets",
             _targets(figures),
         ]
