@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -145,7 +145,8 @@ def _save_parameters(folder: Path, params: Params) -> list[Path]:
     return [path]
 
 
-def _save_plots(folder: Path, state: TrainState, x: Array, t: Array) -> list[Path]:
+def _save_plots(folder: Path, state: TrainState, x: Array, t: Array) -> Iterator[Path]:
+    """Save the pictures one by one, and yield where each is."""
     from matplotlib.figure import Figure
 
     draw: dict[str, Callable[[Any], Any]] = {
@@ -161,7 +162,7 @@ def _save_plots(folder: Path, state: TrainState, x: Array, t: Array) -> list[Pat
         figure = Figure(figsize=(5.6, 5.0), layout="constrained")
         picture(figure.add_subplot())
         _save(folder / name, partial(figure.savefig, dpi=150))
-    return [folder / name for name in draw]
+        yield folder / name
 
 
 # -------------------- the main job --------------------
@@ -198,12 +199,14 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             on_eval=on_eval,
         )
 
-    automatic = None
+    automatic, saved = None, list[Path]()
     try:
         automatic = train(_watched(differences), print)
         handwritten = train(manual.value_and_grad, None)
     except KeyboardInterrupt as stop:
-        state = automatic or stop.state  # type: ignore[attr-defined]
+        state = automatic or getattr(stop, "state", None)
+        if state is None:  # before there was anything to keep
+            raise
         saved = _save_parameters(options.output, state.params)
         print(f"\nstopped in epoch {state.epoch + 1}; saved:", *saved)
         return 130
@@ -213,9 +216,13 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     print(f"\n{_table(title, params, differences)}\n")
     print(f"{_table('Parameters after training by each of them', params, apart)}\n")
     print(f"accuracy on the data: {network.accuracy(automatic.params, x, t):.1%}")
-    saved = _save_parameters(options.output, automatic.params)
-    if not options.no_plots:
-        saved += _save_plots(options.output, automatic, x, t)
+    try:
+        saved += _save_parameters(options.output, automatic.params)
+        for picture in () if options.no_plots else _save_plots(options.output, automatic, x, t):
+            saved.append(picture)
+    except KeyboardInterrupt:
+        print("\nstopped; saved:", " ".join(map(str, saved)) or "nothing")
+        return 130
     print("saved:", *saved)
     return _verdict(differences)
 
@@ -257,6 +264,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NonFiniteLossError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog}: stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

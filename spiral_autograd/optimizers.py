@@ -10,7 +10,8 @@ import numpy as np
 from autograd.extend import vspace
 
 from .pytree import Pytree, leaves, same_structure, tree_map
-from .validation import Array, number
+from .validation import Array
+from .validation import number as in_range
 
 Update = Callable[[Pytree, Pytree, Any], tuple[Pytree, Any]]
 
@@ -41,6 +42,13 @@ class Optimizer:
     name: str
     init: Callable[[Pytree], Any]
     update: Update
+
+
+def number(name: str, value: Any, **bounds: Any) -> float:
+    """Return `value` as a finite float within its bounds; text and booleans are no numbers."""
+    if isinstance(value, str | bytes | bool | np.bool_):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    return in_range(name, value, **bounds)
 
 
 def _zeros_like(params: Pytree) -> Pytree:

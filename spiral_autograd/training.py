@@ -15,14 +15,13 @@ import numpy as np
 from . import network
 from .derive import Program, cached_program
 from .flat import FlatLayout
-from .optimizers import Optimizer, Sharing, clip_grads, sgd
+from .optimizers import Optimizer, Sharing, clip_grads, number, sgd
 from .pytree import Pytree, float_tree, leaves, same_structure, tree_map
 from .validation import (
     Array,
     Random,
     Stream,
     finite_array,
-    number,
     positive_integer,
     random_stream,
 )
@@ -231,6 +230,11 @@ def fit(
         max_grad = number("max_grad", max_grad, above=0)
     if eval_interval is not None:
         eval_interval = positive_integer("eval_interval", eval_interval)
+    for name, function in (("on_eval", on_eval), ("value_and_grad", value_and_grad)):
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be a function or None, got {function!r}")
+    if not callable(loss):
+        raise TypeError(f"loss must be a function, got {loss!r}")
     arrays = _checked_data(data, batch_size)
     if isinstance(start, TrainState):
         state = _resumed(start, optimizer, len(arrays[0]), batch_size, rng)

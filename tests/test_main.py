@@ -305,6 +305,74 @@ def test_a_ctrl_c_in_the_handwritten_run_keeps_the_finished_automatic_one(
     assert_same_params(saved, trained(2).params)
 
 
+@pytest.mark.usefixtures("coarse_grid")
+@pytest.mark.parametrize(
+    ("drawing", "saved"),
+    [("plot_data", []), ("plot_decision_boundary", ["data.png", "loss.png"])],
+)
+def test_a_ctrl_c_while_pictures_are_saved_tells_what_is_there(
+    run, tmp_path, monkeypatch, drawing, saved
+):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plotting, drawing, interrupted)
+    status, out, err = run("--epochs", "1", "--output", "out")
+    assert (status, err) == (130, [])
+    names = ["parameters.npz", *saved]
+    assert out[-1] == "stopped; saved: " + " ".join(f"out/{name}" for name in names)
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(names)
+
+
+def test_a_ctrl_c_before_the_training_is_one_line_and_status_130(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("spiral_autograd.training._checked_data", interrupt_at(1, None))
+    status, out, err = run("--epochs", "1", "--no-plots")
+    assert (status, out, err) == (130, [], ["", "spiral-autograd: stopped"])
+    assert os.listdir(tmp_path / "spiral-output") == []
+
+
+# -------------------- what the options stand for, called from Python --------------------
+
+
+@pytest.mark.parametrize("value", ["0.1", b"0.1", True, np.True_, np.str_("1")])
+def test_text_and_booleans_are_no_numbers(value):
+    x, t = sa.load_data()
+    params = sa.init_params(2, 3, 3, rng=0)
+    for name in ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"):
+        with pytest.raises(TypeError, match=r"lr must be a real number, got .*1|True"):
+            getattr(sa, name)(value)
+    for rule, name in (
+        (sa.momentum, "momentum"),
+        (sa.adam, "beta1"),
+        (sa.adam, "beta2"),
+        (sa.rmsprop, "decay"),
+        (sa.adagrad, "eps"),
+    ):
+        with pytest.raises(TypeError, match=f"{name} must be a real number"):
+            rule(**{name: value})
+    with pytest.raises(TypeError, match="max_norm must be a real number"):
+        sa.clip_grads(params, value)
+    with pytest.raises(TypeError, match="max_grad must be a real number"):
+        sa.fit(params, x, t, max_grad=value, max_epoch=1)
+
+
+@pytest.mark.parametrize("value", [True, False, np.True_])
+def test_a_boolean_is_no_seed_of_the_data(value):
+    with pytest.raises(TypeError, match=r"rng must be an int seed, .* got .*(True|False)"):
+        sa.load_data(value)
+
+
+@pytest.mark.parametrize("name", ["on_eval", "loss", "value_and_grad"])
+def test_what_fit_calls_must_be_a_function(name):
+    def loss(params, x, t):
+        pytest.fail("the training has begun")
+
+    x, t = sa.load_data()
+    arguments = {"loss": loss, name: 5}
+    with pytest.raises(TypeError, match=rf"^{name} must be a function.*, got 5"):
+        sa.fit(sa.init_params(2, 3, 3, rng=0), x, t, **arguments)
+
+
 # -------------------- a process of its own --------------------
 
 
