@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import autograd
 import numpy as np
+from autograd.tracer import isbox
 
+from ..pytree import leaves
 from ..recording import Call, Recording, name_of
+from ..validation import Array
 
 Values = dict[Call, Any]
+Make = Callable[[Call, Callable[[Any], Any]], Any]
 
 
 class BackwardGraph:
@@ -17,86 +22,212 @@ class BackwardGraph:
 
     Attributes
     ----------
-    forward, backward : lists of Call
-    grads : list of Call or array
+    recording : Recording
+    calls : list of Call
+    forward : list of Call
+        The calls of the forward pass that have a float array as their value.
+    backward : list of Call
+        Those of the backward pass on the way from the upstream gradient to a gradient.
+    reaches : dict
+        From a call to the numbers of the gradients that it flows into.
     """
 
     def __init__(self, recording: Recording, values: Values | None = None) -> None:
         self.recording = recording
         self.base: Values = values or {}
         self.calls = recording.calls
-        needed = self._needed(recording)
-        self.forward = [c for c in self.calls if c.gradient_of is None and _is_array(c.value)]
+        self.adjoints = {
+            call: adjoint
+            for call, adjoint in recording.adjoints.items()
+            if isinstance(adjoint, Call)
+        }
+        self.reaches = self._reach()
+        self._position = {call: i for i, call in enumerate(self.calls)}
+        self._users = self._used_by()
+        self._carrying = self._find_carrying()
+        self.forward = [c for c in self.calls if c.gradient_of is None and _is_float(c.value)]
         self.backward = [
             c
             for c in self.calls
-            if c.gradient_of is not None and c in needed and _is_array(c.value)
+            if c.gradient_of is not None and c in self.reaches and c in self._carrying
+            if _is_float(c.value)
         ]
-        self._position = {call: i for i, call in enumerate(self.calls)}
-        self.reaches = self._reach(recording)
+        self._still = self._cancelled()
 
     def value(self, arg: Any) -> Any:
         """Return the value of a call in this graph, or the constant itself."""
         return self.base.get(arg, arg.value) if isinstance(arg, Call) else arg
 
-    def _needed(self, recording: Recording) -> set[Call]:
-        found: set[Call] = set()
-        pending = [g for g in recording.grads if isinstance(g, Call)]
-        while pending:
-            call = pending.pop()
-            if call not in found:
-                found.add(call)
-                pending.extend(a for a in call.args if isinstance(a, Call))
-        return found
+    def array(self, arg: Any) -> Array:
+        """Return a value as an array."""
+        return np.asarray(self.value(arg))
 
-    def _reach(self, recording: Recording) -> dict[Call, frozenset[int]]:
-        """Return which gradients each backward call flows into."""
+    @property
+    def roots(self) -> list[Call]:
+        """The calls that stand for the arguments."""
+        return list(self.recording.params)
+
+    @property
+    def upstream(self) -> list[Call]:
+        """The calls that stand for the upstream gradient."""
+        return [leaf for leaf in leaves(list(self.recording.data)) if isinstance(leaf, Call)]
+
+    def _reach(self) -> dict[Call, frozenset[int]]:
         reach: dict[Call, set[int]] = {}
-        for k, grad in enumerate(recording.grads):
+        for k, grad in enumerate(self.recording.grads):
             if isinstance(grad, Call):
                 reach.setdefault(grad, set()).add(k)
         for call in reversed(self.calls):
             mine = reach.get(call)
             if mine and call.gradient_of is not None:
-                for arg in call.args:
-                    if isinstance(arg, Call):
-                        reach.setdefault(arg, set()).update(mine)
+                for arg in _parents(call):
+                    reach.setdefault(arg, set()).update(mine)
         return {call: frozenset(ks) for call, ks in reach.items()}
 
-    def replay(self, changed: Values, backward_only: bool = True) -> Values:
-        """Return the values of all calls that depend on those changed, these included."""
-        values = dict(changed)
-        first = min(self._position.get(call, 0) for call in changed)
-        for call in self.calls[first:]:
-            if call in values or (backward_only and call.gradient_of is None):
+    def users(self, call: Call) -> list[Call]:
+        """Return the calls that take the value of a call."""
+        return self._users.get(call, [])
+
+    def carries(self, call: Call) -> bool:
+        """Tell whether a value depends on the upstream gradient."""
+        return call in self._carrying
+
+    def turns(self) -> list[list[Call]]:
+        """Return the backward calls that one operation in the body of a loop has led to."""
+        number: dict[tuple[Any, ...], int] = {}
+        groups: dict[tuple[Any, ...], list[Call]] = {}
+        for call in reversed(self.backward):
+            of = call.gradient_of
+            if of is None or of.source is None:
                 continue
-            if any(isinstance(a, Call) and a in values for a in call.args):
-                args = [
-                    values[a] if isinstance(a, Call) and a in values else self.value(a)
-                    for a in call.args
-                ]
-                values[call] = call.fun.fun(*args, **call.kwargs)
+            mine = (id(of), name_of(call.fun))
+            number[mine] = number.get(mine, 0) + 1
+            key = (of.source, of.offset, name_of(call.fun), number[mine])
+            groups.setdefault(key, []).append(call)
+        return [calls for calls in groups.values() if len(calls) > 1]
+
+    def _used_by(self) -> dict[Call, list[Call]]:
+        users: dict[Call, list[Call]] = {}
+        for call in self.calls:
+            for arg in _parents(call):
+                users.setdefault(arg, []).append(call)
+        return users
+
+    def _cancelled(self) -> frozenset[Call]:
+        """Return the gradients of a max or min that cancel out, as in a softmax.
+
+        A handwritten backward pass leaves them out, whatever is wrong elsewhere.
+        """
+        found = set()
+        for call, adjoint in self.adjoints.items():
+            if name_of(call.fun) in ("max", "amax", "min", "amin"):
+                parts = [np.max(np.abs(self.value(a)), initial=0.0) for a in _parents(adjoint)]
+                if np.max(np.abs(self.value(adjoint)), initial=0.0) <= 1e-6 * max(parts, default=0):
+                    found.add(adjoint)
+        return frozenset(found)
+
+    def _find_carrying(self) -> set[Call]:
+        """Return the backward calls that depend on an upstream gradient: adjoints, not residuals.
+
+        The gradient of a scalar loss begins with a constant one: there all of them do.
+        """
+        found = set(self.upstream)
+        starts = {id(adjoint) for adjoint in self.recording.adjoints.values()}
+        for call in self.calls:
+            if call.gradient_of is not None and (
+                id(call) in starts or any(arg in found for arg in _parents(call))
+            ):
+                found.add(call)
+        return found
+
+    # -------------------- changed, and run again --------------------
+
+    def replay(self, changes: Mapping[Call, Make], *, backward_only: bool = True) -> Values:
+        """Return the values of all calls that depend on those changed, these included.
+
+        Parameters
+        ----------
+        changes : dict
+            From a call to what makes its new value: ``make(call, get)``, where ``get`` returns
+            the value that a call has by then.
+        """
+        values: Values = {}
+
+        def get(arg: Any) -> Any:
+            return values[arg] if isinstance(arg, Call) and arg in values else self.value(arg)
+
+        first = min(self._position.get(call, 0) for call in changes)
+        for call in self.calls[first:]:
+            if call in changes:
+                values[call] = changes[call](call, get)
+            elif backward_only and call.gradient_of is None:
+                continue
+            elif any(arg in values for arg in _parents(call)):
+                still = call in self._still
+                values[call] = np.zeros_like(self.value(call)) if still else again(call, get)
         return values
 
-    def gradient(self, k: int, values: Values) -> Any:
-        """Return the gradient of the k-th value, given the values that a replay changed."""
+    def gradient(self, k: int, values: Values) -> Array:
+        """Return the gradient of the k-th argument, given the values that a replay changed."""
         grad = self.recording.grads[k]
         if isinstance(grad, Call):
             return np.asarray(values[grad] if grad in values else self.value(grad))
         return np.asarray(grad)
 
+    def changed(self, values: Values) -> BackwardGraph:
+        """Return the graph with some values in place of the recorded ones."""
+        return BackwardGraph(self.recording, {**self.base, **values})
+
+    def sensitivities(self, weights: Mapping[int, Array]) -> dict[Call, Array]:
+        """Return how Σ weights · gradients moves with each backward value.
+
+        The backward pass is linear in its adjoints, so the inner product of a change with these
+        tells what the change does to the gradients, without running it again.
+        """
+        nodes = [call for call in self.backward if self.reaches[call] & set(weights)]
+
+        def moved(shifts: Sequence[Any]) -> Any:
+            shift = dict(zip(nodes, shifts, strict=True))
+            values: Values = {}
+            for call in self.calls:
+                known = any(arg in values for arg in _parents(call))
+                if call.gradient_of is None or not (known or call in shift):
+                    continue
+                if call in self._still:
+                    continue
+                value = self.value(call)
+                if known:
+                    args = [
+                        values.get(a, self.value(a)) if isinstance(a, Call) else a
+                        for a in call.args
+                    ]
+                    value = call.fun(*args, **call.kwargs)
+                values[call] = value + shift[call] if call in shift else value
+            total: Any = 0.0
+            for k, weight in weights.items():
+                grad = self.recording.grads[k]
+                if isinstance(grad, Call) and isbox(values.get(grad)):
+                    total = total + (values[grad] * weight).sum()
+            return total
+
+        zeros = [np.zeros(np.shape(call.value)) for call in nodes]
+        return dict(zip(nodes, autograd.grad(moved)(zeros), strict=True)) if nodes else {}
+
+    # -------------------- without a small constant --------------------
+
     def without(self, call: Call, position: int) -> BackwardGraph | None:
         """Return the graph of the forward pass with one of its constants set to zero."""
-        args = [self.value(a) for a in call.args]
-        args[position] = np.zeros_like(args[position])[()]
+
+        def make(call: Call, get: Callable[[Any], Any]) -> Any:
+            args = [get(arg) for arg in call.args]
+            args[position] = np.zeros_like(args[position])[()]
+            return call.fun.fun(*args, **call.kwargs)
+
         try:
             with np.errstate(all="ignore"):
-                changed = self.replay(
-                    {call: call.fun.fun(*args, **call.kwargs)}, backward_only=False
-                )
+                return self.changed(self.replay({call: make}, backward_only=False))
         except Exception:
             return None
-        return BackwardGraph(self.recording, {**self.base, **changed})
 
     def small_constants(self) -> Iterator[tuple[Call, int, float]]:
         """Yield each small constant that the forward pass adds or compares with."""
@@ -104,14 +235,25 @@ class BackwardGraph:
             if name_of(call.fun) not in ("add", "subtract", "maximum", "clip", "fmax", "where"):
                 continue
             for position, arg in enumerate(call.args):
-                if isinstance(arg, Call | bool | str) or np.ndim(arg):
-                    continue
-                if (
-                    isinstance(arg, int | float | np.generic | np.ndarray)
-                    and 0 < abs(float(arg)) <= 1e-2
-                ):
+                if is_number(arg) and 0 < abs(float(arg)) <= 1e-2:
                     yield call, position, float(arg)
 
 
-def _is_array(value: Any) -> bool:
+def again(call: Call, get: Callable[[Any], Any]) -> Any:
+    """Return what a call gives for the values that its arguments have by now."""
+    return call.fun.fun(*map(get, call.args), **call.kwargs)
+
+
+def is_number(arg: Any) -> bool:
+    """Tell whether an argument of a call is one constant number."""
+    if isinstance(arg, bool | str) or np.ndim(arg):
+        return False
+    return isinstance(arg, int | float | np.generic | np.ndarray)
+
+
+def _parents(call: Call) -> Iterable[Call]:
+    return [arg for arg in call.args if isinstance(arg, Call)]
+
+
+def _is_float(value: Any) -> bool:
     return isinstance(value, np.ndarray | np.floating) and np.asarray(value).dtype.kind == "f"

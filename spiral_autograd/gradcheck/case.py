@@ -1,0 +1,157 @@
+"""What a diagnosis has to go on, and what it finds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..recording import Call, name_of
+from ..validation import Array
+from .compare import close, largest
+from .graph import BackwardGraph
+
+
+@dataclass
+class Case:
+    """What a diagnosis has to go on.
+
+    Attributes
+    ----------
+    names : list of str
+    values : list of arrays
+        The arguments.
+    automatic : list of arrays
+        The reference gradients.
+    handwritten : list
+        The handwritten ones, None where there is none.
+    wrong : list of int
+        Which of them are to be explained.
+    tolerance : float
+    floors : list of float
+    graph : BackwardGraph or None
+    upstream : list of arrays
+    again : callable
+        ``again(upstream)`` returns the handwritten gradients for another upstream gradient.
+    is_loss : bool
+    deadline : float
+    """
+
+    names: list[str]
+    values: list[Array]
+    automatic: list[Array]
+    handwritten: list[Any]
+    wrong: list[int]
+    tolerance: float
+    floors: list[float]
+    graph: BackwardGraph | None
+    upstream: list[Array]
+    again: Callable[[list[Array]], list[Any]] | None
+    is_loss: bool
+    deadline: float
+
+    def explains(self, k: int, candidate: Any) -> bool:
+        """Tell whether a candidate is the k-th handwritten gradient, to the tolerance."""
+        return close(self.handwritten[k], candidate, self.tolerance, self.floors[k])
+
+    def comparable(self, k: int) -> bool:
+        """Tell whether the k-th handwritten gradient has finite numbers and the true shape."""
+        h = self.handwritten[k]
+        if h is None or np.shape(h) != np.shape(self.automatic[k]):
+            return False
+        return bool(np.isfinite(np.asarray(h, dtype=float)).all())
+
+    def noise(self, k: int) -> float:
+        """Return up to which size a difference of the k-th gradients is rounding."""
+        both = max(largest(self.handwritten[k]), largest(self.automatic[k]))
+        return self.tolerance * both + self.floors[k]
+
+    def late(self) -> bool:
+        """Tell whether the time is up."""
+        return time.monotonic() > self.deadline
+
+    def name_of(self, call: Any) -> str:
+        """Return what a value is called in the reader's code."""
+        graph = self.graph
+        if graph is None or not isinstance(call, Call):
+            return "a constant"
+        for name, root in zip(self.names, graph.roots, strict=True):
+            if root is call:
+                return name
+        for i, root in enumerate(graph.upstream):
+            if root is call:
+                which = f" of output {i}" if len(graph.upstream) > 1 else ""
+                return f"the upstream gradient{which}"
+        given = graph.recording.names.get(call)
+        if given is None:
+            return f"the result of {name_of(call.fun)}"
+        is_function = call.source is not None and given == call.source[2]
+        return f"what {given} returns" if is_function else given
+
+    def constant_name(self, value: Any) -> str:
+        """Return what to call an array that is a constant of the forward pass."""
+        for name, own in zip(self.names, self.values, strict=True):
+            if own is value:
+                return name
+        return "a constant array" if np.ndim(value) else f"{value}"
+
+    def dimensions(self) -> dict[float, str]:
+        """Return the lengths of axes that a factor may come from, with what they are."""
+        found: dict[float, str] = {}
+        arrays = [*self.upstream, *self.values]
+        if self.graph is not None:
+            arrays += [call.value for call in self.graph.forward]
+        for number, array in enumerate(arrays):
+            for axis, n in enumerate(np.shape(array)):
+                first = axis == 0 and number <= len(self.upstream)
+                found.setdefault(float(n), "the batch size" if first else "a dimension")
+        for array in arrays:
+            found.setdefault(float(np.size(array)), "a number of entries")
+        return {n: text for n, text in found.items() if n > 1}
+
+    def same_shape(self, k: int) -> Iterator[tuple[str, Array]]:
+        """Yield the arguments, upstream gradients and forward values in the k-th one's shape."""
+        shape = np.shape(self.automatic[k])
+        for j in (k, *(j for j in range(len(self.values)) if j != k)):
+            if np.shape(self.values[j]) == shape:
+                yield self.names[j], np.asarray(self.values[j], dtype=float)
+        for u in self.upstream:
+            if np.shape(u) == shape:
+                yield "the upstream gradient", np.asarray(u, dtype=float)
+        for call in self.graph.forward if self.graph is not None else ():
+            if np.shape(call.value) == shape:
+                assert self.graph is not None
+                yield self.name_of(call), np.asarray(self.graph.value(call), dtype=float)
+
+
+@dataclass
+class Finding:
+    """A mistake that explains some of the wrong gradients.
+
+    Attributes
+    ----------
+    rule : str
+    text : str
+        What is wrong, after the name of the gradient.
+    rows : list of int
+        The gradients that it explains.
+    call : Call or None
+        The forward operation whose gradient is wrong.
+    products : list of arrays
+        The wrong values that it makes on the way.
+    values : dict
+        The backward values with the mistake in them, where a graph was changed.
+    """
+
+    rule: str
+    text: str
+    rows: list[int]
+    call: Call | None = None
+    products: list[Any] = field(default_factory=list)
+    values: Mapping[Call, Any] = field(default_factory=dict)
+
+
+Rule = Callable[[Case, int], Finding | None]

@@ -1,0 +1,362 @@
+"""Wrong derivatives: of an elementwise operation, or of a softmax or a normalisation as a whole.
+
+A person differentiates `tanh` or `softmax` in one line, where autograd takes several steps. So
+here the gradient that reaches an argument is set against the one that leaves the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from ..recording import Call
+from ..validation import Array
+from .case import Case
+from .edits import Edit, paths_of
+from .graph import BackwardGraph, again
+
+# -------------------- simple functions of a value --------------------
+
+FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+    ("{v}", lambda v: v),
+    ("1 - {v}", lambda v: 1 - v),
+    ("{v} (1 - {v})", lambda v: v * (1 - v)),
+    ("1 - {v}²", lambda v: 1 - v * v),
+    ("({v} > 0)", lambda v: (v > 0).astype(float)),
+    ("({v} <= 0)", lambda v: (v <= 0).astype(float)),
+    ("1 / {v}", lambda v: 1 / v),
+    ("{v}²", lambda v: v * v),
+    ("1 / {v}²", lambda v: 1 / (v * v)),
+    ("1 + {v}", lambda v: 1 + v),
+    ("-{v}", lambda v: -v),
+    ("2 {v}", lambda v: 2 * v),
+    ("{v} / 2", lambda v: v / 2),
+    ("{v}³", lambda v: v**3),
+    ("1 / {v}³", lambda v: v**-3.0),
+    ("1 + {v}²", lambda v: 1 + v * v),
+    ("1 / (1 + {v}²)", lambda v: 1 / (1 + v * v)),
+    ("1 / (1 - {v})", lambda v: 1 / (1 - v)),
+    ("1 / ({v} (1 - {v}))", lambda v: 1 / (v * (1 - v))),
+    ("1 / (1 - {v}²)", lambda v: 1 / (1 - v * v)),
+    ("1 - √{v}", lambda v: 1 - np.sqrt(v)),
+    ("exp({v})", np.exp),
+    ("exp(-{v})", lambda v: np.exp(-v)),
+    ("√{v}", np.sqrt),
+    ("1 / √{v}", lambda v: 1 / np.sqrt(v)),
+    ("sign {v}", np.sign),
+    ("|{v}|", np.abs),
+    ("log {v}", np.log),
+    ("sigmoid({v})", lambda v: 1 / (1 + np.exp(-v))),
+    ("sigmoid({v}) (1 - sigmoid({v}))", lambda v: np.exp(-v) / (1 + np.exp(-v)) ** 2),
+    ("tanh {v}", np.tanh),
+    ("1 - tanh² {v}", lambda v: 1 - np.tanh(v) ** 2),
+    ("cos {v}", np.cos),
+    ("sin {v}", np.sin),
+)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A simple function of a value, by which a gradient may have been multiplied."""
+
+    text: str
+    rule: str
+    value: Array
+    of: Call | None = None
+    function: Callable[[Any], Any] | None = None
+
+
+ONE = Factor("1", "value", np.ones(()))
+
+
+def factors_of(case: Case, graph: BackwardGraph) -> list[Factor]:
+    """Return the simple functions of the forward values, arguments and upstream gradients."""
+    found: list[Factor] = []
+    seen: list[Array] = []
+    for call in (*graph.roots, *graph.forward, *graph.upstream):
+        v = graph.array(call)
+        if v.dtype.kind != "f" or v.size == 0 or any(v is s for s in seen):
+            continue
+        if v.ndim == 0 and call in graph.upstream:
+            continue
+        seen.append(v)
+        rule = "upstream" if call in graph.upstream else "value"
+        name = case.name_of(call)
+        for text, function in FUNCTIONS:
+            with np.errstate(all="ignore"):
+                f = np.asarray(function(v), dtype=float)
+            if np.isfinite(f).all():
+                found.append(Factor(text.format(v=name), rule, f, call, function))
+    return found
+
+
+class Screen:
+    """Tells by one product of matrices which factors could explain a change, of many at once."""
+
+    def __init__(self, factors: list[Factor]) -> None:
+        self._groups: dict[tuple[int, ...], list[Factor]] = {}
+        for factor in factors:
+            self._groups.setdefault(factor.value.shape, []).append(factor)
+        self._matrices = {
+            shape: np.stack([f.value.ravel() for f in group])
+            for shape, group in self._groups.items()
+        }
+
+    def passing(self, weight: Array, target: float, tolerance: float) -> list[Factor]:
+        """Return the factors f with Σ weight · f = target."""
+        found: list[Factor] = []
+        for shape, matrix in self._matrices.items():
+            reduced = _summed_to(weight, shape)
+            if reduced is None:
+                continue
+            flat = reduced.ravel()
+            scores, sizes = matrix @ flat, np.abs(matrix) @ np.abs(flat)
+            near = np.abs(scores - target) <= tolerance * (sizes + abs(target))
+            found += [self._groups[shape][i] for i in np.flatnonzero(near)]
+        return found
+
+
+def _summed_to(array: Array, shape: tuple[int, ...]) -> Array | None:
+    """Return an array summed over the axes along which `shape` would be broadcast to it."""
+    try:
+        if np.broadcast_shapes(array.shape, shape) != array.shape:
+            return None
+    except ValueError:
+        return None
+    extra = array.ndim - len(shape)
+    out = array.sum(axis=tuple(range(extra))) if extra else array
+    axes = tuple(i for i, n in enumerate(shape) if n == 1 and out.shape[i] > 1)
+    return np.asarray(out.sum(axis=axes, keepdims=True)) if axes else np.asarray(out)
+
+
+# -------------------- from a result to an argument --------------------
+
+
+@dataclass(frozen=True)
+class Passage:
+    """From a forward value `result` back to an `argument` of the same shape.
+
+    `target` is the backward call that brings the gradient to the argument: the whole of it, or
+    that path of several which comes from the result.
+    """
+
+    argument: Call
+    result: Call
+    target: Call
+    steps: int
+
+
+def passages(graph: BackwardGraph, furthest: int = 12) -> Iterator[Passage]:
+    """Yield the passages of a graph, short ones first."""
+    found: list[Passage] = []
+    roots = {
+        root: grad
+        for root, grad in zip(graph.roots, graph.recording.grads, strict=True)
+        if isinstance(grad, Call)
+    }
+    brings = {**graph.adjoints, **roots}
+    for result in graph.forward:
+        if result not in graph.adjoints or np.ndim(result.value) == 0:
+            continue
+        for argument, first, steps in _ancestors(result, furthest):
+            whole = brings.get(argument)
+            if whole is None or np.shape(argument.value) != np.shape(result.value):
+                continue
+            if whole is graph.adjoints[result] or np.shape(whole.value) != np.shape(result.value):
+                continue
+            found.append(Passage(argument, result, whole, steps))
+            for path in paths_of(whole):
+                if (
+                    path.gradient_of is first
+                    and path is not whole
+                    and path is not graph.adjoints[result]
+                ):
+                    found.append(Passage(argument, result, path, steps))
+    yield from sorted(found, key=lambda p: p.steps)
+
+
+def _ancestors(call: Call, furthest: int) -> Iterator[tuple[Call, Call, int]]:
+    """Yield the calls that a call comes from, the call by which it does, and the distance."""
+    met: set[Call] = set()
+    pending = [(call, 0)]
+    while pending:
+        user, steps = pending.pop(0)
+        for arg in user.args:
+            if isinstance(arg, Call) and arg not in met and steps < furthest:
+                met.add(arg)
+                yield arg, user, steps + 1
+                pending.append((arg, steps + 1))
+
+
+def replaced(case: Case, graph: BackwardGraph, passage: Passage, factor: Factor) -> Edit:
+    """Return the edit in which the derivative of a passage is a simple function of a value."""
+    came = graph.adjoints[passage.result]
+
+    def make(call: Call, get: Callable[[Any], Any]) -> Any:
+        return np.asarray(get(came)) * factor.value
+
+    result, argument = case.name_of(passage.result), case.name_of(passage.argument)
+    what = (
+        f"the derivative of {result} is left out"
+        if factor is ONE and passage.steps == 1
+        else f"the derivative of {result} by {argument} is taken as {factor.text}"
+    )
+    of = passage.result if passage.steps == 1 else passage.target.gradient_of or passage.result
+    return Edit(factor.rule, what, of, {passage.target: make}, ("derivative", factor.text))
+
+
+# -------------------- softmax, normalisations --------------------
+
+
+@dataclass(frozen=True)
+class Composite:
+    """An operation whose gradient is ``scale (g - Σ terms)``, sums being over some axes."""
+
+    name: str
+    scale: Callable[[Array, Any], Any] | None  # of the result; None where it is what fits
+    terms: tuple[str, ...]
+
+
+# The result is y, the gradient that leaves it g; S sums and M averages over the axes.
+Over = Callable[[Array, Any], Array]
+Term = Callable[[Array, Array, Over], Array]
+TERMS: dict[str, Term] = {
+    "Σ y g": lambda y, g, over: over(y * g, np.sum),
+    "y Σ y g": lambda y, g, over: y * over(y * g, np.sum),
+    "mean g": lambda y, g, over: over(g, np.mean),
+    "y mean(y g)": lambda y, g, over: y * over(y * g, np.mean),
+    "exp(y) Σ g": lambda y, g, over: np.exp(y) * over(g, np.sum),
+}
+VARIANTS: dict[str, tuple[tuple[str, str, Term], ...]] = {
+    "Σ y g": (
+        ("value", "Σ g", lambda y, g, over: over(g, np.sum)),
+        ("sum", "mean(y g)", lambda y, g, over: over(y * g, np.mean)),
+    ),
+    "y Σ y g": (
+        ("value", "Σ y g", lambda y, g, over: over(y * g, np.sum)),
+        ("value", "y Σ g", lambda y, g, over: y * over(g, np.sum)),
+        ("sum", "y mean(y g)", lambda y, g, over: y * over(y * g, np.mean)),
+    ),
+    "mean g": (("sum", "Σ g", lambda y, g, over: over(g, np.sum)),),
+    "y mean(y g)": (
+        ("value", "mean(y g)", lambda y, g, over: over(y * g, np.mean)),
+        ("value", "y mean g", lambda y, g, over: y * over(g, np.mean)),
+        ("sum", "y Σ y g", lambda y, g, over: y * over(y * g, np.sum)),
+    ),
+    "exp(y) Σ g": (
+        ("value", "Σ g", lambda y, g, over: over(g, np.sum)),
+        ("value", "y Σ g", lambda y, g, over: y * over(g, np.sum)),
+        ("sum", "exp(y) mean g", lambda y, g, over: np.exp(y) * over(g, np.mean)),
+    ),
+}
+COMPOSITES = (
+    Composite("softmax", lambda y, axes: y, ("Σ y g",)),
+    Composite("log-softmax", lambda y, axes: np.ones(()), ("exp(y) Σ g",)),
+    Composite("normalisation", None, ("mean g", "y mean(y g)")),
+    Composite("subtracted mean", lambda y, axes: np.ones(()), ("mean g",)),
+    Composite("division by the root mean square", None, ("y mean(y g)",)),
+    Composite("division by the norm", None, ("y Σ y g",)),
+)
+
+
+def composite_edits(case: Case, graph: BackwardGraph, passage: Passage) -> Iterator[Edit]:
+    """Yield the mistakes in the gradient of a passage that is a softmax or a normalisation."""
+    y, x = graph.array(passage.result), graph.array(passage.argument)
+    if y.ndim == 0 or y.size < 2 or passage.steps < 2 or x.dtype.kind != "f":
+        return
+    came = graph.adjoints[passage.result]
+    g, true = np.asarray(graph.value(came)), np.asarray(graph.value(passage.target))
+    for axes in _axes(y.ndim):
+        for composite in COMPOSITES:
+            scale = _scale(composite, y, g, true, axes)
+            if scale is not None:
+                yield from _variants(case, passage, came, composite, axes, scale)
+                return
+
+
+def _axes(ndim: int) -> list[tuple[int, ...]]:
+    found = [axes for n in range(1, ndim + 1) for axes in combinations(range(ndim), n)]
+    return sorted(found, key=lambda axes: (len(axes), -axes[-1])) if ndim <= 4 else []
+
+
+def _over(axes: tuple[int, ...]) -> Over:
+    return lambda a, reduce: reduce(a, axis=axes, keepdims=True)
+
+
+def _scale(
+    composite: Composite, y: Array, g: Array, true: Array, axes: tuple[int, ...]
+) -> Array | None:
+    """Return the scale with which a composite's gradient is the true one; None if it is not."""
+    over = _over(axes)
+    with np.errstate(all="ignore"):
+        rest = g - sum(TERMS[term](y, g, over) for term in composite.terms)
+        if composite.scale is not None:
+            scale = np.asarray(composite.scale(y, axes))
+        else:
+            norm = over(rest * rest, np.sum)
+            scale = over(true * rest, np.sum) / np.where(norm > 0, norm, 1)
+        apart = np.abs(scale * rest - true)
+    largest = float(np.max(np.abs(true), initial=0.0))
+    terms_matter = float(np.max(np.abs(rest - g), initial=0.0)) > 1e-9 * float(np.max(np.abs(g)))
+    fits = np.isfinite(apart).all() and float(np.max(apart)) <= 1e-8 * largest
+    return scale if fits and largest > 0 and terms_matter else None
+
+
+def _variants(
+    case: Case,
+    passage: Passage,
+    came: Call,
+    composite: Composite,
+    axes: tuple[int, ...],
+    scale: Array,
+) -> Iterator[Edit]:
+    """Yield what people write in place of ``scale (g - Σ terms)``."""
+    assert case.graph is not None
+    y, over = case.graph.array(passage.result), _over(axes)
+    whole = f"in the gradient of the {composite.name} ({case.name_of(passage.result)})"
+
+    def edit(rule: str, text: str, gradient: Callable[[Array], Array]) -> Edit:
+        def make(call: Call, get: Callable[[Any], Any]) -> Any:
+            return gradient(np.asarray(get(came)))
+
+        return Edit(rule, f"{whole} {text}", passage.result, {passage.target: make}, (text,))
+
+    def bracket(g: Array, without: str = "") -> Array:
+        return np.asarray(g - sum(TERMS[t](y, g, over) for t in composite.terms if t != without))
+
+    def instead(term: str, other: Term, sums: Over = over, sign: float = -1.0) -> Any:
+        return lambda g: scale * (bracket(g, term) + sign * other(y, g, sums))
+
+    for term in composite.terms:
+        yield edit("term", f"the term - {term} is left out", instead(term, TERMS[term], over, 0.0))
+        text = f"the term - {term} has the wrong sign"
+        yield edit("factor", text, instead(term, TERMS[term], over, 1.0))
+        for rule, name, function in VARIANTS[term]:
+            yield edit(rule, f"the term - {term} is - {name}", instead(term, function))
+        for other in _axes(y.ndim):
+            names = ", ".join(map(str, other))
+            text = f"the sum of - {term} runs over axis {names}"
+            yield edit("sum", text, instead(term, TERMS[term], _over(other)))
+    yield edit("term", "all terms but g are left out", lambda g: scale * g)
+    yield edit("term", "the term g is left out", lambda g: scale * (bracket(g) - g))
+    yield edit("value", "the factor before the bracket is left out", bracket)
+    yield edit("value", "only g is left", lambda g: g)
+    yield edit("value", "the factor before the bracket is squared", lambda g: scale**2 * bracket(g))
+    with np.errstate(all="ignore"):
+        inverse = 1 / scale
+    yield edit("value", "the factor before the bracket is inverted", lambda g: inverse * bracket(g))
+
+
+def multiplied(case: Case, call: Call, factor: Factor) -> Edit:
+    """Return the edit in which a backward value is multiplied by a simple function of another."""
+    where = case.name_of(call.gradient_of) if call.gradient_of is not None else "the loss"
+    text = f"the gradient that flows back through {where} is multiplied by {factor.text}"
+
+    def make(call: Call, get: Callable[[Any], Any]) -> Any:
+        return np.asarray(again(call, get)) * factor.value
+
+    return Edit(factor.rule, text, call.gradient_of, {call: make}, ("multiplied", factor.text))

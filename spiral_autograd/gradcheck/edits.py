@@ -1,0 +1,377 @@
+"""The changes of one thing in a backward graph: each is a mistake that people make.
+
+An edit is the mistake if, once the graph has run again with it, the handwritten gradients come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations, permutations, product
+from typing import Any
+
+import numpy as np
+
+from ..recording import Call, name_of
+from ..validation import Array
+from .case import Case
+from .graph import BackwardGraph, Make, again, is_number
+from .rules import unmoved
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of a backward graph.
+
+    Attributes
+    ----------
+    rule : str
+    text : str
+        Completes "comes out if ...".
+    of : Call or None
+        The forward operation whose gradient is changed.
+    changes : dict
+        From backward calls to what makes their new values.
+    key : tuple
+        What the same change at another call has in common with this one.
+    """
+
+    rule: str
+    text: str
+    of: Call | None
+    changes: Mapping[Call, Make]
+    key: tuple[Any, ...]
+
+
+def _edit(rule: str, text: str, call: Call, make: Make, *key: Any) -> Edit:
+    return Edit(rule, text, call.gradient_of, {call: make}, (rule, *key))
+
+
+def _flow(case: Case, call: Call) -> str:
+    of = call.gradient_of
+    return f"the gradient that flows back through {case.name_of(of) if of else 'the loss'}"
+
+
+# -------------------- cuts, signs, factors --------------------
+
+
+def cuts(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
+    """Leave out a backward value, or one of the paths that it is the sum of."""
+    if not _has_twin(graph, call):
+        yield _edit("term", f"{_flow(case, call)} is left out", call, _times(0.0), "cut")
+    if not is_sum_of_paths(call):
+        return
+    for i, path in enumerate(call.args[1:], 1):
+        if isinstance(path, Call) or np.ndim(path):
+            text = f"{_path(case, path)} is left out"
+            yield _edit("term", text, call, _without_path(i, 1.0), "path", i)
+            if not _has_twin(graph, path):
+                text = f"{_path(case, path)} is subtracted in place of added"
+                yield _edit("factor", text, call, _without_path(i, 2.0), "minus", i)
+
+
+def _path(case: Case, path: Any) -> str:
+    if isinstance(path, Call) and path.gradient_of is not None:
+        return _flow(case, path)
+    return f"the gradient that flows in directly from {case.name_of(path)}"
+
+
+def _without_path(i: int, times: float) -> Make:
+    def make(call: Call, get: Callable[[Any], Any]) -> Any:
+        return again(call, get) - times * np.asarray(get(call.args[i]))
+
+    return make
+
+
+def is_sum_of_paths(call: Call) -> bool:
+    """Tell whether a call adds up the gradients of the paths that meet in a forward value."""
+    return name_of(call.fun) == "add" and type(call.args[0]).__name__.endswith("VSpace")
+
+
+def paths_of(whole: Call) -> list[Call]:
+    """Return the calls that a sum of paths adds up; the call itself where there is but one."""
+    if not is_sum_of_paths(whole):
+        return [whole]
+    return [path for arg in whole.args[1:] if isinstance(arg, Call) for path in paths_of(arg)]
+
+
+def _has_twin(graph: BackwardGraph, path: Any) -> bool:
+    """Tell whether another path brings just the same: to cut one is to halve, or to turn, both."""
+    whole = path
+    while isinstance(whole, Call):
+        sums = [user for user in graph.users(whole) if is_sum_of_paths(user)]
+        if not sums:
+            break
+        whole = sums[0]
+    if whole is path:
+        return False
+    mine = [np.array_equal(graph.value(p), graph.value(path)) for p in paths_of(whole)]
+    return sum(mine) > 1
+
+
+def _times(c: float) -> Make:
+    return lambda call, get: c * np.asarray(again(call, get))
+
+
+def factors(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
+    """Multiply a backward value by a sign, 2, 1/2, a dimension or its inverse."""
+    if _has_twin(graph, call):
+        return
+    known = {-1.0: "of the wrong sign"}
+    known |= {c: f"{c:g} times what it should be" for c in (2.0, 0.5, -2.0, -0.5, 3.0)}
+    for n, text in sorted(case.dimensions().items()):
+        known.setdefault(n, f"{n:g} times what it should be ({text}): a mean is missing")
+        inverse = f"1/{n:g} of what it should be ({text}): averaged in place of summed"
+        known.setdefault(1 / n, inverse)
+    for c, text in known.items():
+        yield _edit("factor", f"{_flow(case, call)} is {text}", call, _times(c), "times", c)
+
+
+# -------------------- products --------------------
+
+
+def products(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
+    """Lose one operand of a product or quotient, or divide in place of multiplying."""
+    kind, flow = name_of(call.fun), _flow(case, call)
+    if kind not in ("multiply", "divide", "true_divide"):
+        return
+    multiplies = kind == "multiply"
+    for lost in (1, 0) if multiplies else (1,):
+        dropped = call.args[lost]
+        if is_number(graph.value(dropped)) and float(graph.value(dropped)) == 1:
+            continue
+        rule, what = _operand(case, graph, dropped)
+        text = f"without the factor {what}" if multiplies else f"not divided by {what}"
+        yield _edit(rule, f"{flow} is {text}", call, _kept(1 - lost), "operand", lost)
+        if rule == "value":
+            text = "divided by" if multiplies else "multiplied by"
+            make = _combined(np.divide if multiplies else np.multiply, 1 - lost, lost)
+            yield _edit(rule, f"{flow} is {text} {what}, the wrong way round", call, make, lost)
+
+
+def _kept(position: int) -> Make:
+    def make(call: Call, get: Callable[[Any], Any]) -> Any:
+        value, shape = get(call.args[position]), np.shape(again(call, get))
+        return np.broadcast_to(value, shape) if np.ndim(value) < len(shape) else value
+
+    return make
+
+
+def _combined(operation: Any, first: int, second: int) -> Make:
+    return lambda call, get: operation(get(call.args[first]), get(call.args[second]))
+
+
+def _operand(case: Case, graph: BackwardGraph, dropped: Any) -> tuple[str, str]:
+    """Return the rule for a lost operand, and what to call it."""
+    value = graph.value(dropped)
+    if isinstance(dropped, Call) and graph.carries(dropped):
+        return "upstream", case.name_of(dropped)
+    if is_number(value):
+        return "factor", f"{float(value):.6g}"
+    if isinstance(dropped, Call):
+        return "value", case.name_of(dropped)
+    return "value", case.constant_name(value)
+
+
+# -------------------- layout --------------------
+
+_PRODUCTS = "dot matmul dot_adjoint_0 dot_adjoint_1 tensordot_adjoint_0 tensordot_adjoint_1".split()
+_MOVES = "reshape transpose swapaxes moveaxis ravel rollaxis squeeze expand_dims".split()
+
+
+def layouts(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
+    """Transpose a matrix of a product, or what is reshaped or has its axes moved."""
+    flow, kind, b = _flow(case, call), name_of(call.fun), graph.array(call)
+    if kind in _PRODUCTS:
+        yield from _turned_products(case, graph, call)
+    if b.ndim >= 2 and b.shape[-1] == b.shape[-2] and b.shape[-1] > 1:
+        yield _edit("layout", f"{flow} is transposed", call, _after(_transposed), "T")
+    if kind not in _MOVES:
+        return
+    text, ndim = f"{flow} is reshaped in the wrong order", graph.array(call.args[0]).ndim
+    yield _edit("layout", text, call, _moved(None), "moved", "F")
+    for order in permutations(range(ndim)) if 1 < ndim <= 6 else ():
+        yield _edit("layout", text, call, _moved(order), "moved", order)
+    for order in permutations(range(b.ndim)) if 1 < b.ndim <= 5 else ():
+        yield _edit("layout", text, call, _after(partial(unmoved, order=order)), "unmoved", order)
+
+
+def _after(function: Callable[[Any], Any]) -> Make:
+    return lambda call, get: function(np.asarray(again(call, get)))
+
+
+def _transposed(array: Array) -> Array:
+    return np.swapaxes(array, -1, -2)
+
+
+def _moved(order: tuple[int, ...] | None) -> Make:
+    def make(call: Call, get: Callable[[Any], Any]) -> Any:
+        value, shape = get(call.args[0]), np.shape(again(call, get))
+        if order is None:
+            return np.reshape(value, shape, order="F")
+        return np.reshape(np.transpose(value, order), shape)
+
+    return make
+
+
+def _turned_products(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
+    arrays = [i for i, a in enumerate(call.args[:2]) if graph.array(a).ndim >= 2]
+    if len(arrays) < 2:
+        return
+    shape = graph.array(call).shape
+    for turned_a, turned_b, first in product((False, True), (False, True), (0, 1)):
+        make = _turned(turned_a, turned_b, first)
+        try:
+            if np.shape(make(call, graph.value)) != shape:
+                continue
+        except ValueError:
+            continue
+        what = " and ".join(_operand(case, graph, call.args[i])[1] for i in arrays)
+        text = f"{_flow(case, call)} multiplies {what} in another order or transposed"
+        yield _edit("layout", text, call, make, "turned", turned_a, turned_b, first)
+
+
+def _turned(turned_a: bool, turned_b: bool, first: int) -> Make:
+    def make(call: Call, get: Callable[[Any], Any]) -> Any:
+        a, b = (np.asarray(get(arg)) for arg in call.args[:2])
+        a = np.swapaxes(a, -1, -2) if turned_a else a
+        b = np.swapaxes(b, -1, -2) if turned_b else b
+        return np.matmul(b, a) if first else np.matmul(a, b)
+
+    return make
+
+
+def exchanges(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
+    """Exchange the gradients of two parts of one array, such as two gates of an LSTM."""
+    parts: dict[int, list[Call]] = {}
+    for call in graph.forward:
+        if name_of(call.fun) in ("__getitem__", "take") and call in graph.adjoints:
+            parts.setdefault(id(call.args[0]), []).append(call)
+    for siblings in parts.values():
+        for a, b in combinations(siblings[:12], 2):
+            ours, theirs = graph.adjoints[a], graph.adjoints[b]
+            if np.shape(a.value) == np.shape(b.value) and ours is not theirs:
+                # Both are read as they were before the exchange.
+                changes = {ours: _always(graph.value(theirs)), theirs: _always(graph.value(ours))}
+                text = f"the gradients of {case.name_of(a)} and {case.name_of(b)} are exchanged"
+                yield Edit("layout", text, a, changes, ("layout", "exchange"))
+
+
+def _always(value: Any) -> Make:
+    return lambda call, get: value
+
+
+# -------------------- sums --------------------
+
+
+def sums(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
+    """Sum over other axes, average, or leave an entry out of a sum; sum where none is due."""
+    flow, b = _flow(case, call), graph.array(call)
+    if name_of(call.fun) not in ("sum", "mean") or not isinstance(call.args[0], Call):
+        for axis, (word, reduce) in product(range(b.ndim), _REDUCTIONS):
+            if b.shape[axis] > 1:
+                text = f"{flow} is {word} over axis {axis}"
+                yield _edit("sum", text, call, _replaced_by(reduce, axis), word, axis)
+        return
+    inner = graph.array(call.args[0])
+    for axes, (word, reduce) in product(_subsets(inner.ndim), _REDUCTIONS):
+        text = f"{flow} is {word} over axis {', '.join(map(str, axes))}"
+        yield _edit("sum", text, call, _reduced(reduce, axes), word, axes)
+    ends = {"first": slice(1, None), "last": slice(None, -1)}
+    for axis, (which, kept) in product(range(inner.ndim), ends.items()):
+        text = f"the {which} entry along axis {axis} is left out of the sum in {flow}"
+        yield _edit("sum", text, call, _summed_without(axis, kept), which, axis)
+
+
+_REDUCTIONS = (("summed", np.sum), ("averaged", np.mean))
+
+
+def _subsets(ndim: int) -> list[tuple[int, ...]]:
+    return [axes for n in range(1, min(ndim, 4) + 1) for axes in combinations(range(ndim), n)]
+
+
+def _reduced(reduce: Any, axes: tuple[int, ...]) -> Make:
+    def make(call: Call, get: Callable[[Any], Any]) -> Any:
+        like = np.shape(again(call, get))
+        out = reduce(get(call.args[0]), axis=axes, keepdims=True)
+        return _fitted(out, like, np.ndim(get(call.args[0])))
+
+    return make
+
+
+def _summed_without(axis: int, keep: slice) -> Make:
+    def make(call: Call, get: Callable[[Any], Any]) -> Any:
+        part = np.asarray(get(call.args[0]))[(slice(None),) * axis + (keep,)]
+        return np.reshape(call.fun.fun(part, **call.kwargs), np.shape(again(call, get)))
+
+    return make
+
+
+def _fitted(out: Array, shape: tuple[int, ...], ndim: int) -> Any:
+    """Return a reduced array in the shape that is wanted, where NumPy would broadcast it so."""
+    if out.size == int(np.prod(shape)):
+        return np.reshape(out, shape)
+    if len(shape) == ndim:
+        return np.broadcast_to(out, shape)
+    return np.broadcast_to(np.squeeze(out), shape)
+
+
+def _replaced_by(reduce: Any, axis: int) -> Make:
+    def make(call: Call, get: Callable[[Any], Any]) -> Any:
+        old = np.asarray(again(call, get))
+        return np.broadcast_to(reduce(old, axis=axis, keepdims=True), old.shape)
+
+    return make
+
+
+# -------------------- parts --------------------
+
+
+def parts(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
+    """Lose the first or the last entry along an axis, as a loop that is one turn short does."""
+    shape = graph.array(call).shape
+    for axis, which in product(range(min(len(shape), 4)), (0, -1)):
+        if shape[axis] > 1:
+            word = "first" if which == 0 else "last"
+            yield _edit("part", f"{_flow(case, call)} lacks the {word} entry along axis {axis}",
+                        call, _zeroed((slice(None),) * axis + (which,)), word, axis)  # fmt: skip
+
+
+def _zeroed(index: Any) -> Make:
+    def make(call: Call, get: Callable[[Any], Any]) -> Any:
+        out = np.array(again(call, get))
+        out[index] = 0
+        return out
+
+    return make
+
+
+# -------------------- the same mistake in each turn of a loop --------------------
+
+BY_CALL: tuple[Callable[[Case, BackwardGraph, Call], Iterator[Edit]], ...] = (
+    cuts,
+    factors,
+    products,
+    layouts,
+    sums,
+    parts,
+)
+
+
+def in_loops(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
+    """Make the same change at all calls that one operation of a loop's body made."""
+    for calls in graph.turns():
+        if case.late():
+            return
+        together: dict[Any, list[Edit]] = {}
+        for call in calls:
+            for generate in BY_CALL:
+                for edit in generate(case, graph, call):
+                    together.setdefault(edit.key, []).append(edit)
+        for edits in together.values():
+            if len(edits) == len(calls):
+                changes = {call: make for edit in edits for call, make in edit.changes.items()}
+                last = edits[-1]
+                text = f"{last.text}, at each turn of the loop"
+                yield Edit(last.rule, text, last.of, changes, last.key)

@@ -1,0 +1,373 @@
+"""Mistakes that show in one gradient by itself: in its numbers against the true ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations, permutations
+from typing import Any
+
+import numpy as np
+
+from ..recording import Call, name_of
+from ..validation import Array, Shape
+from .case import Case, Finding
+from .compare import close, largest
+
+# -------------------- never written --------------------
+
+
+def never_written(case: Case, k: int) -> Finding | None:
+    """All zeros, or nothing at all, where the gradient is not."""
+    h = case.handwritten[k]
+    if h is None:
+        return Finding("unwritten", "no gradient is written (None)", [k])
+    if largest(h) == 0 and largest(case.automatic[k]) > case.floors[k]:
+        return Finding("unwritten", "the gradient is never written: it is all zeros", [k])
+    return None
+
+
+# -------------------- a constant factor --------------------
+
+
+def constant_factor(case: Case, k: int) -> Finding | None:
+    """c g, where there is more than one number to tell it from."""
+    g, h = case.automatic[k], np.asarray(case.handwritten[k])
+    if h.shape != g.shape or np.count_nonzero(np.abs(g) > case.floors[k]) < 2:
+        return None
+    norm = float(np.sum(g * g))
+    c = float(np.sum(g * h)) / norm if norm > 0 else 0.0
+    if c == 0 or not np.isfinite(c) or abs(c - 1) <= case.tolerance:
+        return None
+    if not close(h, c * g, case.tolerance, case.floors[k]):
+        return None
+    return Finding("factor", factor_name(case, c), [k])
+
+
+def factor_name(case: Case, c: float) -> str:
+    """Return what a constant factor is, in words."""
+
+    def near(value: float) -> bool:
+        return abs(c - value) <= max(1e-6, case.tolerance) * abs(value)
+
+    if near(-1.0):
+        return "has the wrong sign: it is -1 times the true one"
+    for n in (2.0, 0.5, -2.0, -0.5, 3.0, 4.0):
+        if near(n):
+            return f"is {n:g} times the true one{_also(case, abs(n))}"
+    for n, text in case.dimensions().items():
+        for sign, minus in ((1, ""), (-1, "minus ")):
+            if near(sign * n):
+                return f"is {minus}{n:g} times the true one ({text}): a mean is missing"
+            if near(sign / n):
+                return f"is {minus}1/{n:g} of the true one ({text}): averaged in place of summed"
+    return f"is {c:.6g} times the true one"
+
+
+def _also(case: Case, n: float) -> str:
+    """Return which dimension a small factor may be as well."""
+    found = case.dimensions()
+    text = found.get(n) or found.get(1 / n)
+    return f" ({max(n, 1 / n):g} is {text} too)" if text else ""
+
+
+# -------------------- layout --------------------
+
+
+def layout(case: Case, k: int) -> Finding | None:
+    """Transposed, reshaped in the wrong order, or another argument's gradient."""
+    g, h = case.automatic[k], np.asarray(case.handwritten[k])
+    if g.ndim >= 2 and g.size > 1:
+        if g.T.shape == h.shape and case.explains(k, g.T):
+            return Finding("layout", "is the transpose of the true one", [k])
+        for axes in _orders(g.ndim):
+            if np.transpose(g, axes).shape == h.shape and case.explains(k, np.transpose(g, axes)):
+                return Finding("layout", f"has its axes in the order {axes}", [k])
+    for j, other in enumerate(case.automatic):
+        same = j != k and other.shape == h.shape and largest(other) > case.floors[j]
+        if same and case.explains(k, other):
+            return Finding("layout", f"is that of {case.names[j]}: arguments swapped", [k])
+    if h.size == g.size > 1:
+        for label, candidate in _reorderings(g, h.shape):
+            if case.explains(k, candidate):
+                return Finding("layout", label, [k])
+    return None
+
+
+def _orders(ndim: int) -> list[tuple[int, ...]]:
+    return [p for p in permutations(range(ndim)) if p != tuple(range(ndim))] if ndim <= 5 else []
+
+
+def unmoved(array: Array, order: tuple[int, ...]) -> Array:
+    """Return an array taken for one with its axes in another order, and moved back from it."""
+    if len(order) != array.ndim:
+        return array
+    return array.reshape([array.shape[i] for i in order]).transpose(np.argsort(order))
+
+
+def _reorderings(g: Array, shape: Shape) -> Iterator[tuple[str, Array]]:
+    # A different shape alone is a lost axis, not another order: only orders that differ are asked.
+    flat = np.reshape(g, shape)
+    for axes in _orders(g.ndim):
+        for candidate in (np.transpose(g, axes).reshape(shape), unmoved(flat, axes)):
+            if not np.array_equal(candidate, flat):
+                yield "is reshaped in the wrong order", candidate
+    for candidate in (g.reshape(shape, order="F"), np.reshape(g.ravel(order="F"), shape)):
+        if not np.array_equal(candidate, flat):
+            yield "is reshaped in the wrong order", candidate
+    if g.shape == shape:
+        for axis in range(g.ndim):
+            yield f"is reversed along axis {axis}", np.flip(g, axis)
+            for shift in (1, -1):
+                yield f"is shifted by {shift} along axis {axis}", np.roll(g, shift, axis)
+
+
+# -------------------- sums --------------------
+
+
+def summed_axes(case: Case, k: int) -> Finding | None:
+    """Not summed, summed over the wrong axis, averaged, a lost or an extra axis."""
+    text = _unsummed(case, k) or _lost_axis(case, k) or _oversummed(case, k)
+    return Finding("sum", text, [k]) if text else _other_reduction(case, k)
+
+
+def _unsummed(case: Case, k: int) -> str | None:
+    g, h = case.automatic[k], np.asarray(case.handwritten[k])
+    if h.shape == g.shape:
+        return None
+    for axes in _axis_sets(h.ndim):
+        for keep in (False, True):
+            summed = np.sum(h, axis=axes, keepdims=keep)
+            if summed.shape == g.shape and close(summed, g, case.tolerance, case.floors[k]):
+                if all(h.shape[axis] == 1 for axis in axes):
+                    return f"has an extra axis: {h.shape} in place of {g.shape}"
+                over = "the batch" if axes == (0,) else f"axis {_one(axes)}"
+                return f"is not summed over {over}: {h.shape} in place of {g.shape}"
+    return None
+
+
+def _lost_axis(case: Case, k: int) -> str | None:
+    g, h = case.automatic[k], np.asarray(case.handwritten[k])
+    if h.size != g.size or h.shape == g.shape:
+        return None
+    if not close(h.reshape(g.shape), g, case.tolerance, case.floors[k]):
+        return None
+    return f"has the shape {h.shape} in place of {g.shape}: an axis is lost, or one too many"
+
+
+def _oversummed(case: Case, k: int) -> str | None:
+    g, h = case.automatic[k], np.asarray(case.handwritten[k])
+    if g.size < 2:
+        return None
+    for axes in _axis_sets(g.ndim):
+        for word, reduce in (("summed", np.sum), ("averaged", np.mean)):
+            kept = np.asarray(reduce(g, axis=axes, keepdims=True))
+            for candidate in (kept, np.squeeze(kept, axes), np.broadcast_to(kept, g.shape)):
+                if candidate.shape == h.shape and case.explains(k, candidate):
+                    return f"is {word} over axis {_one(axes)}, which it should keep"
+    return None
+
+
+def _axis_sets(ndim: int) -> list[tuple[int, ...]]:
+    return [c for n in range(1, ndim + 1) for c in combinations(range(ndim), n)] if ndim < 6 else []
+
+
+def _other_reduction(case: Case, k: int) -> Finding | None:
+    """Another sum or mean of what the gradient is the sum of."""
+    h = np.asarray(case.handwritten[k])
+    for source in _summed_calls(case, k):
+        assert case.graph is not None
+        array = case.graph.array(source)
+        for axes in _axis_sets(array.ndim):
+            for word, reduce in (
+                ("summed", np.sum),
+                ("averaged", np.mean),
+                ("the largest", np.max),
+                ("the last", lambda a, axis: np.take(a, -1, axis[0]) if len(axis) == 1 else a),
+                ("the first", lambda a, axis: np.take(a, 0, axis[0]) if len(axis) == 1 else a),
+            ):
+                candidate = np.asarray(reduce(array, axis=axes))
+                if candidate.size == h.size and case.explains(k, candidate.reshape(h.shape)):
+                    text = f"is {word} over axis {_one(axes)} in place of summed as it should be"
+                    shapes = "" if h.shape == case.automatic[k].shape else _shapes(case, k)
+                    return Finding("sum", text + shapes, [k], source)
+    return None
+
+
+def _summed_calls(case: Case, k: int) -> list[Call]:
+    """Return the backward values that the k-th gradient is a mere sum of, the nearest first."""
+    if case.graph is None:
+        return []
+    chain: list[Any] = [case.graph.recording.grads[k]]
+    while isinstance(chain[-1], Call) and name_of(chain[-1].fun) in ("sum", "reshape"):
+        chain.append(chain[-1].args[0])
+    return [call for call in chain[1:] if isinstance(call, Call)]
+
+
+def _shapes(case: Case, k: int) -> str:
+    return f": {np.shape(case.handwritten[k])} in place of {case.automatic[k].shape}"
+
+
+def _one(axes: tuple[int, ...]) -> Any:
+    return axes[0] if len(axes) == 1 else axes
+
+
+# -------------------- the upstream gradient --------------------
+
+
+def upstream_misused(case: Case, k: int) -> Finding | None:
+    """The upstream gradient ignored, used twice, or backward not linear in it."""
+    if case.again is None or not any(largest(u) for u in case.upstream):
+        return None
+    h = np.asarray(case.handwritten[k], dtype=float)
+    if largest(case.automatic[k]) <= case.floors[k]:
+        return None
+    rng = np.random.default_rng(1)
+
+    def given(ups: list[Any]) -> Array:
+        assert case.again is not None
+        array = case.again([np.asarray(u, dtype=np.asarray(v).dtype) for u, v in zip(
+            ups, case.upstream, strict=True)])[k]  # fmt: skip
+        found = np.full(h.shape, np.nan) if array is None else np.asarray(array, dtype=float)
+        return found if found.shape == h.shape else np.full(h.shape, np.nan)
+
+    def same(a: Array, b: Array) -> bool:
+        return close(a, b, case.tolerance, case.floors[k])
+
+    other = [rng.uniform(0.5, 2.0, np.shape(u)) * u for u in case.upstream]
+    if close(h, given(other), 1e-12):
+        return Finding("upstream", "does not depend on the upstream gradient: it is ignored", [k])
+    nothing = given([0 * u for u in case.upstream])
+    if not np.isfinite(nothing).all():
+        return None
+    twice, turned = (given([c * u for u in case.upstream]) - nothing for c in (2.0, -1.0))
+    linear = h - nothing  # where it is affine, a term is added: not the upstream gradient's matter
+    if same(twice, 4 * linear):
+        return Finding("upstream", "uses the upstream gradient twice (it grows as its square)", [k])
+    if not same(twice, 2 * linear) or not same(turned, -linear):
+        return Finding("upstream", "is not linear in the upstream gradient", [k])
+    mixed = [u + 0.5 * v for u, v in zip(case.upstream, other, strict=True)]
+    if not same(given(mixed) - nothing, linear + 0.5 * (given(other) - nothing)):
+        return Finding("upstream", "is not linear in the upstream gradient", [k])
+    return None
+
+
+# -------------------- terms --------------------
+
+
+def additive_term(case: Case, k: int) -> Finding | None:
+    """h - g is proportional to a parameter or to a forward value, or a constant."""
+    g, h = case.automatic[k], np.asarray(case.handwritten[k], dtype=float)
+    if h.shape != g.shape or h.size < 2:
+        return None
+    rest, noise = h - g, 10 * case.noise(k)
+    for name, v in case.same_shape(k):
+        norm = float(np.sum(v * v))
+        c = float(np.sum(rest * v)) / norm if norm > 0 else 0.0
+        if not np.max(np.abs(rest - c * v)) <= noise or np.all(v == v.flat[0]):
+            continue
+        if np.count_nonzero(v) < 2:
+            continue
+        what = f"{name} itself (weight decay?)" if name == case.names[k] else name
+        if abs(c + 1) <= 1e-6:
+            return Finding("term", f"lacks a term: {what}", [k])
+        return Finding("term", f"has an extra term: {c:.6g} times {what}", [k])
+    if np.max(np.abs(rest - rest.flat[0])) <= noise:
+        return Finding("term", f"has a constant added: {rest.flat[0]:.6g}", [k])
+    return None
+
+
+def constant_along(case: Case, k: int) -> Finding | None:
+    """h - g is constant along an axis: a sum over it is missing or too much."""
+    g, h = case.automatic[k], np.asarray(case.handwritten[k], dtype=float)
+    if h.shape != g.shape or h.ndim < 2:
+        return None
+    rest = h - g
+    for axis in range(h.ndim):
+        if h.shape[axis] < 3:
+            continue
+        middle = rest.mean(axis=axis, keepdims=True)
+        if np.max(np.abs(rest - middle)) <= 10 * case.noise(k):
+            what = f"differs by a term that is constant along axis {axis}, such as a sum over it"
+            return Finding("term", what, [k])
+    return None
+
+
+# -------------------- wrong in part --------------------
+
+
+def partly_wrong(case: Case, k: int) -> Finding | None:
+    """Wrong in part only, and which part: where it has a mark, that."""
+    if not case.comparable(k):
+        return None
+    g, h = case.automatic[k], np.asarray(case.handwritten[k], dtype=float)
+    noise = 10 * case.noise(k)
+    wrong = np.abs(h - g) > noise
+    # Where both are zero, nothing could be wrong.
+    live = (np.abs(g) > noise) | (np.abs(h) > noise)
+    right = live & ~wrong
+    if h.size < 3 or not wrong.any() or not right.any():
+        return None
+    share = f"is wrong in part only: {int(wrong.sum())} of {wrong.size} entries are wrong"
+    for text, mask in _marks(case, k, wrong):
+        if np.array_equal(mask & live, wrong):
+            return Finding("part", f"{share}, {text}", [k])
+    if int(right.sum()) >= max(3, int(wrong.sum()) // 2):
+        return Finding("part", f"{share}, at {_listed(wrong)}", [k])
+    return None
+
+
+def _listed(wrong: Array) -> str:
+    places = [tuple(int(i) for i in place) for place in np.argwhere(wrong)[:4]]
+    shown = ", ".join(str(place[0] if len(place) == 1 else place) for place in places)
+    return shown + (", ..." if int(wrong.sum()) > 4 else "")
+
+
+def _marks(case: Case, k: int, wrong: Array) -> Iterator[tuple[str, Array]]:
+    yield from _slices(wrong)
+    yield from _at_indices(case, wrong)
+    for name, v in case.same_shape(k):
+        for sign, mask in (
+            ("> 0", v > 0),
+            ("< 0", v < 0),
+            (">= 0", v >= 0),
+            ("<= 0", v <= 0),
+            ("== 0", v == 0),
+            ("is not 0", v != 0),
+        ):
+            yield f"just where {name} {sign}", mask
+        for axis in range(v.ndim):
+            for word, edge in (
+                ("largest", v.max(axis=axis, keepdims=True)),
+                ("smallest", v.min(axis=axis, keepdims=True)),
+            ):
+                yield f"where {name} is {word} along axis {axis}", v == edge
+
+
+def _slices(wrong: Array) -> Iterator[tuple[str, Array]]:
+    """Yield the rows, columns or other slices that hold all the wrong entries."""
+    for axis, n in enumerate(wrong.shape):
+        others = tuple(i for i in range(wrong.ndim) if i != axis)
+        hit = np.flatnonzero(wrong.any(axis=others))
+        if len(hit) == n:
+            continue
+        mask = np.zeros_like(wrong)
+        mask[(slice(None),) * axis + (hit,)] = True
+        word = {0: "row", 1: "column"}.get(axis, f"index of axis {axis}")
+        ends = {0: " (the first)", n - 1: " (the last)"}
+        which = ends.get(int(hit[0]), "") if len(hit) == 1 else ""
+        some = ", ".join(map(str, hit[:6])) + (", ..." if len(hit) > 6 else "")
+        yield f"all in {word} {some}{which}", mask
+
+
+def _at_indices(case: Case, wrong: Array) -> Iterator[tuple[str, Array]]:
+    """Yield the entries that the forward pass picks out by an array of indices: the labels."""
+    for call in case.graph.forward if case.graph is not None else ():
+        if name_of(call.fun) not in ("__getitem__", "take"):
+            continue
+        index = call.args[1] if name_of(call.fun) == "__getitem__" else call.args[1:]
+        parts = index if isinstance(index, tuple) else (index,)
+        if np.shape(call.args[0].value) != wrong.shape or not any(np.ndim(p) for p in parts):
+            continue
+        mask = np.zeros_like(wrong)
+        mask[tuple(getattr(p, "value", p) for p in parts)] = True
+        yield "just at the indices that the forward pass picks (the labels)", mask
