@@ -1,0 +1,128 @@
+"""The layers of checker.md. `Dense`, `ReLU` and `RunningSum` are right, the others have a mistake."""
+
+# ruff: noqa: D101, D102, D107, F841
+
+import numpy as np
+
+
+class Dense:
+    def __init__(self, W, b):
+        self.W, self.b = W, b
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, dout):
+        self.dW = self.x.T @ dout
+        self.db = dout.sum(axis=0)
+        return dout @ self.W.T
+
+
+class SquaredError:
+    def forward(self, y, t):
+        self.diff = y - t
+        return np.mean(self.diff**2)
+
+    def backward(self, dout=1.0):
+        return dout * self.diff / self.diff.size
+
+
+class Transposed(Dense):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.dW = dout.T @ self.x
+        return dx
+
+
+class NotSummed(Dense):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.db = dout
+        return dx
+
+
+class Sigmoid:
+    def forward(self, x):
+        self.y = 1 / (1 + np.exp(-x))
+        return self.y
+
+    def backward(self, dout):
+        return self.y * (1 - self.y)
+
+
+class Tanh:
+    def forward(self, x):
+        self.y = np.tanh(x)
+        return self.y
+
+    def backward(self, dout):
+        return dout * (1 - self.y)
+
+
+class Softmax:
+    def forward(self, x):
+        e = np.exp(x - x.max(axis=1, keepdims=True))
+        self.y = e / e.sum(axis=1, keepdims=True)
+        return self.y
+
+    def backward(self, dout):
+        return self.y * dout
+
+
+class Accumulating(Dense):
+    dW = 0.0
+
+    def backward(self, dout):
+        self.dW += self.x.T @ dout
+        self.db = dout.sum(axis=0)
+        return dout @ self.W.T
+
+
+class Unwritten:
+    def __init__(self, W):
+        self.params, self.grads = [W], [np.zeros_like(W)]
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.params[0]
+
+    def backward(self, dout):
+        dW = self.x.T @ dout
+        return dout @ self.params[0].T
+
+
+class Embedding:
+    def __init__(self, W):
+        self.W = W
+
+    def forward(self, words):
+        self.words = words
+        return self.W[words]
+
+    def backward(self, dout):
+        self.dW = np.zeros_like(self.W)
+        self.dW[self.words] = dout
+
+
+class ReLU:
+    def forward(self, x):
+        self.below = x < 0
+        return np.maximum(0, x)
+
+    def backward(self, dout):
+        dout[self.below] = 0
+        return dout
+
+
+class RunningSum:
+    def forward(self, x):
+        out = np.zeros(x.shape)
+        total = 0
+        for i in range(len(x)):
+            total = total + x[i]
+            out[i] = total
+        return out
+
+    def backward(self, dout):
+        return np.cumsum(dout[::-1], axis=0)[::-1]
