@@ -349,6 +349,12 @@ def _recorded_boxes(box_type: type[RecordedBox]) -> Iterator[None]:
                     del mappings[type_]
 
 
+def constant(value: Any) -> Any:
+    """Return a box of a constant of the recording that runs; the value itself where none does."""
+    tape = _active.tape
+    return value if tape is None else new_box(value, tape.trace, Call.new_root(value))
+
+
 # -------------------- recording --------------------
 
 

@@ -269,7 +269,7 @@ add("unwritten-mlp", "mlp_list", "mlpGrad", "reversed(range(len(params)))", "rev
 # -------------------- 9: in part --------------------
 add("part-leaky", "leaky_relu", "LeakyReLU", "self.inputs > 0, 1.0, self.alpha", "self.inputs > 0, 1.0, 0.0", "part value term", "return np.where(inputs > 0, inputs, self.alpha * inputs)", "return grad * slope")
 add("part-elu", "elu", "ELU", "left = self.y + self.alpha", "left = self.y", "part term value", "self.y = np.where(x > 0, x, self.alpha * (np.exp(x) - 1))", "return np.where(self.x > 0, dy, dy * left)")
-add("part-rnn-first", "rnn_pair", "rnn_backward", "range(T - 1, -1, -1)", "range(T - 1, 0, -1)", "part term", "prev = np.tanh(x[:, t].dot(Wx) + prev.dot(Wh) + b)", "dx[:, t] = draw.dot(Wx.T)")
+add("part-rnn-first", "rnn_pair", "rnn_backward", "range(T - 1, -1, -1)", "range(T - 1, 0, -1)", "part term value", "prev = np.tanh(x[:, t].dot(Wx) + prev.dot(Wh) + b)", "dx[:, t] = draw.dot(Wx.T)")
 add("part-embedding", "embedding", "Embedding", "np.add.at(dW, self.idx, dout)", "dW[self.idx] += dout", "part sum", "out = W[idx]", sizes=VOCABULARY)
 add("part-word-embedding", "word_embedding", "word_embedding_backward", "np.add.at(dW, x, dout)", "dW[x] = dout", "part sum", "out = W[x]", sizes=VOCABULARY)
 add("part-padding", "word_embedding", "word_embedding_backward", "np.add.at(dW, x, dout)", "np.add.at(dW, x, dout)\n    dW[0] = 0", "part", "out = W[x]")

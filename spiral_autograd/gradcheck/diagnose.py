@@ -30,6 +30,7 @@ from .rules import (
     additive_term,
     constant_along,
     constant_factor,
+    given_twice,
     layout,
     never_written,
     partly_wrong,
@@ -45,7 +46,7 @@ SINGLE: tuple[Rule, ...] = (
     upstream_misused,
     additive_term,
 )
-LAST: tuple[Rule, ...] = (partly_wrong, constant_along)
+LAST: tuple[Rule, ...] = (given_twice, partly_wrong, constant_along)
 
 
 def diagnose(case: Case) -> list[Finding]:

@@ -82,14 +82,29 @@ def layout(case: Case, k: int) -> Finding | None:
         for axes in _orders(g.ndim):
             if np.transpose(g, axes).shape == h.shape and case.explains(k, np.transpose(g, axes)):
                 return Finding("layout", f"has its axes in the order {axes}", [k])
-    for j, other in enumerate(case.automatic):
-        same = j != k and other.shape == h.shape and largest(other) > case.floors[j]
-        if same and case.explains(k, other):
-            return Finding("layout", f"is that of {case.names[j]}: arguments swapped", [k])
+    j = _owner(case, k)
+    if j is not None and j in case.wrong:
+        return Finding("layout", f"is that of {case.names[j]}: arguments swapped", [k])
     if h.size == g.size > 1:
         for label, candidate in _reorderings(g, h.shape):
             if case.explains(k, candidate):
                 return Finding("layout", label, [k])
+    return None
+
+
+def given_twice(case: Case, k: int) -> Finding | None:
+    """Another argument's gradient, which that one has too."""
+    j = _owner(case, k)
+    return None if j is None else Finding("layout", f"is that of {case.names[j]}", [k])
+
+
+def _owner(case: Case, k: int) -> int | None:
+    """Return the other argument whose true gradient the k-th one is."""
+    h = np.asarray(case.handwritten[k])
+    for j, other in enumerate(case.automatic):
+        same = j != k and other.shape == h.shape and largest(other) > case.floors[j]
+        if same and case.explains(k, other):
+            return j
     return None
 
 
@@ -267,13 +282,25 @@ def additive_term(case: Case, k: int) -> Finding | None:
             continue
         if np.count_nonzero(v) < 2:
             continue
-        what = f"{name} itself (weight decay?)" if name == case.names[k] else name
-        if abs(c + 1) <= 1e-6:
-            return Finding("term", f"lacks a term: {what}", [k])
-        return Finding("term", f"has an extra term: {c:.6g} times {what}", [k])
+        own = name == case.names[k]
+        what = f"{name} itself (weight decay?)" if own else name
+        lacks = abs(c + 1) <= 1e-6 or (own and c < 0)
+        has = "lacks a term" if lacks else "has an extra term"
+        times = abs(c) if lacks else c
+        what = what if times == 1 else f"{times:.6g} times {what}"
+        return Finding("term", f"{has}: {what}", [k], _alone(case, k) if own else None)
     if np.max(np.abs(rest - rest.flat[0])) <= noise:
         return Finding("term", f"has a constant added: {rest.flat[0]:.6g}", [k])
     return None
+
+
+def _alone(case: Case, k: int) -> Call | None:
+    """Return the forward operation that takes nothing but the k-th argument: its square, say."""
+    if case.graph is None:
+        return None
+    root = case.graph.roots[k]
+    taking = [c for c in case.graph.users(root) if c.gradient_of is None]
+    return next((c for c in taking if all(a is root for a in c.args if isinstance(a, Call))), None)
 
 
 def constant_along(case: Case, k: int) -> Finding | None:
