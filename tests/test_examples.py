@@ -87,5 +87,28 @@ def test_example_runs_and_prints_its_figures(script, tmp_path):
         assert (tmp_path / "spiral-output" / PICTURES[script.stem]).stat().st_size > 10_000
 
 
+def test_the_readmes_layer_prints_the_readmes_report_and_its_mend_is_right(tmp_path):
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Check your own layer")[2]
+    code, report = (
+        section.partition(f"```{language}\n")[2].partition("```")[0]
+        for language in ("python", "text")
+    )
+    file = tmp_path / "my_layer.py"
+    wrong, right = "np.mean(dout, axis=0)", "np.sum(dout, axis=0)"
+    assert wrong in code.splitlines()[13]
+    assert f"`{right}` in line 14" in section
+
+    def run(text):
+        file.write_text(text, encoding="utf-8")
+        env = os.environ | {"PYTHONPATH": str(Path(sa.__file__).parents[1])}
+        return subprocess.run(
+            [sys.executable, file], env=env, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert run(code).splitlines() == report.splitlines()
+    assert run(code.replace(wrong, right)).startswith("Affine: right\n")
+
+
 def test_every_figure_belongs_to_a_script():
     assert {script.stem for script in SCRIPTS} == set(FIGURES)
