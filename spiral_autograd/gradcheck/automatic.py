@@ -10,13 +10,16 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
+from numpy.exceptions import ComplexWarning
 
 from ..recording import Call, Recording, record
-from ..validation import Array
+from ..validation import Array, Shape
+from .blocks import blocks, inner, largest
 from .boxes import NumpyBox
 from .handwritten import CheckError, Subject
 
@@ -41,6 +44,10 @@ SHARPNESS = {
 }
 
 
+# A direction in which values are moved: a part for each value that moves, by its number.
+Direction = dict[int, Array]
+
+
 @dataclass
 class Reference:
     """A reference gradient.
@@ -54,19 +61,29 @@ class Reference:
         The gradient for each value of the subject; empty where only directions are known.
     recording : Recording or None
         autograd's backward graph.
-    directions : list of (list of arrays, float)
+    directions : list of (Direction, float)
         Where the arrays are too large for entry by entry: directions, and the derivative in each.
     single : bool
         Whether float32 is anywhere in the forward pass.
+    noise : float
+        How far rounding alone may move an entry, where the reference is measured.
+    size : float
+        Σ |upstream · output|: what a difference of two such sums is rounded to.
     """
 
     kind: str
     sharpness: Sharpness
     grads: list[Array]
     recording: Recording | None = None
-    directions: list[tuple[list[Array], float]] = field(default_factory=list)
+    directions: list[tuple[Direction, float]] = field(default_factory=list)
     single: bool = False
-    trusted: bool = True
+    noise: float = 0.0
+    size: float = 0.0
+
+    def noise_at(self, step: float) -> float:
+        """Return how far rounding moves a difference at a step."""
+        eps = float(np.finfo(np.float32 if self.single else np.float64).eps)
+        return 4 * eps * self.size / step
 
 
 def weighted(outputs: Sequence[Any], upstream: Sequence[Any]) -> Any:
@@ -80,8 +97,13 @@ def weighted(outputs: Sequence[Any], upstream: Sequence[Any]) -> Any:
 # -------------------- autograd --------------------
 
 
-def by_autograd(subject: Subject, upstream: list[Array]) -> Reference:
-    """Return autograd's gradient of the forward pass, run on boxes in a copy of the objects."""
+def by_autograd(
+    subject: Subject, upstream: list[Array], plain: Sequence[Array] | None = None
+) -> Reference:
+    """Return autograd's gradient of the forward pass, run on boxes in a copy of the objects.
+
+    `plain` is what the forward pass returns without boxes, where that is known already.
+    """
     outputs: list[Any] = []
 
     def loss(values: list[Any], upstream: list[Any]) -> Any:
@@ -93,14 +115,27 @@ def by_autograd(subject: Subject, upstream: list[Array]) -> Reference:
     with subject.session.fresh(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         recording = record(loss, list(subject.values), list(upstream), box_type=NumpyBox)
-    with subject.session.fresh():
-        plain = subject.forward()
+    plain = _outputs(subject) if plain is None else plain
     single = any(
-        getattr(call.value, "dtype", None) in (np.float32, np.float16) for call in recording.calls
+        getattr(call.value, "dtype", None) in _SINGLE for call in recording.calls
     ) or _has_single([*subject.values, *plain])
     _require_equal(outputs, plain, single)
     grads = [np.asarray(g.value if isinstance(g, Call) else g) for g in recording.grads]
-    return Reference("autograd", SHARPNESS["autograd", single], grads, recording, single=single)
+    sharpness = SHARPNESS["autograd", single]
+    size = _size(plain, upstream)
+    return Reference("autograd", sharpness, grads, recording, single=single, size=size)
+
+
+def _size(outputs: Sequence[Array], upstream: Sequence[Array]) -> float:
+    return sum(float(np.sum(np.abs(o * u))) for o, u in zip(outputs, upstream, strict=True))
+
+
+def _outputs(subject: Subject) -> list[Array]:
+    with subject.session.fresh():
+        return subject.forward()
+
+
+_SINGLE = (np.float32, np.float16)
 
 
 def _plain(value: Any) -> Any:
@@ -110,7 +145,7 @@ def _plain(value: Any) -> Any:
 
 
 def _has_single(arrays: Sequence[Any]) -> bool:
-    return any(np.asarray(a).dtype in (np.float32, np.float16) for a in arrays)
+    return any(np.asarray(a).dtype in _SINGLE for a in arrays)
 
 
 class Distrust(Exception):  # noqa: N818 (no error: the next reference is taken)
@@ -133,35 +168,44 @@ def _require_equal(traced: Sequence[Any], plain: Sequence[Array], single: bool) 
 # -------------------- complex step --------------------
 
 
-def complex_derivative(subject: Subject, upstream: list[Array], direction: list[Array]) -> float:
+def complex_derivative(subject: Subject, upstream: list[Array], direction: Direction) -> float:
     """Return the derivative in a direction, by a step along the imaginary axis."""
     step = 1e-30
     moved = [
-        v.astype(complex) + 1j * step * d for v, d in zip(subject.values, direction, strict=True)
+        v + 1j * step * direction[k] if k in direction else v.astype(complex)
+        for k, v in enumerate(subject.values)
     ]
-    with subject.session.fresh(), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        outputs = [np.asarray(out) for out in subject.substitute(moved)]
+    outputs = _complex_outputs(subject, moved)
     return sum(
         float(np.sum(np.imag(out) * up)) / step for out, up in zip(outputs, upstream, strict=True)
     )
 
 
-def by_complex_step(subject: Subject, upstream: list[Array], seconds: float) -> Reference:
-    """Return the gradient by complex steps, where the forward pass carries complex numbers."""
-    with subject.session.fresh():
-        plain = subject.forward()
-    single = _has_single([*subject.values, *plain])
-    zero = [np.zeros(v.shape) for v in subject.values]
+def _complex_outputs(subject: Subject, values: list[Array]) -> list[Array]:
+    """Run the forward pass on complex numbers; what throws the imaginary part away is an error."""
     with subject.session.fresh(), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        outputs = subject.substitute([v.astype(complex) for v in subject.values])
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", ComplexWarning)
+        return [np.asarray(out) for out in subject.substitute(values)]
+
+
+def by_complex_step(
+    subject: Subject,
+    upstream: list[Array],
+    seconds: float,
+    plain: Sequence[Array] | None = None,
+) -> Reference:
+    """Return the gradient by complex steps, where the forward pass carries complex numbers."""
+    plain = _outputs(subject) if plain is None else plain
+    single = _has_single([*subject.values, *plain])
+    outputs = _complex_outputs(subject, [v.astype(complex) for v in subject.values])
     if not any(np.iscomplexobj(out) for out in outputs):
         raise Distrust("the forward pass does not carry complex numbers")
     _require_equal([np.real(out) for out in outputs], plain, single)
-    derivative = lambda direction: complex_derivative(subject, upstream, direction)  # noqa: E731
-    complex_derivative(subject, upstream, zero)
-    return _measured("complex step", subject, derivative, single, seconds)
+    derivative = partial(complex_derivative, subject, upstream)
+    reference = _measured("complex step", subject, derivative, single, seconds)
+    reference.size = _size(plain, upstream)
+    return reference
 
 
 # -------------------- central differences --------------------
@@ -175,28 +219,29 @@ def objective(subject: Subject, upstream: list[Array]) -> float:
     )
 
 
-def difference(
-    subject: Subject, upstream: list[Array], direction: list[Array], step: float
+def moved_objective(
+    subject: Subject, upstream: list[Array], direction: Direction, size: float
 ) -> float:
-    """Return the derivative in a direction, by moving the caller's own arrays and back again."""
-
-    def moved(size: float) -> float:
-        with subject.session.fresh():
-            for value, d in zip(subject.values, direction, strict=True):
-                value += np.asarray(size * d, dtype=value.dtype)
+    """Return the objective with the caller's own arrays moved; NaN where it is not defined."""
+    with subject.session.fresh():
+        for k, part in direction.items():
+            value = subject.values[k]
+            for rows in blocks(value):
+                value[rows] += (size * part[rows].astype(float)).astype(value.dtype)
+        try:
             return objective(subject, upstream)
-
-    try:
-        return (moved(step) - moved(-step)) / (2 * step)
-    except CheckError:  # moved out of where the forward pass is defined
-        return float("nan")
-    finally:
-        subject.session.restore()
+        except CheckError:
+            return float("nan")
 
 
-def richardson(
-    subject: Subject, upstream: list[Array], direction: list[Array], step: float
-) -> float:
+def difference(subject: Subject, upstream: list[Array], direction: Direction, step: float) -> float:
+    """Return the derivative in a direction, by moving the caller's own arrays and back again."""
+    ahead, behind = (moved_objective(subject, upstream, direction, s) for s in (step, -step))
+    subject.session.restore()
+    return (ahead - behind) / (2 * step)
+
+
+def richardson(subject: Subject, upstream: list[Array], direction: Direction, step: float) -> float:
     """Return the derivative in a direction, by two differences that cancel the next error term."""
     once = difference(subject, upstream, direction, step)
     twice = difference(subject, upstream, direction, 2 * step)
@@ -208,61 +253,80 @@ def step_for(single: bool) -> float:
     return 1e-2 if single else 1e-5
 
 
-def by_differences(subject: Subject, upstream: list[Array], seconds: float) -> Reference:
+def by_differences(
+    subject: Subject,
+    upstream: list[Array],
+    seconds: float,
+    plain: Sequence[Array] | None = None,
+) -> Reference:
     """Return the gradient by central differences on the caller's own arrays."""
-    with subject.session.fresh():
-        plain = subject.forward()
+    plain = _outputs(subject) if plain is None else plain
     single = _has_single([*subject.values, *plain])
-    derivative = lambda d: richardson(subject, upstream, d, step_for(single))  # noqa: E731
-    return _measured("central differences", subject, derivative, single, seconds)
+    step = step_for(single)
+
+    def derivative(direction: Direction) -> float:
+        for shorter in (1.0, 1e-2, 1e-4):
+            found = richardson(subject, upstream, direction, shorter * step)
+            if np.isfinite(found):  # else the step left the domain of the forward pass
+                break
+        return found
+
+    reference = _measured("central differences", subject, derivative, single, seconds)
+    reference.size = _size(plain, upstream)
+    reference.noise = reference.noise_at(step)
+    return reference
 
 
 def _measured(
     kind: str,
     subject: Subject,
-    derivative: Callable[[list[Array]], float],
+    derivative: Callable[[Direction], float],
     single: bool,
     seconds: float,
 ) -> Reference:
     """Return a gradient entry by entry where time allows, else in random directions."""
     started = time.monotonic()
-    zeros = [np.zeros(v.shape) for v in subject.values]
-    derivative(zeros)
+    derivative({})
     one_call = max(time.monotonic() - started, 1e-6)
-    entries = sum(v.size for v in subject.values)
     sharpness = SHARPNESS[kind, single]
-    if entries * one_call > seconds:
+    if sum(v.size for v in subject.values) * one_call > seconds:
         rng = np.random.default_rng(0)
         directions = []
-        for k in range(len(subject.values)):
+        for k, value in enumerate(subject.values):
             for _ in range(2):
-                d = list(zeros)
-                d[k] = rng.standard_normal(zeros[k].shape) / np.sqrt(zeros[k].size)
-                directions.append((d, derivative(d)))
+                noise = random_part(value.shape, rng) / np.float32(np.sqrt(value.size))
+                directions.append(({k: noise}, derivative({k: noise})))
         return Reference(kind, sharpness, [], directions=directions, single=single)
     grads = [np.zeros(v.shape) for v in subject.values]
     for k, grad in enumerate(grads):
+        unit = np.zeros(grad.shape)
         for index in np.ndindex(grad.shape):
-            unit = list(zeros)
-            unit[k] = np.zeros(grad.shape)
-            unit[k][index] = 1.0
-            grad[index] = derivative(unit)
+            unit[index] = 1.0
+            grad[index] = derivative({k: unit})
+            unit[index] = 0.0
     return Reference(kind, sharpness, grads, single=single)
+
+
+def random_part(shape: Shape, rng: np.random.Generator) -> Array:
+    """Return random numbers of mean 0 and variance 1, in float32: half of the memory."""
+    part = rng.random(shape, dtype=np.float32)
+    part -= np.float32(0.5)
+    part *= np.float32(np.sqrt(12))
+    return part
 
 
 # -------------------- trust --------------------
 
 
-def balanced_direction(
-    subject: Subject, grads: list[Array], rng: np.random.Generator
-) -> list[Array]:
+def balanced_direction(subject: Subject, grads: list[Array], rng: np.random.Generator) -> Direction:
     """Return a random direction in which every gradient has about the same share."""
-    direction = []
-    for value, grad in zip(subject.values, grads, strict=True):
-        norm = float(np.linalg.norm(grad.ravel()))
-        scale = max(1.0, float(np.max(np.abs(value)))) / np.sqrt(value.size)
-        noise = rng.standard_normal(value.shape)
-        direction.append(noise * (min(scale, 1 / norm) if norm > 0 else scale))
+    direction = {}
+    for k, (value, grad) in enumerate(zip(subject.values, grads, strict=True)):
+        norm = float(np.sqrt(inner(grad, grad)))
+        scale = max(1.0, largest(value)) / np.sqrt(value.size)
+        part = random_part(value.shape, rng)
+        part *= np.float32(min(scale, 1 / norm) if norm > 0 else scale)
+        direction[k] = part
     return direction
 
 
@@ -273,76 +337,70 @@ def agrees_with_differences(
     if not reference.grads:
         return True
     direction = balanced_direction(subject, reference.grads, rng)
-    expected = sum(float(np.sum(g * d)) for g, d in zip(reference.grads, direction, strict=True))
-    scale = sum(
-        float(np.sum(np.abs(g * d))) for g, d in zip(reference.grads, direction, strict=True)
-    )
+    expected = sum(inner(reference.grads[k], part) for k, part in direction.items())
+    scale = sum(inner(reference.grads[k], part, np.abs) for k, part in direction.items())
     step = step_for(reference.single)
     tolerance = (2e-2 if reference.single else 1e-5) * max(abs(expected), 0.05 * scale, 1e-12)
-    for measure, size in ((difference, step), (richardson, step), (difference, 1e-2 * step)):
-        measured = measure(subject, upstream, direction, size)
-        if abs(measured - expected) <= tolerance:
+    for measure, shorter in (
+        (difference, 1),
+        (richardson, 1),
+        (richardson, 1e-2),
+        (richardson, 1e-3),
+    ):
+        measured = measure(subject, upstream, direction, shorter * step)
+        if abs(measured - expected) <= tolerance + reference.noise_at(shorter * step):
             return True
     # Where no step stays inside the domain, differences are no witness against autograd.
     return bool(np.isnan(measured)) and reference.kind == "autograd"
 
 
 def find_reference(
-    subject: Subject, upstream: list[Array], rng: np.random.Generator, seconds: float
+    subject: Subject,
+    upstream: list[Array],
+    rng: np.random.Generator,
+    seconds: float,
+    plain: Sequence[Array] | None = None,
 ) -> Reference:
     """Return the first reference that can be believed."""
-    makers: tuple[Callable[[], Reference], ...] = (
-        lambda: by_autograd(subject, upstream),
-        lambda: by_complex_step(subject, upstream, seconds),
+    sharp: tuple[Callable[..., Reference], ...] = (
+        by_autograd,
+        partial(by_complex_step, seconds=seconds),
     )
-    for make in makers:
+    for make in sharp:
         try:
-            reference = make()
-        except (KeyboardInterrupt, SystemExit):
-            raise
+            reference = make(subject, upstream, plain=plain)
         except Exception as error:
-            subject.notes.append(_why_not(error))
+            subject.notes.append(f"{type(error).__name__}: {error}")
             continue
-        if not all(np.isfinite(grad).all() for grad in reference.grads):
+        if not all(np.isfinite(largest(grad)) for grad in reference.grads):
             continue
         if agrees_with_differences(subject, upstream, reference, rng):
             return reference
-        if reference.kind == "autograd" and _agrees_nearby(subject, upstream, rng):
+        if _agrees_nearby(subject, upstream, make, rng):
             return reference
-    return by_differences(subject, upstream, seconds)
+    return by_differences(subject, upstream, seconds, plain)
 
 
-def _why_not(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def nearby(subject: Subject, rng: np.random.Generator, size: float = 1e-4) -> list[Array]:
+    """Return the values moved a little, off any kink."""
+    others = []
+    for value in subject.values:
+        scale = size * max(1.0, largest(value))
+        shift = rng.uniform(0.5, 1.0, value.shape) * rng.choice([-1.0, 1.0], value.shape)
+        others.append(value + (scale * shift).astype(value.dtype))
+    return others
 
 
-def nearby(subject: Subject, rng: np.random.Generator, size: float = 1e-4) -> Callable[[], None]:
-    """Move the values a little, off any kink, as the state to begin from; return the way back."""
-    saved = [value.copy() for value in subject.values]
-    with subject.session.fresh():
-        for value in subject.values:
-            scale = size * max(1.0, float(np.max(np.abs(value))))
-            value += (
-                scale * rng.uniform(0.5, 1.0, value.shape) * rng.choice([-1.0, 1.0], value.shape)
-            ).astype(value.dtype)
-        subject.session.rebase()
-
-    def back() -> None:
-        subject.session.restore()
-        for value, old in zip(subject.values, saved, strict=True):
-            np.copyto(value, old)
-        subject.session.rebase()
-
-    return back
-
-
-def _agrees_nearby(subject: Subject, upstream: list[Array], rng: np.random.Generator) -> bool:
-    """Tell whether autograd and differences agree beside a kink, where they need not on it."""
-    back = nearby(subject, rng)
-    try:
-        moved = by_autograd(subject, upstream)
-        return agrees_with_differences(subject, upstream, moved, rng)
-    except Exception:
-        return False
-    finally:
-        back()
+def _agrees_nearby(
+    subject: Subject,
+    upstream: list[Array],
+    make: Callable[..., Reference],
+    rng: np.random.Generator,
+) -> bool:
+    """Tell whether a reference and differences agree beside a kink, where they need not on it."""
+    with subject.session.moved(subject.values, nearby(subject, rng)):
+        try:
+            moved = make(subject, upstream)
+            return agrees_with_differences(subject, upstream, moved, rng)
+        except Exception:
+            return False

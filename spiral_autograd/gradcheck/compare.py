@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ..validation import Array, Shape
 from .automatic import Reference, Sharpness
+from .blocks import apart, inner
+from .blocks import largest as largest
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,8 @@ class Row:
     automatic: Any = field(default=None, repr=False, compare=False)
 
 
+RIGHT = ("exact", "match")
 FAILURES = ("wrong", "missing")
-
-
-def largest(array: Any) -> float:
-    """Return the largest absolute value of an array."""
-    return float(np.max(np.abs(array), initial=0.0))
 
 
 def close(ours: Any, theirs: Any, tolerance: float, floor: float = 0.0) -> bool:
@@ -65,108 +63,72 @@ def close(ours: Any, theirs: Any, tolerance: float, floor: float = 0.0) -> bool:
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     if ours.shape != theirs.shape:
         return False
-    apart = np.abs(ours - theirs)
-    if not np.isfinite(apart).all():
-        return False
+    if ours.size == 0:
+        return True
+    distance, _ = apart(ours, theirs)
     scale = max(largest(ours), largest(theirs))
-    return float(np.max(apart, initial=0.0)) <= tolerance * scale + floor
+    return bool(np.isfinite(distance)) and distance <= tolerance * scale + floor
 
 
 def compare(name: str, handwritten: Any, automatic: Array, sharp: Sharpness, floor: float) -> Row:
     """Return the row for a handwritten gradient and the reference."""
     scale = largest(automatic)
-    blank = Row(name, automatic.shape, scale, np.nan, np.nan, None, "missing")
+    blank = Row(name, automatic.shape, scale, np.nan, np.nan, None, "wrong", automatic=automatic)
     if handwritten is None:
         verdict = "missing" if scale > floor else "match"
-        return _with(
-            blank,
-            verdict=verdict,
-            why="no gradient is returned",
-            rule="unwritten",
-            automatic=automatic,
-        )
+        return replace(blank, verdict=verdict, why="no gradient is returned", rule="unwritten")
     h = np.asarray(handwritten)
     if h.dtype.kind not in "fiub":
-        return _with(
-            blank, verdict="wrong", why=f"a gradient of dtype {h.dtype}", automatic=automatic
-        )
+        return replace(blank, why=f"a gradient of dtype {h.dtype}")
     if h.shape != automatic.shape:
-        return _with(
-            blank,
-            verdict="wrong",
-            max_abs=np.inf,
-            max_rel=np.inf,
-            handwritten=h,
-            automatic=automatic,
-            why=f"has the shape {h.shape} in place of {automatic.shape}",
-        )
+        why = f"has the shape {h.shape} in place of {automatic.shape}"
+        return replace(blank, max_abs=np.inf, max_rel=np.inf, handwritten=h, why=why)
     with np.errstate(all="ignore"):
-        apart = np.abs(h - automatic)
-    if h.size == 0:
-        return _with(
-            blank, verdict="exact", max_abs=0.0, max_rel=0.0, handwritten=h, automatic=automatic
-        )
-    flat = int(np.argmax(np.where(np.isfinite(apart), apart, np.inf)))
-    index = tuple(int(i) for i in np.unravel_index(flat, h.shape))
-    max_abs = float(apart.ravel()[flat])
-    both = max(scale, largest(h)) if np.isfinite(h).all() else np.nan
-    max_rel = max_abs / both if both > 0 else (0.0 if max_abs == 0 else np.inf)
-    if not np.isfinite(h).all():
-        verdict = "wrong"
-    elif max_abs == 0:
-        verdict = "exact"
-    elif max_abs <= sharp.match * both + floor:
-        verdict = "match"
-    elif max_abs <= sharp.approximate * both + floor:
-        verdict = "approximate"
-    else:
-        verdict = "wrong"
-    return Row(
-        name, h.shape, scale, max_abs, max_rel, index, verdict, handwritten=h, automatic=automatic
+        max_abs, flat = apart(h, automatic)
+    both = max(scale, largest(h))
+    max_rel = max_abs / both if both > 0 else 0.0
+    return replace(
+        blank,
+        max_abs=max_abs,
+        max_rel=max_rel if np.isfinite(max_abs) else np.inf,
+        index=tuple(int(i) for i in np.unravel_index(flat, h.shape)),
+        verdict=_verdict(max_abs, both, sharp, floor),
+        handwritten=h,
     )
 
 
-def _with(row: Row, **changes: Any) -> Row:
-    from dataclasses import replace
-
-    return replace(row, **changes)
+def _verdict(distance: float, scale: float, sharp: Sharpness, floor: float) -> str:
+    """Return the verdict on two gradients, the larger of which is of size `scale`."""
+    if distance == 0:
+        return "exact"
+    for verdict, tolerance in (("match", sharp.match), ("approximate", sharp.approximate)):
+        if np.isfinite(distance) and distance <= tolerance * scale + floor:
+            return verdict
+    return "wrong"
 
 
 def compare_directions(
     name: str, k: int, handwritten: Any, shape: Shape, reference: Reference
 ) -> Row:
     """Return the row for a gradient of which only derivatives in random directions are known."""
-    along = [(d[k], value) for d, value in reference.directions if np.any(d[k])]
+    along = [(d[k], value) for d, value in reference.directions if k in d]
     scale = max((abs(value) for _, value in along), default=0.0)
-    blank = Row(name, shape, scale, np.nan, np.nan, None, "missing")
+    blank = Row(name, shape, scale, np.nan, np.nan, None, "wrong")
     if handwritten is None:
-        return _with(blank, why="no gradient is returned", rule="unwritten")
+        why = "no gradient is returned"
+        return replace(blank, verdict="missing", why=why, rule="unwritten")
     h = np.asarray(handwritten)
     if h.shape != shape:
-        return _with(
-            blank,
-            verdict="wrong",
-            max_abs=np.inf,
-            max_rel=np.inf,
-            why=f"has the shape {h.shape} in place of {shape}",
-        )
-    apart = max((abs(float(np.sum(h * d)) - value) for d, value in along), default=0.0)
-    size = float(np.linalg.norm(h.ravel())) / np.sqrt(max(h.size, 1))
-    both = max(scale, size)
-    relative = apart / both if both > 0 else 0.0
-    sharp = reference.sharpness
-    verdict = (
-        "match"
-        if relative <= sharp.match
-        else "approximate"
-        if relative <= sharp.approximate
-        else "wrong"
-    )
-    return _with(
+        why = f"has the shape {h.shape} in place of {shape}"
+        return replace(blank, max_abs=np.inf, max_rel=np.inf, why=why)
+    distance = max((abs(inner(h, d) - value) for d, value in along), default=0.0)
+    both = max(scale, float(np.sqrt(inner(h, h) / max(h.size, 1))))
+    verdict = _verdict(distance, both, reference.sharpness, reference.noise)
+    return replace(
         blank,
-        verdict=verdict,
-        max_abs=apart,
-        max_rel=relative,
+        verdict="match" if verdict == "exact" else verdict,
+        max_abs=distance,
+        max_rel=distance / both if both > 0 else 0.0,
         handwritten=h,
-        why="" if verdict == "match" else "compared along random directions only",
+        why="" if verdict in RIGHT else "compared along random directions only",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -12,8 +12,42 @@ from typing import Any
 import numpy as np
 from numpy.random import get_state, set_state
 
+from ..validation import Array
+
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), type, ModuleType, np.generic, np.dtype)
 _global_random_state = threading.RLock()
+
+
+def reach(*roots: Any) -> Iterator[Any]:
+    """Yield every object that some objects reach, once: what may change, and what holds it."""
+    seen: dict[int, Any] = {}
+    pending = list(roots)
+    while pending:
+        item = pending.pop()
+        if isinstance(item, _ATOMS) or id(item) in seen:
+            continue
+        seen[id(item)] = item
+        pending.extend(_held(item))
+        yield item
+
+
+def _held(item: Any) -> list[Any]:
+    """Return what an object holds."""
+    if isinstance(item, np.ndarray):
+        return list(item.flat) if item.dtype == object else []
+    if isinstance(item, dict):
+        return list(item.values())
+    if isinstance(item, list | tuple | set | frozenset):
+        return list(item)
+    if isinstance(item, np.random.RandomState | np.random.Generator):
+        return []
+    if isinstance(item, MethodType):
+        return [item.__self__]
+    if isinstance(item, FunctionType):
+        return [c.cell_contents for c in item.__closure__ or () if _is_filled(c)]
+    attributes = getattr(item, "__dict__", None)
+    held = [attributes] if isinstance(attributes, dict) else []
+    return held + [getattr(item, name) for name in _slots(type(item)) if hasattr(item, name)]
 
 
 class Snapshot:
@@ -22,6 +56,8 @@ class Snapshot:
     Parameters
     ----------
     *roots : objects
+    like : Snapshot, optional
+        An earlier one, whose copies are shared where nothing has changed.
 
     Examples
     --------
@@ -33,64 +69,59 @@ class Snapshot:
     {'W': array([0., 0.])}
     """
 
-    def __init__(self, *roots: Any) -> None:
+    def __init__(self, *roots: Any, like: Snapshot | None = None) -> None:
+        self._like = like
         self._undo: list[Callable[[], Any]] = []
-        self._seen: dict[int, Any] = {}
-        pending = list(roots)
-        while pending:
-            item = pending.pop()
-            if isinstance(item, _ATOMS) or id(item) in self._seen:
-                continue
-            self._seen[id(item)] = item
-            pending.extend(self._keep(item))
+        self._arrays: dict[int, tuple[Array, Array]] = {}
+        self._items: list[Any] = []  # kept alive, so that their ids stay theirs
+        self.add(*roots)
+
+    def add(self, *roots: Any) -> None:
+        """Take in the state of more objects."""
+        for item in reach(*roots):
+            self._items.append(item)
+            self._note(item)
 
     def restore(self) -> None:
         """Put everything back."""
         for undo in self._undo:
             undo()
+        for array, saved in self._arrays.values():
+            np.copyto(array, saved)
 
-    def _keep(self, item: Any) -> list[Any]:
-        """Note how to restore an item, and return what it holds."""
+    def kept(self, array: Array) -> Array | None:
+        """Return the content of an array as it was; None of one that was not there."""
+        _, saved = self._arrays.get(id(array), (None, None))
+        return saved
+
+    def keep(self, array: Array, content: Array) -> None:
+        """Let an array be restored to another content."""
+        self._arrays[id(array)] = array, content
+
+    def _note(self, item: Any) -> None:
+        """Note how to restore an object itself."""
         if isinstance(item, np.ndarray):
             if item.flags.writeable:
-                saved = item.copy()
-                self._undo.append(lambda: np.copyto(item, saved))
-            return list(item.flat) if item.dtype == object else []
-        if isinstance(item, dict):
-            pairs = dict(item)
-            self._undo.append(lambda: _refill(item, pairs))
-            return list(pairs.values())
-        if isinstance(item, list):
-            entries = list(item)
-            self._undo.append(lambda: item.__setitem__(slice(None), entries))
-            return entries
-        if isinstance(item, tuple | set | frozenset):
-            return list(item)
-        if isinstance(item, np.random.RandomState | np.random.Generator):
+                self.keep(item, self._copy(item))
+        elif isinstance(item, dict):
+            self._undo.append(partial(_refill, item, dict(item)))
+        elif isinstance(item, list):
+            self._undo.append(partial(item.__setitem__, slice(None), list(item)))
+        elif isinstance(item, np.random.RandomState | np.random.Generator):
             name = "_bit_generator" if isinstance(item, np.random.RandomState) else "bit_generator"
             bits = getattr(item, name)
-            state = bits.state
-            self._undo.append(lambda: setattr(bits, "state", state))
-            return []
-        if isinstance(item, MethodType):
-            return [item.__self__]
-        if isinstance(item, FunctionType):
-            return [c.cell_contents for c in item.__closure__ or () if _is_filled(c)]
-        return self._keep_attributes(item)
+            self._undo.append(partial(setattr, bits, "state", bits.state))
+        else:
+            for name in _slots(type(item)):
+                if hasattr(item, name):
+                    self._undo.append(partial(setattr, item, name, getattr(item, name)))
 
-    def _keep_attributes(self, item: Any) -> list[Any]:
-        held = []
-        attributes = getattr(item, "__dict__", None)
-        if isinstance(attributes, dict):
-            pairs = dict(attributes)
-            self._undo.append(lambda: _refill(attributes, pairs))
-            held += list(pairs.values())
-        for name in _slots(type(item)):
-            value = getattr(item, name, None)
-            if hasattr(item, name):
-                self._undo.append(partial(setattr, item, name, value))
-                held.append(value)
-        return held
+    def _copy(self, array: Array) -> Array:
+        """Return a copy, or that of an earlier snapshot where the content is the same."""
+        before = self._like.kept(array) if self._like is not None else None
+        if before is not None and array.dtype != object and np.array_equal(before, array):
+            return before
+        return array.copy()
 
 
 def _refill(mapping: Any, pairs: dict[Any, Any]) -> None:
@@ -115,19 +146,60 @@ def _slots(kind: type) -> list[str]:
 
 
 class Session:
-    """Runs code of the user's, each time from the same state of its objects and of np.random."""
+    """Runs code of the user's, each time from the same state of its objects and of np.random.
+
+    Parameters
+    ----------
+    *roots : objects
+        What the code reaches: its state now is the one to begin from.
+
+    Attributes
+    ----------
+    original : Snapshot
+        The state in which the objects were found, and are left.
+    start : Snapshot
+        The state to begin from: another where parameters are made in the first forward pass.
+    """
 
     def __init__(self, *roots: Any) -> None:
         self._roots = roots
-        self._snapshot = Snapshot(*roots)
+        self.original = self.start = Snapshot(*roots)
         self.random_state = get_state()
 
     @contextmanager
     def fresh(self) -> Iterator[None]:
-        """Begin from the state that was found; what the code then changes stays until the next."""
-        self._snapshot.restore()
-        set_state(self.random_state)
+        """Begin from the start; what the code then changes stays until the next."""
+        self.restore()
+        self.same_random()
         yield
+
+    @contextmanager
+    def unused(self) -> Iterator[None]:
+        """Begin from the state in which the objects were found, before any call of ours."""
+        self.original.restore()
+        self.same_random()
+        try:
+            yield
+        finally:
+            self.original.restore()
+            self.start.restore()
+
+    @contextmanager
+    def moved(self, arrays: Sequence[Array], others: Sequence[Array]) -> Iterator[None]:
+        """Let the arrays begin with other contents for a while."""
+        saved = [self._content(array) for array in arrays]
+        try:
+            for array, other in zip(arrays, others, strict=True):
+                self.start.keep(array, other)
+            yield
+        finally:
+            for array, content in zip(arrays, saved, strict=True):
+                self.start.keep(array, content)
+            self.start.restore()
+
+    def _content(self, array: Array) -> Array:
+        kept = self.start.kept(array)
+        return array.copy() if kept is None else kept
 
     def same_random(self) -> None:
         """Set NumPy's global random state to the one that each run begins from."""
@@ -136,25 +208,25 @@ class Session:
     def add(self, *roots: Any) -> None:
         """Take more objects among those that are restored."""
         self._roots = (*self._roots, *roots)
-        self.rebase()
+        self.start.add(*roots)
 
     def restore(self) -> None:
         """Put the objects back into the state to begin from."""
-        self._snapshot.restore()
+        self.start.restore()
 
     def rebase(self) -> None:
         """Take the present state as the one to begin from."""
-        self._snapshot = Snapshot(*self._roots)
+        self.start = Snapshot(*self._roots, like=self.original)
 
 
 @contextmanager
 def untouched(*roots: Any) -> Iterator[Session]:
     """Give a session, and leave the objects and NumPy's global random state as they were."""
     with _global_random_state:
-        before, random_state = Snapshot(*roots), get_state()
+        session = Session(*roots)
         try:
             with np.errstate(all="ignore"):
-                yield Session(*roots)
+                yield session
         finally:
-            before.restore()
-            set_state(random_state)
+            session.original.restore()
+            session.same_random()

@@ -1,0 +1,59 @@
+"""Sums and largest values of large arrays, block by block: without temporaries of their size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..validation import Array
+
+_ENTRIES = 1 << 16
+
+
+def blocks(array: Array) -> Iterator[Any]:
+    """Yield indices that take an array apart along its first axis; all of it where it is small."""
+    if array.size <= _ENTRIES or array.ndim == 0:
+        yield ...
+        return
+    rows = max(1, _ENTRIES * len(array) // array.size)
+    for start in range(0, len(array), rows):
+        yield slice(start, start + rows)
+
+
+def largest(array: Any) -> float:
+    """Return the largest absolute value of an array; NaN where it has any."""
+    array = np.asarray(array)
+    if array.size == 0:
+        return 0.0
+    if array.size <= _ENTRIES:
+        return float(np.abs(array).max())
+    return float(np.maximum(array.max(), -array.min()))
+
+
+def inner(ours: Array, theirs: Array, change: Callable[[Array], Array] | None = None) -> float:
+    """Return Σ ours · theirs, or Σ change(ours · theirs), in float64."""
+    total = 0.0
+    for rows in blocks(ours):
+        product = ours[rows].astype(float) * theirs[rows]
+        total += float(np.sum(product if change is None else change(product)))
+    return total
+
+
+def apart(ours: Array, theirs: Array) -> tuple[float, int]:
+    """Return the largest difference of two arrays of one shape, and its place when flattened.
+
+    Where one is not finite, that place and infinity.
+    """
+    found, place, before = -1.0, 0, 0
+    for rows in blocks(ours):
+        difference = np.abs(ours[rows] - theirs[rows])
+        flat = int(np.argmax(difference))
+        here = float(difference.ravel()[flat])
+        if not np.isfinite(here):
+            return np.inf, before + flat
+        if here > found:
+            found, place = here, before + flat
+        before += difference.size
+    return found, place

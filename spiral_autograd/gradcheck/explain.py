@@ -1,0 +1,118 @@
+"""Why a gradient is wrong, and where: what the diagnosis finds, written into the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..validation import Array
+from .automatic import richardson, step_for
+from .blocks import largest
+from .case import Case, Finding
+from .compare import Row
+from .comparison import Comparison, join
+from .diagnose import diagnose
+from .graph import BackwardGraph
+from .handwritten import MISSING
+from .lines import places
+
+
+def explain(c: Comparison, ideal: BackwardGraph | None) -> None:
+    """Write into the wrong rows why they are wrong, and where.
+
+    `ideal` is the graph of the forward pass without its small constant: a mistake may be one
+    against the gradient of that.
+    """
+    wrong = c.wrong
+    if not c.reference.grads:
+        for k in wrong:
+            c.change(k, why=c.rows[k].why or "no known pattern")
+        return
+    findings, remaining = _diagnosed(c, wrong, ideal)
+    for finding in findings:
+        for k in finding.rows:
+            why, lines = join(c.rows[k].why, finding.text), c.places(places, k, finding)
+            c.change(k, rule=finding.rule, why=why, lines=lines)
+    for k in remaining:
+        c.change(k, why=join(c.rows[k].why, _no_pattern(c.rows[k])), lines=c.places(places, k))
+    for k in wrong:
+        _ask_differences(c, k)
+
+
+def _diagnosed(
+    c: Comparison, wrong: list[int], ideal: BackwardGraph | None
+) -> tuple[list[Finding], list[int]]:
+    """Return what is found, and the rows that nothing explains."""
+    findings: list[Finding] = []
+    remaining = list(wrong)
+    automatic = [np.asarray(g) for g in c.reference.grads]
+    for graph in (c.graph, ideal) if ideal is not None else (c.graph,):
+        true = automatic
+        if graph is ideal and ideal is not None:
+            true = [np.asarray(ideal.gradient(k, {})) for k in range(len(automatic))]
+        if not remaining or not all(np.isfinite(largest(g)) for g in true):
+            break
+        found = diagnose(_case(c, true, remaining, graph))
+        findings += found
+        explained = {k for finding in found for k in finding.rows}
+        remaining = [k for k in remaining if k not in explained]
+    return findings, remaining
+
+
+def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGraph | None) -> Case:
+    def again(others: list[Array]) -> list[Any]:
+        with c.subject.session.fresh():
+            return c.backward(others)
+
+    return Case(
+        names=c.subject.names,
+        values=c.subject.values,
+        automatic=true,
+        handwritten=[None if g is MISSING else g for g in c.grads],
+        wrong=wrong,
+        tolerance=c.tolerance,
+        floors=c.floors,
+        graph=graph,
+        upstream=c.upstream,
+        again=None if c.subject.is_loss else again,
+        is_loss=c.subject.is_loss,
+        deadline=c.deadline,
+    )
+
+
+def _no_pattern(row: Row) -> str:
+    if row.handwritten is None or row.automatic is None:
+        return "no known pattern"
+    h, g = np.asarray(row.handwritten), np.asarray(row.automatic)
+    if h.shape != g.shape:
+        return "no known pattern"
+    if not np.isfinite(largest(h)):
+        return f"{int((~np.isfinite(h)).sum())} of {h.size} entries are not finite"
+    off = np.abs(h - g) > 1e-6 * max(largest(h), largest(g))
+    return f"no known pattern; {int(off.sum())} of {h.size} entries differ, most at {row.index}"
+
+
+def _ask_differences(c: Comparison, k: int) -> None:
+    """Ask central differences, in the direction in which the two gradients differ most."""
+    h, g = c.grads[k], c.reference.grads[k]
+    if h is None or np.shape(h) != g.shape or not np.isfinite(largest(h)):
+        return
+    direction = np.asarray(h, dtype=float) - g
+    norm = float(np.linalg.norm(direction.ravel()))
+    if norm == 0 or not np.isfinite(norm):
+        return
+    direction /= norm
+    measured = richardson(c.subject, c.upstream, {k: direction}, step_for(c.reference.single))
+    ours, theirs = float(np.vdot(h, direction)), float(np.vdot(g, direction))
+    side = "autograd" if c.reference.kind == "autograd" else f"the {c.reference.kind}"
+    if abs(measured - ours) < 0.1 * abs(measured - theirs):
+        why = (
+            f"central differences side with the handwritten gradient, not with {side}: "
+            "the reference may be wrong here"
+        )
+        c.change(k, verdict="approximate", rule=None, lines=(), why=why)
+    elif c.reference.kind != "central differences" and (
+        abs(measured - theirs) < 0.1 * abs(measured - ours)
+    ):
+        c.change(k, why=f"{c.rows[k].why} (central differences side with {side})")

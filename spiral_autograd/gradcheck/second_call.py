@@ -1,0 +1,254 @@
+"""Called again, and called on other inputs: what a backward pass leaves behind."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..pytree import leaves
+from ..validation import Array
+from .blocks import largest
+from .compare import close
+from .comparison import Comparison, copied, join
+from .handwritten import CheckError, Subject
+from .lines import state_places
+from .parameters import find_parameters
+from .state import reach
+
+
+@dataclass
+class Halves:
+    """The user's two functions, called one by one.
+
+    Attributes
+    ----------
+    forward : callable
+        Runs forward, and returns what backward finds again: the object, or the cache.
+    backward : callable
+        ``backward(kept, upstream)`` returns the gradients.
+    inputs : list, optional
+        The inputs of forward, a list whose entries can be exchanged.
+    """
+
+    forward: Callable[[], Any]
+    backward: Callable[[Any, list[Array]], Any]
+    inputs: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Calls:
+    """The handwritten gradients of several calls.
+
+    Attributes
+    ----------
+    first : list
+        Those that are checked: arrays, None or MISSING.
+    second : dict
+        From number to gradient: those that a second call gives otherwise.
+    elsewhere : dict
+        From number to two gradients for other inputs, after the first calls and without them.
+    """
+
+    first: list[Any]
+    second: dict[int, Array] = field(default_factory=dict)
+    elsewhere: dict[int, tuple[Array, Array]] = field(default_factory=dict)
+
+
+def call_once(subject: Subject, upstream: list[Array]) -> Calls:
+    """Return the handwritten gradients."""
+    with subject.session.fresh():
+        return Calls([copied(g) for g in _gradients(subject, upstream)])
+
+
+def call_again(subject: Subject, upstream: list[Array], inputs: list[Any]) -> Calls:
+    """Return the handwritten gradients, and how those of later calls differ.
+
+    A stale cache shows only on other inputs: there the gradients after earlier calls are held
+    against those of the object as it was found.
+    """
+    session = subject.session
+    with session.fresh():
+        calls = Calls([copied(g) for g in _gradients(subject, upstream)])
+        session.same_random()
+        calls.second = _changed(calls.first, _gradients(subject, upstream))
+        if calls.second:
+            if not _same_output_again(subject, upstream):
+                calls.second.clear()
+            return calls
+        session.same_random()
+        with _others(inputs):
+            after = _tried(subject, upstream)
+    if after is not None:
+        with session.unused(), _others(inputs):
+            without = _tried(subject, upstream)
+        if without is not None:
+            changed = _changed(without, after)
+            if changed and _same_output_elsewhere(subject, upstream, inputs):
+                calls.elsewhere = {k: (g, without[k]) for k, g in changed.items()}
+    session.restore()
+    return calls
+
+
+def _gradients(subject: Subject, upstream: list[Array]) -> list[Any]:
+    return subject.backward([np.array(u) for u in upstream])
+
+
+def _tried(subject: Subject, upstream: list[Array]) -> list[Any] | None:
+    try:
+        return [copied(g) for g in _gradients(subject, upstream)]
+    except CheckError:  # the other inputs are not fit for it
+        return None
+
+
+def _changed(before: Sequence[Any], now: Sequence[Any]) -> dict[int, Array]:
+    """Return the gradients that are others now."""
+    arrays = {
+        k: (np.asarray(a), np.asarray(b))
+        for k, (a, b) in enumerate(zip(before, now, strict=True))
+        if isinstance(a, np.ndarray) and a.dtype.kind == "f" and np.shape(a) == np.shape(b)
+    }
+    noise = 1e-12 * max((largest(a) for a, _ in arrays.values()), default=0.0)
+    return {
+        k: np.array(b)
+        for k, (a, b) in arrays.items()
+        if np.isfinite(largest(a)) and not close(a, b, 1e-9 if a.itemsize > 4 else 1e-4, noise)
+    }
+
+
+def _same_output_again(subject: Subject, upstream: list[Array]) -> bool:
+    """Tell whether a second forward pass gives the same output: else the object has a state."""
+    with subject.session.fresh():
+        first = [np.array(out) for out in subject.forward()]
+    with subject.session.fresh():
+        _gradients(subject, upstream)
+        subject.session.same_random()
+        return _equal(first, subject.forward())
+
+
+def _same_output_elsewhere(subject: Subject, upstream: list[Array], inputs: list[Any]) -> bool:
+    with subject.session.unused(), _others(inputs):
+        without = [np.array(out) for out in subject.forward()]
+    with subject.session.fresh():
+        for _ in range(2):
+            _gradients(subject, upstream)
+            subject.session.same_random()
+        with _others(inputs):
+            return _equal(without, subject.forward())
+
+
+def _equal(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
+    return all(close(a, b, 1e-12) for a, b in zip(ours, theirs, strict=True))
+
+
+@contextmanager
+def _others(inputs: list[Any]) -> Iterator[None]:
+    """Exchange the inputs for others of the same shapes; labels and indices change places."""
+    here = list(inputs)
+    inputs[:] = [_other(value) for value in here]
+    try:
+        yield
+    finally:
+        inputs[:] = here
+
+
+def _other(value: Any) -> Any:
+    if not isinstance(value, np.ndarray) or value.ndim == 0:
+        return value
+    if value.dtype.kind in "iu":
+        return np.roll(value, 1, axis=0)
+    if value.dtype.kind == "f":
+        return value + (0.1 * (1 + np.abs(value))).astype(value.dtype)
+    return value
+
+
+# -------------------- what is said of it --------------------
+
+_STATES = {
+    "accumulates": "accumulates: a second call adds to the gradient of the first, and the layer "
+    "offers no reset (zero_grad or the like); write it anew in each backward pass",
+    "second call": "changes at the second call, though the forward pass gives the same output",
+    "stale": "depends on an earlier call: a cache is left from a forward pass on other inputs",
+}
+
+
+def judge(c: Comparison, calls: Calls) -> None:
+    """Write into the rows what changes from call to call."""
+    said = {k: _how(calls.first[k], second) for k, second in calls.second.items()}
+    said |= dict.fromkeys(calls.elsewhere, "stale")
+    for k, what in said.items():
+        if k not in c.rows:
+            continue
+        row = c.rows[k]
+        why = join(row.why if row.rule is None else "", _STATES[what])
+        c.change(k, verdict="wrong", rule="state", why=why)
+        c.failures.append(f"the gradient of {row.name} {_STATES[what]}")
+    for k, what in said.items():
+        if k in c.rows:
+            c.change(k, lines=c.places(state_places, k, what))
+
+
+def _how(first: Array, second: Array) -> str:
+    multiples = (2.0 * first, 3.0 * first)
+    return "accumulates" if any(close(second, m, 1e-9) for m in multiples) else "second call"
+
+
+# -------------------- side effects --------------------
+
+
+def side_effects(subject: Subject, upstream: list[Array], halves: Halves) -> list[str]:
+    """Return what forward and backward write into, and should not: notes, not failures."""
+    start, notes = subject.session.start, []
+
+    def written(values: Sequence[Array]) -> list[int]:
+        kept = [start.kept(value) for value in values]
+        return [
+            k
+            for k, (value, old) in enumerate(zip(values, kept, strict=True))
+            if old is not None and not np.array_equal(old, value)
+        ]
+
+    with subject.session.fresh():
+        kept = halves.forward()
+        by_forward = written(subject.values)
+        made = [
+            (array, _checksum(array), bool(array.any()))
+            for array in reach(kept)
+            if isinstance(array, np.ndarray) and array.dtype != object
+            if not _is_as_before(start.kept(array), array)
+        ]
+        given = [np.array(u) for u in upstream]
+        result = halves.backward(kept, given)
+        if any(not np.array_equal(a, b) for a, b in zip(given, upstream, strict=True)):
+            notes.append("backward writes into its upstream gradient")
+        gradients = [p.gradient() for p in find_parameters(kept)] if subject.owner else []
+        for array, checksum, was_filled in made:
+            if _checksum(array) == checksum or _shares(array, gradients):
+                continue
+            if was_filled or not _shares(array, leaves(result)):
+                notes.append("backward writes into its cache")
+                break
+        notes += [f"forward writes into {subject.names[k]}" for k in by_forward]
+        notes += [
+            f"backward writes into {subject.names[k]}"
+            for k in written(subject.values)
+            if k not in by_forward
+        ]
+    subject.session.restore()
+    return notes
+
+
+def _is_as_before(before: Array | None, array: Array) -> bool:
+    return before is not None and np.array_equal(before, array)
+
+
+def _checksum(array: Array) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).data)
+
+
+def _shares(array: Array, others: Sequence[Any]) -> bool:
+    return any(isinstance(o, np.ndarray) and np.may_share_memory(array, o) for o in others)
