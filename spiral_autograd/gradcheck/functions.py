@@ -1,8 +1,7 @@
-"""Functions: pairs of a forward and a backward one, gradient functions, and marks in them."""
+"""A scalar loss and its gradient function, and the marks of intermediate values in the loss."""
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,110 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from ..pytree import Pytree, leaves, named_leaves, tree_map, with_leaves
+from ..pytree import Pytree, named_leaves, tree_map
 from ..validation import Array
+from .conventions import gradient_key
 from .handwritten import (
-    MISSING,
     CheckError,
     Subject,
-    by_position,
+    as_gradient,
     called,
-    gradient_key,
+    described,
     is_float_array,
+    name_of_function,
     outputs_of,
-    positional_names,
+    require_function,
 )
+from .inputs import as_array, leaf_name, prepared
 from .state import Session
-
-# -------------------- function pairs --------------------
-
-
-def pair_subject(
-    forward: Callable[..., Any],
-    backward: Callable[..., Any],
-    inputs: Sequence[Any],
-    session: Session,
-) -> Subject:
-    """Return ``out, cache = forward(*inputs)`` and ``backward(dout, cache)`` as a subject."""
-    for name, function in (("forward", forward), ("backward", backward)):
-        if not callable(function):
-            raise CheckError(f"{name} must be a function, got {type(function).__name__}")
-    label = getattr(forward, "__name__", "forward")
-    names = positional_names(forward, len(inputs))
-    floats = [is_float_array(value) for value in inputs]
-
-    def run() -> tuple[list[Any], Any]:
-        result = called(label, forward, *inputs)
-        if not isinstance(result, tuple) or len(result) < 2:
-            raise CheckError(
-                f"{label} must return (out, cache), got {type(result).__name__}; for a scalar loss "
-                "with a gradient function use check_gradient"
-            )
-        return list(result[:-1]), result[-1]
-
-    with session.fresh():
-        structure, _ = run()
-
-    nested = _leaf_arguments(inputs, floats, names)
-    with session.fresh():
-        outputs, cache = run()
-        ups = with_leaves(outputs, [np.ones(np.shape(leaf)) for leaf in leaves(outputs)])
-        result = called(getattr(backward, "__name__", "backward"), backward, *ups, cache)
-    if isinstance(result, dict):
-        nested = [(n, v) for n, v in nested if gradient_key(result, n) is not None]
-    else:
-        nested = [(n, v) for n, v, f in zip(names, inputs, floats, strict=True) if f]
-
-    def run_backward(ups: list[Array]) -> list[Any]:
-        _, cache = run()
-        tree = with_leaves(structure, list(ups))
-        result = called(getattr(backward, "__name__", "backward"), backward, *tree, cache)
-        if isinstance(result, dict):
-            by_name = by_position(result, [name for name, _ in nested], [True] * len(nested))
-        else:
-            by_name = by_position(result, names, floats)
-        return [by_name.get(name, MISSING) for name, _ in nested]
-
-    def substitute(replacements: Sequence[Any]) -> list[Any]:
-        memo = {id(v): r for (_, v), r in zip(nested, replacements, strict=True)}
-        result = forward(*(copy.deepcopy(value, dict(memo)) for value in inputs))
-        return leaves(list(result[:-1]))
-
-    return Subject(
-        names=[name for name, _ in nested],
-        values=[value for _, value in nested],
-        session=session,
-        forward=lambda: outputs_of(label, run()[0]),
-        substitute=substitute,
-        backward=run_backward,
-        forward_code=[forward],
-        backward_code=[backward],
-    )
-
-
-def _leaf_arguments(
-    inputs: Sequence[Any], floats: Sequence[bool], names: Sequence[str]
-) -> list[tuple[str, Array]]:
-    """Return the float arrays among the arguments, those in dicts and lists by their own names."""
-    found = []
-    for value, flag, name in zip(inputs, floats, names, strict=True):
-        if flag:
-            found.append((name, value))
-        elif isinstance(value, dict | list | tuple):
-            found += [
-                (leaf_name(path), v) for path, v in named_leaves("", value) if is_float_array(v)
-            ]
-    return found
-
-
-def leaf_name(path: str) -> str:
-    """Return the short name of a leaf: its key, or its path where there is more than one step."""
-    steps = path.replace("][", "|").strip("[]").split("|")
-    text = "".join(
-        (f".{step[1:-1]}" if step[:1] in "'\"" else f"[{step}]") for step in steps if step
-    )
-    return text.lstrip(".")
-
 
 # -------------------- gradient functions, and marks --------------------
 
@@ -159,87 +70,160 @@ def _tapping(**state: Any) -> Iterator[None]:
         _taps.__dict__.update(before)
 
 
+class Gradient:
+    """Runs somebody's scalar loss of a pytree, and the handwritten gradient of it.
+
+    Parameters
+    ----------
+    loss, gradient : callables
+        Or the finished gradient in place of the function.
+    params : pytree
+    data : sequence
+        What else the two functions take.
+    session : Session
+    """
+
+    def __init__(
+        self, loss: Any, gradient: Any, params: Pytree, data: Sequence[Any], session: Session
+    ) -> None:
+        require_function("loss", loss)
+        self.loss, self.gradient, self.data = loss, gradient, data
+        self.label = name_of_function(loss, "loss")
+        (self.params,), self.remarks = prepared([tree_map(as_array, params)], ["params"])
+        self.held = self._held()
+        self.marks: dict[str, Array] = {}
+        session.add(self.params)
+        with session.fresh(), _tapping(collect=self.marks):
+            self.outputs = self.run()
+        if len(self.outputs) != 1 or self.outputs[0].size != 1:
+            shapes = ", ".join(str(out.shape) for out in self.outputs)
+            raise CheckError(
+                f"{self.label} must return a scalar, got the shape {shapes}; for a function of "
+                "arrays that returns (out, cache) use check_backward"
+            )
+        session.add(self.marks)
+        with session.fresh():
+            self.entries = self._paired(self.handwritten())
+
+    def _held(self) -> list[tuple[str, Array]]:
+        found = list(named_leaves("", self.params))
+        held = [(path, leaf) for path, leaf in found if is_float_array(leaf)]
+        if not held:
+            came = ", ".join(described(leaf) for _, leaf in found[:4]) or "none"
+            raise CheckError(
+                "params must hold floating-point arrays (an array, or a nest of dicts, lists and "
+                f"tuples with arrays as leaves), got {came}; integer arrays have no gradient"
+            )
+        return held
+
+    def run(self) -> list[Array]:
+        """Run the loss."""
+        return outputs_of(self.label, called(self.label, self.loss, self.params, *self.data))
+
+    def run_tapped(self) -> list[Array]:
+        """Run the loss with what the marks add."""
+        with _tapping(added=self.marks):
+            return self.run()
+
+    def handwritten(self) -> Any:
+        """Return the handwritten gradient, without the value of the loss that may come with it."""
+        if not callable(self.gradient):
+            return self.gradient
+        label = name_of_function(self.gradient, "gradient")
+        result = called(label, self.gradient, self.params, *self.data)
+        return result[1] if self._has_value(result) else result
+
+    def _has_value(self, result: Any) -> bool:
+        if not isinstance(result, tuple) or len(result) != 2 or isinstance(result[0], dict):
+            return False
+        return np.ndim(result[0]) == 0 and not (
+            isinstance(self.params, tuple | list)
+            and len(self.held) == 2 == len(self.params)
+            and np.ndim(result[1]) == 0
+            and not isinstance(result[1], dict)
+        )
+
+    def _paired(self, grads: Any) -> list[tuple[str, Array, Callable[[Any], Any]]]:
+        """Return each value with its name and how to read its gradient from what was returned."""
+        if isinstance(grads, dict) and not (isinstance(self.params, dict) and _nested(self.params)):
+            named = [(leaf_name(path) or "params", value) for path, value in self.held]
+            named += list(self.marks.items())
+            self._require_keys(grads, [name for name, _ in named])
+            return [(name, value, _by_key(name)) for name, value in named]
+        self._require_structure(grads)
+        return [(leaf_name(path) or "params", value, _by_path(path)) for path, value in self.held]
+
+    def _require_keys(self, grads: dict[Any, Any], names: list[str]) -> None:
+        keys = {name: gradient_key(grads, name) for name in names}
+        absent = [name for name, key in keys.items() if key is None]
+        unread = [str(key) for key in grads if key not in keys.values()]
+        if not absent:
+            return
+        text = f"the dict of gradients has no entry for {', '.join(absent)}" + (
+            f", but has {', '.join(unread)}" if unread else ""
+        )
+        if len(absent) == len(names):
+            raise CheckError(f"{text}; name the gradient of W1 dW1 or W1")
+        self.remarks.append(text)
+
+    def _require_structure(self, grads: Any) -> None:
+        got = dict(named_leaves("", grads))
+        wanted = [path for path, _ in self.held]
+        if not any(path in got for path in wanted):
+            raise CheckError(
+                f"the gradient must have the structure of params, with the leaves "
+                f"{', '.join(f'params{p}' for p in wanted)}, got {described(grads)} with "
+                f"{', '.join(f'gradient{p}' for p in got) or 'none'}"
+            )
+        every = {path for path, _ in named_leaves("", self.params)}
+        unread = [f"gradient{path}" for path in got if path not in every]
+        if unread:
+            self.remarks.append(
+                f"the gradient has another structure than params: {', '.join(unread)} belongs to "
+                "no parameter"
+            )
+
+    def substitute(self, replacements: Sequence[Any]) -> list[Any]:
+        """Run the loss on other values."""
+        memo = {id(v): r for (_, v, _), r in zip(self.entries, replacements, strict=True)}
+        others = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
+        added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
+        with _tapping(added=added):
+            return [self.loss(others, *self.data)]
+
+    def gradients(self, ups: list[Array]) -> list[Any]:
+        """Return the handwritten gradient of each value."""
+        found = self.handwritten()
+        return [as_gradient(name, read(found)) for name, _, read in self.entries]
+
+
 def gradient_subject(
     loss: Callable[..., Any], gradient: Any, params: Pytree, data: Sequence[Any], session: Session
 ) -> Subject:
     """Return a scalar loss of a pytree and its handwritten gradient as a subject."""
-    if not callable(loss):
-        raise CheckError(f"loss must be a function, got {type(loss).__name__}")
-    label = getattr(loss, "__name__", "loss")
-    held = [(path, leaf) for path, leaf in named_leaves("", params) if is_float_array(leaf)]
-    if not held:
-        raise CheckError("params must hold floating-point arrays; integer arrays have no gradient")
-    marks: dict[str, Array] = {}
-    with session.fresh(), _tapping(collect=marks):
-        outputs = outputs_of(label, called(label, loss, params, *data))
-    if len(outputs) != 1 or outputs[0].size != 1:
-        raise CheckError(f"{label} must return a scalar, got the shape {outputs[0].shape}")
-
-    def handwritten() -> Any:
-        if not callable(gradient):
-            return gradient
-        result = called(getattr(gradient, "__name__", "gradient"), gradient, params, *data)
-        has_value = isinstance(result, tuple) and len(result) == 2 and np.ndim(result[0]) == 0
-        return result[1] if has_value and not is_float_array(params) else _last(result, has_value)
-
-    session.add(marks)
-    with session.fresh():
-        grads = handwritten()
-    pairs = _paired(held, marks, grads, params)
-
-    def forward() -> list[Array]:
-        with _tapping(added=marks):
-            return outputs_of(label, called(label, loss, params, *data))
-
-    def substitute(replacements: Sequence[Any]) -> list[Any]:
-        memo = {id(v): r for (_, v, _), r in zip(pairs, replacements, strict=True)}
-        others = tree_map(lambda leaf: memo.get(id(leaf), leaf), params)
-        added = {name: memo.get(id(zero), zero) for name, zero in marks.items()}
-        with _tapping(added=added):
-            return [loss(others, *data)]
-
-    def backward(ups: list[Array]) -> list[Any]:
-        found = handwritten()
-        return [read(found) for _, _, read in pairs]
-
+    run = Gradient(loss, gradient, params, data, session)
+    output = run.outputs[0]
     return Subject(
-        names=[name for name, _, _ in pairs],
-        values=[value for _, value, _ in pairs],
+        names=[name for name, _, _ in run.entries],
+        values=[value for _, value, _ in run.entries],
         session=session,
-        forward=forward,
-        substitute=substitute,
-        backward=backward,
+        forward=run.run_tapped,
+        substitute=run.substitute,
+        backward=run.gradients,
         forward_code=[loss],
         backward_code=[gradient] if callable(gradient) else [],
-        upstream=[np.ones(outputs[0].shape, dtype=outputs[0].dtype)],
+        upstream=[np.ones(output.shape, dtype=output.dtype)],
+        remarks=run.remarks,
         is_loss=True,
     )
 
 
-def _last(result: Any, has_value: bool) -> Any:
-    return result[1] if has_value else result
-
-
-def _paired(
-    held: list[tuple[str, Array]], marks: dict[str, Array], grads: Any, params: Pytree
-) -> list[tuple[str, Array, Callable[[Any], Any]]]:
-    """Return each value with its name and how to read its gradient from what was returned."""
-    if isinstance(grads, dict) and not (isinstance(params, dict) and _nested(params)):
-        named = [(leaf_name(path) or "params", value) for path, value in held]
-        named += list(marks.items())
-        return [(name, value, _by_key(name)) for name, value in named]
-
-    def reader(path: str) -> Callable[[Any], Any]:
-        def read(found: Any) -> Any:
-            return dict(named_leaves("", found)).get(path)
-
-        return read
-
-    return [(leaf_name(path) or "params", value, reader(path)) for path, value in held]
-
-
 def _by_key(name: str) -> Callable[[Any], Any]:
     return lambda found: found.get(gradient_key(found, name))
+
+
+def _by_path(path: str) -> Callable[[Any], Any]:
+    return lambda found: dict(named_leaves("", found)).get(path)
 
 
 def _nested(params: dict[Any, Any]) -> bool:

@@ -1,11 +1,10 @@
-"""Run somebody's layer, function pair or gradient function, in whichever convention it is written.
+"""Somebody's forward and backward pass as a `Subject`: arrays by name, and how to run the two.
 
-Each becomes a `Subject`: arrays by name, a forward pass, and a handwritten gradient for each array.
+`objects` and `functions` make subjects of layers, pairs and gradient functions.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from ..pytree import leaves
 from ..validation import Array
+from .conventions import gradient_key
 from .state import Session
 
 
@@ -41,8 +41,22 @@ class Subject:
     backward : callable
         ``backward(upstream)`` runs forward and backward, and returns the gradient for each value:
         an array, or None. It does not restore the state before.
-    sources : list of callables
-        The functions whose lines the report may name: forward ones, then backward ones.
+    forward_code, backward_code : lists of callables
+        The functions whose lines the report may name.
+    upstream : list of arrays
+        The upstream gradient of a scalar loss whose backward pass takes none; else empty.
+    notes : list of str
+        Why a reference could not be used.
+    remarks : list of str
+        What the report should say besides its rows.
+    is_loss : bool
+        Whether the output is a scalar, and the upstream gradient one.
+    owner : object or None
+        The layer, which may keep something from one call to the next.
+    disturb : callable or None
+        ``disturb(upstream)`` runs forward and backward on other inputs.
+    idealised : callable or None
+        Yields each small constant of the forward code with the subject that has zero for it.
     """
 
     names: list[str]
@@ -55,15 +69,29 @@ class Subject:
     backward_code: list[Any] = field(default_factory=list)
     upstream: list[Array] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     is_loss: bool = False
     owner: Any = None
     disturb: Callable[[list[Array]], Any] | None = None
     idealised: Callable[[], Iterator[tuple[float, Subject]]] | None = None
 
 
+class _Missing:
+    """Marks an array without a gradient of its own: a running average, no parameter."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING = _Missing()
+
+
 def is_float_array(value: Any) -> bool:
     """Tell whether a value is an array that can have a gradient."""
     return isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size > 0
+
+
+# -------------------- calls --------------------
 
 
 def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
@@ -73,32 +101,66 @@ def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
     except CheckError:
         raise
     except Exception as error:
-        shapes = ", ".join(_described(arg) for arg in args)
+        shapes = ", ".join(described(arg) for arg in args)
         raise CheckError(
             f"{what} raised {type(error).__name__}: {error}; it was called with ({shapes}). "
             "Its own traceback stands above"
         ) from error
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
+    """Return what a value is, in a few words.
+
+    Examples
+    --------
+    >>> described(np.ones((2, 3))), described([1, 2]), described(0.5)
+    ('array (2, 3) float64', 'list of 2', 'float 0.5')
+    """
     if isinstance(value, np.ndarray):
         return f"array {value.shape} {value.dtype}"
+    if isinstance(value, list | tuple | dict):
+        return f"{type(value).__name__} of {len(value)}"
+    if isinstance(value, bool | int | float | str | type(None)):
+        return f"{type(value).__name__} {value!r}" if value is not None else "None"
     return type(value).__name__
 
 
+def name_of_function(function: Any, otherwise: str) -> str:
+    """Return what to call a function."""
+    return str(getattr(function, "__name__", otherwise))
+
+
+def require_function(name: str, function: Any) -> None:
+    """Raise unless an argument can be called, and is no class."""
+    if not callable(function) or isinstance(function, type):
+        came = (
+            f"the class {function.__name__}" if isinstance(function, type) else described(function)
+        )
+        raise CheckError(f"{name} must be a function, got {came}")
+
+
+# -------------------- outputs, and the gradients of the loss with respect to them ---------------
+
+
 def outputs_of(what: str, value: Any) -> list[Array]:
-    """Return the output arrays of a forward pass, which must be finite."""
+    """Return the output arrays of a forward pass, which must be real and finite."""
     found = [np.asarray(leaf) for leaf in leaves(value)]
-    for array in found:
+    for leaf, array in zip(leaves(value), found, strict=True):
         if array.dtype.kind not in "fiub":
-            raise CheckError(f"{what} must return real arrays, got dtype {array.dtype}")
+            came = f"dtype {array.dtype}" if array.dtype.kind != "O" else described(leaf)
+            raise CheckError(f"{what} must return real arrays, got {came}")
         if not np.isfinite(array).all():
             raise CheckError(
                 f"{what} returned {int((~np.isfinite(array)).sum())} values that are NaN or "
                 f"infinite, of {array.size}; the gradient is not defined there"
             )
-    if not found:
+    if not any(array.size for array in found):
         raise CheckError(f"{what} returned nothing")
+    if not any(array.dtype.kind == "f" for array in found):
+        raise CheckError(
+            f"{what} returned only integers ({', '.join(map(described, found))}), which have no "
+            "gradient; give it floating-point arrays"
+        )
     return found
 
 
@@ -114,56 +176,80 @@ def draw_upstream(outputs: Sequence[Any], rng: np.random.Generator) -> list[Arra
 
 def given_upstream(upstream: Any, outputs: Sequence[Array]) -> list[Array]:
     """Return the caller's upstream gradient, which must have the shapes of the outputs."""
-    given = [np.asarray(leaf, dtype=float) for leaf in leaves(upstream)]
+    try:
+        given = [np.asarray(leaf, dtype=float) for leaf in _whole(upstream, outputs)]
+    except (TypeError, ValueError) as error:
+        raise CheckError(f"upstream must be an array of real numbers: {error}") from None
     shapes, wanted = [u.shape for u in given], [np.shape(out) for out in outputs]
     if shapes != wanted:
         raise CheckError(
             f"upstream must have the shape of what forward returns: {wanted}, got {shapes}"
         )
+    if not all(np.isfinite(u).all() for u in given):
+        raise CheckError("upstream must be finite, but holds NaN or infinite values")
     return [u.astype(np.asarray(out).dtype) for u, out in zip(given, outputs, strict=True)]
 
 
-def positional_names(function: Any, count: int) -> list[str]:
-    """Return the names of a function's first arguments."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        parameters = []
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return [names[i] if i < len(names) else f"input[{i}]" for i in range(count)]
+def _whole(upstream: Any, outputs: Sequence[Array]) -> list[Any]:
+    """Return the arrays of an upstream gradient; nested lists of numbers are one array."""
+    found = leaves(upstream)
+    return found if len(found) == len(outputs) else [upstream] if len(outputs) == 1 else found
 
 
 # -------------------- the gradients that a backward pass returns --------------------
 
 
-def gradient_key(gradients: dict[Any, Any], name: str) -> Any:
-    """Return the key under which a dict of gradients holds that of `name`; None without one."""
-    for key in (name, f"d{name}", f"d_{name}", f"grad_{name}", f"{name}_grad", f"g{name}"):
-        if key in gradients:
-            return key
-    return None
+def by_position(
+    what: str,
+    result: Any,
+    names: Sequence[str],
+    is_float: Sequence[bool],
+    more: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the gradients that a backward pass returned, by the names of what they belong to.
 
-
-def by_position(result: Any, names: Sequence[str], is_float: Sequence[bool]) -> dict[str, Any]:
-    """Return the gradients for the arguments `names` from what a backward pass returned.
-
-    An entry for each argument, or one for each that is differentiable, or for the first of them;
-    or a dict by name.
+    There may be an entry for each argument, or one for each that is differentiable, or for the
+    first of these; those of the parameters `more` may follow. Or a dict has them by name.
     """
-    if isinstance(result, dict):
-        keys = {name: gradient_key(result, name) for name in names}
-        return {name: result[key] for name, key in keys.items() if key is not None}
-    if not isinstance(result, tuple | list):
-        result = (result,)
     floats = [name for name, flag in zip(names, is_float, strict=True) if flag]
-    if len(result) == len(names) > len(floats):
-        pairs = dict(zip(names, result, strict=True))
-        return {name: pairs[name] for name in floats}
-    return dict(zip(floats, result, strict=False))
+    if isinstance(result, dict):
+        keys = {name: gradient_key(result, name) for name in (*floats, *more)}
+        return {name: result[key] for name, key in keys.items() if key is not None}
+    entries = list(result) if isinstance(result, tuple | list) else [result]
+    if isinstance(result, list) and len(floats) == 1 and not _are_arrays(entries):
+        entries = [result]  # a gradient that is written as a list of numbers
+    for order in ([*floats, *more], [*names, *more], floats, names):
+        if len(entries) == len(order):
+            pairs = dict(zip(order, entries, strict=True))
+            return {name: g for name, g in pairs.items() if name in floats or name in more}
+    if len(entries) > len(floats):
+        raise CheckError(
+            f"{what} returned {len(entries)} gradients, but there are {len(floats)} floating-point "
+            f"arrays among the arguments ({', '.join(names)}): return one gradient for each of "
+            f"{', '.join(floats) or 'them'}, in this order"
+        )
+    return dict(zip(floats, entries, strict=False))
 
 
-class _Missing:
-    """Marks an array without a gradient of its own: a running average, no parameter."""
+def _are_arrays(entries: Sequence[Any]) -> bool:
+    return all(entry is None or isinstance(entry, np.ndarray) for entry in entries)
 
 
-MISSING = _Missing()
+def as_gradient(name: str, value: Any) -> Any:
+    """Return a gradient as it came, where it is None or can be an array of real numbers."""
+    if value is None or value is MISSING:
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind in "fiub":
+        return value
+    came = "complex numbers" if array.dtype.kind == "c" else _came(value)
+    raise CheckError(f"the gradient of {name} must be an array of real numbers, got {came}")
+
+
+def _came(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of dtype {value.dtype}"
+    return f"{described(value)}, which is no array (are its rows of different lengths?)"

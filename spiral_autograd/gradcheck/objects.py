@@ -1,204 +1,328 @@
-"""Layers as objects: ``forward(*inputs)`` and ``backward(upstream)``, and what they keep."""
+"""Layers as objects: run from the outside, copied with other values in place of their arrays."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import io
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from types import FunctionType
+from types import FunctionType, GeneratorType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from ..pytree import leaves
+from ..pytree import leaves, with_leaves
 from ..validation import Array
+from .constants import without_small_constants
+from .conventions import (
+    BACKWARD,
+    FORWARD,
+    INPUT_GRADIENTS,
+    OUTPUTS,
+    accepts,
+    method_name,
+    positional_names,
+)
 from .handwritten import (
     MISSING,
     CheckError,
     Subject,
+    as_gradient,
     by_position,
     called,
+    described,
     is_float_array,
     outputs_of,
-    positional_names,
 )
-from .parameters import Parameter, find_parameters, reset_of
+from .inputs import prepared, refuse_overlap, refuse_parameter
+from .parameters import (
+    Parameter,
+    attributes_of,
+    every_parameter,
+    reachable,
+    resets_of,
+)
 from .state import Session
+
+# What a copy of an object shares with it, since it cannot be copied.
+_SHARED = (ModuleType, type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
+
+
+def methods_of(layer: Any) -> tuple[str, str]:
+    """Return the names of a layer's forward and backward methods, or raise."""
+    if isinstance(layer, type):
+        raise CheckError(
+            f"layer must be an object, got the class {layer.__name__} itself: give "
+            f"{layer.__name__}(...)"
+        )
+    if isinstance(layer, FunctionType):
+        raise CheckError(
+            f"layer must be an object with forward and backward, got the function "
+            f"{layer.__name__}; for functions use check_backward or check_gradient"
+        )
+    found = [method_name(layer, names) for names in (FORWARD, BACKWARD)]
+    for which, name, names in zip(("forward", "backward"), found, (FORWARD, BACKWARD), strict=True):
+        if name is None:
+            own = [n for n in dir(layer) if callable(getattr(layer, n, None)) and n[0] != "_"]
+            raise CheckError(
+                f"layer must have the methods forward and backward, but {type(layer).__name__} has "
+                f"no {which} (nor {', '.join(names[1:])}); its methods are: "
+                f"{', '.join(own) or 'none'}"
+            )
+    return str(found[0]), str(found[1])
+
+
+class Layer:
+    """Runs somebody's layer on its inputs.
+
+    Parameters
+    ----------
+    layer : object
+    inputs : sequence
+        What its forward pass takes.
+    session : Session
+    upstream : array or None
+        The upstream gradient, if one is given.
+    """
+
+    def __init__(self, layer: Any, inputs: Sequence[Any], session: Session, upstream: Any) -> None:
+        self.forward_name, self.backward_name = methods_of(layer)
+        self.layer, self.kind, self.session = layer, type(layer).__name__, session
+        self.names = positional_names(self.forward_method, len(inputs))
+        self._require_call(inputs)
+        held = [item for item in reachable(layer) if isinstance(item, np.ndarray)]
+        self.shared = [item for item in reachable(layer) if isinstance(item, _SHARED)]
+        self.inputs, self.remarks = prepared(inputs, self.names, held)
+        session.add(self.inputs)
+        self.floats = [is_float_array(value) for value in self.inputs]
+        self.upstream_given = upstream is not None
+        self.takes_nothing = not self.upstream_given and accepts(self.backward_method, 0)
+        self.structure: Any = None
+        self.parameters: list[Parameter] = []
+        self.more: list[str] = []  # parameters whose gradients backward returns
+
+    @property
+    def forward_method(self) -> Any:
+        """The layer's own forward pass."""
+        return getattr(self.layer, self.forward_name)
+
+    @property
+    def backward_method(self) -> Any:
+        """The layer's own backward pass."""
+        return getattr(self.layer, self.backward_name)
+
+    def _require_call(self, inputs: Sequence[Any]) -> None:
+        try:
+            inspect.signature(self.forward_method).bind(*inputs)
+        except TypeError as error:
+            raise CheckError(
+                f"{self.kind}.{self.forward_name}{inspect.signature(self.forward_method)} cannot "
+                f"be called with ({', '.join(map(described, inputs))}): {error}; the inputs are "
+                "given by position, in their order"
+            ) from None
+        except ValueError:  # no signature, as of compiled code
+            return
+
+    # -------------------- the two passes --------------------
+
+    def run(self, *others: Any) -> Any:
+        """Run the forward pass, on other inputs where they are given."""
+        what = f"{self.kind}.{self.forward_name}"
+        result = called(what, self.forward_method, *(others or self.inputs))
+        return self._left(result, self.layer, OUTPUTS)
+
+    def outputs(self) -> list[Array]:
+        """Return the output arrays of the forward pass."""
+        return outputs_of(f"{self.kind}.{self.forward_name}", self.run())
+
+    def run_backward(self, ups: Sequence[Array]) -> Any:
+        """Run the backward pass, and return what it returns or leaves for the inputs."""
+        what = f"{self.kind}.{self.backward_name}"
+        if self.takes_nothing and len(ups) == 1 and ups[0].ndim == 0 and ups[0] == 1:
+            arguments: Sequence[Any] = []
+        elif len(ups) > 1 and not accepts(self.backward_method, len(ups)):
+            arguments = [with_leaves(self.structure, list(ups))]
+        else:
+            arguments = ups
+        result = called(what, self.backward_method, *arguments)
+        return self._left(result, self.layer, INPUT_GRADIENTS)
+
+    @staticmethod
+    def _left(result: Any, layer: Any, names: Sequence[str]) -> Any:
+        """Return what a pass returned; where that is nothing, what it left as an attribute."""
+        if result is not None:
+            return result
+        attributes = attributes_of(layer)
+        return next((attributes[name] for name in names if name in attributes), None)
+
+    def forward_and_backward(self) -> Any:
+        """Run both, with an upstream gradient of ones."""
+        self.structure = self.run()
+        outputs = outputs_of(f"{self.kind}.{self.forward_name}", self.structure)
+        return self.run_backward([np.ones(out.shape, dtype=out.dtype) for out in outputs])
+
+    # -------------------- the parameters --------------------
+
+    def find(self) -> None:
+        """Find the parameters by a run; where the first run makes them, begin from after it."""
+        before = {p.name: p for p in every_parameter(self.layer)}
+        with self.session.fresh():
+            self.forward_and_backward()
+            new = [p for p in every_parameter(self.layer) if p.name not in before]
+            made = [p for p in new if p.gradient() is not MISSING]
+            if made:
+                self.run()
+                kept = {id(p.value) for p in every_parameter(self.layer)} - self._at_inputs()
+                made = [p for p in made if id(p.value) in kept]
+        if made:
+            with self.session.fresh():
+                self.run()
+                self.session.rebase()
+        names = [*before, *(p.name for p in made)]
+        with self.session.fresh():
+            first = {p.name: p for p in every_parameter(self.layer)}
+            result = self.forward_and_backward()
+            # What a pass puts in the place of another array is state, not a parameter.
+            known = [
+                p
+                for p in every_parameter(self.layer)
+                if p.name in names and p.name in first and p.value is first[p.name].value
+            ]
+            known = [p for p in known if id(p.value) not in self._at_inputs()]
+            self._choose(known, result)
+            self._require_fit(result)
+
+    def _at_inputs(self) -> set[int]:
+        return {id(value) for value in self.inputs}
+
+    def _choose(self, known: list[Parameter], result: Any) -> None:
+        """Take the parameters that have a gradient: in the layer, or returned by backward."""
+        self.parameters = [p for p in known if p.gradient() is not MISSING]
+        spare = list(result[sum(self.floats) :]) if isinstance(result, tuple) else []
+        if self.parameters or not spare:
+            return
+        free = [p for p in known if is_float_array(p.value)]
+        for gradient in spare:
+            fitting = [p for p in free if p.value.shape == np.shape(gradient)] or free
+            if fitting:
+                free.remove(fitting[0])
+                self.parameters.append(fitting[0])
+        self.more = [p.name for p in self.parameters]
+
+    def _require_fit(self, result: Any) -> None:
+        for parameter in self.parameters:
+            refuse_parameter(parameter.name, parameter.value)
+        refuse_overlap([p.name for p in self.parameters], [p.value for p in self.parameters])
+        found = self.by_name(result)
+        pairs = list(zip(self.names, self.inputs, self.floats, strict=True))
+        for name, _, flag in pairs:
+            if flag and name not in found:
+                self.remarks.append(f"backward returns no gradient for {name}: it is not checked")
+        for name, value, flag in pairs[:1]:
+            if not flag and np.shape(value) == np.shape(result) and is_float_array(result):
+                self.remarks.append(
+                    f"{name} holds integers, which have no gradient: it is not checked "
+                    f"(use {name}.astype(float))"
+                )
+
+    def by_name(self, result: Any) -> dict[str, Any]:
+        """Return the gradients that backward returned, by name."""
+        what = f"{self.kind}.{self.backward_name}"
+        return by_position(what, result, self.names, self.floats, self.more)
+
+    # -------------------- as a subject --------------------
+
+    def gradients(self, ups: list[Array]) -> list[Any]:
+        """Run both passes, and return the gradient of each input and parameter."""
+        for reset in resets_of(self.layer):
+            reset()
+        self.run()
+        returned = self.by_name(self.run_backward(ups))
+        inputs = [name for name, flag in zip(self.names, self.floats, strict=True) if flag]
+        grads = [(name, returned.get(name, MISSING)) for name in inputs]
+        grads += [
+            (p.name, returned.get(p.name) if p.name in self.more else p.gradient())
+            for p in self.parameters
+        ]
+        return [as_gradient(name, gradient) for name, gradient in grads]
+
+    def memo(self, replacements: Sequence[Any]) -> dict[int, Any]:
+        """Return what a deep copy is to have in place of the arrays, and what it cannot copy."""
+        values = zip(self.values, replacements, strict=True)
+        return {id(v): r for v, r in values} | {id(item): item for item in self.shared}
+
+    def substitute(self, replacements: Sequence[Any], forward: Any = None) -> list[Any]:
+        """Run the forward pass of a copy, or another forward function on the copy."""
+        memo = self.memo(replacements)
+        other = copy.deepcopy(self.layer, memo)
+        arguments = [memo.get(id(value), value) for value in self.inputs]
+        arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]
+        result = (
+            forward(other, *arguments) if forward else getattr(other, self.forward_name)(*arguments)
+        )
+        return leaves(self._left(result, other, OUTPUTS))
+
+    def disturb(self, ups: list[Array]) -> None:
+        """Run both passes on other inputs, as an earlier call would."""
+        others = [
+            value + (0.1 * (1 + np.abs(value))).astype(value.dtype) if flag else value
+            for value, flag in zip(self.inputs, self.floats, strict=True)
+        ]
+        self.run(*others)
+        self.run_backward(ups)
+
+    def idealised(self, subject: Subject) -> Iterator[tuple[float, Subject]]:
+        """Yield each small constant of the forward code, and the layer with zero for it."""
+        code = getattr(type(self.layer), self.forward_name)
+        what = f"{self.kind}.{self.forward_name}"
+        for constant, function in without_small_constants(code):
+
+            def plain(function: Any = function) -> list[Array]:
+                return outputs_of(
+                    what, self._left(function(self.layer, *self.inputs), self.layer, OUTPUTS)
+                )
+
+            def ideal(values: Sequence[Any], function: Any = function) -> list[Any]:
+                return self.substitute(values, function)
+
+            yield constant, replace(subject, forward=plain, substitute=ideal)
+
+    @property
+    def values(self) -> list[Array]:
+        """The arrays whose gradients are compared."""
+        inputs = [v for v, flag in zip(self.inputs, self.floats, strict=True) if flag]
+        return inputs + [p.value for p in self.parameters]
+
+    def subject(self) -> Subject:
+        """Return the layer as a subject."""
+        self.find()
+        with self.session.fresh():
+            outputs = self.outputs()
+        is_loss = len(outputs) == 1 and outputs[0].ndim == 0
+        inputs = [name for name, flag in zip(self.names, self.floats, strict=True) if flag]
+        subject = Subject(
+            names=inputs + [p.name for p in self.parameters],
+            values=self.values,
+            session=self.session,
+            forward=self.outputs,
+            substitute=self.substitute,
+            backward=self.gradients,
+            forward_code=[self.forward_method],
+            backward_code=[self.backward_method],
+            is_loss=is_loss and not self.upstream_given,
+            owner=self.layer,
+            disturb=self.disturb if any(self.floats) else None,
+            remarks=self.remarks,
+        )
+        if isinstance(getattr(type(self.layer), self.forward_name, None), FunctionType):
+            subject.idealised = lambda: self.idealised(subject)
+        if is_loss and self.takes_nothing:
+            subject.upstream = [np.ones((), dtype=outputs[0].dtype)]
+        return subject
 
 
 def layer_subject(layer: Any, inputs: Sequence[Any], session: Session, upstream: Any) -> Subject:
     """Return an object with ``forward(*inputs)`` and ``backward(upstream)`` as a subject."""
-    kind = type(layer).__name__
-    for method in ("forward", "backward"):
-        if not callable(getattr(layer, method, None)):
-            raise CheckError(
-                f"layer must have the methods forward and backward, but {kind} has no {method}"
-            )
-    names = positional_names(layer.forward, len(inputs))
-    floats = [is_float_array(value) for value in inputs]
-
-    def run() -> Any:
-        return called(f"{kind}.forward", layer.forward, *inputs)
-
-    def run_backward(ups: Sequence[Array]) -> Any:
-        return called(f"{kind}.backward", layer.backward, *ups)
-
-    found, extra = _parameters_after_a_run(layer, inputs, session, run, run_backward)
-    with session.fresh():
-        outputs = outputs_of(f"{kind}.forward", run())
-    is_loss = len(outputs) == 1 and outputs[0].ndim == 0 and upstream is None
-    default_upstream = is_loss and _takes_nothing(layer.backward)
-
-    values = [value for value, flag in zip(inputs, floats, strict=True) if flag]
-    input_names = [name for name, flag in zip(names, floats, strict=True) if flag]
-
-    def forward() -> list[Array]:
-        return outputs_of(f"{kind}.forward", run())
-
-    def substitute(replacements: Sequence[Any]) -> list[Any]:
-        memo = {id(v): r for v, r in zip(subject.values, replacements, strict=True)}
-        other = copy.deepcopy(layer, memo)
-        arguments = [memo.get(id(value), value) for value in inputs]
-        return leaves(other.forward(*(copy.deepcopy(a, dict(memo)) for a in arguments)))
-
-    def backward(ups: list[Array]) -> list[Any]:
-        reset = reset_of(layer)
-        if reset is not None:
-            reset()
-        run()
-        result = run_backward([] if default_upstream and _is_one(ups) else ups)
-        by_name = by_position(result, names, floats)
-        rest = list(result[len(values) :]) if isinstance(result, tuple | list) else []
-        grads = [by_name.get(name, MISSING) for name in input_names]
-        return grads + [
-            rest[i] if parameter.gradient() is MISSING and i < len(rest) else parameter.gradient()
-            for i, parameter in enumerate(found)
-        ]
-
-    def disturb(ups: list[Array]) -> None:
-        others = [
-            value + (0.1 * (1 + np.abs(value))).astype(value.dtype) if flag else value
-            for value, flag in zip(inputs, floats, strict=True)
-        ]
-        called(f"{kind}.forward", layer.forward, *others)
-        run_backward([] if default_upstream and _is_one(ups) else ups)
-
-    def idealised() -> Iterator[tuple[float, Subject]]:
-        for constant, function in without_small_constants(type(layer).forward):
-
-            def ideal(values: Sequence[Any], function: Any = function) -> list[Any]:
-                memo = {id(v): r for v, r in zip(subject.values, values, strict=True)}
-                other = copy.deepcopy(layer, memo)
-                return leaves(function(other, *(memo.get(id(value), value) for value in inputs)))
-
-            def plain(function: Any = function) -> list[Array]:
-                return outputs_of(f"{kind}.forward", function(layer, *inputs))
-
-            yield constant, replace(subject, forward=plain, substitute=ideal)
-
-    subject = Subject(
-        names=input_names + [p.name for p in found],
-        values=values + [p.value for p in found],
-        session=session,
-        forward=forward,
-        substitute=substitute,
-        backward=backward,
-        forward_code=[layer.forward],
-        backward_code=[layer.backward],
-        is_loss=is_loss,
-        owner=layer,
-        disturb=disturb if values else None,
-        idealised=idealised
-        if isinstance(type(layer).__dict__.get("forward"), FunctionType)
-        else None,
-        notes=extra,
-    )
-    if default_upstream:
-        subject.upstream = [np.ones((), dtype=outputs[0].dtype)]
-    return subject
-
-
-def without_small_constants(function: Any, depth: int = 2) -> Iterator[tuple[float, Any]]:
-    """Yield each small constant of a function or its helpers, and the function with zero for it."""
-    code, names = function.__code__, function.__globals__
-
-    def rebuilt(code: Any, names: dict[str, Any]) -> Any:
-        defaults, closure = function.__defaults__, function.__closure__
-        return FunctionType(code, names, function.__name__, defaults, closure)
-
-    for constant in code.co_consts:
-        if isinstance(constant, float) and 0 < abs(constant) <= 1e-2:
-            others = tuple(0.0 if c is constant else c for c in code.co_consts)
-            yield constant, rebuilt(code.replace(co_consts=others), names)
-    for name in code.co_names:
-        helper = names.get(name)
-        if depth and isinstance(helper, FunctionType) and helper is not function:
-            for constant, other in without_small_constants(helper, depth - 1):
-                yield constant, rebuilt(code, {**names, name: other})
-
-
-def _is_one(upstream: Sequence[Array]) -> bool:
-    return len(upstream) == 1 and upstream[0].ndim == 0 and upstream[0] == 1
-
-
-def _takes_nothing(method: Callable[..., Any]) -> bool:
-    try:
-        inspect.signature(method).bind()
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _parameters_after_a_run(
-    layer: Any,
-    inputs: Sequence[Any],
-    session: Session,
-    run: Callable[[], Any],
-    run_backward: Callable[[Sequence[Array]], Any],
-) -> tuple[list[Parameter], list[str]]:
-    """Return the parameters with a gradient, once a forward and a backward pass have shown them.
-
-    Where they are only made in the first forward pass, the state after it is what we begin from.
-    """
-    before = find_parameters(layer)
-    known_names = {p.name for p in before}
-
-    def backward() -> Any:
-        outputs = [np.asarray(out) for out in leaves(run())]
-        scalar = len(outputs) == 1 and outputs[0].ndim == 0
-        ups = [np.ones(out.shape, dtype=out.dtype) for out in outputs]
-        return run_backward([] if scalar and _takes_nothing(layer.backward) else ups)
-
-    with session.fresh():
-        backward()
-        new = [p for p in find_parameters(layer) if p.name not in known_names]
-        made = [p.name for p in new if p.gradient() is not MISSING]
-        made = [name for name in made if not _is_cache(layer, name, inputs, run)]
-    if made:
-        with session.fresh():
-            run()
-            session.rebase()
-    with session.fresh():
-        result = backward()
-        now = find_parameters(layer)
-        kept = {id(p.value) for p in now}
-        known = [p for p in now if p.name in made] if made else []
-        known = [p for p in before if id(p.value) in kept] + known
-        spare = len(result) - sum(map(is_float_array, inputs)) if isinstance(result, tuple) else 0
-        found = [p for p in known if p.gradient() is not MISSING]
-        if not found and spare > 0:
-            found = known[:spare]
-        inputs_at = {id(value) for value in inputs}
-        return [p for p in found if id(p.value) not in inputs_at], []
-
-
-def _is_cache(layer: Any, name: str, inputs: Sequence[Any], run: Callable[[], Any]) -> bool:
-    """Tell whether a forward pass makes an attribute anew, as it does with what it caches."""
-    if not name.isidentifier() or not hasattr(layer, name):
-        return False
-    first = getattr(layer, name)
-    if any(first is value for value in inputs):
-        return True
-    run()
-    return getattr(layer, name) is not first
+    return Layer(layer, inputs, session, upstream).subject()

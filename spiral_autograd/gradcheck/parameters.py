@@ -2,106 +2,279 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from ..validation import Array
-from .handwritten import MISSING, called, gradient_key, is_float_array
+from .conventions import (
+    BACKWARD,
+    CONTAINERS,
+    FORWARD,
+    HOLDERS,
+    STATISTICS,
+    accepts,
+    gradient_key,
+    method_name,
+    reset_of,
+)
+from .handwritten import MISSING, called, is_float_array
 
-_RESETS = (
-    "zero_grad zero_grads zero_gradients clear_grad clear_grads cleargrads clear_gradients "
-    "flush_gradients flush_grads reset_grad reset_grads reset_gradients"
-).split()
-
-
-def reset_of(layer: Any) -> Callable[[], Any] | None:
-    """Return the method by which a layer that accumulates its gradients is reset."""
-    for name in _RESETS:
-        method = getattr(layer, name, None)
-        if callable(method):
-            return method
-    return None
+Steps = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a layer: its name, its array, and how to read its gradient."""
+    """A parameter of a layer.
+
+    Attributes
+    ----------
+    name : str
+    value : array
+        The layer's own.
+    gradient : callable
+        Returns the gradient as it now stands; None where it is not written, MISSING where there
+        is no place for one.
+    """
 
     name: str
     value: Array
     gradient: Callable[[], Any]
 
 
-def _entries(holder: Any) -> Any:
-    return holder() if callable(holder) else holder
-
-
 def find_parameters(layer: Any) -> list[Parameter]:
-    """Return the parameters that a layer keeps, in the first convention that it follows."""
-    for values, grads in (
-        ("params", "grads"),
-        ("parameters", "gradients"),
-        ("params", "gradients"),
-        ("parameters", "grads"),
-        ("weights", "gradients"),
-    ):
-        if not hasattr(layer, values) or not hasattr(layer, grads):
-            continue
-        held = called(
-            f"{type(layer).__name__}.{values}", lambda v=values: _entries(getattr(layer, v))
-        )
-        if isinstance(held, dict) and held:
-            return _from_dicts(layer, held, grads)
-        if isinstance(held, list | tuple) and held:
-            return _from_lists(layer, held, grads)
-    return _from_attributes(layer)
+    """Return the float parameters that a layer and its parts keep, each array once.
+
+    Conventions are not mixed in one object: where it lists its parameters, what else it has is
+    state.
+    """
+    return [p for p in every_parameter(layer) if is_float_array(p.value)]
 
 
-def _from_dicts(layer: Any, held: dict[Any, Any], grads: str) -> list[Parameter]:
-    def reader(name: str) -> Callable[[], Any]:
-        def gradient() -> Any:
-            found = _entries(getattr(layer, grads))
-            key = gradient_key(found, name) if isinstance(found, dict) else None
-            return MISSING if key is None else found[key]
-
-        return gradient
-
-    return [Parameter(str(k), v, reader(k)) for k, v in held.items() if is_float_array(v)]
+def every_parameter(layer: Any) -> list[Parameter]:
+    """Return the parameters of any dtype."""
+    by_array: dict[int, list[Parameter]] = {}
+    for parameter in _find(layer, set()):
+        by_array.setdefault(id(parameter.value), []).append(parameter)
+    return [same[0] if len(same) == 1 else _merged(same) for same in by_array.values()]
 
 
-def _from_lists(layer: Any, held: Sequence[Any], grads: str) -> list[Parameter]:
-    attributes = {
-        id(value): name
-        for name, value in reversed(list(getattr(layer, "__dict__", {}).items()))
-        if isinstance(value, np.ndarray)
-    }
+def _find(item: Any, met: set[int]) -> list[Parameter]:
+    met.add(id(item))
+    for values, grads in CONTAINERS:
+        if hasattr(item, values) and hasattr(item, grads):
+            found = list(_from_container(item, values, grads))
+            if found:
+                return found
+    for values in dict.fromkeys(values for values, _ in CONTAINERS):
+        found = list(_from_holders(item, values))
+        if found:
+            return found
+    found = [*_from_attributes(item), *_from_parts(item, met)]
+    there = {id(parameter.value) for parameter in found}
+    # A list of parameters without one of gradients: backward may return these.
+    return found + [p for p in _from_container(item, "params", "") if id(p.value) not in there]
 
-    def reader(i: int) -> Callable[[], Any]:
-        def gradient() -> Any:
-            found = _entries(getattr(layer, grads))
-            return found[i] if found is not None and i < len(found) else None
 
-        return gradient
+def _merged(same: list[Parameter]) -> Parameter:
+    """Return one parameter for an array that is kept in several places: its gradients add up."""
 
-    return [
-        Parameter(attributes.get(id(value), f"params[{i}]"), value, reader(i))
-        for i, value in enumerate(held)
-        if is_float_array(value)
+    def gradient() -> Any:
+        found = [g for g in (p.gradient() for p in same) if g is not MISSING]
+        written = {id(g): g for g in found if g is not None}
+        if not written:
+            return None if found else MISSING
+        return sum(np.asarray(g) for g in written.values())
+
+    placed = [p.name for p in same if p.gradient() is not MISSING] or [same[0].name]
+    return replace(same[0], name=" = ".join(dict.fromkeys(placed)), gradient=gradient)
+
+
+# -------------------- what an object holds --------------------
+
+
+def attributes_of(item: Any) -> dict[str, Any]:
+    """Return an object's own attributes, also those in slots."""
+    slots: list[str] = []
+    for base in type(item).__mro__:
+        names = base.__dict__.get("__slots__", ())
+        slots += [names] if isinstance(names, str) else list(names)
+    held = {name: getattr(item, name) for name in slots if hasattr(item, name)}
+    held.pop("__dict__", None)
+    held.pop("__weakref__", None)
+    return {**held, **getattr(item, "__dict__", {})}
+
+
+def entries(item: Any, name: str) -> Any:
+    """Return the list or dict under a name, or what the method of that name returns."""
+    held = getattr(item, name, None)
+    if callable(held) and not isinstance(held, dict):
+        held = called(f"{type(item).__name__}.{name}", held) if accepts(held, 0) else None
+    return list(held) if isinstance(held, Iterator) else held
+
+
+def nested(name: str, held: Any, steps: Steps = ()) -> Iterator[tuple[str, Steps, Any]]:
+    """Yield what nested lists and dicts hold: its name, the steps to it, and itself."""
+    if len(steps) > 5:  # no parameters lie so deep; a list may hold itself
+        return
+    if isinstance(held, dict):
+        for key, value in held.items():
+            yield from nested(f"{name}.{key}" if name else str(key), value, (*steps, key))
+    elif isinstance(held, list | tuple):
+        for i, value in enumerate(held):
+            yield from nested(f"{name}[{i}]", value, (*steps, i))
+    else:
+        yield name, steps, held
+
+
+def reach(held: Any, steps: Steps, name: str) -> Any:
+    """Return the gradient in nested lists and dicts; None where it is not there."""
+    if steps and isinstance(held, dict):
+        key = gradient_key(held, name if isinstance(steps[0], int) else str(steps[0]))
+        return None if key is None else reach(held[key], steps[1:], name)
+    if steps and isinstance(held, list | tuple):
+        step = steps[0]
+        return reach(held[step], steps[1:], name) if _is_index(step, held) else None
+    return held
+
+
+def _is_index(step: Any, held: Any) -> bool:
+    return isinstance(step, int) and step < len(held)
+
+
+def _in_holder(item: Any) -> tuple[str, str] | None:
+    """Return the names under which a parameter object has its array and its gradient."""
+    if isinstance(item, np.ndarray | np.generic | type):
+        return None
+    for value, grad in HOLDERS:
+        if isinstance(getattr(item, value, None), np.ndarray) and hasattr(item, grad):
+            return value, grad
+    return None
+
+
+# -------------------- the conventions --------------------
+
+
+def _from_container(item: Any, values: str, grads: str) -> Iterator[Parameter]:
+    """Lists or dicts of arrays, and the like of their gradients."""
+    held = entries(item, values)
+    if not isinstance(held, dict | list | tuple):
+        return
+    own = {id(v): n for n, v in reversed(attributes_of(item).items()) if isinstance(v, np.ndarray)}
+    in_order = [steps for _, steps, _ in nested("", held)]
+
+    def gradient(name: str, steps: Steps) -> Any:
+        found = entries(item, grads) if grads else MISSING
+        if isinstance(found, list | tuple) and isinstance(held, dict):
+            found = reach(found, (in_order.index(steps),), name)
+        elif found is not MISSING:
+            found = reach(found, steps, name)
+        by_right = isinstance(held, dict) and any(word in name for word in STATISTICS)
+        return MISSING if found is None and by_right else found
+
+    for name, steps, value in nested("" if isinstance(held, dict) else "params", held):
+        if isinstance(value, np.ndarray):
+            name = name if isinstance(held, dict) else own.get(id(value), name)
+            yield Parameter(name, value, partial(gradient, name, steps))
+        else:
+            yield from _from_holder(name, value)
+
+
+def _from_holders(item: Any, values: str) -> Iterator[Parameter]:
+    """A list or dict of parameter objects, each with its own gradient."""
+    own = {id(value): name for name, value in reversed(attributes_of(item).items())}
+    held = entries(item, values)
+    if isinstance(held, dict | list | tuple):
+        for name, _, value in nested("" if isinstance(held, dict) else "params", held):
+            yield from _from_holder(own.get(id(value), name), value)
+
+
+def _from_holder(name: str, item: Any) -> Iterator[Parameter]:
+    where = _in_holder(item)
+    if where is not None:
+        value, grad = where
+        yield Parameter(name, getattr(item, value), lambda: getattr(item, grad))
+
+
+def _from_attributes(item: Any) -> Iterator[Parameter]:
+    """Attributes with a partner for their gradient, and attributes that are parameter objects."""
+    attributes = attributes_of(item)
+
+    def gradient(name: str, steps: Steps) -> Any:
+        now = attributes_of(item)
+        key = gradient_key([other for other in now if other != name], name)
+        return MISSING if key is None else reach(now[key], steps, name)
+
+    for attribute, value in attributes.items():
+        has_place = gradient_key([n for n in attributes if n != attribute], attribute) is not None
+        for name, steps, leaf in nested(attribute, value):
+            if isinstance(leaf, np.ndarray) and (has_place or not steps):
+                yield Parameter(name, leaf, partial(gradient, attribute, steps))
+            else:
+                yield from _from_holder(name, leaf)
+
+
+def _from_parts(item: Any, met: set[int]) -> Iterator[Parameter]:
+    """The parameters of the layers that an object is made of, by their paths."""
+    for name, part in parts_of(item):
+        if id(part) not in met:
+            for parameter in _find(part, met):
+                yield replace(parameter, name=f"{name}.{parameter.name}")
+
+
+def parts_of(item: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the layers among an object's attributes, and in the lists and dicts there."""
+    for attribute, value in attributes_of(item).items():
+        for name, _, part in nested(attribute, value):
+            if _is_layer(part):
+                yield name, part
+
+
+def _is_layer(item: Any) -> bool:
+    if isinstance(item, np.ndarray | np.generic | type | ModuleType | FunctionType | MethodType):
+        return False
+    runs = method_name(item, FORWARD) is not None and method_name(item, BACKWARD) is not None
+    return runs or any(hasattr(item, v) and hasattr(item, g) for v, g in CONTAINERS)
+
+
+def resets_of(layer: Any, met: frozenset[int] = frozenset()) -> list[Callable[[], Any]]:
+    """Return what resets the accumulated gradients of a layer: its own method, or its parts'."""
+    own = reset_of(layer)
+    if own is not None or id(layer) in met:
+        return [own] if own is not None else []
+    met |= {id(layer)}
+    holders = [
+        reset_of(leaf)
+        for name, value in attributes_of(layer).items()
+        for _, _, leaf in nested(name, value)
+        if _in_holder(leaf)
     ]
+    below = [reset for _, part in parts_of(layer) for reset in resets_of(part, met)]
+    return [reset for reset in holders if reset is not None] + below
 
 
-def _from_attributes(layer: Any) -> list[Parameter]:
-    attributes = getattr(layer, "__dict__", {})
-    names = [name for name, value in attributes.items() if is_float_array(value)]
+# -------------------- all that a layer reaches --------------------
 
-    def reader(name: str) -> Callable[[], Any]:
-        def gradient() -> Any:
-            key = gradient_key({k: 1 for k in layer.__dict__ if k != name}, name)
-            return MISSING if key is None else getattr(layer, key)
 
-        return gradient
-
-    return [Parameter(name, attributes[name], reader(name)) for name in names]
+def reachable(*roots: Any) -> Iterator[Any]:
+    """Yield every object that some objects hold, each once."""
+    met: set[int] = set()
+    pending = list(roots)
+    while pending:
+        item = pending.pop()
+        if id(item) in met or isinstance(item, str | bytes | int | float | type | None):
+            continue
+        met.add(id(item))
+        yield item
+        if isinstance(item, dict):
+            pending += item.values()
+        elif isinstance(item, list | tuple | set | frozenset):
+            pending += item
+        elif isinstance(item, MethodType):
+            pending.append(item.__self__)
+        elif not isinstance(item, np.ndarray | ModuleType | FunctionType):
+            pending += attributes_of(item).values()
