@@ -22,6 +22,25 @@ class CheckError(ValueError):
 
 
 @dataclass
+class Halves:
+    """The user's two passes, called one by one.
+
+    Attributes
+    ----------
+    forward : callable
+        Runs forward, and returns what backward finds again: the object, or outputs and cache.
+    backward : callable
+        ``backward(kept, upstream)`` returns what the user's backward pass does.
+    inputs : list
+        The inputs of forward, a list whose entries can be exchanged.
+    """
+
+    forward: Callable[[], Any]
+    backward: Callable[[Any, list[Array]], Any]
+    inputs: list[Any] = field(default_factory=list)
+
+
+@dataclass
 class Subject:
     """A forward pass and a handwritten backward pass, ready to be compared.
 
@@ -53,8 +72,8 @@ class Subject:
         Whether the output is a scalar, and the upstream gradient one.
     owner : object or None
         The layer, which may keep something from one call to the next.
-    disturb : callable or None
-        ``disturb(upstream)`` runs forward and backward on other inputs.
+    halves : Halves or None
+        The two passes, to be called one by one.
     idealised : callable or None
         Yields each small constant of the forward code with the subject that has zero for it.
     """
@@ -72,7 +91,7 @@ class Subject:
     remarks: list[str] = field(default_factory=list)
     is_loss: bool = False
     owner: Any = None
-    disturb: Callable[[list[Array]], Any] | None = None
+    halves: Halves | None = None
     idealised: Callable[[], Iterator[tuple[float, Subject]]] | None = None
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import inspect
 import io
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from types import FunctionType, GeneratorType, ModuleType
+from types import FunctionType, GeneratorType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from .conventions import (
 from .handwritten import (
     MISSING,
     CheckError,
+    Halves,
     Subject,
     as_gradient,
     by_position,
@@ -41,13 +43,12 @@ from .parameters import (
     Parameter,
     attributes_of,
     every_parameter,
-    reachable,
     resets_of,
 )
-from .state import Session
+from .state import Session, reach
 
 # What a copy of an object shares with it, since it cannot be copied.
-_SHARED = (ModuleType, type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
+_SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
 
 
 def methods_of(layer: Any) -> tuple[str, str]:
@@ -92,9 +93,13 @@ class Layer:
         self.layer, self.kind, self.session = layer, type(layer).__name__, session
         self.names = positional_names(self.forward_method, len(inputs))
         self._require_call(inputs)
-        held = [item for item in reachable(layer) if isinstance(item, np.ndarray)]
-        self.shared = [item for item in reachable(layer) if isinstance(item, _SHARED)]
+        held = [item for item in reach(layer) if isinstance(item, np.ndarray)]
+        self.shared: list[Any] = [item for item in reach(layer) if isinstance(item, _SHARED)]
+        self.shared += list(sys.modules.values())
         self.inputs, self.remarks = prepared(inputs, self.names, held)
+        if isinstance(inputs, list):  # in which a check may put others
+            inputs[:] = self.inputs
+            self.inputs = inputs
         session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
         self.upstream_given = upstream is not None
@@ -127,10 +132,10 @@ class Layer:
 
     # -------------------- the two passes --------------------
 
-    def run(self, *others: Any) -> Any:
-        """Run the forward pass, on other inputs where they are given."""
+    def run(self) -> Any:
+        """Run the forward pass."""
         what = f"{self.kind}.{self.forward_name}"
-        result = called(what, self.forward_method, *(others or self.inputs))
+        result = called(what, self.forward_method, *self.inputs)
         return self._left(result, self.layer, OUTPUTS)
 
     def outputs(self) -> list[Array]:
@@ -156,6 +161,15 @@ class Layer:
             return result
         attributes = attributes_of(layer)
         return next((attributes[name] for name in names if name in attributes), None)
+
+    def half_forward(self) -> Any:
+        """Run the forward pass alone, and return the layer."""
+        self.run()
+        return self.layer
+
+    def half_backward(self, _: Any, ups: list[Array]) -> Any:
+        """Run the backward pass alone."""
+        return self.run_backward(ups)
 
     def forward_and_backward(self) -> Any:
         """Run both, with an upstream gradient of ones."""
@@ -264,15 +278,6 @@ class Layer:
         )
         return leaves(self._left(result, other, OUTPUTS))
 
-    def disturb(self, ups: list[Array]) -> None:
-        """Run both passes on other inputs, as an earlier call would."""
-        others = [
-            value + (0.1 * (1 + np.abs(value))).astype(value.dtype) if flag else value
-            for value, flag in zip(self.inputs, self.floats, strict=True)
-        ]
-        self.run(*others)
-        self.run_backward(ups)
-
     def idealised(self, subject: Subject) -> Iterator[tuple[float, Subject]]:
         """Yield each small constant of the forward code, and the layer with zero for it."""
         code = getattr(type(self.layer), self.forward_name)
@@ -313,7 +318,7 @@ class Layer:
             backward_code=[self.backward_method],
             is_loss=is_loss and not self.upstream_given,
             owner=self.layer,
-            disturb=self.disturb if any(self.floats) else None,
+            halves=Halves(self.half_forward, self.half_backward, self.inputs),
             remarks=self.remarks,
         )
         if isinstance(getattr(type(self.layer), self.forward_name, None), FunctionType):

@@ -16,6 +16,7 @@ from .conventions import gradient_key, positional_names
 from .handwritten import (
     MISSING,
     CheckError,
+    Halves,
     Subject,
     as_gradient,
     by_position,
@@ -54,6 +55,9 @@ class Pair:
         self.backward_label = name_of_function(backward, "backward")
         self.names = positional_names(forward, len(inputs))
         self.inputs, self.remarks = prepared(inputs, self.names)
+        if isinstance(inputs, list):  # in which a check may put others
+            inputs[:] = self.inputs
+            self.inputs = inputs
         session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
         self.taken = self._taken()
@@ -101,6 +105,10 @@ class Pair:
         tree = with_leaves(self.structure, list(ups))
         function = partial(self.backward, **self.options) if self.options else self.backward
         return called(self.backward_label, function, *tree, cache)
+
+    def half_backward(self, kept: tuple[list[Any], Any], ups: list[Array]) -> Any:
+        """Run the backward pass alone, on what the forward pass returned."""
+        return self.run_backward(ups, kept[1])
 
     def _differentiable(self, result: Any) -> list[tuple[str, Array]]:
         """Return the arrays that have a gradient; those in dicts and lists by their own names."""
@@ -167,5 +175,6 @@ def pair_subject(
         backward=pair.gradients,
         forward_code=[forward],
         backward_code=[backward],
+        halves=Halves(pair.run, pair.half_backward, pair.inputs),
         remarks=pair.remarks,
     )

@@ -255,26 +255,3 @@ def resets_of(layer: Any, met: frozenset[int] = frozenset()) -> list[Callable[[]
     ]
     below = [reset for _, part in parts_of(layer) for reset in resets_of(part, met)]
     return [reset for reset in holders if reset is not None] + below
-
-
-# -------------------- all that a layer reaches --------------------
-
-
-def reachable(*roots: Any) -> Iterator[Any]:
-    """Yield every object that some objects hold, each once."""
-    met: set[int] = set()
-    pending = list(roots)
-    while pending:
-        item = pending.pop()
-        if id(item) in met or isinstance(item, str | bytes | int | float | type | None):
-            continue
-        met.add(id(item))
-        yield item
-        if isinstance(item, dict):
-            pending += item.values()
-        elif isinstance(item, list | tuple | set | frozenset):
-            pending += item
-        elif isinstance(item, MethodType):
-            pending.append(item.__self__)
-        elif not isinstance(item, np.ndarray | ModuleType | FunctionType):
-            pending += attributes_of(item).values()
