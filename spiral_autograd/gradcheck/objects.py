@@ -8,6 +8,7 @@ import io
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from types import FunctionType, GeneratorType
 from typing import Any
@@ -171,8 +172,15 @@ class Layer:
         """Run the backward pass alone."""
         return self.run_backward(ups)
 
+    def reset(self) -> None:
+        """Reset the gradients of a layer that accumulates them."""
+        for reset in resets_of(self.layer):
+            reset()
+
     def forward_and_backward(self) -> Any:
         """Run both, with an upstream gradient of ones."""
+        with suppress(Exception):  # a layer may be reset only once its parameters are made
+            self.reset()
         self.structure = self.run()
         outputs = outputs_of(f"{self.kind}.{self.forward_name}", self.structure)
         return self.run_backward([np.ones(out.shape, dtype=out.dtype) for out in outputs])
@@ -250,8 +258,7 @@ class Layer:
 
     def gradients(self, ups: list[Array]) -> list[Any]:
         """Run both passes, and return the gradient of each input and parameter."""
-        for reset in resets_of(self.layer):
-            reset()
+        self.reset()
         self.run()
         returned = self.by_name(self.run_backward(ups))
         inputs = [name for name, flag in zip(self.names, self.floats, strict=True) if flag]
