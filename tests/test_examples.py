@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from corpus import deeplearning_ai, dense
 
 import spiral_autograd as sa
 
@@ -112,3 +114,93 @@ def test_the_readmes_layer_prints_the_readmes_report_and_its_mend_is_right(tmp_p
 
 def test_every_figure_belongs_to_a_script():
     assert {script.stem for script in SCRIPTS} == set(FIGURES)
+
+
+# -------------------- the guide's recipes, with code to run them on --------------------
+
+GUIDE = (FOLDER.parent / "docs" / "checker.md").read_text(encoding="utf-8")
+RECIPES = [part.partition("```")[0] for part in GUIDE.split("```python\n")[1:]]
+
+
+class Updating:
+    """A layer that updates itself, and keeps no gradient."""
+
+    right = 1.0
+
+    def __init__(self, inputs, outputs):
+        self.weights = np.arange(1.0, 1 + inputs * outputs).reshape(inputs, outputs)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.weights
+
+    def backward(self, dout, learning_rate):
+        dx = dout @ self.weights.T
+        self.weights -= self.right * learning_rate * self.x.T @ dout
+        return dx
+
+
+class Linear:
+    """A network whose `loss` returns the gradients too."""
+
+    right = 1.0
+
+    def __init__(self):
+        self.params = {"W": np.arange(12.0).reshape(4, 3) / 12}
+
+    def loss(self, X, y):
+        loss, residuals = sa.manual.softmax_with_loss(X @ self.params["W"], y)
+        dscores = sa.manual.softmax_with_loss_backward(self.right, residuals)
+        return loss, {"W": X.T @ dscores}
+
+
+def given(right):
+    """What each recipe is run on: right code, or code with its gradients doubled."""
+    rng = np.random.default_rng(0)
+    doubled = {} if right else {"right": 2.0}
+    layer = type("Dense", (dense.FullyConnected,), {})
+    if not right:
+        layer.backward = lambda self, dout: 2 * dense.FullyConnected.backward(self, dout)
+    backward = deeplearning_ai.backward_propagation
+    return {
+        "test_dense": {"Dense": layer},
+        "net.params": {
+            "net": type("Net", (Linear,), doubled)(),
+            "X": rng.normal(size=(5, 4)),
+            "y": np.array([0, 1, 2, 1, 0]),
+        },
+        "compute_cost": {
+            **vars(deeplearning_ai),
+            "parameters": deeplearning_ai.initialize_parameters(rng, 4, 3, 1),
+            "X": rng.normal(size=(4, 5)),
+            "Y": np.array([[0.0, 1, 1, 0, 1]]),
+            "backward_propagation": lambda *args: {
+                name: (1 if right else 2) * grad for name, grad in backward(*args).items()
+            },
+        },
+        "learning_rate": {
+            "Dense": type("Dense", (Updating,), doubled),
+            "x": rng.normal(size=(5, 3)),
+        },
+    }
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("recipe", ["test_dense", "net.params", "compute_cost", "learning_rate"])
+def test_the_guides_recipes_run(recipe, right, capsys):
+    mark = {"learning_rate": "Checked"}.get(recipe, recipe)
+    (code,) = (code for code in RECIPES if mark in code)
+    names = {"np": np, "sa": sa, **given(right)[recipe]}
+    exec(code, names)
+    if recipe == "test_dense":
+        if right:
+            names["test_dense"]()
+        else:
+            with pytest.raises(AssertionError, match="NOT right"):
+                names["test_dense"]()
+    else:
+        assert (": right" if right else ": NOT right") in capsys.readouterr().out
+
+
+def test_every_recipe_of_the_guide_is_run():
+    assert len(RECIPES) == len(given(True))
