@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..pytree import Pytree, with_leaves
-from ..validation import Array, Random, random_stream
+from ..pytree import Pytree
+from ..validation import Random, random_stream
 from .automatic import find_reference
 from .comparison import Comparison
 from .explain import explain
@@ -18,7 +18,7 @@ from .handwritten import CheckError, Subject, draw_upstream, given_upstream
 from .objects import layer_subject
 from .pairs import pair_subject
 from .report import GradientReport
-from .second_call import Halves, call_again, call_once, judge, side_effects
+from .second_call import call_again, judge
 from .second_look import second_look
 from .state import untouched
 
@@ -67,19 +67,9 @@ def check_layer(
     >>> check_layer(Double(), np.ones((2, 3))).rows[0].verdict
     'exact'
     """
-    given = _separate(inputs)
-
-    def forward() -> Any:
-        layer.forward(*given)
-        return layer
-
-    def backward(_: Any, ups: list[Array]) -> Any:
-        return layer.backward(*(() if subject.upstream else ups))
-
-    with untouched(layer, given) as session:
-        subject = layer_subject(layer, given, session, upstream)
-        halves = Halves(forward, backward, given)
-        return _checked(type(layer).__name__, subject, halves, upstream, rng, budget)
+    with untouched(layer, inputs) as session:
+        subject = layer_subject(layer, inputs, session, upstream)
+        return _checked(type(layer).__name__, subject, upstream, rng, budget)
 
 
 def check_backward(
@@ -120,21 +110,10 @@ def check_backward(
     >>> [row.name for row in report.rows], report.ok
     (['x', 'W', 'b'], True)
     """
-    given = _separate(inputs)
-
-    def run_forward() -> Any:
-        *outputs, cache = forward(*given)
-        return outputs, cache
-
-    def run_backward(kept: Any, ups: list[Array]) -> Any:
-        outputs, cache = kept
-        return backward(*with_leaves(outputs, ups), cache)
-
-    with untouched(forward, backward, given) as session:
-        subject = pair_subject(forward, backward, given, session)
+    with untouched(forward, backward, inputs) as session:
+        subject = pair_subject(forward, backward, inputs, session)
         title = " and ".join(getattr(f, "__name__", "a function") for f in (forward, backward))
-        halves = Halves(run_forward, run_backward, given)
-        return _checked(title, subject, halves, upstream, rng, budget)
+        return _checked(title, subject, upstream, rng, budget)
 
 
 def check_gradient(
@@ -181,19 +160,14 @@ def check_gradient(
     """
     with untouched(loss, gradient, params, data) as session:
         subject = gradient_subject(loss, gradient, params, data, session)
-        return _checked(getattr(loss, "__name__", "loss"), subject, None, None, rng, budget)
+        return _checked(getattr(loss, "__name__", "loss"), subject, None, rng, budget)
 
 
 # -------------------- the course of a check --------------------
 
 
 def _checked(
-    title: str,
-    subject: Subject,
-    halves: Halves | None,
-    upstream: Any,
-    rng: Random,
-    budget: float,
+    title: str, subject: Subject, upstream: Any, rng: Random, budget: float
 ) -> GradientReport:
     if not subject.values:
         raise CheckError(
@@ -210,12 +184,9 @@ def _checked(
     else:
         ups = subject.upstream or draw_upstream(outputs, stream)
     reference = find_reference(subject, ups, stream, max(1.0, budget / 3), outputs)
-    if halves is not None and subject.owner is not None:
-        calls = call_again(subject, ups, halves.inputs)
-    else:
-        calls = call_once(subject, ups)
+    calls = call_again(subject, ups)
     c = Comparison(subject, ups, outputs, reference, calls.first, stream, deadline)
-    c.notes += side_effects(subject, ups, halves) if halves is not None else []
+    c.notes = [*subject.remarks, *calls.notes]
     if len(c.right) < len(c.rows):
         ideal = second_look(c)
         if c.wrong:
@@ -234,15 +205,3 @@ def _report(title: str, c: Comparison) -> GradientReport:
         failures=tuple(c.failures),
         precision=f" ({kind}; match up to {c.reference.sharpness.match:g} of the largest entry)",
     )
-
-
-def _separate(inputs: Sequence[Any]) -> list[Any]:
-    """Return the inputs, each of which can be moved by itself: copies where they cannot."""
-    found: list[Any] = []
-    for value in inputs:
-        if isinstance(value, np.ndarray):
-            shares = any(isinstance(o, np.ndarray) and np.may_share_memory(value, o) for o in found)
-            found.append(value if value.flags.writeable and not shares else value.copy())
-        else:
-            found.append(value)
-    return found

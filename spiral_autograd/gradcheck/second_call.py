@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,26 +18,7 @@ from .comparison import Comparison, copied, join
 from .handwritten import CheckError, Subject
 from .lines import state_places
 from .parameters import find_parameters
-from .state import reach
-
-
-@dataclass
-class Halves:
-    """The user's two functions, called one by one.
-
-    Attributes
-    ----------
-    forward : callable
-        Runs forward, and returns what backward finds again: the object, or the cache.
-    backward : callable
-        ``backward(kept, upstream)`` returns the gradients.
-    inputs : list, optional
-        The inputs of forward, a list whose entries can be exchanged.
-    """
-
-    forward: Callable[[], Any]
-    backward: Callable[[Any, list[Array]], Any]
-    inputs: list[Any] = field(default_factory=list)
+from .state import Session, reach
 
 
 @dataclass
@@ -51,47 +32,58 @@ class Calls:
     second : dict
         From number to gradient: those that a second call gives otherwise.
     elsewhere : dict
-        From number to two gradients for other inputs, after the first calls and without them.
+        From number to gradient: those for other inputs that depend on an earlier call.
+    notes : list of str
+        What the first call wrote into.
     """
 
     first: list[Any]
     second: dict[int, Array] = field(default_factory=dict)
-    elsewhere: dict[int, tuple[Array, Array]] = field(default_factory=dict)
+    elsewhere: dict[int, Array] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
-def call_once(subject: Subject, upstream: list[Array]) -> Calls:
-    """Return the handwritten gradients."""
-    with subject.session.fresh():
-        return Calls([copied(g) for g in _gradients(subject, upstream)])
-
-
-def call_again(subject: Subject, upstream: list[Array], inputs: list[Any]) -> Calls:
+def call_again(subject: Subject, upstream: list[Array]) -> Calls:
     """Return the handwritten gradients, and how those of later calls differ.
 
-    A stale cache shows only on other inputs: there the gradients after earlier calls are held
-    against those of the object as it was found.
+    A stale cache shows only on other inputs: there the gradients after a first call are held
+    against those of the object as it was found. What adds up, or changes from call to call, shows
+    there too.
     """
-    session = subject.session
+    session, runner = subject.session, runner_of(subject)
     with session.fresh():
-        calls = Calls([copied(g) for g in _gradients(subject, upstream)])
-        session.same_random()
-        calls.second = _changed(calls.first, _gradients(subject, upstream))
-        if calls.second:
-            if not _same_output_again(subject, upstream):
-                calls.second.clear()
+        with watched(subject, runner) as notes:
+            first = [copied(g) for g in _gradients(subject, upstream)]
+        calls = Calls(first, notes=notes)
+        if subject.owner is None:
             return calls
         session.same_random()
-        with _others(inputs):
+        with _others(runner.inputs):
             after = _tried(subject, upstream)
-    if after is not None:
-        with session.unused(), _others(inputs):
+        after = [np.array(g) if _is_covered(session, g) else g for g in after or ()]
+    if after:
+        with session.unused(), _others(runner.inputs):
             without = _tried(subject, upstream)
-        if without is not None:
-            changed = _changed(without, after)
-            if changed and _same_output_elsewhere(subject, upstream, inputs):
-                calls.elsewhere = {k: (g, without[k]) for k, g in changed.items()}
-    session.restore()
+            changed = _changed(without, after) if without is not None else {}
+        if without is not None and not changed:
+            return calls
+        after.clear()
+    with session.fresh():
+        _gradients(subject, upstream)
+        session.same_random()
+        calls.second = _changed(first, _gradients(subject, upstream))
+    if calls.second:
+        if not _same_output_again(subject, upstream):
+            calls.second.clear()
+    elif after is not None and changed and _same_output_elsewhere(subject, upstream, runner.inputs):
+        calls.elsewhere = changed
     return calls
+
+
+def runner_of(subject: Subject) -> Any:
+    """Return what runs the user's code: a Layer or a Pair; None of a gradient function."""
+    runner = getattr(subject.backward, "__self__", None)
+    return runner if hasattr(runner, "run_backward") else None
 
 
 def _gradients(subject: Subject, upstream: list[Array]) -> list[Any]:
@@ -100,9 +92,13 @@ def _gradients(subject: Subject, upstream: list[Array]) -> list[Any]:
 
 def _tried(subject: Subject, upstream: list[Array]) -> list[Any] | None:
     try:
-        return [copied(g) for g in _gradients(subject, upstream)]
+        return _gradients(subject, upstream)
     except CheckError:  # the other inputs are not fit for it
         return None
+
+
+def _is_covered(session: Session, grad: Any) -> bool:
+    return isinstance(grad, np.ndarray) and session.covers(grad)
 
 
 def _changed(before: Sequence[Any], now: Sequence[Any]) -> dict[int, Array]:
@@ -111,8 +107,11 @@ def _changed(before: Sequence[Any], now: Sequence[Any]) -> dict[int, Array]:
         k: (np.asarray(a), np.asarray(b))
         for k, (a, b) in enumerate(zip(before, now, strict=True))
         if isinstance(a, np.ndarray) and a.dtype.kind == "f" and np.shape(a) == np.shape(b)
+        if not np.array_equal(a, b)
     }
-    noise = 1e-12 * max((largest(a) for a, _ in arrays.values()), default=0.0)
+    if not arrays:
+        return {}
+    noise = 1e-12 * max(largest(a) for a in before if isinstance(a, np.ndarray))
     return {
         k: np.array(b)
         for k, (a, b) in arrays.items()
@@ -134,9 +133,8 @@ def _same_output_elsewhere(subject: Subject, upstream: list[Array], inputs: list
     with subject.session.unused(), _others(inputs):
         without = [np.array(out) for out in subject.forward()]
     with subject.session.fresh():
-        for _ in range(2):
-            _gradients(subject, upstream)
-            subject.session.same_random()
+        _gradients(subject, upstream)
+        subject.session.same_random()
         with _others(inputs):
             return _equal(without, subject.forward())
 
@@ -200,46 +198,58 @@ def _how(first: Array, second: Array) -> str:
 # -------------------- side effects --------------------
 
 
-def side_effects(subject: Subject, upstream: list[Array], halves: Halves) -> list[str]:
-    """Return what forward and backward write into, and should not: notes, not failures."""
-    start, notes = subject.session.start, []
+@contextmanager
+def watched(subject: Subject, runner: Any) -> Iterator[list[str]]:
+    """Note what one call of both passes writes into, and should not.
 
-    def written(values: Sequence[Array]) -> list[int]:
-        kept = [start.kept(value) for value in values]
-        return [
-            k
-            for k, (value, old) in enumerate(zip(values, kept, strict=True))
-            if old is not None and not np.array_equal(old, value)
-        ]
+    Between the two, what forward has made is marked: its arrays that backward finds again.
+    """
+    notes: list[str] = []
+    if runner is None:
+        yield notes
+        return
+    run_backward = runner.run_backward
 
-    with subject.session.fresh():
-        kept = halves.forward()
-        by_forward = written(subject.values)
+    def look(ups: list[Array], *cache: Any) -> Any:
+        kept = cache[0] if cache else runner.layer
+        by_forward = _written(subject)
         made = [
             (array, _checksum(array), bool(array.any()))
             for array in reach(kept)
             if isinstance(array, np.ndarray) and array.dtype != object
-            if not _is_as_before(start.kept(array), array)
+            if not _is_as_before(subject.session.start.kept(array), array)
         ]
-        given = [np.array(u) for u in upstream]
-        result = halves.backward(kept, given)
-        if any(not np.array_equal(a, b) for a, b in zip(given, upstream, strict=True)):
+        given = [np.array(u) for u in ups]
+        result = run_backward(ups, *cache)
+        if any(not np.array_equal(a, b) for a, b in zip(given, ups, strict=True)):
             notes.append("backward writes into its upstream gradient")
-        gradients = [p.gradient() for p in find_parameters(kept)] if subject.owner else []
-        for array, checksum, was_filled in made:
+        gradients = [] if cache else [p.gradient() for p in find_parameters(kept)]
+        for array, checksum, is_filled in made:
             if _checksum(array) == checksum or _shares(array, gradients):
                 continue
-            if was_filled or not _shares(array, leaves(result)):
+            if is_filled or not _shares(array, leaves(result)):
                 notes.append("backward writes into its cache")
                 break
-        notes += [f"forward writes into {subject.names[k]}" for k in by_forward]
-        notes += [
-            f"backward writes into {subject.names[k]}"
-            for k in written(subject.values)
-            if k not in by_forward
-        ]
-    subject.session.restore()
-    return notes
+        by_backward = [name for name in _written(subject) if name not in by_forward]
+        notes.extend(f"forward writes into {name}" for name in by_forward)
+        notes.extend(f"backward writes into {name}" for name in by_backward)
+        return result
+
+    vars(runner)["run_backward"] = look
+    try:
+        yield notes
+    finally:
+        del vars(runner)["run_backward"]
+
+
+def _written(subject: Subject) -> list[str]:
+    """Return the names of the values whose content is not that at the start."""
+    start = subject.session.start
+    return [
+        name
+        for name, value in zip(subject.names, subject.values, strict=True)
+        if not _is_as_before(start.kept(value), value)
+    ]
 
 
 def _is_as_before(before: Array | None, array: Array) -> bool:

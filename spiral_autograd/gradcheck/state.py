@@ -98,6 +98,10 @@ class Snapshot:
         """Let an array be restored to another content."""
         self._arrays[id(array)] = array, content
 
+    def covers(self, array: Array) -> bool:
+        """Tell whether restoring would write into an array."""
+        return any(np.may_share_memory(array, own) for own, _ in self._arrays.values())
+
     def _note(self, item: Any) -> None:
         """Note how to restore an object itself."""
         if isinstance(item, np.ndarray):
@@ -165,12 +169,14 @@ class Session:
         self._roots = roots
         self.original = self.start = Snapshot(*roots)
         self.random_state = get_state()
+        self._is_at_start = True
 
     @contextmanager
     def fresh(self) -> Iterator[None]:
         """Begin from the start; what the code then changes stays until the next."""
         self.restore()
         self.same_random()
+        self._is_at_start = False
         yield
 
     @contextmanager
@@ -178,28 +184,29 @@ class Session:
         """Begin from the state in which the objects were found, before any call of ours."""
         self.original.restore()
         self.same_random()
-        try:
-            yield
-        finally:
-            self.original.restore()
-            self.start.restore()
+        self._is_at_start = False
+        yield
 
     @contextmanager
     def moved(self, arrays: Sequence[Array], others: Sequence[Array]) -> Iterator[None]:
         """Let the arrays begin with other contents for a while."""
+        self.restore()
         saved = [self._content(array) for array in arrays]
         try:
-            for array, other in zip(arrays, others, strict=True):
-                self.start.keep(array, other)
+            self._begin_with(arrays, others)
             yield
         finally:
-            for array, content in zip(arrays, saved, strict=True):
-                self.start.keep(array, content)
-            self.start.restore()
+            self._begin_with(arrays, saved)
+            self.restore()
 
     def _content(self, array: Array) -> Array:
         kept = self.start.kept(array)
         return array.copy() if kept is None else kept
+
+    def _begin_with(self, arrays: Sequence[Array], contents: Sequence[Array]) -> None:
+        for array, content in zip(arrays, contents, strict=True):
+            self.start.keep(array, content)
+        self._is_at_start = False
 
     def same_random(self) -> None:
         """Set NumPy's global random state to the one that each run begins from."""
@@ -212,11 +219,17 @@ class Session:
 
     def restore(self) -> None:
         """Put the objects back into the state to begin from."""
-        self.start.restore()
+        if not self._is_at_start:
+            self.start.restore()
+            self._is_at_start = True
 
     def rebase(self) -> None:
         """Take the present state as the one to begin from."""
         self.start = Snapshot(*self._roots, like=self.original)
+
+    def covers(self, array: Array) -> bool:
+        """Tell whether restoring would write into an array."""
+        return self.start.covers(array) or self.original.covers(array)
 
 
 @contextmanager
