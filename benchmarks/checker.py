@@ -203,9 +203,12 @@ def _sizes(figures: Figures) -> str:
 
 def renewed(text: str, section: str) -> str:
     """Return the results with the checker's section in the place of the old one."""
-    before, _, rest = text.partition(TITLE)
+    before, found, rest = text.partition(f"{TITLE}\n")
+    if not found:
+        before, found, rest = text.partition("## Targets\n")
+        rest = f"\n{found}{rest}"
     _, heading, after = rest.partition("\n## ")
-    return f"{before.rstrip()}\n\n{section}\n" + (f"\n{heading.lstrip()}{after}" if heading else "")
+    return f"{before.rstrip()}\n\n{section}\n\n{heading.lstrip()}{after}".rstrip() + "\n"
 
 
 # -------------------- the picture --------------------
