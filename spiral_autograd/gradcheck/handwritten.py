@@ -210,9 +210,9 @@ def given_upstream(upstream: Any, outputs: Sequence[Array]) -> list[Array]:
 
 
 def _whole(upstream: Any, outputs: Sequence[Array]) -> list[Any]:
-    """Return the arrays of an upstream gradient; nested lists of numbers are one array."""
-    found = leaves(upstream)
-    return found if len(found) == len(outputs) else [upstream] if len(outputs) == 1 else found
+    """Return the arrays of an upstream gradient; that of one output may be a nest of numbers."""
+    in_tuple = isinstance(upstream, tuple) and len(upstream) == 1
+    return [upstream] if len(outputs) == 1 and not in_tuple else leaves(upstream)
 
 
 # -------------------- the gradients that a backward pass returns --------------------

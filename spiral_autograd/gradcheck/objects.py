@@ -98,9 +98,6 @@ class Layer:
         self.shared: list[Any] = [item for item in reach(layer) if isinstance(item, _SHARED)]
         self.shared += list(sys.modules.values())
         self.inputs, self.remarks = prepared(inputs, self.names, held)
-        if isinstance(inputs, list):  # in which a check may put others
-            inputs[:] = self.inputs
-            self.inputs = inputs
         session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
         self.upstream_given = upstream is not None

@@ -55,9 +55,6 @@ class Pair:
         self.backward_label = name_of_function(backward, "backward")
         self.names = positional_names(forward, len(inputs))
         self.inputs, self.remarks = prepared(inputs, self.names)
-        if isinstance(inputs, list):  # in which a check may put others
-            inputs[:] = self.inputs
-            self.inputs = inputs
         session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
         self.taken = self._taken()
