@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NoReturn
 
 import autograd
@@ -51,7 +51,7 @@ class Call(Node):  # type: ignore[misc]
         What the call returned while it was recorded.
     source : (str, int, str) or None
         File, line and function that made the call, where it was not autograd itself.
-    offset : int
+    instruction : (code, int) or None
         Where in that function's bytecode: the same at each turn of a loop.
     gradient_of : Call or None
         The forward call whose vjp made this call; None in the forward pass.
@@ -59,10 +59,19 @@ class Call(Node):  # type: ignore[misc]
         The call itself; of a primitive whose body was recorded in its place, that body's last.
     """
 
-    __slots__ = ["args", "fun", "gradient_of", "kwargs", "offset", "same_as", "source", "value"]
+    __slots__ = [
+        "args",
+        "fun",
+        "gradient_of",
+        "instruction",
+        "kwargs",
+        "same_as",
+        "source",
+        "value",
+    ]
 
     source: tuple[str, int, str] | None
-    offset: int
+    instruction: tuple[CodeType, int] | None
     gradient_of: Call | None
     same_as: Call
 
@@ -78,7 +87,7 @@ class Call(Node):  # type: ignore[misc]
         sources = [parent.same_as for parent in parents]
         self.value, self.fun, self.kwargs = value, fun, kwargs
         self.args = subvals(args, zip(parent_argnums, sources, strict=True))
-        self.gradient_of, self.source, self.offset = None, None, -1
+        self.gradient_of = self.source = self.instruction = None
         self.same_as = _active.tape.body_of(self) if _is_composite(fun) else self
         if self.same_as is self:
             _active.tape.append(self)
@@ -86,7 +95,7 @@ class Call(Node):  # type: ignore[misc]
     def initialize_root(self, value: Any) -> None:
         """Set up a root: a leaf of the parameters or of the data."""
         self.value, self.fun, self.args, self.kwargs = value, None, (), {}
-        self.gradient_of, self.source, self.offset = None, None, -1
+        self.gradient_of = self.source = self.instruction = None
         self.same_as = self
 
     def __repr__(self) -> str:
@@ -176,7 +185,7 @@ class _Tape:
         if call.gradient_of is None and (frames := list(self._calling_frames())):
             frame = frames[0]
             call.source = frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
-            call.offset = frame.f_lasti
+            call.instruction = frame.f_code, frame.f_lasti
             self._home[call] = frame
             for outer in frames:
                 self._read_names(outer)

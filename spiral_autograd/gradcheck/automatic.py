@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from ..validation import Array, Shape
 from .blocks import blocks, inner, largest
 from .boxes import NumpyBox
 from .handwritten import CheckError, Subject
+from .rebind import rebinding
 
 # -------------------- how sharp a reference is --------------------
 
@@ -69,6 +71,8 @@ class Reference:
         How far rounding alone may move an entry, where the reference is measured.
     size : float
         Σ |upstream · output|: what a difference of two such sums is rounded to.
+    rebound : bool
+        Whether the traced forward pass ran with a stand-in for NumPy.
     """
 
     kind: str
@@ -79,6 +83,7 @@ class Reference:
     single: bool = False
     noise: float = 0.0
     size: float = 0.0
+    rebound: bool = False
 
     def noise_at(self, step: float) -> float:
         """Return how far rounding moves a difference at a step."""
@@ -98,11 +103,16 @@ def weighted(outputs: Sequence[Any], upstream: Sequence[Any]) -> Any:
 
 
 def by_autograd(
-    subject: Subject, upstream: list[Array], plain: Sequence[Array] | None = None
+    subject: Subject,
+    upstream: list[Array],
+    plain: Sequence[Array] | None = None,
+    *,
+    rebind: bool = False,
 ) -> Reference:
     """Return autograd's gradient of the forward pass, run on boxes in a copy of the objects.
 
-    `plain` is what the forward pass returns without boxes, where that is known already.
+    `plain` is what the forward pass returns without boxes, where that is known already. With
+    `rebind`, the forward pass runs with a stand-in for NumPy whose new arrays can hold boxes.
     """
     outputs: list[Any] = []
 
@@ -112,7 +122,8 @@ def by_autograd(
         return weighted(found, upstream)
 
     # The upstream gradient is traced too, so that the graph tells what depends on it.
-    with subject.session.fresh(), warnings.catch_warnings():
+    stand_in = rebinding() if rebind else nullcontext()
+    with subject.session.fresh(), warnings.catch_warnings(), stand_in:
         warnings.simplefilter("ignore")
         recording = record(loss, list(subject.values), list(upstream), box_type=NumpyBox)
     plain = _outputs(subject) if plain is None else plain
@@ -123,7 +134,9 @@ def by_autograd(
     grads = [np.asarray(g.value if isinstance(g, Call) else g) for g in recording.grads]
     sharpness = SHARPNESS["autograd", single]
     size = _size(plain, upstream)
-    return Reference("autograd", sharpness, grads, recording, single=single, size=size)
+    return Reference(
+        "autograd", sharpness, grads, recording, single=single, size=size, rebound=rebind
+    )
 
 
 def _size(outputs: Sequence[Array], upstream: Sequence[Array]) -> float:
@@ -375,6 +388,7 @@ def find_reference(
     """Return the first reference that can be believed."""
     sharp: tuple[Callable[..., Reference], ...] = (
         by_autograd,
+        partial(by_autograd, rebind=True),
         partial(by_complex_step, seconds=seconds),
     )
     for make in sharp:

@@ -11,8 +11,10 @@ import numpy as np
 
 from ..recording import Call, name_of
 from ..validation import Array
-from .compare import close, largest
-from .graph import BackwardGraph
+from .blocks import largest
+from .compare import close
+from .graph import BackwardGraph, is_number
+from .source import assigned_to, expression
 
 
 @dataclass
@@ -74,10 +76,10 @@ class Case:
         return time.monotonic() > self.deadline
 
     def name_of(self, call: Any) -> str:
-        """Return what a value is called in the reader's code."""
+        """Return what a value is called in the reader's code: a variable, else an expression."""
         graph = self.graph
         if graph is None or not isinstance(call, Call):
-            return "a constant"
+            return self.constant_name(call)
         for name, root in zip(self.names, graph.roots, strict=True):
             if root is call:
                 return name
@@ -85,11 +87,30 @@ class Case:
             if root is call:
                 which = f" of output {i}" if len(graph.upstream) > 1 else ""
                 return f"the upstream gradient{which}"
-        given = graph.recording.names.get(call)
-        if given is None:
-            return f"the result of {name_of(call.fun)}"
-        is_function = call.source is not None and given == call.source[2]
-        return f"what {given} returns" if is_function else given
+        if call.fun is None:
+            return self.constant_name(call.value)
+        return self.variable(call) or self.expression(call)
+
+    def variable(self, call: Call) -> str | None:
+        """Return the variable or attribute that the reader's code has for a value, if any."""
+        if self.graph is None or call.fun is None or call.source is None:
+            return None
+        file, line, function = call.source
+        given = self.graph.recording.names.get(call)
+        if given is not None and given != function:
+            return given
+        text = expression(call.instruction)
+        return assigned_to(text, file, line) if text else None
+
+    def expression(self, call: Call) -> str:
+        """Return the reader's own expression for a value."""
+        text = expression(call.instruction) if call.gradient_of is None else None
+        return f"`{text}`" if text else f"the result of {name_of(call.fun)}"
+
+    def is_named(self, call: Call) -> bool:
+        """Tell whether the reader's code has a name for a value."""
+        roots = self.graph.roots if self.graph is not None else []
+        return any(call is root for root in roots) or self.variable(call) is not None
 
     def constant_name(self, value: Any) -> str:
         """Return what to call an array that is a constant of the forward pass."""
@@ -97,6 +118,17 @@ class Case:
             if own is value:
                 return name
         return "a constant array" if np.ndim(value) else f"{value}"
+
+    def constants(self) -> Iterator[tuple[float, str]]:
+        """Yield the numbers that the forward pass multiplies by, with the expression."""
+        for call in self.graph.forward if self.graph is not None else ():
+            kind = name_of(call.fun)
+            if call.source is None or kind not in ("multiply", "divide", "true_divide"):
+                continue
+            for position, arg in enumerate(call.args):
+                if is_number(arg) and abs(float(arg)) not in (0.0, 1.0):
+                    inverse = position == 1 and kind != "multiply"
+                    yield 1 / float(arg) if inverse else float(arg), self.expression(call)
 
     def dimensions(self) -> dict[float, str]:
         """Return the lengths of axes that a factor may come from, with what they are."""

@@ -14,7 +14,8 @@ from .automatic import Reference
 from .compare import FAILURES, RIGHT, Row, compare, compare_directions
 from .graph import BackwardGraph
 from .handwritten import MISSING, Subject
-from .lines import Evidence, Moment, moments
+from .lines import Evidence
+from .moments import Moment, moments
 
 Places = tuple[tuple[str, int], ...]
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..recording import Call
+from ..recording import Call, name_of
 from ..validation import Array
 from .case import Case
-from .edits import Edit, paths_of
-from .graph import BackwardGraph, again
+from .edits import Edit, flow_of
+from .graph import BackwardGraph, again, paths_of
 
 # -------------------- simple functions of a value --------------------
 
@@ -25,6 +25,11 @@ FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("{v}", lambda v: v),
     ("1 - {v}", lambda v: 1 - v),
     ("{v} (1 - {v})", lambda v: v * (1 - v)),
+    ("{v}² (1 - {v})", lambda v: v * v * (1 - v)),
+    ("{v} (1 - {v})²", lambda v: v * (1 - v) ** 2),
+    ("{v} (1 + {v})", lambda v: v * (1 + v)),
+    ("(1 - {v})²", lambda v: (1 - v) ** 2),
+    ("(1 - {v}²)²", lambda v: (1 - v * v) ** 2),
     ("1 - {v}²", lambda v: 1 - v * v),
     ("({v} > 0)", lambda v: (v > 0).astype(float)),
     ("({v} <= 0)", lambda v: (v <= 0).astype(float)),
@@ -63,11 +68,11 @@ FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
 class Factor:
     """A simple function of a value, by which a gradient may have been multiplied."""
 
-    text: str
+    text: str  # with {v} for the name
     rule: str
     value: Array
+    name: str = ""
     of: Call | None = None
-    function: Callable[[Any], Any] | None = None
 
 
 ONE = Factor("1", "value", np.ones(()))
@@ -90,7 +95,7 @@ def factors_of(case: Case, graph: BackwardGraph) -> list[Factor]:
             with np.errstate(all="ignore"):
                 f = np.asarray(function(v), dtype=float)
             if np.isfinite(f).all():
-                found.append(Factor(text.format(v=name), rule, f, call, function))
+                found.append(Factor(text, rule, f, name, call))
     return found
 
 
@@ -200,10 +205,13 @@ def replaced(case: Case, graph: BackwardGraph, passage: Passage, factor: Factor)
         return np.asarray(get(came)) * factor.value
 
     result, argument = case.name_of(passage.result), case.name_of(passage.argument)
+    if result == argument:  # i = sigmoid(i)
+        result = case.expression(passage.result)
+    value = factor.text.format(v=result if factor.of is passage.result else factor.name)
     what = (
         f"the derivative of {result} is left out"
         if factor is ONE and passage.steps == 1
-        else f"the derivative of {result} by {argument} is taken as {factor.text}"
+        else f"the derivative of {result} by {argument} is taken as {value}"
     )
     of = passage.result if passage.steps == 1 else passage.target.gradient_of or passage.result
     return Edit(factor.rule, what, of, {passage.target: make}, ("derivative", factor.text))
@@ -211,19 +219,22 @@ def replaced(case: Case, graph: BackwardGraph, passage: Passage, factor: Factor)
 
 # -------------------- softmax, normalisations --------------------
 
+Over = Callable[[Array, Any], Array]
+Term = Callable[[Array, Array, Over], Array]
+
 
 @dataclass(frozen=True)
 class Composite:
     """An operation whose gradient is ``scale (g - Σ terms)``, sums being over some axes."""
 
     name: str
-    scale: Callable[[Array, Any], Any] | None  # of the result; None where it is what fits
+    formula: str
+    is_one: Callable[[Array, Over], bool]  # tells a result of it
+    scale: Callable[[Array], Any] | None  # of the result; None where it is what fits
     terms: tuple[str, ...]
 
 
 # The result is y, the gradient that leaves it g; S sums and M averages over the axes.
-Over = Callable[[Array, Any], Array]
-Term = Callable[[Array, Array, Over], Array]
 TERMS: dict[str, Term] = {
     "Σ y g": lambda y, g, over: over(y * g, np.sum),
     "y Σ y g": lambda y, g, over: y * over(y * g, np.sum),
@@ -253,13 +264,55 @@ VARIANTS: dict[str, tuple[tuple[str, str, Term], ...]] = {
         ("sum", "exp(y) mean g", lambda y, g, over: np.exp(y) * over(g, np.mean)),
     ),
 }
+
+
+def _is(value: Any, number: float, off: float = 1e-6) -> bool:
+    return bool(np.all(np.abs(np.asarray(value) - number) <= off))
+
+
 COMPOSITES = (
-    Composite("softmax", lambda y, axes: y, ("Σ y g",)),
-    Composite("log-softmax", lambda y, axes: np.ones(()), ("exp(y) Σ g",)),
-    Composite("normalisation", None, ("mean g", "y mean(y g)")),
-    Composite("subtracted mean", lambda y, axes: np.ones(()), ("mean g",)),
-    Composite("division by the root mean square", None, ("y mean(y g)",)),
-    Composite("division by the norm", None, ("y Σ y g",)),
+    Composite(
+        "softmax",
+        "y (g - Σ y g)",
+        lambda y, over: _is(over(y, np.sum), 1),
+        lambda y: y,
+        ("Σ y g",),
+    ),
+    Composite(
+        "log-softmax",
+        "g - exp(y) Σ g",
+        lambda y, over: _is(over(np.exp(y), np.sum), 1),
+        lambda y: np.ones(()),
+        ("exp(y) Σ g",),
+    ),
+    Composite(
+        "normalisation",
+        "(g - mean g - y mean(y g)) / std",
+        lambda y, over: _is(over(y, np.mean), 0),
+        None,
+        ("mean g", "y mean(y g)"),
+    ),
+    Composite(
+        "subtracted mean",
+        "g - mean g",
+        lambda y, over: _is(over(y, np.mean), 0),
+        lambda y: np.ones(()),
+        ("mean g",),
+    ),
+    Composite(
+        "division by the root mean square",
+        "(g - y mean(y g)) / rms",
+        lambda y, over: _is(over(y * y, np.mean), 1, 0.01),
+        None,
+        ("y mean(y g)",),
+    ),
+    Composite(
+        "division by the norm",
+        "(g - y Σ y g) / norm",
+        lambda y, over: _is(over(y * y, np.sum), 1, 0.01),
+        None,
+        ("y Σ y g",),
+    ),
 )
 
 
@@ -293,9 +346,11 @@ def _scale(
     """Return the scale with which a composite's gradient is the true one; None if it is not."""
     over = _over(axes)
     with np.errstate(all="ignore"):
+        if np.prod([y.shape[axis] for axis in axes]) < 2 or not composite.is_one(y, over):
+            return None
         rest = g - sum(TERMS[term](y, g, over) for term in composite.terms)
         if composite.scale is not None:
-            scale = np.asarray(composite.scale(y, axes))
+            scale = np.asarray(composite.scale(y))
         else:
             norm = over(rest * rest, np.sum)
             scale = over(true * rest, np.sum) / np.where(norm > 0, norm, 1)
@@ -304,6 +359,16 @@ def _scale(
     terms_matter = float(np.max(np.abs(rest - g), initial=0.0)) > 1e-9 * float(np.max(np.abs(g)))
     fits = np.isfinite(apart).all() and float(np.max(apart)) <= 1e-8 * largest
     return scale if fits and largest > 0 and terms_matter else None
+
+
+def _reductions(passage: Passage) -> list[Call]:
+    """Return the sums and means between an argument and a result, in their order."""
+    found = [
+        call
+        for call, _, _ in _ancestors(passage.result, passage.steps)
+        if name_of(call.fun) in ("sum", "mean", "var", "std", "norm") and call.fun is not None
+    ]
+    return found[::-1]
 
 
 def _variants(
@@ -316,14 +381,17 @@ def _variants(
 ) -> Iterator[Edit]:
     """Yield what people write in place of ``scale (g - Σ terms)``."""
     assert case.graph is not None
-    y, over = case.graph.array(passage.result), _over(axes)
-    whole = f"in the gradient of the {composite.name} ({case.name_of(passage.result)})"
+    y, over, last = case.graph.array(passage.result), _over(axes), passage.result
+    name = case.name_of(passage.result)
+    whole = f"in the gradient of the {composite.name} y = {name}, {composite.formula},"
 
-    def edit(rule: str, text: str, gradient: Callable[[Array], Array]) -> Edit:
+    sums = _reductions(passage)
+
+    def edit(rule: str, text: str, gradient: Callable[[Array], Array], of: Call = last) -> Edit:
         def make(call: Call, get: Callable[[Any], Any]) -> Any:
             return gradient(np.asarray(get(came)))
 
-        return Edit(rule, f"{whole} {text}", passage.result, {passage.target: make}, (text,))
+        return Edit(rule, f"{whole} {text}", of, {passage.target: make}, (text,))
 
     def bracket(g: Array, without: str = "") -> Array:
         return np.asarray(g - sum(TERMS[t](y, g, over) for t in composite.terms if t != without))
@@ -331,15 +399,16 @@ def _variants(
     def instead(term: str, other: Term, sums: Over = over, sign: float = -1.0) -> Any:
         return lambda g: scale * (bracket(g, term) + sign * other(y, g, sums))
 
-    for term in composite.terms:
-        yield edit("term", f"the term - {term} is left out", instead(term, TERMS[term], over, 0.0))
+    for term, of in zip(composite.terms, (*sums, last, last), strict=False):
+        left_out = instead(term, TERMS[term], over, 0.0)
+        yield edit("term", f"the term - {term} is left out", left_out, of)
         text = f"the term - {term} has the wrong sign"
         yield edit("factor", text, instead(term, TERMS[term], over, 1.0))
         for rule, name, function in VARIANTS[term]:
             yield edit(rule, f"the term - {term} is - {name}", instead(term, function))
         for other in _axes(y.ndim):
             names = ", ".join(map(str, other))
-            text = f"the sum of - {term} runs over axis {names}"
+            text = f"the sum in the term - {term} runs over axis {names}"
             yield edit("sum", text, instead(term, TERMS[term], _over(other)))
     yield edit("term", "all terms but g are left out", lambda g: scale * g)
     yield edit("term", "the term g is left out", lambda g: scale * (bracket(g) - g))
@@ -353,8 +422,7 @@ def _variants(
 
 def multiplied(case: Case, call: Call, factor: Factor) -> Edit:
     """Return the edit in which a backward value is multiplied by a simple function of another."""
-    where = case.name_of(call.gradient_of) if call.gradient_of is not None else "the loss"
-    text = f"the gradient that flows back through {where} is multiplied by {factor.text}"
+    text = f"{flow_of(case, call)} is multiplied by {factor.text.format(v=factor.name)}"
 
     def make(call: Call, get: Callable[[Any], Any]) -> Any:
         return np.asarray(again(call, get)) * factor.value

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from itertools import product
 
 import numpy as np
 
 from ..recording import Call
 from ..validation import Array
+from .blocks import largest
 from .case import Case, Finding, Rule
-from .compare import largest
 from .derivatives import (
     ONE,
+    Factor,
+    Passage,
     Screen,
     composite_edits,
     factors_of,
@@ -24,7 +26,7 @@ from .derivatives import (
     passages,
     replaced,
 )
-from .edits import BY_CALL, Edit, exchanges, in_loops
+from .edits import BY_CALL, Edit, exchanges, in_loops, products
 from .graph import BackwardGraph, Values
 from .rules import (
     additive_term,
@@ -149,36 +151,49 @@ class Search:
             return None
 
     def candidates(self) -> Iterator[Edit]:
-        """Yield the changes that pass the screen, the plain ones first."""
+        """Yield the changes that pass the screen, those that a person would name first."""
         case, graph = self.case, self.graph
-        for call in self.calls:
-            for generate in BY_CALL:
-                yield from filter(self.possible, generate(case, graph, call))
-        yield from filter(self.possible, exchanges(case, graph))
         through = [p for p in passages(graph) if set(self.rows) <= self._reached(p.target)]
         for passage in through:
             yield from filter(self.possible, composite_edits(case, graph, passage))
-        yield from filter(self.possible, (replaced(case, graph, p, ONE) for p in through))
-        yield from in_loops(case, graph)
-        if self.sensitivity is None:
-            return
-        screen = Screen(factors_of(case, graph))
-        for passage in through:
-            came = np.asarray(graph.value(graph.adjoints[passage.result]))
-            own = (passage.result, passage.argument)
-            found = self._factors(screen, passage.target, came)
-            for factor in sorted(found, key=lambda f: f.of not in own):
-                yield replaced(case, graph, passage, factor)
+        for call, generate in product(self.calls, BY_CALL):
+            yield from filter(self.possible, generate(case, graph, call))
+        yield from filter(self.possible, exchanges(case, graph))
+        through.sort(key=lambda p: (not self._is_named(p), p.steps))
+        steps = [p for p in through if p.steps == 1]
+        yield from filter(self.possible, (replaced(case, graph, p, ONE) for p in steps))
+        screen = Screen(factors_of(case, graph)) if self.sensitivity is not None else None
+        for own in (True, False):
+            for passage in through:
+                yield from self._derivatives(screen, passage, own=own)
+            if own:
+                yield from in_loops(case, graph)
+        for call in self.calls:
+            yield from filter(self.possible, products(case, graph, call, residual=True))
         for call in self.calls:
             for factor in self._factors(screen, call, graph.array(call)):
                 yield multiplied(case, call, factor)
 
+    def _is_named(self, passage: Passage) -> bool:
+        return self.case.is_named(passage.result) and self.case.is_named(passage.argument)
+
+    def _derivatives(self, screen: Screen | None, passage: Passage, *, own: bool) -> Iterator[Edit]:
+        """Yield the wrong derivatives of a passage: functions of its own values, or of others."""
+        case, graph = self.case, self.graph
+        if own:
+            yield from filter(self.possible, [replaced(case, graph, passage, ONE)])
+        came = graph.array(graph.adjoints[passage.result])
+        for factor in self._factors(screen, passage.target, came):
+            if own == (factor.of in (passage.result, passage.argument)):
+                yield replaced(case, graph, passage, factor)
+
     def _reached(self, call: Call) -> frozenset[int]:
         return self.graph.reaches.get(call, frozenset())
 
-    def _factors(self, screen: Screen, call: Call, came: Array) -> list[Any]:
+    def _factors(self, screen: Screen | None, call: Call, came: Array) -> list[Factor]:
         """Return the factors with which `came` in the place of a call may explain all."""
-        assert self.sensitivity is not None
+        if screen is None or self.sensitivity is None:
+            return []
         sensitivity = self.sensitivity.get(call)
         if sensitivity is None or self.case.late() or sensitivity.shape != came.shape:
             return []

@@ -16,8 +16,9 @@ import numpy as np
 from ..recording import Call, name_of
 from ..validation import Array
 from .case import Case
-from .graph import BackwardGraph, Make, again, is_number
+from .graph import BackwardGraph, Make, again, is_number, is_sum_of_paths, paths_of
 from .rules import unmoved
+from .source import expression, operand
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,17 @@ def _edit(rule: str, text: str, call: Call, make: Make, *key: Any) -> Edit:
     return Edit(rule, text, call.gradient_of, {call: make}, (rule, *key))
 
 
-def _flow(case: Case, call: Call) -> str:
+def flow_of(case: Case, call: Call) -> str:
+    """Return in words which gradient a backward call makes."""
     of = call.gradient_of
-    return f"the gradient that flows back through {case.name_of(of) if of else 'the loss'}"
+    if of is None or case.graph is None:
+        return "the gradient that flows back"
+    if of.source is None:  # our own Σ upstream · output
+        return f"the upstream gradient of {case.name_of(of.args[0])}"
+    to = case.graph.destination(call)
+    several = len([arg for arg in of.args if isinstance(arg, Call)]) > 1
+    whither = f" to {case.name_of(to)}" if several and to is not None else ""
+    return f"the gradient that flows back through {case.name_of(of)}{whither}"
 
 
 # -------------------- cuts, signs, factors --------------------
@@ -59,7 +68,7 @@ def _flow(case: Case, call: Call) -> str:
 def cuts(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
     """Leave out a backward value, or one of the paths that it is the sum of."""
     if not _has_twin(graph, call):
-        yield _edit("term", f"{_flow(case, call)} is left out", call, _times(0.0), "cut")
+        yield _edit("term", f"{flow_of(case, call)} is left out", call, _times(0.0), "cut")
     if not is_sum_of_paths(call):
         return
     for i, path in enumerate(call.args[1:], 1):
@@ -73,7 +82,7 @@ def cuts(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
 
 def _path(case: Case, path: Any) -> str:
     if isinstance(path, Call) and path.gradient_of is not None:
-        return _flow(case, path)
+        return flow_of(case, path)
     return f"the gradient that flows in directly from {case.name_of(path)}"
 
 
@@ -82,18 +91,6 @@ def _without_path(i: int, times: float) -> Make:
         return again(call, get) - times * np.asarray(get(call.args[i]))
 
     return make
-
-
-def is_sum_of_paths(call: Call) -> bool:
-    """Tell whether a call adds up the gradients of the paths that meet in a forward value."""
-    return name_of(call.fun) == "add" and type(call.args[0]).__name__.endswith("VSpace")
-
-
-def paths_of(whole: Call) -> list[Call]:
-    """Return the calls that a sum of paths adds up; the call itself where there is but one."""
-    if not is_sum_of_paths(whole):
-        return [whole]
-    return [path for arg in whole.args[1:] if isinstance(arg, Call) for path in paths_of(arg)]
 
 
 def _has_twin(graph: BackwardGraph, path: Any) -> bool:
@@ -125,15 +122,20 @@ def factors(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
         inverse = f"1/{n:g} of what it should be ({text}): averaged in place of summed"
         known.setdefault(1 / n, inverse)
     for c, text in known.items():
-        yield _edit("factor", f"{_flow(case, call)} is {text}", call, _times(c), "times", c)
+        yield _edit("factor", f"{flow_of(case, call)} is {text}", call, _times(c), "times", c)
 
 
 # -------------------- products --------------------
 
 
-def products(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
-    """Lose one operand of a product or quotient, or divide in place of multiplying."""
-    kind, flow = name_of(call.fun), _flow(case, call)
+def products(
+    case: Case, graph: BackwardGraph, call: Call, *, residual: bool = False
+) -> Iterator[Edit]:
+    """Lose one operand of a product or quotient, or divide in place of multiplying.
+
+    With `residual`, only operands that autograd itself computes in its backward pass.
+    """
+    kind, flow = name_of(call.fun), flow_of(case, call)
     if kind not in ("multiply", "divide", "true_divide"):
         return
     multiplies = kind == "multiply"
@@ -141,8 +143,12 @@ def products(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
         dropped = call.args[lost]
         if is_number(graph.value(dropped)) and float(graph.value(dropped)) == 1:
             continue
-        rule, what = _operand(case, graph, dropped)
+        rule, what = _operand(case, graph, call, dropped)
+        if residual != (rule == "value" and getattr(dropped, "gradient_of", None) is not None):
+            continue
         text = f"without the factor {what}" if multiplies else f"not divided by {what}"
+        if rule == "upstream":
+            text = "not multiplied by the gradient that comes in: the upstream gradient is ignored"
         yield _edit(rule, f"{flow} is {text}", call, _kept(1 - lost), "operand", lost)
         if rule == "value":
             text = "divided by" if multiplies else "multiplied by"
@@ -162,16 +168,26 @@ def _combined(operation: Any, first: int, second: int) -> Make:
     return lambda call, get: operation(get(call.args[first]), get(call.args[second]))
 
 
-def _operand(case: Case, graph: BackwardGraph, dropped: Any) -> tuple[str, str]:
-    """Return the rule for a lost operand, and what to call it."""
+def _operand(case: Case, graph: BackwardGraph, call: Call, dropped: Any) -> tuple[str, str]:
+    """Return the rule for a lost operand of a call, and what to call it."""
     value = graph.value(dropped)
     if isinstance(dropped, Call) and graph.carries(dropped):
-        return "upstream", case.name_of(dropped)
+        return "upstream", "the gradient that comes in"
     if is_number(value):
         return "factor", f"{float(value):.6g}"
     if isinstance(dropped, Call):
         return "value", case.name_of(dropped)
-    return "value", case.constant_name(value)
+    return "value", _written(call.gradient_of, value) or case.constant_name(value)
+
+
+def _written(of: Call | None, value: Any) -> str | None:
+    """Return the text of the operand of a forward operation that is just this constant."""
+    text = expression(of.instruction) if of is not None else None
+    for position, arg in enumerate(of.args[:2] if of is not None and text else ()):
+        if arg is value and text is not None:
+            found = operand(text, position)
+            return f"`{found}`" if found else None
+    return None
 
 
 # -------------------- layout --------------------
@@ -182,7 +198,7 @@ _MOVES = "reshape transpose swapaxes moveaxis ravel rollaxis squeeze expand_dims
 
 def layouts(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
     """Transpose a matrix of a product, or what is reshaped or has its axes moved."""
-    flow, kind, b = _flow(case, call), name_of(call.fun), graph.array(call)
+    flow, kind, b = flow_of(case, call), name_of(call.fun), graph.array(call)
     if kind in _PRODUCTS:
         yield from _turned_products(case, graph, call)
     if b.ndim >= 2 and b.shape[-1] == b.shape[-2] and b.shape[-1] > 1:
@@ -227,8 +243,8 @@ def _turned_products(case: Case, graph: BackwardGraph, call: Call) -> Iterator[E
                 continue
         except ValueError:
             continue
-        what = " and ".join(_operand(case, graph, call.args[i])[1] for i in arrays)
-        text = f"{_flow(case, call)} multiplies {what} in another order or transposed"
+        what = " and ".join(_operand(case, graph, call, call.args[i])[1] for i in arrays)
+        text = f"{flow_of(case, call)} multiplies {what} transposed or in another order"
         yield _edit("layout", text, call, make, "turned", turned_a, turned_b, first)
 
 
@@ -267,7 +283,7 @@ def _always(value: Any) -> Make:
 
 def sums(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
     """Sum over other axes, average, or leave an entry out of a sum; sum where none is due."""
-    flow, b = _flow(case, call), graph.array(call)
+    flow, b = flow_of(case, call), graph.array(call)
     if name_of(call.fun) not in ("sum", "mean") or not isinstance(call.args[0], Call):
         for axis, (word, reduce) in product(range(b.ndim), _REDUCTIONS):
             if b.shape[axis] > 1:
@@ -334,7 +350,7 @@ def parts(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
     for axis, which in product(range(min(len(shape), 4)), (0, -1)):
         if shape[axis] > 1:
             word = "first" if which == 0 else "last"
-            yield _edit("part", f"{_flow(case, call)} lacks the {word} entry along axis {axis}",
+            yield _edit("part", f"{flow_of(case, call)} lacks the {word} entry along axis {axis}",
                         call, _zeroed((slice(None),) * axis + (which,)), word, axis)  # fmt: skip
 
 

@@ -61,9 +61,14 @@ def _diagnosed(
 
 
 def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGraph | None) -> Case:
+    session = c.subject.session
+    session.restore()  # a difference may have left the values moved
+
     def again(others: list[Array]) -> list[Any]:
-        with c.subject.session.fresh():
-            return c.backward(others)
+        with session.fresh():
+            found = c.backward(others)
+        session.restore()
+        return found
 
     return Case(
         names=c.subject.names,

@@ -24,6 +24,7 @@ from .handwritten import (
     require_function,
 )
 from .inputs import as_array, leaf_name, prepared
+from .rebind import rebound, rebound_data
 from .state import Session
 
 # -------------------- gradient functions, and marks --------------------
@@ -189,7 +190,7 @@ class Gradient:
         others = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
         added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
         with _tapping(added=added):
-            return [self.loss(others, *self.data)]
+            return [rebound(self.loss)(others, *rebound_data(self.data))]
 
     def gradients(self, ups: list[Array]) -> list[Any]:
         """Return the handwritten gradient of each value."""

@@ -53,6 +53,9 @@ class BackwardGraph:
             if _is_float(c.value)
         ]
         self._still = self._cancelled()
+        grads = zip(self.roots, recording.grads, strict=True)
+        wholes = [*self.adjoints.items(), *((r, g) for r, g in grads if isinstance(g, Call))]
+        self._destinations = {path: to for to, whole in wholes for path in paths_of(whole)}
 
     def value(self, arg: Any) -> Any:
         """Return the value of a call in this graph, or the constant itself."""
@@ -88,6 +91,10 @@ class BackwardGraph:
         """Return the calls that take the value of a call."""
         return self._users.get(call, [])
 
+    def destination(self, call: Call) -> Call | None:
+        """Return the forward value whose gradient, or one path of it, a backward call brings."""
+        return self._destinations.get(call)
+
     def carries(self, call: Call) -> bool:
         """Tell whether a value depends on the upstream gradient."""
         return call in self._carrying
@@ -98,11 +105,11 @@ class BackwardGraph:
         groups: dict[tuple[Any, ...], list[Call]] = {}
         for call in reversed(self.backward):
             of = call.gradient_of
-            if of is None or of.source is None:
+            if of is None or of.instruction is None:
                 continue
             mine = (id(of), name_of(call.fun))
             number[mine] = number.get(mine, 0) + 1
-            key = (of.source, of.offset, name_of(call.fun), number[mine])
+            key = (of.instruction, name_of(call.fun), number[mine])
             groups.setdefault(key, []).append(call)
         return [calls for calls in groups.values() if len(calls) > 1]
 
@@ -237,6 +244,18 @@ class BackwardGraph:
             for position, arg in enumerate(call.args):
                 if is_number(arg) and 0 < abs(float(arg)) <= 1e-2:
                     yield call, position, float(arg)
+
+
+def is_sum_of_paths(call: Call) -> bool:
+    """Tell whether a call adds up the gradients of the paths that meet in a forward value."""
+    return name_of(call.fun) == "add" and type(call.args[0]).__name__.endswith("VSpace")
+
+
+def paths_of(whole: Call) -> list[Call]:
+    """Return the calls that a sum of paths adds up; the call itself where there is but one."""
+    if not is_sum_of_paths(whole):
+        return [whole]
+    return [path for arg in whole.args[1:] if isinstance(arg, Call) for path in paths_of(arg)]
 
 
 def again(call: Call, get: Callable[[Any], Any]) -> Any:

@@ -1,394 +1,23 @@
-"""Where: the line of a handwritten backward pass at which a wrong value first appears."""
+"""Where: the lines of a handwritten backward pass at which a gradient goes wrong."""
 
 from __future__ import annotations
 
 import ast
-import inspect
-import linecache
-import os
-import sys
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
 
 from ..recording import Call, name_of
-from ..validation import Array
 from .compare import close
+from .moments import Moment, backward_line, forward_line, last_line_of
+from .source import Step, Text, feeding, is_plain, root_of, targets_of, text_around, text_of
 
-LARGEST = 200_000  # entries of an array that is still noted
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A value that a line of the backward pass made."""
-
-    file: str
-    line: int
-    value: Array
-    name: str = ""  # such as "dx", "self.dW", "self.grads[0]", "return[1]"
-
-
-_SKIP = tuple(
-    os.path.dirname(os.path.abspath(m)) + os.sep
-    for m in (np.__file__, os.__file__, os.path.dirname(__file__))
-)
-
-
-def is_theirs(code: CodeType) -> bool:
-    """Tell whether code is the user's: not NumPy's, not Python's, not this package's checker."""
-    return not code.co_filename.startswith(_SKIP) and not code.co_filename.startswith("<frozen")
-
-
-class _Recorder:
-    """Notes what each line of the user's code makes."""
-
-    def __init__(self) -> None:
-        self.found: list[Moment] = []
-        self._known: dict[int, Any] = {}
-        self._at: dict[int, int] = {}
-        self._keep: list[Any] = []
-
-    def trace(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if not is_theirs(frame.f_code):
-            return None
-        key = id(frame)
-        if event == "call":
-            self._at[key] = frame.f_lineno
-            for _, value in _arrays(frame.f_locals):
-                self._known[id(value)] = _mark(value)
-                self._keep.append(value)
-        elif event in ("line", "return"):
-            line = self._at.get(key, frame.f_lineno)
-            self._note(frame, line)
-            if event == "return":
-                self._give(frame, line, arg)
-            self._at[key] = frame.f_lineno
-        return self.trace
-
-    def _note(self, frame: FrameType, line: int) -> None:
-        for name, value in _arrays(frame.f_locals):
-            scalar = value.ndim == 0 and value.base is None
-            key, mark = hash((id(frame), name)) if scalar else id(value), _mark(value)
-            if self._known.get(key) != mark:
-                self._known[key] = mark
-                self.found.append(Moment(frame.f_code.co_filename, line, np.array(value), name))
-                self._keep.append(value)
-
-    def _give(self, frame: FrameType, line: int, given: Any) -> None:
-        given = given if isinstance(given, tuple | list) else (given,)
-        for i, item in enumerate(given):
-            for name, value in _arrays({f"return[{i}]": item}):
-                self.found.append(Moment(frame.f_code.co_filename, line, np.array(value), name))
-
-
-def moments(run: Callable[[], Any]) -> list[Moment]:
-    """Return what each line of the user's code makes while `run` runs, in order."""
-    recorder = _Recorder()
-    before = sys.gettrace()
-    sys.settrace(recorder.trace)
-    try:
-        run()
-    finally:
-        sys.settrace(before)
-    return recorder.found
-
-
-def _mark(value: Array) -> Any:
-    with np.errstate(all="ignore"):
-        return value.shape, float(np.sum(value)), float(np.sum(np.abs(value)))
-
-
-def _arrays(names: dict[str, Any]) -> list[tuple[str, Array]]:
-    found: list[tuple[str, Array]] = []
-
-    def collect(name: str, value: Any, depth: int) -> None:
-        if isinstance(value, np.ndarray):
-            if value.dtype.kind == "f" and 0 < value.size <= LARGEST:
-                found.append((name, value))
-        elif isinstance(value, np.floating):
-            found.append((name, np.asarray(value)))
-        elif depth and isinstance(value, dict):
-            for key, item in list(value.items()):
-                collect(f"{name}[{key!r}]", item, depth - 1)
-        elif depth and isinstance(value, list | tuple):
-            for i, item in enumerate(value):
-                collect(f"{name}[{i}]", item, depth - 1)
-        elif depth and hasattr(value, "__dict__") and not callable(value):
-            for key, item in list(vars(value).items()):
-                collect(f"{name}.{key}", item, depth - 1)
-
-    for name, value in list(names.items()):
-        collect(name, value, 2)
-    return found
-
-
-def backward_line(
-    seen: Sequence[Moment], products: Sequence[Any], true_values: Sequence[Any], tolerance: float
-) -> tuple[str, int] | None:
-    """Return the first line that makes one of `products`, which no true value is equal to."""
-    wanted = [
-        np.asarray(p)
-        for p in products
-        if np.size(p) > 1 and np.any(p) and not any(_same(p, v, tolerance) for v in true_values)
-    ]
-    for moment in seen:
-        if any(_same(moment.value, p, tolerance) for p in wanted):
-            return moment.file, moment.line
-    return None
-
-
-def _same(ours: Any, theirs: Any, tolerance: float) -> bool:
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    return ours.shape == theirs.shape and close(ours, theirs, tolerance)
-
-
-def last_line_of(seen: Sequence[Moment], value: Any) -> tuple[str, int] | None:
-    """Return the line that first makes just this value, shape included."""
-    value = np.asarray(value)
-    for moment in seen:
-        if moment.value.shape == value.shape and np.array_equal(moment.value, value):
-            return moment.file, moment.line
-    return None
-
-
-def forward_line(call: Call | None) -> tuple[str, int] | None:
-    """Return the line of the forward operation that a call was recorded at."""
-    if call is None or call.source is None:
-        return None
-    file, line = call.source[0], call.source[1]
-    if file.startswith(_SKIP) or "site-packages" in file or file.startswith("<"):
-        return None
-    return file, line
-
-
-def definition(function: Any) -> tuple[str, int] | None:
-    """Return where a function of the user's begins."""
-    try:
-        return str(inspect.getsourcefile(function)), inspect.getsourcelines(function)[1]
-    except (TypeError, OSError):
-        return None
-
-
-# -------------------- the text of a function --------------------
-
-_MUTATORS = {"at", "copyto", "put", "place", "putmask", "append", "extend", "fill", "update"}
 _KINKS = set(
     "maximum minimum max min amax amin fmax fmin abs absolute fabs clip where sign heaviside "
     "argmax argmin greater less greater_equal less_equal argsort sort select".split()
 )
-_EMPTY = {"zeros", "zeros_like", "empty", "empty_like", "arange", "range", "len", "print"}
-
-
-@dataclass(frozen=True)
-class Step:
-    """A statement of the reader's: what it reads and writes, by name, and the blocks it is in."""
-
-    node: ast.stmt
-    line: int
-    end: int
-    reads: frozenset[str]
-    writes: frozenset[str]
-    whole: bool  # what it writes is made anew
-    blocks: tuple[ast.AST, ...]
-
-
-@dataclass(frozen=True)
-class Text:
-    """The statements of a function, in order."""
-
-    file: str
-    first: int
-    last: int
-    steps: tuple[Step, ...]
-    upstream: str | None
-
-    def at(self, line: int) -> Step | None:
-        """Return the innermost statement that a line belongs to."""
-        for step in self.steps:
-            if step.line <= line <= step.end:
-                return step
-        return None
-
-    def place(self, step: Step) -> tuple[str, int]:
-        """Return where a statement begins."""
-        return self.file, step.line
-
-
-def text_of(function: Any) -> Text | None:
-    """Return the statements of a function of the user's; None where there is no source."""
-    try:
-        if inspect.isclass(function):
-            function = getattr(function, "forward", None)
-        function = inspect.unwrap(function)
-        lines, first = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-        file = str(inspect.getsourcefile(function))
-    except (TypeError, OSError, SyntaxError, AttributeError, ValueError):
-        return None
-    definition = tree.body[0] if tree.body else None
-    if not isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef):
-        return None
-    ast.increment_lineno(tree, first - 1)
-    return _text(file, definition, first)
-
-
-def text_around(file: str, line: int) -> Text | None:
-    """Return the statements of the innermost function that a line is in."""
-    try:
-        tree = ast.parse("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError):
-        return None
-    inner = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.lineno <= line <= (node.end_lineno or 0)
-    ]
-    found = max(inner, key=lambda node: node.lineno, default=None)
-    return _text(file, found, found.lineno) if found is not None else None
-
-
-def _text(file: str, definition: ast.FunctionDef | ast.AsyncFunctionDef, first: int) -> Text:
-    names = [a.arg for a in definition.args.args if a.arg not in ("self", "cls")]
-    steps = tuple(_steps(definition.body, ()))
-    return Text(file, first, definition.end_lineno or first, steps, names[0] if names else None)
-
-
-def _steps(body: Sequence[ast.stmt], blocks: tuple[ast.AST, ...]) -> Iterator[Step]:
-    for node in body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            continue
-        inner = [getattr(node, field, []) for field in ("body", "orelse", "finalbody")]
-        if not any(inner):
-            yield _step(node, [node], blocks, node.end_lineno or node.lineno)
-            continue
-        heads = [getattr(node, field, None) for field in ("iter", "test", "target")]
-        parts: list[ast.AST] = [head for head in heads if head is not None]
-        yield _step(node, parts, blocks, inner[0][0].lineno - 1 if inner[0] else node.lineno)
-        for part in inner:
-            yield from _steps(part, (*blocks, node))
-
-
-def _step(node: ast.stmt, parts: Sequence[ast.AST], blocks: tuple[ast.AST, ...], end: int) -> Step:
-    reads: set[str] = set()
-    writes: set[str] = set()
-    for part in parts:
-        for item in ast.walk(part):
-            if isinstance(item, ast.Name | ast.Attribute):
-                stored = isinstance(item.ctx, ast.Store)
-                (writes if stored else reads).add(_root(item))
-    whole = isinstance(node, ast.Assign | ast.AnnAssign)
-    targets = _targets(node)
-    for target in targets:
-        if isinstance(target, ast.Subscript):
-            writes.add(_root(target))
-            whole = False
-    if isinstance(node, ast.AugAssign):
-        reads.add(_root(node.target))
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        writes |= _mutated(node.value)
-    # Inside a branch or a loop, what decides it is read too.
-    for block in blocks:
-        for head in (getattr(block, "test", None), getattr(block, "iter", None)):
-            if head is not None:
-                names = (n for n in ast.walk(head) if isinstance(n, ast.Name | ast.Attribute))
-                reads |= {_root(n) for n in names}
-    last = max(end, node.lineno)
-    return Step(node, node.lineno, last, frozenset(reads), frozenset(writes), whole, blocks)
-
-
-def _targets(node: ast.AST) -> list[ast.expr]:
-    found: list[ast.expr] = list(getattr(node, "targets", []))
-    target = getattr(node, "target", None)
-    pending = [*found, *([target] if target is not None else [])]
-    flat: list[ast.expr] = []
-    while pending:
-        item = pending.pop(0)
-        if isinstance(item, ast.Tuple | ast.List):
-            pending = [*item.elts, *pending]
-        else:
-            flat.append(item)
-    return flat
-
-
-def _mutated(call: ast.Call) -> set[str]:
-    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _MUTATORS:
-        return set()
-    first = call.args[0] if call.args else None
-    if call.func.attr in ("append", "extend", "fill", "update"):
-        return {_root(call.func.value)}
-    return {_root(first)} if first is not None else set()
-
-
-def _root(node: ast.AST) -> str:
-    """Return the variable, or the attribute of one, that an expression is rooted in."""
-    while True:
-        if isinstance(node, ast.Name):
-            return node.id
-        if isinstance(node, ast.Attribute):
-            if isinstance(node.value, ast.Name):
-                return f"{node.value.id}.{node.attr}"
-            node = node.value
-        elif isinstance(node, ast.Subscript | ast.Starred):
-            node = node.value
-        elif isinstance(node, ast.Call):
-            node = node.func
-        else:
-            return ""
-
-
-def _is_plain(text: Text, step: Step) -> bool:
-    """Tell whether a statement only unpacks, allocates or counts: no place for a mistake."""
-    node = step.node
-    if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return | ast.Expr):
-        return True
-    value = getattr(node, "value", None)
-    if isinstance(node, ast.Expr):
-        return not step.writes
-    if value is None or isinstance(node, ast.AugAssign | ast.Return):
-        return False
-    if any(isinstance(target, ast.Subscript) for target in _targets(node)):
-        return False
-    if isinstance(value, ast.Call):
-        return _root(value.func).split(".")[-1] in _EMPTY
-    if isinstance(value, ast.Name | ast.Attribute | ast.Subscript | ast.Tuple | ast.Constant):
-        return text.upstream is None or text.upstream not in step.reads
-    return False
-
-
-def _before(text: Text, step: Step, name: str) -> list[Step]:
-    """Return the statements that a statement may have the value of `name` from."""
-    found: list[Step] = []
-    position = text.steps.index(step)
-    for other in reversed(text.steps[:position]):
-        if name in other.writes:
-            found.append(other)
-            if other.whole and set(map(id, other.blocks)) <= set(map(id, step.blocks)):
-                break
-    loops = {id(b) for b in step.blocks if isinstance(b, ast.For | ast.While)}
-    for other in text.steps[position:]:
-        if name in other.writes and loops & {id(b) for b in other.blocks}:
-            found.append(other)
-    return found
-
-
-def _slice(text: Text, start: Step, reads: Iterable[str]) -> list[Step]:
-    """Return the statements that feed a statement, itself included, in order."""
-    found: dict[int, Step] = {id(start): start}
-    pending = [(start, name) for name in reads]
-    while pending:
-        step, name = pending.pop()
-        for other in _before(text, step, name):
-            if id(other) not in found:
-                found[id(other)] = other
-                pending += [(other, read) for read in other.reads]
-    return [step for step in text.steps if id(step) in found]
-
-
-# -------------------- from a gradient to the statements that made it --------------------
 
 
 @dataclass(frozen=True)
@@ -421,8 +50,8 @@ def _trail(text: Text, mine: Sequence[Moment], grad: Any) -> Trail | None:
             if index.isdigit() and int(index) < len(value.elts):
                 value = value.elts[int(index)]
                 names = ast.walk(value)
-                reads = {_root(n) for n in names if isinstance(n, ast.Name | ast.Attribute)}
-        return Trail(step, tuple(_slice(text, step, reads)), value)
+                reads = {root_of(n) for n in names if isinstance(n, ast.Name | ast.Attribute)}
+        return Trail(step, tuple(feeding(text, step, reads)), value)
     return None
 
 
@@ -513,7 +142,7 @@ def _working_text(evidence: Evidence, k: int) -> Text | None:
     made = last_line_of(evidence.seen, grad)
     if trail is None or made is None or _within(text, made):
         return text
-    working = [s for s in trail.steps if not _is_plain(text, s)]
+    working = [s for s in trail.steps if not is_plain(text, s)]
     working = [s for s in working if s is not trail.sink or not _only_gives(trail)]
     return (text_around(*made) or text) if len(working) <= 2 else text
 
@@ -568,7 +197,7 @@ def _suspects(evidence: Evidence, k: int, text: Text, rule: str | None) -> list[
     fine = _feeding_right(evidence, text, mine)
     shown = _shown_right(evidence, text, mine, rule)
     for cleared in (fine | shown, shown, fine, set()):
-        left = [s for s in shared if id(s) not in cleared and not _is_plain(text, s)]
+        left = [s for s in shared if id(s) not in cleared and not is_plain(text, s)]
         left = [s for s in left if s is not own.sink or not _only_gives(own)]
         if left:
             given = [s for s in left if any(map(_is_gradient_name, s.writes))]
@@ -592,7 +221,7 @@ def _shared(evidence: Evidence, text: Text, mine: Sequence[Moment], own: Trail) 
         if trail is not None:
             common &= {id(step) for step in trail.steps}
     steps = tuple(s for s in own.steps if id(s) in common)
-    return steps if any(not _is_plain(text, s) for s in steps) else own.steps
+    return steps if any(not is_plain(text, s) for s in steps) else own.steps
 
 
 def _feeding_right(evidence: Evidence, text: Text, mine: Sequence[Moment]) -> set[int]:
@@ -609,7 +238,7 @@ def _shown_right(
 ) -> set[int]:
     """Return the statements whose values autograd has too, and those that feed them."""
     calls = [c for c in _calls(evidence.graph) if _is_known(c.value)]
-    calls = [c for c in calls if not any(_same(c.value, u, 1e-12) for u in evidence.upstream)]
+    calls = [c for c in calls if not any(close(c.value, u, 1e-12) for u in evidence.upstream)]
     adjoints = [np.asarray(c.value) for c in calls if c.gradient_of is not None]
     values = [(forward_line(c), np.asarray(c.value)) for c in calls if c.gradient_of is None]
     bad = [np.asarray(evidence.grads[j]) for j in evidence.wrong if evidence.grads[j] is not None]
@@ -623,8 +252,8 @@ def _shown_right(
         lost = rule in ("value", "upstream") and any(map(_is_gradient_name, step.writes))
         others = [] if lost else [v for at, v in values if at != text.place(step)]
         true = [*adjoints, *others]
-        if all(any(_same(v, t, 1e-9) for t in true) for v in made):
-            found |= {id(other) for other in _slice(text, step, step.reads)}
+        if all(any(close(v, t, 1e-9) for t in true) for v in made):
+            found |= {id(other) for other in feeding(text, step, step.reads)}
     return found
 
 
@@ -651,7 +280,7 @@ def _unwritten(evidence: Evidence, k: int, text: Text | None) -> list[tuple[str,
         return []
     true = evidence.automatic[k]
     for moment in _inside(text, evidence.seen):
-        if _same(moment.value, true, 1e-6) and np.any(true):
+        if close(moment.value, true, 1e-6) and np.any(true):
             return [(moment.file, moment.line), _end(text)]
     return [_end(text)]
 
@@ -744,7 +373,7 @@ def _adding(evidence: Evidence, k: int, text: Text) -> tuple[tuple[str, int], ..
 
 
 def _stores(step: Step) -> bool:
-    return any(isinstance(t, ast.Subscript | ast.Attribute) for t in _targets(step.node))
+    return any(isinstance(t, ast.Subscript | ast.Attribute) for t in targets_of(step.node))
 
 
 def kink_places(evidence: Evidence, k: int) -> tuple[tuple[str, int], ...]:
@@ -760,8 +389,8 @@ def kink_places(evidence: Evidence, k: int) -> tuple[tuple[str, int], ...]:
     if len(found) < 2:
         text = text_of(evidence.backward)
         trail = _trail(text, _inside(text, evidence.seen), evidence.grads[k]) if text else None
-        steps = [s for s in (trail.steps if trail else ()) if text and not _is_plain(text, s)]
-        masked = [s for s in steps if any(isinstance(t, ast.Subscript) for t in _targets(s.node))]
+        steps = [s for s in (trail.steps if trail else ()) if text and not is_plain(text, s)]
+        masked = [s for s in steps if any(isinstance(t, ast.Subscript) for t in targets_of(s.node))]
         found += [text.place(s) for s in (masked or steps)[-1:] if text]
     return tuple(dict.fromkeys(place for place in found if place is not None))[:3]
 
@@ -778,21 +407,3 @@ def _decides(step: Step) -> bool:
             if name in _KINKS:
                 return True
     return False
-
-
-def replacing_lines(backward: Any) -> list[tuple[str, int]]:
-    """Return the lines of a backward pass that put a new array in the list of gradients."""
-    text = text_of(backward)
-    found: list[tuple[str, int]] = []
-    if text is None:
-        return found
-    for step in text.steps:
-        for target in _targets(step.node) if isinstance(step.node, ast.Assign) else ():
-            if isinstance(target, ast.Subscript):
-                index = target.slice
-                if isinstance(index, ast.Slice) or getattr(index, "value", None) is Ellipsis:
-                    continue
-                target = target.value
-            if isinstance(target, ast.Attribute) and target.attr in ("grads", "gradients"):
-                found.append((text.file, step.line))
-    return found

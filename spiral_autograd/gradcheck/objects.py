@@ -46,6 +46,7 @@ from .parameters import (
     every_parameter,
     resets_of,
 )
+from .rebind import adopt, rebound
 from .state import Session, reach
 
 # What a copy of an object shares with it, since it cannot be copied.
@@ -275,11 +276,13 @@ class Layer:
         """Run the forward pass of a copy, or another forward function on the copy."""
         memo = self.memo(replacements)
         other = copy.deepcopy(self.layer, memo)
+        adopt(memo)
         arguments = [memo.get(id(value), value) for value in self.inputs]
         arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]
-        result = (
-            forward(other, *arguments) if forward else getattr(other, self.forward_name)(*arguments)
-        )
+        if forward is None:
+            result = getattr(other, self.forward_name)(*arguments)
+        else:
+            result = rebound(forward)(other, *arguments)
         return leaves(self._left(result, other, OUTPUTS))
 
     def idealised(self, subject: Subject) -> Iterator[tuple[float, Subject]]:

@@ -28,6 +28,7 @@ from .handwritten import (
     require_function,
 )
 from .inputs import leaf_name, prepared
+from .rebind import rebound
 from .state import Session
 
 
@@ -151,7 +152,8 @@ class Pair:
     def substitute(self, replacements: Sequence[Any]) -> list[Any]:
         """Run the forward pass on other values."""
         memo = {id(v): r for (_, v), r in zip(self.arguments, replacements, strict=True)}
-        result = self.forward(*(copy.deepcopy(value, dict(memo)) for value in self.inputs))
+        function = rebound(self.forward)
+        result = function(*(copy.deepcopy(value, dict(memo)) for value in self.inputs))
         return leaves(self._outputs(result))
 
 

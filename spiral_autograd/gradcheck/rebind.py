@@ -9,8 +9,10 @@ Their own functions, their own classes and NumPy itself stay as they are.
 from __future__ import annotations
 
 import os
+import threading
 from abc import ABCMeta
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -123,6 +125,39 @@ STAND_INS: dict[Any, Any] = {
 }
 
 # -------------------- functions and classes made anew --------------------
+
+
+class _Active(threading.local):
+    rebinding: Rebinding | None = None
+
+
+_active = _Active()
+
+
+@contextmanager
+def rebinding() -> Iterator[None]:
+    """Let the user's functions run with the stand-in for NumPy, in this thread, meanwhile."""
+    before, _active.rebinding = _active.rebinding, Rebinding()
+    try:
+        yield
+    finally:
+        _active.rebinding = before
+
+
+def rebound(function: Any) -> Any:
+    """Return what stands for a function of the user's, where the stand-in is wanted."""
+    return function if _active.rebinding is None else _active.rebinding.value(function)
+
+
+def adopt(memo: Mapping[int, Any]) -> None:
+    """Let the copies of the user's objects, as deepcopy has noted them, run with the stand-in."""
+    if _active.rebinding is not None:
+        _active.rebinding.adopt(memo)
+
+
+def rebound_data(data: Sequence[Any]) -> list[Any]:
+    """Return what stands for data that have no gradient, where the stand-in is wanted."""
+    return list(data) if _active.rebinding is None else [boxed(item) for item in data]
 
 
 class Rebinding:

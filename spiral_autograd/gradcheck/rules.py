@@ -10,8 +10,9 @@ import numpy as np
 
 from ..recording import Call, name_of
 from ..validation import Array, Shape
+from .blocks import largest
 from .case import Case, Finding
-from .compare import close, largest
+from .compare import close
 
 # -------------------- never written --------------------
 
@@ -36,7 +37,7 @@ def constant_factor(case: Case, k: int) -> Finding | None:
         return None
     norm = float(np.sum(g * g))
     c = float(np.sum(g * h)) / norm if norm > 0 else 0.0
-    if c == 0 or not np.isfinite(c) or abs(c - 1) <= case.tolerance:
+    if not np.isfinite(c) or min(abs(c), abs(c - 1)) <= case.tolerance:
         return None
     if not close(h, c * g, case.tolerance, case.floors[k]):
         return None
@@ -51,6 +52,13 @@ def factor_name(case: Case, c: float) -> str:
 
     if near(-1.0):
         return "has the wrong sign: it is -1 times the true one"
+    for factor, text in case.constants():
+        if near(1 / factor):
+            return f"is {c:.6g} times the true one: the factor {factor:.6g} of {text} is lost"
+        if near(factor):
+            return (
+                f"is {c:.6g} times the true one: the factor {factor:.6g} of {text} is twice there"
+            )
     for n in (2.0, 0.5, -2.0, -0.5, 3.0, 4.0):
         if near(n):
             return f"is {n:g} times the true one{_also(case, abs(n))}"
@@ -202,7 +210,8 @@ def _other_reduction(case: Case, k: int) -> Finding | None:
             ):
                 candidate = np.asarray(reduce(array, axis=axes))
                 if candidate.size == h.size and case.explains(k, candidate.reshape(h.shape)):
-                    text = f"is {word} over axis {_one(axes)} in place of summed as it should be"
+                    right = _axis_of(case, k)
+                    text = f"is {word} over axis {_one(axes)} in place of summed over {right}"
                     shapes = "" if h.shape == case.automatic[k].shape else _shapes(case, k)
                     return Finding("sum", text + shapes, [k], source)
     return None
@@ -216,6 +225,12 @@ def _summed_calls(case: Case, k: int) -> list[Call]:
     while isinstance(chain[-1], Call) and name_of(chain[-1].fun) in ("sum", "reshape"):
         chain.append(chain[-1].args[0])
     return [call for call in chain[1:] if isinstance(call, Call)]
+
+
+def _axis_of(case: Case, k: int) -> str:
+    grad = case.graph.recording.grads[k] if case.graph is not None else None
+    axis = grad.kwargs.get("axis") if isinstance(grad, Call) else None
+    return "the right axes" if axis is None else f"axis {axis}"
 
 
 def _shapes(case: Case, k: int) -> str:
@@ -370,6 +385,9 @@ def _marks(case: Case, k: int, wrong: Array) -> Iterator[tuple[str, Array]]:
                 yield f"where {name} is {word} along axis {axis}", v == edge
 
 
+_SLICES = {(1, 0): "entry", (2, 0): "row", (2, 1): "column"}
+
+
 def _slices(wrong: Array) -> Iterator[tuple[str, Array]]:
     """Yield the rows, columns or other slices that hold all the wrong entries."""
     for axis, n in enumerate(wrong.shape):
@@ -379,7 +397,7 @@ def _slices(wrong: Array) -> Iterator[tuple[str, Array]]:
             continue
         mask = np.zeros_like(wrong)
         mask[(slice(None),) * axis + (hit,)] = True
-        word = {0: "row", 1: "column"}.get(axis, f"index of axis {axis}")
+        word = _SLICES.get((wrong.ndim, axis), f"index of axis {axis}")
         ends = {0: " (the first)", n - 1: " (the last)"}
         which = ends.get(int(hit[0]), "") if len(hit) == 1 else ""
         some = ", ".join(map(str, hit[:6])) + (", ..." if len(hit) > 6 else "")

@@ -22,7 +22,8 @@ from .blocks import largest
 from .compare import RIGHT, close, compare
 from .comparison import Comparison
 from .graph import BackwardGraph
-from .lines import forward_line, kink_places
+from .lines import kink_places
+from .moments import forward_line
 
 
 def second_look(c: Comparison) -> BackwardGraph | None:
@@ -191,7 +192,7 @@ def _right_nearby(c: Comparison, rows: list[int], size: float) -> list[int]:
     with subject.session.moved(subject.values, nearby(subject, c.rng, size)):
         try:
             if c.reference.kind == "autograd":
-                there = by_autograd(subject, c.upstream)
+                there = by_autograd(subject, c.upstream, rebind=c.reference.rebound)
             elif c.reference.kind == "complex step":
                 there = by_complex_step(subject, c.upstream, 1.0)
             else:
