@@ -81,15 +81,10 @@ def test_there_are_enough_mutants():
     assert sum(None in mutant.rules and not mutant.effect for mutant in MUTANTS.values()) >= 10
 
 
-OPEN = pytest.mark.xfail(strict=True, reason="issue 4 is open: the rate asked for is not reached")
-
-
-@OPEN
 def test_every_mutant_is_found(outcomes):
     assert show("found", outcomes, list(MUTANTS), 0) == 1
 
 
-@OPEN
 def test_the_reason_is_right(outcomes):
     names = [name for name in MUTANTS if in_table(name)]
     for rule in RULES:
