@@ -1,6 +1,8 @@
-"""The layers of checker.md. `Dense`, `ReLU` and `RunningSum` are right, the others wrong."""
+"""The layers of checker.md. `Dense`, `ReLU` and `MathTanh` are right, the others wrong."""
 
 # ruff: noqa: D101, D102, F841
+
+import math
 
 import numpy as np
 
@@ -117,14 +119,10 @@ class ReLU:
         return dout
 
 
-class RunningSum:
+class MathTanh:
     def forward(self, x):
-        out = np.zeros(x.shape)
-        total = 0
-        for i in range(len(x)):
-            total = total + x[i]
-            out[i] = total
-        return out
+        self.y = np.array([[math.tanh(number) for number in row] for row in x])
+        return self.y
 
     def backward(self, dout):
-        return np.cumsum(dout[::-1], axis=0)[::-1]
+        return dout * (1 - self.y**2)
