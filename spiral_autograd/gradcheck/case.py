@@ -99,12 +99,12 @@ class Case:
         given = self.graph.recording.names.get(call)
         if given is not None and given != function:
             return given
-        text = expression(call.instruction)
+        text = expression(call)
         return assigned_to(text, file, line) if text else None
 
     def expression(self, call: Call) -> str:
         """Return the reader's own expression for a value."""
-        text = expression(call.instruction) if call.gradient_of is None else None
+        text = expression(call) if call.gradient_of is None else None
         return f"`{text}`" if text else f"the result of {name_of(call.fun)}"
 
     def is_named(self, call: Call) -> bool:

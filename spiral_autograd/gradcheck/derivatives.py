@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..recording import Call, name_of
-from ..validation import Array
+from ..validation import Array, Shape
 from .case import Case
 from .edits import Edit, flow_of
 from .graph import BackwardGraph, again, paths_of
@@ -69,13 +69,20 @@ class Factor:
     """A simple function of a value, by which a gradient may have been multiplied."""
 
     text: str  # with {v} for the name
-    rule: str
+    function: Callable[[Any], Any]
+    of: Call | None
     value: Array
     name: str = ""
-    of: Call | None = None
+    rule: str = "value"
+
+    def array(self) -> Array:
+        """Return the function of the value."""
+        with np.errstate(all="ignore"):
+            return np.asarray(self.function(self.value), dtype=float)
 
 
-ONE = Factor("1", "value", np.ones(()))
+ONE = Factor("1", lambda v: v, None, np.ones(()))
+_LARGE = 20_000  # entries; functions of larger values are computed when they are asked for
 
 
 def factors_of(case: Case, graph: BackwardGraph) -> list[Factor]:
@@ -91,11 +98,7 @@ def factors_of(case: Case, graph: BackwardGraph) -> list[Factor]:
         seen.append(v)
         rule = "upstream" if call in graph.upstream else "value"
         name = case.name_of(call)
-        for text, function in FUNCTIONS:
-            with np.errstate(all="ignore"):
-                f = np.asarray(function(v), dtype=float)
-            if np.isfinite(f).all():
-                found.append(Factor(text, rule, f, name, call))
+        found += [Factor(text, function, call, v, name, rule) for text, function in FUNCTIONS]
     return found
 
 
@@ -103,29 +106,31 @@ class Screen:
     """Tells by one product of matrices which factors could explain a change, of many at once."""
 
     def __init__(self, factors: list[Factor]) -> None:
-        self._groups: dict[tuple[int, ...], list[Factor]] = {}
+        self._groups: dict[Shape, list[Factor]] = {}
         for factor in factors:
             self._groups.setdefault(factor.value.shape, []).append(factor)
         self._matrices = {
-            shape: np.stack([f.value.ravel() for f in group])
+            shape: np.stack([f.array().ravel() for f in group])
             for shape, group in self._groups.items()
+            if np.prod(shape) <= _LARGE
         }
 
-    def passing(self, weight: Array, target: float, tolerance: float) -> list[Factor]:
-        """Return the factors f with Σ weight · f = target."""
-        found: list[Factor] = []
-        for shape, matrix in self._matrices.items():
+    def passing(self, weight: Array, target: float, tolerance: float) -> Iterator[Factor]:
+        """Yield the factors f with Σ weight · f = target."""
+        for shape, group in self._groups.items():
             reduced = _summed_to(weight, shape)
             if reduced is None:
                 continue
-            flat = reduced.ravel()
-            scores, sizes = matrix @ flat, np.abs(matrix) @ np.abs(flat)
-            near = np.abs(scores - target) <= tolerance * (sizes + abs(target))
-            found += [self._groups[shape][i] for i in np.flatnonzero(near)]
-        return found
+            flat, known = reduced.ravel(), self._matrices.get(shape)
+            for first in range(0, len(group), 1 if known is None else len(group)):
+                matrix = group[first].array().reshape(1, -1) if known is None else known
+                with np.errstate(all="ignore"):
+                    scores, sizes = matrix @ flat, np.abs(matrix) @ np.abs(flat)
+                    near = np.abs(scores - target) <= tolerance * (sizes + abs(target))
+                yield from (group[first + i] for i in np.flatnonzero(near))
 
 
-def _summed_to(array: Array, shape: tuple[int, ...]) -> Array | None:
+def _summed_to(array: Array, shape: Shape) -> Array | None:
     """Return an array summed over the axes along which `shape` would be broadcast to it."""
     try:
         if np.broadcast_shapes(array.shape, shape) != array.shape:
@@ -202,7 +207,7 @@ def replaced(case: Case, graph: BackwardGraph, passage: Passage, factor: Factor)
     came = graph.adjoints[passage.result]
 
     def make(call: Call, get: Callable[[Any], Any]) -> Any:
-        return np.asarray(get(came)) * factor.value
+        return np.asarray(get(came)) * factor.array()
 
     result, argument = case.name_of(passage.result), case.name_of(passage.argument)
     if result == argument:  # i = sigmoid(i)
@@ -425,6 +430,6 @@ def multiplied(case: Case, call: Call, factor: Factor) -> Edit:
     text = f"{flow_of(case, call)} is multiplied by {factor.text.format(v=factor.name)}"
 
     def make(call: Call, get: Callable[[Any], Any]) -> Any:
-        return np.asarray(again(call, get)) * factor.value
+        return np.asarray(again(call, get)) * factor.array()
 
     return Edit(factor.rule, text, call.gradient_of, {call: make}, ("multiplied", factor.text))

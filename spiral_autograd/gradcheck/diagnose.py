@@ -190,15 +190,15 @@ class Search:
     def _reached(self, call: Call) -> frozenset[int]:
         return self.graph.reaches.get(call, frozenset())
 
-    def _factors(self, screen: Screen | None, call: Call, came: Array) -> list[Factor]:
-        """Return the factors with which `came` in the place of a call may explain all."""
+    def _factors(self, screen: Screen | None, call: Call, came: Array) -> Iterator[Factor]:
+        """Yield the factors with which `came` in the place of a call may explain all."""
         if screen is None or self.sensitivity is None:
-            return []
+            return
         sensitivity = self.sensitivity.get(call)
         if sensitivity is None or self.case.late() or sensitivity.shape != came.shape:
-            return []
+            return
         before = float(np.sum(sensitivity * self.graph.array(call)))
-        return screen.passing(sensitivity * came, self.target + before, self.tolerance)
+        yield from screen.passing(sensitivity * came, self.target + before, self.tolerance)
 
     def possible(self, edit: Edit) -> bool:
         """Tell by inner products whether a change may explain the gradients."""

@@ -182,7 +182,7 @@ def _operand(case: Case, graph: BackwardGraph, call: Call, dropped: Any) -> tupl
 
 def _written(of: Call | None, value: Any) -> str | None:
     """Return the text of the operand of a forward operation that is just this constant."""
-    text = expression(of.instruction) if of is not None else None
+    text = expression(of) if of is not None else None
     for position, arg in enumerate(of.args[:2] if of is not None and text else ()):
         if arg is value and text is not None:
             found = operand(text, position)

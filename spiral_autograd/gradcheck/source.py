@@ -8,31 +8,86 @@ import linecache
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
-from types import CodeType
 from typing import Any
+
+from ..recording import Call, name_of
 
 _MUTATORS = {"at", "copyto", "put", "place", "putmask", "append", "extend", "fill", "update"}
 _EMPTY = {"zeros", "zeros_like", "empty", "empty_like", "arange", "range", "len", "print"}
 
 
-def expression(instruction: tuple[CodeType, int] | None) -> str | None:
-    """Return the reader's own text of what an instruction computes, such as ``np.dot(x, W) + b``.
+def expression(call: Call) -> str | None:
+    """Return the reader's own text of what a call computes, such as ``np.dot(x, W) + b``.
 
-    Python tells where an instruction stands from version 3.11 on; None before, and where there is
-    no source.
+    None where there is no source, or the text is long.
     """
-    if instruction is None or not hasattr(CodeType, "co_positions"):
+    if call.instruction is None or call.source is None:
         return None
-    code, offset = instruction
-    first, last, start, end = next(islice(code.co_positions(), offset // 2, None), (None,) * 4)
+    code, offset = call.instruction
+    if hasattr(code, "co_positions"):  # from Python 3.11 on, an instruction knows its place
+        place = next(islice(code.co_positions(), offset // 2, None), (None,) * 4)
+        text = _text_at(code.co_filename, *place)
+    else:
+        text = _only_one_like(call, call.source[0], call.source[1])
+    text = " ".join(text.split()) if text else ""
+    return text if 0 < len(text) <= 60 else None
+
+
+def _text_at(
+    file: str, first: int | None, last: int | None, start: int | None, end: int | None
+) -> str | None:
     if first is None or last is None or start is None or end is None:
         return None
-    lines = [linecache.getline(code.co_filename, n).encode() for n in range(first, last + 1)]
+    lines = [linecache.getline(file, n).encode() for n in range(first, last + 1)]
     lines[-1] = lines[-1][:end]
     lines[0] = lines[0][start:]
-    text = " ".join(b" ".join(lines).decode(errors="ignore").split())
-    return text if 0 < len(text) <= 60 else None
+    return b" ".join(lines).decode(errors="ignore")
+
+
+_OPERATORS = {
+    ast.Add: "add",
+    ast.Sub: "subtract",
+    ast.Mult: "multiply",
+    ast.Div: "divide true_divide",
+    ast.Pow: "power",
+    ast.MatMult: "matmul",
+    ast.USub: "negative",
+}
+
+
+def _only_one_like(call: Call, file: str, line: int) -> str | None:
+    """Return the one expression on a line that may be a call of a function."""
+    lines = linecache.getlines(file)
+    tree = _tree("".join(lines))
+    found = (
+        [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.expr)
+            if node.lineno == line and name_of(call.fun) in _may_be(node)
+        ]
+        if tree is not None
+        else []
+    )
+    return ast.get_source_segment("".join(lines), found[0]) if len(found) == 1 else None
+
+
+@lru_cache(maxsize=8)
+def _tree(text: str) -> ast.Module | None:
+    try:
+        return ast.parse(text)
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _may_be(node: ast.expr) -> list[str]:
+    if isinstance(node, ast.BinOp | ast.UnaryOp):
+        return _OPERATORS.get(type(node.op), "").split()
+    if isinstance(node, ast.Call):
+        return [root_of(node.func).split(".")[-1], getattr(node.func, "attr", "")]
+    return ["__getitem__", "take"] if isinstance(node, ast.Subscript) else []
 
 
 def assigned_to(call_text: str, file: str, line: int) -> str | None:
@@ -108,9 +163,8 @@ def text_of(function: Any) -> Text | None:
 
 def text_around(file: str, line: int) -> Text | None:
     """Return the statements of the innermost function that a line is in."""
-    try:
-        tree = ast.parse("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError):
+    tree = _tree("".join(linecache.getlines(file)))
+    if tree is None:
         return None
     inner = [
         node
