@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,12 @@ from ..validation import Random
 from .automatic import SHARPNESS
 from .checks import BUDGET, check_layer
 from .compare import FAILURES, Row, compare
+from .conventions import BACKWARD, accepts, method_name
 from .handwritten import CheckError, called
+from .objects import methods_of
 from .parameters import find_parameters
 from .report import GradientReport
+from .source import replacing_lines
 from .state import untouched
 
 LOSSES = ("loss_layer", "lossLayer", "last_layer", "lastLayer", "loss", "criterion", "loss_fn")
@@ -70,41 +75,92 @@ def check_network(
     >>> check_network([Double()], np.ones((1, 2)), np.ones((1, 2)), loss=Sum()).ok
     True
     """
+    deadline = time.monotonic() + budget
     named, loss_layer = _layers(network, loss)
+    found = _Found()
     with untouched(network, loss, x, t) as session:
         with session.fresh():
-            activations = [x]
-            for name, layer in named:
-                activations.append(called(f"{name}.forward", layer.forward, activations[-1]))
-            called("the loss layer's forward", loss_layer.forward, activations[-1], t)
-            ups = [called("the loss layer's backward", loss_layer.backward)]
-            for name, layer in reversed(named):
-                ups.append(called(f"{name}.backward", layer.backward, np.array(ups[-1])))
-            stale = _stale_lists(network, [layer for _, layer in named])
-        rows: list[Row] = []
-        notes: list[str] = []
-        failures: list[str] = list(stale)
-        wrong: list[str] = []
-        reference = "autograd"
-        checks = [
-            (f"{name}", layer, (np.array(a),), np.array(up))
-            for (name, layer), a, up in zip(named, activations, reversed(ups[:-1]), strict=False)
-        ]
-        for name, layer, inputs, upstream in checks:
+            steps = _pass(named, loss_layer, x, t)
+            found.failures += _replaced(network, named)
+        for name, layer, inputs, upstream in steps:
             with session.fresh():
-                report = check_layer(layer, *inputs, upstream=upstream, rng=rng, budget=budget)
+                left = max(0.1, deadline - time.monotonic())
+                report = check_layer(layer, *inputs, upstream=upstream, rng=rng, budget=left)
             session.restore()
-            _collect(report, name, layer, rows, notes, failures, wrong)
-            reference = report.reference if report.reference != "autograd" else reference
-        with session.fresh():
-            report = check_layer(loss_layer, np.array(activations[-1]), t, rng=rng, budget=budget)
-        session.restore()
-        _collect(report, "loss_layer", loss_layer, rows, notes, failures, wrong)
-        shared = _with_shared(rows, named)
-    if wrong:
-        notes.append(f"the first wrong layer on the way back is {wrong[-1]}")
+            found.add(name, layer, report)
+        rows = _with_shared(found.rows, named)
     title = "a list of layers" if isinstance(network, list | tuple) else type(network).__name__
-    return GradientReport(title, reference, tuple(shared), tuple(notes), tuple(failures))
+    return found.report(title, rows)
+
+
+@dataclass
+class _Found:
+    """What the checks of the layers have found."""
+
+    reports: dict[str, GradientReport] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, name: str, layer: Any, report: GradientReport) -> None:
+        """Add the report on a layer; layers come in the order of the forward pass."""
+        self.reports[name] = report
+        self.rows += [replace(row, name=f"{name}.{row.name}") for row in report.rows]
+        self.notes += [f"{name}: {note}" for note in report.notes]
+        self.failures += [f"{name}: {failure}" for failure in report.failures]
+        if not report.ok:
+            self.wrong.append(f"{name} ({type(layer).__name__})")
+
+    def report(self, title: str, rows: list[Row]) -> GradientReport:
+        """Return the report on the network, with the least sharp of its references."""
+        kinds = list(dict.fromkeys(kind for kind, _ in SHARPNESS))
+        least = max(self.reports.values(), key=lambda report: kinds.index(report.reference))
+        notes = list(self.notes)
+        if any(report.reference != least.reference for report in self.reports.values()):
+            notes += [
+                f"{name}: the reference is {report.reference}{report.precision}"
+                for name, report in self.reports.items()
+                if report.reference != kinds[0]
+            ]
+        if self.wrong:
+            notes.append(f"the first wrong layer on the way back is {self.wrong[-1]}")
+        return GradientReport(
+            title,
+            least.reference,
+            tuple(rows),
+            tuple(notes),
+            tuple(self.failures),
+            least.precision,
+        )
+
+
+def _pass(
+    named: Sequence[tuple[str, Any]], loss_layer: Any, x: Any, t: Any
+) -> list[tuple[str, Any, tuple[Any, ...], Any]]:
+    """Run the network once; return each layer with its inputs and its upstream gradient."""
+    activations = [x]
+    for name, layer in named:
+        forward = getattr(layer, methods_of(layer)[0])
+        activations.append(called(f"{name}.forward", forward, activations[-1]))
+    forward, backward = (getattr(loss_layer, method) for method in methods_of(loss_layer))
+    called("the loss layer's forward", forward, activations[-1], t)
+    one = () if accepts(backward, 0) else (1.0,)
+    ups = [called("the loss layer's backward", backward, *one)]
+    for name, layer in reversed(named):
+        backward = getattr(layer, methods_of(layer)[1])
+        ups.append(called(f"{name}.backward", backward, np.array(ups[-1])))
+    steps = [
+        (name, layer, (_own(activation),), np.array(up))
+        for (name, layer), activation, up in zip(
+            named, activations[:-1], reversed(ups[:-1]), strict=True
+        )
+    ]
+    return [*steps, ("loss_layer", loss_layer, (_own(activations[-1]), t), None)]
+
+
+def _own(value: Any) -> Any:
+    return np.array(value) if isinstance(value, np.ndarray) else value
 
 
 def _layers(network: Any, loss: Any) -> tuple[list[tuple[str, Any]], Any]:
@@ -122,51 +178,50 @@ def _layers(network: Any, loss: Any) -> tuple[list[tuple[str, Any]], Any]:
     found = loss
     for name in LOSSES:
         found = getattr(network, name, None) if found is None else found
-    if found is None or not hasattr(found, "backward"):
+    if found is None or method_name(found, BACKWARD) is None:
         raise CheckError(
             "network must have a loss_layer with forward(x, t) and backward(); or give one as loss="
         )
     return named, found
 
 
-def _collect(
-    report: GradientReport,
-    name: str,
-    layer: Any,
-    rows: list[Row],
-    notes: list[str],
-    failures: list[str],
-    wrong: list[str],
-) -> None:
-    rows += [replace(row, name=f"{name}.{row.name}") for row in report.rows]
-    notes += [f"{name}: {note}" for note in report.notes]
-    failures += [f"{name}: {failure}" for failure in report.failures]
-    if not report.ok:
-        wrong.append(f"{name} ({type(layer).__name__})")
-
-
-def _stale_lists(network: Any, layers: Sequence[Any]) -> list[str]:
-    """Return what is wrong with the network's own list of gradients, after a backward pass."""
-    own = getattr(network, "grads", None)
-    params = getattr(network, "params", None)
-    if not isinstance(own, list) or not isinstance(params, list) or len(own) != len(params):
-        return []
+def _replaced(network: Any, named: Sequence[tuple[str, Any]]) -> list[str]:
+    """Return where the network's own gradients are not those of its layers, after backward."""
+    places = {id(p): (label, g) for label, p, g in _own_gradients(network)}
     found = []
-    places = {id(p): (i, g) for i, (p, g) in enumerate(zip(params, own, strict=True))}
-    for number, layer in enumerate(layers):
+    for name, layer in named:
         for parameter in find_parameters(layer):
-            place = places.get(id(parameter.value))
+            label, held = places.get(id(parameter.value), (None, None))
             gradient = parameter.gradient()
-            if place is None or not isinstance(gradient, np.ndarray):
+            if label is None or not isinstance(gradient, np.ndarray):
                 continue
-            i, held = place
-            if held is not gradient and not np.array_equal(held, gradient):
+            if held is not gradient and not np.array_equal(np.asarray(held), gradient):
                 found.append(
-                    f"network.grads[{i}] does not have the gradient of layers[{number}]."
-                    f"{parameter.name}: the layer replaces the array that the network holds; write "
-                    "into it: grads[...][...] = dW"
+                    f"network.{label} does not have the gradient of {name}.{parameter.name}: the "
+                    "layer replaces the array that the network holds"
+                    f"{_written_at(layer)}; write into it: grads[...][...] = dW"
                 )
     return found
+
+
+def _own_gradients(network: Any) -> list[tuple[str, Any, Any]]:
+    """Return what the network itself lists: a name, the parameter, and the gradient."""
+    params, grads = (getattr(network, name, None) for name in ("params", "grads"))
+    if isinstance(params, list) and isinstance(grads, list) and len(params) == len(grads):
+        return [(f"grads[{i}]", p, grads[i]) for i, p in enumerate(params)]
+    if isinstance(params, dict) and isinstance(grads, dict):
+        return [(f"grads[{k!r}]", p, grads[k]) for k, p in params.items() if k in grads]
+    return []
+
+
+def _written_at(layer: Any) -> str:
+    """Return where a layer's backward pass replaces its gradients, if that can be told."""
+    try:
+        lines = replacing_lines(getattr(layer, methods_of(layer)[1]))
+    except Exception:
+        lines = []
+    places = ", ".join(f"{os.path.basename(file)}:{line}" for file, line in lines)
+    return f" ({places})" if places else ""
 
 
 def _with_shared(rows: list[Row], named: Sequence[tuple[str, Any]]) -> list[Row]:

@@ -63,6 +63,8 @@ _ROUNDING = frozenset(
     "matmul_adjoint_1 tensordot_adjoint_0 tensordot_adjoint_1".split()
 )
 
+_BETWEEN_TWO = frozenset("add subtract multiply divide true_divide".split())
+
 
 def rounding(c: Comparison) -> list[float]:
     """Return how far rounding alone moves each gradient: all that there is where the true is 0.
@@ -110,12 +112,21 @@ def _reference_rounded(c: Comparison, size: float, salt: int) -> list[Any] | Non
 
 def _replayed(recording: Recording, size: float, salt: int) -> list[Any]:
     values: dict[Call, Any] = {}
+    # What flows back through the max in a softmax is zero but for rounding. A handwritten pass
+    # leaves it out; here it would take back the very rounding that is to be seen.
+    still = {a for c, a in recording.adjoints.items() if name_of(c.fun) in ("max", "amax")}
     for call in recording.calls:
+        if call in still and largest(call.value) <= 1e-6 * largest(call.args[0].value):
+            continue
         rounds = name_of(call.fun) in _ROUNDING
         if rounds or any(isinstance(a, Call) and a in values for a in call.args):
             args = [values.get(a, a.value) if isinstance(a, Call) else a for a in call.args]
-            value = call.fun.fun(*args, **call.kwargs)
-            values[call] = _rounded(value, size, salt) if rounds else value
+            value = values[call] = call.fun.fun(*args, **call.kwargs)
+            if rounds:
+                values[call] = _rounded(value, size, salt)
+            if name_of(call.fun) in _BETWEEN_TWO:  # x + 0 and x * 1 are not rounded
+                same = (value == args[0]) | (value == args[1])
+                values[call] = np.where(same, value, values[call])
     return [values.get(g, g.value) if isinstance(g, Call) else g for g in recording.grads]
 
 
