@@ -169,6 +169,7 @@ class _Tape:
 
     def __init__(self, trace: int, *, strict: bool) -> None:
         self.trace, self.strict = trace, strict
+        self.above: int | None = None  # the trace of the differentiation, while the loss runs
         self.calls: list[Call] = []
         self.names: dict[Call, str] = {}
         self._differentiated: Call | None = None
@@ -361,7 +362,11 @@ def _recorded_boxes(box_type: type[RecordedBox]) -> Iterator[None]:
 def constant(value: Any) -> Any:
     """Return a box of a constant of the recording that runs; the value itself where none does."""
     tape = _active.tape
-    return value if tape is None else new_box(value, tape.trace, Call.new_root(value))
+    if tape is None or tape.above is None:
+        return value
+    # A box of the upper trace alone may be assigned into: vjps keep those of the lower one.
+    box = new_box(value, tape.trace, Call.new_root(value))
+    return new_box(box, tape.above, _Differentiated.new_root())
 
 
 # -------------------- recording --------------------
@@ -479,7 +484,7 @@ def _reverse_pass(
     roots: list[Any] = []
     with trace_stack.new_trace() as trace:
         # Another thread may have ended a trace meanwhile, and ours must be above the recording's.
-        trace = max(trace, _active.tape.trace + 1)
+        trace = _active.tape.above = max(trace, _active.tape.trace + 1)
 
         def root(leaf: Any) -> Any:
             roots.append(_Differentiated.new_root())
