@@ -7,10 +7,9 @@ import linecache
 import math
 import os
 import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from .compare import FAILURES, Row
 
@@ -41,6 +40,7 @@ class GradientReport:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from spiral_autograd import check_backward, manual
     >>> report = check_backward(manual.sigmoid, manual.sigmoid_backward, np.array([[0.5, -1.0]]))
     >>> report.ok, report.rows[0].verdict in ("exact", "match")
@@ -82,41 +82,44 @@ class GradientReport:
         }
 
     def __str__(self) -> str:
-        verdict = "right" if self.ok else "NOT right"
         lines = [
-            *_wrapped(f"{self.subject}: {verdict}", 0),
-            *_wrapped(f"reference: {self.reference}{self.precision}", 0),
+            *_wrapped(self._title()),
+            *_wrapped(f"reference: {self.reference}{self.precision}"),
             "",
+            *_table([COLUMNS, *(_cells(row) for row in self.rows)]),
         ]
-        cells = [COLUMNS, *(_cells(row) for row in self.rows)]
-        widths = [min(max(len(r[i]) for r in cells), 30) for i in range(len(COLUMNS))]
-        for r in cells:
-            line = "  ".join(
-                f"{c[:w]:<{w}}" if i in (0, 6) else f"{c[:w]:>{w}}"
-                for i, (c, w) in enumerate(zip(r, widths, strict=True))
-            )
-            lines.append(line.rstrip()[:WIDTH])
         for row in self.rows:
-            if row.why:
-                lines += ["", *_wrapped(f"{row.name}: {row.why}", 0)]
-                lines += [line for place in row.lines for line in _place(place)]
-        for note in (*self.failures, *(n for n in self.notes if n not in self.failures)):
-            lines += ["", *_wrapped(f"note: {note}", 0)]
+            if row.why or row.lines:
+                lines += ["", *_wrapped(f"{row.name}: {row.why or row.verdict}")]
+                lines += [_short(f"    {_place(place)}", WIDTH) for place in row.lines]
+        for note in self._notes():
+            lines += ["", *_wrapped(f"note: {note}")]
         return "\n".join(lines)
 
+    def _title(self) -> str:
+        return f"{self.subject}: {'right' if self.ok else 'NOT right'}"
+
+    def _notes(self) -> list[str]:
+        """Return what is said besides the rows, failures first, each once."""
+        return list(dict.fromkeys((*self.failures, *self.notes)))
+
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(c)}</th>" for c in COLUMNS)
-        body = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in _cells(row))}</tr>"
-            + (f"<tr><td></td><td colspan=6>{html.escape(_why(row))}</td></tr>" if row.why else "")
-            for row in self.rows
-        )
-        notes = "".join(f"<li>{html.escape(n)}</li>" for n in (*self.failures, *self.notes))
-        verdict = "right" if self.ok else "<b>not right</b>"
+        def cells(tag: str, texts: Iterable[str]) -> str:
+            return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
+
+        body = ""
+        for row in self.rows:
+            body += f"<tr>{cells('td', _cells(row))}</tr>"
+            if row.why or row.lines:
+                places = [f"<br><code>{html.escape(_place(place))}</code>" for place in row.lines]
+                span = f'<td colspan="{len(COLUMNS) - 1}" style="text-align: left">'
+                body += f"<tr><td></td>{span}{html.escape(row.why)}{''.join(places)}</td></tr>"
+        notes = cells("li", self._notes())
         return (
-            f"<p>{html.escape(self.subject)}: {verdict} "
+            f"<p><b>{html.escape(self._title())}</b> "
             f"(reference: {html.escape(self.reference + self.precision)})</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{notes}</ul>"
+            f"<table><thead><tr>{cells('th', COLUMNS)}</tr></thead><tbody>{body}</tbody></table>"
+            + (f"<ul>{notes}</ul>" if notes else "")
         )
 
     def plot(self) -> Figure:
@@ -126,42 +129,13 @@ class GradientReport:
         -------
         matplotlib Figure
         """
-        import matplotlib.pyplot as plt
-
-        shown = [r for r in self.rows if r.handwritten is not None and r.automatic is not None]
-        shown = [r for r in shown if np.shape(r.handwritten) == np.shape(r.automatic)]
+        shown = [r for r in self.rows if r.handwritten is not None or r.automatic is not None]
         if not shown:
             raise ValueError("the report has no gradient to draw")
-        figure, axes = plt.subplots(
-            len(shown), 3, squeeze=False, layout="constrained", figsize=(9, 2.4 * len(shown))
-        )
-        for line, row in zip(axes, shown, strict=True):
-            _draw(figure, line, row)
-        return figure
+        from .pictures import draw_rows
 
-
-def _draw(figure: Any, axes: Any, row: Row) -> None:
-    pictures = [_picture(a) for a in (row.handwritten, row.automatic)]
-    difference = pictures[0] - pictures[1]
-    limit = max(float(np.nanmax(np.abs(p), initial=0.0)) for p in pictures) or 1.0
-    apart = float(np.nanmax(np.abs(difference), initial=0.0)) or limit
-    titles = (f"{row.name}: handwritten", "automatic", f"difference ({row.verdict})")
-    for ax, picture, title, vmax in zip(
-        axes, (*pictures, difference), titles, (limit, limit, apart), strict=True
-    ):
-        image = ax.imshow(
-            picture, cmap="RdBu_r", vmin=-vmax, vmax=vmax, aspect="auto", interpolation="nearest"
-        )
-        ax.set_title(title, fontsize=10)
-        ax.set_xticks([])
-        ax.set_yticks([])
-        if title != titles[0]:
-            figure.colorbar(image, ax=ax)
-
-
-def _picture(array: Any) -> Any:
-    array = np.atleast_2d(np.asarray(array, dtype=float))
-    return array.reshape(array.shape[0], -1) if array.ndim > 2 else array
+        title = _short(self._title(), WIDTH)
+        return draw_rows(f"{title} (reference: {self.reference})", shown)
 
 
 def _number(value: float) -> str:
@@ -181,21 +155,40 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _why(row: Row) -> str:
-    places = "; ".join(
-        f"{os.path.basename(f)}:{n} {linecache.getline(f, n).strip()}" for f, n in row.lines
-    )
-    return f"{row.why} {places}".strip()
+def _table(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines of at most `WIDTH`: where there is not room for all, the longest are cut."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+    room = WIDTH - 2 * (len(COLUMNS) - 1)
+    while sum(widths) > room:  # a name needs more room than a shape or a place to be told
+        i = max(range(len(widths)), key=lambda i: widths[i] - (20 if i == 0 else 0))
+        widths[i] -= 1
+    lines = []
+    for line in cells:
+        fitted = [_short(cell, width) for cell, width in zip(line, widths, strict=True)]
+        aligned = [
+            f"{cell:<{width}}" if COLUMNS[i] in ("", "verdict") else f"{cell:>{width}}"
+            for i, (cell, width) in enumerate(zip(fitted, widths, strict=True))
+        ]
+        lines.append("  ".join(aligned).rstrip())
+    return lines
 
 
-def _wrapped(text: str, indent: int) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent=" " * (indent + 4), break_long_words=True)
+def _short(text: str, width: int) -> str:
+    """Return a text in one line, without its middle where it is too long."""
+    text = text.replace("\n", " ")
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
 
 
-def _place(place: tuple[str, int]) -> list[str]:
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent="    ")
+
+
+def _place(place: tuple[str, int]) -> str:
     file, line = place
-    text = f"    {os.path.basename(file)}:{line}: {linecache.getline(file, line).strip()}"
-    return [text[:WIDTH]]
+    return f"{os.path.basename(file)}:{line}: {linecache.getline(file, line).strip()}"
 
 
 def _row_dict(row: Row) -> dict[str, Any]:
