@@ -133,15 +133,18 @@ class Case:
     def dimensions(self) -> dict[float, str]:
         """Return the lengths of axes that a factor may come from, with what they are."""
         found: dict[float, str] = {}
-        arrays = [*self.upstream, *self.values]
+        arrays = [("the output", u) for u in self.upstream]
+        arrays += zip(self.names, self.values, strict=True)
         if self.graph is not None:
-            arrays += [call.value for call in self.graph.forward]
-        for number, array in enumerate(arrays):
+            calls = self.graph.forward
+            arrays += [(self.name_of(c), c.value) for c in calls if c.source is not None]
+        for number, (name, array) in enumerate(arrays):
             for axis, n in enumerate(np.shape(array)):
                 first = axis == 0 and number <= len(self.upstream)
-                found.setdefault(float(n), "the batch size" if first else "a dimension")
-        for array in arrays:
-            found.setdefault(float(np.size(array)), "a number of entries")
+                which = "the batch size" if first else f"the length of axis {axis} of {name}"
+                found.setdefault(float(n), which)
+        for name, array in arrays:
+            found.setdefault(float(np.size(array)), f"the number of entries of {name}")
         return {n: text for n, text in found.items() if n > 1}
 
     def same_shape(self, k: int) -> Iterator[tuple[str, Array]]:

@@ -122,7 +122,9 @@ def places(evidence: Evidence, k: int, finding: Any = None) -> tuple[tuple[str, 
         products = [*(finding.products if finding is not None else []), evidence.grads[k]]
         tolerance = max(evidence.tolerance, 1e-9)
         made = backward_line(evidence.seen, products, evidence.true_values, tolerance)
-        if made is not None and text is not None and not _within(text, made):
+        whole = text_of(evidence.backward)
+        outside = whole is None or made is None or not _within(whole, made)
+        if made is not None and text is not None and outside and not _within(text, made):
             made = made if not suspects else None
         ends = [*suspects[:1], *suspects[-1:]]
         found += [*ends[:1], made, *ends[1:]] if rule is None else [made, *ends]

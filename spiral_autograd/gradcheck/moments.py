@@ -54,9 +54,7 @@ class _Recorder:
         key = id(frame)
         if event == "call":
             self._at[key] = frame.f_lineno
-            for _, value in _arrays(frame.f_locals):
-                self._known[id(value)] = _mark(value)
-                self._keep.append(value)
+            self._take(frame)
         elif event in ("line", "return"):
             line = self._at.get(key, frame.f_lineno)
             self._note(frame, line)
@@ -64,6 +62,18 @@ class _Recorder:
                 self._give(frame, line, arg)
             self._at[key] = frame.f_lineno
         return self.trace
+
+    def _take(self, frame: FrameType) -> None:
+        """Note what a function is called with: what the caller made for it, the caller made."""
+        caller = frame.f_back
+        theirs = caller is not None and is_theirs(caller.f_code)
+        for name, value in _arrays(frame.f_locals):
+            mark = _mark(value)
+            if theirs and caller is not None and self._known.get(id(value)) != mark:
+                place = caller.f_code.co_filename, caller.f_lineno
+                self.found.append(Moment(*place, np.array(value), name))
+            self._known[id(value)] = mark
+            self._keep.append(value)
 
     def _note(self, frame: FrameType, line: int) -> None:
         for name, value in _arrays(frame.f_locals):

@@ -90,11 +90,19 @@ def _may_be(node: ast.expr) -> list[str]:
     return ["__getitem__", "take"] if isinstance(node, ast.Subscript) else []
 
 
-def assigned_to(call_text: str, file: str, line: int) -> str | None:
+def assigned_to(text: str, file: str, line: int) -> str | None:
     """Return what a line assigns to, such as ``self.out``, where all of its value is the text."""
-    left, _, right = linecache.getline(file, line).strip().partition(" = ")
-    name = left.replace(".", "").replace("_", "")
-    return left if right.split(" #")[0].strip() == call_text and name.isalnum() else None
+    return _assignments("".join(linecache.getlines(file))).get((line, text))
+
+
+@lru_cache(maxsize=8)
+def _assignments(source: str) -> dict[tuple[int, str], str]:
+    tree, found = _tree(source), {}
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name | ast.Attribute):
+            text = " ".join((ast.get_source_segment(source, node.value) or "").split())
+            found[node.value.lineno, text] = ast.unparse(node.targets[0])
+    return found
 
 
 def operand(text: str, position: int) -> str | None:
