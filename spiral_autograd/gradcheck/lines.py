@@ -20,7 +20,7 @@ _KINKS = set(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trail:
     """How a gradient came about: the statement that gives it out, and those that feed it."""
 

@@ -92,16 +92,18 @@ def _may_be(node: ast.expr) -> list[str]:
 
 def assigned_to(text: str, file: str, line: int) -> str | None:
     """Return what a line assigns to, such as ``self.out``, where all of its value is the text."""
-    return _assignments("".join(linecache.getlines(file))).get((line, text))
+    return _assignments(file, "".join(linecache.getlines(file))).get((line, text))
 
 
 @lru_cache(maxsize=8)
-def _assignments(source: str) -> dict[tuple[int, str], str]:
+def _assignments(file: str, source: str) -> dict[tuple[int, str], str]:
     tree, found = _tree(source), {}
     for node in ast.walk(tree) if tree is not None else ():
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name | ast.Attribute):
-            text = " ".join((ast.get_source_segment(source, node.value) or "").split())
-            found[node.value.lineno, text] = ast.unparse(node.targets[0])
+            value = node.value
+            place = value.lineno, value.end_lineno, value.col_offset, value.end_col_offset
+            text = " ".join((_text_at(file, *place) or "").split())
+            found[value.lineno, text] = ast.unparse(node.targets[0])
     return found
 
 
@@ -116,7 +118,7 @@ def operand(text: str, position: int) -> str | None:
     return ast.unparse((node.left, node.right)[position])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """A statement of the reader's: what it reads and writes, by name, and the blocks it is in."""
 
@@ -129,7 +131,7 @@ class Step:
     blocks: tuple[ast.AST, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Text:
     """The statements of a function, in order."""
 
