@@ -25,15 +25,6 @@ SMOOTH = [name for name in LAYERS if name not in AT_KINKS]
 # LAYER_EXAMPLES=100 is the whole test of issue 4; it takes several minutes.
 EXAMPLES = int(os.environ.get("LAYER_EXAMPLES", "5"))
 
-# Correct layers that the checker still takes for wrong now and then: open, in issue 4.
-OPEN = {"rms_norm", "ninja", "ninja_finished", "pooling_ties", "max_pool_ties", "sigmoid_with_loss"}
-
-
-def listed(names):
-    mark = pytest.mark.xfail(strict=False, reason="issue 4 is open: a false alarm remains")
-    return [pytest.param(name, marks=mark) if name in OPEN else name for name in names]
-
-
 SIZES = st.builds(
     Sizes,
     n=st.integers(1, 5),
@@ -82,7 +73,7 @@ def test_the_corpus_has_many_conventions():
     assert len(SMOOTH) >= 16
 
 
-@pytest.mark.parametrize("name", listed(SMOOTH))
+@pytest.mark.parametrize("name", SMOOTH)
 @given(sizes=SIZES, seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_a_correct_layer_is_never_called_wrong(name, sizes, seed):
@@ -94,7 +85,7 @@ def test_a_correct_layer_is_never_called_wrong(name, sizes, seed):
         assert row.rule is None, str(report)
 
 
-@pytest.mark.parametrize("name", listed(AT_KINKS))
+@pytest.mark.parametrize("name", AT_KINKS)
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
 def test_a_kink_is_not_a_mistake(name, seed):
