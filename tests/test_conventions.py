@@ -126,12 +126,19 @@ class DictOfParameters(ListOfVariables):
         self.params["W"].grad, self.params["b"].grad = dW, db
 
 
+class Store:
+    def __init__(self, *held):
+        self.held = held
+
+
 class Generator(ListOfVariables):
+    """A method that yields the parameters, which are kept elsewhere."""
+
     def keep(self, W, b):
-        self._held = {"W": Parameter(W), "b": Parameter(b)}
+        self.store = Store(Parameter(W), Parameter(b))
 
     def parameters(self):
-        yield from self._held.values()
+        yield from self.store.held
 
     def held(self):
         return [p.value for p in self.parameters()]
@@ -572,6 +579,62 @@ def test_backward_may_leave_out_an_output_and_return_a_dict():
 
     report = sa.check_backward(rnn_cell_forward, mistaken, x.T, state, parameters)
     assert [row.name for row in report.rows if row.verdict == "wrong"] == ["Waa"]
+
+
+# -------------------- losses, and what is no parameter --------------------
+
+
+class SquaredError:
+    scale = 1
+
+    def forward(self, y, t):
+        self.apart = y - t
+        return np.sum(self.apart**2) / 2
+
+    def backward(self):
+        return self.scale * self.apart
+
+
+def test_a_loss_may_take_no_upstream_gradient_and_no_gradient_of_its_targets():
+    targets = np.eye(4, 3)
+    report = sa.check_layer(SquaredError(), x, targets)
+    assert report.ok, str(report)
+    assert [row.name for row in report.rows] == ["y"]
+    assert report.notes == ("backward returns no gradient for t: it is not checked",)
+    report = sa.check_layer(wrong(SquaredError)(), x, targets)
+    assert [row.verdict for row in report.rows] == ["wrong"]
+
+
+class Normalised:
+    """Statistics among the parameters, which have no gradient by right."""
+
+    def __init__(self):
+        self.parameters = {"gamma": np.ones(3), "beta": np.zeros(3), "running_mean": np.ones(3)}
+        self.gradients = {}
+
+    def forward(self, x):
+        self.apart = x - self.parameters["running_mean"]
+        return self.apart * self.parameters["gamma"] + self.parameters["beta"]
+
+    def backward(self, dout):
+        self.gradients["gamma"] = np.sum(dout * self.apart, axis=0)
+        self.gradients["beta"] = np.sum(dout, axis=0)
+        return dout * self.parameters["gamma"]
+
+
+def test_statistics_are_no_parameters_and_a_forgotten_key_is_a_missing_gradient():
+    report = sa.check_layer(Normalised(), x)
+    assert report.ok, str(report)
+    assert [row.name for row in report.rows] == ["x", "gamma", "beta"]
+
+    class Forgets(Normalised):
+        def backward(self, dout):
+            dx = super().backward(dout)
+            del self.gradients["beta"]
+            return dx
+
+    report = sa.check_layer(Forgets(), x)
+    assert [row.name for row in report.rows if row.verdict == "missing"] == ["beta"]
 
 
 def test_a_state_beside_listed_parameters_is_no_parameter():

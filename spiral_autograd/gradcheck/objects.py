@@ -189,36 +189,43 @@ class Layer:
         """Find the parameters by a run; where the first run makes them, begin from after it."""
         before = {p.name: p for p in every_parameter(self.layer)}
         with self.session.fresh():
-            self.forward_and_backward()
-            new = [p for p in every_parameter(self.layer) if p.name not in before]
-            made = [p for p in new if p.gradient() is not MISSING]
-            if made:
-                self.run()
-                kept = {id(p.value) for p in every_parameter(self.layer)} - self._at_inputs()
-                made = [p for p in made if id(p.value) in kept]
+            result = self.forward_and_backward()
+            self._choose(before, result)
+            made = self._made(before)
         if made:
             with self.session.fresh():
                 self.run()
                 self.session.rebase()
-        names = [*before, *(p.name for p in made)]
-        with self.session.fresh():
-            first = {p.name: p for p in every_parameter(self.layer)}
-            result = self.forward_and_backward()
-            # What a pass puts in the place of another array is state, not a parameter.
-            known = [
-                p
-                for p in every_parameter(self.layer)
-                if p.name in names and p.name in first and p.value is first[p.name].value
-            ]
-            known = [p for p in known if id(p.value) not in self._at_inputs()]
-            self._choose(known, result)
-            self._require_fit(result)
+                found = {p.name: p for p in every_parameter(self.layer)}
+                result = self.forward_and_backward()
+                self._choose({n: p for n, p in found.items() if n in before or n in made}, result)
+        self._require_fit(result)
+
+    def _made(self, before: dict[str, Parameter]) -> list[str]:
+        """Return the names of what a run has made, and a second forward pass leaves in place."""
+        new = [p for p in every_parameter(self.layer) if p.name not in before]
+        new = [p for p in new if p.gradient() is not MISSING]
+        if not new:
+            return []
+        self.run()
+        kept = {id(p.value) for p in every_parameter(self.layer)} - self._at_inputs()
+        return [p.name for p in new if id(p.value) in kept]
 
     def _at_inputs(self) -> set[int]:
         return {id(value) for value in self.inputs}
 
-    def _choose(self, known: list[Parameter], result: Any) -> None:
-        """Take the parameters that have a gradient: in the layer, or returned by backward."""
+    def _choose(self, before: dict[str, Parameter], result: Any) -> None:
+        """Take the parameters that have a gradient: in the layer, or returned by backward.
+
+        What a pass puts in the place of another array is state, not a parameter.
+        """
+        known = [
+            p
+            for p in every_parameter(self.layer)
+            if p.name in before
+            and p.value is before[p.name].value
+            and id(p.value) not in self._at_inputs()
+        ]
         self.parameters = [p for p in known if p.gradient() is not MISSING]
         spare = list(result[sum(self.floats) :]) if isinstance(result, tuple) else []
         if self.parameters or not spare:
@@ -310,8 +317,7 @@ class Layer:
     def subject(self) -> Subject:
         """Return the layer as a subject."""
         self.find()
-        with self.session.fresh():
-            outputs = self.outputs()
+        outputs = [np.asarray(out) for out in leaves(self.structure)]
         is_loss = len(outputs) == 1 and outputs[0].ndim == 0
         inputs = [name for name, flag in zip(self.names, self.floats, strict=True) if flag]
         subject = Subject(
