@@ -1,0 +1,440 @@
+"""The user's objects come out as they went in, and each run begins from the same state."""
+
+import pickle
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import spiral_autograd as sa
+from spiral_autograd.gradcheck.state import Session, Snapshot
+
+
+def x_of(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+class Dropout:
+    """Draws its mask from whichever stream it is given."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def forward(self, x):
+        self.mask = (self.stream.random(size=x.shape) > 0.4) / 0.6
+        return x * self.mask
+
+    def backward(self, dout):
+        return dout * self.mask
+
+
+class Dense:
+    def __init__(self, W, b):
+        self.W, self.b, self.dW, self.db = W, b, np.zeros_like(W), np.zeros_like(b)
+        self.history = [np.ones(2), {"calls": 0}]
+
+    def forward(self, x):
+        self.x = x
+        self.history[1]["calls"] += 1
+        return x @ self.W + self.b
+
+    def backward(self, dout):
+        self.dW[...] = self.x.T @ dout
+        self.db[...] = dout.sum(axis=0)
+        self.history[0] *= 2
+        self.history.append("called")
+        return dout @ self.W.T
+
+
+def dense():
+    return Dense(x_of(3, 2, seed=1), x_of(2, seed=2))
+
+
+# -------------------- as they went in --------------------
+
+STREAMS = {
+    "np.random": lambda: np.random,
+    "RandomState": lambda: np.random.RandomState(3),
+    "Generator": lambda: np.random.default_rng(3),
+}
+
+
+def global_state():
+    return pickle.dumps(np.random.get_state())  # noqa: NPY002
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_random_layer_is_held_still_and_its_stream_is_left_alone(name):
+    layer, x = Dropout(STREAMS[name]()), x_of(4, 5)
+    stream = None if name == "np.random" else pickle.dumps(layer.stream)
+    state, before = global_state(), x.tobytes()
+    report = sa.check_layer(layer, x)
+    assert report.ok, str(report)
+    assert all(row.verdict in ("exact", "match") for row in report.rows)
+    assert x.tobytes() == before and global_state() == state
+    assert list(vars(layer)) == ["stream"]
+    assert stream is None or pickle.dumps(layer.stream) == stream
+
+
+def test_an_object_and_all_it_reaches_come_out_bit_for_bit():
+    layer, x = dense(), x_of(4, 3)
+    holders = vars(layer) | {"first": layer.history[0], "counts": layer.history[1]}
+    before = pickle.dumps((layer, x))
+    assert sa.check_layer(layer, x).ok
+    assert pickle.dumps((layer, x)) == before
+    assert layer.W is holders["W"] and layer.dW is holders["dW"]
+    assert layer.history[0] is holders["first"] and layer.history[1] is holders["counts"]
+
+
+@pytest.mark.parametrize("fails_at", range(1, 6))
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_so_they_do_when_the_code_raises(method, fails_at):
+    calls = []
+
+    class Failing(Dense):
+        pass
+
+    def failing(self, value):
+        calls.append(method)
+        result = getattr(Dense, method)(self, value)
+        if len(calls) >= fails_at:
+            self.W += 1
+            raise ZeroDivisionError("on purpose")
+        return result
+
+    setattr(Failing, method, failing)
+    layer, x = Failing(x_of(3, 2), x_of(2)), x_of(4, 3)
+    before, state = [a.tobytes() for a in (layer.W, layer.b, layer.dW, x)], global_state()
+    try:
+        sa.check_layer(layer, x)
+    except sa.CheckError as error:
+        assert "on purpose" in str(error)
+    assert [a.tobytes() for a in (layer.W, layer.b, layer.dW, x)] == before
+    assert layer.history[1] == {"calls": 0} and len(layer.history) == 2
+    assert global_state() == state and not hasattr(layer, "x")
+
+
+def test_an_interrupt_leaves_them_as_they_were():
+    class Interrupted(Dense):
+        def backward(self, dout):
+            super().backward(dout)
+            self.W += 1
+            raise KeyboardInterrupt
+
+    layer = Interrupted(x_of(3, 2), x_of(2))
+    before = layer.W.copy()
+    with pytest.raises(KeyboardInterrupt):
+        sa.check_layer(layer, x_of(4, 3))
+    assert np.array_equal(layer.W, before)
+
+
+def test_slots_lists_dicts_and_objects_in_them_are_restored():
+    class Slotted:
+        __slots__ = ("value", "word")
+
+    item = Slotted()
+    item.value = np.zeros(2)
+    held = {"list": [1, np.ones(2)], "item": item, "set": {1}}
+    snapshot = Snapshot(held)
+    inner = held["list"]
+    inner[1] += 1
+    inner.append(3)
+    item.value += 5
+    item.value = None
+    held["more"] = 1
+    del held["set"]
+    snapshot.restore()
+    assert list(held) == ["list", "item", "set"] and held["list"] is inner
+    assert inner[0] == 1 and len(inner) == 2 and np.array_equal(inner[1], np.ones(2))
+    assert np.array_equal(item.value, np.zeros(2))
+
+
+# -------------------- each run from the same state --------------------
+
+
+def test_every_fresh_run_begins_alike():
+    counts = {"n": 0}
+    session = Session(counts)
+    drawn = []
+    for _ in range(3):
+        with session.fresh():
+            counts["n"] += 1
+            drawn.append((counts["n"], np.random.rand()))  # noqa: NPY002
+    assert len(set(drawn)) == 1
+
+
+def test_arrays_can_begin_elsewhere_for_a_while():
+    values = {"a": np.zeros(3), "b": np.ones(2)}
+    session = Session(values)
+    with session.moved([values["a"]], [np.full(3, 7.0)]), session.fresh():
+        assert np.array_equal(values["a"], np.full(3, 7.0))
+        values["a"] += 1
+        values["b"] += 1
+    assert np.array_equal(values["a"], np.zeros(3)) and np.array_equal(values["b"], np.ones(2))
+
+
+def test_a_new_start_shares_what_has_not_changed():
+    values = {"large": np.zeros(1000)}
+    session = Session(values)
+    with session.fresh():
+        values["new"] = np.ones(2)
+        session.rebase()
+    assert session.start.kept(values["large"]) is session.original.kept(values["large"])
+    with session.unused():
+        assert "new" not in values
+    with session.fresh():
+        assert "new" in values
+
+
+def test_two_checks_in_two_threads_are_two_checks_one_after_the_other():
+    def check(seed):
+        return sa.check_layer(Dropout(np.random), x_of(20, 30, seed=seed), rng=seed)
+
+    def check_together(seed):
+        together.wait()
+        found[seed] = check(seed)
+
+    alone = [check(seed) for seed in range(4)]
+    state, found, together = global_state(), {}, threading.Barrier(4)
+    threads = [threading.Thread(target=check_together, args=[seed]) for seed in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert [found.get(seed) for seed in range(4)] == alone
+    assert global_state() == state
+
+
+# -------------------- what an earlier call leaves --------------------
+
+
+class Plain:
+    """y = x @ W; the variants below keep what they should not."""
+
+    def __init__(self, W):
+        self.W, self.dW = W, np.zeros_like(W)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+
+    def backward(self, dout):
+        self.dW = self.x.T @ dout
+        return dout @ self.W.T
+
+
+class Guarded(Plain):
+    def forward(self, x):
+        if not hasattr(self, "x"):
+            self.x = x
+        return x @ self.W
+
+
+class Lazy:
+    """Makes its parameters in the first forward pass, and keeps the first input."""
+
+    def __init__(self, right):
+        self.right = right
+
+    def forward(self, x):
+        if not hasattr(self, "W"):
+            self.W = np.random.default_rng(0).normal(size=(x.shape[1], 2))
+        if self.right or not hasattr(self, "x"):
+            self.x = x
+        return x @ self.W
+
+    def backward(self, dout):
+        self.dW = self.x.T @ dout
+        return dout @ self.W.T
+
+
+class Accumulating(Plain):
+    def backward(self, dout):
+        self.dW += self.x.T @ dout
+        return dout @ self.W.T
+
+
+class Resettable(Accumulating):
+    def zero_grad(self):
+        self.dW[...] = 0
+
+
+class Fading(Plain):
+    calls = 0
+
+    def backward(self, dout):
+        self.calls += 1
+        self.dW = self.x.T @ dout / self.calls
+        return dout @ self.W.T
+
+
+class Recurrent(Plain):
+    """Stateful by design: the next call begins where this one ended."""
+
+    scale = 1.0
+
+    def forward(self, x):
+        self.x, self.now = x, self.scale
+        self.scale *= 1.5
+        return x @ self.W * self.now
+
+    def backward(self, dout):
+        self.dW = self.x.T @ dout * self.now
+        return dout @ self.W.T * self.now
+
+
+class ZeroedInForward(Plain):
+    def forward(self, x):
+        self.dW = np.zeros_like(self.W)
+        return super().forward(x)
+
+    def backward(self, dout):
+        self.dW += self.x.T @ dout
+        return dout @ self.W.T
+
+
+class LabelLoss:
+    """Keeps the first labels it was given."""
+
+    def forward(self, x, t):
+        self.x = x
+        if not hasattr(self, "t"):
+            self.t = t
+        return float(np.sum(x[np.arange(len(t)), t] ** 2))
+
+    def backward(self, dout=1.0):
+        dx = np.zeros_like(self.x)
+        at = np.arange(len(self.t)), self.t
+        dx[at] = 2 * dout * self.x[at]
+        return dx
+
+
+STATES = [
+    (lambda: Plain(x_of(3, 2)), None),
+    (lambda: Guarded(x_of(3, 2)), "cache is left"),
+    (lambda: Lazy(right=True), None),
+    (lambda: Lazy(right=False), "cache is left"),
+    (lambda: Accumulating(x_of(3, 2)), "accumulates"),
+    (lambda: Resettable(x_of(3, 2)), None),
+    (lambda: Fading(x_of(3, 2)), "changes at the second call"),
+    (lambda: Recurrent(x_of(3, 2)), None),
+    (lambda: ZeroedInForward(x_of(3, 2)), None),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    STATES,
+    ids="plain guarded lazy lazy-guarded accumulating resettable fading recurrent zeroed".split(),
+)
+def test_what_is_kept_from_an_earlier_call_is_found(make, said):
+    report = sa.check_layer(make(), x_of(4, 3, seed=5))
+    assert report.ok == (said is None), str(report)
+    rules = {row.rule for row in report.rows}
+    assert rules == ({None} if said is None else {None, "state"}), str(report)
+    if said is not None:
+        assert said in str(report).replace("\n    ", " ")
+
+
+def test_labels_that_are_kept_are_found():
+    x, t = x_of(5, 3), np.array([0, 1, 2, 1, 0])
+    report = sa.check_layer(LabelLoss(), x, t)
+    assert not report.ok and report.rows[0].rule == "state", str(report)
+
+
+def test_a_layer_that_has_been_used_is_checked_as_a_new_one_is():
+    layer, x = Plain(x_of(3, 2)), x_of(4, 3, seed=5)
+    new = sa.check_layer(layer, x)
+    layer.forward(x_of(7, 3))
+    layer.backward(x_of(7, 2))
+    used = sa.check_layer(layer, x)
+    assert used == new
+
+
+# -------------------- side effects --------------------
+
+
+def effect(change):
+    class Effect(Plain):
+        def forward(self, x):
+            out = super().forward(x)
+            self.out = out
+            return out
+
+        def backward(self, dout):
+            dx = super().backward(dout)
+            change(self, dout)
+            return dx
+
+    return Effect(x_of(3, 2))
+
+
+def spoil(name):
+    def change(layer, dout):
+        array = dout if name == "dout" else getattr(layer, name)
+        array *= 0.5
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("dout", "backward writes into its upstream gradient"),
+        ("out", "backward writes into its cache"),
+        ("W", "backward writes into W"),
+        ("x", "backward writes into x"),
+    ],
+)
+def test_what_backward_writes_into_is_a_note_and_no_failure(name, note):
+    report = sa.check_layer(effect(spoil(name)), x_of(4, 3, seed=5))
+    assert report.ok, str(report)
+    assert note in report.notes, str(report)
+    assert len(report.notes) == 1, str(report)
+
+
+def test_the_same_notes_for_large_parameters():
+    layer = effect(spoil("W"))
+    layer.W, layer.dW = x_of(600, 400), np.zeros((600, 400))
+    report = sa.check_layer(layer, x_of(2, 600))
+    assert report.notes == ("backward writes into W",)
+
+
+@pytest.mark.parametrize("make", [dense, *(make for make, said in STATES if said is None)])
+def test_gradients_and_attributes_may_be_written(make):
+    report = sa.check_layer(make(), x_of(4, 3, seed=5))
+    assert report.notes == (), str(report)
+
+
+def test_forward_that_writes_into_its_input_is_noted():
+    class InPlace:
+        def forward(self, x):
+            self.mask = x > 0
+            x *= self.mask
+            return x * 1.0
+
+        def backward(self, dout):
+            return dout * self.mask
+
+    report = sa.check_layer(InPlace(), x_of(4, 3))
+    assert report.ok and "forward writes into x" in report.notes, str(report)
+
+
+def test_a_pair_that_spoils_its_cache_is_noted():
+    def forward(x, w):
+        out = x * w
+        return out, (x, w, out)
+
+    def backward(dout, cache):
+        x, w, out = cache
+        out *= 0
+        return dout * w, (dout * x).sum(axis=0)
+
+    report = sa.check_backward(forward, backward, x_of(4, 3), x_of(3))
+    assert report.ok and report.notes == ("backward writes into its cache",), str(report)
