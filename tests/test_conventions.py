@@ -581,6 +581,41 @@ def test_backward_may_leave_out_an_output_and_return_a_dict():
     assert [row.name for row in report.rows if row.verdict == "wrong"] == ["Waa"]
 
 
+class Built(Dense):
+    """Its parameters and gradients can be read only once they are made."""
+
+    def __init__(self):
+        self._values, self._grads = None, None
+
+    def forward(self, x):
+        if self._values is None:
+            self._values = {"W": W0.copy(), "b": b0.copy()}
+        return super().forward(x)
+
+    def held(self):
+        return self._values.values()
+
+    def write(self, dW, db):
+        self._grads = {"W": dW, "b": db}
+
+    def parameters(self):
+        return dict(self._values.items())
+
+    @property
+    def gradients(self):
+        if self._grads is None:
+            raise RuntimeError("call backward first")
+        return self._grads
+
+
+def test_parameters_may_be_made_by_the_first_forward_pass():
+    report = sa.check_layer(Built(), x)
+    assert report.ok, str(report)
+    assert [row.name for row in report.rows] == ["x", "W", "b"]
+    report = sa.check_layer(wrong(Built)(), x)
+    assert [row.name for row in report.rows if row.verdict == "wrong"] == ["W"]
+
+
 # -------------------- losses, and what is no parameter --------------------
 
 

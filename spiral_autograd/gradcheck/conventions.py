@@ -79,9 +79,28 @@ def gradient_key(names: Iterable[Any], name: str) -> Any:
     return next((folded[key.lower()] for key in wanted if key.lower() in folded), None)
 
 
+def read(item: Any, name: str) -> Any:
+    """Return an attribute; None where there is none, or where reading it raises.
+
+    A property may raise before the layer is built, or before there are gradients.
+    """
+    try:
+        return getattr(item, name, None)
+    except Exception:
+        return None
+
+
+def has_attribute(item: Any, name: str) -> bool:
+    """Tell whether an object has an attribute, even one that raises now."""
+    nowhere = object()
+    return (
+        inspect.getattr_static(item, name, nowhere) is not nowhere or read(item, name) is not None
+    )
+
+
 def method_name(item: Any, names: Iterable[str]) -> str | None:
     """Return the first of `names` that an object has as a method."""
-    return next((name for name in names if callable(getattr(item, name, None))), None)
+    return next((name for name in names if callable(read(item, name))), None)
 
 
 def reset_of(item: Any) -> Callable[[], Any] | None:

@@ -19,10 +19,12 @@ from .conventions import (
     STATISTICS,
     accepts,
     gradient_key,
+    has_attribute,
     method_name,
+    read,
     reset_of,
 )
-from .handwritten import MISSING, called, is_float_array
+from .handwritten import MISSING, is_float_array
 
 Steps = tuple[Any, ...]
 
@@ -66,7 +68,7 @@ def every_parameter(layer: Any) -> list[Parameter]:
 def _find(item: Any, met: set[int]) -> list[Parameter]:
     met.add(id(item))
     for values, grads in CONTAINERS:
-        if hasattr(item, values) and hasattr(item, grads):
+        if has_attribute(item, values) and has_attribute(item, grads):
             found = list(_from_container(item, values, grads))
             if found:
                 return found
@@ -111,9 +113,12 @@ def attributes_of(item: Any) -> dict[str, Any]:
 
 def entries(item: Any, name: str) -> Any:
     """Return the list or dict under a name, or what the method of that name returns."""
-    held = getattr(item, name, None)
+    held = read(item, name)
     if callable(held) and not isinstance(held, dict):
-        held = called(f"{type(item).__name__}.{name}", held) if accepts(held, 0) else None
+        try:
+            held = held() if accepts(held, 0) else None
+        except Exception:  # as before the first forward pass, which makes them
+            return None
     return list(held) if isinstance(held, Iterator) else held
 
 
@@ -151,7 +156,7 @@ def _in_holder(item: Any) -> tuple[str, str] | None:
     if isinstance(item, np.ndarray | np.generic | type):
         return None
     for value, grad in HOLDERS:
-        if isinstance(getattr(item, value, None), np.ndarray) and hasattr(item, grad):
+        if isinstance(read(item, value), np.ndarray) and has_attribute(item, grad):
             return value, grad
     return None
 
@@ -238,7 +243,7 @@ def _is_layer(item: Any) -> bool:
     if isinstance(item, np.ndarray | np.generic | type | ModuleType | FunctionType | MethodType):
         return False
     runs = method_name(item, FORWARD) is not None and method_name(item, BACKWARD) is not None
-    return runs or any(hasattr(item, v) and hasattr(item, g) for v, g in CONTAINERS)
+    return runs or any(has_attribute(item, v) and has_attribute(item, g) for v, g in CONTAINERS)
 
 
 def resets_of(layer: Any, met: frozenset[int] = frozenset()) -> list[Callable[[], Any]]:
