@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..validation import Array
 from .blocks import largest
 from .compare import close
 from .graph import BackwardGraph, is_number
+from .moments import Moment
 from .source import assigned_to, expression
 
 
@@ -40,6 +41,8 @@ class Case:
         ``again(upstream)`` returns the handwritten gradients for another upstream gradient.
     is_loss : bool
     deadline : float
+    seen : callable
+        Returns what the lines of the handwritten pass make.
     """
 
     names: list[str]
@@ -54,6 +57,8 @@ class Case:
     again: Callable[[list[Array]], list[Any]] | None
     is_loss: bool
     deadline: float
+    seen: Callable[[], Sequence[Moment]] = tuple
+    _known: dict[Call, str] = field(default_factory=dict, repr=False)
 
     def explains(self, k: int, candidate: Any) -> bool:
         """Tell whether a candidate is the k-th handwritten gradient, to the tolerance."""
@@ -77,9 +82,13 @@ class Case:
 
     def name_of(self, call: Any) -> str:
         """Return what a value is called in the reader's code: a variable, else an expression."""
-        graph = self.graph
-        if graph is None or not isinstance(call, Call):
+        if self.graph is None or not isinstance(call, Call):
             return self.constant_name(call)
+        if call not in self._known:
+            self._known[call] = self._name_of(call, self.graph)
+        return self._known[call]
+
+    def _name_of(self, call: Call, graph: BackwardGraph) -> str:
         for name, root in zip(self.names, graph.roots, strict=True):
             if root is call:
                 return name

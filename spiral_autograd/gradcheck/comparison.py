@@ -117,7 +117,7 @@ class Comparison:
         return None if recording is None else BackwardGraph(recording)
 
     @cached_property
-    def _seen(self) -> list[Moment]:
+    def seen(self) -> list[Moment]:
         """What the lines of the handwritten pass make, in order."""
         if not self.small:
             return []
@@ -138,7 +138,7 @@ class Comparison:
             automatic=self.reference.grads,
             wrong=self.wrong,
             right=self.right,
-            seen=self._seen,
+            seen=self.seen,
             true_values=[*self.upstream, *subject.values, *(call.value for call in calls)],
             upstream=self.upstream,
             graph=graph,

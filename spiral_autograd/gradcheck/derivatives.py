@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from ..recording import Call, name_of
 from ..validation import Array, Shape
 from .case import Case
-from .edits import Edit, flow_of
+from .edits import Edit, at_each_turn, flow_of
 from .graph import BackwardGraph, again, paths_of
 
 # -------------------- simple functions of a value --------------------
@@ -220,6 +220,27 @@ def replaced(case: Case, graph: BackwardGraph, passage: Passage, factor: Factor)
     )
     of = passage.result if passage.steps == 1 else passage.target.gradient_of or passage.result
     return Edit(factor.rule, what, of, {passage.target: make}, ("derivative", factor.text))
+
+
+def replaced_in_loops(case: Case, graph: BackwardGraph, through: list[Passage]) -> Iterator[Edit]:
+    """Yield the wrong derivatives of an operation of a loop's body, the same at each turn."""
+    groups: dict[Any, list[Passage]] = {}
+    for p in through:
+        if p.steps <= 4 and p.result.instruction is not None:
+            whole = p.target is graph.adjoints.get(p.argument)
+            groups.setdefault(
+                (p.result.instruction, p.argument.instruction, p.steps, whole), []
+            ).append(p)
+    for group in groups.values():
+        if len(group) > 1 and len({p.target for p in group}) == len(group):
+            edits = [[replaced(case, graph, p, ONE) for p in group]]
+            for (text, function), end in product(FUNCTIONS, ("result", "argument")):
+                edits.append([])
+                for p in group:
+                    of = getattr(p, end)
+                    factor = Factor(text, function, of, graph.array(of), case.name_of(of))
+                    edits[-1].append(replaced(case, graph, p, factor))
+            yield from at_each_turn(graph, edits)
 
 
 # -------------------- softmax, normalisations --------------------

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..recording import Call, name_of
-from ..validation import Array
+from ..validation import Array, Shape
 from .case import Case
 from .graph import BackwardGraph, Make, again, is_number, is_sum_of_paths, paths_of
 from .rules import unmoved
@@ -43,6 +43,7 @@ class Edit:
     of: Call | None
     changes: Mapping[Call, Make]
     key: tuple[Any, ...]
+    screened: bool = True  # whether the effects of its changes add up
 
 
 def _edit(rule: str, text: str, call: Call, make: Make, *key: Any) -> Edit:
@@ -190,6 +191,38 @@ def _written(of: Call | None, value: Any) -> str | None:
     return None
 
 
+_FACTORS = "multiply divide true_divide dot matmul tensordot einsum".split()
+_ADJOINTS = [f"{f}_adjoint_{i}" for f in ("dot", "matmul", "tensordot") for i in (0, 1)]
+
+
+def wrong_operands(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
+    """Multiply by another value of the forward pass than the right one."""
+    if name_of(call.fun) not in (*_FACTORS, *_ADJOINTS):
+        return
+    for position, arg in enumerate(call.args[:2]):
+        if isinstance(arg, Call) and (graph.carries(arg) or arg.gradient_of is not None):
+            continue
+        right = graph.array(arg)
+        if right.ndim == 0:
+            continue
+        for other in (*graph.roots, *graph.forward):
+            value = graph.array(other)
+            if other is not arg and value.shape == right.shape:
+                due, given = _operand(case, graph, call, arg)[1], case.name_of(other)
+                given = case.expression(other) if given == due and other.fun else given
+                text = f"{flow_of(case, call)} is multiplied by {given} in place of {due}"
+                make = _exchanged(position, value)
+                yield _edit("value", text, call, make, "operand", position, other.instruction)
+
+
+def _exchanged(position: int, value: Array) -> Make:
+    def make(call: Call, get: Callable[[Any], Any]) -> Any:
+        args = [value if i == position else get(arg) for i, arg in enumerate(call.args)]
+        return call.fun.fun(*args, **call.kwargs)
+
+    return make
+
+
 # -------------------- layout --------------------
 
 _PRODUCTS = "dot matmul dot_adjoint_0 dot_adjoint_1 tensordot_adjoint_0 tensordot_adjoint_1".split()
@@ -256,6 +289,26 @@ def _turned(turned_a: bool, turned_b: bool, first: int) -> Make:
         return np.matmul(b, a) if first else np.matmul(a, b)
 
     return make
+
+
+def elsewhere(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
+    """Take a part of an array from another place: the wrong padding cut off."""
+    if name_of(call.fun) not in ("__getitem__", "_unpad") or not isinstance(call.args[0], Call):
+        return
+    whole, part = graph.array(call.args[0]), graph.array(call)
+    if whole.ndim != part.ndim or not 0 < part.ndim <= 5:
+        return
+    room = [range(n - m + 1) for n, m in zip(whole.shape, part.shape, strict=True)]
+    if np.prod([len(r) for r in room]) > 100:
+        return
+    for offsets in product(*room):
+        text = f"{flow_of(case, call)} is cut out of the padded one at {offsets}, the wrong place"
+        yield _edit("layout", text, call, _cut_at(offsets, part.shape), "cut at", offsets)
+
+
+def _cut_at(offsets: tuple[int, ...], shape: Shape) -> Make:
+    index = tuple(slice(o, o + n) for o, n in zip(offsets, shape, strict=True))
+    return lambda call, get: np.asarray(get(call.args[0]))[index]
 
 
 def exchanges(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
@@ -341,6 +394,41 @@ def _replaced_by(reduce: Any, axis: int) -> Make:
     return make
 
 
+def overwritten(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
+    """Assign where several gradients meet in one entry, in place of adding them up."""
+    for value, whole in graph.wholes:
+        puts = [_put(path) for path in paths_of(whole)]
+        known = [put for put in puts if put is not None]
+        if len(known) < len(puts) or not known:
+            continue
+        known.sort(key=lambda put: graph.position(put[0].gradient_of))
+        name = case.name_of(value)
+        text = f"the gradients that meet in one entry of {name} overwrite each other, not added up"
+        yield Edit("sum", text, value, {whole: _assigned(known)}, ("sum", "overwritten"))
+
+
+def _put(path: Call) -> tuple[Call, Any, Any] | None:
+    """Return the call that puts a gradient into zeros at indices, the gradient and the indices."""
+    if name_of(path.fun) == "sparse_add" and path.args[1] is None:
+        path = path.args[2]
+    if name_of(path.fun) == "untake":
+        return path, path.args[0], path.args[1]
+    if name_of(path.fun) == "add_at":
+        return path, path.args[0], path.args[2:]
+    return None
+
+
+def _assigned(puts: list[tuple[Call, Any, Any]]) -> Make:
+    def make(call: Call, get: Callable[[Any], Any]) -> Any:
+        out = np.zeros_like(again(call, get))
+        for _, gradient, index in puts:
+            parts = index if isinstance(index, tuple) else (index,)
+            out[tuple(map(get, parts))] = get(gradient)
+        return out
+
+    return make
+
+
 # -------------------- parts --------------------
 
 
@@ -372,22 +460,46 @@ BY_CALL: tuple[Callable[[Case, BackwardGraph, Call], Iterator[Edit]], ...] = (
     layouts,
     sums,
     parts,
+    elsewhere,
 )
+WHOLE: tuple[Callable[[Case, BackwardGraph], Iterator[Edit]], ...] = (exchanges, overwritten)
 
 
 def in_loops(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
     """Make the same change at all calls that one operation of a loop's body made."""
-    for calls in graph.turns():
-        if case.late():
-            return
+    for calls in graph.turns:
         together: dict[Any, list[Edit]] = {}
-        for call in calls:
-            for generate in BY_CALL:
-                for edit in generate(case, graph, call):
-                    together.setdefault(edit.key, []).append(edit)
-        for edits in together.values():
-            if len(edits) == len(calls):
-                changes = {call: make for edit in edits for call, make in edit.changes.items()}
-                last = edits[-1]
-                text = f"{last.text}, at each turn of the loop"
-                yield Edit(last.rule, text, last.of, changes, last.key)
+        for call, generate in product(calls, BY_CALL):
+            for edit in generate(case, graph, call):
+                together.setdefault(edit.key, []).append(edit)
+        yield from at_each_turn(graph, [e for e in together.values() if len(e) == len(calls)])
+
+
+def operands_in_loops(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
+    """Multiply by another value of the same turn, in each."""
+    made: dict[Any, list[Call]] = {}
+    for call in graph.forward:
+        made.setdefault(call.instruction, []).append(call)
+    for calls in graph.turns:
+        together: dict[Any, list[Edit]] = {}
+        for turn, call in enumerate(calls):
+            for edit in wrong_operands(case, graph, call):
+                # Backward calls come in the order of the turns reversed twice: as the forward's.
+                others = made.get(edit.key[-1], [])
+                if len(others) == len(calls) and edit.of is not None:
+                    position, other = edit.key[-2], others[turn]
+                    change = {call: _exchanged(position, graph.array(other))}
+                    key = (*edit.key, "turn")
+                    edits = together.setdefault(key, [])
+                    if len(edits) <= turn:
+                        edits.append(Edit(edit.rule, edit.text, edit.of, change, key))
+        yield from at_each_turn(graph, [e for e in together.values() if len(e) == len(calls)])
+
+
+def at_each_turn(graph: BackwardGraph, groups: list[list[Edit]]) -> Iterator[Edit]:
+    """Yield each group of edits as one."""
+    for edits in groups:
+        changes = {call: make for edit in edits for call, make in edit.changes.items()}
+        last, apart = edits[-1], graph.are_apart(list(changes))
+        text = f"{last.text}, at each turn of the loop"
+        yield Edit(last.rule, text, last.of, changes, last.key, screened=apart)

@@ -83,6 +83,7 @@ def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGra
         again=None if c.subject.is_loss else again,
         is_loss=c.subject.is_loss,
         deadline=c.deadline,
+        seen=lambda: c.seen,
     )
 
 

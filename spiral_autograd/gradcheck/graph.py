@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import autograd
@@ -28,6 +29,8 @@ class BackwardGraph:
         The calls of the forward pass that have a float array as their value.
     backward : list of Call
         Those of the backward pass on the way from the upstream gradient to a gradient.
+    wholes : list of (Call, Call)
+        Forward values and arguments, each with the call of its whole gradient.
     reaches : dict
         From a call to the numbers of the gradients that it flows into.
     """
@@ -54,8 +57,8 @@ class BackwardGraph:
         ]
         self._still = self._cancelled()
         grads = zip(self.roots, recording.grads, strict=True)
-        wholes = [*self.adjoints.items(), *((r, g) for r, g in grads if isinstance(g, Call))]
-        self._destinations = {path: to for to, whole in wholes for path in paths_of(whole)}
+        self.wholes = [*self.adjoints.items(), *((r, g) for r, g in grads if isinstance(g, Call))]
+        self._destinations = {path: to for to, whole in self.wholes for path in paths_of(whole)}
 
     def value(self, arg: Any) -> Any:
         """Return the value of a call in this graph, or the constant itself."""
@@ -95,12 +98,17 @@ class BackwardGraph:
         """Return the forward value whose gradient, or one path of it, a backward call brings."""
         return self._destinations.get(call)
 
+    def position(self, call: Call | None) -> int:
+        """Return when a call was made."""
+        return self._position[call] if call is not None else -1
+
     def carries(self, call: Call) -> bool:
         """Tell whether a value depends on the upstream gradient."""
         return call in self._carrying
 
+    @cached_property
     def turns(self) -> list[list[Call]]:
-        """Return the backward calls that one operation in the body of a loop has led to."""
+        """The backward calls that one operation in the body of a loop has led to, as groups."""
         number: dict[tuple[Any, ...], int] = {}
         groups: dict[tuple[Any, ...], list[Call]] = {}
         for call in reversed(self.backward):
@@ -112,6 +120,24 @@ class BackwardGraph:
             key = (of.instruction, name_of(call.fun), number[mine])
             groups.setdefault(key, []).append(call)
         return [calls for calls in groups.values() if len(calls) > 1]
+
+    @cached_property
+    def repeated(self) -> set[Call]:
+        """The calls of loops of many turns, those of the first and the last turn left out."""
+        return {call for calls in self.turns if len(calls) > 4 for call in calls[1:-1]}
+
+    def are_apart(self, calls: Sequence[Call]) -> bool:
+        """Tell whether none of some calls depends on another of them."""
+        wanted, met = set(calls), set()
+        pending = [user for call in calls for user in self.users(call)]
+        while pending:
+            call = pending.pop()
+            if call in wanted:
+                return False
+            if call not in met:
+                met.add(call)
+                pending += self.users(call)
+        return True
 
     def _used_by(self) -> dict[Call, list[Call]]:
         users: dict[Call, list[Call]] = {}
