@@ -635,9 +635,26 @@ def test_a_loss_may_take_no_upstream_gradient_and_no_gradient_of_its_targets():
     report = sa.check_layer(SquaredError(), x, targets)
     assert report.ok, str(report)
     assert [row.name for row in report.rows] == ["y"]
-    assert report.notes == ("backward returns no gradient for t: it is not checked",)
+    assert report.notes == ()
     report = sa.check_layer(wrong(SquaredError)(), x, targets)
     assert [row.verdict for row in report.rows] == ["wrong"]
+
+
+class Product:
+    """Has no gradient for its second input, and ought to."""
+
+    def forward(self, x, y):
+        self.y = y
+        return x * y
+
+    def backward(self, dout):
+        return dout * self.y
+
+
+def test_an_input_without_a_gradient_is_said():
+    report = sa.check_layer(Product(), x, x + 1)
+    assert [row.name for row in report.rows] == ["x"]
+    assert report.notes == ("backward returns no gradient for y: it is not checked",)
 
 
 class Normalised:

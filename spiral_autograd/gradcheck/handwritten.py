@@ -254,6 +254,12 @@ def _are_arrays(entries: Sequence[Any]) -> bool:
     return all(entry is None or isinstance(entry, np.ndarray) for entry in entries)
 
 
+def is_of_loss(outputs: Any, result: Any) -> bool:
+    """Tell whether one gradient is that of a scalar loss, which has none for its targets."""
+    found = leaves(outputs)
+    return len(found) == 1 and np.ndim(found[0]) == 0 and not isinstance(result, tuple | dict)
+
+
 def as_gradient(name: str, value: Any) -> Any:
     """Return a gradient as it came, where it is None or can be an array of real numbers."""
     if value is None or value is MISSING:

@@ -37,6 +37,7 @@ from .handwritten import (
     called,
     described,
     is_float_array,
+    is_of_loss,
     outputs_of,
 )
 from .inputs import prepared, refuse_overlap, refuse_parameter
@@ -75,6 +76,23 @@ def methods_of(layer: Any) -> tuple[str, str]:
                 f"{', '.join(own) or 'none'}"
             )
     return str(found[0]), str(found[1])
+
+
+def output_of(layer: Any, result: Any) -> Any:
+    """Return the output of a forward pass: what it returned, else what it left in the layer."""
+    return _returned_or_left(layer, result, OUTPUTS)
+
+
+def input_gradient_of(layer: Any, result: Any) -> Any:
+    """Return the input's gradient: what backward returned, else what it left in the layer."""
+    return _returned_or_left(layer, result, INPUT_GRADIENTS)
+
+
+def _returned_or_left(layer: Any, result: Any, names: Sequence[str]) -> Any:
+    if result is not None:
+        return result
+    attributes = attributes_of(layer)
+    return next((attributes[name] for name in names if name in attributes), None)
 
 
 class Layer:
@@ -135,7 +153,7 @@ class Layer:
         """Run the forward pass."""
         what = f"{self.kind}.{self.forward_name}"
         result = called(what, self.forward_method, *self.inputs)
-        return self._left(result, self.layer, OUTPUTS)
+        return output_of(self.layer, result)
 
     def outputs(self) -> list[Array]:
         """Return the output arrays of the forward pass."""
@@ -151,15 +169,7 @@ class Layer:
         else:
             arguments = ups
         result = called(what, self.backward_method, *arguments)
-        return self._left(result, self.layer, INPUT_GRADIENTS)
-
-    @staticmethod
-    def _left(result: Any, layer: Any, names: Sequence[str]) -> Any:
-        """Return what a pass returned; where that is nothing, what it left as an attribute."""
-        if result is not None:
-            return result
-        attributes = attributes_of(layer)
-        return next((attributes[name] for name in names if name in attributes), None)
+        return input_gradient_of(self.layer, result)
 
     def half_forward(self) -> Any:
         """Run the forward pass alone, and return the layer."""
@@ -245,7 +255,7 @@ class Layer:
         found = self.by_name(result)
         pairs = list(zip(self.names, self.inputs, self.floats, strict=True))
         for name, _, flag in pairs:
-            if flag and name not in found:
+            if flag and name not in found and not is_of_loss(self.structure, result):
                 self.remarks.append(f"backward returns no gradient for {name}: it is not checked")
         for name, value, flag in pairs[:1]:
             if not flag and np.shape(value) == np.shape(result) and is_float_array(result):
@@ -290,7 +300,7 @@ class Layer:
             result = getattr(other, self.forward_name)(*arguments)
         else:
             result = rebound(forward)(other, *arguments)
-        return leaves(self._left(result, other, OUTPUTS))
+        return leaves(output_of(other, result))
 
     def idealised(self, subject: Subject) -> Iterator[tuple[float, Subject]]:
         """Yield each small constant of the forward code, and the layer with zero for it."""
@@ -299,9 +309,7 @@ class Layer:
         for constant, function in without_small_constants(code):
 
             def plain(function: Any = function) -> list[Array]:
-                return outputs_of(
-                    what, self._left(function(self.layer, *self.inputs), self.layer, OUTPUTS)
-                )
+                return outputs_of(what, output_of(self.layer, function(self.layer, *self.inputs)))
 
             def ideal(values: Sequence[Any], function: Any = function) -> list[Any]:
                 return self.substitute(values, function)
