@@ -57,7 +57,7 @@ def flow_of(case: Case, call: Call) -> str:
         return "the gradient that flows back"
     if of.source is None:  # our own Σ upstream · output
         return f"the upstream gradient of {case.name_of(of.args[0])}"
-    to = case.graph.destination(call)
+    to = case.graph.leads_to(call)
     several = len([arg for arg in of.args if isinstance(arg, Call)]) > 1
     whither = f" to {case.name_of(to)}" if several and to is not None else ""
     return f"the gradient that flows back through {case.name_of(of)}{whither}"
@@ -200,19 +200,26 @@ def wrong_operands(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edi
     if name_of(call.fun) not in (*_FACTORS, *_ADJOINTS):
         return
     for position, arg in enumerate(call.args[:2]):
-        if isinstance(arg, Call) and (graph.carries(arg) or arg.gradient_of is not None):
+        due, moved = _unmoved(arg)
+        if isinstance(due, Call) and (graph.carries(due) or due.gradient_of is not None):
             continue
-        right = graph.array(arg)
-        if right.ndim == 0:
-            continue
-        for other in (*graph.roots, *graph.forward):
+        right = graph.array(due)
+        for other in (*graph.roots, *graph.forward) if right.ndim else ():
             value = graph.array(other)
-            if other is not arg and value.shape == right.shape:
-                due, given = _operand(case, graph, call, arg)[1], case.name_of(other)
-                given = case.expression(other) if given == due and other.fun else given
-                text = f"{flow_of(case, call)} is multiplied by {given} in place of {due}"
-                make = _exchanged(position, value)
+            if other is not due and value.shape == right.shape:
+                name, given = _operand(case, graph, call, due)[1], case.name_of(other)
+                given = case.expression(other) if given == name and other.fun else given
+                text = f"{flow_of(case, call)} is multiplied by {given} in place of {name}"
+                make = _exchanged(position, moved(value))
                 yield _edit("value", text, call, make, "operand", position, other.instruction)
+
+
+def _unmoved(arg: Any) -> tuple[Any, Callable[[Array], Array]]:
+    """Return the value of which an operand is a transpose or the like, and how it is one."""
+    if isinstance(arg, Call) and arg.gradient_of is not None and name_of(arg.fun) in _MOVES:
+        inner, moved = _unmoved(arg.args[0])
+        return inner, lambda value: arg.fun.fun(moved(value), *arg.args[1:], **arg.kwargs)
+    return arg, lambda value: value
 
 
 def _exchanged(position: int, value: Array) -> Make:
@@ -481,19 +488,18 @@ def operands_in_loops(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
     for call in graph.forward:
         made.setdefault(call.instruction, []).append(call)
     for calls in graph.turns:
-        together: dict[Any, list[Edit]] = {}
-        for turn, call in enumerate(calls):
-            for edit in wrong_operands(case, graph, call):
-                # Backward calls come in the order of the turns reversed twice: as the forward's.
-                others = made.get(edit.key[-1], [])
-                if len(others) == len(calls) and edit.of is not None:
-                    position, other = edit.key[-2], others[turn]
-                    change = {call: _exchanged(position, graph.array(other))}
-                    key = (*edit.key, "turn")
-                    edits = together.setdefault(key, [])
-                    if len(edits) <= turn:
-                        edits.append(Edit(edit.rule, edit.text, edit.of, change, key))
-        yield from at_each_turn(graph, [e for e in together.values() if len(e) == len(calls)])
+        for edit in wrong_operands(case, graph, calls[0]):
+            _, _, position, instruction = edit.key
+            others = made.get(instruction, [])
+            if len(others) != len(calls):
+                continue
+            # Backward calls come from the last turn to the first.
+            moved = _unmoved(calls[0].args[position])[1]
+            pairs = zip(calls, reversed(others), strict=True)
+            changes = {c: _exchanged(position, moved(graph.array(o))) for c, o in pairs}
+            yield from at_each_turn(
+                graph, [[Edit(edit.rule, edit.text, edit.of, changes, edit.key)]]
+            )
 
 
 def at_each_turn(graph: BackwardGraph, groups: list[list[Edit]]) -> Iterator[Edit]:

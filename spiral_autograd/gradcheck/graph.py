@@ -94,10 +94,6 @@ class BackwardGraph:
         """Return the calls that take the value of a call."""
         return self._users.get(call, [])
 
-    def destination(self, call: Call) -> Call | None:
-        """Return the forward value whose gradient, or one path of it, a backward call brings."""
-        return self._destinations.get(call)
-
     def position(self, call: Call | None) -> int:
         """Return when a call was made."""
         return self._position[call] if call is not None else -1
@@ -111,15 +107,28 @@ class BackwardGraph:
         """The backward calls that one operation in the body of a loop has led to, as groups."""
         number: dict[tuple[Any, ...], int] = {}
         groups: dict[tuple[Any, ...], list[Call]] = {}
-        for call in reversed(self.backward):
+        for call in self.backward:
             of = call.gradient_of
             if of is None or of.instruction is None:
                 continue
-            mine = (id(of), name_of(call.fun))
+            to = self.leads_to(call)
+            argument = next((i for i, arg in enumerate(of.args) if arg is to), -1)
+            branch = (name_of(call.fun), argument)
+            mine = (id(of), *branch)
             number[mine] = number.get(mine, 0) + 1
-            key = (of.instruction, name_of(call.fun), number[mine])
-            groups.setdefault(key, []).append(call)
+            groups.setdefault((of.instruction, *branch, number[mine]), []).append(call)
         return [calls for calls in groups.values() if len(calls) > 1]
+
+    def leads_to(self, call: Call) -> Call | None:
+        """Return the argument of its forward call to which a part of the gradient leads."""
+        following: Call | None = call
+        while following is not None:
+            if following in self._destinations:
+                return self._destinations[following]
+            of = call.gradient_of
+            own = [user for user in self.users(following) if user.gradient_of is of]
+            following = own[0] if own else None
+        return None
 
     @cached_property
     def repeated(self) -> set[Call]:
