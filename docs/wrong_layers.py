@@ -109,6 +109,15 @@ class Embedding:
         self.dW[self.words] = dout
 
 
+class Clip:
+    def forward(self, x):
+        self.x = x
+        return np.clip(x, -1, 1)
+
+    def backward(self, dout):
+        return dout * (self.x < 1)
+
+
 class ReLU:
     def forward(self, x):
         self.below = x < 0
