@@ -307,7 +307,7 @@ def _measured(
         directions = []
         for k, value in enumerate(subject.values):
             for _ in range(2):
-                noise = random_part(value.shape, rng) / np.float32(np.sqrt(value.size))
+                noise = random_part(value.shape, rng, 1 / np.sqrt(value.size))
                 directions.append(({k: noise}, derivative({k: noise})))
         return Reference(kind, sharpness, [], directions=directions, single=single)
     grads = [np.zeros(v.shape) for v in subject.values]
@@ -320,11 +320,11 @@ def _measured(
     return Reference(kind, sharpness, grads, single=single)
 
 
-def random_part(shape: Shape, rng: np.random.Generator) -> Array:
-    """Return random numbers of mean 0 and variance 1, in float32: half of the memory."""
+def random_part(shape: Shape, rng: np.random.Generator, scale: float = 1.0) -> Array:
+    """Return random numbers of mean 0 and deviation `scale`, in float32: half of the memory."""
     part = rng.random(shape, dtype=np.float32)
     part -= np.float32(0.5)
-    part *= np.float32(np.sqrt(12))
+    part *= np.float32(scale * np.sqrt(12))
     return part
 
 
@@ -349,8 +349,7 @@ def balanced_direction(
         norm = float(np.sqrt(inner(grad, grad)))
         scale = max(1.0, largest(value)) / np.sqrt(value.size)
         scale = min(scale, 1 / norm) if norm > 0 else scale
-        direction[k] = random_part(value.shape, rng)
-        direction[k] *= np.float32(scale)
+        direction[k] = random_part(value.shape, rng, scale)
         expected += inner(grad, direction[k])
         square += (norm * scale) ** 2
     return direction, expected, float(np.sqrt(square))

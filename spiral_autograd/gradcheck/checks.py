@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from ..pytree import Pytree
 from ..validation import Random, random_stream
 from .automatic import find_reference
-from .comparison import Comparison
+from .comparison import Comparison, is_small
 from .explain import explain
 from .functions import gradient_subject
 from .handwritten import CheckError, Subject, draw_upstream, given_upstream
@@ -184,6 +185,9 @@ def _checked(
     else:
         ups = subject.upstream or draw_upstream(outputs, stream)
     reference = find_reference(subject, ups, stream, max(1.0, budget / 3), outputs)
+    if not is_small(subject):  # record again if there is something to explain
+        reference.recording = None
+        gc.collect(1)  # autograd's traces are cycles, which hold arrays
     calls = call_again(subject, ups)
     c = Comparison(subject, ups, outputs, reference, calls.first, stream, deadline)
     c.notes = [*subject.remarks, *calls.notes]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..validation import Array
-from .automatic import Reference
+from .automatic import Reference, by_autograd
 from .compare import FAILURES, RIGHT, Row, compare, compare_directions
 from .graph import BackwardGraph
 from .handwritten import MISSING, Subject
@@ -103,17 +103,24 @@ class Comparison:
         upstream = self.upstream if upstream is None else upstream
         return [copied(g) for g in self.subject.backward([np.array(u) for u in upstream])]
 
-    @cached_property
+    @property
     def small(self) -> bool:
         """Whether the arrays are so small that a few more copies of them do not matter."""
-        return sum(value.size for value in self.subject.values) <= 200_000
+        return is_small(self.subject)
 
     # -------------------- the places --------------------
 
     @cached_property
     def graph(self) -> BackwardGraph | None:
         """autograd's backward graph, where autograd is the reference."""
+        if self.reference.kind != "autograd":
+            return None
         recording = self.reference.recording
+        if recording is None:
+            again = by_autograd(
+                self.subject, self.upstream, self.outputs, rebind=self.reference.rebound
+            )
+            recording = again.recording
         return None if recording is None else BackwardGraph(recording)
 
     @cached_property
@@ -153,6 +160,11 @@ class Comparison:
             return where(self.evidence(), k, *why)
         except Exception:
             return ()
+
+
+def is_small(subject: Subject) -> bool:
+    """Tell whether a few more copies of the arrays of a subject do not matter."""
+    return sum(value.size for value in subject.values) <= 200_000
 
 
 def copied(grad: Any) -> Any:

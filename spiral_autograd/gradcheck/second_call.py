@@ -53,31 +53,43 @@ def call_again(subject: Subject, upstream: list[Array]) -> Calls:
     session, runner = subject.session, runner_of(subject)
     with session.fresh():
         with watched(subject, runner) as notes:
-            first = [copied(g) for g in _gradients(subject, upstream)]
-        calls = Calls(first, notes=notes)
+            first = _gradients(subject, upstream)
         if subject.owner is None:
-            return calls
+            return Calls([copied(g) for g in first], notes=notes)
+        calls = Calls([_own(session, g) for g in first], notes=notes)
+        checksums = _checksums(calls.first)
         session.same_random()
         with _others(runner.inputs):
-            after = _tried(subject, upstream)
-        after = [np.array(g) if _is_covered(session, g) else g for g in after or ()]
-    if after:
-        with session.unused(), _others(runner.inputs):
-            without = _tried(subject, upstream)
-            changed = _changed(without, after) if without is not None else {}
-        if without is not None and not changed:
-            return calls
-        after.clear()
+            after = _checksums(_tried(subject, upstream))
+    if _checksums(calls.first) != checksums:  # the later call wrote into the same arrays
+        with session.fresh():
+            calls.first = [copied(g) for g in _gradients(subject, upstream)]
+    with session.unused(), _others(runner.inputs):
+        without = _checksums(_tried(subject, upstream))
+    if not after or after != without:
+        _look_closer(calls, subject, upstream, runner.inputs)
+    return calls
+
+
+def _look_closer(calls: Calls, subject: Subject, upstream: list[Array], inputs: list[Any]) -> None:
+    """Tell what changes at a second call from what depends on an earlier one, and from a state."""
+    session = subject.session
     with session.fresh():
         _gradients(subject, upstream)
         session.same_random()
-        calls.second = _changed(first, _gradients(subject, upstream))
-    if calls.second:
-        if not _same_output_again(subject, upstream):
-            calls.second.clear()
-    elif after is not None and changed and _same_output_elsewhere(subject, upstream, runner.inputs):
-        calls.elsewhere = changed
-    return calls
+        second = _changed(calls.first, _gradients(subject, upstream))
+    if second:
+        calls.second = second if _same_output_again(subject, upstream) else {}
+        return
+    with session.fresh():
+        _gradients(subject, upstream)
+        session.same_random()
+        with _others(inputs):
+            after = [copied(g) for g in _tried(subject, upstream)]
+    with session.unused(), _others(inputs):
+        elsewhere = _changed(_tried(subject, upstream), after)
+    if elsewhere and _same_output_elsewhere(subject, upstream, inputs):
+        calls.elsewhere = elsewhere
 
 
 def runner_of(subject: Subject) -> Any:
@@ -90,22 +102,23 @@ def _gradients(subject: Subject, upstream: list[Array]) -> list[Any]:
     return subject.backward([np.array(u) for u in upstream])
 
 
-def _tried(subject: Subject, upstream: list[Array]) -> list[Any] | None:
+def _tried(subject: Subject, upstream: list[Array]) -> list[Any]:
     try:
         return _gradients(subject, upstream)
     except CheckError:  # the other inputs are not fit for it
-        return None
+        return []
 
 
-def _is_covered(session: Session, grad: Any) -> bool:
-    return isinstance(grad, np.ndarray) and session.covers(grad)
+def _own(session: Session, grad: Any) -> Any:
+    """Return a gradient that restoring leaves alone: a copy only where it would not."""
+    return copied(grad) if isinstance(grad, np.ndarray) and session.covers(grad) else grad
 
 
 def _changed(before: Sequence[Any], now: Sequence[Any]) -> dict[int, Array]:
     """Return the gradients that are others now."""
     arrays = {
         k: (np.asarray(a), np.asarray(b))
-        for k, (a, b) in enumerate(zip(before, now, strict=True))
+        for k, (a, b) in enumerate(zip(before, now, strict=False))
         if isinstance(a, np.ndarray) and a.dtype.kind == "f" and np.shape(a) == np.shape(b)
         if not np.array_equal(a, b)
     }
@@ -256,8 +269,24 @@ def _is_as_before(before: Array | None, array: Array) -> bool:
     return before is not None and np.array_equal(before, array)
 
 
+def _checksums(grads: Sequence[Any]) -> list[int]:
+    return [_checksum(g) if isinstance(g, np.ndarray) else 0 for g in grads]
+
+
 def _checksum(array: Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).data)
+    """Return a number that another content changes; for large arrays at little cost."""
+    flat = np.ascontiguousarray(array.T if array.flags.f_contiguous else array).reshape(-1)
+    if flat.nbytes < 8 * len(_WEIGHTS) or flat.nbytes % 8:
+        return zlib.crc32(flat.data)
+    words, total = flat.view(np.uint64), 0
+    for start in range(0, len(words), len(_WEIGHTS)):
+        part = words[start : start + len(_WEIGHTS)]
+        total = 31 * total + int(np.dot(part, _WEIGHTS[: len(part)]))
+    return total % (1 << 61)
+
+
+# Odd, so that no bit is lost modulo 2**64.
+_WEIGHTS = np.random.default_rng(0).integers(1 << 62, size=1 << 14, dtype=np.uint64) * 2 + 1
 
 
 def _shares(array: Array, others: Sequence[Any]) -> bool:
