@@ -47,7 +47,8 @@ def apart(ours: Array, theirs: Array) -> tuple[float, int]:
     """
     found, place, before = -1.0, 0, 0
     for rows in blocks(ours):
-        difference = np.abs(ours[rows] - theirs[rows])
+        with np.errstate(all="ignore"):
+            difference = np.abs(ours[rows] - theirs[rows])
         flat = int(np.argmax(difference))
         here = float(difference.ravel()[flat])
         if not np.isfinite(here):

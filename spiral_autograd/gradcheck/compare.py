@@ -83,8 +83,7 @@ def compare(name: str, handwritten: Any, automatic: Array, sharp: Sharpness, flo
     if h.shape != automatic.shape:
         why = f"has the shape {h.shape} in place of {automatic.shape}"
         return replace(blank, max_abs=np.inf, max_rel=np.inf, handwritten=h, why=why)
-    with np.errstate(all="ignore"):
-        max_abs, flat = apart(h, automatic)
+    max_abs, flat = apart(h, automatic)
     both = max(scale, largest(h)) if max_abs > 0 else scale
     max_rel = max_abs / both if both > 0 else 0.0
     return replace(
