@@ -86,6 +86,8 @@ def test_close_takes_no_other_shape_and_nothing_infinite():
     assert not close(G, G[:1], 1.0)
     assert not close(np.full(2, np.inf), np.full(2, np.inf), 1e-3)
     assert close(np.zeros(0), np.zeros(0), 0.0)
+    assert close(np.zeros(2), np.full(2, 1e-16), 1e-3, floor=1e-15)
+    assert not close(np.zeros(2), np.full(2, 1e-16), 1e-3)
 
 
 # -------------------- along directions --------------------

@@ -10,8 +10,11 @@ import corpus
 import numpy as np
 import pytest
 from corpus.check import Sizes
+from corpus.losses import SigmoidWithLoss, SoftmaxWithLoss
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import spiral_autograd as sa
 
 MODULES = [
     importlib.import_module(f"corpus.{module.name}")
@@ -93,3 +96,27 @@ def test_a_kink_is_not_a_mistake(name, seed):
     assert report.ok, str(report)
     assert all(row.verdict not in ("wrong", "missing") for row in report.rows), str(report)
     assert all(row.rule in (None, "kink") for row in report.rows), str(report)
+
+
+@pytest.mark.parametrize("scale", [1, 10, 30, 100])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", [SoftmaxWithLoss, SigmoidWithLoss])
+def test_the_constant_in_the_logarithm_is_named_for_saturated_scores_too(kind, scale, seed):
+    rng = np.random.default_rng(seed)
+    shape, classes = ((5, 3), 3) if kind is SoftmaxWithLoss else ((6,), 2)
+    scores, t = scale * rng.normal(size=shape), rng.integers(classes, size=shape[0])
+    (row,) = sa.check_layer(kind(), scores, t).rows
+    assert row.verdict == "idealised", row
+    assert "1e-07" in row.why
+
+
+@pytest.mark.parametrize("scale", [1, 10, 30, 100])
+@pytest.mark.parametrize("factor", [-1.0, 1.01, 2.0])
+def test_a_wrong_gradient_is_not_excused_by_that_constant(scale, factor):
+    class Wrong(SoftmaxWithLoss):
+        def backward(self, dout=1):
+            return factor * super().backward(dout)
+
+    rng = np.random.default_rng(1)
+    report = sa.check_layer(Wrong(), scale * rng.normal(size=(5, 3)), rng.integers(3, size=5))
+    assert not report.ok, str(report)
