@@ -231,7 +231,7 @@ WHOLE = {
         softmax,
         lambda g, p: p * (g + np.sum(p * g, axis=1, keepdims=True)),
         "factor",
-        "has the wrong sign",
+        "is of the wrong sign",
     ),
     "without p": (
         softmax,

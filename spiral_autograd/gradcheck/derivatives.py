@@ -7,7 +7,7 @@ here the gradient that reaches an argument is set against the one that leaves th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any
 
@@ -16,12 +16,13 @@ import numpy as np
 from ..recording import Call, name_of
 from ..validation import Array, Shape
 from .case import Case
-from .edits import Edit, at_each_turn, flow_of
-from .graph import BackwardGraph, again, paths_of
+from .edits import LEFT_OUT, Edit, at_each_turn, flow_of
+from .graph import BackwardGraph, again, is_number, paths_of
 
 # -------------------- simple functions of a value --------------------
 
 FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+    ("1", np.ones_like),
     ("{v}", lambda v: v),
     ("1 - {v}", lambda v: 1 - v),
     ("{v} (1 - {v})", lambda v: v * (1 - v)),
@@ -37,7 +38,6 @@ FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("{v}²", lambda v: v * v),
     ("1 / {v}²", lambda v: 1 / (v * v)),
     ("1 + {v}", lambda v: 1 + v),
-    ("-{v}", lambda v: -v),
     ("2 {v}", lambda v: 2 * v),
     ("{v} / 2", lambda v: v / 2),
     ("{v}³", lambda v: v**3),
@@ -74,11 +74,19 @@ class Factor:
     value: Array
     name: str = ""
     rule: str = "value"
+    sign: int = 1
 
     def array(self) -> Array:
         """Return the function of the value."""
         with np.errstate(all="ignore"):
-            return np.asarray(self.function(self.value), dtype=float)
+            return np.asarray(self.sign * self.function(self.value), dtype=float)
+
+    def words(self, name: str) -> str:
+        """Return the function with a name for the value."""
+        text = self.text.format(v=name)
+        if self.sign > 0:
+            return text
+        return f"-({text})" if " " in text and text[0] != "(" else f"-{text}"
 
 
 ONE = Factor("1", lambda v: v, None, np.ones(()))
@@ -116,7 +124,7 @@ class Screen:
         }
 
     def passing(self, weight: Array, target: float, tolerance: float) -> Iterator[Factor]:
-        """Yield the factors f with Σ weight · f = target."""
+        """Yield the factors f with Σ weight · f = target, or minus that."""
         for shape, group in self._groups.items():
             reduced = _summed_to(weight, shape)
             if reduced is None:
@@ -126,8 +134,10 @@ class Screen:
                 matrix = group[first].array().reshape(1, -1) if known is None else known
                 with np.errstate(all="ignore"):
                     scores, sizes = matrix @ flat, np.abs(matrix) @ np.abs(flat)
-                    near = np.abs(scores - target) <= tolerance * (sizes + abs(target))
-                yield from (group[first + i] for i in np.flatnonzero(near))
+                    noise = tolerance * (sizes + abs(target))
+                    for sign in (1, -1):
+                        for i in np.flatnonzero(np.abs(sign * scores - target) <= noise):
+                            yield replace(group[first + i], sign=sign)
 
 
 def _summed_to(array: Array, shape: Shape) -> Array | None:
@@ -212,7 +222,7 @@ def replaced(case: Case, graph: BackwardGraph, passage: Passage, factor: Factor)
     result, argument = case.name_of(passage.result), case.name_of(passage.argument)
     if result == argument:  # i = sigmoid(i)
         result = case.expression(passage.result)
-    value = factor.text.format(v=result if factor.of is passage.result else factor.name)
+    value = factor.words(result if factor.of is passage.result else factor.name)
     what = (
         f"the derivative of {result} is left out"
         if factor is ONE and passage.steps == 1
@@ -241,6 +251,16 @@ def replaced_in_loops(case: Case, graph: BackwardGraph, through: list[Passage]) 
                     factor = Factor(text, function, of, graph.array(of), case.name_of(of))
                     edits[-1].append(replaced(case, graph, p, factor))
             yield from at_each_turn(graph, edits)
+
+
+_INNER = frozenset("negative exp log log1p sqrt square power reciprocal tanh absolute abs".split())
+
+
+def is_natural(case: Case, call: Call) -> bool:
+    """Tell whether a person would differentiate by a value: not by the inside of a formula."""
+    if case.is_named(call):
+        return True
+    return name_of(call.fun) not in _INNER and not any(map(is_number, call.args))
 
 
 # -------------------- softmax, normalisations --------------------
@@ -422,21 +442,20 @@ def _variants(
     def bracket(g: Array, without: str = "") -> Array:
         return np.asarray(g - sum(TERMS[t](y, g, over) for t in composite.terms if t != without))
 
-    def instead(term: str, other: Term, sums: Over = over, sign: float = -1.0) -> Any:
-        return lambda g: scale * (bracket(g, term) + sign * other(y, g, sums))
+    def instead(term: str, other: Term, sums: Over = over) -> Any:
+        return lambda g: scale * (bracket(g, term) - other(y, g, sums))
 
     for term, of in zip(composite.terms, (*sums, last, last), strict=False):
-        left_out = instead(term, TERMS[term], over, 0.0)
-        yield edit("term", f"the term - {term} is left out", left_out, of)
-        text = f"the term - {term} has the wrong sign"
-        yield edit("factor", text, instead(term, TERMS[term], over, 1.0))
+        left_out = instead(term, lambda y, g, over: np.zeros_like(g))
+        yield edit("term", f"the term - {term} {LEFT_OUT}", left_out, of)
         for rule, name, function in VARIANTS[term]:
             yield edit(rule, f"the term - {term} is - {name}", instead(term, function))
         for other in _axes(y.ndim):
             names = ", ".join(map(str, other))
             text = f"the sum in the term - {term} runs over axis {names}"
             yield edit("sum", text, instead(term, TERMS[term], _over(other)))
-    yield edit("term", "all terms but g are left out", lambda g: scale * g)
+    if len(composite.terms) > 1:
+        yield edit("term", f"all but g {LEFT_OUT}", lambda g: scale * g)
     yield edit("term", "the term g is left out", lambda g: scale * (bracket(g) - g))
     yield edit("value", "the factor before the bracket is left out", bracket)
     yield edit("value", "only g is left", lambda g: g)
@@ -448,7 +467,7 @@ def _variants(
 
 def multiplied(case: Case, call: Call, factor: Factor) -> Edit:
     """Return the edit in which a backward value is multiplied by a simple function of another."""
-    text = f"{flow_of(case, call)} is multiplied by {factor.text.format(v=factor.name)}"
+    text = f"{flow_of(case, call)} is multiplied by {factor.words(factor.name)}"
 
     def make(call: Call, get: Callable[[Any], Any]) -> Any:
         return np.asarray(again(call, get)) * factor.array()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -35,12 +36,14 @@ SINGLE: tuple[Rule, ...] = (
 LAST: tuple[Rule, ...] = (given_twice, partly_wrong, constant_along)
 
 
-def diagnose(case: Case) -> list[Finding]:
+def diagnose(*cases: Case) -> list[Finding]:
     """Return what explains the wrong gradients, as far as anything does.
 
     Parameters
     ----------
-    case : Case
+    *cases : Case
+        The same wrong gradients; beside the true ones of the first case, those of others that the
+        mistake may be one against, such as the forward pass without a small constant.
 
     Returns
     -------
@@ -48,7 +51,7 @@ def diagnose(case: Case) -> list[Finding]:
         Each names the rows that it explains.
     """
     findings: list[Finding] = []
-    open_rows = list(case.wrong)
+    open_rows = list(cases[0].wrong)
 
     def settle(found: Iterable[Finding | None]) -> None:
         for finding in found:
@@ -57,14 +60,15 @@ def diagnose(case: Case) -> list[Finding]:
                 for k in finding.rows:
                     open_rows.remove(k)
 
-    for rule in SINGLE:
+    for case, rule in product(cases, SINGLE):
         settle(_safely(rule, case, k) for k in list(open_rows))
-    if len(open_rows) > 1:
-        settle([changed_graph(case, list(open_rows))])
-    settle(changed_graph(case, [k]) for k in list(open_rows))
-    for first in [finding for finding in findings if finding.values]:
-        settle(_beside(case, first, k) for k in list(open_rows))
-    for rule in LAST:
+    for case in cases:
+        if len(open_rows) > 1:
+            settle([changed_graph(case, list(open_rows))])
+        settle(changed_graph(case, [k]) for k in list(open_rows))
+        for first in [finding for finding in findings if finding.values]:
+            settle(_beside(case, first, k) for k in list(open_rows))
+    for case, rule in product(cases, LAST):
         settle(_safely(rule, case, k) for k in list(open_rows))
     return findings
 

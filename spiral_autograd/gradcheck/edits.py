@@ -66,19 +66,19 @@ def flow_of(case: Case, call: Call) -> str:
 # -------------------- cuts, signs, factors --------------------
 
 
+LEFT_OUT = "is left out"
+
+
 def cuts(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
     """Leave out a backward value, or one of the paths that it is the sum of."""
     if not _has_twin(graph, call):
-        yield _edit("term", f"{flow_of(case, call)} is left out", call, _times(0.0), "cut")
+        yield _edit("term", f"{flow_of(case, call)} {LEFT_OUT}", call, _times(0.0), "cut")
     if not is_sum_of_paths(call):
         return
     for i, path in enumerate(call.args[1:], 1):
         if isinstance(path, Call) or np.ndim(path):
-            text = f"{_path(case, path)} is left out"
-            yield _edit("term", text, call, _without_path(i, 1.0), "path", i)
-            if not _has_twin(graph, path):
-                text = f"{_path(case, path)} is subtracted in place of added"
-                yield _edit("factor", text, call, _without_path(i, 2.0), "minus", i)
+            text = f"{_path(case, path)} {LEFT_OUT}"
+            yield _edit("term", text, call, _without_path(i), "path", i)
 
 
 def _path(case: Case, path: Any) -> str:
@@ -87,9 +87,9 @@ def _path(case: Case, path: Any) -> str:
     return f"the gradient that flows in directly from {case.name_of(path)}"
 
 
-def _without_path(i: int, times: float) -> Make:
+def _without_path(i: int) -> Make:
     def make(call: Call, get: Callable[[Any], Any]) -> Any:
-        return again(call, get) - times * np.asarray(get(call.args[i]))
+        return again(call, get) - np.asarray(get(call.args[i]))
 
     return make
 
@@ -112,18 +112,36 @@ def _times(c: float) -> Make:
     return lambda call, get: c * np.asarray(again(call, get))
 
 
-def factors(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
-    """Multiply a backward value by a sign, 2, 1/2, a dimension or its inverse."""
-    if _has_twin(graph, call):
-        return
+def known_factors(case: Case) -> dict[float, str]:
+    """Return the factors that people lose or add: signs, 2, 1/2, the dimensions, with the words."""
     known = {-1.0: "of the wrong sign"}
     known |= {c: f"{c:g} times what it should be" for c in (2.0, 0.5, -2.0, -0.5, 3.0)}
     for n, text in sorted(case.dimensions().items()):
         known.setdefault(n, f"{n:g} times what it should be ({text}): a mean is missing")
         inverse = f"1/{n:g} of what it should be ({text}): averaged in place of summed"
         known.setdefault(1 / n, inverse)
-    for c, text in known.items():
-        yield _edit("factor", f"{flow_of(case, call)} is {text}", call, _times(c), "times", c)
+    return known
+
+
+def factors(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
+    """Multiply a backward value by one of the known factors."""
+    if not _has_twin(graph, call):
+        for c, text in known_factors(case).items():
+            yield _edit("factor", f"{flow_of(case, call)} is {text}", call, _times(c), "times", c)
+
+
+def partly(edit: Edit, share: float, text: str) -> Edit:
+    """Return the edit that changes by a share of what another one does: a cut becomes a factor."""
+
+    def scaled(make: Make) -> Make:
+        def part(call: Call, get: Callable[[Any], Any]) -> Any:
+            whole = np.asarray(again(call, get))
+            return whole + share * (np.asarray(make(call, get)) - whole)
+
+        return part
+
+    changes = {call: scaled(make) for call, make in edit.changes.items()}
+    return Edit("factor", text, edit.of, changes, ("times", round(share, 9)))
 
 
 # -------------------- products --------------------
@@ -199,7 +217,9 @@ def wrong_operands(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edi
     """Multiply by another value of the forward pass than the right one."""
     if name_of(call.fun) not in (*_FACTORS, *_ADJOINTS):
         return
-    for position, arg in enumerate(call.args[:2]):
+    for position, arg in enumerate(call.args):
+        if isinstance(arg, str | tuple) or (position > 1 and name_of(call.fun) != "einsum"):
+            continue
         due, moved = _unmoved(arg)
         if isinstance(due, Call) and (graph.carries(due) or due.gradient_of is not None):
             continue
@@ -241,6 +261,8 @@ def layouts(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
     flow, kind, b = flow_of(case, call), name_of(call.fun), graph.array(call)
     if kind in _PRODUCTS:
         yield from _turned_products(case, graph, call)
+    if kind == "einsum":
+        yield from _turned_operands(case, graph, call)
     if b.ndim >= 2 and b.shape[-1] == b.shape[-2] and b.shape[-1] > 1:
         yield _edit("layout", f"{flow} is transposed", call, _after(_transposed), "T")
     if kind not in _MOVES:
@@ -286,6 +308,26 @@ def _turned_products(case: Case, graph: BackwardGraph, call: Call) -> Iterator[E
         what = " and ".join(_operand(case, graph, call, call.args[i])[1] for i in arrays)
         text = f"{flow_of(case, call)} multiplies {what} transposed or in another order"
         yield _edit("layout", text, call, make, "turned", turned_a, turned_b, first)
+
+
+def _turned_operands(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
+    for position, arg in enumerate(call.args[1:], 1):
+        array = np.asarray(graph.value(arg)) if not isinstance(arg, str) else np.zeros(())
+        for i, j in combinations(range(array.ndim), 2):
+            if array.shape[i] == array.shape[j] > 1:
+                what = _operand(case, graph, call, arg)[1]
+                text = f"{flow_of(case, call)} is made of {what} with axes {i} and {j} exchanged"
+                make = _axes_exchanged(position, i, j)
+                yield _edit("layout", text, call, make, "axes", position, i, j)
+
+
+def _axes_exchanged(position: int, i: int, j: int) -> Make:
+    def make(call: Call, get: Callable[[Any], Any]) -> Any:
+        args = [get(arg) for arg in call.args]
+        args[position] = np.swapaxes(args[position], i, j)
+        return call.fun.fun(*args, **call.kwargs)
+
+    return make
 
 
 def _turned(turned_a: bool, turned_b: bool, first: int) -> Make:
@@ -460,9 +502,9 @@ def _zeroed(index: Any) -> Make:
 
 # -------------------- the same mistake in each turn of a loop --------------------
 
-BY_CALL: tuple[Callable[[Case, BackwardGraph, Call], Iterator[Edit]], ...] = (
+Generate = Callable[[Case, BackwardGraph, Call], Iterator[Edit]]
+BY_CALL: tuple[Generate, ...] = (
     cuts,
-    factors,
     products,
     layouts,
     sums,
@@ -476,7 +518,7 @@ def in_loops(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
     """Make the same change at all calls that one operation of a loop's body made."""
     for calls in graph.turns:
         together: dict[Any, list[Edit]] = {}
-        for call, generate in product(calls, BY_CALL):
+        for call, generate in product(calls, (*BY_CALL, factors)):
             for edit in generate(case, graph, call):
                 together.setdefault(edit.key, []).append(edit)
         yield from at_each_turn(graph, [e for e in together.values() if len(e) == len(calls)])

@@ -44,20 +44,14 @@ def _diagnosed(
     c: Comparison, wrong: list[int], ideal: BackwardGraph | None
 ) -> tuple[list[Finding], list[int]]:
     """Return what is found, and the rows that nothing explains."""
-    findings: list[Finding] = []
-    remaining = list(wrong)
-    automatic = [np.asarray(g) for g in c.reference.grads]
-    for graph in (c.graph, ideal) if ideal is not None else (c.graph,):
-        true = automatic
-        if graph is ideal and ideal is not None:
-            true = [np.asarray(ideal.gradient(k, {})) for k in range(len(automatic))]
-        if not remaining or not all(np.isfinite(largest(g)) for g in true):
-            break
-        found = diagnose(_case(c, true, remaining, graph))
-        findings += found
-        explained = {k for finding in found for k in finding.rows}
-        remaining = [k for k in remaining if k not in explained]
-    return findings, remaining
+    cases = [_case(c, [np.asarray(g) for g in c.reference.grads], wrong, c.graph)]
+    if ideal is not None:
+        true = [np.asarray(ideal.gradient(k, {})) for k in range(len(c.grads))]
+        if all(np.isfinite(largest(g)) for g in true):
+            cases.append(_case(c, true, wrong, ideal))
+    findings = diagnose(*cases)
+    explained = {k for finding in findings for k in finding.rows}
+    return findings, [k for k in wrong if k not in explained]
 
 
 def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGraph | None) -> Case:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -19,6 +20,7 @@ from .derivatives import (
     Screen,
     composite_edits,
     factors_of,
+    is_natural,
     multiplied,
     passages,
     replaced,
@@ -26,10 +28,15 @@ from .derivatives import (
 )
 from .edits import (
     BY_CALL,
+    LEFT_OUT,
     WHOLE,
     Edit,
+    cuts,
+    factors,
     in_loops,
+    known_factors,
     operands_in_loops,
+    partly,
     products,
     wrong_operands,
 )
@@ -91,7 +98,7 @@ class Search:
         self.tolerance = max(1e-6, 10 * case.tolerance)
         rng = np.random.default_rng(0)
         weights: dict[int, Array] = {}
-        self.target = 0.0
+        self.target, self.changed = 0.0, 0
         for k in (*rows, *self.right):
             if not case.comparable(k):
                 continue
@@ -99,6 +106,7 @@ class Search:
             weights[k] = rng.standard_normal(g.shape) / (max(largest(g), largest(h)) or 1.0)
             if k in rows:
                 self.target += float(np.sum(weights[k] * (h - g)))
+                self.changed += int(np.sum(np.abs(h - g) > case.noise(k)))
         self.sensitivity = self._sensitivities(weights)
         wanted = set(rows)
         calls = [c for c in reversed(graph.backward) if wanted <= graph.reaches[c]]
@@ -124,7 +132,10 @@ class Search:
             yield from generate(case, graph, call)
         for generate_all in WHOLE:
             yield from generate_all(case, graph)
-        through.sort(key=lambda p: (not self._is_named(p), p.steps))
+        cut = [e for p in through for e in composite_edits(case, graph, p)]
+        cut += [e for call in self.calls for e in cuts(case, graph, call)]
+        yield from self._solved(cut, known_factors(case))
+        through.sort(key=self._unnatural)
         yield from (replaced(case, graph, p, ONE) for p in through if p.steps == 1)
         screen = Screen(factors_of(case, graph)) if self.sensitivity is not None else None
         for passage in through:
@@ -136,6 +147,7 @@ class Search:
         yield from operands_in_loops(case, graph)
         for passage in through:
             yield from self._derivatives(screen, passage, own=False)
+        yield from self._solved(cut, None)
         for call in self.calls:
             yield from products(case, graph, call, residual=True)
         for call in self.calls:
@@ -145,13 +157,41 @@ class Search:
     def alike(self, edit: Edit) -> Iterator[Edit]:
         """Yield the same change at other calls: a factor, say, may be lost anywhere on a chain."""
         if len(edit.changes) == 1:
-            for call, generate in product(self.calls, BY_CALL):
+            for call, generate in product(self.calls, (*BY_CALL, factors)):
                 if call not in edit.changes:
                     same = (e for e in generate(self.case, self.graph, call) if e.key == edit.key)
                     yield from filter(self.possible, same)
 
-    def _is_named(self, passage: Passage) -> bool:
-        return self.case.is_named(passage.result) and self.case.is_named(passage.argument)
+    def _unnatural(self, passage: Passage) -> tuple[Any, ...]:
+        """Order passages: first those between values that a person has names for."""
+        ends = (passage.result, passage.argument)
+        named, natural = (
+            [test(end) for end in ends]
+            for test in (self.case.is_named, partial(is_natural, self.case))
+        )
+        return not all(natural), not all(named), not named[0], passage.steps
+
+    def _solved(self, cut: list[Edit], known: dict[float, str] | None) -> Iterator[Edit]:
+        """Yield the factors which, on a path that may be cut, explain the gradients.
+
+        That a path is c times what it should be changes 1 - c times what its cut does. Only
+        `known` factors are yielded; with None, any other that is not near to 1 or 0.
+        """
+        if self.changed < 3:  # one number, or two, tell no factor
+            return
+        for edit in cut:
+            effect = self._effect(edit) if edit.text.endswith(LEFT_OUT) else None
+            if effect is None or abs(effect[0]) <= self.tolerance * effect[1]:
+                continue
+            share = self.target / effect[0]
+            c, what = 1 - share, edit.text.removesuffix(LEFT_OUT)
+            if known is None:
+                if 1e-3 < abs(c) < 1e4:
+                    yield partly(edit, share, f"{what}is {c:.6g} times what it should be")
+                continue
+            for value, text in known.items():
+                if abs(c - value) <= self.tolerance * max(1.0, abs(value)):
+                    yield partly(edit, 1 - value, f"{what}is {text}")
 
     def _derivatives(self, screen: Screen | None, passage: Passage, *, own: bool) -> Iterator[Edit]:
         """Yield the wrong derivatives of a passage: functions of its own values, or of others."""
@@ -180,20 +220,28 @@ class Search:
         """Tell by inner products whether a change may explain the gradients."""
         if self.sensitivity is None or not edit.screened:
             return True
+        effect = self._effect(edit)
+        if effect is None:
+            return False
+        moved, size = effect
+        return abs(moved - self.target) <= self.tolerance * (size + abs(self.target))
+
+    def _effect(self, edit: Edit) -> tuple[float, float] | None:
+        """Return by how much a change moves Σ weights · gradients, and the size of the terms."""
         moved, size = 0.0, 0.0
         for call, make in edit.changes.items():
-            sensitivity = self.sensitivity.get(call)
-            if sensitivity is None:
-                return False
+            sensitivity = self.sensitivity.get(call) if self.sensitivity is not None else None
             try:
                 change = np.asarray(make(call, self.graph.value)) - self.graph.array(call)
             except (ValueError, IndexError, TypeError):
-                return False
-            if change.shape != sensitivity.shape or not np.isfinite(change).all():
-                return True
+                return None
+            if sensitivity is None:
+                return None
+            if change.shape != sensitivity.shape:
+                change = np.broadcast_to(change, sensitivity.shape)
             moved += float(np.sum(sensitivity * change))
             size += float(np.sum(np.abs(sensitivity * change)))
-        return abs(moved - self.target) <= self.tolerance * (size + abs(self.target))
+        return (moved, size) if np.isfinite(moved) else None
 
     def explained(self, edit: Edit) -> Values | None:
         """Return what a replay changes if all the handwritten gradients come out; else None."""
