@@ -12,6 +12,8 @@ from .automatic import by_complex_step
 from .blocks import largest
 from .comparison import Comparison
 from .graph import BackwardGraph
+from .second_call import runner_of
+from .state import reach
 
 # The primitives that round. What only chooses or moves its arguments does not, and must not be
 # moved itself: the largest entry has to stay one of the entries.
@@ -46,11 +48,26 @@ def rounding(c: Comparison) -> list[float]:
 
 
 def _handwritten_rounded(c: Comparison, size: float, salt: int) -> list[Any] | None:
-    """Return the handwritten gradients for values that are off by rounding."""
-    session, values = c.subject.session, c.subject.values
+    """Return the handwritten gradients for values that are off by rounding, and caches so too."""
+    session, values, runner = c.subject.session, c.subject.values, runner_of(c.subject)
     try:
         with session.moved(values, [_rounded(v, size, salt) for v in values]), session.fresh():
-            return c.backward()
+            if runner is None:
+                return c.backward()
+            run_backward = runner.run_backward
+
+            def with_rounded_cache(ups: list[Array], *cache: Any) -> Any:
+                for array in reach(cache or runner.layer):
+                    is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+                    if is_float and array.flags.writeable and session.start.kept(array) is None:
+                        array[...] = _rounded(array, size, salt)
+                return run_backward(ups, *cache)
+
+            vars(runner)["run_backward"] = with_rounded_cache
+            try:
+                return c.backward()
+            finally:
+                del vars(runner)["run_backward"]
     except Exception:
         return None
 
