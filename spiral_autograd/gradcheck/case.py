@@ -58,6 +58,7 @@ class Case:
     is_loss: bool
     deadline: float
     seen: Callable[[], Sequence[Moment]] = tuple
+    stock: Any = None  # what a search of the graph keeps
     _known: dict[Call, str] = field(default_factory=dict, repr=False)
 
     def explains(self, k: int, candidate: Any) -> bool:

@@ -362,19 +362,36 @@ COMPOSITES = (
 )
 
 
-def composite_edits(case: Case, graph: BackwardGraph, passage: Passage) -> Iterator[Edit]:
-    """Yield the mistakes in the gradient of a passage that is a softmax or a normalisation."""
-    y, x = graph.array(passage.result), graph.array(passage.argument)
-    if y.ndim == 0 or y.size < 2 or passage.steps < 2 or x.dtype.kind != "f":
+def composites_of(y: Array) -> list[tuple[tuple[int, ...], Composite]]:
+    """Return what an array may be the result of, by its numbers: a softmax over some axes, say."""
+    if y.ndim == 0 or y.size < 2:
+        return []
+    with np.errstate(all="ignore"):
+        return [
+            (axes, composite)
+            for axes in _axes(y.ndim)
+            if np.prod([y.shape[axis] for axis in axes]) >= 2
+            for composite in COMPOSITES
+            if composite.is_one(y, _over(axes))
+        ]
+
+
+def composite_edits(
+    case: Case,
+    graph: BackwardGraph,
+    passage: Passage,
+    kinds: list[tuple[tuple[int, ...], Composite]],
+) -> Iterator[Edit]:
+    """Yield the mistakes in the gradient of a passage that is one of some kinds."""
+    if passage.steps < 2:
         return
-    came = graph.adjoints[passage.result]
-    g, true = np.asarray(graph.value(came)), np.asarray(graph.value(passage.target))
-    for axes in _axes(y.ndim):
-        for composite in COMPOSITES:
-            scale = _scale(composite, y, g, true, axes)
-            if scale is not None:
-                yield from _variants(case, passage, came, composite, axes, scale)
-                return
+    came, y = graph.adjoints[passage.result], graph.array(passage.result)
+    g, true = graph.array(came), graph.array(passage.target)
+    for axes, composite in kinds:
+        scale = _scale(composite, y, g, true, axes)
+        if scale is not None:
+            yield from _variants(case, passage, came, composite, axes, scale)
+            return
 
 
 def _axes(ndim: int) -> list[tuple[int, ...]]:
@@ -392,8 +409,6 @@ def _scale(
     """Return the scale with which a composite's gradient is the true one; None if it is not."""
     over = _over(axes)
     with np.errstate(all="ignore"):
-        if np.prod([y.shape[axis] for axis in axes]) < 2 or not composite.is_one(y, over):
-            return None
         rest = g - sum(TERMS[term](y, g, over) for term in composite.terms)
         if composite.scale is not None:
             scale = np.asarray(composite.scale(y))

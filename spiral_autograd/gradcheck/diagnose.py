@@ -91,7 +91,7 @@ def _beside(case: Case, first: Finding, k: int) -> Finding | None:
     assert case.graph is not None
     graph = case.graph.changed(dict(first.values))
     automatic = [graph.gradient(i, {}) for i in range(len(case.names))]
-    other = replace(case, graph=graph, automatic=automatic)
+    other = replace(case, graph=graph, automatic=automatic, stock=None)
     if np.array_equal(automatic[k], case.automatic[k]) or not case.comparable(k):
         return None
     rules = (constant_factor, layout, summed_axes, additive_term)

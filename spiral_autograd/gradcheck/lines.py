@@ -11,7 +11,7 @@ import numpy as np
 
 from ..recording import Call, name_of
 from .compare import close
-from .moments import Moment, backward_line, forward_line, last_line_of
+from .moments import LARGEST, Known, Moment, backward_line, forward_line, last_line_of
 from .source import Step, Text, feeding, is_plain, root_of, targets_of, text_around, text_of
 
 _KINKS = set(
@@ -240,9 +240,10 @@ def _shown_right(
 ) -> set[int]:
     """Return the statements whose values autograd has too, and those that feed them."""
     calls = [c for c in _calls(evidence.graph) if _is_known(c.value)]
-    calls = [c for c in calls if not any(close(c.value, u, 1e-12) for u in evidence.upstream)]
-    adjoints = [np.asarray(c.value) for c in calls if c.gradient_of is not None]
-    values = [(forward_line(c), np.asarray(c.value)) for c in calls if c.gradient_of is None]
+    upstream = Known(evidence.upstream)
+    calls = [c for c in calls if not upstream.which(c.value, 1e-12)]
+    made_at = [forward_line(c) if c.gradient_of is None else None for c in calls]
+    known = Known([c.value for c in calls])
     bad = [np.asarray(evidence.grads[j]) for j in evidence.wrong if evidence.grads[j] is not None]
     found: set[int] = set()
     for step in text.steps:
@@ -252,9 +253,15 @@ def _shown_right(
             continue
         # A gradient that is equal to a forward value has lost the rest of its factors.
         lost = rule in ("value", "upstream") and any(map(_is_gradient_name, step.writes))
-        others = [] if lost else [v for at, v in values if at != text.place(step)]
-        true = [*adjoints, *others]
-        if all(any(close(v, t, 1e-9) for t in true) for v in made):
+
+        def is_shown(value: Any, step: Step = step, lost: bool = lost) -> bool:
+            same = [(calls[i], made_at[i]) for i in known.which(value, 1e-9)]
+            forward = [at for call, at in same if call.gradient_of is None]
+            return len(forward) < len(same) or (
+                not lost and any(at != text.place(step) for at in forward)
+            )
+
+        if all(map(is_shown, made)):
             found |= {id(other) for other in feeding(text, step, step.reads)}
     return found
 
@@ -265,7 +272,7 @@ def _calls(graph: Any) -> list[Call]:
 
 def _is_known(value: Any) -> bool:
     array = np.asarray(value)
-    return array.size > 1 and array.dtype.kind == "f" and bool(np.isfinite(array).all())
+    return 1 < array.size <= LARGEST and array.dtype.kind == "f" and bool(np.isfinite(array).all())
 
 
 def _is_gradient_name(name: str) -> bool:

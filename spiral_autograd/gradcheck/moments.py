@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..recording import Call
-from ..validation import Array
-from .compare import close
+from ..validation import Array, Shape
 
 LARGEST = 200_000  # entries of an array that is still noted
 
@@ -132,17 +131,39 @@ def _arrays(names: dict[str, Any]) -> list[tuple[str, Array]]:
     return found
 
 
+class Known:
+    """Arrays, to be asked which of them a value is, to rounding."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self._numbers: dict[Shape, list[int]] = {}
+        for i, value in enumerate(values):
+            self._numbers.setdefault(np.shape(value), []).append(i)
+        self._stacks = {
+            shape: np.stack([np.asarray(values[i], dtype=float) for i in numbers])
+            for shape, numbers in self._numbers.items()
+        }
+
+    def which(self, value: Any, tolerance: float) -> list[int]:
+        """Return the numbers of the arrays that are equal to a value."""
+        value = np.asarray(value, dtype=float)
+        stack = self._stacks.get(value.shape)
+        if stack is None or value.size == 0:
+            return []
+        axes = tuple(range(1, stack.ndim))
+        apart = np.abs(stack - value).max(axis=axes)
+        scale = np.maximum(np.abs(stack).max(axis=axes), np.abs(value).max())
+        return [self._numbers[value.shape][i] for i in np.flatnonzero(apart <= tolerance * scale)]
+
+
 def backward_line(
     seen: Sequence[Moment], products: Sequence[Any], true_values: Sequence[Any], tolerance: float
 ) -> tuple[str, int] | None:
     """Return the first line that makes one of `products`, which no true value is equal to."""
-    wanted = [
-        np.asarray(p)
-        for p in products
-        if np.size(p) > 1 and np.any(p) and not any(close(p, v, tolerance) for v in true_values)
-    ]
+    known = Known([np.asarray(v) for v in true_values if np.size(v) <= LARGEST])
+    some = [p for p in products if 1 < np.size(p) <= LARGEST and np.any(p)]
+    wanted = Known([p for p in some if not known.which(p, tolerance)])
     for moment in seen:
-        if any(close(moment.value, p, tolerance) for p in wanted):
+        if wanted.which(moment.value, tolerance):
             return moment.file, moment.line
     return None
 

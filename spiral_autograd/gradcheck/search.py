@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -19,6 +19,7 @@ from .derivatives import (
     Passage,
     Screen,
     composite_edits,
+    composites_of,
     factors_of,
     is_natural,
     multiplied,
@@ -31,7 +32,7 @@ from .edits import (
     LEFT_OUT,
     WHOLE,
     Edit,
-    cuts,
+    Generate,
     factors,
     in_loops,
     known_factors,
@@ -45,14 +46,11 @@ from .graph import BackwardGraph, Values
 
 def changed_graph(case: Case, rows: list[int]) -> Finding | None:
     """Find the one change in the backward graph after which all of `rows` come out."""
-    graph = case.graph
-    if graph is None or not all(map(case.comparable, rows)):
+    if case.graph is None or not all(map(case.comparable, rows)):
         return None
     with np.errstate(all="ignore"):
-        search = Search(case, graph, rows)
+        search = Search(case, Stock.of(case, case.graph), rows)
         for edit in search.candidates():
-            if case.late():
-                return None
             values = search.explained(edit)
             if values is not None:
                 return _finding(*_likeliest(case, search, edit, values), rows)
@@ -85,6 +83,131 @@ def _mark(value: Any) -> tuple[Any, ...]:
     return array.shape, *(f"{np.sum(a):.6e}" for a in (array, np.abs(array), array**2))
 
 
+class Stock:
+    """The changes of a backward graph, for any rows: made once, when they are asked for."""
+
+    def __init__(self, case: Case, graph: BackwardGraph) -> None:
+        self.case, self.graph = case, graph
+        self._lists: dict[str, list[Edit]] = {}
+        self._changes: dict[int, tuple[Edit, list[tuple[Call, Array]] | None]] = {}
+
+    @classmethod
+    def of(cls, case: Case, graph: BackwardGraph) -> Stock:
+        """Return the stock of a case, the same one each time."""
+        if not isinstance(case.stock, Stock):
+            case.stock = cls(case, graph)
+        return case.stock
+
+    @cached_property
+    def calls(self) -> list[Call]:
+        """The backward calls, those from the inner turns of long loops left out."""
+        return [c for c in reversed(self.graph.backward) if c not in self.graph.repeated]
+
+    @cached_property
+    def everywhere(self) -> list[Passage]:
+        """All passages."""
+        return list(passages(self.graph))
+
+    @cached_property
+    def through(self) -> list[Passage]:
+        """The passages, those from the inner turns of long loops left out, natural ones first."""
+        repeated = self.graph.repeated
+        return sorted((p for p in self.everywhere if p.target not in repeated), key=self._unnatural)
+
+    def _unnatural(self, passage: Passage) -> tuple[Any, ...]:
+        ends = (passage.result, passage.argument)
+        natural = [is_natural(self.case, end) for end in ends]
+        named = [self.case.is_named(end) for end in ends]
+        return not all(natural), not all(named), not named[0], passage.steps
+
+    @cached_property
+    def screen(self) -> Screen:
+        """The functions of values by which a gradient may have been multiplied."""
+        return Screen(factors_of(self.case, self.graph))
+
+    def edits(self, name: str) -> Iterator[Edit]:
+        """Yield the changes of one sort, until the time is up."""
+        if name in self._lists:
+            yield from self._lists[name]
+            return
+        found = []
+        for edit in _SORTS[name](self):
+            if self.case.late():
+                return
+            found.append(edit)
+            yield edit
+        self._lists[name] = found
+
+    def change(self, edit: Edit) -> list[tuple[Call, Array]] | None:
+        """Return by what an edit changes each of its values; None where it does not fit."""
+        if id(edit) in self._changes:
+            return self._changes[id(edit)][1]
+        found = self._change(edit)
+        if found is None or sum(change.size for _, change in found) <= 4096:
+            self._changes[id(edit)] = edit, found  # with the edit, so that its id stays its own
+        return found
+
+    def _change(self, edit: Edit) -> list[tuple[Call, Array]] | None:
+        found = []
+        for call, make in edit.changes.items():
+            before = self.graph.array(call)
+            try:
+                change = np.asarray(make(call, self.graph.value)) - before
+                found.append((call, np.broadcast_to(change, before.shape)))
+            except (ValueError, IndexError, TypeError):
+                return None
+        return found
+
+
+def _composites(stock: Stock) -> Iterator[Edit]:
+    kinds: dict[Call, Any] = {}
+    for passage in sorted(stock.through, key=lambda p: p.steps):
+        result = passage.result
+        if result not in kinds:
+            kinds[result] = composites_of(stock.graph.array(result))
+        yield from composite_edits(stock.case, stock.graph, passage, kinds[result])
+
+
+def _by_call(*generators: Generate) -> Callable[[Stock], Iterator[Edit]]:
+    def edits(stock: Stock) -> Iterator[Edit]:
+        for call, generate in product(stock.calls, generators):
+            yield from generate(stock.case, stock.graph, call)
+
+    return edits
+
+
+def _whole(stock: Stock) -> Iterator[Edit]:
+    for generate in WHOLE:
+        yield from generate(stock.case, stock.graph)
+
+
+def _bypasses(stock: Stock) -> Iterator[Edit]:
+    for p in stock.through:
+        if p.steps == 1:
+            yield replaced(stock.case, stock.graph, p, ONE)
+
+
+def _loops(stock: Stock) -> Iterator[Edit]:
+    yield from in_loops(stock.case, stock.graph)
+    yield from replaced_in_loops(stock.case, stock.graph, stock.everywhere)
+
+
+def _loop_operands(stock: Stock) -> Iterator[Edit]:
+    yield from operands_in_loops(stock.case, stock.graph)
+
+
+_SORTS: dict[str, Callable[[Stock], Iterator[Edit]]] = {
+    "composites": _composites,
+    "plain": _by_call(*BY_CALL),
+    "whole": _whole,
+    "bypasses": _bypasses,
+    "loops": _loops,
+    "operands": _by_call(wrong_operands),
+    "operands in loops": _loop_operands,
+    "residuals": _by_call(partial(products, residual=True)),
+}
+
+
 class Search:
     """The changes of a backward graph that are worth a run, for some wrong gradients.
 
@@ -92,8 +215,8 @@ class Search:
     inner product, in which each gradient has random weights.
     """
 
-    def __init__(self, case: Case, graph: BackwardGraph, rows: list[int]) -> None:
-        self.case, self.graph, self.rows = case, graph, rows
+    def __init__(self, case: Case, stock: Stock, rows: list[int]) -> None:
+        self.case, self.stock, self.graph, self.rows = case, stock, stock.graph, rows
         self.right = [k for k in range(len(case.names)) if k not in case.wrong]
         self.tolerance = max(1e-6, 10 * case.tolerance)
         rng = np.random.default_rng(0)
@@ -108,9 +231,6 @@ class Search:
                 self.target += float(np.sum(weights[k] * (h - g)))
                 self.changed += int(np.sum(np.abs(h - g) > case.noise(k)))
         self.sensitivity = self._sensitivities(weights)
-        wanted = set(rows)
-        calls = [c for c in reversed(graph.backward) if wanted <= graph.reaches[c]]
-        self.calls = [c for c in calls if c not in graph.repeated]
 
     def _sensitivities(self, weights: Mapping[int, Array]) -> Mapping[Call, Array] | None:
         try:
@@ -120,58 +240,37 @@ class Search:
 
     def candidates(self) -> Iterator[Edit]:
         """Yield the changes that pass the screen, those that a person would name first."""
-        return filter(self.possible, self._candidates())
+        for edit in self._candidates():
+            if self.case.late():
+                return
+            if self.possible(edit):
+                yield edit
 
     def _candidates(self) -> Iterator[Edit]:
-        case, graph = self.case, self.graph
-        everywhere = [p for p in passages(graph) if set(self.rows) <= self._reached(p.target)]
-        through = [p for p in everywhere if p.target not in graph.repeated]
-        for passage in through:
-            yield from composite_edits(case, graph, passage)
-        for call, generate in product(self.calls, BY_CALL):
-            yield from generate(case, graph, call)
-        for generate_all in WHOLE:
-            yield from generate_all(case, graph)
-        cut = [e for p in through for e in composite_edits(case, graph, p)]
-        cut += [e for call in self.calls for e in cuts(case, graph, call)]
-        yield from self._solved(cut, known_factors(case))
-        through.sort(key=self._unnatural)
-        yield from (replaced(case, graph, p, ONE) for p in through if p.steps == 1)
-        screen = Screen(factors_of(case, graph)) if self.sensitivity is not None else None
-        for passage in through:
-            yield from self._derivatives(screen, passage, own=True)
-        yield from in_loops(case, graph)
-        yield from replaced_in_loops(case, graph, everywhere)
-        for call in self.calls:
-            yield from wrong_operands(case, graph, call)
-        yield from operands_in_loops(case, graph)
-        for passage in through:
-            yield from self._derivatives(screen, passage, own=False)
-        yield from self._solved(cut, None)
-        for call in self.calls:
-            yield from products(case, graph, call, residual=True)
-        for call in self.calls:
-            for factor in self._factors(screen, call, graph.array(call)):
-                yield multiplied(case, call, factor)
+        edits = self.stock.edits
+        for name in ("composites", "plain", "whole"):
+            yield from edits(name)
+        yield from self._solved(known_factors(self.case))
+        yield from edits("bypasses")
+        yield from self._derivatives(own=True)
+        for name in ("loops", "operands", "operands in loops"):
+            yield from edits(name)
+        yield from self._derivatives(own=False)
+        yield from self._solved(None)
+        yield from edits("residuals")
+        for call in self.stock.calls:
+            for factor in self._factors(call, self.graph.array(call)):
+                yield multiplied(self.case, call, factor)
 
     def alike(self, edit: Edit) -> Iterator[Edit]:
         """Yield the same change at other calls: a factor, say, may be lost anywhere on a chain."""
         if len(edit.changes) == 1:
-            for call, generate in product(self.calls, (*BY_CALL, factors)):
+            for call, generate in product(self.stock.calls, (*BY_CALL, factors)):
                 if call not in edit.changes:
                     same = (e for e in generate(self.case, self.graph, call) if e.key == edit.key)
                     yield from filter(self.possible, same)
 
-    def _unnatural(self, passage: Passage) -> tuple[Any, ...]:
-        """Order passages: first those between values that a person has names for."""
-        ends = (passage.result, passage.argument)
-        named, natural = (
-            [test(end) for end in ends]
-            for test in (self.case.is_named, partial(is_natural, self.case))
-        )
-        return not all(natural), not all(named), not named[0], passage.steps
-
-    def _solved(self, cut: list[Edit], known: dict[float, str] | None) -> Iterator[Edit]:
+    def _solved(self, known: dict[float, str] | None) -> Iterator[Edit]:
         """Yield the factors which, on a path that may be cut, explain the gradients.
 
         That a path is c times what it should be changes 1 - c times what its cut does. Only
@@ -179,7 +278,7 @@ class Search:
         """
         if self.changed < 3:  # one number, or two, tell no factor
             return
-        for edit in cut:
+        for edit in (*self.stock.edits("composites"), *self.stock.edits("plain")):
             effect = self._effect(edit) if edit.text.endswith(LEFT_OUT) else None
             if effect is None or abs(effect[0]) <= self.tolerance * effect[1]:
                 continue
@@ -193,28 +292,30 @@ class Search:
                 if abs(c - value) <= self.tolerance * max(1.0, abs(value)):
                     yield partly(edit, 1 - value, f"{what}is {text}")
 
-    def _derivatives(self, screen: Screen | None, passage: Passage, *, own: bool) -> Iterator[Edit]:
-        """Yield the wrong derivatives of a passage: functions of its own values, or of others."""
-        case, graph = self.case, self.graph
-        if own:
-            yield replaced(case, graph, passage, ONE)
-        came = graph.array(graph.adjoints[passage.result])
-        for factor in self._factors(screen, passage.target, came):
-            if own == (factor.of in (passage.result, passage.argument)):
-                yield replaced(case, graph, passage, factor)
+    def _derivatives(self, *, own: bool) -> Iterator[Edit]:
+        """Yield wrong derivatives of passages: functions of their own values, or of others."""
+        for passage in self.stock.through:
+            if own:
+                yield replaced(self.case, self.graph, passage, ONE)
+            came = self.graph.array(self.graph.adjoints[passage.result])
+            for factor in self._factors(passage.target, came):
+                if own == (factor.of in (passage.result, passage.argument)):
+                    yield replaced(self.case, self.graph, passage, factor)
 
-    def _reached(self, call: Call) -> frozenset[int]:
-        return self.graph.reaches.get(call, frozenset())
-
-    def _factors(self, screen: Screen | None, call: Call, came: Array) -> Iterator[Factor]:
+    def _factors(self, call: Call, came: Array) -> Iterator[Factor]:
         """Yield the factors with which `came` in the place of a call may explain all."""
-        if screen is None or self.sensitivity is None:
-            return
-        sensitivity = self.sensitivity.get(call)
+        sensitivity = self.sensitivity.get(call) if self.sensitivity is not None else None
         if sensitivity is None or self.case.late() or sensitivity.shape != came.shape:
             return
+        if not self._reaches([call]):
+            return
         before = float(np.sum(sensitivity * self.graph.array(call)))
-        yield from screen.passing(sensitivity * came, self.target + before, self.tolerance)
+        weight, target = sensitivity * came, self.target + before
+        yield from self.stock.screen.passing(weight, target, self.tolerance)
+
+    def _reaches(self, calls: Iterable[Call]) -> bool:
+        reached = {k for call in calls for k in self.graph.reaches.get(call, ())}
+        return reached >= set(self.rows)
 
     def possible(self, edit: Edit) -> bool:
         """Tell by inner products whether a change may explain the gradients."""
@@ -228,19 +329,19 @@ class Search:
 
     def _effect(self, edit: Edit) -> tuple[float, float] | None:
         """Return by how much a change moves Σ weights · gradients, and the size of the terms."""
+        if self.sensitivity is None or not self._reaches(edit.changes):
+            return None
         moved, size = 0.0, 0.0
-        for call, make in edit.changes.items():
-            sensitivity = self.sensitivity.get(call) if self.sensitivity is not None else None
-            try:
-                change = np.asarray(make(call, self.graph.value)) - self.graph.array(call)
-            except (ValueError, IndexError, TypeError):
-                return None
+        changes = self.stock.change(edit)
+        if changes is None:
+            return None
+        for call, change in changes:
+            sensitivity = self.sensitivity.get(call)
             if sensitivity is None:
                 return None
-            if change.shape != sensitivity.shape:
-                change = np.broadcast_to(change, sensitivity.shape)
-            moved += float(np.sum(sensitivity * change))
-            size += float(np.sum(np.abs(sensitivity * change)))
+            part = sensitivity * change
+            moved += float(np.sum(part))
+            size += float(np.sum(np.abs(part)))
         return (moved, size) if np.isfinite(moved) else None
 
     def explained(self, edit: Edit) -> Values | None:
@@ -250,9 +351,9 @@ class Search:
             values = graph.replay(edit.changes)
         except Exception:
             return None
-        reached = {k for call in edit.changes for k in graph.reaches.get(call, ())}
-        if not reached >= set(self.rows):
+        if not self._reaches(edit.changes):
             return None
+        reached = {k for call in edit.changes for k in graph.reaches.get(call, ())}
         for k in (*self.rows, *(k for k in self.right if k in reached and case.comparable(k))):
             if not case.explains(k, graph.gradient(k, values)):
                 return None
