@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -140,8 +141,9 @@ class Case:
                     inverse = position == 1 and kind != "multiply"
                     yield 1 / float(arg) if inverse else float(arg), self.expression(call)
 
+    @cached_property
     def dimensions(self) -> dict[float, str]:
-        """Return the lengths of axes that a factor may come from, with what they are."""
+        """The lengths of axes that a factor may come from, with what they are."""
         found: dict[float, str] = {}
         arrays = [("the output", u) for u in self.upstream]
         arrays += zip(self.names, self.values, strict=True)

@@ -234,23 +234,28 @@ def replaced(case: Case, graph: BackwardGraph, passage: Passage, factor: Factor)
 
 def replaced_in_loops(case: Case, graph: BackwardGraph, through: list[Passage]) -> Iterator[Edit]:
     """Yield the wrong derivatives of an operation of a loop's body, the same at each turn."""
-    groups: dict[Any, list[Passage]] = {}
-    for p in through:
+    single: dict[tuple[Call, Call], Passage] = {}
+    for p in through:  # of a sum of paths, the path that comes from the result
         if p.steps <= 4 and p.result.instruction is not None:
             whole = p.target is graph.adjoints.get(p.argument)
-            groups.setdefault(
-                (p.result.instruction, p.argument.instruction, p.steps, whole), []
-            ).append(p)
-    for group in groups.values():
-        if len(group) > 1 and len({p.target for p in group}) == len(group):
-            edits = [[replaced(case, graph, p, ONE) for p in group]]
-            for (text, function), end in product(FUNCTIONS, ("result", "argument")):
-                edits.append([])
-                for p in group:
-                    of = getattr(p, end)
-                    factor = Factor(text, function, of, graph.array(of), case.name_of(of))
-                    edits[-1].append(replaced(case, graph, p, factor))
-            yield from at_each_turn(graph, edits)
+            if not whole or (p.result, p.argument) not in single:
+                single[p.result, p.argument] = p
+    groups: dict[Any, list[Passage]] = {}
+    for p in single.values():
+        key = (p.result.instruction, p.argument.instruction, p.steps)
+        groups.setdefault(key, []).append(p)
+    loops = [g for g in groups.values() if len(g) > 1 and len({p.target for p in g}) == len(g)]
+    yield from at_each_turn(graph, [[replaced(case, graph, p, ONE) for p in g] for g in loops])
+    natural = [g for g in loops if all(is_natural(case, c) for c in (g[0].result, g[0].argument))]
+    for some in (natural, [g for g in loops if g not in natural]):
+        for (text, function), end, group in product(FUNCTIONS, ("result", "argument"), some):
+            factors = [_factor(case, graph, text, function, getattr(p, end)) for p in group]
+            edits = [replaced(case, graph, p, f) for p, f in zip(group, factors, strict=True)]
+            yield from at_each_turn(graph, [edits])
+
+
+def _factor(case: Case, graph: BackwardGraph, text: str, function: Any, of: Call) -> Factor:
+    return Factor(text, function, of, graph.array(of), case.name_of(of))
 
 
 _INNER = frozenset("negative exp log log1p sqrt square power reciprocal tanh absolute abs".split())

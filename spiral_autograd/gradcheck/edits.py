@@ -116,7 +116,7 @@ def known_factors(case: Case) -> dict[float, str]:
     """Return the factors that people lose or add: signs, 2, 1/2, the dimensions, with the words."""
     known = {-1.0: "of the wrong sign"}
     known |= {c: f"{c:g} times what it should be" for c in (2.0, 0.5, -2.0, -0.5, 3.0)}
-    for n, text in sorted(case.dimensions().items()):
+    for n, text in sorted(case.dimensions.items()):
         known.setdefault(n, f"{n:g} times what it should be ({text}): a mean is missing")
         inverse = f"1/{n:g} of what it should be ({text}): averaged in place of summed"
         known.setdefault(1 / n, inverse)
@@ -514,11 +514,11 @@ BY_CALL: tuple[Generate, ...] = (
 WHOLE: tuple[Callable[[Case, BackwardGraph], Iterator[Edit]], ...] = (exchanges, overwritten)
 
 
-def in_loops(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
+def in_loops(case: Case, graph: BackwardGraph, generate: Generate) -> Iterator[Edit]:
     """Make the same change at all calls that one operation of a loop's body made."""
     for calls in graph.turns:
         together: dict[Any, list[Edit]] = {}
-        for call, generate in product(calls, (*BY_CALL, factors)):
+        for call in calls:
             for edit in generate(case, graph, call):
                 together.setdefault(edit.key, []).append(edit)
         yield from at_each_turn(graph, [e for e in together.values() if len(e) == len(calls)])

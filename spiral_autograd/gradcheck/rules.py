@@ -62,7 +62,7 @@ def factor_name(case: Case, c: float) -> str:
     for n in (2.0, 0.5, -2.0, -0.5, 3.0, 4.0):
         if near(n):
             return f"is {n:g} times the true one{_also(case, abs(n))}"
-    for n, text in case.dimensions().items():
+    for n, text in case.dimensions.items():
         for sign, minus in ((1, ""), (-1, "minus ")):
             if near(sign * n):
                 return f"is {minus}{n:g} times the true one ({text}): a mean is missing"
@@ -73,7 +73,7 @@ def factor_name(case: Case, c: float) -> str:
 
 def _also(case: Case, n: float) -> str:
     """Return which dimension a small factor may be as well."""
-    found = case.dimensions()
+    found = case.dimensions
     text = found.get(n) or found.get(1 / n)
     return f" ({max(n, 1 / n):g} is {text} too)" if text else ""
 

@@ -33,12 +33,17 @@ from .edits import (
     WHOLE,
     Edit,
     Generate,
+    cuts,
+    elsewhere,
     factors,
     in_loops,
     known_factors,
+    layouts,
     operands_in_loops,
     partly,
+    parts,
     products,
+    sums,
     wrong_operands,
 )
 from .graph import BackwardGraph, Values
@@ -188,8 +193,11 @@ def _bypasses(stock: Stock) -> Iterator[Edit]:
 
 
 def _loops(stock: Stock) -> Iterator[Edit]:
-    yield from in_loops(stock.case, stock.graph)
+    for generate in (cuts, products, layouts):
+        yield from in_loops(stock.case, stock.graph, generate)
     yield from replaced_in_loops(stock.case, stock.graph, stock.everywhere)
+    for generate in (factors, sums, parts, elsewhere):
+        yield from in_loops(stock.case, stock.graph, generate)
 
 
 def _loop_operands(stock: Stock) -> Iterator[Edit]:
