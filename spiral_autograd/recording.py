@@ -491,10 +491,9 @@ def _reverse_pass(
             return new_box(leaf, trace, roots[-1])
 
         end = loss(tree_map(root, params), *data)
-    zeros = [np.zeros_like(box._value) for box in leaves(params)]
     if not (isbox(end) and end._trace == trace):
         _require_scalar(end)
-        return end, zeros, {}
+        return end, [np.zeros_like(box._value) for box in leaves(params)], {}
     _require_scalar(end._value)
     gradients: dict[Any, Any] = {end._node: vspace(end._value).ones()}
     adjoints = {}
@@ -505,7 +504,10 @@ def _reverse_pass(
             with _active.tape.differentiating(node.call):
                 for parent, part in zip(node.parents, node.vjp(gradient), strict=True):
                     gradients[parent] = _sum(gradients.get(parent), part)
-    grads = [gradients.get(node, zero) for node, zero in zip(roots, zeros, strict=True)]
+    grads = [
+        gradients[node] if node in gradients else np.zeros_like(box._value)
+        for node, box in zip(roots, leaves(params), strict=True)
+    ]
     return end._value, grads, adjoints
 
 

@@ -334,7 +334,7 @@ def test_a_gradient_of_another_structure():
     assert sa.check_gradient(of_list, grads, params).ok
     assert sa.check_gradient(of_list, tuple(grads), params).ok
     report = sa.check_gradient(of_list, grads[:1], params)
-    assert verdicts(report) == [("[0]", "right"), ("[1]", "missing")]
+    assert verdicts(report) == [("params[0]", "right"), ("params[1]", "missing")]
     report = sa.check_gradient(of_list, [*grads, x], params)
     assert report.ok
     assert any("gradient[2] belongs to no parameter" in note for note in report.notes)

@@ -71,8 +71,8 @@ class Reference:
         How far rounding alone may move an entry, where the reference is measured.
     size : float
         Σ |upstream · output|: what a difference of two such sums is rounded to.
-    rebound : bool
-        Whether the traced forward pass ran with a stand-in for NumPy.
+    rebound : str or None
+        What was rebound in the traced forward pass: "arrays", "constants".
     """
 
     kind: str
@@ -83,7 +83,7 @@ class Reference:
     single: bool = False
     noise: float = 0.0
     size: float = 0.0
-    rebound: bool = False
+    rebound: str | None = None
 
     def noise_at(self, step: float) -> float:
         """Return how far rounding moves a difference at a step."""
@@ -107,12 +107,13 @@ def by_autograd(
     upstream: list[Array],
     plain: Sequence[Array] | None = None,
     *,
-    rebind: bool = False,
+    rebind: str | None = None,
 ) -> Reference:
     """Return autograd's gradient of the forward pass, run on boxes in a copy of the objects.
 
     `plain` is what the forward pass returns without boxes, where that is known already. With
-    `rebind`, the forward pass runs with a stand-in for NumPy whose new arrays can hold boxes.
+    `rebind`, the forward pass runs with a stand-in for NumPy whose new arrays can hold boxes; with
+    "constants", those that its objects hold become boxes too.
     """
     outputs: list[Any] = []
 
@@ -122,7 +123,7 @@ def by_autograd(
         return weighted(found, upstream)
 
     # The upstream gradient is traced too, so that the graph tells what depends on it.
-    stand_in = rebinding() if rebind else nullcontext()
+    stand_in = rebinding(constants=rebind == "constants") if rebind else nullcontext()
     with subject.session.fresh(), warnings.catch_warnings(), stand_in:
         warnings.simplefilter("ignore")
         recording = record(loss, list(subject.values), list(upstream), box_type=NumpyBox)
@@ -394,7 +395,8 @@ def find_reference(
     """Return the first reference that can be believed."""
     sharp: tuple[Callable[..., Reference], ...] = (
         by_autograd,
-        partial(by_autograd, rebind=True),
+        partial(by_autograd, rebind="arrays"),
+        partial(by_autograd, rebind="constants"),
         partial(by_complex_step, seconds=seconds),
     )
     for make in sharp:
@@ -409,7 +411,20 @@ def find_reference(
             return reference
         if _agrees_nearby(subject, upstream, make, rng):
             return reference
+    _require_repeatable(subject, plain)
     return by_differences(subject, upstream, seconds, plain)
+
+
+def _require_repeatable(subject: Subject, plain: Sequence[Array] | None) -> None:
+    """Refuse a forward pass that gives another output from the same state."""
+    again = _outputs(subject)
+    for before, now in zip(again if plain is None else plain, again, strict=True):
+        if before.shape != now.shape or not np.array_equal(before, now):
+            raise CheckError(
+                "the forward pass gives another output at each run, though its objects and "
+                "np.random are put back before each: hold its random numbers fixed, for instance "
+                "with a Generator as an attribute, which is put back too"
+            )
 
 
 def nearby(subject: Subject, rng: np.random.Generator, size: float = 1e-4) -> list[Array]:

@@ -39,7 +39,7 @@ class Case:
     graph : BackwardGraph or None
     upstream : list of arrays
     again : callable
-        ``again(upstream)`` returns the handwritten gradients for another upstream gradient.
+        ``again(kind)`` returns the handwritten gradients for another upstream gradient.
     is_loss : bool
     deadline : float
     seen : callable
@@ -55,7 +55,7 @@ class Case:
     floors: list[float]
     graph: BackwardGraph | None
     upstream: list[Array]
-    again: Callable[[list[Array]], list[Any]] | None
+    again: Callable[[str], list[Any]] | None
     is_loss: bool
     deadline: float
     seen: Callable[[], Sequence[Moment]] = tuple

@@ -15,7 +15,7 @@ from .compare import FAILURES, RIGHT, Row, compare, compare_directions
 from .graph import BackwardGraph
 from .handwritten import MISSING, Subject
 from .lines import Evidence
-from .moments import Moment, moments
+from .moments import Moment, is_readable, moments
 
 Places = tuple[tuple[str, int], ...]
 
@@ -157,7 +157,7 @@ class Comparison:
     def places(self, where: Callable[..., Places], k: int, *why: Any) -> Places:
         """Return places in the reader's code; none where its source cannot be read."""
         try:
-            return where(self.evidence(), k, *why)
+            return tuple(filter(is_readable, where(self.evidence(), k, *why)))
         except Exception:
             return ()
 

@@ -27,10 +27,10 @@ from .search import changed_graph
 
 SINGLE: tuple[Rule, ...] = (
     never_written,
+    upstream_misused,
     constant_factor,
     layout,
     summed_axes,
-    upstream_misused,
     additive_term,
 )
 LAST: tuple[Rule, ...] = (given_twice, partly_wrong, constant_along)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from .diagnose import diagnose
 from .graph import BackwardGraph
 from .handwritten import MISSING
 from .lines import places
+from .rules import other_upstream
 
 
 def explain(c: Comparison, ideal: BackwardGraph | None) -> None:
@@ -58,9 +60,9 @@ def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGra
     session = c.subject.session
     session.restore()  # a difference may have left the values moved
 
-    def again(others: list[Array]) -> list[Any]:
+    def again(kind: str) -> list[Any]:
         with session.fresh():
-            found = c.backward(others)
+            found = c.backward(other_upstream(c.upstream, kind))
         session.restore()
         return found
 
@@ -74,7 +76,7 @@ def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGra
         floors=c.floors,
         graph=graph,
         upstream=c.upstream,
-        again=None if c.subject.is_loss else again,
+        again=None if c.subject.upstream else lru_cache(again),
         is_loss=c.subject.is_loss,
         deadline=c.deadline,
         seen=lambda: c.seen,

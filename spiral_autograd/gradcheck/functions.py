@@ -11,7 +11,7 @@ import numpy as np
 
 from ..pytree import Pytree, named_leaves, tree_map
 from ..validation import Array
-from .conventions import gradient_key
+from .conventions import gradient_key, positional_names
 from .handwritten import (
     CheckError,
     Subject,
@@ -71,6 +71,14 @@ def _tapping(**state: Any) -> Iterator[None]:
         _taps.__dict__.update(before)
 
 
+def _value_of(result: Any) -> Any:
+    """Return the loss of what a function returns that gives the gradient beside it."""
+    if not isinstance(result, tuple) or len(result) != 2 or np.ndim(result[0]):
+        return result
+    value, beside = result
+    return value if isinstance(beside, dict | list | tuple) or np.ndim(beside) else result
+
+
 class Gradient:
     """Runs somebody's scalar loss of a pytree, and the handwritten gradient of it.
 
@@ -90,6 +98,7 @@ class Gradient:
         require_function("loss", loss)
         self.loss, self.gradient, self.data = loss, gradient, data
         self.label = name_of_function(loss, "loss")
+        (self.name,) = positional_names(loss, 1)
         (self.params,), self.remarks = prepared([tree_map(as_array, params)], ["params"])
         self.held = self._held()
         self.marks: dict[str, Array] = {}
@@ -119,7 +128,8 @@ class Gradient:
 
     def run(self) -> list[Array]:
         """Run the loss."""
-        return outputs_of(self.label, called(self.label, self.loss, self.params, *self.data))
+        value = _value_of(called(self.label, self.loss, self.params, *self.data))
+        return outputs_of(self.label, value)
 
     def run_tapped(self) -> list[Array]:
         """Run the loss with what the marks add."""
@@ -147,12 +157,17 @@ class Gradient:
     def _paired(self, grads: Any) -> list[tuple[str, Array, Callable[[Any], Any]]]:
         """Return each value with its name and how to read its gradient from what was returned."""
         if isinstance(grads, dict) and not (isinstance(self.params, dict) and _nested(self.params)):
-            named = [(leaf_name(path) or "params", value) for path, value in self.held]
+            named = [(self._leaf(path), value) for path, value in self.held]
             named += list(self.marks.items())
             self._require_keys(grads, [name for name, _ in named])
             return [(name, value, _by_key(name)) for name, value in named]
         self._require_structure(grads)
-        return [(leaf_name(path) or "params", value, _by_path(path)) for path, value in self.held]
+        return [(self._leaf(path), value, _by_path(path)) for path, value in self.held]
+
+    def _leaf(self, path: str) -> str:
+        """Return what the reader calls a leaf: its key; in a list, or bare, by the parameter."""
+        name = leaf_name(path)
+        return f"{self.name}{name}" if not name or name.startswith("[") else name
 
     def _require_keys(self, grads: dict[Any, Any], names: list[str]) -> None:
         keys = {name: gradient_key(grads, name) for name in names}
@@ -190,7 +205,7 @@ class Gradient:
         others = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
         added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
         with _tapping(added=added):
-            return [rebound(self.loss)(others, *rebound_data(self.data))]
+            return [_value_of(rebound(self.loss)(others, *rebound_data(self.data)))]
 
     def gradients(self, ups: list[Array]) -> list[Any]:
         """Return the handwritten gradient of each value."""

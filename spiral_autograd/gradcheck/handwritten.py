@@ -231,6 +231,8 @@ def by_position(
     first of these; those of the parameters `more` may follow. Or a dict has them by name.
     """
     floats = [name for name, flag in zip(names, is_float, strict=True) if flag]
+    if result is None and not floats:
+        return {}
     if isinstance(result, dict):
         keys = {name: gradient_key(result, name) for name in (*floats, *more)}
         return {name: result[key] for name, key in keys.items() if key is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -33,9 +34,15 @@ _SKIP = tuple(
 )
 
 
+def is_readable(place: tuple[str, int]) -> bool:
+    """Tell whether there is a source line to show at a place."""
+    return bool(linecache.getline(*place).strip())
+
+
 def is_theirs(code: CodeType) -> bool:
     """Tell whether code is the user's: not NumPy's, not Python's, not this package's checker."""
-    return not code.co_filename.startswith(_SKIP) and not code.co_filename.startswith("<frozen")
+    file = os.path.normpath(code.co_filename)
+    return not file.startswith(_SKIP) and not file.startswith("<frozen")
 
 
 class _Recorder:
@@ -182,6 +189,6 @@ def forward_line(call: Call | None) -> tuple[str, int] | None:
     if call is None or call.source is None:
         return None
     file, line = call.source[0], call.source[1]
-    if file.startswith(_SKIP) or "site-packages" in file or file.startswith("<"):
+    if os.path.normpath(file).startswith(_SKIP) or "site-packages" in file or file.startswith("<"):
         return None
     return file, line

@@ -17,7 +17,7 @@ from .checks import BUDGET, check_layer
 from .compare import FAILURES, Row, compare
 from .conventions import BACKWARD, accepts, method_name
 from .handwritten import CheckError, called
-from .objects import methods_of
+from .objects import input_gradient_of, methods_of, output_of
 from .parameters import find_parameters
 from .report import GradientReport
 from .source import replacing_lines
@@ -142,14 +142,17 @@ def _pass(
     activations = [x]
     for name, layer in named:
         forward = getattr(layer, methods_of(layer)[0])
-        activations.append(called(f"{name}.forward", forward, activations[-1]))
+        result = called(f"{name}.forward", forward, activations[-1])
+        activations.append(output_of(layer, result))
     forward, backward = (getattr(loss_layer, method) for method in methods_of(loss_layer))
     called("the loss layer's forward", forward, activations[-1], t)
     one = () if accepts(backward, 0) else (1.0,)
-    ups = [called("the loss layer's backward", backward, *one)]
+    result = called("the loss layer's backward", backward, *one)
+    ups = [input_gradient_of(loss_layer, result)]
     for name, layer in reversed(named):
         backward = getattr(layer, methods_of(layer)[1])
-        ups.append(called(f"{name}.backward", backward, np.array(ups[-1])))
+        result = called(f"{name}.backward", backward, np.array(ups[-1]))
+        ups.append(input_gradient_of(layer, result))
     steps = [
         (name, layer, (_own(activation),), np.array(up))
         for (name, layer), activation, up in zip(

@@ -113,7 +113,7 @@ class Layer:
         self.layer, self.kind, self.session = layer, type(layer).__name__, session
         self.names = positional_names(self.forward_method, len(inputs))
         self._require_call(inputs)
-        held = [item for item in reach(layer) if isinstance(item, np.ndarray)]
+        held = [parameter.value for parameter in every_parameter(layer)]
         self.shared: list[Any] = [item for item in reach(layer) if isinstance(item, _SHARED)]
         self.shared += list(sys.modules.values())
         self.inputs, self.remarks = prepared(inputs, self.names, held)
@@ -254,6 +254,11 @@ class Layer:
         refuse_overlap([p.name for p in self.parameters], [p.value for p in self.parameters])
         found = self.by_name(result)
         pairs = list(zip(self.names, self.inputs, self.floats, strict=True))
+        if result is None and self.takes_nothing and self.parameters:  # a network with its loss
+            self.floats = [False] * len(self.floats)
+            self.remarks.append(
+                "backward returns nothing: the gradients of the inputs are left out"
+            )
         for name, _, flag in pairs:
             if flag and name not in found and not is_of_loss(self.structure, result):
                 self.remarks.append(f"backward returns no gradient for {name}: it is not checked")

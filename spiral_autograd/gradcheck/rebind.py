@@ -135,9 +135,12 @@ _active = _Active()
 
 
 @contextmanager
-def rebinding() -> Iterator[None]:
-    """Let the user's functions run with the stand-in for NumPy, in this thread, meanwhile."""
-    before, _active.rebinding = _active.rebinding, Rebinding()
+def rebinding(*, constants: bool = True) -> Iterator[None]:
+    """Let the user's functions run with the stand-in for NumPy, in this thread, meanwhile.
+
+    With `constants`, float arrays that are data, or attributes of objects, become boxes as well.
+    """
+    before, _active.rebinding = _active.rebinding, Rebinding(constants=constants)
     try:
         yield
     finally:
@@ -157,7 +160,8 @@ def adopt(memo: Mapping[int, Any]) -> None:
 
 def rebound_data(data: Sequence[Any]) -> list[Any]:
     """Return what stands for data that have no gradient, where the stand-in is wanted."""
-    return list(data) if _active.rebinding is None else [boxed(item) for item in data]
+    wanted = _active.rebinding is not None and _active.rebinding.constants
+    return [boxed(item) for item in data] if wanted else list(data)
 
 
 class Rebinding:
@@ -174,7 +178,8 @@ class Rebinding:
            [1.]])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, constants: bool = True) -> None:
+        self.constants = constants
         self._made: dict[int, Any] = {}
         self._globals: dict[int, dict[str, Any]] = {}
         self._originals: list[Any] = []
@@ -203,8 +208,10 @@ class Rebinding:
                 continue
             if isinstance(attributes, dict) and not isbox(item):
                 for name, held in list(attributes.items()):
-                    is_function = isinstance(held, FunctionType)
-                    attributes[name] = self.value(held) if is_function else boxed(held)
+                    if isinstance(held, FunctionType):
+                        attributes[name] = self.value(held)
+                    elif self.constants:
+                        attributes[name] = boxed(held)
             other = self._class(type(item))
             if other is not type(item):
                 item.__class__ = other

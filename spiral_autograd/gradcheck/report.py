@@ -66,8 +66,9 @@ class GradientReport:
         ------
         AssertionError
         """
+        __tracebackhide__ = True  # pytest shows the line that called this
         if not self.ok:
-            raise AssertionError(f"\n{self}")
+            raise AssertionError(str(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready data."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, permutations
 from typing import Any
 
@@ -244,41 +244,54 @@ def _one(axes: tuple[int, ...]) -> Any:
 # -------------------- the upstream gradient --------------------
 
 
+_UPSTREAM: dict[str, Callable[[Array], Array]] = {
+    "none": lambda u: 0 * u,
+    "twice": lambda u: 2 * u,
+    "turned": lambda u: -u,
+    "other": lambda u: _uneven(u) * u,
+    "mixed": lambda u: u + 0.5 * _uneven(u) * u,
+}
+
+
+def _uneven(u: Array) -> Array:
+    return np.random.default_rng(1).uniform(0.5, 2.0, np.shape(u))
+
+
+def other_upstream(upstream: Sequence[Array], kind: str) -> list[Array]:
+    """Return an upstream gradient made of another one, to see what becomes of the gradients."""
+    return [np.asarray(_UPSTREAM[kind](u), dtype=u.dtype) for u in map(np.asarray, upstream)]
+
+
 def upstream_misused(case: Case, k: int) -> Finding | None:
     """The upstream gradient ignored, used twice, or backward not linear in it."""
-    if case.again is None or not any(largest(u) for u in case.upstream):
+    again = case.again
+    if again is None or not any(largest(u) for u in case.upstream):
         return None
     h = np.asarray(case.handwritten[k], dtype=float)
     if largest(case.automatic[k]) <= case.floors[k]:
         return None
-    rng = np.random.default_rng(1)
 
-    def given(ups: list[Any]) -> Array:
-        assert case.again is not None
-        array = case.again([np.asarray(u, dtype=np.asarray(v).dtype) for u, v in zip(
-            ups, case.upstream, strict=True)])[k]  # fmt: skip
+    def given(kind: str) -> Array:
+        array = again(kind)[k]
         found = np.full(h.shape, np.nan) if array is None else np.asarray(array, dtype=float)
         return found if found.shape == h.shape else np.full(h.shape, np.nan)
 
     def same(a: Array, b: Array) -> bool:
         return close(a, b, case.tolerance, case.floors[k])
 
-    other = [rng.uniform(0.5, 2.0, np.shape(u)) * u for u in case.upstream]
-    if close(h, given(other), 1e-12):
+    if close(h, given("other"), 1e-12):
         return Finding("upstream", "does not depend on the upstream gradient: it is ignored", [k])
-    nothing = given([0 * u for u in case.upstream])
+    nothing = given("none")
     if not np.isfinite(nothing).all():
         return None
-    twice, turned = (given([c * u for u in case.upstream]) - nothing for c in (2.0, -1.0))
+    twice, turned = given("twice") - nothing, given("turned") - nothing
     linear = h - nothing  # where it is affine, a term is added: not the upstream gradient's matter
     if same(twice, 4 * linear):
         return Finding("upstream", "uses the upstream gradient twice (it grows as its square)", [k])
-    if not same(twice, 2 * linear) or not same(turned, -linear):
-        return Finding("upstream", "is not linear in the upstream gradient", [k])
-    mixed = [u + 0.5 * v for u, v in zip(case.upstream, other, strict=True)]
-    if not same(given(mixed) - nothing, linear + 0.5 * (given(other) - nothing)):
-        return Finding("upstream", "is not linear in the upstream gradient", [k])
-    return None
+    mixed = linear + 0.5 * (given("other") - nothing)
+    if same(twice, 2 * linear) and same(turned, -linear) and same(given("mixed") - nothing, mixed):
+        return None
+    return Finding("upstream", "is not linear in the upstream gradient", [k])
 
 
 # -------------------- terms --------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,10 +45,19 @@ def _held(item: Any) -> list[Any]:
     if isinstance(item, MethodType):
         return [item.__self__]
     if isinstance(item, FunctionType):
-        return [c.cell_contents for c in item.__closure__ or () if _is_filled(c)]
+        cells = [c.cell_contents for c in item.__closure__ or () if _is_filled(c)]
+        return cells + _streams(item.__globals__)
     attributes = getattr(item, "__dict__", None)
     held = [attributes] if isinstance(attributes, dict) else []
+    module = sys.modules.get(type(item).__module__)
+    held += _streams(vars(module)) if module is not None else []
     return held + [getattr(item, name) for name in _slots(type(item)) if hasattr(item, name)]
+
+
+def _streams(names: dict[str, Any]) -> list[Any]:
+    """Return the random streams among the globals of a module, which its code may draw from."""
+    kinds = (np.random.RandomState, np.random.Generator)
+    return [value for value in list(names.values()) if isinstance(value, kinds)]
 
 
 class Snapshot:
