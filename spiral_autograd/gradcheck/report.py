@@ -7,6 +7,7 @@ import linecache
 import math
 import os
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -89,16 +90,24 @@ class GradientReport:
             "",
             *_table([COLUMNS, *(_cells(row) for row in self.rows)]),
         ]
-        for row in self.rows:
-            if row.why or row.lines:
-                lines += ["", *_wrapped(f"{row.name}: {row.why or row.verdict}")]
-                lines += [_short(f"    {_place(place)}", WIDTH) for place in row.lines]
+        for rows in self._reasons():
+            names = ", ".join(row.name for row in rows[:8]) + (", …" if len(rows) > 8 else "")
+            lines += ["", *_wrapped(f"{names}: {rows[0].why or rows[0].verdict}")]
+            lines += [_short(f"    {_place(place)}", WIDTH) for place in _places(rows)]
         for note in self._notes():
             lines += ["", *_wrapped(f"note: {note}")]
         return "\n".join(lines)
 
     def _title(self) -> str:
         return f"{self.subject}: {'right' if self.ok else 'NOT right'}"
+
+    def _reasons(self) -> list[list[Row]]:
+        """Return the rows of which something is said, together those of which the same is."""
+        groups: dict[Any, list[Row]] = {}
+        for i, row in enumerate(self.rows):
+            if row.why or row.lines:
+                groups.setdefault(row.why or i, []).append(row)
+        return list(groups.values())
 
     def _notes(self) -> list[str]:
         """Return what is said besides the rows, failures first, each once."""
@@ -108,13 +117,13 @@ class GradientReport:
         def cells(tag: str, texts: Iterable[str]) -> str:
             return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
 
-        body = ""
-        for row in self.rows:
-            body += f"<tr>{cells('td', _cells(row))}</tr>"
-            if row.why or row.lines:
-                places = [f"<br><code>{html.escape(_place(place))}</code>" for place in row.lines]
-                span = f'<td colspan="{len(COLUMNS) - 1}" style="text-align: left">'
-                body += f"<tr><td></td>{span}{html.escape(row.why)}{''.join(places)}</td></tr>"
+        body = "".join(f"<tr>{cells('td', _cells(row))}</tr>" for row in self.rows)
+        for rows in self._reasons():
+            names = html.escape(", ".join(row.name for row in rows))
+            places = [f"<br><code>{html.escape(_place(place))}</code>" for place in _places(rows)]
+            span = f'<td colspan="{len(COLUMNS) - 1}" style="text-align: left">'
+            why = html.escape(rows[0].why)
+            body += f"<tr><td>{names}</td>{span}{why}{''.join(places)}</td></tr>"
         notes = cells("li", self._notes())
         return (
             f"<p><b>{html.escape(self._title())}</b> "
@@ -185,6 +194,12 @@ def _short(text: str, width: int) -> str:
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, subsequent_indent="    ")
+
+
+def _places(rows: Sequence[Row]) -> list[tuple[str, int]]:
+    """Return at most three places of rows with one reason: first those that most of them name."""
+    named = Counter(place for row in rows for place in row.lines)
+    return [place for place, _ in named.most_common(3)]
 
 
 def _place(place: tuple[str, int]) -> str:

@@ -21,7 +21,7 @@ def never_written(case: Case, k: int) -> Finding | None:
     """All zeros, or nothing at all, where the gradient is not."""
     h = case.handwritten[k]
     if h is None:
-        return Finding("unwritten", "no gradient is written (None)", [k])
+        return Finding("unwritten", "no gradient is returned, or written (None)", [k])
     if largest(h) == 0 and largest(case.automatic[k]) > case.floors[k]:
         return Finding("unwritten", "the gradient is never written: it is all zeros", [k])
     return None

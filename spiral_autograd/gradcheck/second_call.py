@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -236,7 +237,7 @@ def watched(subject: Subject, runner: Any) -> Iterator[list[str]]:
         result = run_backward(ups, *cache)
         if any(not np.array_equal(a, b) for a, b in zip(given, ups, strict=True)):
             notes.append("backward writes into its upstream gradient")
-        gradients = [] if cache else [p.gradient() for p in find_parameters(kept)]
+        gradients = [] if cache else _gradient_arrays(kept)
         for array, checksum, is_filled in made:
             if _checksum(array) == checksum or _shares(array, gradients):
                 continue
@@ -253,6 +254,13 @@ def watched(subject: Subject, runner: Any) -> Iterator[list[str]]:
         yield notes
     finally:
         del vars(runner)["run_backward"]
+
+
+def _gradient_arrays(layer: Any) -> list[Any]:
+    """Return the gradients that a layer holds, and those of the layers that it has made inside."""
+    kinds = (FunctionType, MethodType)
+    holders = [i for i in reach(layer) if hasattr(i, "__dict__") and not isinstance(i, kinds)]
+    return [p.gradient() for item in holders for p in find_parameters(item)]
 
 
 def _written(subject: Subject) -> list[str]:
