@@ -49,11 +49,6 @@ def load_data(
     """
     samples_per_class = positive_integer("samples_per_class", samples_per_class)
     classes = positive_integer("classes", classes)
-    if isinstance(rng, bool):
-        raise TypeError(
-            "rng must be an int seed, a numpy.random.RandomState or a numpy.random.Generator, "
-            f"got {rng!r}"
-        )
     noise = random_stream(rng).standard_normal((classes, samples_per_class))
     radius = np.arange(samples_per_class) / samples_per_class
     angle = 4.0 * np.arange(classes)[:, None] + 4.0 * radius + 0.2 * noise

@@ -14,13 +14,20 @@ Stream: TypeAlias = np.random.RandomState | np.random.Generator
 Shape: TypeAlias = tuple[int, ...]
 
 
+def _index(value: Any) -> int:
+    """Return `value` as an int; unlike to `operator.index`, booleans are no numbers."""
+    if isinstance(value, bool | np.bool_):
+        raise TypeError
+    return operator.index(value)
+
+
 def positive_integer(name: str, value: Any) -> int:
     """Return `value` as an int of at least 1, or raise."""
     try:
-        integer = operator.index(value)
+        integer = _index(value)
     except TypeError:
         raise TypeError(f"{name} must be a whole number, got {value!r}") from None
-    if isinstance(value, bool) or integer < 1:
+    if integer < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     return integer
 
@@ -49,7 +56,7 @@ def random_stream(rng: Any) -> Stream:
     if isinstance(rng, np.random.RandomState | np.random.Generator):
         return rng
     try:
-        seed = operator.index(rng)
+        seed = _index(rng)
     except TypeError:
         raise TypeError(
             "rng must be an int seed, a numpy.random.RandomState or a numpy.random.Generator, "
