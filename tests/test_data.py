@@ -82,8 +82,10 @@ def test_other_sizes_follow_the_same_recipe(samples, classes, seed):
 @pytest.mark.parametrize("name", ["samples_per_class", "classes"])
 @pytest.mark.parametrize(
     ("value", "error"),
-    [(0, ValueError), (-3, ValueError), (2.5, TypeError), ("3", TypeError)]
-    + [(True, TypeError), (np.True_, TypeError)],
+    [
+        *[(0, ValueError), (-3, ValueError)],
+        *[(2.5, TypeError), ("3", TypeError), (True, TypeError), (np.True_, TypeError)],
+    ],
 )
 def test_a_count_must_be_a_whole_number_of_at_least_1(name, value, error):
     with pytest.raises(error, match=f"{name} must be a whole number"):

@@ -34,7 +34,7 @@ def x_of(*shape, seed=0):
 def prepared(layer, *inputs):
     """Yield the layer as a subject, and an upstream gradient of its own."""
     with untouched(layer, inputs) as session:
-        subject = layer_subject(layer, inputs, session, None)
+        subject = layer_subject(layer, inputs, session, None, np.random.default_rng(0))
         with session.fresh():
             outputs = subject.forward()
         rng = np.random.default_rng(1)

@@ -15,11 +15,11 @@ from .automatic import find_reference
 from .comparison import Comparison, is_small
 from .explain import explain
 from .functions import gradient_subject
-from .handwritten import CheckError, Subject, draw_upstream, given_upstream
+from .handwritten import CheckError, Subject
 from .objects import layer_subject
 from .pairs import pair_subject
 from .report import GradientReport
-from .second_call import call_again, judge
+from .second_call import call_again, first_gradients, judge
 from .second_look import second_look
 from .state import untouched
 
@@ -68,9 +68,10 @@ def check_layer(
     >>> check_layer(Double(), np.ones((2, 3))).rows[0].verdict
     'exact'
     """
+    stream = _stream(rng)
     with untouched(layer, inputs) as session:
-        subject = layer_subject(layer, inputs, session, upstream)
-        return _checked(type(layer).__name__, subject, upstream, rng, budget)
+        subject = layer_subject(layer, inputs, session, upstream, stream)
+        return _checked(type(layer).__name__, subject, stream, budget)
 
 
 def check_backward(
@@ -111,10 +112,11 @@ def check_backward(
     >>> [row.name for row in report.rows], report.ok
     (['x', 'W', 'b'], True)
     """
+    stream = _stream(rng)
     with untouched(forward, backward, inputs) as session:
-        subject = pair_subject(forward, backward, inputs, session)
+        subject = pair_subject(forward, backward, inputs, session, upstream, stream)
         title = " and ".join(getattr(f, "__name__", "a function") for f in (forward, backward))
-        return _checked(title, subject, upstream, rng, budget)
+        return _checked(title, subject, stream, budget)
 
 
 def check_gradient(
@@ -161,14 +163,20 @@ def check_gradient(
     """
     with untouched(loss, gradient, params, data) as session:
         subject = gradient_subject(loss, gradient, params, data, session)
-        return _checked(getattr(loss, "__name__", "loss"), subject, None, rng, budget)
+        return _checked(getattr(loss, "__name__", "loss"), subject, _stream(rng), budget)
 
 
 # -------------------- the course of a check --------------------
 
 
+def _stream(rng: Random) -> np.random.Generator:
+    """Return a stream of the check's own, which begins with one draw from the caller's."""
+    seed = abs(float(random_stream(rng).standard_normal())) * 1e9
+    return np.random.default_rng(int(seed))
+
+
 def _checked(
-    title: str, subject: Subject, upstream: Any, rng: Random, budget: float
+    title: str, subject: Subject, stream: np.random.Generator, budget: float
 ) -> GradientReport:
     if not subject.values:
         raise CheckError(
@@ -176,21 +184,15 @@ def _checked(
             "array (integer arrays have no gradient; use x.astype(float))"
         )
     deadline = time.monotonic() + budget
-    seed = abs(float(random_stream(rng).standard_normal())) * 1e9
-    stream = np.random.default_rng(int(seed))
-    with subject.session.fresh():
-        outputs = [np.array(out) for out in subject.forward()]
-    if upstream is not None:
-        ups = given_upstream(upstream, outputs)
-    else:
-        ups = subject.upstream or draw_upstream(outputs, stream)
-    reference = find_reference(subject, ups, stream, max(1.0, budget / 3), outputs)
+    calls = call_again(subject)
+    reference = find_reference(
+        subject, subject.upstream, stream, max(1.0, budget / 3), subject.outputs
+    )
     if not is_small(subject):  # record again if there is something to explain
         reference.recording = None
         gc.collect(1)  # autograd's traces are cycles, which hold arrays
-    calls = call_again(subject, ups)
-    c = Comparison(subject, ups, outputs, reference, calls.first, stream, deadline)
-    c.notes = [*subject.remarks, *calls.notes]
+    c = Comparison(subject, reference, first_gradients(subject), stream, deadline)
+    c.notes = list(subject.remarks)
     if len(c.right) < len(c.rows):
         ideal = second_look(c)
         if c.wrong:

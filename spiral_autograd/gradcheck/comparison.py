@@ -13,7 +13,7 @@ from ..validation import Array
 from .automatic import Reference, by_autograd
 from .compare import FAILURES, RIGHT, Row, compare, compare_directions
 from .graph import BackwardGraph
-from .handwritten import MISSING, Subject
+from .handwritten import MISSING, Subject, copied
 from .lines import Evidence
 from .moments import Moment, is_readable, moments
 
@@ -27,9 +27,6 @@ class Comparison:
     Attributes
     ----------
     subject : Subject
-    upstream : list of arrays
-    outputs : list of arrays
-        What the forward pass returns.
     reference : Reference
     grads : list
         The handwritten gradients: arrays, None, or MISSING where there is nothing to compare.
@@ -44,8 +41,6 @@ class Comparison:
     """
 
     subject: Subject
-    upstream: list[Array]
-    outputs: list[Array]
     reference: Reference
     grads: list[Any]
     rng: np.random.Generator
@@ -58,6 +53,11 @@ class Comparison:
     def __post_init__(self) -> None:
         self.floors = self.floors or [0.0] * len(self.grads)
         self.compare()
+
+    @property
+    def upstream(self) -> list[Array]:
+        """The upstream gradient."""
+        return self.subject.upstream
 
     # -------------------- rows --------------------
 
@@ -118,7 +118,7 @@ class Comparison:
         recording = self.reference.recording
         if recording is None:
             again = by_autograd(
-                self.subject, self.upstream, self.outputs, rebind=self.reference.rebound
+                self.subject, self.upstream, self.subject.outputs, rebind=self.reference.rebound
             )
             recording = again.recording
         return None if recording is None else BackwardGraph(recording)
@@ -165,11 +165,6 @@ class Comparison:
 def is_small(subject: Subject) -> bool:
     """Tell whether a few more copies of the arrays of a subject do not matter."""
     return sum(value.size for value in subject.values) <= 200_000
-
-
-def copied(grad: Any) -> Any:
-    """Return a gradient that the user's code cannot write into any more."""
-    return grad if grad is None or grad is MISSING else np.array(grad)
 
 
 def join(before: str, text: str) -> str:

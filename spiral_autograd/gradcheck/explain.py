@@ -80,7 +80,7 @@ def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGra
         floors=c.floors,
         graph=graph,
         upstream=c.upstream,
-        again=None if c.subject.upstream else lru_cache(again),
+        again=None if not c.subject.takes_upstream else lru_cache(again),
         is_loss=c.subject.is_loss,
         deadline=c.deadline,
         seen=lambda: c.seen,

@@ -14,6 +14,7 @@ from ..validation import Array
 from .conventions import gradient_key, positional_names
 from .handwritten import (
     CheckError,
+    Gradients,
     Subject,
     as_gradient,
     called,
@@ -113,7 +114,9 @@ class Gradient:
             )
         session.add(self.marks)
         with session.fresh():
-            self.entries = self._paired(self.handwritten())
+            found = self.handwritten()
+            self.entries = self._paired(found)
+            self.first = Gradients.of(self._read(found), session)
 
     def _held(self) -> list[tuple[str, Array]]:
         found = list(named_leaves("", self.params))
@@ -209,7 +212,9 @@ class Gradient:
 
     def gradients(self, ups: list[Array]) -> list[Any]:
         """Return the handwritten gradient of each value."""
-        found = self.handwritten()
+        return self._read(self.handwritten())
+
+    def _read(self, found: Any) -> list[Any]:
         return [as_gradient(name, read(found)) for name, _, read in self.entries]
 
 
@@ -226,9 +231,12 @@ def gradient_subject(
         forward=run.run_tapped,
         substitute=run.substitute,
         backward=run.gradients,
+        upstream=[np.ones(output.shape, dtype=output.dtype)],
+        outputs=run.outputs,
+        first=run.first,
         forward_code=[loss],
         backward_code=[gradient] if callable(gradient) else [],
-        upstream=[np.ones(output.shape, dtype=output.dtype)],
+        takes_upstream=False,
         remarks=run.remarks,
         is_loss=True,
     )

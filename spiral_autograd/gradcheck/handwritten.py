@@ -13,6 +13,7 @@ import numpy as np
 
 from ..pytree import leaves
 from ..validation import Array
+from .blocks import checksum
 from .conventions import gradient_key
 from .state import Session
 
@@ -41,6 +42,31 @@ class Halves:
 
 
 @dataclass
+class Gradients:
+    """Handwritten gradients as a call left them, in the user's own arrays where these are new.
+
+    Attributes
+    ----------
+    arrays : list
+        Arrays, None or MISSING.
+    checksums : list of int
+    """
+
+    arrays: list[Any]
+    checksums: list[int]
+
+    @classmethod
+    def of(cls, arrays: Sequence[Any], session: Session) -> Gradients:
+        """Return gradients, with copies only of those that restoring would write into."""
+        own = [copied(g) if is_array(g) and session.covers(g) else g for g in arrays]
+        return cls(own, checksums(own))
+
+    def are_whole(self) -> bool:
+        """Tell whether no later call has written into them."""
+        return checksums(self.arrays) == self.checksums
+
+
+@dataclass
 class Subject:
     """A forward pass and a handwritten backward pass, ready to be compared.
 
@@ -57,13 +83,19 @@ class Subject:
     substitute : callable
         ``substitute(replacements)`` runs a copy in which other values (boxes, complex arrays)
         stand in place of `values`, and returns the outputs.
+    upstream : list of arrays
+        The gradient of the loss with respect to each output.
+    outputs : list of arrays
+        What the forward pass returns.
+    first : Gradients
+        The handwritten gradients of a first call.
     backward : callable
         ``backward(upstream)`` runs forward and backward, and returns the gradient for each value:
         an array, or None. It does not restore the state before.
     forward_code, backward_code : lists of callables
         The functions whose lines the report may name.
-    upstream : list of arrays
-        The upstream gradient of a scalar loss whose backward pass takes none; else empty.
+    takes_upstream : bool
+        Whether the backward pass takes an upstream gradient: that of a scalar loss need not.
     notes : list of str
         Why a reference could not be used.
     remarks : list of str
@@ -84,9 +116,12 @@ class Subject:
     forward: Callable[[], list[Array]]
     substitute: Callable[[Sequence[Any]], list[Any]]
     backward: Callable[[list[Array]], list[Any]]
+    upstream: list[Array]
+    outputs: list[Array]
+    first: Gradients
     forward_code: list[Any] = field(default_factory=list)
     backward_code: list[Any] = field(default_factory=list)
-    upstream: list[Array] = field(default_factory=list)
+    takes_upstream: bool = True
     notes: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     is_loss: bool = False
@@ -108,6 +143,21 @@ MISSING = _Missing()
 def is_float_array(value: Any) -> bool:
     """Tell whether a value is an array that can have a gradient."""
     return isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size > 0
+
+
+def is_array(value: Any) -> bool:
+    """Tell whether a value is an array of NumPy's."""
+    return isinstance(value, np.ndarray)
+
+
+def copied(grad: Any) -> Any:
+    """Return a gradient that the user's code cannot write into any more."""
+    return grad if grad is None or grad is MISSING else np.array(grad)
+
+
+def checksums(grads: Sequence[Any]) -> list[int]:
+    """Return a number for each gradient that another content changes."""
+    return [checksum(g) if is_array(g) and g.dtype != object else 0 for g in grads]
 
 
 # -------------------- calls --------------------
@@ -191,6 +241,11 @@ def draw_upstream(outputs: Sequence[Any], rng: np.random.Generator) -> list[Arra
         else np.zeros(np.shape(out))
         for out in outputs
     ]
+
+
+def upstream_of(outputs: Sequence[Array], given: Any, rng: np.random.Generator) -> list[Array]:
+    """Return the upstream gradient that is given, else a random one."""
+    return draw_upstream(outputs, rng) if given is None else given_upstream(given, outputs)
 
 
 def given_upstream(upstream: Any, outputs: Sequence[Array]) -> list[Array]:

@@ -30,6 +30,7 @@ from .conventions import (
 from .handwritten import (
     MISSING,
     CheckError,
+    Gradients,
     Halves,
     Subject,
     as_gradient,
@@ -39,6 +40,7 @@ from .handwritten import (
     is_float_array,
     is_of_loss,
     outputs_of,
+    upstream_of,
 )
 from .inputs import prepared, refuse_overlap, refuse_parameter
 from .parameters import (
@@ -48,6 +50,7 @@ from .parameters import (
     resets_of,
 )
 from .rebind import adopt, rebound
+from .side_effects import SideEffects, watched
 from .state import Session, reach
 
 # What a copy of an object shares with it, since it cannot be copied.
@@ -106,9 +109,18 @@ class Layer:
     session : Session
     upstream : array or None
         The upstream gradient, if one is given.
+    rng : Generator
+        The stream of a random one.
     """
 
-    def __init__(self, layer: Any, inputs: Sequence[Any], session: Session, upstream: Any) -> None:
+    def __init__(
+        self,
+        layer: Any,
+        inputs: Sequence[Any],
+        session: Session,
+        upstream: Any,
+        rng: np.random.Generator,
+    ) -> None:
         self.forward_name, self.backward_name = methods_of(layer)
         self.layer, self.kind, self.session = layer, type(layer).__name__, session
         self.names = positional_names(self.forward_method, len(inputs))
@@ -119,9 +131,11 @@ class Layer:
         self.inputs, self.remarks = prepared(inputs, self.names, held)
         session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
-        self.upstream_given = upstream is not None
-        self.takes_nothing = not self.upstream_given and accepts(self.backward_method, 0)
+        self.given, self.rng = upstream, rng
+        self.takes_nothing = upstream is None and accepts(self.backward_method, 0)
         self.structure: Any = None
+        self.outputs: list[Array] = []
+        self.upstream: list[Array] = []
         self.parameters: list[Parameter] = []
         self.more: list[str] = []  # parameters whose gradients backward returns
 
@@ -155,8 +169,8 @@ class Layer:
         result = called(what, self.forward_method, *self.inputs)
         return output_of(self.layer, result)
 
-    def outputs(self) -> list[Array]:
-        """Return the output arrays of the forward pass."""
+    def run_forward(self) -> list[Array]:
+        """Run the forward pass, and return its output arrays, which must be real and finite."""
         return outputs_of(f"{self.kind}.{self.forward_name}", self.run())
 
     def run_backward(self, ups: Sequence[Array]) -> Any:
@@ -185,13 +199,32 @@ class Layer:
         for reset in resets_of(self.layer):
             reset()
 
-    def forward_and_backward(self) -> Any:
-        """Run both, with an upstream gradient of ones."""
+    def forward_and_backward(self) -> tuple[Any, SideEffects]:
+        """Run both for the first time, and return what backward returned, and the side effects."""
         with suppress(Exception):  # a layer may be reset only once its parameters are made
             self.reset()
         self.structure = self.run()
         outputs = outputs_of(f"{self.kind}.{self.forward_name}", self.structure)
-        return self.run_backward([np.ones(out.shape, dtype=out.dtype) for out in outputs])
+        self.outputs = [np.array(out) for out in outputs]
+        self.upstream = self._upstream()
+        return watched(self, self.layer, self.run_backward, self.upstream)
+
+    def _upstream(self) -> list[Array]:
+        if self.takes_nothing and self.is_scalar:
+            return [np.ones((), dtype=self.outputs[0].dtype)]
+        return upstream_of(self.outputs, self.given, self.rng)
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether the output is one number."""
+        return len(self.outputs) == 1 and self.outputs[0].ndim == 0
+
+    def named_values(self) -> list[tuple[str, Array]]:
+        """Return the inputs and parameters that are arrays of floats."""
+        inputs = zip(self.names, self.inputs, strict=True)
+        known = {id(p.value): (p.name, p.value) for p in every_parameter(self.layer)}
+        known |= {id(value): (name, value) for name, value in inputs}  # which a layer may keep
+        return [(name, value) for name, value in known.values() if is_float_array(value)]
 
     # -------------------- the parameters --------------------
 
@@ -199,24 +232,29 @@ class Layer:
         """Find the parameters by a run; where the first run makes them, begin from after it."""
         before = {p.name: p for p in every_parameter(self.layer)}
         with self.session.fresh():
-            result = self.forward_and_backward()
+            result, effects = self.forward_and_backward()
             self._choose(before, result)
-            made = self._made(before)
-        if made:
+            new = self._new(before)
+            made = self._kept(new) if new else []
+        if new:
             with self.session.fresh():
-                self.run()
-                self.session.rebase()
+                if made:
+                    self.run()
+                    self.session.rebase()
                 found = {p.name: p for p in every_parameter(self.layer)}
-                result = self.forward_and_backward()
+                result, effects = self.forward_and_backward()
                 self._choose({n: p for n, p in found.items() if n in before or n in made}, result)
         self._require_fit(result)
+        self.first = Gradients.of(self._read(result), self.session)
+        self.remarks += effects.notes(self.value_names)
 
-    def _made(self, before: dict[str, Parameter]) -> list[str]:
-        """Return the names of what a run has made, and a second forward pass leaves in place."""
+    def _new(self, before: dict[str, Parameter]) -> list[Parameter]:
+        """Return the parameters that a run has made."""
         new = [p for p in every_parameter(self.layer) if p.name not in before]
-        new = [p for p in new if p.gradient() is not MISSING]
-        if not new:
-            return []
+        return [p for p in new if p.gradient() is not MISSING]
+
+    def _kept(self, new: Sequence[Parameter]) -> list[str]:
+        """Return the names of new parameters that a second forward pass leaves in place."""
         self.run()
         kept = {id(p.value) for p in every_parameter(self.layer)} - self._at_inputs()
         return [p.name for p in new if id(p.value) in kept]
@@ -280,7 +318,11 @@ class Layer:
         """Run both passes, and return the gradient of each input and parameter."""
         self.reset()
         self.run()
-        returned = self.by_name(self.run_backward(ups))
+        return self._read(self.run_backward(ups))
+
+    def _read(self, result: Any) -> list[Any]:
+        """Return the gradient of each input and parameter after both passes."""
+        returned = self.by_name(result)
         inputs = [name for name, flag in zip(self.names, self.floats, strict=True) if flag]
         grads = [(name, returned.get(name, MISSING)) for name in inputs]
         grads += [
@@ -327,33 +369,44 @@ class Layer:
         inputs = [v for v, flag in zip(self.inputs, self.floats, strict=True) if flag]
         return inputs + [p.value for p in self.parameters]
 
+    @property
+    def value_names(self) -> list[str]:
+        """What they are called."""
+        inputs = [name for name, flag in zip(self.names, self.floats, strict=True) if flag]
+        return inputs + [p.name for p in self.parameters]
+
     def subject(self) -> Subject:
         """Return the layer as a subject."""
         self.find()
-        outputs = [np.asarray(out) for out in leaves(self.structure)]
-        is_loss = len(outputs) == 1 and outputs[0].ndim == 0
-        inputs = [name for name, flag in zip(self.names, self.floats, strict=True) if flag]
         subject = Subject(
-            names=inputs + [p.name for p in self.parameters],
+            names=self.value_names,
             values=self.values,
             session=self.session,
-            forward=self.outputs,
+            forward=self.run_forward,
             substitute=self.substitute,
             backward=self.gradients,
+            upstream=self.upstream,
+            outputs=self.outputs,
+            first=self.first,
             forward_code=[self.forward_method],
             backward_code=[self.backward_method],
-            is_loss=is_loss and not self.upstream_given,
+            is_loss=self.is_scalar and self.given is None,
+            takes_upstream=not (self.is_scalar and self.takes_nothing),
             owner=self.layer,
             halves=Halves(self.half_forward, self.half_backward, self.inputs),
             remarks=self.remarks,
         )
         if isinstance(getattr(type(self.layer), self.forward_name, None), FunctionType):
             subject.idealised = lambda: self.idealised(subject)
-        if is_loss and self.takes_nothing:
-            subject.upstream = [np.ones((), dtype=outputs[0].dtype)]
         return subject
 
 
-def layer_subject(layer: Any, inputs: Sequence[Any], session: Session, upstream: Any) -> Subject:
+def layer_subject(
+    layer: Any,
+    inputs: Sequence[Any],
+    session: Session,
+    upstream: Any,
+    rng: np.random.Generator,
+) -> Subject:
     """Return an object with ``forward(*inputs)`` and ``backward(upstream)`` as a subject."""
-    return Layer(layer, inputs, session, upstream).subject()
+    return Layer(layer, inputs, session, upstream, rng).subject()

@@ -16,6 +16,7 @@ from .conventions import gradient_key, positional_names
 from .handwritten import (
     MISSING,
     CheckError,
+    Gradients,
     Halves,
     Subject,
     as_gradient,
@@ -27,9 +28,11 @@ from .handwritten import (
     name_of_function,
     outputs_of,
     require_function,
+    upstream_of,
 )
 from .inputs import leaf_name, prepared
 from .rebind import rebound
+from .side_effects import watched
 from .state import Session
 
 
@@ -41,6 +44,10 @@ class Pair:
     forward, backward : callables
     inputs : sequence
     session : Session
+    upstream : array, tuple of arrays or None
+        The upstream gradient, if one is given.
+    rng : Generator
+        The stream of a random one.
     """
 
     def __init__(
@@ -49,6 +56,8 @@ class Pair:
         backward: Callable[..., Any],
         inputs: Sequence[Any],
         session: Session,
+        upstream: Any,
+        rng: np.random.Generator,
     ) -> None:
         require_function("forward", forward)
         require_function("backward", backward)
@@ -57,13 +66,21 @@ class Pair:
         self.backward_label = name_of_function(backward, "backward")
         self.names = positional_names(forward, len(inputs))
         self.inputs, self.remarks = prepared(inputs, self.names)
+        self.session, self.layer = session, None
         session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
         self.taken = self._taken()
         with session.fresh():
             self.structure, cache = self.run()
-            ones = [np.ones(np.shape(leaf)) for leaf in leaves(self.structure)]
-            self.arguments = self._differentiable(self.run_backward(ones, cache))
+            self.outputs = [np.array(out) for out in leaves(self.structure)]
+            self.upstream = upstream_of(self.outputs, upstream, rng)
+            backward = partial(self.run_backward, cache=cache)
+            result, effects = watched(self, cache, backward, self.upstream)
+            self.arguments = self._differentiable(result)
+            self.first = Gradients.of(self._read(result), session)
+        if self.arguments:
+            outputs_of(self.label, self.outputs)
+        self.remarks += effects.notes([name for name, _ in self.arguments])
 
     def _taken(self) -> list[str]:
         """Return the parameters that `backward` requires."""
@@ -80,6 +97,11 @@ class Pair:
         """What backward takes besides the upstream gradients and the cache: forward's own."""
         given = dict(zip(self.names, self.inputs, strict=True))
         return {name: given[name] for name in self.taken[2:] if name in given}
+
+    def named_values(self) -> list[tuple[str, Array]]:
+        """Return the inputs that are arrays of floats."""
+        pairs = zip(self.names, self.inputs, strict=True)
+        return [(name, value) for name, value in pairs if is_float_array(value)]
 
     def run(self) -> tuple[list[Any], Any]:
         """Run the forward pass, and return the outputs that backward has a gradient of; the cache.
@@ -142,7 +164,9 @@ class Pair:
     def gradients(self, ups: list[Array]) -> list[Any]:
         """Run both passes, and return the gradient of each argument."""
         _, cache = self.run()
-        result = self.run_backward(ups, cache)
+        return self._read(self.run_backward(ups, cache))
+
+    def _read(self, result: Any) -> list[Any]:
         names = [name for name, _ in self.arguments]
         if isinstance(result, dict):
             by_name = by_position(self.backward_label, result, names, [True] * len(names))
@@ -163,9 +187,11 @@ def pair_subject(
     backward: Callable[..., Any],
     inputs: Sequence[Any],
     session: Session,
+    upstream: Any,
+    rng: np.random.Generator,
 ) -> Subject:
     """Return ``out, cache = forward(*inputs)`` and ``backward(dout, cache)`` as a subject."""
-    pair = Pair(forward, backward, inputs, session)
+    pair = Pair(forward, backward, inputs, session, upstream, rng)
     return Subject(
         names=[name for name, _ in pair.arguments],
         values=[value for _, value in pair.arguments],
@@ -173,6 +199,9 @@ def pair_subject(
         forward=lambda: outputs_of(pair.label, pair.run()[0]),
         substitute=pair.substitute,
         backward=pair.gradients,
+        upstream=pair.upstream,
+        outputs=pair.outputs,
+        first=pair.first,
         forward_code=[forward],
         backward_code=[backward],
         halves=Halves(pair.run, pair.half_backward, pair.inputs),
