@@ -332,9 +332,14 @@ class Layer:
         return [as_gradient(name, gradient) for name, gradient in grads]
 
     def memo(self, replacements: Sequence[Any]) -> dict[int, Any]:
-        """Return what a deep copy is to have in place of the arrays, and what it cannot copy."""
+        """Return what a deep copy is to have in place of the arrays, and what it shares.
+
+        It shares what cannot be copied, and the gradients: large, and restored after each run.
+        """
+        gradients = [p.gradient() for p in self.parameters]
+        shared = [*self.shared, *(g for g in gradients if isinstance(g, np.ndarray))]
         values = zip(self.values, replacements, strict=True)
-        return {id(v): r for v, r in values} | {id(item): item for item in self.shared}
+        return {id(item): item for item in shared} | {id(v): r for v, r in values}
 
     def substitute(self, replacements: Sequence[Any], forward: Any = None) -> list[Any]:
         """Run the forward pass of a copy, or another forward function on the copy."""
