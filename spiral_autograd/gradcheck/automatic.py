@@ -225,27 +225,25 @@ def by_complex_step(
 # -------------------- central differences --------------------
 
 
-def objective(subject: Subject, upstream: list[Array]) -> float:
-    """Return Σ upstream · output of the caller's own objects, as they stand, in float64."""
-    outputs = subject.forward()
-    return float(
-        sum(np.sum(np.asarray(o, dtype=float) * u) for o, u in zip(outputs, upstream, strict=True))
-    )
-
-
-def moved_objective(
-    subject: Subject, upstream: list[Array], direction: Direction, size: float
-) -> float:
-    """Return the objective with the caller's own arrays moved; NaN where it is not defined."""
+def moved_outputs(subject: Subject, direction: Direction, size: float) -> list[Array]:
+    """Return the outputs, in float64, with the caller's own arrays moved."""
     with subject.session.fresh():
         for k, part in direction.items():
             value = subject.values[k]
             for rows in blocks(value):
                 value[rows] += (size * part[rows].astype(float)).astype(value.dtype)
-        try:
-            return objective(subject, upstream)
-        except CheckError:
-            return float("nan")
+        return [np.asarray(out, dtype=float) for out in subject.forward()]
+
+
+def moved_objective(
+    subject: Subject, upstream: list[Array], direction: Direction, size: float
+) -> float:
+    """Return Σ upstream · output with the arrays moved; NaN where it is not defined."""
+    try:
+        outputs = moved_outputs(subject, direction, size)
+    except CheckError:
+        return float("nan")
+    return float(sum(np.sum(o * u) for o, u in zip(outputs, upstream, strict=True)))
 
 
 def difference(subject: Subject, upstream: list[Array], direction: Direction, step: float) -> float:

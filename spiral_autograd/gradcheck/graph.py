@@ -255,6 +255,16 @@ class BackwardGraph:
         zeros = [np.zeros(np.shape(call.value)) for call in nodes]
         return dict(zip(nodes, _gradients(moved, zeros), strict=True)) if nodes else {}
 
+    # -------------------- kinks --------------------
+
+    def has_ties(self) -> bool:
+        """Tell whether the forward pass is at a kink: the two sides of a maximum are equal, say."""
+        return any(
+            bool(_TIES[name_of(call.fun)](call, *map(self.value, call.args)))
+            for call in self.calls
+            if call.gradient_of is None and name_of(call.fun) in _TIES
+        )
+
     # -------------------- without a small constant --------------------
 
     def without(self, call: Call, position: int) -> BackwardGraph | None:
@@ -315,6 +325,26 @@ def paths_of(whole: Call) -> list[Call]:
 def again(call: Call, get: Callable[[Any], Any]) -> Any:
     """Return what a call gives for the values that its arguments have by now."""
     return call.fun.fun(*map(get, call.args), **call.kwargs)
+
+
+def _is_reached_twice(call: Call, x: Any, *args: Any) -> bool:
+    """Tell whether the largest or smallest entry of an array stands in it more than once."""
+    axis = call.kwargs.get("axis", args[0] if args else None)
+    best = call.fun.fun(x, axis=axis, keepdims=True)
+    return bool(np.any(np.sum(x == best, axis=axis) > 1))
+
+
+def _are_equal(call: Call, a: Any, b: Any, *_: Any) -> bool:
+    return bool(np.any(np.asarray(a) == b))
+
+
+# When the two slopes of a function differ at the arguments of a call.
+_TIES: dict[str, Callable[..., bool]] = {
+    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), _are_equal),
+    **dict.fromkeys(("max", "amax", "min", "amin"), _is_reached_twice),
+    **dict.fromkeys(("abs", "absolute", "fabs"), lambda call, x: bool(np.any(x == 0))),
+    "clip": lambda call, x, low, high, *_: bool(np.any((x == low) | (x == high))),
+}
 
 
 def is_number(arg: Any) -> bool:
