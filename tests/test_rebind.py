@@ -144,7 +144,7 @@ class Bound:
         return 3.0 * dout
 
 
-class Empty(Filled):
+class Empty(Copied):
     """Has no method of its own."""
 
     shown = True
