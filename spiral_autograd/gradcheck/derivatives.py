@@ -16,8 +16,9 @@ import numpy as np
 from ..recording import Call, name_of
 from ..validation import Array, Shape
 from .case import Case
-from .edits import LEFT_OUT, Edit, at_each_turn, flow_of
-from .graph import BackwardGraph, again, is_number, paths_of
+from .edits import LEFT_OUT, Edit, flow_of
+from .graph import BackwardGraph, again, is_number, is_sum_of_paths, paths_of
+from .loops import at_each_turn
 
 # -------------------- simple functions of a value --------------------
 
@@ -388,7 +389,7 @@ def composite_edits(
     kinds: list[tuple[tuple[int, ...], Composite]],
 ) -> Iterator[Edit]:
     """Yield the mistakes in the gradient of a passage that is one of some kinds."""
-    if passage.steps < 2:
+    if passage.steps < 2 and not is_sum_of_paths(passage.target):
         return
     came, y = graph.adjoints[passage.result], graph.array(passage.result)
     g, true = graph.array(came), graph.array(passage.target)

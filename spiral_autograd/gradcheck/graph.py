@@ -58,6 +58,7 @@ class BackwardGraph:
         self._still = self._cancelled()
         grads = zip(self.roots, recording.grads, strict=True)
         self.wholes = [*self.adjoints.items(), *((r, g) for r, g in grads if isinstance(g, Call))]
+        self._meeting = {whole: to for to, whole in self.wholes if is_sum_of_paths(whole)}
         self._destinations = {path: to for to, whole in self.wholes for path in paths_of(whole)}
 
     def value(self, arg: Any) -> Any:
@@ -118,6 +119,33 @@ class BackwardGraph:
             number[mine] = number.get(mine, 0) + 1
             groups.setdefault((of.instruction, *branch, number[mine]), []).append(call)
         return [calls for calls in groups.values() if len(calls) > 1]
+
+    def summed_in(self, part: Call) -> Call | None:
+        """Return the forward value in which the paths meet that a sum, or a part of it, adds."""
+        whole = part
+        while whole not in self._meeting:
+            sums = [user for user in self.users(whole) if is_sum_of_paths(user)]
+            if not sums:
+                return None
+            whole = sums[0]
+        return self._meeting[whole]
+
+    def way(self, path: Any, to: Call | None) -> Call | None:
+        """Return the forward call by which a value has led to a path of its gradient.
+
+        What an addition brings to its terms is the very gradient of the sum: such a path is
+        known by the value that it is the gradient of.
+        """
+        of = path.gradient_of if isinstance(path, Call) else None
+        users = [user for user in self.users(to) if user.gradient_of is None] if to else []
+        if of is None or of in users:
+            return of
+        return next((user for user in users if self.adjoints.get(user) is path), of)
+
+    def runs_of(self, call: Call, arg: Call) -> list[Call]:
+        """Return the forward calls that the same instruction made of a value, in order."""
+        users = [user for user in self.users(arg) if user.gradient_of is None]
+        return [u for u in users if u is call or (call.instruction or u) == u.instruction]
 
     def leads_to(self, call: Call) -> Call | None:
         """Return the argument of its forward call to which a part of the gradient leads."""
@@ -317,9 +345,28 @@ def is_sum_of_paths(call: Call) -> bool:
 
 def paths_of(whole: Call) -> list[Call]:
     """Return the calls that a sum of paths adds up; the call itself where there is but one."""
-    if not is_sum_of_paths(whole):
-        return [whole]
-    return [path for arg in whole.args[1:] if isinstance(arg, Call) for path in paths_of(arg)]
+    found, pending = [], [whole]
+    while pending:
+        call = pending.pop()
+        if is_sum_of_paths(call):
+            pending += [arg for arg in reversed(call.args[1:]) if isinstance(arg, Call)]
+        else:
+            found.append(call)
+    return found
+
+
+def has_twin(graph: BackwardGraph, path: Any) -> bool:
+    """Tell whether another path brings just the same: to cut one is to halve, or to turn, both."""
+    whole = path
+    while isinstance(whole, Call):
+        sums = [user for user in graph.users(whole) if is_sum_of_paths(user)]
+        if not sums:
+            break
+        whole = sums[0]
+    if whole is path:
+        return False
+    mine = [np.array_equal(graph.value(p), graph.value(path)) for p in paths_of(whole)]
+    return sum(mine) > 1
 
 
 def again(call: Call, get: Callable[[Any], Any]) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from ..recording import Call
+from ..recording import Call, name_of
 from ..validation import Array
 from .blocks import largest
 from .case import Case, Finding
@@ -28,25 +29,22 @@ from .derivatives import (
     replaced_in_loops,
 )
 from .edits import (
-    BY_CALL,
     LEFT_OUT,
-    WHOLE,
     Edit,
-    Generate,
-    cuts,
-    elsewhere,
     factors,
-    in_loops,
+    inverses,
     known_factors,
-    layouts,
-    operands_in_loops,
     partly,
-    parts,
     products,
-    sums,
     wrong_operands,
 )
 from .graph import BackwardGraph, Values
+from .layouts import elsewhere, layouts, parts, sums
+from .loops import Generate, in_loops, operands_in_loops
+from .paths import cuts, exchanges, kept_alone, overwritten, wrong_gradients
+
+BY_CALL: tuple[Generate, ...] = (cuts, products, layouts, sums, parts, elsewhere)
+WHOLE = (exchanges, overwritten, kept_alone)
 
 
 def changed_graph(case: Case, rows: list[int]) -> Finding | None:
@@ -86,6 +84,12 @@ def _mark(value: Any) -> tuple[Any, ...]:
     """Return what two arrays have in common that differ by rounding alone."""
     array = np.asarray(value, dtype=float)
     return array.shape, *(f"{np.sum(a):.6e}" for a in (array, np.abs(array), array**2))
+
+
+def _safely(edits: Iterator[Edit]) -> Iterator[Edit]:
+    """Yield changes up to one that cannot be made: a search that fails must not cost the report."""
+    with suppress(Exception):
+        yield from edits
 
 
 class Stock:
@@ -136,7 +140,7 @@ class Stock:
             yield from self._lists[name]
             return
         found = []
-        for edit in _SORTS[name](self):
+        for edit in _safely(_SORTS[name](self)):
             if self.case.late():
                 return
             found.append(edit)
@@ -164,6 +168,9 @@ class Stock:
         return found
 
 
+_BINARY = set("add subtract multiply divide true_divide power negative".split())
+
+
 def _composites(stock: Stock) -> Iterator[Edit]:
     kinds: dict[Call, Any] = {}
     for passage in sorted(stock.through, key=lambda p: p.steps):
@@ -186,9 +193,10 @@ def _whole(stock: Stock) -> Iterator[Edit]:
         yield from generate(stock.case, stock.graph)
 
 
-def _bypasses(stock: Stock) -> Iterator[Edit]:
+def _bypasses(stock: Stock, *, unary: bool = False) -> Iterator[Edit]:
+    """Yield lost derivatives of single operations; with `unary`, of those of one operand alone."""
     for p in stock.through:
-        if p.steps == 1:
+        if p.steps == 1 and not (unary and name_of(p.result.fun) in _BINARY):
             yield replaced(stock.case, stock.graph, p, ONE)
 
 
@@ -208,7 +216,10 @@ _SORTS: dict[str, Callable[[Stock], Iterator[Edit]]] = {
     "composites": _composites,
     "plain": _by_call(*BY_CALL),
     "whole": _whole,
+    "activations": partial(_bypasses, unary=True),
     "bypasses": _bypasses,
+    "gradients": _by_call(wrong_gradients),
+    "inverses": _by_call(inverses),
     "loops": _loops,
     "operands": _by_call(wrong_operands),
     "operands in loops": _loop_operands,
@@ -256,12 +267,12 @@ class Search:
 
     def _candidates(self) -> Iterator[Edit]:
         edits = self.stock.edits
-        for name in ("composites", "plain", "whole"):
+        for name in ("composites", "activations", "whole", "plain"):
             yield from edits(name)
         yield from self._solved(known_factors(self.case))
         yield from edits("bypasses")
         yield from self._derivatives(own=True)
-        for name in ("loops", "operands", "operands in loops"):
+        for name in ("gradients", "inverses", "loops", "operands", "operands in loops"):
             yield from edits(name)
         yield from self._derivatives(own=False)
         yield from self._solved(None)
