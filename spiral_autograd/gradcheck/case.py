@@ -14,7 +14,7 @@ from ..recording import Call, name_of
 from ..validation import Array
 from .blocks import largest
 from .compare import close
-from .graph import BackwardGraph, is_number
+from .graph import BackwardGraph, again, is_number
 from .moments import Moment
 from .source import assigned_to, expression
 
@@ -130,8 +130,8 @@ class Case:
                 return name
         return "a constant array" if np.ndim(value) else f"{value}"
 
-    def constants(self) -> Iterator[tuple[float, str]]:
-        """Yield the numbers that the forward pass multiplies by, with the expression."""
+    def constants(self) -> Iterator[tuple[float, str, Call]]:
+        """Yield the numbers that the forward pass multiplies by, with the expression and call."""
         for call in self.graph.forward if self.graph is not None else ():
             kind = name_of(call.fun)
             if call.source is None or kind not in ("multiply", "divide", "true_divide"):
@@ -139,7 +139,15 @@ class Case:
             for position, arg in enumerate(call.args):
                 if is_number(arg) and abs(float(arg)) not in (0.0, 1.0):
                     inverse = position == 1 and kind != "multiply"
-                    yield 1 / float(arg) if inverse else float(arg), self.expression(call)
+                    yield 1 / float(arg) if inverse else float(arg), self.expression(call), call
+
+    def is_scaled_at(self, call: Call, c: float, k: int) -> bool:
+        """Tell whether the k-th gradient comes out with c times what flows back through a call."""
+        if self.graph is None:
+            return False
+        last = [b for b in self.graph.backward if b.gradient_of is call and self.graph.is_last(b)]
+        changes = dict.fromkeys(last, lambda b, get: c * np.asarray(again(b, get)))
+        return bool(last) and self.explains(k, self.graph.gradient(k, self.graph.replay(changes)))
 
     @cached_property
     def dimensions(self) -> dict[float, str]:

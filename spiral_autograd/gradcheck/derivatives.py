@@ -107,8 +107,15 @@ def factors_of(case: Case, graph: BackwardGraph) -> list[Factor]:
         seen.append(v)
         rule = "upstream" if call in graph.upstream else "value"
         name = case.name_of(call)
-        found += [Factor(text, function, call, v, name, rule) for text, function in FUNCTIONS]
+        of_it = [Factor(text, function, call, v, name, rule) for text, function in FUNCTIONS]
+        found += [factor for factor in of_it if v.size > _LARGE or not _is_constant(factor.array())]
     return found
+
+
+def _is_constant(array: Array) -> bool:
+    """Tell whether a function has one value only, which any factor could have."""
+    flat = array.ravel()
+    return bool(array.size > 1 and np.all(np.abs(flat - flat[0]) <= 1e-6 * np.abs(flat[0])))
 
 
 class Screen:

@@ -13,13 +13,15 @@ import numpy as np
 
 from .case import Case, Finding, Rule
 from .rules import (
-    additive_term,
+    any_factor,
+    any_term,
     constant_along,
-    constant_factor,
     given_twice,
     layout,
+    named_factor,
     never_written,
     partly_wrong,
+    plain_term,
     summed_axes,
     upstream_misused,
 )
@@ -28,12 +30,12 @@ from .search import changed_graph
 SINGLE: tuple[Rule, ...] = (
     never_written,
     upstream_misused,
-    constant_factor,
+    named_factor,
     layout,
     summed_axes,
-    additive_term,
+    plain_term,
 )
-LAST: tuple[Rule, ...] = (given_twice, partly_wrong, constant_along)
+LAST: tuple[Rule, ...] = (any_factor, any_term, given_twice, partly_wrong, constant_along)
 
 
 def diagnose(*cases: Case) -> list[Finding]:
@@ -94,7 +96,9 @@ def _beside(case: Case, first: Finding, k: int) -> Finding | None:
     other = replace(case, graph=graph, automatic=automatic, stock=None)
     if np.array_equal(automatic[k], case.automatic[k]) or not case.comparable(k):
         return None
-    rules = (constant_factor, layout, summed_axes, additive_term)
+    if case.explains(k, automatic[k]):
+        return replace(first, rows=[k])
+    rules = (named_factor, layout, summed_axes, plain_term)
     tries: Iterator[Finding | None] = (_safely(rule, other, k) for rule in rules)
     second = next((found for found in tries if found is not None), None)
     second = second or changed_graph(other, [k])

@@ -68,7 +68,7 @@ def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGra
         with session.fresh():
             found = c.backward(other_upstream(c.upstream, kind))
         session.restore()
-        return found
+        return [g if k in wrong else None for k, g in enumerate(found)]
 
     return Case(
         names=c.subject.names,

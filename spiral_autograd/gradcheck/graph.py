@@ -224,7 +224,7 @@ class BackwardGraph:
         values: Values = {}
 
         def get(arg: Any) -> Any:
-            return values[arg] if isinstance(arg, Call) and arg in values else self.value(arg)
+            return self._value_among(values, arg)
 
         first = min(self._position.get(call, 0) for call in changes)
         for call in self.calls[first:]:
@@ -243,6 +243,21 @@ class BackwardGraph:
         if isinstance(grad, Call):
             return np.asarray(values[grad] if grad in values else self.value(grad))
         return np.asarray(grad)
+
+    def for_upstream(self, upstream: Sequence[Array]) -> BackwardGraph:
+        """Return the graph for another upstream gradient."""
+        values: Values = dict(zip(self.upstream, upstream, strict=True))
+        for call in self.calls:
+            if call.gradient_of is not None and any(arg in values for arg in _parents(call)):
+                values[call] = again(call, lambda arg: self._value_among(values, arg))
+        return self.changed(values)
+
+    def _value_among(self, values: Values, arg: Any) -> Any:
+        return values[arg] if isinstance(arg, Call) and arg in values else self.value(arg)
+
+    def is_last(self, call: Call) -> bool:
+        """Tell whether a backward call brings its gradient to an argument of its forward call."""
+        return call in self._destinations
 
     def changed(self, values: Values) -> BackwardGraph:
         """Return the graph with some values in place of the recorded ones."""
