@@ -146,8 +146,12 @@ class Case:
         if self.graph is None:
             return False
         last = [b for b in self.graph.backward if b.gradient_of is call and self.graph.is_last(b)]
+        if not last:
+            return False
         changes = dict.fromkeys(last, lambda b, get: c * np.asarray(again(b, get)))
-        return bool(last) and self.explains(k, self.graph.gradient(k, self.graph.replay(changes)))
+        values = self.graph.replay(changes)
+        right = [j for j in range(len(self.names)) if j not in self.wrong and self.comparable(j)]
+        return all(self.explains(j, self.graph.gradient(j, values)) for j in (k, *right))
 
     @cached_property
     def dimensions(self) -> dict[float, str]:

@@ -125,6 +125,8 @@ def products(
         if residual != (rule == "value" and getattr(dropped, "gradient_of", None) is not None):
             continue
         text = f"without the factor {what}" if multiplies else f"not divided by {what}"
+        if rule == "upstream" and is_constant(graph.array(dropped)):
+            continue  # no more than a factor
         if rule == "upstream":
             text = "not multiplied by the gradient that comes in: the upstream gradient is ignored"
         yield edit(rule, f"{flow} is {text}", call, _kept(1 - lost), "operand", lost)
@@ -164,9 +166,24 @@ def operand_of(case: Case, graph: BackwardGraph, call: Call, dropped: Any) -> tu
         return "upstream", "the gradient that comes in"
     if is_number(value):
         return "factor", f"{float(value):.6g}"
+    if isinstance(dropped, Call) and dropped.gradient_of is not None:
+        equal = (c for c in (*graph.roots, *graph.forward) if _is_equal(graph, c, value))
+        return "value", case.name_of(next(equal, dropped))
     if isinstance(dropped, Call):
         return "value", case.name_of(dropped)
     return "value", _written(call.gradient_of, value) or case.constant_name(value)
+
+
+def _is_equal(graph: BackwardGraph, call: Call, value: Any) -> bool:
+    """Tell whether a forward value is one that autograd has computed anew in its backward pass."""
+    own = graph.array(call)
+    return own.shape == np.shape(value) and np.allclose(own, value, rtol=1e-12, atol=0.0)
+
+
+def is_constant(array: Array) -> bool:
+    """Tell whether all entries of an array are equal: what any factor could be."""
+    flat = np.ravel(array)
+    return bool(flat.size and np.all(np.abs(flat - flat[0]) <= 1e-6 * np.abs(flat[0])))
 
 
 def _written(of: Call | None, value: Any) -> str | None:

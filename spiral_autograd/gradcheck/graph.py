@@ -97,7 +97,7 @@ class BackwardGraph:
 
     def position(self, call: Call | None) -> int:
         """Return when a call was made."""
-        return self._position[call] if call is not None else -1
+        return self._position.get(call, -1) if call is not None else -1
 
     def carries(self, call: Call) -> bool:
         """Tell whether a value depends on the upstream gradient."""

@@ -133,7 +133,7 @@ def sums(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
     flow, b = flow_of(case, call), graph.array(call)
     if name_of(call.fun) not in ("sum", "mean") or not isinstance(call.args[0], Call):
         for axis, (word, reduce) in product(range(b.ndim), _REDUCTIONS):
-            if b.shape[axis] > 1:
+            if b.shape[axis] > 1 and not _is_constant_along(b, axis):
                 text = f"{flow} is {word} over axis {axis}"
                 yield edit("sum", text, call, _replaced_by(reduce, axis), word, axis)
         return
@@ -145,6 +145,12 @@ def sums(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
     for axis, (which, kept) in product(range(inner.ndim), ends.items()):
         text = f"the {which} entry along axis {axis} is left out of the sum in {flow}"
         yield edit("sum", text, call, _summed_without(axis, kept), which, axis)
+
+
+def _is_constant_along(array: Array, axis: int) -> bool:
+    """Tell whether a sum over an axis is but a factor."""
+    first = np.take(array, [0], axis)
+    return bool(np.all(np.abs(array - first) <= 1e-9 * np.abs(first)))
 
 
 _REDUCTIONS = (("summed", np.sum), ("averaged", np.mean))

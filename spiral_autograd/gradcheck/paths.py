@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator as op
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -52,11 +53,11 @@ def kept_alone(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
     """Keep one of many paths only: assigned where it should be added."""
     for to, whole in graph.wholes:
         paths = paths_of(whole)
-        if len(paths) < 3:
-            continue
         for path in paths if len(paths) <= 6 else (paths[0], paths[-1]):
             of = graph.way(path, to)
             repeated = of is not None and len(graph.runs_of(of, to)) == len(paths)
+            if len(paths) < (2 if repeated else 3):
+                continue
             why = ": the others are overwritten, not added up" if repeated else ""
             text = f"only {path_to(case, path, to)} is kept{why}"
             rule = "sum" if repeated else "term"
@@ -106,19 +107,29 @@ def _taking(position: int, other: Call) -> Make:
 
 
 def exchanges(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
-    """Exchange the gradients of two parts of one array, such as two gates of an LSTM."""
+    """Exchange the gradients of parts of one array, such as the gates of an LSTM."""
     parts: dict[int, list[Call]] = {}
     for call in graph.forward:
         if name_of(call.fun) in ("__getitem__", "take") and call in graph.adjoints:
             parts.setdefault(id(call.args[0]), []).append(call)
     for siblings in parts.values():
-        for a, b in combinations(siblings[:12], 2):
-            ours, theirs = graph.adjoints[a], graph.adjoints[b]
-            if np.shape(a.value) == np.shape(b.value) and ours is not theirs:
-                # Both are read as they were before the exchange.
-                changes = {ours: _always(graph.value(theirs)), theirs: _always(graph.value(ours))}
-                text = f"the gradients of {case.name_of(a)} and {case.name_of(b)} are exchanged"
-                yield Edit("layout", text, a, changes, ("layout", "exchange"))
+        alike = [a for a in siblings[:12] if np.shape(a.value) == np.shape(siblings[0].value)]
+        orders = permutations(alike) if len(alike) <= 4 else _two_exchanged(alike)
+        for order in sorted(orders, key=lambda order: sum(map(op.is_not, order, alike))):
+            moved = [(a, b) for a, b in zip(alike, order, strict=True) if a is not b]
+            # All are read as they were before the exchange.
+            changes = {graph.adjoints[a]: _always(graph.value(graph.adjoints[b])) for a, b in moved}
+            if len(changes) == len(moved) > 0:
+                names = " and ".join(case.name_of(a) for a, _ in moved)
+                text = f"the gradients of {names} are exchanged"
+                yield Edit("layout", text, moved[0][0], changes, ("layout", "exchange"))
+
+
+def _two_exchanged(calls: list[Call]) -> Iterator[list[Call]]:
+    for i, j in combinations(range(len(calls)), 2):
+        order = list(calls)
+        order[i], order[j] = order[j], order[i]
+        yield order
 
 
 def _always(value: Any) -> Make:

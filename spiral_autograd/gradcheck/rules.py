@@ -13,6 +13,7 @@ from ..validation import Array, Shape
 from .blocks import inner, largest
 from .case import Case, Finding
 from .compare import close
+from .graph import is_number
 
 # -------------------- never written --------------------
 
@@ -175,10 +176,22 @@ def _reorderings(g: Array, shape: Shape) -> Iterator[tuple[str, Array]]:
         if not np.array_equal(candidate, flat):
             yield "is reshaped in the wrong order", candidate
     if g.shape == shape:
-        for axis in range(g.ndim):
-            yield f"is reversed along axis {axis}", np.flip(g, axis)
-            for shift in (1, -1):
-                yield f"is shifted by {shift} along axis {axis}", np.roll(g, shift, axis)
+        for axis, n in enumerate(shape):
+            if n > 1:
+                yield f"is reversed along axis {axis}", np.flip(g, axis)
+                for shift in (1, -1):
+                    yield f"is shifted by {shift} along axis {axis}", np.roll(g, shift, axis)
+                yield from _blocks_exchanged(g, axis)
+
+
+def _blocks_exchanged(g: Array, axis: int) -> Iterator[tuple[str, Array]]:
+    """Yield an array with its halves, thirds or quarters in another order, as gates may be."""
+    for count in (2, 3, 4):
+        if g.shape[axis] % count == 0:
+            blocks = np.split(g, count, axis)
+            for order in list(permutations(range(count)))[1:]:
+                text = f"has its {count} blocks along axis {axis} in the order {order}"
+                yield text, np.concatenate([blocks[i] for i in order], axis)
 
 
 # -------------------- sums --------------------
@@ -448,12 +461,37 @@ def _marks(case: Case, k: int, wrong: Array) -> Iterator[tuple[str, Array]]:
             ("is not 0", v != 0),
         ):
             yield f"just where {name} {sign}", mask
-        for axis in range(v.ndim):
-            for word, edge in (
-                ("largest", v.max(axis=axis, keepdims=True)),
-                ("smallest", v.min(axis=axis, keepdims=True)),
-            ):
-                yield f"where {name} is {word} along axis {axis}", v == edge
+    yield from _at_edges(case, wrong)
+
+
+_EDGES: dict[str, tuple[str, Callable[..., Any]]] = {
+    **dict.fromkeys(("max", "amax"), ("largest", np.max)),
+    **dict.fromkeys(("min", "amin"), ("smallest", np.min)),
+}
+
+
+def _at_edges(case: Case, wrong: Array) -> Iterator[tuple[str, Array]]:
+    """Yield where the forward pass takes a largest or smallest value, or reaches a bound."""
+    for call in case.graph.forward if case.graph is not None else ():
+        kind, args = name_of(call.fun), [getattr(arg, "value", arg) for arg in call.args]
+        if not args or (np.shape(args[0]) != wrong.shape and np.shape(args[-1]) != wrong.shape):
+            continue
+        if kind in _EDGES:
+            word, best = _EDGES[kind]
+            axis = call.kwargs.get("axis", args[1] if len(args) > 1 else None)
+            name = case.name_of(call.args[0])
+            yield f"where {name} is {word}", args[0] == best(args[0], axis=axis, keepdims=True)
+        elif kind in ("maximum", "minimum", "clip", "fmax", "fmin"):
+            for v, bound in ((call.args[0], b) for b in call.args[1:]):
+                yield from _beyond(case, v, bound)
+                yield from _beyond(case, bound, v)
+
+
+def _beyond(case: Case, v: Any, bound: Any) -> Iterator[tuple[str, Array]]:
+    if isinstance(v, Call) and is_number(bound):
+        name = case.name_of(v)
+        yield f"just where {name} > {bound:g}", np.asarray(v.value) > bound
+        yield f"just where {name} < {bound:g}", np.asarray(v.value) < bound
 
 
 _SLICES = {(1, 0): "entry", (2, 0): "row", (2, 1): "column"}

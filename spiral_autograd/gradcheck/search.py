@@ -44,6 +44,7 @@ from .loops import Generate, in_loops, operands_in_loops
 from .paths import cuts, exchanges, kept_alone, overwritten, wrong_gradients
 
 BY_CALL: tuple[Generate, ...] = (cuts, products, layouts, sums, parts, elsewhere)
+ARRANGED: tuple[Generate, ...] = (layouts, sums, parts, elsewhere)
 WHOLE = (exchanges, overwritten, kept_alone)
 
 
@@ -130,6 +131,16 @@ class Stock:
         return not all(natural), not all(named), not named[0], passage.steps
 
     @cached_property
+    def natural(self) -> list[Passage]:
+        """Those between values that a person would differentiate by."""
+        return [p for p in self.through if not self._unnatural(p)[0]]
+
+    @cached_property
+    def unnatural(self) -> list[Passage]:
+        """The others."""
+        return [p for p in self.through if self._unnatural(p)[0]]
+
+    @cached_property
     def screen(self) -> Screen:
         """The functions of values by which a gradient may have been multiplied."""
         return Screen(factors_of(self.case, self.graph))
@@ -214,7 +225,8 @@ def _loop_operands(stock: Stock) -> Iterator[Edit]:
 
 _SORTS: dict[str, Callable[[Stock], Iterator[Edit]]] = {
     "composites": _composites,
-    "plain": _by_call(*BY_CALL),
+    "lost": _by_call(cuts, products),
+    "arranged": _by_call(*ARRANGED),
     "whole": _whole,
     "activations": partial(_bypasses, unary=True),
     "bypasses": _bypasses,
@@ -267,16 +279,20 @@ class Search:
 
     def _candidates(self) -> Iterator[Edit]:
         edits = self.stock.edits
-        for name in ("composites", "activations", "whole", "plain"):
+        for name in ("composites", "activations", "whole", "lost"):
             yield from edits(name)
+        natural, others = self.stock.natural, self.stock.unnatural
+        yield from self._derivatives(natural, own=True)
         yield from self._solved(known_factors(self.case))
-        yield from edits("bypasses")
-        yield from self._derivatives(own=True)
-        for name in ("gradients", "inverses", "loops", "operands", "operands in loops"):
+        for name in ("arranged", "bypasses"):
             yield from edits(name)
-        yield from self._derivatives(own=False)
         yield from self._solved(None)
-        yield from edits("residuals")
+        for name in ("gradients", "residuals"):
+            yield from edits(name)
+        yield from self._derivatives(others, own=True)
+        for name in ("inverses", "loops", "operands", "operands in loops"):
+            yield from edits(name)
+        yield from self._derivatives([*natural, *others], own=False)
         for call in self.stock.calls:
             for factor in self._factors(call, self.graph.array(call)):
                 yield multiplied(self.case, call, factor)
@@ -297,7 +313,7 @@ class Search:
         """
         if self.changed < 3:  # one number, or two, tell no factor
             return
-        for edit in (*self.stock.edits("composites"), *self.stock.edits("plain")):
+        for edit in (*self.stock.edits("composites"), *self.stock.edits("lost")):
             effect = self._effect(edit) if edit.text.endswith(LEFT_OUT) else None
             if effect is None or abs(effect[0]) <= self.tolerance * effect[1]:
                 continue
@@ -311,24 +327,25 @@ class Search:
                 if abs(c - value) <= self.tolerance * max(1.0, abs(value)):
                     yield partly(edit, 1 - value, f"{what}is {text}")
 
-    def _derivatives(self, *, own: bool) -> Iterator[Edit]:
+    def _derivatives(self, through: Iterable[Passage], *, own: bool) -> Iterator[Edit]:
         """Yield wrong derivatives of passages: functions of their own values, or of others."""
-        for passage in self.stock.through:
+        for passage in through:
             if own:
                 yield replaced(self.case, self.graph, passage, ONE)
             came = self.graph.array(self.graph.adjoints[passage.result])
-            for factor in self._factors(passage.target, came):
+            kept = sum(self.graph.array(path) for path in passage.kept)
+            for factor in self._factors(passage.target, came, kept):
                 if own == (factor.of in (passage.result, passage.argument)):
                     yield replaced(self.case, self.graph, passage, factor)
 
-    def _factors(self, call: Call, came: Array) -> Iterator[Factor]:
-        """Yield the factors with which `came` in the place of a call may explain all."""
+    def _factors(self, call: Call, came: Array, kept: Any = 0.0) -> Iterator[Factor]:
+        """Yield the factors with which `came`, beside what is kept of a call, may explain all."""
         sensitivity = self.sensitivity.get(call) if self.sensitivity is not None else None
         if sensitivity is None or self.case.late() or sensitivity.shape != came.shape:
             return
         if not self._reaches([call]):
             return
-        before = float(np.sum(sensitivity * self.graph.array(call)))
+        before = float(np.sum(sensitivity * (self.graph.array(call) - kept)))
         weight, target = sensitivity * came, self.target + before
         yield from self.stock.screen.passing(weight, target, self.tolerance)
 
