@@ -125,10 +125,11 @@ def products(
         if residual != (rule == "value" and getattr(dropped, "gradient_of", None) is not None):
             continue
         text = f"without the factor {what}" if multiplies else f"not divided by {what}"
-        if rule == "upstream" and is_constant(graph.array(dropped)):
-            continue  # no more than a factor
         if rule == "upstream":
-            text = "not multiplied by the gradient that comes in: the upstream gradient is ignored"
+            if is_constant(graph.array(dropped)[graph.array(dropped) != 0]):
+                continue  # no more than a factor
+            text = "not multiplied by the gradient that comes in"
+            text += "" if case.is_loss else ": the upstream gradient is ignored"
         yield edit(rule, f"{flow} is {text}", call, _kept(1 - lost), "operand", lost)
 
 

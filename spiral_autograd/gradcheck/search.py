@@ -206,7 +206,7 @@ def _whole(stock: Stock) -> Iterator[Edit]:
 
 def _bypasses(stock: Stock, *, unary: bool = False) -> Iterator[Edit]:
     """Yield lost derivatives of single operations; with `unary`, of those of one operand alone."""
-    for p in stock.through:
+    for p in stock.natural if unary else stock.through:
         if p.steps == 1 and not (unary and name_of(p.result.fun) in _BINARY):
             yield replaced(stock.case, stock.graph, p, ONE)
 
@@ -226,6 +226,7 @@ def _loop_operands(stock: Stock) -> Iterator[Edit]:
 _SORTS: dict[str, Callable[[Stock], Iterator[Edit]]] = {
     "composites": _composites,
     "lost": _by_call(cuts, products),
+    "factors": _by_call(factors),
     "arranged": _by_call(*ARRANGED),
     "whole": _whole,
     "activations": partial(_bypasses, unary=True),
@@ -279,16 +280,17 @@ class Search:
 
     def _candidates(self) -> Iterator[Edit]:
         edits = self.stock.edits
-        for name in ("composites", "activations", "whole", "lost"):
+        for name in ("composites", "activations", "whole", "lost", "residuals"):
             yield from edits(name)
         natural, others = self.stock.natural, self.stock.unnatural
         yield from self._derivatives(natural, own=True)
         yield from self._solved(known_factors(self.case))
+        if self.changed < 3:  # too few to solve for a factor
+            yield from edits("factors")
         for name in ("arranged", "bypasses"):
             yield from edits(name)
         yield from self._solved(None)
-        for name in ("gradients", "residuals"):
-            yield from edits(name)
+        yield from edits("gradients")
         yield from self._derivatives(others, own=True)
         for name in ("inverses", "loops", "operands", "operands in loops"):
             yield from edits(name)
