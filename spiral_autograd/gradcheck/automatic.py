@@ -186,7 +186,7 @@ def complex_derivative(subject: Subject, upstream: list[Array], direction: Direc
     """Return the derivative in a direction, by a step along the imaginary axis."""
     step = 1e-30
     moved = [
-        v + 1j * step * direction[k] if k in direction else v.astype(complex)
+        v + 1j * (step * direction[k].astype(float)) if k in direction else v.astype(complex)
         for k, v in enumerate(subject.values)
     ]
     outputs = _complex_outputs(subject, moved)
@@ -226,13 +226,16 @@ def by_complex_step(
 
 
 def moved_outputs(subject: Subject, direction: Direction, size: float) -> list[Array]:
-    """Return the outputs, in float64, with the caller's own arrays moved."""
-    with subject.session.fresh():
-        for k, part in direction.items():
-            value = subject.values[k]
-            for rows in blocks(value):
-                value[rows] += (size * part[rows].astype(float)).astype(value.dtype)
-        return [np.asarray(out, dtype=float) for out in subject.forward()]
+    """Return the outputs, in float64, with the caller's own arrays moved, and moved back."""
+    try:
+        with subject.session.fresh():
+            for k, part in direction.items():
+                value = subject.values[k]
+                for rows in blocks(value):
+                    value[rows] += (size * part[rows].astype(float)).astype(value.dtype)
+            return [np.array(out, dtype=float) for out in subject.forward()]
+    finally:
+        subject.session.restore()
 
 
 def moved_objective(
@@ -249,7 +252,6 @@ def moved_objective(
 def difference(subject: Subject, upstream: list[Array], direction: Direction, step: float) -> float:
     """Return the derivative in a direction, by moving the caller's own arrays and back again."""
     ahead, behind = (moved_objective(subject, upstream, direction, s) for s in (step, -step))
-    subject.session.restore()
     return (ahead - behind) / (2 * step)
 
 

@@ -176,6 +176,9 @@ class Passage:
     kept: tuple[Call, ...] = ()
 
 
+_MANY = 8  # paths, of which not every subset is tried
+
+
 def passages(graph: BackwardGraph, furthest: int = 12) -> Iterator[Passage]:
     """Yield the passages of a graph, short ones first."""
     found: list[Passage] = []
@@ -210,6 +213,8 @@ def _of_paths(
         own = path.gradient_of is first and path is not graph.adjoints[p.result]
         if own and path is not p.target:
             yield Passage(p.argument, p.result, path, p.steps)
+    if len(paths) > _MANY:
+        return
     kept = [path for path in paths if graph.way(path, p.argument) not in between]
     if kept and len(paths) - len(kept) > 1:
         yield replace(p, kept=tuple(kept))

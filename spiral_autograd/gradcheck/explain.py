@@ -62,7 +62,6 @@ def _diagnosed(
 
 def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGraph | None) -> Case:
     session = c.subject.session
-    session.restore()  # a difference may have left the values moved
 
     def again(kind: str) -> list[Any]:
         with session.fresh():

@@ -49,11 +49,14 @@ def _without_path(i: int) -> Make:
     return make
 
 
+_MANY = 6  # paths, of which each is tried
+
+
 def kept_alone(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
     """Keep one of many paths only: assigned where it should be added."""
     for to, whole in graph.wholes:
         paths = paths_of(whole)
-        for path in paths if len(paths) <= 6 else (paths[0], paths[-1]):
+        for path in paths if len(paths) <= _MANY else (paths[0], paths[-1]):
             of = graph.way(path, to)
             repeated = of is not None and len(graph.runs_of(of, to)) == len(paths)
             if len(paths) < (2 if repeated else 3):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
-from itertools import product
+from itertools import product, takewhile
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,7 @@ class Stock:
     @cached_property
     def everywhere(self) -> list[Passage]:
         """All passages."""
-        return list(passages(self.graph))
+        return list(takewhile(lambda _: not self.case.late(), passages(self.graph)))
 
     @cached_property
     def through(self) -> list[Passage]:
