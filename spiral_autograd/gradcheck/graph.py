@@ -252,6 +252,26 @@ class BackwardGraph:
                 values[call] = again(call, lambda arg: self._value_among(values, arg))
         return self.changed(values)
 
+    def contributions(self) -> list[float]:
+        """Return the largest sum of the absolute terms that each gradient is added up from.
+
+        A gradient that is small because large terms cancel is rounded as the terms are.
+        """
+        sums: Values = {}
+
+        def get(arg: Any) -> Any:
+            return (
+                sums[arg] if isinstance(arg, Call) and arg in sums else _absolute(self.value(arg))
+            )
+
+        for call in self.calls:
+            if call.gradient_of is not None and self.carries(call):
+                try:
+                    sums[call] = _absolute(_ADDING.get(name_of(call.fun), again)(call, get))
+                except Exception:
+                    sums[call] = _absolute(self.value(call))
+        return [float(np.max(get(grad), initial=0.0)) for grad in self.recording.grads]
+
     def _value_among(self, values: Values, arg: Any) -> Any:
         return values[arg] if isinstance(arg, Call) and arg in values else self.value(arg)
 
@@ -387,6 +407,17 @@ def has_twin(graph: BackwardGraph, path: Any) -> bool:
 def again(call: Call, get: Callable[[Any], Any]) -> Any:
     """Return what a call gives for the values that its arguments have by now."""
     return call.fun.fun(*map(get, call.args), **call.kwargs)
+
+
+def _absolute(value: Any) -> Any:
+    """Return the absolute value of numbers; other arguments of a call as they are."""
+    return np.abs(value) if isinstance(value, float | np.ndarray) else value
+
+
+_ADDING: dict[str, Make] = {
+    "subtract": lambda call, get: np.add(*map(get, call.args)),
+    "negative": lambda call, get: get(call.args[0]),
+}
 
 
 def _is_reached_twice(call: Call, x: Any, *args: Any) -> bool:
