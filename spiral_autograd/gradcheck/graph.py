@@ -35,8 +35,10 @@ class BackwardGraph:
         From a call to the numbers of the gradients that it flows into.
     """
 
-    def __init__(self, recording: Recording, values: Values | None = None) -> None:
-        self.recording = recording
+    def __init__(
+        self, recording: Recording, values: Values | None = None, *, through_max: bool = False
+    ) -> None:
+        self.recording, self.through_max = recording, through_max
         self.base: Values = values or {}
         self.calls = recording.calls
         self.adjoints = {
@@ -55,7 +57,7 @@ class BackwardGraph:
             if c.gradient_of is not None and c in self.reaches and c in self._carrying
             if _is_float(c.value)
         ]
-        self._still = self._cancelled()
+        self._still = frozenset() if through_max else self._cancelled()
         grads = zip(self.roots, recording.grads, strict=True)
         self.wholes = [*self.adjoints.items(), *((r, g) for r, g in grads if isinstance(g, Call))]
         self._meeting = {whole: to for to, whole in self.wholes if is_sum_of_paths(whole)}
@@ -186,7 +188,7 @@ class BackwardGraph:
     def _cancelled(self) -> frozenset[Call]:
         """Return the gradients of a max or min that cancel out, as in a softmax.
 
-        A handwritten backward pass leaves them out, whatever is wrong elsewhere.
+        Most handwritten backward passes leave them out, whatever is wrong elsewhere.
         """
         found = set()
         for call, adjoint in self.adjoints.items():
@@ -281,7 +283,15 @@ class BackwardGraph:
 
     def changed(self, values: Values) -> BackwardGraph:
         """Return the graph with some values in place of the recorded ones."""
-        return BackwardGraph(self.recording, {**self.base, **values})
+        values = {**self.base, **values}
+        return BackwardGraph(self.recording, values, through_max=self.through_max)
+
+    def through_every_max(self) -> BackwardGraph | None:
+        """Return the graph in which what flows through a max that cancels is run again too.
+
+        None where there is no such max.
+        """
+        return BackwardGraph(self.recording, self.base, through_max=True) if self._still else None
 
     def sensitivities(self, weights: Mapping[int, Array]) -> dict[Call, Array]:
         """Return how Σ weights · gradients moves with each backward value.

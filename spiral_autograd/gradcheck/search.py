@@ -258,7 +258,10 @@ class Search:
             if not case.comparable(k):
                 continue
             g, h = case.automatic[k], np.asarray(case.handwritten[k], dtype=float)
-            weights[k] = rng.standard_normal(g.shape) / (max(largest(g), largest(h)) or 1.0)
+            size = max(largest(g), largest(h))
+            if size <= 1e3 * case.noise(k):  # a gradient of zero has no digits to compare
+                continue
+            weights[k] = rng.standard_normal(g.shape) / size
             if k in rows:
                 self.target += float(np.sum(weights[k] * (h - g)))
                 self.changed += int(np.sum(np.abs(h - g) > case.noise(k)))
