@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..recording import Call, name_of
+from ..recording import Call, Site, name_of
 from ..validation import Array
 from .blocks import largest
 from .compare import close
@@ -110,13 +110,22 @@ class Case:
         given = self.graph.recording.names.get(call)
         if given is not None and given != function:
             return given
-        text = expression(call)
-        return assigned_to(text, file, line) if text else None
+        text, site = expression(call), self._result_at(call)
+        name = assigned_to(text, file, line) if text else None
+        if name is None and site is not None and (text := expression(site)):
+            name = assigned_to(text, *site.source[:2])
+        return name
+
+    def _result_at(self, call: Call) -> Site | None:
+        """Return where a function of the reader's was called that a value is the result of."""
+        names = self.graph.recording.names if self.graph is not None else {}
+        is_result = call.source is not None and names.get(call) == call.source[2]
+        return call.called_at if is_result else None
 
     def expression(self, call: Call) -> str:
         """Return the reader's own expression for a value."""
-        text = expression(call) if call.gradient_of is None else None
-        return f"`{text}`" if text else f"the result of {name_of(call.fun)}"
+        text = expression(self._result_at(call) or call) if call.gradient_of is None else None
+        return f"`{_short(text)}`" if text else f"the result of {name_of(call.fun)}"
 
     def is_named(self, call: Call) -> bool:
         """Tell whether the reader's code has a name for a value."""
@@ -180,10 +189,15 @@ class Case:
         for u in self.upstream:
             if np.shape(u) == shape:
                 yield "the upstream gradient", np.asarray(u, dtype=float)
-        for call in self.graph.forward if self.graph is not None else ():
+        for call in self.graph.adjoints if self.graph is not None else ():
             if np.shape(call.value) == shape:
                 assert self.graph is not None
                 yield self.name_of(call), np.asarray(self.graph.value(call), dtype=float)
+
+
+def _short(text: str) -> str:
+    """Return an expression without its middle where it is long."""
+    return text if len(text) <= 60 else f"{text[:36]}…{text[-20:]}"
 
 
 @dataclass

@@ -68,6 +68,9 @@ FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
 )
 
 
+_ORDER = {text: i for i, (text, _) in enumerate(FUNCTIONS)}
+
+
 @dataclass(frozen=True)
 class Factor:
     """A simple function of a value, by which a gradient may have been multiplied."""
@@ -84,6 +87,11 @@ class Factor:
         """Return the function of the value."""
         with np.errstate(all="ignore"):
             return np.asarray(self.sign * self.function(self.value), dtype=float)
+
+    @property
+    def rank(self) -> int:
+        """How far from the first thing that a person would think of."""
+        return _ORDER.get(self.text, 0)
 
     def words(self, name: str) -> str:
         """Return the function with a name for the value."""
@@ -247,8 +255,8 @@ def replaced(case: Case, graph: BackwardGraph, passage: Passage, factor: Factor)
     of = passage.result if passage.steps == 1 else passage.target.gradient_of or passage.result
     rule, derivative = factor.rule, f"the derivative of {result} by {argument}"
     times = None if factor is ONE else _times_the_true(graph, passage, factor)
-    if factor is ONE and passage.steps == 1:
-        what = f"the derivative of {result} is left out"
+    if factor is ONE:
+        what = f"the derivative of {result}{f' by {argument}' * (passage.steps > 1)} is left out"
     elif times is not None:
         rule = "factor"
         words = "has the wrong sign" if times == -1 else f"is {times:.6g} times what it should be"

@@ -193,7 +193,7 @@ def _written(of: Call | None, value: Any) -> str | None:
     for position, arg in enumerate(of.args[:2] if of is not None and text else ()):
         if arg is value and text is not None:
             found = operand(text, position)
-            return f"`{found}`" if found else None
+            return f"`{found}`" if found and len(found) <= 60 else None
     return None
 
 
@@ -218,6 +218,7 @@ def wrong_operands(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edi
             if other is not due and value.shape == right.shape:
                 name, given = operand_of(case, graph, call, due)[1], case.name_of(other)
                 given = case.expression(other) if given == name and other.fun else given
+                given += " of another run of that line" if given == name else ""
                 text = f"{flow_of(case, call)} is multiplied by {given} in place of {name}"
                 make = exchanged(position, moved(value))
                 yield edit("value", text, call, make, "operand", position, other.instruction)

@@ -339,7 +339,8 @@ class Search:
                 yield replaced(self.case, self.graph, passage, ONE)
             came = self.graph.array(self.graph.adjoints[passage.result])
             kept = sum(self.graph.array(path) for path in passage.kept)
-            for factor in self._factors(passage.target, came, kept):
+            factors = self._factors(passage.target, came, kept)
+            for factor in sorted(factors, key=lambda factor: factor.rank):
                 if own == (factor.of in (passage.result, passage.argument)):
                     yield replaced(self.case, self.graph, passage, factor)
 
