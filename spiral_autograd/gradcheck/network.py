@@ -86,15 +86,19 @@ def check_network(
             return _without_layers(network, named, loss_layer, session, x, t, rng, deadline)
         every = [*named, ("loss_layer", loss_layer)]
         chain, replaced, error = _chain(network, named, loss_layer, session, x, t)
-        own = OwnPasses()
+        own, found = OwnPasses(), _Found()
         if not _is_plain(network):
             own = compare_own(Network(network, every, session, x, t), chain, rng, deadline)
         if chain is None and own.report is None:
             raise error
+        if chain is None:
+            found.notes.append(
+                f"the layers cannot be run one after another ({error}): the network is checked as "
+                "a whole (network. before the name), and each layer with what it is given there"
+            )
         heard = steps_of(own.heard, every) if own.differs else []
         names = {step.name for step in heard}
         steps = heard + [s for s in (chain.steps if chain else ()) if s.name not in names]
-        found = _Found()
         _check_layers(steps, every, session, rng, deadline, found)
         if chain is not None:
             found.failures += estranged(chain, session, found.right)
@@ -258,26 +262,28 @@ def _replaced(network: Any, named: Named, chain: Chain) -> dict[str, str]:
     """
     listed, _ = listed_by(network, None)
     sums = totals(listed)
+    held = [(f"{n}.{p.name}", layer, p) for n, layer in named for p in find_parameters(layer)]
     found: dict[str, str] = {}
-    for name, layer in named:
-        for parameter in find_parameters(layer):
-            gradient = parameter.gradient()
-            mine = [entry for entry in listed if entry.value is parameter.value]
-            if not mine or not isinstance(gradient, np.ndarray):
-                continue
-            added = [entry.gradient for entry in sums if entry.value is parameter.value]
-            wanted = [entry.gradient for entry in chain.left if entry.value is parameter.value]
-            held = [entry.gradient for entry in mine]
-            if any(g is gradient or np.array_equal(g, gradient) for g in held):
-                continue
-            if added and wanted and close(added[0], wanted[0], 1e-9):
-                continue
-            entry = mine[0]
-            found[f"network.{entry.label}"] = (
-                f"network.{_gradient_label(entry.label)} does not have the gradient of "
-                f"{name}.{parameter.name}: the layer replaces the array that the network holds"
-                f"{_written_at(layer)}; write into it: grads[...][...] = dW"
-            )
+    for name, layer, parameter in held:
+        gradient = parameter.gradient()
+        mine = [entry for entry in listed if entry.value is parameter.value]
+        if not mine or not isinstance(gradient, np.ndarray):
+            continue
+        if any(e.gradient is gradient or np.array_equal(e.gradient, gradient) for e in mine):
+            continue
+        added = [entry.gradient for entry in sums if entry.value is parameter.value]
+        wanted = [entry.gradient for entry in chain.left if entry.value is parameter.value]
+        if wanted and close(added[0], wanted[0], 1e-9):
+            continue
+        label = f"network.{_gradient_label(mine[0].label)}"
+        twins = [n for n, _, p in held if any(p.gradient() is e.gradient for e in mine)]
+        found[f"network.{mine[0].label}"] = (
+            f"{label} is the gradient of {twins[0]} alone, but {name} is the same array: add up "
+            "the gradients of both"
+            if twins
+            else f"{label} does not have the gradient of {name}: the layer replaces the array "
+            f"that the network holds{_written_at(layer)}; write into it: grads[...][...] = dW"
+        )
     return found
 
 
@@ -293,7 +299,7 @@ def _written_at(layer: Any) -> str:
         lines = replacing_lines(getattr(layer, methods_of(layer)[1]))
     except Exception:
         lines = []
-    places = ", ".join(f"{os.path.basename(file)}:{line}" for file, line in lines)
+    places = ", ".join(f"{os.path.basename(file)}:{line}" for file, line in dict.fromkeys(lines))
     return f" ({places})" if places else ""
 
 

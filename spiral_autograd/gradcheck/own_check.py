@@ -281,8 +281,8 @@ def _as_a_whole(
     if chain is not None:
         found.notes.append(
             f"{network.title}.{loss} gives the loss {float(runs[loss][0]):.6g}, and the layers one "
-            f"after another give {float(number_of(chain.loss)):.6g}: the network is not the chain "
-            "of its layers, so it is checked as a whole too (network. before the name)"
+            f"after another give {float(number_of(chain.loss)):.6g}: the network is more than the "
+            "chain of its layers (network. is before the name of what is checked of the whole)"
         )
     found.heard = runs[loss][1]
     left = partial(_left, deadline)
