@@ -47,6 +47,8 @@ class Step:
         The gradients of the layer's parameters before its backward pass, and after it.
     left : list
         These gradients after the whole pass: the layer's own array, and a copy.
+    is_broken : bool
+        Whether its backward pass raised.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Step:
     before: list[Any] = field(default_factory=list)
     after: list[Any] = field(default_factory=list)
     left: list[tuple[Any, Any]] = field(default_factory=list)
+    is_broken: bool = False
 
 
 @dataclass
@@ -87,7 +90,7 @@ class Chain:
     @property
     def is_whole(self) -> bool:
         """Whether the backward pass went through all layers."""
-        return all(step.upstream is not None for step in self.steps[:-1])
+        return not any(s.is_broken or s.upstream is None for s in self.steps[:-1])
 
 
 def run_chain(named: Named, loss_layer: Any, x: Any, t: Any) -> Chain:
@@ -107,7 +110,13 @@ def run_chain(named: Named, loss_layer: Any, x: Any, t: Any) -> Chain:
         steps.append(step)
     up: Any = None
     for i in range(len(steps) - 1, -1, -1):
-        up = _step_back(steps[i], up, is_loss=i == len(steps) - 1)
+        try:
+            up = _step_back(steps[i], up, is_loss=i == len(steps) - 1)
+        except CheckError:
+            if sum(step.layer is steps[i].layer for step in steps) < 2:
+                raise
+            steps[i].is_broken = True  # by the other forward pass of one object
+            break
         if i > 0 and np.shape(up) != np.shape(steps[i - 1].output):
             break  # the check of this layer tells what it lacks
     for step in steps:
@@ -277,7 +286,7 @@ def precision(*arrays: Any) -> float:
 def _as_alone(step: Step, alone: Step) -> bool:
     """Tell whether a layer gave the same in the chain: where it adds gradients up, added."""
     floor = 1e-3 * precision(step.upstream) * largest(step.upstream)
-    if not _close(step.returned, alone.returned, floor):
+    if step.is_broken or not _close(step.returned, alone.returned, floor):
         return False
     pairs = zip(step.before, step.after, alone.before, alone.after, strict=False)
     for before, after, before_alone, after_alone in pairs:

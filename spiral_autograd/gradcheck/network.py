@@ -41,11 +41,16 @@ def check_network(
 ) -> GradientReport:
     """Check each layer of a network with its real activations and upstream gradients.
 
+    The network's own passes are run too, where it has them: ``forward(x, t)`` or ``loss(x, t)``,
+    and ``backward()`` or ``gradient(x, t)``. They must give the gradients that the layers do; a
+    network that is more than the chain of its layers is checked as a whole.
+
     Parameters
     ----------
     network : object with ``layers`` and ``loss_layer``, or a list of layers
         Layers have ``forward(x)`` and ``backward(upstream)``; the loss layer ``forward(x, t)`` and
-        ``backward()``. The layers may be a list, or a dict in order.
+        ``backward()``. The layers may be a list, or a dict in order. A network without them must
+        have passes of its own.
     x, t : arrays
     loss : object, optional
         The loss layer, where `network` is a list of layers.
@@ -57,7 +62,8 @@ def check_network(
     -------
     GradientReport
         Rows are named by their layer, such as ``layers[0].W``. A weight that layers share has one
-        row, with its gradients added. A note names the first wrong layer on the way back.
+        row, with its gradients added. A note names the first wrong layer on the way back. What
+        only the network's own passes give wrong is named ``network.W1``.
 
     Raises
     ------
@@ -82,7 +88,7 @@ def check_network(
     deadline = time.monotonic() + budget
     named, loss_layer = _layers(network, loss)
     with untouched(network, loss, x, t) as session:
-        if not named or loss_layer is None:
+        if named is None or loss_layer is None:
             return _without_layers(network, named, loss_layer, session, x, t, rng, deadline)
         every = [*named, ("loss_layer", loss_layer)]
         chain, replaced, error = _chain(network, named, loss_layer, session, x, t)
