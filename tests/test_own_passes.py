@@ -325,7 +325,72 @@ class WithoutList(Net):
         return self.first.backward(self.tanh.backward(dout))
 
 
+class ResidualGathersAfter(Residual):
+    """More than its chain, and its layers make new gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = [dense(4, 4, 1, Replacing), Tanh(), dense(4, 3, 2, Replacing)]
+        self.gather()
+
+    def backward(self, dout=1):
+        dout = super().backward(dout)
+        self.gather()
+        return dout
+
+
+class RunsAgain(Net):
+    """One object in two places, run forward again before each of its backward passes."""
+
+    def __init__(self):
+        super().__init__()
+        twice = dense(4, 4, 1)
+        self.layers = [twice, Tanh(), twice, dense(4, 3, 2)]
+        self.params = [*twice.params, *self.layers[3].params]
+        self.grads = [np.zeros_like(p) for p in self.params]
+
+    def predict(self, x):
+        self.inputs = []
+        for layer in self.layers:
+            self.inputs.append(x)
+            x = layer.forward(x)
+        return x
+
+    def backward(self, dout=1):
+        dout = self.loss_layer.backward(dout)
+        for grad in self.grads:
+            grad[...] = 0
+        for layer, x in zip(self.layers[::-1], self.inputs[::-1], strict=True):
+            layer.forward(x)
+            dout = layer.backward(dout)
+            first = 2 if layer is self.layers[3] else 0
+            for grad, own in zip(self.grads[first:], layer.grads, strict=False):
+                grad += own
+        return dout
+
+
+class Learns(Net):
+    """`backward` takes more than a gradient."""
+
+    def backward(self, dout, learning_rate):
+        dout = super().backward(dout)
+        for p, g in zip(self.params, self.grads, strict=True):
+            p -= learning_rate * g
+        return dout
+
+
+class OfInputs(Net):
+    """`backward` takes the data."""
+
+    def backward(self, x):
+        return super().backward() + 0 * x
+
+
 RIGHT = [
+    ResidualGathersAfter,
+    RunsAgain,
+    Learns,
+    OfInputs,
     Net,
     DictNet,
     WithDecay,
@@ -558,6 +623,26 @@ class WrongHalf(Concatenated):
 def test_a_network_whose_layers_are_no_chain_is_found_wrong():
     report = sa.check_network(WrongHalf(), X, LABELS)
     assert {"network.x", "network.params[0]", "network.params[1]"} == wrong_rows(report)
+
+
+class RaisingSkip(Residual):
+    def backward(self, dout=1):
+        dout = self.loss_layer.backward(dout)
+        return self.layers[0].backward(self.layers[1].backward(dout))
+
+
+def test_an_own_backward_that_raises_is_a_failure_of_a_network_that_is_no_chain():
+    report = sa.check_network(RaisingSkip(), X, LABELS)
+    assert any(f.startswith("RaisingSkip.backward raised ValueError") for f in report.failures)
+
+
+def test_one_object_in_two_places_of_a_network_overwrites_what_it_kept():
+    net = Net()
+    net.layers[2] = net.layers[0] = dense(4, 4, 1)
+    net.layers.append(dense(4, 3, 2))
+    net.gather()
+    report = sa.check_network(net, X, LABELS)
+    assert any(f.startswith("layers[0] and layers[2] are one object") for f in report.failures)
 
 
 class TiedOnce(Tied):

@@ -19,7 +19,7 @@ from .compare import FAILURES, Row, close, compare
 from .conventions import BACKWARD, method_name, read
 from .handwritten import CheckError
 from .objects import methods_of
-from .own_check import Network, OwnPasses, compare_own
+from .own_check import Network, OwnPasses, compare_own, is_right_as_a_whole
 from .own_passes import listed_by
 from .parameters import find_parameters
 from .report import GradientReport
@@ -96,7 +96,7 @@ def check_network(
         if not _is_plain(network):
             own = compare_own(Network(network, every, session, x, t), chain, rng, deadline)
         if chain is None and own.report is None:
-            raise error
+            raise CheckError(own.failures[0]) if own.failures else error
         if chain is None:
             found.notes.append(
                 f"the layers cannot be run one after another ({error}): the network is checked as "
@@ -106,10 +106,12 @@ def check_network(
         names = {step.name for step in heard}
         steps = heard + [s for s in (chain.steps if chain else ()) if s.name not in names]
         _check_layers(steps, every, session, rng, deadline, found)
-        if chain is not None:
-            found.failures += estranged(chain, session, found.right)
+        strange = [] if chain is None else estranged(chain, session, found.right)
+        if strange and not own.differs and not _is_plain(network):
+            own.is_right = is_right_as_a_whole(Network(network, every, session, x, t), rng)
+            own.rows = []
         if not own.is_right:
-            found.failures += replaced.values()
+            found.failures += [*strange, *replaced.values()]
         rows = _with_shared(found.rows, named)
     rows += [row for row in own.rows if own.differs or row.name not in replaced]
     found.notes = own.notes + found.notes
@@ -137,6 +139,8 @@ def _without_layers(
         own = compare_own(Network(network, named or [], session, x, t), None, rng, deadline)
         if own.report is not None:
             return replace(own.report, subject=_title(network))
+        for text in (*own.failures, *own.notes):
+            raise CheckError(text)
     if named is None:
         raise CheckError(
             "network must have layers (a list, or a dict in order), or be a list of them; or else "

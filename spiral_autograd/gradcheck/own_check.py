@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,8 @@ from .report import GradientReport, _place
 from .source import text_of
 from .spy import Heard, Place, listening, misgiven, same_forward
 from .state import Session, same_states
+
+Runs = dict[str, tuple[Any, list[Heard]]]  # what each method that may give the loss has given
 
 
 @dataclass
@@ -103,13 +104,23 @@ def compare_own(network: Network, chain: Chain | None, rng: Random, deadline: fl
     losses = [name for name, (value, _) in runs.items() if value is not None]
     if chain is None or (losses and not _same_loss(runs[losses[0]][0], chain.loss)):
         found.differs = True
-        _as_a_whole(network, chain, losses, runs, rng, deadline, found)
+        if chain is not None:
+            found.notes.append(_unlike(network, losses[0], runs[losses[0]][0], chain))
+        _as_a_whole(network, runs, rng, deadline, found)
         return found
     up = chain.steps[-1].returned
     for group in ways(network.object, losses, network.x, network.t, up):
         if group and chain.is_whole and not found.rows and not found.failures:
             _against_layers(network, chain, group, found)
     return found
+
+
+def _unlike(network: Network, loss: str, value: Any, chain: Chain) -> str:
+    return (
+        f"{network.title}.{loss} gives the loss {float(value):.6g}, and the layers one after "
+        f"another give {float(number_of(chain.loss)):.6g}: the network is more than the chain of "
+        "its layers (network. is before the name of what is checked of the whole)"
+    )
 
 
 def _same_loss(ours: Any, theirs: Any) -> bool:
@@ -151,9 +162,9 @@ def _against_layers(network: Network, chain: Chain, group: list[Way], found: Own
     found.rows += _rows(network, chain, way, outcome)
 
 
-def _raised(network: Network, way: Way, outcome: Outcome, chain: Chain) -> str:
+def _raised(network: Network, way: Way, outcome: Outcome, chain: Chain | None) -> str:
     text = f"{network.title}.{way.method} raised {type(outcome.error).__name__}: {outcome.error}"
-    why = misgiven(outcome.heard, chain)
+    why = misgiven(outcome.heard, chain) if chain is not None else None
     return text if why is None else f"{text}; {why[0]}{_written(why[1])}"
 
 
@@ -202,22 +213,24 @@ def _rows(network: Network, chain: Chain, way: Way, outcome: Outcome) -> list[Ro
     texts = {} if why else _explained(network, chain, outcome)
     rows = []
     for row in _mismatches(network, chain, outcome):
-        text = why[0] if why else texts.get(row.name, "")
+        text, rule = (why[0], "upstream") if why else texts.get(row.name, ("", row.rule))
         lines = why[1] if why else _places(network, way, row.name)
         rows.append(
             replace(
                 row,
                 name=f"network.{row.name}",
                 why=f"{start}: {text}" if text else start,
-                rule=row.rule or "layout",
+                rule=rule,
                 lines=tuple(filter(is_readable, lines)),
             )
         )
     return rows
 
 
-def _explained(network: Network, chain: Chain, outcome: Outcome) -> dict[str, str]:
-    """Return what the numbers tell about each wrong gradient."""
+def _explained(
+    network: Network, chain: Chain, outcome: Outcome
+) -> dict[str, tuple[str, str | None]]:
+    """Return what the numbers tell about each wrong gradient, and the kind of mistake."""
     pairs = _pairs(network, chain, outcome)
     bad = {row.name for row in _mismatches(network, chain, outcome)}
     names = [entry.label for entry, _ in pairs]
@@ -240,7 +253,7 @@ def _explained(network: Network, chain: Chain, outcome: Outcome) -> dict[str, st
         findings = diagnose(case)
     except Exception:
         return {}
-    return {names[k]: _as_clause(finding.text) for finding in findings for k in finding.rows}
+    return {names[k]: (_as_clause(f.text), f.rule) for f in findings for k in f.rows}
 
 
 def _as_clause(text: str) -> str:
@@ -265,50 +278,45 @@ def _places(network: Network, way: Way, label: str) -> tuple[Place, ...]:
 # -------------------- the network as a whole --------------------
 
 
+def is_right_as_a_whole(network: Network, rng: Random) -> bool:
+    """Tell whether a network's own gradients are those of its own loss, whatever its layers do."""
+    found = OwnPasses()
+    runs = {name: network.loss(name) for name in loss_methods(network.object)}
+    _as_a_whole(network, runs, rng, 0.0, found)
+    return found.report is not None and found.report.ok
+
+
 def _as_a_whole(
-    network: Network,
-    chain: Chain | None,
-    losses: list[str],
-    runs: dict[str, tuple[Any, list[Heard]]],
-    rng: Random,
-    deadline: float,
-    found: OwnPasses,
+    network: Network, runs: Runs, rng: Random, deadline: float, found: OwnPasses
 ) -> None:
     """Check a network that is more than the chain of its layers by its own loss."""
-    if not losses:
+    loss = next((name for name, (value, _) in runs.items() if value is not None), None)
+    if loss is None:
         return
-    loss = losses[0]
-    if chain is not None:
-        found.notes.append(
-            f"{network.title}.{loss} gives the loss {float(runs[loss][0]):.6g}, and the layers one "
-            f"after another give {float(number_of(chain.loss)):.6g}: the network is more than the "
-            "chain of its layers (network. is before the name of what is checked of the whole)"
-        )
     found.heard = runs[loss][1]
-    left = partial(_left, deadline)
     for group in ways(network.object, [loss], network.x, network.t, None):
         for way in group[:1]:
             outcome = outcome_of(way, network.object, network.named, network.session)
-            if outcome.error is None:
-                found.heard = outcome.heard
-            report = _whole_report(network, loss, way, runs[loss][1], outcome, rng, left(), found)
+            if outcome.error is not None:
+                if way.is_sure:
+                    found.failures.append(_raised(network, way, outcome, None))
+                continue
+            found.heard = outcome.heard
+            # The other half of the time is for the layers.
+            budget = max(0.0, (deadline - time.monotonic()) / 2)
+            report = _whole_report(network, loss, way, outcome, rng, budget, found)
             if report is not None:
-                found.report = report
+                found.report, found.is_right = report, report.ok
                 found.rows += [replace(r, name=f"network.{r.name}") for r in report.rows]
                 found.failures += [f"network: {failure}" for failure in report.failures]
                 found.notes += [f"network: {note}" for note in report.notes]
                 return
 
 
-def _left(deadline: float) -> float:
-    return max(0.1, deadline - time.monotonic())
-
-
 def _whole_report(
     network: Network,
     loss: str,
     way: Way,
-    heard: list[Heard],
     outcome: Outcome,
     rng: Random,
     budget: float,
@@ -318,23 +326,22 @@ def _whole_report(
     owner = network.object
     names = method_name(owner, FORWARD), method_name(owner, BACKWARD)
     try:
-        with network.session.fresh():
-            if names == (loss, way.method) and accepts(getattr(owner, way.method), 0):
+        if names == (loss, way.method) and accepts(getattr(owner, way.method), 0):
+            with network.session.fresh():
                 return check_layer(owner, network.x, network.t, rng=rng, budget=budget)
-        if outcome.error is not None:
-            return None
-        if not same_forward(heard, outcome.heard):
-            found.notes.append(
-                f"{network.title}.{way.method} runs another forward pass than {network.title}."
-                f"{loss} (in training, or other random numbers?): the two are not compared"
-            )
-            return None
-        return _by_loss(network, loss, way, outcome, rng, budget)
+        if same_forward(network.loss(loss)[1], outcome.heard):
+            return _by_loss(network, loss, way, outcome, rng, budget)
     except CheckError as error:
         found.notes.append(f"the network could not be checked as a whole: {error}")
         return None
     finally:
         network.session.restore()
+    found.is_right = True  # as far as can be told
+    found.notes.append(
+        f"{network.title}.{way.method} runs another forward pass than {network.title}.{loss} (in "
+        "training, or with other random numbers?): the two are not compared"
+    )
+    return None
 
 
 def _by_loss(

@@ -39,13 +39,15 @@ LOSSES = [
 ]
 SCORES = [*FORWARD, "predict"]
 GRADIENTS = (
-    "gradient gradients grad compute_gradient compute_gradients compute_grads calc_gradient "
+    "gradient gradients compute_gradient compute_gradients compute_grads calc_gradient "
     "calc_gradients get_gradients loss_and_grads loss_and_gradients loss_and_gradient"
 ).split()
 
 # Arguments that are not the data: what a method that has them takes.
 _PREDICTED = ("y", "pred", "score", "out", "logit", "prob")
-_TRUE = ("t", "y", "target", "targets", "label", "labels", "teacher", "y_true")
+_TRUE = ("t", "y", "label", "gold", "answer", "expected")
+_NOT_TRUE = ("top", "tau", "temp", "tol", "thr", "time", "y_pred", "y_hat", "yhat", "ypred")
+_UPSTREAM = ("d", "g", "up", "err", "top", "loss", "out", "v")
 _TRAINING = "train_flg train_flag train training is_train is_training train_mode".split()
 
 
@@ -113,11 +115,21 @@ def loss_methods(network: Any) -> list[str]:
         method = read(network, name)
         if callable(method) and method_name(method, BACKWARD) is None and accepts(method, 2):
             first, second = positional_names(method, 2)
-            is_of_scores = first != "y" and first.lower().startswith(_PREDICTED)
-            is_of_scores |= first == "y" and second == "t"
-            if not is_of_scores and second not in _TRAINING:
+            if not _is_predicted(first, second) and second not in _TRAINING:
                 found.append(name)
     return found
+
+
+def _is_predicted(first: str, second: str) -> bool:
+    """Tell whether the first of two arguments is the scores, by their names."""
+    is_y = first.lower() == "y"
+    return first.lower().startswith(_PREDICTED) and not (is_y and not _is_true(second))
+
+
+def _is_true(name: str) -> bool:
+    """Tell whether an argument is the targets, by its name."""
+    name = name.lower()
+    return name.startswith(_TRUE) and not name.startswith(_NOT_TRUE) and name not in _TRAINING
 
 
 def ways(network: Any, losses: Sequence[str], x: Any, t: Any, up: Any) -> Iterator[list[Way]]:
@@ -135,24 +147,31 @@ def ways(network: Any, losses: Sequence[str], x: Any, t: Any, up: Any) -> Iterat
     for name in [*GRADIENTS, *BACKWARD]:
         method = read(network, name)
         if callable(method) and not accepts(method, 0) and accepts(method, 2):
-            alone = Way(name, partial(call, network, name, x, t), True)
-            yield [alone, *(_after(network, loss, name, (x, t), x, t) for loss in losses)]
+            first, second = positional_names(method, 2)
+            if _is_true(second) and not _is_predicted(first, second):
+                alone = Way(name, partial(call, network, name, x, t), True)
+                yield [alone, *(_after(network, loss, name, (x, t), x, t) for loss in losses)]
     for name in BACKWARD:
-        if not callable(read(network, name)):
-            continue
-        if accepts(getattr(network, name), 0):
+        method = read(network, name)
+        if callable(method) and accepts(method, 0):
             yield [_after(network, loss, name, (), x, t)._replace(is_sure=True) for loss in losses]
-        elif accepts(getattr(network, name), 1):
-            (taken,) = positional_names(getattr(network, name), 1)
-            given = [(t,)] if taken in _TRUE else [(1.0,), *([] if up is None else [(up,)])]
-            found = [_after(network, loss, name, g, x, t) for loss in losses for g in given]
-            scores = [n for n in SCORES if callable(read(network, n)) and _takes_one(network, n)]
-            found += [_after(network, s, name, g, x) for s in scores[:1] for g in given[-1:]]
-            yield found
+        elif callable(method) and accepts(method, 1):
+            yield list(_of_one(network, name, losses, x, t, up))
 
 
-def _takes_one(network: Any, name: str) -> bool:
-    return accepts(getattr(network, name), 1)
+def _of_one(
+    network: Any, name: str, losses: Sequence[str], x: Any, t: Any, up: Any
+) -> Iterator[Way]:
+    """Yield the ways to call a backward pass of one argument: the targets, or a gradient."""
+    (taken,) = positional_names(getattr(network, name), 1)
+    upstream = [(1.0,), *([] if up is None else [(up,)])]
+    given: list[Any] = [(t,)] if _is_true(taken) else []
+    given += upstream if taken.lower().startswith(_UPSTREAM) else []
+    for loss in losses:
+        yield from (_after(network, loss, name, arguments, x, t) for arguments in given)
+    scores = [n for n in SCORES if callable(read(network, n)) and accepts(getattr(network, n), 1)]
+    if scores and given:
+        yield _after(network, scores[0], name, given[-1], x)
 
 
 def _after(network: Any, first: str, name: str, given: tuple[Any, ...], *data: Any) -> Way:
