@@ -439,3 +439,15 @@ def test_the_last_layer_has_the_time_first(monkeypatch):
     assert budgets[0] <= 2.0
     assert budgets == sorted(budgets, reverse=True)
     assert budgets[2] <= budgets[0] - 0.1
+
+
+@pytest.mark.parametrize("budget", [-1.0, np.nan])
+def test_a_budget_that_is_no_time_is_refused(budget):
+    with pytest.raises(ValueError, match="budget"):
+        sa.check_network(net(three()), *data(), budget=budget)
+
+
+def test_a_mistake_shows_where_the_real_upstream_gradient_is_zero():
+    layer, (x, _) = dense(kind=Doubled), data()
+    report = sa.check_network(net([layer], MSELoss()), x, dense().forward(x))
+    assert [row.name for row in report.rows if row.verdict == "wrong"] == ["layers[0].params[0]"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..optimizers import Sharing
-from ..validation import Random
+from ..validation import Random, number
 from .automatic import SHARPNESS
 from .chain import Chain, Named, Step, estranged, naming, run_chain, totals
 from .checks import BUDGET, check_layer
@@ -85,7 +85,7 @@ def check_network(
     >>> check_network([Double()], np.ones((1, 2)), np.ones((1, 2)), loss=Sum()).ok
     True
     """
-    deadline = time.monotonic() + budget
+    deadline = time.monotonic() + number("budget", budget, above=0, or_equal=True)
     named, loss_layer = _layers(network, loss)
     with untouched(network, loss, x, t) as session:
         if named is None or loss_layer is None:
@@ -176,6 +176,8 @@ def _check_layers(
             with session.fresh(), naming(name):
                 left = max(0.1, deadline - time.monotonic())
                 inputs, up = step.inputs, step.upstream
+                if up is not None and not np.any(up):
+                    up = None  # a random one tells more than zeros
                 reports[name] = check_layer(layer, *inputs, upstream=up, rng=rng, budget=left)
             session.restore()
     for name, layer in every:
