@@ -44,6 +44,8 @@ class Case:
     deadline : float
     seen : callable
         Returns what the lines of the handwritten pass make.
+    elsewhere : callable
+        Returns, by number, where a true gradient stands that the object itself does not hold.
     """
 
     names: list[str]
@@ -59,6 +61,7 @@ class Case:
     is_loss: bool
     deadline: float
     seen: Callable[[], Sequence[Moment]] = tuple
+    elsewhere: Callable[[], Mapping[int, Any]] = dict
     stock: Any = None  # what a search of the graph keeps
     _known: dict[Call, str] = field(default_factory=dict, repr=False)
 
@@ -217,6 +220,8 @@ class Finding:
         The wrong values that it makes on the way.
     values : dict
         The backward values with the mistake in them, where a graph was changed.
+    lines : tuple of (str, int)
+        Where the mistake is, where the rule itself can tell.
     """
 
     rule: str
@@ -225,6 +230,7 @@ class Finding:
     call: Call | None = None
     products: list[Any] = field(default_factory=list)
     values: Mapping[Call, Any] = field(default_factory=dict)
+    lines: tuple[tuple[str, int], ...] = ()
 
 
 Rule = Callable[[Case, int], Finding | None]

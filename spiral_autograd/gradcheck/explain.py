@@ -17,6 +17,7 @@ from .diagnose import diagnose
 from .graph import BackwardGraph
 from .handwritten import MISSING
 from .lines import places
+from .replaced import elsewhere
 from .rules import other_upstream
 
 
@@ -34,7 +35,7 @@ def explain(c: Comparison, ideal: BackwardGraph | None) -> None:
     findings, remaining = _diagnosed(c, wrong, ideal)
     for finding in findings:
         for k in finding.rows:
-            lines = c.places(places, k, finding)
+            lines = finding.lines or c.places(places, k, finding)
             said = " in place of (" in finding.text  # the shapes, which the row tells as well
             why = finding.text if said else join(c.rows[k].why, finding.text)
             c.change(k, rule=finding.rule, why=why, lines=lines)
@@ -83,6 +84,7 @@ def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGra
         is_loss=c.subject.is_loss,
         deadline=c.deadline,
         seen=lambda: c.seen,
+        elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
     )
 
 

@@ -23,7 +23,12 @@ def never_written(case: Case, k: int) -> Finding | None:
     h = case.handwritten[k]
     if h is None:
         return Finding("unwritten", "no gradient is returned, or written (None)", [k])
-    if largest(h) == 0 and largest(case.automatic[k]) > case.floors[k]:
+    zeros = largest(h) == 0
+    place = None if case.explains(k, case.automatic[k]) else case.elsewhere().get(k)
+    if place is not None:
+        text = place.text.format("is all zeros" if zeros else "is what it was before")
+        return Finding("unwritten", text, [k], lines=place.lines)
+    if zeros and largest(case.automatic[k]) > case.floors[k]:
         return Finding("unwritten", "the gradient is never written: it is all zeros", [k])
     return None
 
