@@ -43,7 +43,16 @@ def second_look(c: Comparison) -> BackwardGraph | None:
             "undefined, and beside the kink the handwritten one is right",
             lines=c.places(kink_places, k),
         )
-    return find_idealised(c)
+    ideal = find_idealised(c)
+    for k in c.doubtful:
+        if c.rows[k].verdict == "approximate" and not c.rows[k].why:
+            c.change(k, why=f"differs by more than rounding, though by little; {_not_known(c)}")
+    return ideal
+
+
+def _not_known(c: Comparison) -> str:
+    match = c.reference.sharpness.match
+    return f"why is not known (a match differs by at most {match:g} of the largest entry)"
 
 
 # -------------------- kinks --------------------
