@@ -60,6 +60,7 @@ class BackwardGraph:
         self._still = frozenset() if through_max else self._cancelled()
         grads = zip(self.roots, recording.grads, strict=True)
         self.wholes = [*self.adjoints.items(), *((r, g) for r, g in grads if isinstance(g, Call))]
+        self._paths = {to: paths_of(whole) for to, whole in self.wholes}
         self._meeting = {whole: to for to, whole in self.wholes if is_sum_of_paths(whole)}
         self._destinations = {path: to for to, whole in self.wholes for path in paths_of(whole)}
 
@@ -140,9 +141,11 @@ class BackwardGraph:
         """
         of = path.gradient_of if isinstance(path, Call) else None
         users = [user for user in self.users(to) if user.gradient_of is None] if to else []
-        if of is None or of in users:
+        if of is None or to is None or of in users:
             return of
-        return next((user for user in users if self.adjoints.get(user) is path), of)
+        making = {call.gradient_of for call in self._paths.get(to, [])}  # their paths are others
+        bare = (user for user in users if self.adjoints.get(user) is path and user not in making)
+        return next(bare, of)
 
     def runs_of(self, call: Call, arg: Call) -> list[Call]:
         """Return the forward calls that the same instruction made of a value, in order."""
