@@ -234,3 +234,23 @@ class Finding:
 
 
 Rule = Callable[[Case, int], Finding | None]
+
+
+# -------------------- other upstream gradients --------------------
+
+_UPSTREAM: dict[str, Callable[[Array], Array]] = {
+    "none": lambda u: 0 * u,
+    "twice": lambda u: 2 * u,
+    "turned": lambda u: -u,
+    "other": lambda u: _uneven(u) * u,
+    "mixed": lambda u: u + 0.5 * _uneven(u) * u,
+}
+
+
+def _uneven(u: Array) -> Array:
+    return np.random.default_rng(1).uniform(0.5, 2.0, np.shape(u))
+
+
+def other_upstream(upstream: Sequence[Array], kind: str) -> list[Array]:
+    """Return an upstream gradient made of another one, to see what becomes of the gradients."""
+    return [np.asarray(_UPSTREAM[kind](u), dtype=u.dtype) for u in map(np.asarray, upstream)]

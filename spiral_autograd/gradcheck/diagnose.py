@@ -12,15 +12,14 @@ from itertools import product
 import numpy as np
 
 from .case import Case, Finding, Rule
+from .factors import any_factor, named_factor
+from .partly import partly_wrong
 from .rules import (
-    any_factor,
     any_term,
     constant_along,
     given_twice,
     layout,
-    named_factor,
     never_written,
-    partly_wrong,
     plain_term,
     summed_axes,
     upstream_misused,

@@ -11,7 +11,7 @@ import numpy as np
 from ..validation import Array
 from .automatic import richardson, step_for
 from .blocks import largest
-from .case import Case, Finding
+from .case import Case, Finding, other_upstream
 from .compare import Row
 from .comparison import Comparison, join
 from .diagnose import diagnose
@@ -19,7 +19,6 @@ from .graph import BackwardGraph
 from .handwritten import MISSING
 from .lines import places
 from .replaced import elsewhere
-from .rules import other_upstream
 
 
 def explain(c: Comparison, ideal: BackwardGraph | None) -> None:

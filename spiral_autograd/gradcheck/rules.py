@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import combinations, permutations
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from ..recording import Call, name_of
 from ..validation import Array, Shape
-from .blocks import inner, largest
+from .blocks import largest
 from .case import Case, Finding
 from .compare import close
-from .graph import is_number
+from .factors import ratio
 
 # -------------------- never written --------------------
 
@@ -31,94 +31,6 @@ def never_written(case: Case, k: int) -> Finding | None:
     if zeros and largest(case.automatic[k]) > case.floors[k]:
         return Finding("unwritten", "the gradient is never written: it is all zeros", [k])
     return None
-
-
-# -------------------- a constant factor --------------------
-
-
-def named_factor(case: Case, k: int) -> Finding | None:
-    """c g, with a factor that people lose or add: a sign, 2, a dimension, a constant of theirs."""
-    c = ratio(case, k)
-    text = None if c is None else factor_name(case, k, c)
-    return None if text is None else Finding("factor", text, [k])
-
-
-def any_factor(case: Case, k: int) -> Finding | None:
-    """c g, with any other factor."""
-    c = ratio(case, k)
-    return None if c is None else Finding("factor", f"is {c:.6g} times the true one", [k])
-
-
-def ratio(case: Case, k: int) -> float | None:
-    """Return the c with which the k-th gradient is c times the true one; None if there is none.
-
-    A factor is not claimed from one number: where the gradient has but one, it must be so for
-    other upstream gradients as well, or another gradient must have the same factor.
-    """
-    g, h = case.automatic[k], np.asarray(case.handwritten[k])
-    if h.shape != g.shape or largest(g) <= case.floors[k]:
-        return None
-    numbers = np.count_nonzero(np.abs(g) > case.floors[k])
-    pairs = [(g, h)] if numbers > 1 else [(g, h), *_for_other_upstreams(case, k)]
-    c = inner(g, h) / inner(g, g)
-    if not np.isfinite(c) or min(abs(c), abs(c - 1)) <= case.tolerance:
-        return None
-    if not all(close(ours, c * true, case.tolerance, case.floors[k]) for true, ours in pairs):
-        return None
-    return c if numbers > 1 or len(pairs) > 1 or _is_shared(case, k, c) else None
-
-
-def _for_other_upstreams(case: Case, k: int) -> list[tuple[Array, Array]]:
-    """Return the true and the handwritten gradient for other upstream gradients, if any can be."""
-    if case.again is None or case.graph is None or sum(np.size(u) for u in case.upstream) < 2:
-        return []
-    found = []
-    for kind in ("other", "mixed"):
-        graph = case.graph.for_upstream(other_upstream(case.upstream, kind))
-        found.append((graph.gradient(k, {}), np.asarray(case.again(kind)[k], dtype=float)))
-    return found
-
-
-def _is_shared(case: Case, k: int, c: float) -> bool:
-    """Tell whether another gradient, of more numbers, is wrong by the same factor."""
-    others = [j for j in case.wrong if j != k and case.comparable(j)]
-    others = [j for j in others if np.count_nonzero(np.abs(case.automatic[j]) > case.floors[j]) > 1]
-    found = [ratio(case, j) for j in others]
-    return any(other is not None and abs(other - c) <= 1e-9 * abs(c) for other in found)
-
-
-def factor_name(case: Case, k: int, c: float) -> str | None:
-    """Return what a constant factor is, in words; None where it is just a number."""
-
-    def near(value: float) -> bool:
-        return abs(c - value) <= max(1e-6, case.tolerance) * abs(value)
-
-    if near(-1.0):
-        return "has the wrong sign: it is -1 times the true one"
-    for factor, text, call in case.constants():
-        which = "lost" if near(1 / factor) else "twice there" if near(factor) else None
-        if which is not None and case.is_scaled_at(call, c, k):
-            return f"is {c:.6g} times the true one: the factor {factor:.6g} of {text} is {which}"
-    for n in (2.0, 0.5, -2.0, -0.5):
-        if near(n):
-            return f"is {n:g} times the true one{_also(case, abs(n))}"
-    for n, text in case.dimensions.items():
-        for sign, minus in ((1, ""), (-1, "minus ")):
-            if near(sign * n):
-                return f"is {minus}{n:g} times the true one ({text}): a mean is missing"
-            if near(sign / n):
-                return f"is {minus}1/{n:g} of the true one ({text}): averaged in place of summed"
-            if n > 2 and (near(sign * n / (n - 1)) or near(sign * (n - 1) / n)):
-                rest = f"divided by {n:g} ({text}) for {n - 1:g}, or the reverse"
-                return f"is {c:.6g} times the true one: {rest}"
-    return None
-
-
-def _also(case: Case, n: float) -> str:
-    """Return which dimension a small factor may be as well."""
-    found = case.dimensions
-    text = found.get(n) or found.get(1 / n)
-    return f" ({max(n, 1 / n):g} is {text} too)" if text else ""
 
 
 # -------------------- layout --------------------
@@ -300,24 +212,6 @@ def _one(axes: tuple[int, ...]) -> Any:
 # -------------------- the upstream gradient --------------------
 
 
-_UPSTREAM: dict[str, Callable[[Array], Array]] = {
-    "none": lambda u: 0 * u,
-    "twice": lambda u: 2 * u,
-    "turned": lambda u: -u,
-    "other": lambda u: _uneven(u) * u,
-    "mixed": lambda u: u + 0.5 * _uneven(u) * u,
-}
-
-
-def _uneven(u: Array) -> Array:
-    return np.random.default_rng(1).uniform(0.5, 2.0, np.shape(u))
-
-
-def other_upstream(upstream: Sequence[Array], kind: str) -> list[Array]:
-    """Return an upstream gradient made of another one, to see what becomes of the gradients."""
-    return [np.asarray(_UPSTREAM[kind](u), dtype=u.dtype) for u in map(np.asarray, upstream)]
-
-
 def upstream_misused(case: Case, k: int) -> Finding | None:
     """The upstream gradient ignored, used twice, or backward not linear in it."""
     again = case.again
@@ -421,112 +315,3 @@ def constant_along(case: Case, k: int) -> Finding | None:
             what = f"differs by a term that is constant along axis {axis}, such as a sum over it"
             return Finding("term", what, [k])
     return None
-
-
-# -------------------- wrong in part --------------------
-
-
-def partly_wrong(case: Case, k: int) -> Finding | None:
-    """Wrong in part only, and which part: where it has a mark, that."""
-    if not case.comparable(k):
-        return None
-    g, h = case.automatic[k], np.asarray(case.handwritten[k], dtype=float)
-    noise = 10 * case.noise(k)
-    wrong = np.abs(h - g) > noise
-    # Where both are zero, nothing could be wrong.
-    live = (np.abs(g) > noise) | (np.abs(h) > noise)
-    right = live & ~wrong
-    if h.size < 3 or not wrong.any() or not right.any():
-        return None
-    share = f"is wrong in part only: {int(wrong.sum())} of {wrong.size} entries are wrong"
-    for text, mask in _marks(case, k, wrong):
-        if np.array_equal(mask & live, wrong):
-            return Finding("part", f"{share}, {text}", [k])
-    if int(right.sum()) >= max(3, int(wrong.sum()) // 2):
-        return Finding("part", f"{share}, at {_listed(wrong)}", [k])
-    return None
-
-
-def _listed(wrong: Array) -> str:
-    places = [tuple(int(i) for i in place) for place in np.argwhere(wrong)[:4]]
-    shown = ", ".join(str(place[0] if len(place) == 1 else place) for place in places)
-    return shown + (", ..." if int(wrong.sum()) > 4 else "")
-
-
-def _marks(case: Case, k: int, wrong: Array) -> Iterator[tuple[str, Array]]:
-    yield from _slices(wrong)
-    yield from _at_indices(case, wrong)
-    for name, v in case.same_shape(k):
-        for sign, mask in (
-            ("> 0", v > 0),
-            ("< 0", v < 0),
-            (">= 0", v >= 0),
-            ("<= 0", v <= 0),
-            ("== 0", v == 0),
-            ("is not 0", v != 0),
-        ):
-            yield f"just where {name} {sign}", mask
-    yield from _at_edges(case, wrong)
-
-
-_EDGES: dict[str, tuple[str, Callable[..., Any]]] = {
-    **dict.fromkeys(("max", "amax"), ("largest", np.max)),
-    **dict.fromkeys(("min", "amin"), ("smallest", np.min)),
-}
-
-
-def _at_edges(case: Case, wrong: Array) -> Iterator[tuple[str, Array]]:
-    """Yield where the forward pass takes a largest or smallest value, or reaches a bound."""
-    for call in case.graph.forward if case.graph is not None else ():
-        kind, args = name_of(call.fun), [getattr(arg, "value", arg) for arg in call.args]
-        if not args or (np.shape(args[0]) != wrong.shape and np.shape(args[-1]) != wrong.shape):
-            continue
-        if kind in _EDGES:
-            word, best = _EDGES[kind]
-            axis = call.kwargs.get("axis", args[1] if len(args) > 1 else None)
-            name = case.name_of(call.args[0])
-            yield f"where {name} is {word}", args[0] == best(args[0], axis=axis, keepdims=True)
-        elif kind in ("maximum", "minimum", "clip", "fmax", "fmin"):
-            for v, bound in ((call.args[0], b) for b in call.args[1:]):
-                yield from _beyond(case, v, bound)
-                yield from _beyond(case, bound, v)
-
-
-def _beyond(case: Case, v: Any, bound: Any) -> Iterator[tuple[str, Array]]:
-    if isinstance(v, Call) and is_number(bound):
-        name = case.name_of(v)
-        yield f"just where {name} > {bound:g}", np.asarray(v.value) > bound
-        yield f"just where {name} < {bound:g}", np.asarray(v.value) < bound
-
-
-_SLICES = {(1, 0): "entry", (2, 0): "row", (2, 1): "column"}
-
-
-def _slices(wrong: Array) -> Iterator[tuple[str, Array]]:
-    """Yield the rows, columns or other slices that hold all the wrong entries."""
-    for axis, n in enumerate(wrong.shape):
-        others = tuple(i for i in range(wrong.ndim) if i != axis)
-        hit = np.flatnonzero(wrong.any(axis=others))
-        if len(hit) == n:
-            continue
-        mask = np.zeros_like(wrong)
-        mask[(slice(None),) * axis + (hit,)] = True
-        word = _SLICES.get((wrong.ndim, axis), f"index of axis {axis}")
-        ends = {0: " (the first)", n - 1: " (the last)"}
-        which = ends.get(int(hit[0]), "") if len(hit) == 1 else ""
-        some = ", ".join(map(str, hit[:6])) + (", ..." if len(hit) > 6 else "")
-        yield f"all in {word} {some}{which}", mask
-
-
-def _at_indices(case: Case, wrong: Array) -> Iterator[tuple[str, Array]]:
-    """Yield the entries that the forward pass picks out by an array of indices: the labels."""
-    for call in case.graph.forward if case.graph is not None else ():
-        if name_of(call.fun) not in ("__getitem__", "take"):
-            continue
-        index = call.args[1] if name_of(call.fun) == "__getitem__" else call.args[1:]
-        parts = index if isinstance(index, tuple) else (index,)
-        if np.shape(call.args[0].value) != wrong.shape or not any(np.ndim(p) for p in parts):
-            continue
-        mask = np.zeros_like(wrong)
-        mask[tuple(getattr(p, "value", p) for p in parts)] = True
-        yield "just at the indices that the forward pass picks (the labels)", mask

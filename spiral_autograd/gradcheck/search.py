@@ -14,20 +14,7 @@ from ..recording import Call, name_of
 from ..validation import Array
 from .blocks import largest
 from .case import Case, Finding
-from .derivatives import (
-    ONE,
-    Factor,
-    Passage,
-    Screen,
-    composite_edits,
-    composites_of,
-    factors_of,
-    is_natural,
-    multiplied,
-    passages,
-    replaced,
-    replaced_in_loops,
-)
+from .composites import composite_edits, composites_of
 from .edits import (
     LEFT_OUT,
     Edit,
@@ -41,7 +28,9 @@ from .edits import (
 from .graph import BackwardGraph, Values
 from .layouts import elsewhere, layouts, parts, sums
 from .loops import Generate, in_loops, operands_in_loops
+from .passages import Passage, is_natural, multiplied, passages, replaced, replaced_in_loops
 from .paths import cuts, exchanges, kept_alone, overwritten, wrong_gradients
+from .values import ONE, Factor, Screen, factors_of
 
 BY_CALL: tuple[Generate, ...] = (cuts, products, layouts, sums, parts, elsewhere)
 ARRANGED: tuple[Generate, ...] = (layouts, sums, parts, elsewhere)
