@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..validation import Array, Shape
-from .automatic import Reference, Sharpness
 from .blocks import apart, inner
 from .blocks import largest as largest
+from .reference import Reference, Sharpness
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..validation import Array
-from .automatic import Reference, by_autograd
+from .automatic import by_autograd
 from .compare import FAILURES, RIGHT, Row, compare, compare_directions
 from .graph import BackwardGraph
 from .handwritten import MISSING, Subject, copied
 from .lines import Evidence
 from .moments import Moment, is_readable, moments
+from .reference import Reference
 
 Places = tuple[tuple[str, int], ...]
 

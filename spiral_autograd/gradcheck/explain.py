@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ..validation import Array
-from .automatic import richardson, step_for
 from .blocks import largest
 from .case import Case, Finding, other_upstream
 from .compare import Row
@@ -19,6 +18,7 @@ from .graph import BackwardGraph
 from .handwritten import MISSING
 from .lines import places
 from .replaced import elsewhere
+from .stepping import richardson, step_for
 
 
 def explain(c: Comparison, ideal: BackwardGraph | None) -> None:

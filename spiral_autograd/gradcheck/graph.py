@@ -257,26 +257,6 @@ class BackwardGraph:
                 values[call] = again(call, lambda arg: self._value_among(values, arg))
         return self.changed(values)
 
-    def contributions(self) -> list[float]:
-        """Return the largest sum of the absolute terms that each gradient is added up from.
-
-        A gradient that is small because large terms cancel is rounded as the terms are.
-        """
-        sums: Values = {}
-
-        def get(arg: Any) -> Any:
-            return (
-                sums[arg] if isinstance(arg, Call) and arg in sums else _absolute(self.value(arg))
-            )
-
-        for call in self.calls:
-            if call.gradient_of is not None and self.carries(call):
-                try:
-                    sums[call] = _absolute(_ADDING.get(name_of(call.fun), again)(call, get))
-                except Exception:
-                    sums[call] = _absolute(self.value(call))
-        return [float(np.max(get(grad), initial=0.0)) for grad in self.recording.grads]
-
     def _value_among(self, values: Values, arg: Any) -> Any:
         return values[arg] if isinstance(arg, Call) and arg in values else self.value(arg)
 
@@ -330,16 +310,6 @@ class BackwardGraph:
 
         zeros = [np.zeros(np.shape(call.value)) for call in nodes]
         return dict(zip(nodes, _gradients(moved, zeros), strict=True)) if nodes else {}
-
-    # -------------------- kinks --------------------
-
-    def has_ties(self) -> bool:
-        """Tell whether the forward pass is at a kink: the two sides of a maximum are equal, say."""
-        return any(
-            bool(_TIES[name_of(call.fun)](call, *map(self.value, call.args)))
-            for call in self.calls
-            if call.gradient_of is None and name_of(call.fun) in _TIES
-        )
 
     # -------------------- without a small constant --------------------
 
@@ -420,37 +390,6 @@ def has_twin(graph: BackwardGraph, path: Any) -> bool:
 def again(call: Call, get: Callable[[Any], Any]) -> Any:
     """Return what a call gives for the values that its arguments have by now."""
     return call.fun.fun(*map(get, call.args), **call.kwargs)
-
-
-def _absolute(value: Any) -> Any:
-    """Return the absolute value of numbers; other arguments of a call as they are."""
-    return np.abs(value) if isinstance(value, float | np.ndarray) else value
-
-
-_ADDING: dict[str, Make] = {
-    "subtract": lambda call, get: np.add(*map(get, call.args)),
-    "negative": lambda call, get: get(call.args[0]),
-}
-
-
-def _is_reached_twice(call: Call, x: Any, *args: Any) -> bool:
-    """Tell whether the largest or smallest entry of an array stands in it more than once."""
-    axis = call.kwargs.get("axis", args[0] if args else None)
-    best = call.fun.fun(x, axis=axis, keepdims=True)
-    return bool(np.any(np.sum(x == best, axis=axis) > 1))
-
-
-def _are_equal(call: Call, a: Any, b: Any, *_: Any) -> bool:
-    return bool(np.any(np.asarray(a) == b))
-
-
-# When the two slopes of a function differ at the arguments of a call.
-_TIES: dict[str, Callable[..., bool]] = {
-    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), _are_equal),
-    **dict.fromkeys(("max", "amax", "min", "amin"), _is_reached_twice),
-    **dict.fromkeys(("abs", "absolute", "fabs"), lambda call, x: bool(np.any(x == 0))),
-    "clip": lambda call, x, low, high, *_: bool(np.any((x == low) | (x == high))),
-}
 
 
 def is_number(arg: Any) -> bool:

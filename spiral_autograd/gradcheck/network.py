@@ -12,7 +12,6 @@ import numpy as np
 
 from ..optimizers import Sharing
 from ..validation import Random, number
-from .automatic import SHARPNESS
 from .chain import Chain, Named, Step, estranged, naming, run_chain, totals
 from .checks import BUDGET, check_layer
 from .compare import FAILURES, Row, close, compare
@@ -22,6 +21,7 @@ from .objects import methods_of
 from .own_check import Network, OwnPasses, compare_own, is_right_as_a_whole
 from .own_passes import listed_by
 from .parameters import find_parameters
+from .reference import SHARPNESS
 from .report import GradientReport
 from .source import replacing_lines
 from .spy import steps_of

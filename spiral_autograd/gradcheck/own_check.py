@@ -15,7 +15,6 @@ import numpy as np
 
 from ..optimizers import Sharing
 from ..validation import Array, Random
-from .automatic import SHARPNESS
 from .blocks import largest
 from .case import Case
 from .chain import Chain, Listed, Named, left_in, precision, totals
@@ -36,6 +35,7 @@ from .own_passes import (
     ways,
 )
 from .rebind import adopt
+from .reference import SHARPNESS
 from .report import GradientReport, _place
 from .source import text_of
 from .spy import Heard, Place, listening, misgiven, same_forward

@@ -8,12 +8,12 @@ import numpy as np
 
 from ..recording import Call, name_of
 from ..validation import Array
-from .automatic import by_complex_step
 from .blocks import largest
 from .comparison import Comparison
-from .graph import BackwardGraph
+from .graph import BackwardGraph, Make, again
 from .second_call import runner_of
 from .state import reach
+from .stepping import by_complex_step
 
 # The primitives that round. What only chooses or moves its arguments does not, and must not be
 # moved itself: the largest entry has to stay one of the entries.
@@ -36,7 +36,7 @@ def rounding(c: Comparison) -> list[float]:
     eps = float(np.finfo(np.float32 if c.reference.single else np.float64).eps)
     floors = np.array([c.reference.noise] * len(c.grads))
     if c.graph is not None and c.small:
-        floors = np.maximum(floors, 8 * eps * np.array(c.graph.contributions()))
+        floors = np.maximum(floors, 8 * eps * np.array(contributions(c.graph)))
     if not c.small and all(c.rows[k].max_rel > 1e-2 for k in c.doubtful):
         return list(floors)
     for salt in (1, 2, 3):
@@ -139,3 +139,33 @@ def _rounded(value: Array, size: float, salt: int) -> Array:
     bits = np.abs(value).astype(float).view(np.uint64)
     signs = (bits * np.uint64(0x9E3779B97F4A7C15 * (2 * salt + 1) & (1 << 64) - 1)) >> np.uint64(63)
     return (value * (1 + size * (2.0 * signs - 1))).astype(value.dtype)
+
+
+def _absolute(value: Any) -> Any:
+    """Return the absolute value of numbers; other arguments of a call as they are."""
+    return np.abs(value) if isinstance(value, float | np.ndarray) else value
+
+
+_ADDING: dict[str, Make] = {
+    "subtract": lambda call, get: np.add(*map(get, call.args)),
+    "negative": lambda call, get: get(call.args[0]),
+}
+
+
+def contributions(graph: BackwardGraph) -> list[float]:
+    """Return the largest sum of the absolute terms that each gradient is added up from.
+
+    A gradient that is small because large terms cancel is rounded as the terms are.
+    """
+    sums: dict[Call, Any] = {}
+
+    def get(arg: Any) -> Any:
+        return sums[arg] if isinstance(arg, Call) and arg in sums else _absolute(graph.value(arg))
+
+    for call in graph.calls:
+        if call.gradient_of is not None and graph.carries(call):
+            try:
+                sums[call] = _absolute(_ADDING.get(name_of(call.fun), again)(call, get))
+            except Exception:
+                sums[call] = _absolute(graph.value(call))
+    return [float(np.max(get(grad), initial=0.0)) for grad in graph.recording.grads]
