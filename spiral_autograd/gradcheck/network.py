@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..optimizers import Sharing
-from ..validation import Random
+from ..validation import Random, number
 from .automatic import SHARPNESS
 from .checks import BUDGET, check_layer
 from .compare import FAILURES, Row, compare
@@ -75,7 +75,7 @@ def check_network(
     >>> check_network([Double()], np.ones((1, 2)), np.ones((1, 2)), loss=Sum()).ok
     True
     """
-    deadline = time.monotonic() + budget
+    deadline = time.monotonic() + number("budget", budget, above=0, or_equal=True)
     named, loss_layer = _layers(network, loss)
     found = _Found()
     with untouched(network, loss, x, t) as session:
@@ -85,6 +85,8 @@ def check_network(
         for name, layer, inputs, upstream in steps:
             with session.fresh():
                 left = max(0.1, deadline - time.monotonic())
+                if upstream is not None and not np.any(upstream):
+                    upstream = None  # a random one tells more than zeros
                 report = check_layer(layer, *inputs, upstream=upstream, rng=rng, budget=left)
             session.restore()
             found.add(name, layer, report)
@@ -102,6 +104,7 @@ class _Found:
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
 
     def add(self, name: str, layer: Any, report: GradientReport) -> None:
         """Add the report on a layer; layers come in the order of the forward pass."""
@@ -109,6 +112,7 @@ class _Found:
         self.rows += [replace(row, name=f"{name}.{row.name}") for row in report.rows]
         self.notes += [f"{name}: {note}" for note in report.notes]
         self.failures += [f"{name}: {failure}" for failure in report.failures]
+        self.unchecked += [f"{name}.{what}" for what in report.unchecked]
         if not report.ok:
             self.wrong.append(f"{name} ({type(layer).__name__})")
 
@@ -132,6 +136,7 @@ class _Found:
             tuple(notes),
             tuple(self.failures),
             least.precision,
+            tuple(self.unchecked),
         )
 
 
