@@ -171,6 +171,33 @@ def test_every_fresh_run_begins_alike():
     assert len(set(drawn)) == 1
 
 
+@pytest.mark.parametrize("bits", [np.random.MT19937, np.random.PCG64])
+def test_a_stream_that_keeps_a_normal_number_for_later_is_restored(bits):
+    stream = np.random.RandomState(bits(3))
+    snapshot = Snapshot([stream])
+    first = stream.standard_normal(3)  # an odd count
+    snapshot.restore()
+    assert np.array_equal(stream.standard_normal(3), first)
+
+
+def test_parameters_that_are_drawn_in_the_first_forward_pass_are_drawn_alike():
+    class Drawn(Lazy):
+        stream = None
+
+        def forward(self, x):
+            if not hasattr(self, "W"):
+                self.W = self.stream.standard_normal((3, 5))
+            self.x = x
+            return x @ self.W
+
+    for seed in range(3):
+        layer = Drawn(right=True)
+        layer.stream = np.random.RandomState(seed)
+        report = sa.check_layer(layer, x_of(4, 3))
+        assert report.ok, str(report)
+        assert [row.name for row in report.rows] == ["x", "W"]
+
+
 def test_arrays_can_begin_elsewhere_for_a_while():
     values = {"a": np.zeros(3), "b": np.ones(2)}
     session = Session(values)
