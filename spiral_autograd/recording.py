@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType, FrameType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import autograd
 import autograd.numpy as anp
@@ -35,6 +35,24 @@ class RecordingError(TypeError):
 
 
 # -------------------- the graph --------------------
+
+
+class Site(NamedTuple):
+    """Where a function of the user's was called: the place, the instruction, and where in turn."""
+
+    fun: None  # a call of the user's own function is no primitive
+    source: tuple[str, int, str]
+    instruction: tuple[CodeType, int]
+    called_at: Site | None
+
+    @classmethod
+    def of(cls, frames: Sequence[FrameType], depth: int = 3) -> Site | None:
+        """Return the site that the first of some frames is at; None where there is none."""
+        if not frames or not depth:
+            return None
+        frame, code = frames[0], frames[0].f_code
+        source = code.co_filename, frame.f_lineno, code.co_name
+        return cls(None, source, (code, frame.f_lasti), cls.of(frames[1:], depth - 1))
 
 
 class Call(Node):  # type: ignore[misc]
@@ -61,6 +79,7 @@ class Call(Node):  # type: ignore[misc]
 
     __slots__ = [
         "args",
+        "called_at",
         "fun",
         "gradient_of",
         "instruction",
@@ -72,6 +91,7 @@ class Call(Node):  # type: ignore[misc]
 
     source: tuple[str, int, str] | None
     instruction: tuple[CodeType, int] | None
+    called_at: Site | None
     gradient_of: Call | None
     same_as: Call
 
@@ -87,7 +107,7 @@ class Call(Node):  # type: ignore[misc]
         sources = [parent.same_as for parent in parents]
         self.value, self.fun, self.kwargs = value, fun, kwargs
         self.args = subvals(args, zip(parent_argnums, sources, strict=True))
-        self.gradient_of = self.source = self.instruction = None
+        self.gradient_of = self.source = self.instruction = self.called_at = None
         self.same_as = _active.tape.body_of(self) if _is_composite(fun) else self
         if self.same_as is self:
             _active.tape.append(self)
@@ -95,7 +115,7 @@ class Call(Node):  # type: ignore[misc]
     def initialize_root(self, value: Any) -> None:
         """Set up a root: a leaf of the parameters or of the data."""
         self.value, self.fun, self.args, self.kwargs = value, None, (), {}
-        self.gradient_of = self.source = self.instruction = None
+        self.gradient_of = self.source = self.instruction = self.called_at = None
         self.same_as = self
 
     def __repr__(self) -> str:
@@ -187,6 +207,7 @@ class _Tape:
             frame = frames[0]
             call.source = frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
             call.instruction = frame.f_code, frame.f_lasti
+            call.called_at = Site.of(frames[1:])
             self._home[call] = frame
             for outer in frames:
                 self._read_names(outer)

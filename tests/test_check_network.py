@@ -1,6 +1,7 @@
 """Whole networks: which layer is wrong, shared weights, gradients that the network holds."""
 
 import math
+import time
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
@@ -264,3 +265,189 @@ def test_a_replaced_gradient_is_found_with_its_line(as_dict):
 
 def test_affine_of_the_corpus_holds_its_gradients():
     assert sa.check_network(holding([dense(kind=Affine), Tanh()]), *data()).ok
+
+
+# -------------------- one object twice --------------------
+
+
+class Scaling:
+    """Keeps nothing, so that it may stand in two places."""
+
+    def forward(self, x):
+        return 3 * x
+
+    def backward(self, dout):
+        return 3 * dout
+
+
+class Stacking:
+    """Keeps each input until its backward pass, and adds up its gradients."""
+
+    def __init__(self, W):
+        self.W, self.dW, self.xs = W, np.zeros_like(W), []
+
+    def zero_grad(self):
+        self.dW[...] = 0
+
+    def forward(self, x):
+        self.xs.append(x)
+        return x @ self.W
+
+    def backward(self, dout):
+        self.dW += self.xs.pop().T @ dout
+        return dout @ self.W.T
+
+
+class KeepingTheLast(Stacking):
+    def backward(self, dout):
+        self.dW = self.xs.pop().T @ dout
+        return dout @ self.W.T
+
+
+@pytest.mark.parametrize("kind", ["stateless", "with a stack"])
+def test_one_object_may_stand_in_two_places_if_it_keeps_nothing_of_one(kind):
+    twice = Scaling() if kind == "stateless" else Stacking(rng(3).normal(size=(3, 3)))
+    report = sa.check_network(net([twice, Tanh(), twice, dense()]), *data())
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("twice", [dense(), Tanh()])
+def test_one_object_in_two_places_overwrites_what_it_kept(twice):
+    report = sa.check_network(net([dense(seed=4), twice, dense(seed=5), twice]), *data())
+    (failure,) = report.failures
+    assert failure.startswith(
+        "layers[1] and layers[3] are one object: the second forward pass overwrites what the first"
+    )
+
+
+def test_one_object_in_two_places_of_other_shapes_raises_no_error():
+    twice = Tanh()
+    report = sa.check_network(net([dense(3, 4), twice, dense(4, 3), twice]), *data())
+    (failure,) = report.failures
+    assert failure.startswith("layers[1] and layers[3] are one object")
+
+
+def test_one_place_for_the_gradients_of_two_uses_must_hold_the_sum():
+    twice = KeepingTheLast(rng(3).normal(size=(3, 3)))
+    report = sa.check_network(net([twice, Tanh(), twice, dense()]), *data())
+    (failure,) = report.failures
+    assert failure.startswith("layers[0].W and layers[2].W have one place for their gradient")
+
+
+def test_layers_that_share_memory_spoil_each_other():
+    class Buffered:
+        buffer = np.empty((5, 3))
+
+        def forward(self, x):
+            self.buffer[...] = np.tanh(x)
+            return self.buffer.copy()
+
+        def backward(self, dout):
+            return dout * (1 - self.buffer**2)
+
+    report = sa.check_network(net([Buffered(), dense(), Buffered()]), *data())
+    assert [f for f in report.failures if f.startswith("in the network layers[0].backward gives")]
+
+
+def test_dropout_layers_draw_one_after_another():
+    class Dropout:
+        def forward(self, x):
+            self.mask = np.random.rand(*x.shape) > 0.3  # noqa: NPY002
+            return x * self.mask
+
+        def backward(self, dout):
+            return dout * self.mask
+
+    report = sa.check_network(net([Dropout(), dense(), Dropout(), dense(seed=2)]), *data())
+    assert report.ok, str(report)
+
+
+# -------------------- errors name the layer --------------------
+
+
+class Raising(Tanh):
+    def backward(self, dout):
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss", "said"),
+    [
+        (
+            [dense(), Tanh],
+            CrossEntropyLoss(),
+            r"^layers\[1\] must be an object, got the class Tanh",
+        ),
+        ([dense(), np.tanh], CrossEntropyLoss(), r"^layers\[1\] must have the methods forward and"),
+        ([dense()], CrossEntropyLoss, r"^loss_layer must be an object, got the class Cross"),
+        (
+            [dense(), Raising()],
+            CrossEntropyLoss(),
+            r"^layers\[1\].backward raised RuntimeError: no",
+        ),
+        ([dense(), dense(4, 3)], CrossEntropyLoss(), r"^layers\[1\].forward raised ValueError"),
+    ],
+)
+def test_an_error_names_the_layer(layers, loss, said):
+    with pytest.raises(sa.CheckError, match=said):
+        sa.check_network(layers, *data(), loss=loss)
+
+
+def test_a_class_is_no_network():
+    with pytest.raises(sa.CheckError, match="network must be an object, got the class Tanh"):
+        sa.check_network(Tanh, *data())
+
+
+@pytest.mark.parametrize("returned", [None, np.zeros((5, 2))])
+def test_a_layer_that_gives_nothing_back_is_the_wrong_one(returned):
+    class Ending(PlainAffine):
+        def backward(self, dout):
+            super().backward(dout)
+            return returned
+
+    report = sa.check_network(net([dense(), Tanh(), dense(kind=Ending)]), *data())
+    assert {row.name for row in report.rows if row.verdict in ("wrong", "missing")} == {
+        "layers[2].x"
+    }
+    assert report.notes[-1] == "the first wrong layer on the way back is layers[2] (Ending)"
+
+
+# -------------------- layers in layers, and time --------------------
+
+
+def test_lists_of_layers_may_be_nested():
+    report = sa.check_network(net([[dense(), Tanh()], {"last": dense(seed=2)}]), *data())
+    assert report.ok, str(report)
+    names = {row.name for row in report.rows}
+    assert {"layers[0][0].x", "layers[0][1].x", "layers[1]['last'].params[0]"} <= names
+
+
+def test_the_last_layer_has_the_time_first(monkeypatch):
+    from spiral_autograd.gradcheck import network
+
+    asked = []
+
+    def check(layer, *inputs, budget, **more):
+        asked.append((type(layer).__name__, budget))
+        time.sleep(0.05)
+        return sa.check_layer(layer, *inputs, budget=budget, **more)
+
+    monkeypatch.setattr(network, "check_layer", check)
+    sa.check_network(net([dense(kind=Doubled), Tanh()]), *data(), budget=2.0)
+    assert [name for name, _ in asked] == ["CrossEntropyLoss", "Tanh", "Doubled"]
+    budgets = [budget for _, budget in asked]
+    assert budgets[0] <= 2.0
+    assert budgets == sorted(budgets, reverse=True)
+    assert budgets[2] <= budgets[0] - 0.1
+
+
+@pytest.mark.parametrize("budget", [-1.0, np.nan])
+def test_a_budget_that_is_no_time_is_refused(budget):
+    with pytest.raises(ValueError, match="budget"):
+        sa.check_network(net(three()), *data(), budget=budget)
+
+
+def test_a_mistake_shows_where_the_real_upstream_gradient_is_zero():
+    layer, (x, _) = dense(kind=Doubled), data()
+    report = sa.check_network(net([layer], MSELoss()), x, dense().forward(x))
+    assert [row.name for row in report.rows if row.verdict == "wrong"] == ["layers[0].params[0]"]

@@ -144,7 +144,13 @@ class Bound:
         return 3.0 * dout
 
 
-LAYERS = [Filled, Inherited, Decorated, Members, Joined, Listed, Segments, Copied, Bound]
+class Empty(Copied):
+    """Has no method of its own."""
+
+    shown = True
+
+
+LAYERS = [Filled, Empty, Inherited, Decorated, Members, Joined, Listed, Segments, Copied, Bound]
 
 
 @pytest.mark.parametrize("kind", LAYERS, ids=lambda kind: kind.__name__)
@@ -209,3 +215,43 @@ def test_a_view_that_was_taken_before_it_was_filled_is_not_believed():
     report = sa.check_layer(View(), np.ones((3, 2)))
     assert report.ok, str(report)
     assert report.reference != "autograd"
+
+
+class Squares:
+    """A network in small, whose methods fill an array."""
+
+    def loss(self, params, x):
+        self.params = params
+        out = np.zeros(len(x))
+        for i, row in enumerate(x):
+            out[i] = self.one(row)
+        return np.sum(out)
+
+    def one(self, row):
+        return np.sum((row * self.params["w"]) ** 2)
+
+    def gradient(self, params, x):
+        return {"w": 2 * params["w"] * np.sum(x**2, axis=0)}
+
+
+def test_autograd_follows_methods_and_what_a_function_closes_over():
+    net, nets = Squares(), [Squares()]
+    params, x = {"w": np.array([0.5, -2.0])}, np.random.default_rng(0).normal(size=(3, 2))
+
+    def loss(params, x):
+        return net.loss(params, x)
+
+    def listed(params, x):
+        return nets[0].loss(params, x)
+
+    def counted(params, x):
+        def down(n):
+            return 0.0 if n == 0 else down(n - 1)
+
+        return net.loss(params, x) + down(3)
+
+    for function in (net.loss, loss, listed, counted):
+        report = sa.check_gradient(function, net.gradient, params, x)
+        assert report.ok, str(report)
+        assert report.reference == "autograd"
+    assert type(net) is Squares

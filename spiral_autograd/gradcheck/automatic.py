@@ -186,7 +186,7 @@ def complex_derivative(subject: Subject, upstream: list[Array], direction: Direc
     """Return the derivative in a direction, by a step along the imaginary axis."""
     step = 1e-30
     moved = [
-        v + 1j * step * direction[k] if k in direction else v.astype(complex)
+        v + 1j * (step * direction[k].astype(float)) if k in direction else v.astype(complex)
         for k, v in enumerate(subject.values)
     ]
     outputs = _complex_outputs(subject, moved)
@@ -225,33 +225,33 @@ def by_complex_step(
 # -------------------- central differences --------------------
 
 
-def objective(subject: Subject, upstream: list[Array]) -> float:
-    """Return Σ upstream · output of the caller's own objects, as they stand, in float64."""
-    outputs = subject.forward()
-    return float(
-        sum(np.sum(np.asarray(o, dtype=float) * u) for o, u in zip(outputs, upstream, strict=True))
-    )
+def moved_outputs(subject: Subject, direction: Direction, size: float) -> list[Array]:
+    """Return the outputs, in float64, with the caller's own arrays moved, and moved back."""
+    try:
+        with subject.session.fresh():
+            for k, part in direction.items():
+                value = subject.values[k]
+                for rows in blocks(value):
+                    value[rows] += (size * part[rows].astype(float)).astype(value.dtype)
+            return [np.array(out, dtype=float) for out in subject.forward()]
+    finally:
+        subject.session.restore()
 
 
 def moved_objective(
     subject: Subject, upstream: list[Array], direction: Direction, size: float
 ) -> float:
-    """Return the objective with the caller's own arrays moved; NaN where it is not defined."""
-    with subject.session.fresh():
-        for k, part in direction.items():
-            value = subject.values[k]
-            for rows in blocks(value):
-                value[rows] += (size * part[rows].astype(float)).astype(value.dtype)
-        try:
-            return objective(subject, upstream)
-        except CheckError:
-            return float("nan")
+    """Return Σ upstream · output with the arrays moved; NaN where it is not defined."""
+    try:
+        outputs = moved_outputs(subject, direction, size)
+    except CheckError:
+        return float("nan")
+    return float(sum(np.sum(o * u) for o, u in zip(outputs, upstream, strict=True)))
 
 
 def difference(subject: Subject, upstream: list[Array], direction: Direction, step: float) -> float:
     """Return the derivative in a direction, by moving the caller's own arrays and back again."""
     ahead, behind = (moved_objective(subject, upstream, direction, s) for s in (step, -step))
-    subject.session.restore()
     return (ahead - behind) / (2 * step)
 
 

@@ -42,6 +42,20 @@ defvjp(
 )
 
 
+@primitive  # type: ignore[untyped-decorator]
+def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Return the root of the sum of squares. autograd's own rule is wrong for some shapes."""
+    return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))
+
+
+def _norm_vjp(ans: Any, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    kept = np.sum(np.empty(anp.shape(x)), axis=axis, keepdims=True).shape
+    return lambda g: anp.reshape(g, kept) * x / anp.reshape(ans, kept)
+
+
+defvjp(norm, _norm_vjp)
+
+
 class NumpyBox(RecordedBox):
     """A box that other people's NumPy code takes for an array."""
 
@@ -192,6 +206,17 @@ def _clip(x: Any, low: Any = None, high: Any = None, **kwargs: Any) -> Any:
     return anp.clip(x, low, high)
 
 
+def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
+    of_vectors = isinstance(axis, int) or (axis is None and anp.ndim(x) == 1)
+    if ord in (None, "fro") or (ord == 2 and of_vectors):
+        return norm(x, axis, keepdims)
+    if ord == 1 and of_vectors:
+        return anp.sum(anp.abs(x), axis=axis, keepdims=keepdims)
+    if ord == np.inf and of_vectors:
+        return anp.max(anp.abs(x), axis=axis, keepdims=keepdims)
+    return anp.linalg.norm(x, ord, axis, keepdims=keepdims)
+
+
 def _plain_call(function: Any) -> Any:
     return lambda *args, **kwargs: function(*map(_plain, args), **kwargs)
 
@@ -200,6 +225,7 @@ _SPECIAL: dict[Any, Any] = {
     np.copy: _copy,
     np.pad: _pad,
     np.clip: _clip,
+    np.linalg.norm: _norm,
     np.zeros_like: _constant_like(np.zeros_like),
     np.ones_like: _constant_like(np.ones_like),
     np.empty_like: _constant_like(np.zeros_like),

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..recording import Call, name_of
+from ..recording import Call, Site, name_of
 from ..validation import Array
 from .blocks import largest
 from .compare import close
-from .graph import BackwardGraph, is_number
+from .graph import BackwardGraph, again, is_number
 from .moments import Moment
 from .source import assigned_to, expression
 
@@ -44,6 +44,8 @@ class Case:
     deadline : float
     seen : callable
         Returns what the lines of the handwritten pass make.
+    elsewhere : callable
+        Returns, by number, where a true gradient stands that the object itself does not hold.
     """
 
     names: list[str]
@@ -59,6 +61,7 @@ class Case:
     is_loss: bool
     deadline: float
     seen: Callable[[], Sequence[Moment]] = tuple
+    elsewhere: Callable[[], Mapping[int, Any]] = dict
     stock: Any = None  # what a search of the graph keeps
     _known: dict[Call, str] = field(default_factory=dict, repr=False)
 
@@ -110,13 +113,22 @@ class Case:
         given = self.graph.recording.names.get(call)
         if given is not None and given != function:
             return given
-        text = expression(call)
-        return assigned_to(text, file, line) if text else None
+        text, site = expression(call), self._result_at(call)
+        name = assigned_to(text, file, line) if text else None
+        if name is None and site is not None and (text := expression(site)):
+            name = assigned_to(text, *site.source[:2])
+        return name
+
+    def _result_at(self, call: Call) -> Site | None:
+        """Return where a function of the reader's was called that a value is the result of."""
+        names = self.graph.recording.names if self.graph is not None else {}
+        is_result = call.source is not None and names.get(call) == call.source[2]
+        return call.called_at if is_result else None
 
     def expression(self, call: Call) -> str:
         """Return the reader's own expression for a value."""
-        text = expression(call) if call.gradient_of is None else None
-        return f"`{text}`" if text else f"the result of {name_of(call.fun)}"
+        text = expression(self._result_at(call) or call) if call.gradient_of is None else None
+        return f"`{_short(text)}`" if text else f"the result of {name_of(call.fun)}"
 
     def is_named(self, call: Call) -> bool:
         """Tell whether the reader's code has a name for a value."""
@@ -130,8 +142,8 @@ class Case:
                 return name
         return "a constant array" if np.ndim(value) else f"{value}"
 
-    def constants(self) -> Iterator[tuple[float, str]]:
-        """Yield the numbers that the forward pass multiplies by, with the expression."""
+    def constants(self) -> Iterator[tuple[float, str, Call]]:
+        """Yield the numbers that the forward pass multiplies by, with the expression and call."""
         for call in self.graph.forward if self.graph is not None else ():
             kind = name_of(call.fun)
             if call.source is None or kind not in ("multiply", "divide", "true_divide"):
@@ -139,7 +151,19 @@ class Case:
             for position, arg in enumerate(call.args):
                 if is_number(arg) and abs(float(arg)) not in (0.0, 1.0):
                     inverse = position == 1 and kind != "multiply"
-                    yield 1 / float(arg) if inverse else float(arg), self.expression(call)
+                    yield 1 / float(arg) if inverse else float(arg), self.expression(call), call
+
+    def is_scaled_at(self, call: Call, c: float, k: int) -> bool:
+        """Tell whether the k-th gradient comes out with c times what flows back through a call."""
+        if self.graph is None:
+            return False
+        last = [b for b in self.graph.backward if b.gradient_of is call and self.graph.is_last(b)]
+        if not last:
+            return False
+        changes = dict.fromkeys(last, lambda b, get: c * np.asarray(again(b, get)))
+        values = self.graph.replay(changes)
+        right = [j for j in range(len(self.names)) if j not in self.wrong and self.comparable(j)]
+        return all(self.explains(j, self.graph.gradient(j, values)) for j in (k, *right))
 
     @cached_property
     def dimensions(self) -> dict[float, str]:
@@ -168,10 +192,15 @@ class Case:
         for u in self.upstream:
             if np.shape(u) == shape:
                 yield "the upstream gradient", np.asarray(u, dtype=float)
-        for call in self.graph.forward if self.graph is not None else ():
+        for call in self.graph.adjoints if self.graph is not None else ():
             if np.shape(call.value) == shape:
                 assert self.graph is not None
                 yield self.name_of(call), np.asarray(self.graph.value(call), dtype=float)
+
+
+def _short(text: str) -> str:
+    """Return an expression without its middle where it is long."""
+    return text if len(text) <= 60 else f"{text[:36]}…{text[-20:]}"
 
 
 @dataclass
@@ -191,6 +220,8 @@ class Finding:
         The wrong values that it makes on the way.
     values : dict
         The backward values with the mistake in them, where a graph was changed.
+    lines : tuple of (str, int)
+        Where the mistake is, where the rule itself can tell.
     """
 
     rule: str
@@ -199,6 +230,7 @@ class Finding:
     call: Call | None = None
     products: list[Any] = field(default_factory=list)
     values: Mapping[Call, Any] = field(default_factory=dict)
+    lines: tuple[tuple[str, int], ...] = ()
 
 
 Rule = Callable[[Case, int], Finding | None]

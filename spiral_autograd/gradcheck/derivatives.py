@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, product
 from typing import Any
 
@@ -16,8 +17,9 @@ import numpy as np
 from ..recording import Call, name_of
 from ..validation import Array, Shape
 from .case import Case
-from .edits import LEFT_OUT, Edit, at_each_turn, flow_of
-from .graph import BackwardGraph, again, is_number, paths_of
+from .edits import LEFT_OUT, Edit, flow_of, is_constant
+from .graph import BackwardGraph, again, is_number, is_sum_of_paths, paths_of
+from .loops import at_each_turn
 
 # -------------------- simple functions of a value --------------------
 
@@ -29,6 +31,7 @@ FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("{v}² (1 - {v})", lambda v: v * v * (1 - v)),
     ("{v} (1 - {v})²", lambda v: v * (1 - v) ** 2),
     ("{v} (1 + {v})", lambda v: v * (1 + v)),
+    ("({v} (1 - {v}))²", lambda v: (v * (1 - v)) ** 2),
     ("(1 - {v})²", lambda v: (1 - v) ** 2),
     ("(1 - {v}²)²", lambda v: (1 - v * v) ** 2),
     ("1 - {v}²", lambda v: 1 - v * v),
@@ -57,11 +60,15 @@ FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("log {v}", np.log),
     ("sigmoid({v})", lambda v: 1 / (1 + np.exp(-v))),
     ("sigmoid({v}) (1 - sigmoid({v}))", lambda v: np.exp(-v) / (1 + np.exp(-v)) ** 2),
+    ("1 - sigmoid({v})", lambda v: 1 / (1 + np.exp(v))),
     ("tanh {v}", np.tanh),
     ("1 - tanh² {v}", lambda v: 1 - np.tanh(v) ** 2),
     ("cos {v}", np.cos),
     ("sin {v}", np.sin),
 )
+
+
+_ORDER = {text: i for i, (text, _) in enumerate(FUNCTIONS)}
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,11 @@ class Factor:
         """Return the function of the value."""
         with np.errstate(all="ignore"):
             return np.asarray(self.sign * self.function(self.value), dtype=float)
+
+    @property
+    def rank(self) -> int:
+        """How far from the first thing that a person would think of."""
+        return _ORDER.get(self.text, 0)
 
     def words(self, name: str) -> str:
         """Return the function with a name for the value."""
@@ -106,7 +118,8 @@ def factors_of(case: Case, graph: BackwardGraph) -> list[Factor]:
         seen.append(v)
         rule = "upstream" if call in graph.upstream else "value"
         name = case.name_of(call)
-        found += [Factor(text, function, call, v, name, rule) for text, function in FUNCTIONS]
+        of_it = [Factor(text, function, call, v, name, rule) for text, function in FUNCTIONS]
+        found += [f for f in of_it if not 1 < v.size <= _LARGE or not is_constant(f.array())]
     return found
 
 
@@ -161,13 +174,17 @@ class Passage:
     """From a forward value `result` back to an `argument` of the same shape.
 
     `target` is the backward call that brings the gradient to the argument: the whole of it, or
-    that path of several which comes from the result.
+    that path of several which comes from the result. Where several do, the others are `kept`.
     """
 
     argument: Call
     result: Call
     target: Call
     steps: int
+    kept: tuple[Call, ...] = ()
+
+
+_MANY = 8  # paths, of which not every subset is tried
 
 
 def passages(graph: BackwardGraph, furthest: int = 12) -> Iterator[Passage]:
@@ -182,21 +199,33 @@ def passages(graph: BackwardGraph, furthest: int = 12) -> Iterator[Passage]:
     for result in graph.forward:
         if result not in graph.adjoints or np.ndim(result.value) == 0:
             continue
-        for argument, first, steps in _ancestors(result, furthest):
+        above = list(_ancestors(result, furthest))
+        between = {result, *(call for call, _, _ in above)}
+        for argument, first, steps in above:
             whole = brings.get(argument)
             if whole is None or np.shape(argument.value) != np.shape(result.value):
                 continue
             if whole is graph.adjoints[result] or np.shape(whole.value) != np.shape(result.value):
                 continue
             found.append(Passage(argument, result, whole, steps))
-            for path in paths_of(whole):
-                if (
-                    path.gradient_of is first
-                    and path is not whole
-                    and path is not graph.adjoints[result]
-                ):
-                    found.append(Passage(argument, result, path, steps))
+            found += _of_paths(graph, Passage(argument, result, whole, steps), first, between)
     yield from sorted(found, key=lambda p: p.steps)
+
+
+def _of_paths(
+    graph: BackwardGraph, p: Passage, first: Call, between: set[Call]
+) -> Iterator[Passage]:
+    """Yield the passages of those of several paths that come from the result."""
+    paths = paths_of(p.target)
+    for path in paths:
+        own = path.gradient_of is first and path is not graph.adjoints[p.result]
+        if own and path is not p.target:
+            yield Passage(p.argument, p.result, path, p.steps)
+    if len(paths) > _MANY:
+        return
+    kept = [path for path in paths if graph.way(path, p.argument) not in between]
+    if kept and len(paths) - len(kept) > 1:
+        yield replace(p, kept=tuple(kept))
 
 
 def _ancestors(call: Call, furthest: int) -> Iterator[tuple[Call, Call, int]]:
@@ -217,19 +246,35 @@ def replaced(case: Case, graph: BackwardGraph, passage: Passage, factor: Factor)
     came = graph.adjoints[passage.result]
 
     def make(call: Call, get: Callable[[Any], Any]) -> Any:
-        return np.asarray(get(came)) * factor.array()
+        kept = sum(np.asarray(get(path)) for path in passage.kept)
+        return kept + np.asarray(get(came)) * factor.array()
 
     result, argument = case.name_of(passage.result), case.name_of(passage.argument)
     if result == argument:  # i = sigmoid(i)
         result = case.expression(passage.result)
-    value = factor.words(result if factor.of is passage.result else factor.name)
-    what = (
-        f"the derivative of {result} is left out"
-        if factor is ONE and passage.steps == 1
-        else f"the derivative of {result} by {argument} is taken as {value}"
-    )
     of = passage.result if passage.steps == 1 else passage.target.gradient_of or passage.result
-    return Edit(factor.rule, what, of, {passage.target: make}, ("derivative", factor.text))
+    rule, derivative = factor.rule, f"the derivative of {result} by {argument}"
+    times = None if factor is ONE else _times_the_true(graph, passage, factor)
+    if factor is ONE:
+        what = f"the derivative of {result}{f' by {argument}' * (passage.steps > 1)} is left out"
+    elif times is not None:
+        rule = "factor"
+        words = "has the wrong sign" if times == -1 else f"is {times:.6g} times what it should be"
+        what = f"{derivative} {words}"
+    else:
+        value = factor.words(result if factor.of is passage.result else factor.name)
+        what = f"{derivative} is taken as {value}"
+    return Edit(rule, what, of, {passage.target: make}, ("derivative", factor.text))
+
+
+def _times_the_true(graph: BackwardGraph, passage: Passage, factor: Factor) -> float | None:
+    """Return the c with which a wrong derivative is c times the true one; None if it is another."""
+    true = graph.array(passage.target) - sum(graph.array(path) for path in passage.kept)
+    made = graph.array(graph.adjoints[passage.result]) * factor.array()
+    norm = float(np.sum(true * true))
+    c = float(np.sum(made * true)) / norm if norm > 0 and made.shape == true.shape else np.nan
+    fits = np.isfinite(c) and np.max(np.abs(made - c * true)) <= 1e-9 * np.max(np.abs(made))
+    return float(f"{c:.9g}") if fits else None
 
 
 def replaced_in_loops(case: Case, graph: BackwardGraph, through: list[Passage]) -> Iterator[Edit]:
@@ -297,11 +342,13 @@ VARIANTS: dict[str, tuple[tuple[str, str, Term], ...]] = {
     "Σ y g": (
         ("value", "Σ g", lambda y, g, over: over(g, np.sum)),
         ("sum", "mean(y g)", lambda y, g, over: over(y * g, np.mean)),
+        ("sum", "y g, not summed", lambda y, g, over: y * g),
     ),
     "y Σ y g": (
         ("value", "Σ y g", lambda y, g, over: over(y * g, np.sum)),
         ("value", "y Σ g", lambda y, g, over: y * over(g, np.sum)),
         ("sum", "y mean(y g)", lambda y, g, over: y * over(y * g, np.mean)),
+        ("sum", "y y g, not summed", lambda y, g, over: y * y * g),
     ),
     "mean g": (("sum", "Σ g", lambda y, g, over: over(g, np.sum)),),
     "y mean(y g)": (
@@ -313,6 +360,7 @@ VARIANTS: dict[str, tuple[tuple[str, str, Term], ...]] = {
         ("value", "Σ g", lambda y, g, over: over(g, np.sum)),
         ("value", "y Σ g", lambda y, g, over: y * over(g, np.sum)),
         ("sum", "exp(y) mean g", lambda y, g, over: np.exp(y) * over(g, np.mean)),
+        ("sum", "exp(y) g, not summed", lambda y, g, over: np.exp(y) * g),
     ),
 }
 
@@ -388,7 +436,7 @@ def composite_edits(
     kinds: list[tuple[tuple[int, ...], Composite]],
 ) -> Iterator[Edit]:
     """Yield the mistakes in the gradient of a passage that is one of some kinds."""
-    if passage.steps < 2:
+    if passage.steps < 2 and not is_sum_of_paths(passage.target):
         return
     came, y = graph.adjoints[passage.result], graph.array(passage.result)
     g, true = graph.array(came), graph.array(passage.target)
@@ -437,6 +485,14 @@ def _reductions(passage: Passage) -> list[Call]:
     return found[::-1]
 
 
+def _scaled(scale: Array, function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    return lambda g: scale * function(g)
+
+
+def _bracket(composite: Composite, y: Array, g: Array, over: Over, without: str = "") -> Array:
+    return np.asarray(g - sum(TERMS[t](y, g, over) for t in composite.terms if t != without))
+
+
 def _variants(
     case: Case,
     passage: Passage,
@@ -460,7 +516,7 @@ def _variants(
         return Edit(rule, f"{whole} {text}", of, {passage.target: make}, (text,))
 
     def bracket(g: Array, without: str = "") -> Array:
-        return np.asarray(g - sum(TERMS[t](y, g, over) for t in composite.terms if t != without))
+        return _bracket(composite, y, g, over, without)
 
     def instead(term: str, other: Term, sums: Over = over) -> Any:
         return lambda g: scale * (bracket(g, term) - other(y, g, sums))
@@ -476,6 +532,10 @@ def _variants(
             yield edit("sum", text, instead(term, TERMS[term], _over(other)))
     if len(composite.terms) > 1:
         yield edit("term", f"all but g {LEFT_OUT}", lambda g: scale * g)
+        for other in _axes(y.ndim):
+            names = ", ".join(map(str, other))
+            all_over = partial(_bracket, composite, y, over=_over(other))
+            yield edit("sum", f"all sums run over axis {names}", _scaled(scale, all_over))
     yield edit("term", "the term g is left out", lambda g: scale * (bracket(g) - g))
     yield edit("value", "the factor before the bracket is left out", bracket)
     yield edit("value", "only g is left", lambda g: g)

@@ -13,13 +13,15 @@ import numpy as np
 
 from .case import Case, Finding, Rule
 from .rules import (
-    additive_term,
+    any_factor,
+    any_term,
     constant_along,
-    constant_factor,
     given_twice,
     layout,
+    named_factor,
     never_written,
     partly_wrong,
+    plain_term,
     summed_axes,
     upstream_misused,
 )
@@ -28,12 +30,12 @@ from .search import changed_graph
 SINGLE: tuple[Rule, ...] = (
     never_written,
     upstream_misused,
-    constant_factor,
+    named_factor,
     layout,
     summed_axes,
-    additive_term,
+    plain_term,
 )
-LAST: tuple[Rule, ...] = (given_twice, partly_wrong, constant_along)
+LAST: tuple[Rule, ...] = (any_factor, any_term, given_twice, partly_wrong, constant_along)
 
 
 def diagnose(*cases: Case) -> list[Finding]:
@@ -62,15 +64,49 @@ def diagnose(*cases: Case) -> list[Finding]:
 
     for case, rule in product(cases, SINGLE):
         settle(_safely(rule, case, k) for k in list(open_rows))
-    for case in cases:
-        if len(open_rows) > 1:
-            settle([changed_graph(case, list(open_rows))])
-        settle(changed_graph(case, [k]) for k in list(open_rows))
+    searched = [*cases, *filter(None, map(_through_every_max, cases))]
+    for case in searched:
+        together = [k for k in open_rows if case.comparable(k)]
+        if len(together) > 1:
+            settle([changed_graph(case, together)])
+    for case in searched:
+        for k in _nearest_to_the_loss(case, open_rows):
+            if k in open_rows:
+                settle([_spread(case, changed_graph(case, [k]), open_rows)])
         for first in [finding for finding in findings if finding.values]:
-            settle(_beside(case, first, k) for k in list(open_rows))
+            for k in list(open_rows):
+                settle([_beside(case, first, k)])
     for case, rule in product(cases, LAST):
         settle(_safely(rule, case, k) for k in list(open_rows))
     return findings
+
+
+def _through_every_max(case: Case) -> Case | None:
+    graph = case.graph.through_every_max() if case.graph is not None else None
+    return None if graph is None else replace(case, graph=graph, stock=None)
+
+
+def _nearest_to_the_loss(case: Case, rows: Iterable[int]) -> list[int]:
+    """Return rows in the order of the backward pass: the first may explain those after it."""
+    graph = case.graph
+    if graph is None:
+        return list(rows)
+    last = {k: max(map(graph.position, graph.users(graph.roots[k])), default=-1) for k in rows}
+    return sorted(rows, key=lambda k: -last[k])
+
+
+def _spread(case: Case, found: Finding | None, rows: Iterable[int]) -> Finding | None:
+    """Return a finding with all the rows that it explains."""
+    if found is None or case.graph is None:
+        return found
+    others = [
+        k
+        for k in rows
+        if k not in found.rows
+        and case.comparable(k)
+        and case.explains(k, case.graph.gradient(k, dict(found.values)))
+    ]
+    return replace(found, rows=[*found.rows, *others])
 
 
 def _safely(rule: Rule, case: Case, k: int) -> Finding | None:
@@ -94,7 +130,9 @@ def _beside(case: Case, first: Finding, k: int) -> Finding | None:
     other = replace(case, graph=graph, automatic=automatic, stock=None)
     if np.array_equal(automatic[k], case.automatic[k]) or not case.comparable(k):
         return None
-    rules = (constant_factor, layout, summed_axes, additive_term)
+    if case.explains(k, automatic[k]):
+        return replace(first, rows=[k])
+    rules = (named_factor, layout, summed_axes, plain_term)
     tries: Iterator[Finding | None] = (_safely(rule, other, k) for rule in rules)
     second = next((found for found in tries if found is not None), None)
     second = second or changed_graph(other, [k])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from .diagnose import diagnose
 from .graph import BackwardGraph
 from .handwritten import MISSING
 from .lines import places
+from .replaced import elsewhere
 from .rules import other_upstream
 
 
@@ -34,12 +36,13 @@ def explain(c: Comparison, ideal: BackwardGraph | None) -> None:
     findings, remaining = _diagnosed(c, wrong, ideal)
     for finding in findings:
         for k in finding.rows:
-            lines = c.places(places, k, finding)
+            lines = finding.lines or c.places(places, k, finding)
             said = " in place of (" in finding.text  # the shapes, which the row tells as well
             why = finding.text if said else join(c.rows[k].why, finding.text)
             c.change(k, rule=finding.rule, why=why, lines=lines)
     for k in remaining:
-        c.change(k, why=join(c.rows[k].why, _no_pattern(c.rows[k])), lines=c.places(places, k))
+        why = _no_pattern(c.rows[k], late=time.monotonic() > c.deadline)
+        c.change(k, why=join(c.rows[k].why, why), lines=c.places(places, k))
     agreeing = [c.rows[k].name for k in wrong if _differences_agree(c, k)]
     if agreeing and c.reference.kind != "central differences":
         side = "autograd" if c.reference.kind == "autograd" else f"the {c.reference.kind}"
@@ -62,13 +65,12 @@ def _diagnosed(
 
 def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGraph | None) -> Case:
     session = c.subject.session
-    session.restore()  # a difference may have left the values moved
 
     def again(kind: str) -> list[Any]:
         with session.fresh():
             found = c.backward(other_upstream(c.upstream, kind))
         session.restore()
-        return found
+        return [g if k in wrong else None for k, g in enumerate(found)]
 
     return Case(
         names=c.subject.names,
@@ -84,19 +86,21 @@ def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGra
         is_loss=c.subject.is_loss,
         deadline=c.deadline,
         seen=lambda: c.seen,
+        elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
     )
 
 
-def _no_pattern(row: Row) -> str:
+def _no_pattern(row: Row, *, late: bool) -> str:
+    none = "no known pattern" + (" (the search stopped when its budget= was spent)" if late else "")
     if row.handwritten is None or row.automatic is None:
-        return "no known pattern"
+        return none
     h, g = np.asarray(row.handwritten), np.asarray(row.automatic)
     if h.shape != g.shape:
-        return "no known pattern"
+        return none
     if not np.isfinite(largest(h)):
         return f"{int((~np.isfinite(h)).sum())} of {h.size} entries are not finite"
     off = np.abs(h - g) > 1e-6 * max(largest(h), largest(g))
-    return f"no known pattern; {int(off.sum())} of {h.size} entries differ, most at {row.index}"
+    return f"{none}; {int(off.sum())} of {h.size} entries differ, most at {row.index}"
 
 
 def _differences_agree(c: Comparison, k: int) -> bool:

@@ -35,8 +35,10 @@ class BackwardGraph:
         From a call to the numbers of the gradients that it flows into.
     """
 
-    def __init__(self, recording: Recording, values: Values | None = None) -> None:
-        self.recording = recording
+    def __init__(
+        self, recording: Recording, values: Values | None = None, *, through_max: bool = False
+    ) -> None:
+        self.recording, self.through_max = recording, through_max
         self.base: Values = values or {}
         self.calls = recording.calls
         self.adjoints = {
@@ -55,9 +57,10 @@ class BackwardGraph:
             if c.gradient_of is not None and c in self.reaches and c in self._carrying
             if _is_float(c.value)
         ]
-        self._still = self._cancelled()
+        self._still = frozenset() if through_max else self._cancelled()
         grads = zip(self.roots, recording.grads, strict=True)
         self.wholes = [*self.adjoints.items(), *((r, g) for r, g in grads if isinstance(g, Call))]
+        self._meeting = {whole: to for to, whole in self.wholes if is_sum_of_paths(whole)}
         self._destinations = {path: to for to, whole in self.wholes for path in paths_of(whole)}
 
     def value(self, arg: Any) -> Any:
@@ -96,7 +99,7 @@ class BackwardGraph:
 
     def position(self, call: Call | None) -> int:
         """Return when a call was made."""
-        return self._position[call] if call is not None else -1
+        return self._position.get(call, -1) if call is not None else -1
 
     def carries(self, call: Call) -> bool:
         """Tell whether a value depends on the upstream gradient."""
@@ -118,6 +121,33 @@ class BackwardGraph:
             number[mine] = number.get(mine, 0) + 1
             groups.setdefault((of.instruction, *branch, number[mine]), []).append(call)
         return [calls for calls in groups.values() if len(calls) > 1]
+
+    def summed_in(self, part: Call) -> Call | None:
+        """Return the forward value in which the paths meet that a sum, or a part of it, adds."""
+        whole = part
+        while whole not in self._meeting:
+            sums = [user for user in self.users(whole) if is_sum_of_paths(user)]
+            if not sums:
+                return None
+            whole = sums[0]
+        return self._meeting[whole]
+
+    def way(self, path: Any, to: Call | None) -> Call | None:
+        """Return the forward call by which a value has led to a path of its gradient.
+
+        What an addition brings to its terms is the very gradient of the sum: such a path is
+        known by the value that it is the gradient of.
+        """
+        of = path.gradient_of if isinstance(path, Call) else None
+        users = [user for user in self.users(to) if user.gradient_of is None] if to else []
+        if of is None or of in users:
+            return of
+        return next((user for user in users if self.adjoints.get(user) is path), of)
+
+    def runs_of(self, call: Call, arg: Call) -> list[Call]:
+        """Return the forward calls that the same instruction made of a value, in order."""
+        users = [user for user in self.users(arg) if user.gradient_of is None]
+        return [u for u in users if u is call or (call.instruction or u) == u.instruction]
 
     def leads_to(self, call: Call) -> Call | None:
         """Return the argument of its forward call to which a part of the gradient leads."""
@@ -158,7 +188,7 @@ class BackwardGraph:
     def _cancelled(self) -> frozenset[Call]:
         """Return the gradients of a max or min that cancel out, as in a softmax.
 
-        A handwritten backward pass leaves them out, whatever is wrong elsewhere.
+        Most handwritten backward passes leave them out, whatever is wrong elsewhere.
         """
         found = set()
         for call, adjoint in self.adjoints.items():
@@ -196,7 +226,7 @@ class BackwardGraph:
         values: Values = {}
 
         def get(arg: Any) -> Any:
-            return values[arg] if isinstance(arg, Call) and arg in values else self.value(arg)
+            return self._value_among(values, arg)
 
         first = min(self._position.get(call, 0) for call in changes)
         for call in self.calls[first:]:
@@ -216,9 +246,52 @@ class BackwardGraph:
             return np.asarray(values[grad] if grad in values else self.value(grad))
         return np.asarray(grad)
 
+    def for_upstream(self, upstream: Sequence[Array]) -> BackwardGraph:
+        """Return the graph for another upstream gradient."""
+        values: Values = dict(zip(self.upstream, upstream, strict=True))
+        for call in self.calls:
+            if call.gradient_of is not None and any(arg in values for arg in _parents(call)):
+                values[call] = again(call, lambda arg: self._value_among(values, arg))
+        return self.changed(values)
+
+    def contributions(self) -> list[float]:
+        """Return the largest sum of the absolute terms that each gradient is added up from.
+
+        A gradient that is small because large terms cancel is rounded as the terms are.
+        """
+        sums: Values = {}
+
+        def get(arg: Any) -> Any:
+            return (
+                sums[arg] if isinstance(arg, Call) and arg in sums else _absolute(self.value(arg))
+            )
+
+        for call in self.calls:
+            if call.gradient_of is not None and self.carries(call):
+                try:
+                    sums[call] = _absolute(_ADDING.get(name_of(call.fun), again)(call, get))
+                except Exception:
+                    sums[call] = _absolute(self.value(call))
+        return [float(np.max(get(grad), initial=0.0)) for grad in self.recording.grads]
+
+    def _value_among(self, values: Values, arg: Any) -> Any:
+        return values[arg] if isinstance(arg, Call) and arg in values else self.value(arg)
+
+    def is_last(self, call: Call) -> bool:
+        """Tell whether a backward call brings its gradient to an argument of its forward call."""
+        return call in self._destinations
+
     def changed(self, values: Values) -> BackwardGraph:
         """Return the graph with some values in place of the recorded ones."""
-        return BackwardGraph(self.recording, {**self.base, **values})
+        values = {**self.base, **values}
+        return BackwardGraph(self.recording, values, through_max=self.through_max)
+
+    def through_every_max(self) -> BackwardGraph | None:
+        """Return the graph in which what flows through a max that cancels is run again too.
+
+        None where there is no such max.
+        """
+        return BackwardGraph(self.recording, self.base, through_max=True) if self._still else None
 
     def sensitivities(self, weights: Mapping[int, Array]) -> dict[Call, Array]:
         """Return how Σ weights · gradients moves with each backward value.
@@ -254,6 +327,16 @@ class BackwardGraph:
 
         zeros = [np.zeros(np.shape(call.value)) for call in nodes]
         return dict(zip(nodes, _gradients(moved, zeros), strict=True)) if nodes else {}
+
+    # -------------------- kinks --------------------
+
+    def has_ties(self) -> bool:
+        """Tell whether the forward pass is at a kink: the two sides of a maximum are equal, say."""
+        return any(
+            bool(_TIES[name_of(call.fun)](call, *map(self.value, call.args)))
+            for call in self.calls
+            if call.gradient_of is None and name_of(call.fun) in _TIES
+        )
 
     # -------------------- without a small constant --------------------
 
@@ -307,14 +390,64 @@ def is_sum_of_paths(call: Call) -> bool:
 
 def paths_of(whole: Call) -> list[Call]:
     """Return the calls that a sum of paths adds up; the call itself where there is but one."""
-    if not is_sum_of_paths(whole):
-        return [whole]
-    return [path for arg in whole.args[1:] if isinstance(arg, Call) for path in paths_of(arg)]
+    found, pending = [], [whole]
+    while pending:
+        call = pending.pop()
+        if is_sum_of_paths(call):
+            pending += [arg for arg in reversed(call.args[1:]) if isinstance(arg, Call)]
+        else:
+            found.append(call)
+    return found
+
+
+def has_twin(graph: BackwardGraph, path: Any) -> bool:
+    """Tell whether another path brings just the same: to cut one is to halve, or to turn, both."""
+    whole = path
+    while isinstance(whole, Call):
+        sums = [user for user in graph.users(whole) if is_sum_of_paths(user)]
+        if not sums:
+            break
+        whole = sums[0]
+    if whole is path:
+        return False
+    mine = [np.array_equal(graph.value(p), graph.value(path)) for p in paths_of(whole)]
+    return sum(mine) > 1
 
 
 def again(call: Call, get: Callable[[Any], Any]) -> Any:
     """Return what a call gives for the values that its arguments have by now."""
     return call.fun.fun(*map(get, call.args), **call.kwargs)
+
+
+def _absolute(value: Any) -> Any:
+    """Return the absolute value of numbers; other arguments of a call as they are."""
+    return np.abs(value) if isinstance(value, float | np.ndarray) else value
+
+
+_ADDING: dict[str, Make] = {
+    "subtract": lambda call, get: np.add(*map(get, call.args)),
+    "negative": lambda call, get: get(call.args[0]),
+}
+
+
+def _is_reached_twice(call: Call, x: Any, *args: Any) -> bool:
+    """Tell whether the largest or smallest entry of an array stands in it more than once."""
+    axis = call.kwargs.get("axis", args[0] if args else None)
+    best = call.fun.fun(x, axis=axis, keepdims=True)
+    return bool(np.any(np.sum(x == best, axis=axis) > 1))
+
+
+def _are_equal(call: Call, a: Any, b: Any, *_: Any) -> bool:
+    return bool(np.any(np.asarray(a) == b))
+
+
+# When the two slopes of a function differ at the arguments of a call.
+_TIES: dict[str, Callable[..., bool]] = {
+    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), _are_equal),
+    **dict.fromkeys(("max", "amax", "min", "amin"), _is_reached_twice),
+    **dict.fromkeys(("abs", "absolute", "fabs"), lambda call, x: bool(np.any(x == 0))),
+    "clip": lambda call, x, low, high, *_: bool(np.any((x == low) | (x == high))),
+}
 
 
 def is_number(arg: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,15 +13,19 @@ import numpy as np
 from ..optimizers import Sharing
 from ..validation import Random, number
 from .automatic import SHARPNESS
+from .chain import Chain, Named, Step, estranged, naming, run_chain, totals
 from .checks import BUDGET, check_layer
-from .compare import FAILURES, Row, compare
-from .conventions import BACKWARD, accepts, method_name
-from .handwritten import CheckError, called
-from .objects import input_gradient_of, methods_of, output_of
+from .compare import FAILURES, Row, close, compare
+from .conventions import BACKWARD, method_name, read
+from .handwritten import CheckError
+from .objects import methods_of
+from .own_check import Network, OwnPasses, compare_own, is_right_as_a_whole
+from .own_passes import listed_by
 from .parameters import find_parameters
 from .report import GradientReport
 from .source import replacing_lines
-from .state import untouched
+from .spy import steps_of
+from .state import Session, untouched
 
 LOSSES = ("loss_layer", "lossLayer", "last_layer", "lastLayer", "loss", "criterion", "loss_fn")
 
@@ -37,11 +41,16 @@ def check_network(
 ) -> GradientReport:
     """Check each layer of a network with its real activations and upstream gradients.
 
+    The network's own passes are run too, where it has them: ``forward(x, t)`` or ``loss(x, t)``,
+    and ``backward()`` or ``gradient(x, t)``. They must give the gradients that the layers do; a
+    network that is more than the chain of its layers is checked as a whole.
+
     Parameters
     ----------
     network : object with ``layers`` and ``loss_layer``, or a list of layers
         Layers have ``forward(x)`` and ``backward(upstream)``; the loss layer ``forward(x, t)`` and
-        ``backward()``. The layers may be a list, or a dict in order.
+        ``backward()``. The layers may be a list, or a dict in order. A network without them must
+        have passes of its own.
     x, t : arrays
     loss : object, optional
         The loss layer, where `network` is a list of layers.
@@ -53,7 +62,8 @@ def check_network(
     -------
     GradientReport
         Rows are named by their layer, such as ``layers[0].W``. A weight that layers share has one
-        row, with its gradients added. A note names the first wrong layer on the way back.
+        row, with its gradients added. A note names the first wrong layer on the way back. What
+        only the network's own passes give wrong is named ``network.W1``.
 
     Raises
     ------
@@ -77,22 +87,119 @@ def check_network(
     """
     deadline = time.monotonic() + number("budget", budget, above=0, or_equal=True)
     named, loss_layer = _layers(network, loss)
-    found = _Found()
     with untouched(network, loss, x, t) as session:
-        with session.fresh():
-            steps = _pass(named, loss_layer, x, t)
-            found.failures += _replaced(network, named)
-        for name, layer, inputs, upstream in steps:
-            with session.fresh():
-                left = max(0.1, deadline - time.monotonic())
-                if upstream is not None and not np.any(upstream):
-                    upstream = None  # a random one tells more than zeros
-                report = check_layer(layer, *inputs, upstream=upstream, rng=rng, budget=left)
-            session.restore()
-            found.add(name, layer, report)
+        if named is None or loss_layer is None:
+            return _without_layers(network, named, loss_layer, session, x, t, rng, deadline)
+        every = [*named, ("loss_layer", loss_layer)]
+        chain, replaced, error = _chain(network, named, loss_layer, session, x, t)
+        own, found = OwnPasses(), _Found()
+        if not _is_plain(network):
+            own = compare_own(Network(network, every, session, x, t), chain, rng, deadline)
+        if chain is None and own.report is None:
+            raise CheckError(own.failures[0]) if own.failures else error
+        if chain is None:
+            found.notes.append(
+                f"the layers cannot be run one after another ({error}): the network is checked as "
+                "a whole (network. before the name), and each layer with what it is given there"
+            )
+        heard = steps_of(own.heard, every) if own.differs else []
+        names = {step.name for step in heard}
+        steps = heard + [s for s in (chain.steps if chain else ()) if s.name not in names]
+        _check_layers(steps, every, session, rng, deadline, found)
+        strange = [] if chain is None else estranged(chain, session, found.right)
+        if strange and not own.differs and not _is_plain(network):
+            own.is_right = is_right_as_a_whole(Network(network, every, session, x, t), rng)
+            own.rows = []
+        if not own.is_right:
+            found.failures += [*strange, *replaced.values()]
         rows = _with_shared(found.rows, named)
-    title = "a list of layers" if isinstance(network, list | tuple) else type(network).__name__
-    return found.report(title, rows)
+    rows += [row for row in own.rows if own.differs or row.name not in replaced]
+    found.notes = own.notes + found.notes
+    found.failures += own.failures
+    return found.report(_title(network), rows, own.report)
+
+
+def _without_layers(
+    network: Any,
+    named: Named | None,
+    loss_layer: Any,
+    session: Session,
+    x: Any,
+    t: Any,
+    rng: Random,
+    deadline: float,
+) -> GradientReport:
+    """Check a network without a list of layers, or without a loss layer, by its own passes."""
+    if isinstance(network, type):
+        raise CheckError(
+            f"network must be an object, got the class {network.__name__} itself: give "
+            f"{network.__name__}(...)"
+        )
+    if not _is_plain(network):
+        own = compare_own(Network(network, named or [], session, x, t), None, rng, deadline)
+        if own.report is not None:
+            return replace(own.report, subject=_title(network))
+        for text in (*own.failures, *own.notes):
+            raise CheckError(text)
+    if named is None:
+        raise CheckError(
+            "network must have layers (a list, or a dict in order), or be a list of them; or else "
+            "forward(x, t) and backward() of its own"
+        )
+    raise CheckError(
+        "network must have a loss_layer with forward(x, t) and backward(); or give one as loss="
+    )
+
+
+def _title(network: Any) -> str:
+    return "a list of layers" if _is_plain(network) else type(network).__name__
+
+
+def _is_plain(network: Any) -> bool:
+    return isinstance(network, list | tuple | dict)
+
+
+def _check_layers(
+    steps: Sequence[Step],
+    every: Named,
+    session: Session,
+    rng: Random,
+    deadline: float,
+    found: _Found,
+) -> None:
+    """Check each layer, the last one first: if time is short, it is for the first wrong one."""
+    at = {step.name: step for step in steps}
+    reports = {}
+    for name, layer in reversed(every):
+        if name in at:
+            step = at[name]
+            with session.fresh(), naming(name):
+                left = max(0.1, deadline - time.monotonic())
+                inputs, up = step.inputs, step.upstream
+                if up is not None and not np.any(up):
+                    up = None  # a random one tells more than zeros
+                reports[name] = check_layer(layer, *inputs, upstream=up, rng=rng, budget=left)
+            session.restore()
+    for name, layer in every:
+        if name in reports:
+            found.add(name, layer, reports[name])
+
+
+def _chain(
+    network: Any, named: Named, loss_layer: Any, session: Session, x: Any, t: Any
+) -> tuple[Chain | None, dict[str, str], CheckError]:
+    """Run the layers one after another; return what they replace, and the error if they cannot."""
+    for name, layer in (*named, ("loss_layer", loss_layer)):
+        with naming(name):
+            methods_of(layer)
+    try:
+        with session.fresh():
+            chain = run_chain(named, loss_layer, x, t)
+            return chain, _replaced(network, named, chain), CheckError("")
+    except CheckError as error:
+        return None, {}, error
+    finally:
+        session.restore()
 
 
 @dataclass
@@ -116,10 +223,16 @@ class _Found:
         if not report.ok:
             self.wrong.append(f"{name} ({type(layer).__name__})")
 
-    def report(self, title: str, rows: list[Row]) -> GradientReport:
+    @property
+    def right(self) -> set[str]:
+        """The layers that are right by themselves."""
+        return {name for name, report in self.reports.items() if report.ok}
+
+    def report(self, title: str, rows: list[Row], whole: GradientReport | None) -> GradientReport:
         """Return the report on the network, with the least sharp of its references."""
         kinds = list(dict.fromkeys(kind for kind, _ in SHARPNESS))
-        least = max(self.reports.values(), key=lambda report: kinds.index(report.reference))
+        every = [*self.reports.values(), *([] if whole is None else [whole])]
+        least = max(every, key=lambda report: kinds.index(report.reference))
         notes = list(self.notes)
         if any(report.reference != least.reference for report in self.reports.values()):
             notes += [
@@ -140,86 +253,59 @@ class _Found:
         )
 
 
-def _pass(
-    named: Sequence[tuple[str, Any]], loss_layer: Any, x: Any, t: Any
-) -> list[tuple[str, Any, tuple[Any, ...], Any]]:
-    """Run the network once; return each layer with its inputs and its upstream gradient."""
-    activations = [x]
-    for name, layer in named:
-        forward = getattr(layer, methods_of(layer)[0])
-        result = called(f"{name}.forward", forward, activations[-1])
-        activations.append(output_of(layer, result))
-    forward, backward = (getattr(loss_layer, method) for method in methods_of(loss_layer))
-    called("the loss layer's forward", forward, activations[-1], t)
-    one = () if accepts(backward, 0) else (1.0,)
-    result = called("the loss layer's backward", backward, *one)
-    ups = [input_gradient_of(loss_layer, result)]
-    for name, layer in reversed(named):
-        backward = getattr(layer, methods_of(layer)[1])
-        result = called(f"{name}.backward", backward, np.array(ups[-1]))
-        ups.append(input_gradient_of(layer, result))
-    steps = [
-        (name, layer, (_own(activation),), np.array(up))
-        for (name, layer), activation, up in zip(
-            named, activations[:-1], reversed(ups[:-1]), strict=True
+def _layers(network: Any, loss: Any) -> tuple[list[tuple[str, Any]] | None, Any]:
+    """Return the layers by name, and the loss layer; None where there are none."""
+    layers = network if _is_plain(network) else read(network, "layers")
+    named = list(_named("layers", layers)) if isinstance(layers, list | tuple | dict) else None
+    candidates = [loss] if loss is not None else [read(network, name) for name in LOSSES]
+    return named, next((c for c in candidates if method_name(c, BACKWARD) is not None), None)
+
+
+def _named(name: str, held: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the layers of a list or dict, and of those in it."""
+    for key, layer in held.items() if isinstance(held, dict) else enumerate(held):
+        if isinstance(layer, list | tuple | dict):
+            yield from _named(f"{name}[{key!r}]", layer)
+        else:
+            yield f"{name}[{key!r}]", layer
+
+
+def _replaced(network: Any, named: Named, chain: Chain) -> dict[str, str]:
+    """Return where the network's own gradients are not those of its layers, after backward.
+
+    By the name of the parameter in the network.
+    """
+    listed, _ = listed_by(network, None)
+    sums = totals(listed)
+    held = [(f"{n}.{p.name}", layer, p) for n, layer in named for p in find_parameters(layer)]
+    found: dict[str, str] = {}
+    for name, layer, parameter in held:
+        gradient = parameter.gradient()
+        mine = [entry for entry in listed if entry.value is parameter.value]
+        if not mine or not isinstance(gradient, np.ndarray):
+            continue
+        if any(e.gradient is gradient or np.array_equal(e.gradient, gradient) for e in mine):
+            continue
+        added = [entry.gradient for entry in sums if entry.value is parameter.value]
+        wanted = [entry.gradient for entry in chain.left if entry.value is parameter.value]
+        if wanted and close(added[0], wanted[0], 1e-9):
+            continue
+        label = f"network.{_gradient_label(mine[0].label)}"
+        twins = [n for n, _, p in held if any(p.gradient() is e.gradient for e in mine)]
+        found[f"network.{mine[0].label}"] = (
+            f"{label} is the gradient of {twins[0]} alone, but {name} is the same array: add up "
+            "the gradients of both"
+            if twins
+            else f"{label} does not have the gradient of {name}: the layer replaces the array "
+            f"that the network holds{_written_at(layer)}; write into it: grads[...][...] = dW"
         )
-    ]
-    return [*steps, ("loss_layer", loss_layer, (_own(activations[-1]), t), None)]
-
-
-def _own(value: Any) -> Any:
-    return np.array(value) if isinstance(value, np.ndarray) else value
-
-
-def _layers(network: Any, loss: Any) -> tuple[list[tuple[str, Any]], Any]:
-    layers = (
-        network if isinstance(network, list | tuple | dict) else getattr(network, "layers", None)
-    )
-    if isinstance(layers, dict):
-        named = [(f"layers[{key!r}]", layer) for key, layer in layers.items()]
-    elif isinstance(layers, list | tuple):
-        named = [(f"layers[{i}]", layer) for i, layer in enumerate(layers)]
-    else:
-        raise CheckError(
-            "network must have layers (a list, or a dict in order), or be a list of them"
-        )
-    found = loss
-    for name in LOSSES:
-        found = getattr(network, name, None) if found is None else found
-    if found is None or method_name(found, BACKWARD) is None:
-        raise CheckError(
-            "network must have a loss_layer with forward(x, t) and backward(); or give one as loss="
-        )
-    return named, found
-
-
-def _replaced(network: Any, named: Sequence[tuple[str, Any]]) -> list[str]:
-    """Return where the network's own gradients are not those of its layers, after backward."""
-    places = {id(p): (label, g) for label, p, g in _own_gradients(network)}
-    found = []
-    for name, layer in named:
-        for parameter in find_parameters(layer):
-            label, held = places.get(id(parameter.value), (None, None))
-            gradient = parameter.gradient()
-            if label is None or not isinstance(gradient, np.ndarray):
-                continue
-            if held is not gradient and not np.array_equal(np.asarray(held), gradient):
-                found.append(
-                    f"network.{label} does not have the gradient of {name}.{parameter.name}: the "
-                    "layer replaces the array that the network holds"
-                    f"{_written_at(layer)}; write into it: grads[...][...] = dW"
-                )
     return found
 
 
-def _own_gradients(network: Any) -> list[tuple[str, Any, Any]]:
-    """Return what the network itself lists: a name, the parameter, and the gradient."""
-    params, grads = (getattr(network, name, None) for name in ("params", "grads"))
-    if isinstance(params, list) and isinstance(grads, list) and len(params) == len(grads):
-        return [(f"grads[{i}]", p, grads[i]) for i, p in enumerate(params)]
-    if isinstance(params, dict) and isinstance(grads, dict):
-        return [(f"grads[{k!r}]", p, grads[k]) for k, p in params.items() if k in grads]
-    return []
+def _gradient_label(label: str) -> str:
+    return (
+        label.replace("params", "grads", 1) if label.startswith("params[") else f"grads[{label!r}]"
+    )
 
 
 def _written_at(layer: Any) -> str:
@@ -228,7 +314,7 @@ def _written_at(layer: Any) -> str:
         lines = replacing_lines(getattr(layer, methods_of(layer)[1]))
     except Exception:
         lines = []
-    places = ", ".join(f"{os.path.basename(file)}:{line}" for file, line in lines)
+    places = ", ".join(f"{os.path.basename(file)}:{line}" for file, line in dict.fromkeys(lines))
     return f" ({places})" if places else ""
 
 

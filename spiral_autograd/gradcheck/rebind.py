@@ -8,24 +8,29 @@ Their own functions, their own classes and NumPy itself stay as they are.
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from abc import ABCMeta
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import CellType, CodeType, FunctionType, ModuleType
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import autograd
 import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import isbox
 
+from .. import recording
 from ..pytree import tree_map
-from ..recording import constant
 
-_LIBRARIES = tuple(
-    os.path.dirname(os.path.abspath(m)) + os.sep
-    for m in (np.__file__, os.__file__, str(anp.__file__), __file__)
+_LIBRARIES = (
+    *(
+        os.path.dirname(os.path.abspath(m)) + os.sep
+        for m in (np.__file__, os.__file__, autograd.__file__, __file__)
+    ),
+    os.path.abspath(recording.__file__),
 )
 
 # -------------------- a stand-in for NumPy --------------------
@@ -41,7 +46,7 @@ def boxed(value: Any) -> Any:
     Such a box can be assigned into, and its methods take other boxes, as in ``x.dot(W)``.
     """
     if isinstance(value, np.ndarray):
-        return constant(value) if value.dtype.kind == "f" else value
+        return recording.constant(value) if value.dtype.kind == "f" else value
     return tree_map(boxed, value) if type(value) in (dict, list, tuple) else value
 
 
@@ -192,6 +197,10 @@ class Rebinding:
             return self._class(value)
         if isinstance(value, ModuleType):
             return self._module(value)
+        if isinstance(value, MethodType):
+            return MethodType(self.value(value.__func__), self.value(value.__self__))
+        if any(_is_class_of_theirs(type(item)) for item in _items(value)):
+            return self._object(value)
         return self._stand_in(value)
 
     def adopt(self, memo: Mapping[int, Any]) -> None:
@@ -215,6 +224,19 @@ class Rebinding:
             other = self._class(type(item))
             if other is not type(item):
                 item.__class__ = other
+
+    def _object(self, value: Any) -> Any:
+        """Return a copy of an object of the user's, or of what holds some, with the new classes."""
+        if id(value) in self._made:
+            return self._made[id(value)]
+        memo: dict[int, Any] = {}
+        try:
+            other = copy.deepcopy(value, memo)
+        except Exception:  # what cannot be copied stays as it is
+            return value
+        self._keep(value, other)
+        self.adopt(memo)
+        return other
 
     def _stand_in(self, value: Any) -> Any:
         try:
@@ -247,20 +269,18 @@ class Rebinding:
         return made
 
     def _cell(self, cell: CellType) -> CellType:
-        try:
-            content = cell.cell_contents
-        except ValueError:  # not filled yet
-            return cell
-        other = self.value(content)
-        return cell if other is content else CellType(other)
+        if id(cell) not in self._made:
+            other = self._keep(cell, CellType())  # before its content, which may have it too
+            with suppress(ValueError):  # not filled yet
+                other.cell_contents = self.value(cell.cell_contents)
+        return self._made[id(cell)]
 
     def _class(self, kind: type) -> type:
         if id(kind) in self._made:
             return self._made[id(kind)]
-        own = {name: item for name, item in vars(kind).items() if _code_of(item)}
-        plain = type(kind) in (type, ABCMeta) and "__init_subclass__" not in _defined_by(kind)
-        if not plain or not any(_is_theirs(code) for code in map(_code_of, own.values()) if code):
+        if not _is_class_of_theirs(kind):
             return kind
+        own = {name: item for name, item in vars(kind).items() if _code_of(item)}
         bases = tuple(b for b in map(self._class, kind.__bases__) if b not in kind.__bases__)
         home = CellType()
         namespace = {name: self._member(item, home) for name, item in own.items()}
@@ -297,9 +317,14 @@ class _Module:
         return self._rebinding.value(getattr(self._module, name))
 
 
-def _defined_by(kind: type) -> set[str]:
-    """Return the names that a class and its bases define, those of `object` left out."""
-    return {name for base in kind.__mro__ if base is not object for name in vars(base)}
+def _is_class_of_theirs(kind: type) -> bool:
+    """Tell whether a class, or one that it inherits from, has methods of the user's."""
+    if type(kind) not in (type, ABCMeta):
+        return False
+    members = [item for base in kind.__mro__ if base is not object for item in vars(base).items()]
+    codes = (_code_of(item) for _, item in members)
+    special = any(name == "__init_subclass__" for name, _ in members)
+    return not special and any(_is_theirs(code) for code in codes if code)
 
 
 def _code_of(item: Any) -> CodeType | None:
@@ -311,6 +336,13 @@ def _code_of(item: Any) -> CodeType | None:
 
 def _is_theirs(code: CodeType) -> bool:
     return not code.co_filename.startswith((*_LIBRARIES, "<frozen"))
+
+
+def _items(value: Any) -> Iterable[Any]:
+    """Return what a container holds; else the value itself."""
+    if isinstance(value, list | tuple):
+        return value
+    return list(value.values()) if isinstance(value, dict) else [value]
 
 
 def _names(code: CodeType) -> Iterator[str]:

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..recording import Call, name_of
 from ..validation import Array, Shape
-from .blocks import largest
+from .blocks import inner, largest
 from .case import Case, Finding
 from .compare import close
+from .graph import is_number
 
 # -------------------- never written --------------------
 
@@ -22,7 +23,12 @@ def never_written(case: Case, k: int) -> Finding | None:
     h = case.handwritten[k]
     if h is None:
         return Finding("unwritten", "no gradient is returned, or written (None)", [k])
-    if largest(h) == 0 and largest(case.automatic[k]) > case.floors[k]:
+    zeros = largest(h) == 0
+    place = None if case.explains(k, case.automatic[k]) else case.elsewhere().get(k)
+    if place is not None:
+        text = place.text.format("is all zeros" if zeros else "is what it was before")
+        return Finding("unwritten", text, [k], lines=place.lines)
+    if zeros and largest(case.automatic[k]) > case.floors[k]:
         return Finding("unwritten", "the gradient is never written: it is all zeros", [k])
     return None
 
@@ -30,36 +36,70 @@ def never_written(case: Case, k: int) -> Finding | None:
 # -------------------- a constant factor --------------------
 
 
-def constant_factor(case: Case, k: int) -> Finding | None:
-    """c g, where there is more than one number to tell it from."""
+def named_factor(case: Case, k: int) -> Finding | None:
+    """c g, with a factor that people lose or add: a sign, 2, a dimension, a constant of theirs."""
+    c = ratio(case, k)
+    text = None if c is None else factor_name(case, k, c)
+    return None if text is None else Finding("factor", text, [k])
+
+
+def any_factor(case: Case, k: int) -> Finding | None:
+    """c g, with any other factor."""
+    c = ratio(case, k)
+    return None if c is None else Finding("factor", f"is {c:.6g} times the true one", [k])
+
+
+def ratio(case: Case, k: int) -> float | None:
+    """Return the c with which the k-th gradient is c times the true one; None if there is none.
+
+    A factor is not claimed from one number: where the gradient has but one, it must be so for
+    other upstream gradients as well, or another gradient must have the same factor.
+    """
     g, h = case.automatic[k], np.asarray(case.handwritten[k])
-    if h.shape != g.shape or np.count_nonzero(np.abs(g) > case.floors[k]) < 2:
+    if h.shape != g.shape or largest(g) <= case.floors[k]:
         return None
-    norm = float(np.sum(g * g))
-    c = float(np.sum(g * h)) / norm if norm > 0 else 0.0
+    numbers = np.count_nonzero(np.abs(g) > case.floors[k])
+    pairs = [(g, h)] if numbers > 1 else [(g, h), *_for_other_upstreams(case, k)]
+    c = inner(g, h) / inner(g, g)
     if not np.isfinite(c) or min(abs(c), abs(c - 1)) <= case.tolerance:
         return None
-    if not close(h, c * g, case.tolerance, case.floors[k]):
+    if not all(close(ours, c * true, case.tolerance, case.floors[k]) for true, ours in pairs):
         return None
-    return Finding("factor", factor_name(case, c), [k])
+    return c if numbers > 1 or len(pairs) > 1 or _is_shared(case, k, c) else None
 
 
-def factor_name(case: Case, c: float) -> str:
-    """Return what a constant factor is, in words."""
+def _for_other_upstreams(case: Case, k: int) -> list[tuple[Array, Array]]:
+    """Return the true and the handwritten gradient for other upstream gradients, if any can be."""
+    if case.again is None or case.graph is None or sum(np.size(u) for u in case.upstream) < 2:
+        return []
+    found = []
+    for kind in ("other", "mixed"):
+        graph = case.graph.for_upstream(other_upstream(case.upstream, kind))
+        found.append((graph.gradient(k, {}), np.asarray(case.again(kind)[k], dtype=float)))
+    return found
+
+
+def _is_shared(case: Case, k: int, c: float) -> bool:
+    """Tell whether another gradient, of more numbers, is wrong by the same factor."""
+    others = [j for j in case.wrong if j != k and case.comparable(j)]
+    others = [j for j in others if np.count_nonzero(np.abs(case.automatic[j]) > case.floors[j]) > 1]
+    found = [ratio(case, j) for j in others]
+    return any(other is not None and abs(other - c) <= 1e-9 * abs(c) for other in found)
+
+
+def factor_name(case: Case, k: int, c: float) -> str | None:
+    """Return what a constant factor is, in words; None where it is just a number."""
 
     def near(value: float) -> bool:
         return abs(c - value) <= max(1e-6, case.tolerance) * abs(value)
 
     if near(-1.0):
         return "has the wrong sign: it is -1 times the true one"
-    for factor, text in case.constants():
-        if near(1 / factor):
-            return f"is {c:.6g} times the true one: the factor {factor:.6g} of {text} is lost"
-        if near(factor):
-            return (
-                f"is {c:.6g} times the true one: the factor {factor:.6g} of {text} is twice there"
-            )
-    for n in (2.0, 0.5, -2.0, -0.5, 3.0, 4.0):
+    for factor, text, call in case.constants():
+        which = "lost" if near(1 / factor) else "twice there" if near(factor) else None
+        if which is not None and case.is_scaled_at(call, c, k):
+            return f"is {c:.6g} times the true one: the factor {factor:.6g} of {text} is {which}"
+    for n in (2.0, 0.5, -2.0, -0.5):
         if near(n):
             return f"is {n:g} times the true one{_also(case, abs(n))}"
     for n, text in case.dimensions.items():
@@ -68,7 +108,10 @@ def factor_name(case: Case, c: float) -> str:
                 return f"is {minus}{n:g} times the true one ({text}): a mean is missing"
             if near(sign / n):
                 return f"is {minus}1/{n:g} of the true one ({text}): averaged in place of summed"
-    return f"is {c:.6g} times the true one"
+            if n > 2 and (near(sign * n / (n - 1)) or near(sign * (n - 1) / n)):
+                rest = f"divided by {n:g} ({text}) for {n - 1:g}, or the reverse"
+                return f"is {c:.6g} times the true one: {rest}"
+    return None
 
 
 def _also(case: Case, n: float) -> str:
@@ -138,10 +181,22 @@ def _reorderings(g: Array, shape: Shape) -> Iterator[tuple[str, Array]]:
         if not np.array_equal(candidate, flat):
             yield "is reshaped in the wrong order", candidate
     if g.shape == shape:
-        for axis in range(g.ndim):
-            yield f"is reversed along axis {axis}", np.flip(g, axis)
-            for shift in (1, -1):
-                yield f"is shifted by {shift} along axis {axis}", np.roll(g, shift, axis)
+        for axis, n in enumerate(shape):
+            if n > 1:
+                yield f"is reversed along axis {axis}", np.flip(g, axis)
+                for shift in (1, -1):
+                    yield f"is shifted by {shift} along axis {axis}", np.roll(g, shift, axis)
+                yield from _blocks_exchanged(g, axis)
+
+
+def _blocks_exchanged(g: Array, axis: int) -> Iterator[tuple[str, Array]]:
+    """Yield an array with its halves, thirds or quarters in another order, as gates may be."""
+    for count in (2, 3, 4):
+        if g.shape[axis] % count == 0:
+            blocks = np.split(g, count, axis)
+            for order in list(permutations(range(count)))[1:]:
+                text = f"has its {count} blocks along axis {axis} in the order {order}"
+                yield text, np.concatenate([blocks[i] for i in order], axis)
 
 
 # -------------------- sums --------------------
@@ -163,7 +218,8 @@ def _unsummed(case: Case, k: int) -> str | None:
             if summed.shape == g.shape and close(summed, g, case.tolerance, case.floors[k]):
                 if all(h.shape[axis] == 1 for axis in axes):
                     return f"has an extra axis: {h.shape} in place of {g.shape}"
-                over = "the batch" if axes == (0,) else f"axis {_one(axes)}"
+                whole = any(np.ndim(u) == h.ndim for u in case.upstream)  # nothing is summed yet
+                over = "the batch" if axes == (0,) and whole else f"axis {_one(axes)}"
                 return f"is not summed over {over}: {h.shape} in place of {g.shape}"
     return None
 
@@ -270,6 +326,8 @@ def upstream_misused(case: Case, k: int) -> Finding | None:
     h = np.asarray(case.handwritten[k], dtype=float)
     if largest(case.automatic[k]) <= case.floors[k]:
         return None
+    if sum(np.size(u) for u in case.upstream) > 1 and ratio(case, k) is not None:
+        return None  # no misuse of many numbers gives a multiple of the true gradient
 
     def given(kind: str) -> Array:
         array = again(kind)[k]
@@ -297,18 +355,34 @@ def upstream_misused(case: Case, k: int) -> Finding | None:
 # -------------------- terms --------------------
 
 
-def additive_term(case: Case, k: int) -> Finding | None:
+def plain_term(case: Case, k: int) -> Finding | None:
+    """h - g is a forward value, or the parameter with a coefficient as people write them."""
+    return next((term for c, own, term in _terms(case, k) if _is_plain(c, own)), None)
+
+
+def any_term(case: Case, k: int) -> Finding | None:
     """h - g is proportional to a parameter or to a forward value, or a constant."""
-    g, h = case.automatic[k], np.asarray(case.handwritten[k], dtype=float)
-    if h.shape != g.shape or h.size < 2:
-        return None
-    rest, noise = h - g, 10 * case.noise(k)
+    found = next((term for *_, term in _terms(case, k)), None)
+    if found is not None or not case.comparable(k):
+        return found
+    rest = np.asarray(case.handwritten[k], dtype=float) - case.automatic[k]
+    if rest.size > 1 and np.max(np.abs(rest - rest.flat[0])) <= 10 * case.noise(k):
+        return Finding("term", f"has a constant added: {rest.flat[0]:.6g}", [k])
+    return None
+
+
+def _terms(case: Case, k: int) -> Iterator[tuple[float, bool, Finding]]:
+    """Yield what h - g is a multiple of: the coefficient, and whether of the argument itself."""
+    if not case.comparable(k) or case.automatic[k].size < 2:
+        return
+    rest = np.asarray(case.handwritten[k], dtype=float) - case.automatic[k]
+    noise = 10 * case.noise(k)
     for name, v in case.same_shape(k):
         norm = float(np.sum(v * v))
         c = float(np.sum(rest * v)) / norm if norm > 0 else 0.0
-        if not np.max(np.abs(rest - c * v)) <= noise or np.all(v == v.flat[0]):
+        if abs(c) * largest(v) <= noise or not np.max(np.abs(rest - c * v)) <= noise:
             continue
-        if np.count_nonzero(v) < 2:
+        if np.all(v == v.flat[0]) or np.count_nonzero(v) < 2:
             continue
         own = name == case.names[k]
         what = f"{name} itself (weight decay?)" if own else name
@@ -316,10 +390,12 @@ def additive_term(case: Case, k: int) -> Finding | None:
         has = "lacks a term" if lacks else "has an extra term"
         times = abs(c) if lacks else c
         what = what if times == 1 else f"{times:.6g} times {what}"
-        return Finding("term", f"{has}: {what}", [k], _alone(case, k) if own else None)
-    if np.max(np.abs(rest - rest.flat[0])) <= noise:
-        return Finding("term", f"has a constant added: {rest.flat[0]:.6g}", [k])
-    return None
+        yield c, own, Finding("term", f"{has}: {what}", [k], _alone(case, k) if own else None)
+
+
+def _is_plain(c: float, own: bool) -> bool:
+    """Tell whether people write a coefficient: a rate with two digits, else 1."""
+    return abs(c - float(f"{c:.1e}")) <= 1e-6 * abs(c) if own else abs(abs(c) - 1) <= 1e-6
 
 
 def _alone(case: Case, k: int) -> Call | None:
@@ -390,12 +466,37 @@ def _marks(case: Case, k: int, wrong: Array) -> Iterator[tuple[str, Array]]:
             ("is not 0", v != 0),
         ):
             yield f"just where {name} {sign}", mask
-        for axis in range(v.ndim):
-            for word, edge in (
-                ("largest", v.max(axis=axis, keepdims=True)),
-                ("smallest", v.min(axis=axis, keepdims=True)),
-            ):
-                yield f"where {name} is {word} along axis {axis}", v == edge
+    yield from _at_edges(case, wrong)
+
+
+_EDGES: dict[str, tuple[str, Callable[..., Any]]] = {
+    **dict.fromkeys(("max", "amax"), ("largest", np.max)),
+    **dict.fromkeys(("min", "amin"), ("smallest", np.min)),
+}
+
+
+def _at_edges(case: Case, wrong: Array) -> Iterator[tuple[str, Array]]:
+    """Yield where the forward pass takes a largest or smallest value, or reaches a bound."""
+    for call in case.graph.forward if case.graph is not None else ():
+        kind, args = name_of(call.fun), [getattr(arg, "value", arg) for arg in call.args]
+        if not args or (np.shape(args[0]) != wrong.shape and np.shape(args[-1]) != wrong.shape):
+            continue
+        if kind in _EDGES:
+            word, best = _EDGES[kind]
+            axis = call.kwargs.get("axis", args[1] if len(args) > 1 else None)
+            name = case.name_of(call.args[0])
+            yield f"where {name} is {word}", args[0] == best(args[0], axis=axis, keepdims=True)
+        elif kind in ("maximum", "minimum", "clip", "fmax", "fmin"):
+            for v, bound in ((call.args[0], b) for b in call.args[1:]):
+                yield from _beyond(case, v, bound)
+                yield from _beyond(case, bound, v)
+
+
+def _beyond(case: Case, v: Any, bound: Any) -> Iterator[tuple[str, Array]]:
+    if isinstance(v, Call) and is_number(bound):
+        name = case.name_of(v)
+        yield f"just where {name} > {bound:g}", np.asarray(v.value) > bound
+        yield f"just where {name} < {bound:g}", np.asarray(v.value) < bound
 
 
 _SLICES = {(1, 0): "entry", (2, 0): "row", (2, 1): "column"}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property, partial
-from itertools import product
+from itertools import product, takewhile
 from typing import Any
 
 import numpy as np
 
-from ..recording import Call
+from ..recording import Call, name_of
 from ..validation import Array
 from .blocks import largest
 from .case import Case, Finding
@@ -28,25 +29,23 @@ from .derivatives import (
     replaced_in_loops,
 )
 from .edits import (
-    BY_CALL,
     LEFT_OUT,
-    WHOLE,
     Edit,
-    Generate,
-    cuts,
-    elsewhere,
     factors,
-    in_loops,
+    inverses,
     known_factors,
-    layouts,
-    operands_in_loops,
     partly,
-    parts,
     products,
-    sums,
     wrong_operands,
 )
 from .graph import BackwardGraph, Values
+from .layouts import elsewhere, layouts, parts, sums
+from .loops import Generate, in_loops, operands_in_loops
+from .paths import cuts, exchanges, kept_alone, overwritten, wrong_gradients
+
+BY_CALL: tuple[Generate, ...] = (cuts, products, layouts, sums, parts, elsewhere)
+ARRANGED: tuple[Generate, ...] = (layouts, sums, parts, elsewhere)
+WHOLE = (exchanges, overwritten, kept_alone)
 
 
 def changed_graph(case: Case, rows: list[int]) -> Finding | None:
@@ -88,6 +87,12 @@ def _mark(value: Any) -> tuple[Any, ...]:
     return array.shape, *(f"{np.sum(a):.6e}" for a in (array, np.abs(array), array**2))
 
 
+def _safely(edits: Iterator[Edit]) -> Iterator[Edit]:
+    """Yield changes up to one that cannot be made: a search that fails must not cost the report."""
+    with suppress(Exception):
+        yield from edits
+
+
 class Stock:
     """The changes of a backward graph, for any rows: made once, when they are asked for."""
 
@@ -111,7 +116,7 @@ class Stock:
     @cached_property
     def everywhere(self) -> list[Passage]:
         """All passages."""
-        return list(passages(self.graph))
+        return list(takewhile(lambda _: not self.case.late(), passages(self.graph)))
 
     @cached_property
     def through(self) -> list[Passage]:
@@ -126,6 +131,16 @@ class Stock:
         return not all(natural), not all(named), not named[0], passage.steps
 
     @cached_property
+    def natural(self) -> list[Passage]:
+        """Those between values that a person would differentiate by."""
+        return [p for p in self.through if not self._unnatural(p)[0]]
+
+    @cached_property
+    def unnatural(self) -> list[Passage]:
+        """The others."""
+        return [p for p in self.through if self._unnatural(p)[0]]
+
+    @cached_property
     def screen(self) -> Screen:
         """The functions of values by which a gradient may have been multiplied."""
         return Screen(factors_of(self.case, self.graph))
@@ -136,7 +151,7 @@ class Stock:
             yield from self._lists[name]
             return
         found = []
-        for edit in _SORTS[name](self):
+        for edit in _safely(_SORTS[name](self)):
             if self.case.late():
                 return
             found.append(edit)
@@ -164,6 +179,9 @@ class Stock:
         return found
 
 
+_BINARY = set("add subtract multiply divide true_divide power negative".split())
+
+
 def _composites(stock: Stock) -> Iterator[Edit]:
     kinds: dict[Call, Any] = {}
     for passage in sorted(stock.through, key=lambda p: p.steps):
@@ -186,9 +204,10 @@ def _whole(stock: Stock) -> Iterator[Edit]:
         yield from generate(stock.case, stock.graph)
 
 
-def _bypasses(stock: Stock) -> Iterator[Edit]:
-    for p in stock.through:
-        if p.steps == 1:
+def _bypasses(stock: Stock, *, unary: bool = False) -> Iterator[Edit]:
+    """Yield lost derivatives of single operations; with `unary`, of those of one operand alone."""
+    for p in stock.natural if unary else stock.through:
+        if p.steps == 1 and not (unary and name_of(p.result.fun) in _BINARY):
             yield replaced(stock.case, stock.graph, p, ONE)
 
 
@@ -206,9 +225,14 @@ def _loop_operands(stock: Stock) -> Iterator[Edit]:
 
 _SORTS: dict[str, Callable[[Stock], Iterator[Edit]]] = {
     "composites": _composites,
-    "plain": _by_call(*BY_CALL),
+    "lost": _by_call(cuts, products),
+    "factors": _by_call(factors),
+    "arranged": _by_call(*ARRANGED),
     "whole": _whole,
+    "activations": partial(_bypasses, unary=True),
     "bypasses": _bypasses,
+    "gradients": _by_call(wrong_gradients),
+    "inverses": _by_call(inverses),
     "loops": _loops,
     "operands": _by_call(wrong_operands),
     "operands in loops": _loop_operands,
@@ -234,7 +258,10 @@ class Search:
             if not case.comparable(k):
                 continue
             g, h = case.automatic[k], np.asarray(case.handwritten[k], dtype=float)
-            weights[k] = rng.standard_normal(g.shape) / (max(largest(g), largest(h)) or 1.0)
+            size = max(largest(g), largest(h))
+            if size <= 1e3 * case.noise(k):  # a gradient of zero has no digits to compare
+                continue
+            weights[k] = rng.standard_normal(g.shape) / size
             if k in rows:
                 self.target += float(np.sum(weights[k] * (h - g)))
                 self.changed += int(np.sum(np.abs(h - g) > case.noise(k)))
@@ -256,16 +283,21 @@ class Search:
 
     def _candidates(self) -> Iterator[Edit]:
         edits = self.stock.edits
-        for name in ("composites", "plain", "whole"):
+        for name in ("composites", "activations", "whole", "lost", "residuals"):
             yield from edits(name)
+        natural, others = self.stock.natural, self.stock.unnatural
+        yield from self._derivatives(natural, own=True)
         yield from self._solved(known_factors(self.case))
-        yield from edits("bypasses")
-        yield from self._derivatives(own=True)
-        for name in ("loops", "operands", "operands in loops"):
+        if self.changed < 3:  # too few to solve for a factor
+            yield from edits("factors")
+        for name in ("arranged", "bypasses"):
             yield from edits(name)
-        yield from self._derivatives(own=False)
         yield from self._solved(None)
-        yield from edits("residuals")
+        yield from edits("gradients")
+        yield from self._derivatives(others, own=True)
+        for name in ("inverses", "loops", "operands", "operands in loops"):
+            yield from edits(name)
+        yield from self._derivatives([*natural, *others], own=False)
         for call in self.stock.calls:
             for factor in self._factors(call, self.graph.array(call)):
                 yield multiplied(self.case, call, factor)
@@ -286,7 +318,7 @@ class Search:
         """
         if self.changed < 3:  # one number, or two, tell no factor
             return
-        for edit in (*self.stock.edits("composites"), *self.stock.edits("plain")):
+        for edit in (*self.stock.edits("composites"), *self.stock.edits("lost")):
             effect = self._effect(edit) if edit.text.endswith(LEFT_OUT) else None
             if effect is None or abs(effect[0]) <= self.tolerance * effect[1]:
                 continue
@@ -300,24 +332,26 @@ class Search:
                 if abs(c - value) <= self.tolerance * max(1.0, abs(value)):
                     yield partly(edit, 1 - value, f"{what}is {text}")
 
-    def _derivatives(self, *, own: bool) -> Iterator[Edit]:
+    def _derivatives(self, through: Iterable[Passage], *, own: bool) -> Iterator[Edit]:
         """Yield wrong derivatives of passages: functions of their own values, or of others."""
-        for passage in self.stock.through:
+        for passage in through:
             if own:
                 yield replaced(self.case, self.graph, passage, ONE)
             came = self.graph.array(self.graph.adjoints[passage.result])
-            for factor in self._factors(passage.target, came):
+            kept = sum(self.graph.array(path) for path in passage.kept)
+            factors = self._factors(passage.target, came, kept)
+            for factor in sorted(factors, key=lambda factor: factor.rank):
                 if own == (factor.of in (passage.result, passage.argument)):
                     yield replaced(self.case, self.graph, passage, factor)
 
-    def _factors(self, call: Call, came: Array) -> Iterator[Factor]:
-        """Yield the factors with which `came` in the place of a call may explain all."""
+    def _factors(self, call: Call, came: Array, kept: Any = 0.0) -> Iterator[Factor]:
+        """Yield the factors with which `came`, beside what is kept of a call, may explain all."""
         sensitivity = self.sensitivity.get(call) if self.sensitivity is not None else None
         if sensitivity is None or self.case.late() or sensitivity.shape != came.shape:
             return
         if not self._reaches([call]):
             return
-        before = float(np.sum(sensitivity * self.graph.array(call)))
+        before = float(np.sum(sensitivity * (self.graph.array(call) - kept)))
         weight, target = sensitivity * came, self.target + before
         yield from self.stock.screen.passing(weight, target, self.tolerance)
 

@@ -12,16 +12,16 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from ..recording import Call, name_of
+from ..recording import Call, Site, name_of
 
 _MUTATORS = {"at", "copyto", "put", "place", "putmask", "append", "extend", "fill", "update"}
 _EMPTY = {"zeros", "zeros_like", "empty", "empty_like", "arange", "range", "len", "print"}
 
 
-def expression(call: Call) -> str | None:
+def expression(call: Call | Site) -> str | None:
     """Return the reader's own text of what a call computes, such as ``np.dot(x, W) + b``.
 
-    None where there is no source, or the text is long.
+    None where there is no source.
     """
     if call.instruction is None or call.source is None:
         return None
@@ -31,8 +31,7 @@ def expression(call: Call) -> str | None:
         text = _text_at(code.co_filename, *place)
     else:
         text = _only_one_like(call, call.source[0], call.source[1])
-    text = " ".join(text.split()) if text else ""
-    return text if 0 < len(text) <= 60 else None
+    return " ".join(text.split()) or None if text else None
 
 
 def _text_at(
@@ -57,7 +56,7 @@ _OPERATORS = {
 }
 
 
-def _only_one_like(call: Call, file: str, line: int) -> str | None:
+def _only_one_like(call: Call | Site, file: str, line: int) -> str | None:
     """Return the one expression on a line that may be a call of a function."""
     lines = linecache.getlines(file)
     tree = _tree("".join(lines))

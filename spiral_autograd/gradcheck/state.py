@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -254,3 +255,39 @@ def untouched(*roots: Any) -> Iterator[Session]:
         finally:
             session.original.restore()
             session.same_random()
+
+
+# -------------------- the places of random streams --------------------
+
+
+def streams_of(*roots: Any) -> list[Any]:
+    """Return the bit generators of the random streams that objects reach."""
+    streams = (np.random.RandomState, np.random.Generator)
+    return [
+        item._bit_generator if isinstance(item, np.random.RandomState) else item.bit_generator
+        for item in reach(*roots)
+        if isinstance(item, streams)
+    ]
+
+
+def states(streams: Sequence[Any]) -> list[Any]:
+    """Return the states of bit generators, and before them NumPy's global one."""
+    return [get_state(), *((bits, bits.state) for bits in streams)]
+
+
+def put_back(noted: Sequence[Any]) -> None:
+    """Set random streams to states that were noted."""
+    set_state(noted[0])
+    for bits, state in noted[1:]:
+        bits.state = state
+
+
+def same_states(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
+    """Tell whether the random streams that two notes share stand at the same place."""
+
+    def content(noted: Sequence[Any]) -> dict[int, bytes]:
+        own = {id(bits): pickle.dumps(state) for bits, state in noted[1:]}
+        return {0: pickle.dumps(noted[0])} | own
+
+    mine, other = content(ours), content(theirs)
+    return all(mine[key] == other[key] for key in mine.keys() & other.keys())

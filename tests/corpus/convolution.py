@@ -182,4 +182,7 @@ CHECKS = {
     "pooling_ties": lambda rng, s: layer(
         Pooling(s.k, s.k, stride=s.k), np.round(0.3 * _image(rng, s))
     ),
+    "overlapping_pooling_ties": lambda rng, s: layer(
+        Pooling(s.k, s.k, stride=1), np.maximum(_image(rng, s), 0)
+    ),
 }

@@ -292,6 +292,10 @@ def _dense(rng, s):
     return rng.normal(size=(s.n, 2, s.d)), rng.normal(size=(2 * s.d, s.h)), rng.normal(size=s.h)
 
 
+def _zero(array):
+    return 0.0 * array
+
+
 CHECKS = {
     "affine_pair": lambda rng, s: pair(affine_forward, affine_backward, *_dense(rng, s)),
     "relu_pair": lambda rng, s: pair(relu_forward, relu_backward, rng.normal(size=(s.n, s.d))),
@@ -308,6 +312,12 @@ CHECKS = {
     "max_pool_naive": _max_pool,
     "two_layer_net": _two_layer_net,
     # for the kinks
+    "affine_relu_at_zero": lambda rng, s: pair(
+        affine_relu_forward,
+        affine_relu_backward,
+        _dense(rng, s)[0],
+        *map(_zero, _dense(rng, s)[1:]),
+    ),
     "relu_pair_at_zero": lambda rng, s: pair(
         relu_forward, relu_backward, np.round(rng.normal(size=(s.n, s.d)))
     ),
