@@ -195,6 +195,49 @@ def test_an_upstream_gradient_of_the_wrong_shape():
     refused("upstream must be finite", sa.check_layer, Square(), x, upstream=x + np.nan)
 
 
+def test_an_upstream_gradient_of_zeros():
+    text = "upstream is all zeros, with which every gradient is zero"
+    refused(text, sa.check_layer, Square(), x, upstream=np.zeros((4, 3)))
+    refused(text, sa.check_backward, square, square_backward, x, upstream=np.zeros((4, 3)))
+    assert sa.check_layer(Square(), x, upstream=np.eye(4, 3)).ok
+
+
+def test_an_upstream_gradient_of_zeros_inside_a_network():
+    class Nothing:
+        def forward(self, x, t):
+            return 0.0 * np.sum(x)
+
+        def backward(self):
+            return np.zeros((4, 3))
+
+    assert sa.check_network([Square()], x, None, loss=Nothing()).ok
+
+
+@pytest.mark.parametrize("budget", [-1, np.nan, np.inf, "long", None])
+def test_a_budget_that_is_no_number_of_seconds(budget):
+    for check, arguments in (
+        (sa.check_layer, (Square(), x)),
+        (sa.check_backward, (square, square_backward, x)),
+        (sa.check_gradient, (loss, gradient, PARAMS)),
+        (sa.check_network, ([Square()], x, x)),
+    ):
+        with pytest.raises((TypeError, ValueError), match="budget must be a"):
+            check(*arguments, budget=budget)
+    assert sa.check_layer(Square(), x, budget=0).ok
+
+
+def test_an_input_that_is_the_same_everywhere():
+    said = "x is 1 everywhere, and mistakes may hide there"
+    for report in (
+        sa.check_layer(Square(), np.ones((4, 3))),
+        sa.check_backward(square, square_backward, np.ones((4, 3))),
+    ):
+        assert report.ok
+        assert said in report.notes[0]
+    for few in (np.ones(3), x):
+        assert sa.check_layer(Square(), few).notes == ()
+
+
 def test_an_upstream_gradient_may_be_a_list():
     assert sa.check_layer(Square(), x, upstream=x.tolist()).ok
 
@@ -237,6 +280,20 @@ def test_too_few_gradients():
     report = sa.check_backward(multiply, lambda dout, cache: (dout * cache[1],), x, x + 1)
     assert [row.name for row in report.rows] == ["a"]
     assert any("no gradient for b: it is not checked" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [({"foo": x}, "a dict with the keys 'foo'"), ({}, "dict of 0"), ((), "tuple of 0")],
+)
+def test_gradients_of_nothing_that_is_there(result, text):
+    class Typo(Square):
+        def backward(self, dout):
+            return result
+
+    text = f"returned {text}, and there is no gradient of x in it"
+    refused(text, sa.check_layer, Typo(), x)
+    refused(text, sa.check_backward, square, lambda dout, cache: result, x)
 
 
 def test_no_gradient_at_all():
@@ -340,6 +397,56 @@ def test_a_gradient_of_another_structure():
     assert any("gradient[2] belongs to no parameter" in note for note in report.notes)
     report = sa.check_gradient(of_list, [grads[0], grads[1][None]], params)
     assert "(1, 2) in place of (2,)" in report.rows[1].why
+
+
+def nielsen(params, a, y, wrong=1):
+    """The loss of a network of two layers, and its gradient as two lists."""
+    biases, weights = params
+    acts = [a]
+    for b, w in zip(biases, weights, strict=True):
+        acts.append(1 / (1 + np.exp(-(w @ acts[-1] + b))))
+    delta = (acts[2] - y) * acts[2] * (1 - acts[2])
+    inner = weights[1].T @ delta * acts[1] * (1 - acts[1])
+    nabla_b, nabla_w = [wrong * inner, delta], [inner @ acts[0].T, delta @ acts[1].T]
+    return 0.5 * np.sum((acts[2] - y) ** 2), (nabla_b, nabla_w)
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_a_gradient_as_a_tuple_of_two_lists(kind):
+    rng = np.random.default_rng(0)
+    shapes = [(5, 1), (2, 1)], [(5, 3), (2, 5)]
+    params = kind([rng.normal(size=shape) for shape in part] for part in shapes)
+    data = x[:1].T.copy(), np.eye(2)[:, :1]
+
+    def value(params, a, y):
+        return nielsen(params, a, y)[0]
+
+    for wrong in (1, 3):
+        for gradient in (
+            lambda *a, w=wrong: nielsen(*a, w)[1],  # the gradient
+            lambda *a, w=wrong: nielsen(*a, w),  # the loss and the gradient
+        ):
+            report = sa.check_gradient(value, gradient, params, *data)
+            bad = [row.name for row in report.rows if row.verdict == "wrong"]
+            assert len(report.rows) == 4
+            assert bad == ([] if wrong == 1 else ["params[0][0]"]), str(report)
+
+
+@pytest.mark.parametrize("b", [0.1, np.array(0.1), np.float64(0.1)])
+def test_a_number_may_come_first_in_a_gradient(b):
+    def line(params):
+        b, w = params
+        return np.sum((x @ w + b) ** 2)
+
+    def both(params, wrong=1):
+        b, w = params
+        return wrong * np.sum(2 * (x @ w + b)), x.T @ (2 * (x @ w + b))
+
+    params = (b, np.ones(3))
+    assert sa.check_gradient(line, both, params).ok
+    assert sa.check_gradient(line, lambda p: (line(p), both(p)), params).ok
+    report = sa.check_gradient(line, lambda p: both(p, 2), params)
+    assert [row.verdict == "wrong" for row in report.rows] == [True, False]
 
 
 def test_params_that_hold_no_arrays():

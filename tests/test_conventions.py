@@ -69,6 +69,16 @@ NAMES = [
     "_W _b _dW _db",
     "_weight _bias _grad_weight _grad_bias",
     "W b dw db",
+    "W b weight_grad bias_grad",
+    "W b dWeight dbias",
+    "w bias grad_weight dbiases",
+    "W b deltaW deltab",
+    "W b accum_dW accum_db",
+    "W b W_d b_d",
+    "W b dLdW dLdb",
+    "kernel bias dW db",
+    "weights1 bias1 dW1 db1",
+    "W_1 b_1 dweights1 dbias1",
 ]
 
 
@@ -319,6 +329,46 @@ def test_a_wrong_gradient_of_a_parameter_is_found(name):
     bad = [row for row in report.rows if row.verdict != "match" and row.verdict != "exact"]
     assert [(row.shape, row.verdict) for row in bad] == [((3, 2), "wrong")], str(report)
     assert name == "Tied" or "2 times" in bad[0].why
+
+
+def test_one_name_is_not_taken_for_another():
+    class Both(LAYERS["W b dW db"]):
+        """What it calls weights has no gradient of its own, and w is a part of the cache."""
+
+        def keep(self, W, b):
+            self.weights, self.w = np.ones(4), np.ones((3, 2))
+            super().keep(W, b)
+
+        def forward(self, x):
+            return super().forward(x) * self.weights[:, None]
+
+        def backward(self, dout):
+            return super().backward(dout * self.weights[:, None])
+
+    report = sa.check_layer(Both(), x)
+    assert report.ok, str(report)
+    assert [row.name for row in report.rows] == ["x", "W", "b"]
+    assert report.unchecked == ("weights",)
+
+
+def test_keys_that_differ_in_a_letter_are_said():
+    class Lower(Dense):
+        def keep(self, W, b):
+            self.params, self.grads = {"W": W, "b": b}, {}
+
+        def held(self):
+            return self.params.values()
+
+        def write(self, dW, db):
+            self.grads = {"w": dW, "b": db}
+
+    report = sa.check_layer(Lower(), x)
+    assert report.ok, str(report)
+    assert any("'w' is no key 'W'" in note for note in report.notes)
+    report = sa.check_layer(wrong(Lower)(), x)
+    assert [row.name for row in report.rows if row.verdict == "wrong"] == ["W"]
+    report = sa.check_gradient(lambda p: np.sum(p["W"] ** 2), {"w": 2 * W0}, {"W": W0})
+    assert any("'w' is no key 'W'" in note for note in report.notes)
 
 
 def test_parameters_are_named_as_the_person_named_them():

@@ -171,6 +171,33 @@ def test_every_fresh_run_begins_alike():
     assert len(set(drawn)) == 1
 
 
+@pytest.mark.parametrize("bits", [np.random.MT19937, np.random.PCG64])
+def test_a_stream_that_keeps_a_normal_number_for_later_is_restored(bits):
+    stream = np.random.RandomState(bits(3))
+    snapshot = Snapshot([stream])
+    first = stream.standard_normal(3)  # an odd count
+    snapshot.restore()
+    assert np.array_equal(stream.standard_normal(3), first)
+
+
+def test_parameters_that_are_drawn_in_the_first_forward_pass_are_drawn_alike():
+    class Drawn(Lazy):
+        stream = None
+
+        def forward(self, x):
+            if not hasattr(self, "W"):
+                self.W = self.stream.standard_normal((3, 5))
+            self.x = x
+            return x @ self.W
+
+    for seed in range(3):
+        layer = Drawn(right=True)
+        layer.stream = np.random.RandomState(seed)
+        report = sa.check_layer(layer, x_of(4, 3))
+        assert report.ok, str(report)
+        assert [row.name for row in report.rows] == ["x", "W"]
+
+
 def test_arrays_can_begin_elsewhere_for_a_while():
     values = {"a": np.zeros(3), "b": np.ones(2)}
     session = Session(values)
@@ -350,6 +377,90 @@ def test_what_is_kept_from_an_earlier_call_is_found(make, said):
         assert said in str(report).replace("\n    ", " ")
 
 
+class ReLU:
+    """Takes its mask anew, or keeps the first one."""
+
+    def __init__(self, right):
+        self.right = right
+
+    def forward(self, x):
+        if self.right or not hasattr(self, "mask"):
+            self.mask = x > 0
+        return np.where(x > 0, x, 0)
+
+    def backward(self, dout):
+        return dout * self.mask
+
+
+class Max(ReLU):
+    def forward(self, x):
+        self.shape = x.shape
+        if self.right or not hasattr(self, "at"):
+            self.at = x.argmax(axis=1)
+        return x.max(axis=1)
+
+    def backward(self, dout):
+        dx = np.zeros(self.shape)
+        dx[np.arange(len(dx)), self.at] = dout
+        return dx
+
+
+class Logit(ReLU):
+    """Of a probability: other numbers must lie between 0 and 1 as well."""
+
+    def forward(self, x):
+        if self.right or not hasattr(self, "x"):
+            self.x = x
+        return np.log(x / (1 - x))
+
+    def backward(self, dout):
+        return dout / (self.x * (1 - self.x))
+
+
+KEPT = [
+    *((ReLU, x_of(*shape, seed=5)) for shape in ((4, 3), (6,), (1, 5), (1,), ())),
+    (Max, x_of(4, 3)),
+    (Max, np.random.default_rng(0).dirichlet(np.ones(4), 5)),
+    (Logit, np.random.default_rng(0).uniform(0.9, 0.99, size=(3, 2))),
+    (Logit, np.array([0.4])),
+]
+
+
+@pytest.mark.parametrize(("kind", "x"), KEPT)
+def test_a_mask_of_an_earlier_forward_pass_is_found(kind, x):
+    report = sa.check_layer(kind(right=False), x)
+    assert not report.ok, str(report)
+    assert "a cache is left" in report.failures[0]
+    report = sa.check_layer(kind(right=True), x)
+    assert report.ok, str(report)
+
+
+def test_a_list_of_gradients_that_grows_is_said_to_grow():
+    class Growing(Plain):
+        def __init__(self, W):
+            self.params, self.grads = [W], []
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.params[0]
+
+        def backward(self, dout):
+            self.grads.append(self.x.T @ dout)
+            return dout @ self.params[0].T
+
+    report = sa.check_layer(Growing(x_of(3, 2)), x_of(4, 3))
+    assert not report.ok
+    assert "appends to a list of gradients, which grows" in report.failures[0]
+    assert "cache" not in str(report)
+    assert "self.grads.append(" in str(report)
+
+    class Emptied(Growing):
+        def zero_grad(self):
+            self.grads.clear()
+
+    assert sa.check_layer(Emptied(x_of(3, 2)), x_of(4, 3)).ok
+
+
 def test_labels_that_are_kept_are_found():
     x, t = x_of(5, 3), np.array([0, 1, 2, 1, 0])
     report = sa.check_layer(LabelLoss(), x, t)
@@ -396,7 +507,7 @@ def spoil(name):
     ("name", "note"),
     [
         ("dout", "backward writes into its upstream gradient"),
-        ("out", "backward writes into its cache"),
+        ("out", "backward writes into its cache: self.out"),
         ("W", "backward writes into W"),
         ("x", "backward writes into x"),
     ],
@@ -448,4 +559,4 @@ def test_a_pair_that_spoils_its_cache_is_noted():
 
     report = sa.check_backward(forward, backward, x_of(4, 3), x_of(3))
     assert report.ok, str(report)
-    assert report.notes == ("backward writes into its cache",)
+    assert report.notes == ("backward writes into its cache: cache[2]",)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..pytree import Pytree
-from ..validation import Random, random_stream
+from ..validation import Random, number, random_stream
 from .automatic import find_reference
 from .comparison import Comparison, is_small
 from .explain import explain
@@ -68,6 +68,7 @@ def check_layer(
     >>> check_layer(Double(), np.ones((2, 3))).rows[0].verdict
     'exact'
     """
+    budget = number("budget", budget, above=0, or_equal=True)
     stream = _stream(rng)
     with untouched(layer, inputs) as session:
         subject = layer_subject(layer, inputs, session, upstream, stream)
@@ -112,6 +113,7 @@ def check_backward(
     >>> [row.name for row in report.rows], report.ok
     (['x', 'W', 'b'], True)
     """
+    budget = number("budget", budget, above=0, or_equal=True)
     stream = _stream(rng)
     with untouched(forward, backward, inputs) as session:
         subject = pair_subject(forward, backward, inputs, session, upstream, stream)
@@ -161,6 +163,7 @@ def check_gradient(
     >>> sa.check_gradient(sa.loss, sa.manual.value_and_grad, params, x, t).ok
     True
     """
+    budget = number("budget", budget, above=0, or_equal=True)
     with untouched(loss, gradient, params, data) as session:
         subject = gradient_subject(loss, gradient, params, data, session)
         return _checked(getattr(loss, "__name__", "loss"), subject, _stream(rng), budget)
@@ -198,7 +201,19 @@ def _checked(
         if c.wrong:
             explain(c, ideal)
     judge(c, calls)
+    _say_unkept(c)
     return _report(title, c)
+
+
+def _say_unkept(c: Comparison) -> None:
+    """Write into the rows without a gradient where it is computed and not kept."""
+    for k, row in c.rows.items():
+        lost = c.subject.unkept.get(row.name)
+        if lost is not None and row.rule == "unwritten":
+            why, place = lost
+            c.change(
+                k, why=why, lines=tuple(dict.fromkeys((*row.lines[:1], place, *row.lines)))[:3]
+            )
 
 
 def _report(title: str, c: Comparison) -> GradientReport:
@@ -209,5 +224,6 @@ def _report(title: str, c: Comparison) -> GradientReport:
         rows=tuple(c.rows[k] for k in sorted(c.rows)),
         notes=tuple(c.notes),
         failures=tuple(c.failures),
+        unchecked=tuple(dict.fromkeys(c.subject.unchecked)),
         precision=f" ({kind}; match up to {c.reference.sharpness.match:g} of the largest entry)",
     )

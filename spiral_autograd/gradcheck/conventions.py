@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 FORWARD = (
@@ -53,30 +54,112 @@ RESETS = (
 # Kept among the parameters, and without a gradient by right.
 STATISTICS = ("running", "moving")
 
+# Constants of a loss, which have no gradient by right.
+TARGETS = "t y y_true true target targets label labels mask masks".split()
+
+# What begins a sequence: it may have a gradient that nobody keeps.
+STATES = "h c s h0 c0 s0 h_0 c_0 h_prev c_prev prev_h prev_c state hidden cell".split()
+
+# Numbers that people train.
+TRAINED = "w weight b bias alpha beta gamma slope scale shift".split()
+
+# Where the gradients of attributes may lie: lists and dicts.
+GRADIENT_LISTS = "grads gradients grad gradient _grads _gradients dparams".split()
+GRADIENT_CONTAINERS = (*GRADIENT_LISTS, "derivatives", "deltas")
+
 _GRADIENT = (
-    "{} d{} d_{} grad_{} {}_grad g{} grad{} {}grad gradient_{} {}_gradient "
-    "dL_d{} dLd{} dl_d{} nabla_{} delta_{}"
+    "{} d{} d_{} grad_{} {}_grad g{} g_{} grad{} {}grad gradient_{} {}_gradient gradient{} "
+    "{}gradient grads_{} {}_grads {}_gradients {}_derivative dL_d{} dLd{} dl_d{} dLoss_d{} "
+    "dloss_d{} dJ_d{} dJd{} dE_d{} dEd{} dC_d{} dCd{} dcost_d{} nabla_{} nabla{} delta_{} delta{} "
+    "accum_d{} acc_d{} accumulated_d{} accum_grad_{} sum_d{} total_d{} d{}_sum d{}_acc d{}_accum "
+    "{}_d"
 ).split()
-_SYNONYMS = {"weights": "W", "weight": "W", "biases": "b", "bias": "b"}
+_SYNONYMS = (
+    "W w weight weights kernel kernels".split(),
+    "b bias biases".split(),
+)
 
 
-def gradient_key(names: Iterable[Any], name: str) -> Any:
+def gradient_keys(
+    names: Iterable[Any], name: str, others: Iterable[Any] = (), *, itself: bool = True
+) -> list[Any]:
+    """Return which of `names` may be that of the gradient of `name`, the likeliest first.
+
+    Parameters
+    ----------
+    names : iterable
+    name : str
+    others : iterable
+        Names that have gradients too: what is exactly that of another is not this one's.
+    itself : bool
+        Whether the gradient may have the name itself, as in a dict of gradients.
+    """
+    return list(_gradient_keys(tuple(names), name, frozenset(map(str, others)), itself))
+
+
+@lru_cache(maxsize=4096)
+def _gradient_keys(
+    names: tuple[Any, ...], name: str, others: frozenset[str], itself: bool
+) -> tuple[Any, ...]:
+    there = {key: key for key in names if itself or key != name}
+    others -= {name}
+    folded = {str(key).lstrip("_").lower(): key for key in reversed(there)}
+    found: list[Any] = []
+    for stems in ([name, name.lstrip("_")], _synonyms(name, others)):
+        wanted = [key for stem in stems for key in _forms(stem, itself)]
+        found += [there[key] for key in wanted if key in there]
+        found += [folded[key.lower()] for key in wanted if key.lower() in folded]
+    own = _forms(name, itself=False)
+    taken = {key for other in others for key in _forms(other, itself=False)}
+    return tuple(key for key in dict.fromkeys(found) if key in own or key not in taken)
+
+
+def gradient_key(
+    names: Iterable[Any], name: str, others: Iterable[Any] = (), *, itself: bool = True
+) -> Any:
     """Return which of `names` is that of the gradient of `name`; None where none is.
 
     Examples
     --------
     >>> gradient_key(["dW", "db"], "b"), gradient_key(["_grad_w"], "_w"), gradient_key(["dW"], "b")
     ('db', '_grad_w', None)
+    >>> gradient_key(["weight_grad"], "W"), gradient_key(["db1"], "bias1")
+    ('weight_grad', 'db1')
     """
-    there = list(names)
-    bare = name.lstrip("_")
-    stems = [name, bare, *([_SYNONYMS[bare]] if bare in _SYNONYMS else [])]
-    wanted = [form.format(stem) for stem in stems for form in _GRADIENT]
-    for key in wanted:
-        if key in there:
-            return key
-    folded = {str(key).lstrip("_").lower(): key for key in reversed(there)}
-    return next((folded[key.lower()] for key in wanted if key.lower() in folded), None)
+    return next(iter(gradient_keys(names, name, others, itself=itself)), None)
+
+
+def differing(names: Iterable[Any], keys: Iterable[Any]) -> list[str]:
+    """Return which keys of gradients are those of the parameters but for upper and lower case.
+
+    Examples
+    --------
+    >>> differing(["W", "b"], ["w", "b"])
+    ["'w' is no key 'W', by which an optimizer reads both"]
+    """
+    there, names = list(keys), list(names)
+    pairs = [(name, key) for name in names for key in there if name not in there]
+    return [
+        f"{key!r} is no key {name!r}, by which an optimizer reads both"
+        for name, key in pairs
+        if key not in names and str(key).lower() == str(name).lower()
+    ]
+
+
+@lru_cache(maxsize=4096)
+def _forms(stem: str, itself: bool) -> tuple[str, ...]:
+    """Return what the gradient of a name may be called; never what lists of gradients are."""
+    found = [form.format(stem) for form in _GRADIENT[1:]]
+    return (*([stem] if itself else []), *(k for k in found if k not in GRADIENT_CONTAINERS))
+
+
+def _synonyms(name: str, others: frozenset[str]) -> list[str]:
+    """Return what else people call the same, as weights1 for W1; none that something else has."""
+    stem = name.strip("_").rstrip("0123456789_")
+    number = name.strip("_")[len(stem) :]
+    same = next((words for words in _SYNONYMS if stem in words), [])
+    ends = dict.fromkeys([number, number.lstrip("_"), f"_{number}" if number else ""])
+    return [word + end for word in same for end in ends if word + end not in {name, *others}]
 
 
 def read(item: Any, name: str) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..pytree import Pytree, named_leaves, tree_map
 from ..validation import Array
-from .conventions import gradient_key, positional_names
+from .conventions import differing, gradient_key, positional_names
 from .handwritten import (
     CheckError,
     Gradients,
@@ -74,10 +74,13 @@ def _tapping(**state: Any) -> Iterator[None]:
 
 def _value_of(result: Any) -> Any:
     """Return the loss of what a function returns that gives the gradient beside it."""
-    if not isinstance(result, tuple) or len(result) != 2 or np.ndim(result[0]):
+    if not isinstance(result, tuple) or len(result) != 2 or not _is_scalar(result[0]):
         return result
-    value, beside = result
-    return value if isinstance(beside, dict | list | tuple) or np.ndim(beside) else result
+    return result[0] if not _is_scalar(result[1]) else result
+
+
+def _is_scalar(value: Any) -> bool:
+    return not isinstance(value, dict | list | tuple) and np.ndim(value) == 0
 
 
 class Gradient:
@@ -148,14 +151,17 @@ class Gradient:
         return result[1] if self._has_value(result) else result
 
     def _has_value(self, result: Any) -> bool:
-        if not isinstance(result, tuple) or len(result) != 2 or isinstance(result[0], dict):
+        """Tell whether the gradient comes in a tuple after the loss, and is not the tuple."""
+        if not isinstance(result, tuple) or len(result) != 2 or self._is_like_params(result):
             return False
-        return np.ndim(result[0]) == 0 and not (
-            isinstance(self.params, tuple | list)
-            and len(self.held) == 2 == len(self.params)
-            and np.ndim(result[1]) == 0
-            and not isinstance(result[1], dict)
-        )
+        return self._is_like_params(result[1]) or _is_scalar(result[0])
+
+    def _is_like_params(self, tree: Any) -> bool:
+        """Tell whether a tree has the structure of params; a dict, whether it has its keys."""
+        if isinstance(tree, dict) and isinstance(self.params, dict):
+            return True
+        paths = [path for path, _ in named_leaves("", self.params)]
+        return paths == [path for path, _ in named_leaves("", tree)]
 
     def _paired(self, grads: Any) -> list[tuple[str, Array, Callable[[Any], Any]]]:
         """Return each value with its name and how to read its gradient from what was returned."""
@@ -176,6 +182,8 @@ class Gradient:
         keys = {name: gradient_key(grads, name) for name in names}
         absent = [name for name, key in keys.items() if key is None]
         unread = [str(key) for key in grads if key not in keys.values()]
+        if isinstance(self.params, dict):
+            self.remarks += [f"the keys differ: {text}" for text in differing(self.params, grads)]
         if not absent:
             return
         text = f"the dict of gradients has no entry for {', '.join(absent)}" + (

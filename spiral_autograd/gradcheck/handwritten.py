@@ -100,6 +100,10 @@ class Subject:
         Why a reference could not be used.
     remarks : list of str
         What the report should say besides its rows.
+    unchecked : list of str
+        Inputs and parameters that have no row.
+    unkept : dict
+        From name to what is to be said of a gradient that is computed and not kept, and where.
     is_loss : bool
         Whether the output is a scalar, and the upstream gradient one.
     owner : object or None
@@ -124,6 +128,8 @@ class Subject:
     takes_upstream: bool = True
     notes: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    unkept: dict[str, tuple[str, tuple[str, int]]] = field(default_factory=dict)
     is_loss: bool = False
     owner: Any = None
     halves: Halves | None = None
@@ -157,7 +163,11 @@ def copied(grad: Any) -> Any:
 
 def checksums(grads: Sequence[Any]) -> list[int]:
     """Return a number for each gradient that another content changes."""
-    return [checksum(g) if is_array(g) and g.dtype != object else 0 for g in grads]
+    return [checksum(np.asarray(g)) if _has_numbers(g) else 0 for g in grads]
+
+
+def _has_numbers(grad: Any) -> bool:
+    return isinstance(grad, np.ndarray | np.generic | float) and np.asarray(grad).dtype != object
 
 
 # -------------------- calls --------------------
@@ -261,6 +271,11 @@ def given_upstream(upstream: Any, outputs: Sequence[Array]) -> list[Array]:
         )
     if not all(np.isfinite(u).all() for u in given):
         raise CheckError("upstream must be finite, but holds NaN or infinite values")
+    if not any(u.any() for u in given):
+        raise CheckError(
+            "upstream is all zeros, with which every gradient is zero, a wrong one too: leave it "
+            "out for a random one"
+        )
     return [u.astype(np.asarray(out).dtype) for u, out in zip(given, outputs, strict=True)]
 
 
@@ -289,8 +304,13 @@ def by_position(
     if result is None and not floats:
         return {}
     if isinstance(result, dict):
-        keys = {name: gradient_key(result, name) for name in (*floats, *more)}
-        return {name: result[key] for name, key in keys.items() if key is not None}
+        return by_key(result, [*floats, *more])
+    if isinstance(result, tuple) and result and len(result) - 1 in (len(floats), len(names)):
+        *first, last = result
+        if more and isinstance(last, dict):
+            return by_position(what, tuple(first), names, is_float) | by_key(last, more)
+        if more and isinstance(last, list | tuple):
+            result = (*first, *last)
     entries = list(result) if isinstance(result, tuple | list) else [result]
     if isinstance(result, list) and len(floats) == 1 and not _are_arrays(entries):
         entries = [result]  # a gradient that is written as a list of numbers
@@ -305,6 +325,26 @@ def by_position(
             f"{', '.join(floats) or 'them'}, in this order"
         )
     return dict(zip(floats, entries, strict=False))
+
+
+def by_key(grads: dict[Any, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the gradients of a dict by the names of what they belong to."""
+    last = {name: name.split(".")[-1] for name in names}
+    keys = {name: gradient_key(grads, last[name], last.values()) for name in names}
+    return {name: grads[key] for name, key in keys.items() if key is not None}
+
+
+def require_any(what: str, result: Any, names: Sequence[str], first: Gradients) -> None:
+    """Raise where a backward pass has given no gradient at all."""
+    if names and all(g is MISSING for g in first.arrays):
+        came = described(result)
+        if isinstance(result, dict) and result:
+            came = f"a dict with the keys {', '.join(map(repr, result))}"
+        raise CheckError(
+            f"{what} returned {came}, and there is no gradient of {', '.join(names)} in it: return "
+            f"one for each, in this order, or a dict of them by the names {', '.join(names)}, with "
+            "or without a d before"
+        )
 
 
 def _are_arrays(entries: Sequence[Any]) -> bool:

@@ -211,6 +211,7 @@ class _Found:
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
 
     def add(self, name: str, layer: Any, report: GradientReport) -> None:
         """Add the report on a layer; layers come in the order of the forward pass."""
@@ -218,6 +219,7 @@ class _Found:
         self.rows += [replace(row, name=f"{name}.{row.name}") for row in report.rows]
         self.notes += [f"{name}: {note}" for note in report.notes]
         self.failures += [f"{name}: {failure}" for failure in report.failures]
+        self.unchecked += [f"{name}.{what}" for what in report.unchecked]
         if not report.ok:
             self.wrong.append(f"{name} ({type(layer).__name__})")
 
@@ -247,6 +249,7 @@ class _Found:
             tuple(notes),
             tuple(self.failures),
             least.precision,
+            tuple(self.unchecked),
         )
 
 

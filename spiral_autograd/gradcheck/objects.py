@@ -17,6 +17,7 @@ import numpy as np
 
 from ..pytree import leaves, with_leaves
 from ..validation import Array
+from .choice import beside_inputs, has_gradient, listed, returned, returned_names
 from .constants import without_small_constants
 from .conventions import (
     BACKWARD,
@@ -40,13 +41,19 @@ from .handwritten import (
     is_float_array,
     is_of_loss,
     outputs_of,
+    require_any,
     upstream_of,
 )
-from .inputs import prepared, refuse_overlap, refuse_parameter
+from .inputs import constant_inputs, prepared, refuse_overlap, refuse_parameter
+from .left_out import Unkept, look_beside, may_be_parameters, unwritten
+from .moving import CANNOT_MOVE, depends_on_number, differs, exchange, lend, trained_numbers
 from .parameters import (
+    Held,
     Parameter,
     attributes_of,
     every_parameter,
+    numbers_of,
+    other_keys,
     resets_of,
 )
 from .rebind import adopt, rebound
@@ -138,6 +145,11 @@ class Layer:
         self.upstream: list[Array] = []
         self.parameters: list[Parameter] = []
         self.more: list[str] = []  # parameters whose gradients backward returns
+        self.held: list[Held] = []  # the arrays at the start; those that forward leaves alone
+        self.unwritten: list[Held] = []
+        self.numbers: dict[str, Any] = {}
+        self.unchecked: list[str] = []
+        self.unkept: dict[str, Unkept] = {}
 
     @property
     def forward_method(self) -> Any:
@@ -203,7 +215,12 @@ class Layer:
         """Run both for the first time, and return what backward returned, and the side effects."""
         with suppress(Exception):  # a layer may be reset only once its parameters are made
             self.reset()
+        self.held = may_be_parameters(self.layer)
+        numbers = {p.name: p.value for p in numbers_of(self.layer)}
         self.structure = self.run()
+        self.unwritten = unwritten(self.layer, self.held, self.session.start)
+        now = {p.name: p.value for p in numbers_of(self.layer)}
+        self.numbers = {n: v for n, v in numbers.items() if now.get(n) is v}
         outputs = outputs_of(f"{self.kind}.{self.forward_name}", self.structure)
         self.outputs = [np.array(out) for out in outputs]
         self.upstream = self._upstream()
@@ -230,61 +247,92 @@ class Layer:
 
     def find(self) -> None:
         """Find the parameters by a run; where the first run makes them, begin from after it."""
-        before = {p.name: p for p in every_parameter(self.layer)}
+        lend(self)
+        before = self._known()
         with self.session.fresh():
             result, effects = self.forward_and_backward()
             self._choose(before, result)
             new = self._new(before)
             made = self._kept(new) if new else []
-        if new:
-            with self.session.fresh():
-                if made:
-                    self.run()
-                    self.session.rebase()
-                found = {p.name: p for p in every_parameter(self.layer)}
-                result, effects = self.forward_and_backward()
-                self._choose({n: p for n, p in found.items() if n in before or n in made}, result)
+            numbers = trained_numbers(self, before)
+        if new or numbers:
+            numbers = [name for name in numbers if depends_on_number(self, name)]
+            result, effects = self._run_again(set(before), made, numbers)
         self._require_fit(result)
         self.first = Gradients.of(self._read(result), self.session)
         self.remarks += effects.notes(self.value_names)
+        look_beside(self)
+        self.remarks += other_keys(self.layer) + constant_inputs(self._checked_inputs(result))
+        require_any(f"{self.kind}.{self.backward_name}", result, self.value_names, self.first)
 
-    def _new(self, before: dict[str, Parameter]) -> list[Parameter]:
+    def _known(self) -> dict[str, tuple[Parameter, Any]]:
+        """Return the parameters by name, with what is now in the place of their gradients."""
+        found = (*every_parameter(self.layer), *numbers_of(self.layer))
+        return {name: (p, p.gradient()) for p in found for name in p.names}
+
+    def _run_again(
+        self, before: set[str], made: list[str], numbers: list[str]
+    ) -> tuple[Any, SideEffects]:
+        """Run both passes from where the parameters are made, and numbers are arrays."""
+        begun, outputs = self.session.start, self.outputs
+        try:
+            with self.session.fresh():
+                if made or not before.issuperset(numbers):
+                    self.run()
+                exchange(self, numbers)
+                if made or numbers:
+                    self.session.rebase()
+                known = self._known()
+                known = {n: k for n, k in known.items() if n in {*before, *made, *numbers}}
+                result = self.forward_and_backward()
+                self._choose(known, result[0])
+                if numbers and differs(outputs, self.outputs):
+                    raise CheckError("the output is another one")
+        except CheckError:
+            if not numbers:
+                raise
+            self.session.start = begun
+            for name in numbers:
+                self.say_unchecked(name, CANNOT_MOVE.format(name))
+            return self._run_again(before, made, [])
+        return result
+
+    def _new(self, before: dict[str, Any]) -> list[Parameter]:
         """Return the parameters that a run has made."""
-        new = [p for p in every_parameter(self.layer) if p.name not in before]
+        new = [p for p in every_parameter(self.layer) if not before.keys() & p.names]
         return [p for p in new if p.gradient() is not MISSING]
 
     def _kept(self, new: Sequence[Parameter]) -> list[str]:
         """Return the names of new parameters that a second forward pass leaves in place."""
         self.run()
         kept = {id(p.value) for p in every_parameter(self.layer)} - self._at_inputs()
-        return [p.name for p in new if id(p.value) in kept]
+        return [name for p in new if id(p.value) in kept for name in p.names]
 
     def _at_inputs(self) -> set[int]:
         return {id(value) for value in self.inputs}
 
-    def _choose(self, before: dict[str, Parameter], result: Any) -> None:
+    def _choose(self, before: dict[str, tuple[Parameter, Any]], result: Any) -> None:
         """Take the parameters that have a gradient: in the layer, or returned by backward.
 
         What a pass puts in the place of another array is state, not a parameter.
         """
-        known = [
-            p
+        there = {(n, id(p.value)): gradient for n, (p, gradient) in before.items()}
+        grads = {
+            p: there[place]
             for p in every_parameter(self.layer)
-            if p.name in before
-            and p.value is before[p.name].value
-            and id(p.value) not in self._at_inputs()
-        ]
-        self.parameters = [p for p in known if p.gradient() is not MISSING]
-        spare = list(result[sum(self.floats) :]) if isinstance(result, tuple) else []
-        if self.parameters or not spare:
-            return
-        free = [p for p in known if is_float_array(p.value)]
-        for gradient in spare:
-            fitting = [p for p in free if p.value.shape == np.shape(gradient)] or free
-            if fitting:
-                free.remove(fitting[0])
-                self.parameters.append(fitting[0])
-        self.more = [p.name for p in self.parameters]
+            for place in ((name, id(p.value)) for name in p.names)
+            if place in there and id(p.value) not in self._at_inputs()
+        }
+        known, start = list(grads), self.session.start
+        kept = [p for p in known if has_gradient(p, grads[p], start)]
+        beside = beside_inputs(result, sum(self.floats), len(self.floats))
+        names = returned_names(self.backward_method, len(beside))
+        numbers = [p for p in numbers_of(self.layer) if p.name in before]
+        more = returned([*known, *numbers], kept, beside, names)
+        self.more = [p.name for p in more]
+        self.parameters = [p for p in known if p in kept or p in more]
+        free = [p for p in known if p not in self.parameters and is_float_array(p.value)]
+        self.parameters += listed(self.layer, free, self.backward_method)
 
     def _require_fit(self, result: Any) -> None:
         for parameter in self.parameters:
@@ -299,13 +347,30 @@ class Layer:
             )
         for name, _, flag in pairs:
             if flag and name not in found and not is_of_loss(self.structure, result):
-                self.remarks.append(f"backward returns no gradient for {name}: it is not checked")
+                self.say_unchecked(name, f"backward returns no gradient for {name}")
         for name, value, flag in pairs[:1]:
             if not flag and np.shape(value) == np.shape(result) and is_float_array(result):
+                self.unchecked.append(name)
                 self.remarks.append(
                     f"{name} holds integers, which have no gradient: it is not checked "
                     f"(use {name}.astype(float))"
                 )
+
+    def _checked_inputs(self, result: Any) -> list[tuple[str, Any]]:
+        found = self.by_name(result)
+        pairs = zip(self.names, self.inputs, strict=True)
+        return [(name, value) for name, value in pairs if name in found]
+
+    def take(self, name: str, value: Array) -> None:
+        """Take a parameter of which nothing is kept."""
+        self.parameters.append(Parameter(name, value, lambda: None))
+        self.first.arrays.append(None)
+        self.first.checksums.append(0)
+
+    def say_unchecked(self, name: str, why: str) -> None:
+        """Say that there is no row for an input or a parameter."""
+        self.unchecked.append(name)
+        self.remarks.append(f"{why}: it is not checked")
 
     def by_name(self, result: Any) -> dict[str, Any]:
         """Return the gradients that backward returned, by name."""
@@ -400,6 +465,8 @@ class Layer:
             owner=self.layer,
             halves=Halves(self.half_forward, self.half_backward, self.inputs),
             remarks=self.remarks,
+            unchecked=self.unchecked,
+            unkept={name: (lost.text, lost.place) for name, lost in self.unkept.items()},
         )
         if isinstance(getattr(type(self.layer), self.forward_name, None), FunctionType):
             subject.idealised = lambda: self.idealised(subject)

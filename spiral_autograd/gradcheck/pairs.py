@@ -12,7 +12,7 @@ import numpy as np
 
 from ..pytree import leaves, named_leaves, with_leaves
 from ..validation import Array
-from .conventions import gradient_key, positional_names
+from .conventions import STATISTICS, gradient_key, positional_names
 from .handwritten import (
     MISSING,
     CheckError,
@@ -27,10 +27,12 @@ from .handwritten import (
     is_of_loss,
     name_of_function,
     outputs_of,
+    require_any,
     require_function,
     upstream_of,
 )
-from .inputs import leaf_name, prepared
+from .inputs import constant_inputs, leaf_name, prepared
+from .moving import differs, moved
 from .rebind import rebound
 from .side_effects import watched
 from .state import Session
@@ -67,6 +69,7 @@ class Pair:
         self.names = positional_names(forward, len(inputs))
         self.inputs, self.remarks = prepared(inputs, self.names)
         self.session, self.layer = session, None
+        self.left_out: list[tuple[str, Array]] = []
         session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
         self.taken = self._taken()
@@ -78,6 +81,12 @@ class Pair:
             result, effects = watched(self, cache, backward, self.upstream)
             self.arguments = self._differentiable(result)
             self.first = Gradients.of(self._read(result), session)
+        self._say_left_out()
+        # Biases are begun with zeros, and hide nothing.
+        self.remarks += constant_inputs((n, v) for n, v in self.arguments if v.ndim > 1 or v.any())
+        if not self.arguments:
+            floats = [n for n, flag in zip(self.names, self.floats, strict=True) if flag]
+            require_any(self.backward_label, result, floats, self.first)
         if self.arguments:
             outputs_of(self.label, self.outputs)
         self.remarks += effects.notes([name for name, _ in self.arguments])
@@ -125,7 +134,22 @@ class Pair:
         """Run the backward pass on upstream gradients and a cache."""
         tree = with_leaves(self.structure, list(ups))
         function = partial(self.backward, **self.options) if self.options else self.backward
-        return called(self.backward_label, function, *tree, cache)
+        return self._flat(called(self.backward_label, function, *tree, cache))
+
+    def _flat(self, result: Any) -> Any:
+        """Return gradients, where some stand in dicts as the parameters do, as one dict."""
+        holders = [(n, v) for n, v in zip(self.names, self.inputs, strict=True) if _has_floats(v)]
+        if not isinstance(result, tuple) or len(result) != len(holders):
+            return result
+        pairs = [(n, g, isinstance(v, dict)) for (n, v), g in zip(holders, result, strict=True)]
+        if not any(inner for _, _, inner in pairs):
+            return result
+        if not all(isinstance(g, dict) == inner for _, g, inner in pairs):
+            return result
+        flat: dict[Any, Any] = {}
+        for name, gradient, inner in pairs:
+            flat |= gradient if inner else {name: gradient}
+        return flat
 
     def half_backward(self, kept: tuple[list[Any], Any], ups: list[Array]) -> Any:
         """Run the backward pass alone, on what the forward pass returned."""
@@ -146,17 +170,33 @@ class Pair:
             ]
             keys = {name: gradient_key(result, name) for name, _ in inside}
             found += [(name, leaf) for name, leaf in inside if keys[name] is not None]
+            self.left_out = [(name, leaf) for name, leaf in inside if keys[name] is None]
             by_name |= {name: result[key] for name, key in keys.items() if key is not None}
             unread = [str(k) for k in result if not any(result[k] is g for g in by_name.values())]
             what = f"; the dict also has {', '.join(unread)}" if unread else ""
         else:
             what = ""
-        self.remarks += [
-            f"{self.backward_label} returns no gradient for {name}: it is not checked{what}"
+        self.unchecked = [
+            name
             for name, _ in found
             if name not in by_name and not is_of_loss(self.structure, result)
         ]
+        self.remarks += [
+            f"{self.backward_label} returns no gradient for {name}: it is not checked{what}"
+            for name in self.unchecked
+        ]
         return [(name, value) for name, value in found if name in by_name]
+
+    def _say_left_out(self) -> None:
+        """Say which arrays in dicts the output depends on, and backward has no gradient of."""
+        for name, leaf in self.left_out:
+            with self.session.moved([leaf], [moved(leaf)]), self.session.fresh():
+                used = differs(self.outputs, leaves(self.run()[0]))
+            if used and not any(word in name for word in STATISTICS):
+                self.unchecked.append(name)
+                self.remarks.append(
+                    f"{self.backward_label} returns no gradient for {name}: it is not checked"
+                )
 
     def _by_name(self, result: Any) -> dict[str, Any]:
         return by_position(self.backward_label, result, self.names, self.floats)
@@ -180,6 +220,10 @@ class Pair:
         function = rebound(self.forward)
         result = function(*(copy.deepcopy(value, dict(memo)) for value in self.inputs))
         return leaves(self._outputs(result))
+
+
+def _has_floats(value: Any) -> bool:
+    return any(is_float_array(leaf) for _, leaf in named_leaves("", value))
 
 
 def pair_subject(
@@ -206,4 +250,5 @@ def pair_subject(
         backward_code=[backward],
         halves=Halves(pair.run, pair.half_backward, pair.inputs),
         remarks=pair.remarks,
+        unchecked=pair.unchecked,
     )

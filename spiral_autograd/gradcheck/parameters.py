@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,10 +16,13 @@ from .conventions import (
     BACKWARD,
     CONTAINERS,
     FORWARD,
+    GRADIENT_CONTAINERS,
     HOLDERS,
     STATISTICS,
     accepts,
+    differing,
     gradient_key,
+    gradient_keys,
     has_attribute,
     method_name,
     read,
@@ -29,7 +33,7 @@ from .handwritten import MISSING, is_float_array
 Steps = tuple[Any, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parameter:
     """A parameter of a layer.
 
@@ -41,11 +45,22 @@ class Parameter:
     gradient : callable
         Returns the gradient as it now stands; None where it is not written, MISSING where there
         is no place for one.
+    holder : object
+        What keeps it.
+    put : callable or None
+        Puts another value in its place.
     """
 
     name: str
-    value: Array
+    value: Any
     gradient: Callable[[], Any]
+    holder: Any = None
+    put: Callable[[Any], Any] | None = None
+
+    @property
+    def names(self) -> set[str]:
+        """The names, more than one where an array is kept in several places."""
+        return set(self.name.split(" = "))
 
 
 def find_parameters(layer: Any) -> list[Parameter]:
@@ -61,8 +76,19 @@ def every_parameter(layer: Any) -> list[Parameter]:
     """Return the parameters of any dtype."""
     by_array: dict[int, list[Parameter]] = {}
     for parameter in _find(layer, set()):
-        by_array.setdefault(id(parameter.value), []).append(parameter)
+        if isinstance(parameter.value, np.ndarray):
+            by_array.setdefault(id(parameter.value), []).append(parameter)
     return [same[0] if len(same) == 1 else _merged(same) for same in by_array.values()]
+
+
+def numbers_of(layer: Any) -> list[Parameter]:
+    """Return the floats that a layer and its parts keep, of which most are no parameters."""
+    return [p for p in _find(layer, set()) if is_number(p.value)]
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a float, Python's or NumPy's."""
+    return isinstance(value, float | np.float32)
 
 
 def _find(item: Any, met: set[int]) -> list[Parameter]:
@@ -111,6 +137,30 @@ def attributes_of(item: Any) -> dict[str, Any]:
     return {**held, **getattr(item, "__dict__", {})}
 
 
+def values_of(item: Any) -> dict[str, Any]:
+    """Return an object's attributes, with the arrays and floats that are those of its class."""
+    return {**of_class(item), **attributes_of(item)}
+
+
+def of_class(item: Any) -> dict[str, Any]:
+    """Return the arrays and floats that an object has from its class."""
+    found = {
+        name: value
+        for base in reversed(type(item).__mro__[:-1])
+        for name, value in vars(base).items()
+        if isinstance(value, np.ndarray | float | np.floating)
+    }
+    if not found:
+        return found
+    own = attributes_of(item)
+    return {
+        name: value
+        for name, value in found.items()
+        if name not in own and read(item, name) is value
+        if is_float_array(value) or is_number(value)
+    }
+
+
 def entries(item: Any, name: str) -> Any:
     """Return the list or dict under a name, or what the method of that name returns."""
     held = read(item, name)
@@ -147,6 +197,13 @@ def reach(held: Any, steps: Steps, name: str) -> Any:
     return held
 
 
+def _placing(held: Any, steps: Steps) -> Callable[[Any], Any] | None:
+    """Return what puts another value in a place in nested lists and dicts; tuples stay."""
+    for step in steps[:-1]:
+        held = held[step]
+    return partial(operator.setitem, held, steps[-1]) if isinstance(held, dict | list) else None
+
+
 def _is_index(step: Any, held: Any) -> bool:
     return isinstance(step, int) and step < len(held)
 
@@ -156,9 +213,40 @@ def _in_holder(item: Any) -> tuple[str, str] | None:
     if isinstance(item, np.ndarray | np.generic | type):
         return None
     for value, grad in HOLDERS:
-        if isinstance(read(item, value), np.ndarray) and has_attribute(item, grad):
+        held = read(item, value)
+        if (isinstance(held, np.ndarray) or is_number(held)) and has_attribute(item, grad):
             return value, grad
     return None
+
+
+@dataclass(frozen=True)
+class Held:
+    """An array that a layer, or an object in it, keeps."""
+
+    name: str
+    value: Array
+    holder: Any
+
+
+def held_arrays(layer: Any) -> list[Held]:
+    """Return the float arrays that a layer and the objects in it keep, in each of their places."""
+    found: list[Held] = []
+    pending, met = [("", layer)], {id(layer)}
+    while pending:
+        path, item = pending.pop(0)
+        for attribute, value in values_of(item).items():
+            for name, _, leaf in nested(path + attribute, value):
+                if is_float_array(leaf):
+                    found.append(Held(name, leaf, item))
+                elif _is_object(leaf) and id(leaf) not in met and path.count(".") < 4:
+                    met.add(id(leaf))
+                    pending.append((f"{name}.", leaf))
+    return found
+
+
+def _is_object(item: Any) -> bool:
+    kinds = (type, ModuleType, FunctionType, MethodType)
+    return hasattr(item, "__dict__") and not isinstance(item, kinds)
 
 
 # -------------------- the conventions --------------------
@@ -182,9 +270,10 @@ def _from_container(item: Any, values: str, grads: str) -> Iterator[Parameter]:
         return MISSING if found is None and by_right else found
 
     for name, steps, value in nested("" if isinstance(held, dict) else "params", held):
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) or is_number(value):
             name = name if isinstance(held, dict) else own.get(id(value), name)
-            yield Parameter(name, value, partial(gradient, name, steps))
+            placing = _placing(held, steps)
+            yield Parameter(name, value, partial(gradient, name, steps), item, placing)
         else:
             yield from _from_holder(name, value)
 
@@ -202,25 +291,37 @@ def _from_holder(name: str, item: Any) -> Iterator[Parameter]:
     where = _in_holder(item)
     if where is not None:
         value, grad = where
-        yield Parameter(name, getattr(item, value), lambda: getattr(item, grad))
+        placing = partial(setattr, item, value)
+        yield Parameter(name, getattr(item, value), lambda: getattr(item, grad), item, placing)
 
 
 def _from_attributes(item: Any) -> Iterator[Parameter]:
     """Attributes with a partner for their gradient, and attributes that are parameter objects."""
-    attributes = attributes_of(item)
+    attributes = values_of(item)
 
     def gradient(name: str, steps: Steps) -> Any:
-        now = attributes_of(item)
-        key = gradient_key([other for other in now if other != name], name)
-        return MISSING if key is None else reach(now[key], steps, name)
+        now = values_of(item)
+        keys = gradient_keys(now, name, now, itself=False)
+        found = [reach(now[key], steps, name) for key in keys]
+        if not found and not steps:
+            found = _in_dicts(now, name)
+        return next((g for g in found if g is not None), None if found else MISSING)
 
     for attribute, value in attributes.items():
-        has_place = gradient_key([n for n in attributes if n != attribute], attribute) is not None
+        has_place = bool(gradient_keys(attributes, attribute, attributes, itself=False))
         for name, steps, leaf in nested(attribute, value):
-            if isinstance(leaf, np.ndarray) and (has_place or not steps):
-                yield Parameter(name, leaf, partial(gradient, attribute, steps))
+            if (isinstance(leaf, np.ndarray) or is_number(leaf)) and (has_place or not steps):
+                placing = _placing(value, steps) if steps else partial(setattr, item, attribute)
+                yield Parameter(name, leaf, partial(gradient, attribute, steps), item, placing)
             else:
                 yield from _from_holder(name, leaf)
+
+
+def _in_dicts(attributes: dict[str, Any], name: str) -> list[Any]:
+    """Return the gradient of an attribute that a dict of gradients has, if one does."""
+    dicts = [attributes.get(container) for container in GRADIENT_CONTAINERS]
+    places = [(d, gradient_key(d, name, attributes)) for d in dicts if isinstance(d, dict)]
+    return [held[key] for held, key in places if key is not None]
 
 
 def _from_parts(item: Any, met: set[int]) -> Iterator[Parameter]:
@@ -244,6 +345,17 @@ def _is_layer(item: Any) -> bool:
         return False
     runs = method_name(item, FORWARD) is not None and method_name(item, BACKWARD) is not None
     return runs or any(has_attribute(item, v) and has_attribute(item, g) for v, g in CONTAINERS)
+
+
+def other_keys(layer: Any) -> list[str]:
+    """Return what is to be said of dicts whose gradients have other keys than the parameters."""
+    found: list[str] = []
+    for item in (layer, *(part for _, part in parts_of(layer))):
+        for values, grads in CONTAINERS:
+            held, there = entries(item, values), entries(item, grads)
+            if isinstance(held, dict) and isinstance(there, dict):
+                found += [f"{grads} and {values} differ: {text}" for text in differing(held, there)]
+    return list(dict.fromkeys(found))
 
 
 def resets_of(layer: Any, met: frozenset[int] = frozenset()) -> list[Callable[[], Any]]:

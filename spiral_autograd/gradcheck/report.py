@@ -36,6 +36,8 @@ class GradientReport:
         Side effects, and what else is worth saying.
     failures : tuple of str
         Those notes that are failures.
+    unchecked : tuple of str
+        What has no row, though it is used.
     precision : str
         How sharp the reference is.
 
@@ -54,6 +56,7 @@ class GradientReport:
     notes: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     precision: str = ""
+    unchecked: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -81,6 +84,7 @@ class GradientReport:
             "rows": [_row_dict(row) for row in self.rows],
             "notes": list(self.notes),
             "failures": list(self.failures),
+            "unchecked": list(self.unchecked),
         }
 
     def __str__(self) -> str:
@@ -99,7 +103,11 @@ class GradientReport:
         return "\n".join(lines)
 
     def _title(self) -> str:
-        return f"{self.subject}: {'right' if self.ok else 'NOT right'}"
+        if not self.ok:
+            return f"{self.subject}: NOT right"
+        names = ", ".join(self.unchecked)
+        said = f" ({names} {'is' if len(self.unchecked) == 1 else 'are'} not checked)"
+        return f"{self.subject}: right{said if names else ''}"
 
     def _reasons(self) -> list[list[Row]]:
         """Return the rows of which something is said, together those of which the same is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,10 @@ from ..validation import Array
 from .blocks import largest
 from .compare import close
 from .comparison import Comparison, join
-from .handwritten import CheckError, Subject, checksums, copied
+from .conventions import GRADIENT_LISTS
+from .handwritten import MISSING, CheckError, Subject, checksums, copied
 from .lines import state_places
+from .parameters import attributes_of
 
 
 @dataclass
@@ -27,10 +29,13 @@ class Calls:
         From number to gradient: those that a second call gives otherwise.
     elsewhere : dict
         From number to gradient: those for other inputs that depend on an earlier call.
+    grown : list of str
+        The lists of gradients that become longer at each call.
     """
 
     second: dict[int, Array] = field(default_factory=dict)
     elsewhere: dict[int, Array] = field(default_factory=dict)
+    grown: list[str] = field(default_factory=list)
 
 
 def call_again(subject: Subject) -> Calls:
@@ -43,32 +48,45 @@ def call_again(subject: Subject) -> Calls:
     session, runner = subject.session, runner_of(subject)
     if subject.owner is None:
         return Calls()
+    inputs = Inputs(runner.inputs)
     session.same_random()
-    with _others(runner.inputs):
+    with inputs.others():
         after = checksums(_tried(subject))
-    with session.unused(), _others(runner.inputs):
+    with session.unused(), inputs.others():
         without = checksums(_tried(subject))
-    return _look_closer(subject, runner.inputs) if not after or after != without else Calls()
+    return _look_closer(subject, inputs) if not after or after != without else Calls()
 
 
-def _look_closer(subject: Subject, inputs: list[Any]) -> Calls:
+def _look_closer(subject: Subject, inputs: Inputs) -> Calls:
     """Tell what changes at a second call from what depends on an earlier one, and from a state."""
     session = subject.session
     with session.fresh():
         first = [copied(g) for g in _gradients(subject)]
+        before = _lengths(subject.owner)
         session.same_random()
         second = _changed(first, _gradients(subject))
+        now = _lengths(subject.owner)
+        grown = [name for name in before if now.get(name, 0) > before[name]]
     if second:
-        return Calls(second=second if _same_output_again(subject) else {})
+        return Calls(second=second if _same_output_again(subject) else {}, grown=grown)
+    with session.unused():
+        if not inputs.are_in_domain(subject):
+            return Calls()
     with session.fresh():
         _gradients(subject)
         session.same_random()
-        with _others(inputs):
+        with inputs.others():
             after = [copied(g) for g in _tried(subject)]
-    with session.unused(), _others(inputs):
+    with session.unused(), inputs.others():
         elsewhere = _changed(_tried(subject), after)
     same = bool(elsewhere) and _same_output_elsewhere(subject, inputs)
-    return Calls(elsewhere=elsewhere if same else {})
+    return Calls(elsewhere=elsewhere if same else {}, grown=grown)
+
+
+def _lengths(layer: Any) -> dict[str, int]:
+    """Return the lengths of the lists of gradients that a layer keeps."""
+    lists = [(name, attributes_of(layer).get(name)) for name in GRADIENT_LISTS]
+    return {name: len(held) for name, held in lists if isinstance(held, list)}
 
 
 def first_gradients(subject: Subject) -> list[Any]:
@@ -101,17 +119,20 @@ def _changed(before: Sequence[Any], now: Sequence[Any]) -> dict[int, Array]:
     arrays = {
         k: (np.asarray(a), np.asarray(b))
         for k, (a, b) in enumerate(zip(before, now, strict=False))
-        if isinstance(a, np.ndarray) and a.dtype.kind == "f" and np.shape(a) == np.shape(b)
-        if not np.array_equal(a, b)
+        if _is_numeric(a) and np.shape(a) == np.shape(b) and not np.array_equal(a, b)
     }
     if not arrays:
         return {}
-    noise = 1e-12 * max(largest(a) for a in before if isinstance(a, np.ndarray))
+    noise = 1e-12 * max(largest(np.asarray(a)) for a in before if _is_numeric(a))
     return {
         k: np.array(b)
         for k, (a, b) in arrays.items()
         if np.isfinite(largest(a)) and not close(a, b, 1e-9 if a.itemsize > 4 else 1e-4, noise)
     }
+
+
+def _is_numeric(grad: Any) -> bool:
+    return grad is not None and grad is not MISSING and np.asarray(grad).dtype.kind == "f"
 
 
 def _same_output_again(subject: Subject) -> bool:
@@ -124,13 +145,13 @@ def _same_output_again(subject: Subject) -> bool:
         return _equal(first, subject.forward())
 
 
-def _same_output_elsewhere(subject: Subject, inputs: list[Any]) -> bool:
-    with subject.session.unused(), _others(inputs):
+def _same_output_elsewhere(subject: Subject, inputs: Inputs) -> bool:
+    with subject.session.unused(), inputs.others():
         without = [np.array(out) for out in subject.forward()]
     with subject.session.fresh():
         _gradients(subject)
         subject.session.same_random()
-        with _others(inputs):
+        with inputs.others():
             return _equal(without, subject.forward())
 
 
@@ -138,25 +159,75 @@ def _equal(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
     return all(close(a, b, 1e-12) for a, b in zip(ours, theirs, strict=True))
 
 
-@contextmanager
-def _others(inputs: list[Any]) -> Iterator[None]:
-    """Exchange the inputs for others of the same shapes; labels and indices change places."""
-    here = list(inputs)
-    inputs[:] = [_other(value) for value in here]
-    try:
-        yield
-    finally:
-        inputs[:] = here
+# -------------------- other inputs --------------------
 
 
-def _other(value: Any) -> Any:
-    if not isinstance(value, np.ndarray) or value.ndim == 0:
+@dataclass
+class Inputs:
+    """The inputs of a forward pass, which can be exchanged for others of the same shapes.
+
+    Attributes
+    ----------
+    own : list
+    nearer : bool
+        Whether the others must be close to these, since farther ones leave the domain.
+    """
+
+    own: list[Any]
+    nearer: bool = False
+
+    @contextmanager
+    def others(self) -> Iterator[None]:
+        """Exchange the inputs for a while; labels and indices change places."""
+        here = list(self.own)
+        self.own[:] = [_other(value, self.nearer) for value in here]
+        try:
+            yield
+        finally:
+            self.own[:] = here
+
+    def are_in_domain(self, subject: Subject) -> bool:
+        """Tell whether the forward pass takes the others; if need be, take nearer ones."""
+        for nearer in (False, True):
+            self.nearer = nearer
+            with suppress(CheckError), self.others():
+                subject.forward()
+                return True
+        return False
+
+
+def _other(value: Any, nearer: bool) -> Any:
+    if not isinstance(value, np.ndarray):
         return value
-    if value.dtype.kind in "iu":
+    if value.dtype.kind in "iu" and value.ndim > 0:
         return np.roll(value, 1, axis=0)
-    if value.dtype.kind == "f":
-        return value + (0.1 * (1 + np.abs(value))).astype(value.dtype)
-    return value
+    if value.dtype.kind != "f":
+        return value
+    other = value if nearer else -1.1 * value if value.size == 1 else _mixed(value)
+    if np.array_equal(other, value):
+        other = value + 0.1 * (1 + np.abs(value))
+    return np.asarray(other, dtype=value.dtype)
+
+
+def _mixed(value: Array) -> Array:
+    """Return an array in whose rows and columns all entries have changed places.
+
+    Signs and the places of the largest entries change. Mixed from two orders, the entries are new
+    ones and stay between the old: positive ones positive, rows of probabilities such rows.
+    """
+    stream = np.random.default_rng(0)
+    first = second = value
+    for axis, n in enumerate(value.shape):
+        first, second = (np.take(a, _cycle(n, stream), axis) for a in (first, second))
+    return 0.9 * first + 0.1 * second
+
+
+def _cycle(n: int, stream: np.random.Generator) -> Array:
+    """Return a random order in which nothing keeps its place."""
+    places = stream.permutation(n)
+    order = np.empty(n, dtype=int)
+    order[places] = np.roll(places, 1)
+    return order
 
 
 # -------------------- what is said of it --------------------
@@ -165,6 +236,8 @@ _STATES = {
     "accumulates": "accumulates: a second call adds to the gradient of the first, and the layer "
     "offers no reset (zero_grad or the like); write it anew in each backward pass",
     "second call": "changes at the second call, though the forward pass gives the same output",
+    "grows": "stays that of the first call: each backward pass appends to a list of gradients, "
+    "which grows, and the layer offers no reset; begin a new list in each backward pass",
     "stale": "depends on an earlier call: a cache is left from a forward pass on other inputs",
 }
 
@@ -172,7 +245,7 @@ _STATES = {
 def judge(c: Comparison, calls: Calls) -> None:
     """Write into the rows what changes from call to call."""
     said = {k: _how(c.grads[k], second) for k, second in calls.second.items()}
-    said |= dict.fromkeys(calls.elsewhere, "stale")
+    said |= dict.fromkeys(calls.elsewhere, "grows" if calls.grown else "stale")
     for k, what in said.items():
         if k not in c.rows:
             continue
@@ -182,7 +255,8 @@ def judge(c: Comparison, calls: Calls) -> None:
         c.failures.append(f"the gradient of {row.name} {_STATES[what]}")
     for k, what in said.items():
         if k in c.rows:
-            c.change(k, lines=c.places(state_places, k, what))
+            adds = what in ("accumulates", "grows")
+            c.change(k, lines=c.places(state_places, k, "accumulates" if adds else what))
 
 
 def _how(first: Array, second: Array) -> str:

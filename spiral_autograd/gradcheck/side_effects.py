@@ -12,7 +12,8 @@ import numpy as np
 from ..pytree import leaves
 from ..validation import Array
 from .blocks import checksum
-from .parameters import find_parameters
+from .handwritten import is_float_array
+from .parameters import find_parameters, held_arrays, nested
 from .state import Session, reach
 
 
@@ -32,14 +33,16 @@ class SideEffects:
 
     Attributes
     ----------
-    upstream, cache : bool
-        Whether backward has written into its upstream gradient, or what forward kept for it.
+    upstream : bool
+        Whether backward has written into its upstream gradient.
+    cache : list of str
+        What backward has written into of what forward kept for it; empty where it has no name.
     by_forward, by_backward : lists of str
         The inputs and parameters that the one and the other have written into.
     """
 
     upstream: bool = False
-    cache: bool = False
+    cache: list[str] = field(default_factory=list)
     by_forward: list[str] = field(default_factory=list)
     by_backward: list[str] = field(default_factory=list)
 
@@ -48,11 +51,13 @@ class SideEffects:
 
         Examples
         --------
-        >>> SideEffects(cache=True, by_forward=["x", "running_mean"]).notes(["x", "gamma"])
-        ['backward writes into its cache', 'forward writes into x']
+        >>> SideEffects(cache=["self.t"], by_forward=["x", "running_mean"]).notes(["x", "gamma"])
+        ['backward writes into its cache: self.t', 'forward writes into x']
         """
         found = ["backward writes into its upstream gradient"] if self.upstream else []
-        found += ["backward writes into its cache"] if self.cache else []
+        if self.cache:
+            which = ", ".join(filter(None, self.cache))
+            found.append(f"backward writes into its cache{': ' if which else ''}{which}")
         found += [f"forward writes into {name}" for name in self.by_forward if name in names]
         return found + [
             f"backward writes into {name}" for name in self.by_backward if name in names
@@ -75,6 +80,7 @@ def watched(
     """
     start = runner.session.start
     by_forward = _written(runner)
+    names = _names_in(kept, runner.layer)
     made = [
         (array, checksum(array), bool(array.any()))
         for array in reach(kept)
@@ -86,16 +92,25 @@ def watched(
     gradients = _gradient_arrays(kept) if kept is runner.layer else []
     effects = SideEffects(
         upstream=any(not np.array_equal(a, b) for a, b in zip(upstream, ups, strict=True)),
-        cache=any(
-            checksum(array) != before
+        cache=[
+            names.get(id(array), "")
+            for array, before, is_filled in made
+            if checksum(array) != before
             and not _shares(array, gradients)
             and (is_filled or not _shares(array, leaves(result)))
-            for array, before, is_filled in made
-        ),
+        ],
         by_forward=by_forward,
         by_backward=[name for name in _written(runner) if name not in by_forward],
     )
     return result, effects
+
+
+def _names_in(kept: Any, layer: Any) -> dict[int, str]:
+    """Return what the arrays of a cache are called: attributes of the layer, or its entries."""
+    if kept is layer:
+        return {id(h.value): f"self.{h.name}" for h in reversed(held_arrays(layer))}
+    entries = nested("cache", kept)
+    return {id(v): name for name, _, v in entries if name != "cache" and is_float_array(v)}
 
 
 def _gradient_arrays(layer: Any) -> list[Any]:

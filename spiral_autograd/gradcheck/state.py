@@ -122,9 +122,10 @@ class Snapshot:
             self._undo.append(partial(_refill, item, dict(item)))
         elif isinstance(item, list):
             self._undo.append(partial(item.__setitem__, slice(None), list(item)))
-        elif isinstance(item, np.random.RandomState | np.random.Generator):
-            name = "_bit_generator" if isinstance(item, np.random.RandomState) else "bit_generator"
-            bits = getattr(item, name)
+        elif isinstance(item, np.random.RandomState):  # with the second of two normal numbers
+            self._undo.append(partial(item.set_state, item.get_state(legacy=False)))
+        elif isinstance(item, np.random.Generator):
+            bits = item.bit_generator
             self._undo.append(partial(setattr, bits, "state", bits.state))
         else:
             for name in _slots(type(item)):
