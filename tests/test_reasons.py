@@ -292,3 +292,29 @@ def test_what_explains_the_first_wrong_mark_explains_those_behind_it(mistake, fi
     wrong = [row for row in report.rows if row.verdict == "wrong"]
     assert len(wrong) > 3
     assert all(row.rule is not None and "two mistakes" not in row.why for row in wrong), str(report)
+
+
+def test_one_number_of_a_loss_is_no_function_of_a_value():
+    def loss(params):
+        return np.sum((params["a"] * X) ** 2)
+
+    params = {"a": np.array(0.7)}
+    report = sa.check_gradient(loss, lambda p: {"a": 3.1 * p["a"] * np.sum(X**2)}, params)
+    assert report.rows[0].verdict == "wrong"
+    assert report.rows[0].rule != "value", str(report)
+
+
+def test_an_input_of_integers_may_have_the_gradient_none():
+    class Picked:
+        def forward(self, rows, h):
+            self.rows, self.h = rows, h
+            return h[rows] ** 2
+
+        def backward(self, dout):
+            dh = np.zeros_like(self.h)
+            np.add.at(dh, self.rows, 2 * self.h[self.rows] * dout)
+            return None, dh
+
+    report = sa.check_layer(Picked(), np.array([0, 2, 2]), normal(3, 2))
+    assert report.ok, str(report)
+    assert [row.name for row in report.rows] == ["h"]

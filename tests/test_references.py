@@ -7,7 +7,7 @@ import pytest
 from numpy.exceptions import ComplexWarning
 
 import spiral_autograd as sa
-from spiral_autograd.gradcheck import automatic
+from spiral_autograd.gradcheck import automatic, reference
 from spiral_autograd.gradcheck.objects import layer_subject
 from spiral_autograd.gradcheck.state import untouched
 
@@ -85,7 +85,7 @@ def test_what_carries_complex_numbers_is_believed():
 
 
 def test_what_does_not_carry_them_is_refused():
-    refused = pytest.raises(automatic.Distrust, match="does not carry")
+    refused = pytest.raises(reference.Distrust, match="does not carry")
     with prepared(Elementwise(np.abs, np.sign), x_of(2, 3)) as (subject, ups, _), refused:
         automatic.by_complex_step(subject, ups, 1.0)
 
@@ -197,7 +197,7 @@ def test_a_traced_output_must_be_the_plain_one():
         def backward(self, dout):
             return 2.0 * dout
 
-    refused = pytest.raises(automatic.Distrust, match="another output")
+    refused = pytest.raises(reference.Distrust, match="another output")
     with prepared(Fickle(), x_of(2, 2)) as (subject, ups, _), refused:
         automatic.by_autograd(subject, ups)
     report = sa.check_layer(Fickle(), x_of(2, 2))

@@ -153,6 +153,21 @@ class Case:
                     inverse = position == 1 and kind != "multiply"
                     yield 1 / float(arg) if inverse else float(arg), self.expression(call), call
 
+    def for_other_upstreams(self, k: int) -> list[tuple[BackwardGraph, Array]]:
+        """Return the graph and the k-th handwritten gradient for other upstream gradients.
+
+        None where backward takes no upstream gradient, or one number, which only scales it.
+        """
+        if self.again is None or self.graph is None or sum(map(np.size, self.upstream)) < 2:
+            return []
+        return [
+            (
+                self.graph.for_upstream(other_upstream(self.upstream, kind)),
+                np.asarray(self.again(kind)[k], dtype=float),
+            )
+            for kind in ("other", "mixed")
+        ]
+
     def is_scaled_at(self, call: Call, c: float, k: int) -> bool:
         """Tell whether the k-th gradient comes out with c times what flows back through a call."""
         if self.graph is None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..validation import Array
 from .blocks import inner, largest
-from .case import Case, Finding, other_upstream
+from .case import Case, Finding
 from .compare import close
 
 
@@ -33,24 +32,14 @@ def ratio(case: Case, k: int) -> float | None:
     if h.shape != g.shape or largest(g) <= case.floors[k]:
         return None
     numbers = np.count_nonzero(np.abs(g) > case.floors[k])
-    pairs = [(g, h)] if numbers > 1 else [(g, h), *_for_other_upstreams(case, k)]
+    others = case.for_other_upstreams(k) if numbers == 1 else []
+    pairs = [(g, h), *((graph.gradient(k, {}), other) for graph, other in others)]
     c = inner(g, h) / inner(g, g)
     if not np.isfinite(c) or min(abs(c), abs(c - 1)) <= case.tolerance:
         return None
     if not all(close(ours, c * true, case.tolerance, case.floors[k]) for true, ours in pairs):
         return None
     return c if numbers > 1 or len(pairs) > 1 or _is_shared(case, k, c) else None
-
-
-def _for_other_upstreams(case: Case, k: int) -> list[tuple[Array, Array]]:
-    """Return the true and the handwritten gradient for other upstream gradients, if any can be."""
-    if case.again is None or case.graph is None or sum(np.size(u) for u in case.upstream) < 2:
-        return []
-    found = []
-    for kind in ("other", "mixed"):
-        graph = case.graph.for_upstream(other_upstream(case.upstream, kind))
-        found.append((graph.gradient(k, {}), np.asarray(case.again(kind)[k], dtype=float)))
-    return found
 
 
 def _is_shared(case: Case, k: int, c: float) -> bool:

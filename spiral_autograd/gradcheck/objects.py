@@ -349,7 +349,7 @@ class Layer:
             if flag and name not in found and not is_of_loss(self.structure, result):
                 self.say_unchecked(name, f"backward returns no gradient for {name}")
         for name, value, flag in pairs[:1]:
-            if not flag and np.shape(value) == np.shape(result) and is_float_array(result):
+            if not flag and is_float_array(result) and np.shape(value) == result.shape:
                 self.unchecked.append(name)
                 self.remarks.append(
                     f"{name} holds integers, which have no gradient: it is not checked "

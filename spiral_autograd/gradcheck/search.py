@@ -14,6 +14,7 @@ from ..recording import Call, name_of
 from ..validation import Array
 from .blocks import largest
 from .case import Case, Finding
+from .compare import close
 from .composites import composite_edits, composites_of
 from .edits import (
     LEFT_OUT,
@@ -388,4 +389,19 @@ class Search:
         for k in (*self.rows, *(k for k in self.right if k in reached and case.comparable(k))):
             if not case.explains(k, graph.gradient(k, values)):
                 return None
-        return values
+        return values if self.changed > 1 or self._is_confirmed(edit) else None
+
+    def _is_confirmed(self, edit: Edit) -> bool:
+        """Tell whether what explains one number does so for other upstream gradients too.
+
+        Where there are none, a function of a value is not believed: many have any one number.
+        """
+        others = self.case.for_other_upstreams(self.rows[0])
+        if not others:
+            return edit.rule != "value"
+        for graph, h in others:
+            values = graph.replay(edit.changes)
+            g = graph.gradient(self.rows[0], values)
+            if not close(h, g, self.case.tolerance, self.case.floors[self.rows[0]]):
+                return False
+        return True
