@@ -15,7 +15,8 @@ from .compare import FAILURES, RIGHT, Row, compare, compare_directions
 from .graph import BackwardGraph
 from .handwritten import MISSING, Subject, copied
 from .lines import Evidence
-from .moments import Moment, is_readable, moments
+from .moments import Moments, is_readable, moments
+from .slices import Slices
 
 Places = tuple[tuple[str, int], ...]
 
@@ -124,17 +125,22 @@ class Comparison:
         return None if recording is None else BackwardGraph(recording)
 
     @cached_property
-    def seen(self) -> list[Moment]:
+    def seen(self) -> Moments:
         """What the lines of the handwritten pass make, in order."""
         if not self.small:
-            return []
+            return Moments()
         try:
             with self.subject.session.fresh():
                 return moments(self.backward)
         except Exception:
-            return []
+            return Moments()
         finally:
             self.subject.session.restore()
+
+    @cached_property
+    def slices(self) -> Slices | None:
+        """From what the lines of the handwritten pass made it."""
+        return Slices(self.seen.history) if self.seen else None
 
     def evidence(self) -> Evidence:
         """Return what the place of a mistake is told from."""
@@ -152,6 +158,7 @@ class Comparison:
             forward=subject.forward_code[0] if subject.forward_code else None,
             backward=subject.backward_code[0] if subject.backward_code else None,
             tolerance=self.tolerance,
+            slices=self.slices,
         )
 
     def places(self, where: Callable[..., Places], k: int, *why: Any) -> Places:

@@ -10,12 +10,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from types import CodeType
 from typing import Any
 
 from ..recording import Call, name_of
 
-_MUTATORS = {"at", "copyto", "put", "place", "putmask", "append", "extend", "fill", "update"}
-_EMPTY = {"zeros", "zeros_like", "empty", "empty_like", "arange", "range", "len", "print"}
+_OWN_MUTATORS = {"append", "extend", "fill", "update", "insert", "sort", "setdefault"}
+_MUTATORS = {
+    "at",
+    "copyto",
+    "put",
+    "place",
+    "putmask",
+    "fill_diagonal",
+    "put_along_axis",
+} | _OWN_MUTATORS
 
 
 def expression(call: Call) -> str | None:
@@ -128,6 +137,7 @@ class Step:
     reads: frozenset[str]
     writes: frozenset[str]
     whole: bool  # what it writes is made anew
+    parts: tuple[ast.AST, ...]  # of a block its head
     blocks: tuple[ast.AST, ...]
 
 
@@ -171,18 +181,28 @@ def text_of(function: Any) -> Text | None:
     return _text(file, definition, first)
 
 
-def text_around(file: str, line: int) -> Text | None:
-    """Return the statements of the innermost function that a line is in."""
+@lru_cache(maxsize=512)
+def steps_of(code: CodeType) -> dict[int, Step]:
+    """Return the statements of a function by their lines; a lambda is one that returns."""
+    file, first = code.co_filename, code.co_firstlineno
     tree = _tree("".join(linecache.getlines(file)))
-    if tree is None:
-        return None
-    inner = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.lineno <= line <= (node.end_lineno or 0)
-    ]
-    found = max(inner, key=lambda node: node.lineno, default=None)
-    return _text(file, found, found.lineno) if found is not None else None
+    kind: Any = ast.Lambda if code.co_name == "<lambda>" else ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(tree) if tree is not None else ():
+        if not isinstance(node, kind):
+            continue
+        decorators = getattr(node, "decorator_list", [])
+        if first not in (node.lineno, *(d.lineno for d in decorators)):
+            continue
+        if isinstance(node, ast.Lambda):
+            given = ast.copy_location(ast.Return(node.body), node.body)
+            steps = [_step(given, [given], (), given.end_lineno or given.lineno)]
+        elif getattr(node, "name", "") == code.co_name:
+            steps = list(_steps(node.body, ()))
+        else:
+            continue
+        # The innermost statement of a line is the last one that has it.
+        return {line: step for step in steps for line in range(step.line, step.end + 1)}
+    return {}
 
 
 def _text(file: str, definition: ast.FunctionDef | ast.AsyncFunctionDef, first: int) -> Text:
@@ -223,7 +243,7 @@ def _step(node: ast.stmt, parts: Sequence[ast.AST], blocks: tuple[ast.AST, ...],
     if isinstance(node, ast.AugAssign):
         reads.add(root_of(node.target))
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        writes |= _mutated(node.value)
+        writes |= set(map(root_of, mutated(node.value)))
     # Inside a branch or a loop, what decides it is read too.
     for block in blocks:
         for head in (getattr(block, "test", None), getattr(block, "iter", None)):
@@ -231,7 +251,9 @@ def _step(node: ast.stmt, parts: Sequence[ast.AST], blocks: tuple[ast.AST, ...],
                 names = (n for n in ast.walk(head) if isinstance(n, ast.Name | ast.Attribute))
                 reads |= {root_of(n) for n in names}
     last = max(end, node.lineno)
-    return Step(node, node.lineno, last, frozenset(reads), frozenset(writes), whole, blocks)
+    return Step(
+        node, node.lineno, last, frozenset(reads), frozenset(writes), whole, tuple(parts), blocks
+    )
 
 
 def targets_of(node: ast.AST) -> list[ast.expr]:
@@ -249,13 +271,13 @@ def targets_of(node: ast.AST) -> list[ast.expr]:
     return flat
 
 
-def _mutated(call: ast.Call) -> set[str]:
-    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _MUTATORS:
-        return set()
-    first = call.args[0] if call.args else None
-    if call.func.attr in ("append", "extend", "fill", "update"):
-        return {root_of(call.func.value)}
-    return {root_of(first)} if first is not None else set()
+def mutated(call: ast.Call) -> list[ast.expr]:
+    """Return the expressions that a call writes into, as far as NumPy and lists go."""
+    found = [word.value for word in call.keywords if word.arg == "out"]
+    if isinstance(call.func, ast.Attribute) and call.func.attr in _MUTATORS:
+        own = call.func.attr in _OWN_MUTATORS
+        found += [call.func.value] if own else call.args[:1]
+    return found
 
 
 def root_of(node: ast.AST) -> str:
@@ -273,54 +295,6 @@ def root_of(node: ast.AST) -> str:
             node = node.func
         else:
             return ""
-
-
-def is_plain(text: Text, step: Step) -> bool:
-    """Tell whether a statement only unpacks, allocates or counts: no place for a mistake."""
-    node = step.node
-    if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return | ast.Expr):
-        return True
-    value = getattr(node, "value", None)
-    if isinstance(node, ast.Expr):
-        return not step.writes
-    if value is None or isinstance(node, ast.AugAssign | ast.Return):
-        return False
-    if any(isinstance(target, ast.Subscript) for target in targets_of(node)):
-        return False
-    if isinstance(value, ast.Call):
-        return root_of(value.func).split(".")[-1] in _EMPTY
-    if isinstance(value, ast.Name | ast.Attribute | ast.Subscript | ast.Tuple | ast.Constant):
-        return text.upstream is None or text.upstream not in step.reads
-    return False
-
-
-def _before(text: Text, step: Step, name: str) -> list[Step]:
-    """Return the statements that a statement may have the value of `name` from."""
-    found: list[Step] = []
-    position = text.steps.index(step)
-    for other in reversed(text.steps[:position]):
-        if name in other.writes:
-            found.append(other)
-            if other.whole and set(map(id, other.blocks)) <= set(map(id, step.blocks)):
-                break
-    loops = {id(b) for b in step.blocks if isinstance(b, ast.For | ast.While)}
-    for other in text.steps[position:]:
-        if name in other.writes and loops & {id(b) for b in other.blocks}:
-            found.append(other)
-    return found
-
-
-def feeding(text: Text, start: Step, reads: Iterable[str]) -> list[Step]:
-    """Return the statements that feed a statement, itself included, in order."""
-    found: dict[int, Step] = {id(start): start}
-    pending = [(start, name) for name in reads]
-    while pending:
-        step, name = pending.pop()
-        for other in _before(text, step, name):
-            if id(other) not in found:
-                found[id(other)] = other
-                pending += [(other, read) for read in other.reads]
-    return [step for step in text.steps if id(step) in found]
 
 
 def replacing_lines(backward: Any) -> list[tuple[str, int]]:
