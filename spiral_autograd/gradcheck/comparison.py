@@ -17,8 +17,13 @@ from .handwritten import MISSING, Subject, copied
 from .lines import Evidence
 from .moments import Moments, is_readable, moments
 from .slices import Slices
+from .suspects import code_of
 
 Places = tuple[tuple[str, int], ...]
+UNREADABLE = (
+    "no lines are shown, as the source cannot be read: it was typed at a prompt, or run by exec or "
+    "python -c; put it in a file"
+)
 
 
 @dataclass
@@ -163,10 +168,16 @@ class Comparison:
 
     def places(self, where: Callable[..., Places], k: int, *why: Any) -> Places:
         """Return places in the reader's code; none where its source cannot be read."""
+        evidence = self.evidence()
         try:
-            return tuple(filter(is_readable, where(self.evidence(), k, *why)))
+            found = tuple(filter(is_readable, where(evidence, k, *why)))
         except Exception:
             return ()
+        code = code_of(evidence.backward)
+        hidden = code is not None and not is_readable((code.co_filename, code.co_firstlineno))
+        if hidden and not found and UNREADABLE not in self.notes:
+            self.notes.append(UNREADABLE)
+        return found
 
 
 def is_small(subject: Subject) -> bool:

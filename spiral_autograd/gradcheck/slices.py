@@ -177,7 +177,7 @@ def gives_several(step: Step | None) -> bool:
     """Tell whether a statement makes several values, of which some may be right."""
     value = getattr(step.node, "value", None) if step is not None else None
     returned = step is not None and isinstance(step.node, ast.Return)
-    return returned or isinstance(value, ast.List | ast.Dict)
+    return isinstance(value, ast.List | ast.Dict) or (returned and isinstance(value, ast.Tuple))
 
 
 def is_identical(ours: Any, theirs: Any) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
+import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -97,6 +98,20 @@ def _may_be(node: ast.expr) -> list[str]:
     if isinstance(node, ast.Call):
         return [root_of(node.func).split(".")[-1], getattr(node.func, "attr", "")]
     return ["__getitem__", "take"] if isinstance(node, ast.Subscript) else []
+
+
+def statement_at(file: str, line: int) -> str:
+    """Return the statement that begins at a line, in one line; of a block its head."""
+    lines = linecache.getlines(file)
+    tree, last = _tree("".join(lines)), line
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.stmt) and node.lineno == line:
+            body = getattr(node, "body", None)
+            last = max(line, body[0].lineno - 1 if body else node.end_lineno or line)
+    if last == line:
+        return linecache.getline(file, line).strip()
+    text = " ".join(part.split("#")[0].strip() for part in lines[line - 1 : last])
+    return re.sub(r"(?<=[(\[{]) | (?=[)\]}])", "", text).strip()
 
 
 def assigned_to(text: str, file: str, line: int) -> str | None:

@@ -73,8 +73,10 @@ class Inquiry:
         made = self._first_wrong(k, left, pool, finding)
         ends = [*left[:1], *left[-1:]]
         order = [*ends[:1], made, *ends[1:]] if rule is None else [made, *ends]
-        order.append(self._own(k, pool) if len(self.evidence.wrong) > 1 else None)
-        return list(dict.fromkeys(place for place in order if place is not None)) or [giver]
+        found = list(dict.fromkeys(place for place in order if place is not None)) or [giver]
+        alone = finding is not None and len(finding.rows) < len(self.evidence.wrong)
+        own = self._own(k, pool) if alone else None
+        return [*found[:2], own] if own is not None and own not in found[:2] else found
 
     # -------------------- where a gradient comes out --------------------
 
@@ -174,7 +176,14 @@ class Inquiry:
         if isinstance(value, ast.Call):
             called = root_of(value.func).split(".")[-1]
             return called in _EMPTY or bool(event.returns and _only_calls(value))
+        if isinstance(node, ast.Return) and isinstance(value, ast.Name):
+            return not self._gives_back(event, value.id)
         return not is_computing(value) and not self._copies(event, node)
+
+    def _gives_back(self, event: Event, name: str) -> bool:
+        """Tell whether a function returns just what it was given."""
+        given = self.slices.history.entries[event.frame].given
+        return name in given and id(given[name]) in event.objects
 
     def _copies(self, event: Event, node: ast.stmt) -> bool:
         """Tell whether a statement takes one gradient for another: ``dh = dout``."""
