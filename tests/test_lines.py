@@ -323,3 +323,118 @@ def test_code_without_source_is_said_to_have_none():
     assert [row.lines for row in report.rows] == [()]
     assert sum("no lines are shown" in note for note in report.notes) == 1
     assert not any("no lines" in note for note in sa.check_layer(Entries(), X).notes)
+
+
+# -------------------- general rules --------------------
+
+
+class Calling(InDict):
+    """A layer that can be called, as modules can, and shows its gradients by a property."""
+
+    def __call__(self, x):
+        return self.forward(x)
+
+    def backward(self, dout):
+        self.grads["W"] = self.x.T @ dout
+        total = dout.sum()
+        self.grads["b"] = np.zeros(3)
+        self.grads["b"] += total  # mistake
+        return dout @ self.params["W"].T
+
+
+def test_a_layer_that_can_be_called_is_looked_into():
+    assert_marked(sa.check_layer(Calling(), X), 'grads["W"]', "return dout")
+
+
+class Loops:
+    def forward(self, x):
+        self.x = x
+        return x**2
+
+    def backward(self, dout):
+        dx = np.zeros(dout.shape)
+        for i in range(1, len(dout)):  # mistake
+            for j in range(3):
+                dx[i, j] = 2 * dout[i, j] * self.x[i, j]
+        return dx
+
+
+def test_a_loop_that_leaves_entries_out_is_shown():
+    assert_marked(sa.check_layer(Loops(), X), "for j in", "zeros", "return dx")
+
+
+class Ignoring:
+    def forward(self, x):
+        self.x = x
+        return x**3
+
+    def backward(self, dout):
+        square = self.x**2
+        dx = 3 * square
+        return dx  # mistake
+
+
+def test_where_the_upstream_gradient_is_ignored_the_last_statement_is_shown():
+    assert_marked(sa.check_layer(Ignoring(), X))
+
+
+class Stale:
+    def __init__(self):
+        self.scale, self.size = None, None
+
+    def forward(self, x):
+        return self.__forward(x)
+
+    def __forward(self, x):
+        scale = np.exp(x)
+        if self.size is None:
+            self.size = len(x)
+        self.scale = scale if self.scale is None else self.scale  # mistake
+        return scale
+
+    def backward(self, dout):
+        return dout * self.scale
+
+
+def test_what_a_private_method_leaves_from_an_earlier_call():
+    assert_marked(sa.check_layer(Stale(), X), "self.size")
+
+
+class Weighted:
+    def __init__(self):
+        self.layers = {"a": Dense(W), "b": Dense(W.T)}
+
+    def forward(self, x):
+        self.x = x
+        return self.layers["a"].forward(x) + 2 * self.layers["b"].forward(x)
+
+    def backward(self, dout):
+        parts = [(self.layers["a"], dout), (self.layers["b"], dout * 3)]  # mistake
+        return sum(layer.backward(part) for layer, part in parts)
+
+
+def test_what_a_layer_is_given_is_not_its_own_mistake():
+    lines = shown(sa.check_layer(Weighted(), X))
+    assert any(line.endswith("# mistake") for line in lines), lines
+
+
+class Aliases:
+    """Two names for one array, a view, and a call that writes into what it is given."""
+
+    def forward(self, x):
+        self.x = x
+        return np.sin(x) * np.array([1.0, 2.0, 3.0])
+
+    def backward(self, dout):
+        dx = np.zeros_like(self.x)
+        rows = dx[:]
+        np.copyto(rows, dout * np.cos(self.x))
+        self.weigh(rows)
+        return dx
+
+    def weigh(self, rows):
+        rows *= np.array([1.0, 2.0, 2.0])  # mistake
+
+
+def test_writing_through_another_name_is_followed():
+    assert_marked(sa.check_layer(Aliases(), X), "zeros_like", "return dx", "self.weigh")

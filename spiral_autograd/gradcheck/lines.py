@@ -13,8 +13,8 @@ from ..recording import Call, name_of
 from .compare import close
 from .moments import Moment, forward_line
 from .slices import Slices
-from .source import Step, Text, targets_of, text_of
-from .suspects import code_of, made_at, suspects
+from .source import Step, Text, steps_of, targets_of, text_of
+from .suspects import attributes_of, code_of, made_at, suspects
 
 _KINKS = set(
     "maximum minimum max min amax amin fmax fmin abs absolute fabs clip where sign heaviside "
@@ -123,12 +123,11 @@ def _scaled_at(evidence: Evidence, k: int) -> tuple[str, int] | None:
 
 def _unwritten(evidence: Evidence, k: int) -> list[tuple[str, int] | None]:
     """Return the line that makes the true gradient, if any does, and where it is given out."""
-    text, true = text_of(evidence.backward), evidence.automatic[k]
-    end = _end(evidence, text) if text is not None else None
+    true, end = evidence.automatic[k], _ends(evidence)
     for moment in evidence.seen:
         if close(moment.value, true, 1e-6) and np.any(true) and _ran(evidence, moment):
-            return [(moment.file, moment.line), end]
-    return [end]
+            return [(moment.file, moment.line), *end]
+    return [*end]
 
 
 def _ran(evidence: Evidence, moment: Moment) -> bool:
@@ -139,15 +138,16 @@ def _ran(evidence: Evidence, moment: Moment) -> bool:
 
 
 def _ends(evidence: Evidence) -> list[tuple[str, int]]:
-    text = text_of(evidence.backward)
-    return [_end(evidence, text)] if text is not None else []
-
-
-def _end(evidence: Evidence, text: Text) -> tuple[str, int]:
-    """Return the statement of a function that ended it."""
-    places = [text.place(step) for step in text.steps if isinstance(step.node, ast.Return)]
-    ran = [place for place in places if evidence.slices is None or evidence.slices.ran(place)]
-    return ran[-1] if ran else (text.file, text.steps[-1].line if text.steps else text.first)
+    """Return the statement that ends the backward pass: the innermost that hands out its result."""
+    slices, code = evidence.slices, code_of(evidence.backward)
+    entries = slices.history.entries if slices is not None else []
+    runs = [entry for entry in entries if entry.code is code and entry.event is not None]
+    if slices is None or not runs:
+        return []
+    event = slices.history.events[runs[-1].event or 0]
+    while event.returns and not isinstance(event.step and event.step.node, ast.Expr):
+        event = slices.history.events[event.returns[-1][0]]
+    return [(event.file, event.line)]
 
 
 def _namesake(
@@ -183,20 +183,34 @@ def state_places(evidence: Evidence, k: int, why: str) -> tuple[tuple[str, int],
     -------
     tuple of (str, int)
     """
-    text, forward = text_of(evidence.backward), text_of(evidence.forward)
+    text = text_of(evidence.backward)
     if why == "accumulates":
         found = _adding(evidence, k)
-    elif why == "stale" and forward is not None:
-        kept = [step for step in forward.steps if _is_guarded(step)]
-        names = {name for step in kept for name in step.writes}
-        found = [forward.place(step) for step in kept]
-        if text is not None:
-            found += [text.place(step) for step in text.steps if step.reads & names]
+    elif why == "stale":
+        found = _keeping(evidence, k)
     else:
         steps = text.steps if text is not None else ()
         found = [text.place(s) for s in steps if text and _changes_itself(s)]
         found += made_at(evidence, k)[-1:]
-    return tuple(place for place in dict.fromkeys(found) if _has_run(evidence, place))[:3]
+    ran = [p for p in dict.fromkeys(found) if why == "stale" or _has_run(evidence, p)]
+    return tuple(ran[:3])
+
+
+def _keeping(evidence: Evidence, k: int) -> list[tuple[str, int]]:
+    """Return the statements that may leave what an earlier call has set, and those that read it."""
+    history = evidence.slices.history if evidence.slices is not None else None
+    codes = dict.fromkeys(entry.code for entry in history.entries) if history is not None else {}
+    texts = [(code.co_filename, steps_of(code).values()) for code in codes]
+    guarded = {(file, s.line): s for file, steps in texts for s in steps if _is_guarded(s)}
+    used = attributes_of(evidence, k)
+    kept = {
+        place: step
+        for place, step in guarded.items()
+        if any(name.split(".")[-1] in used for name in _kept(step))
+    } or guarded
+    names = {name for step in kept.values() for name in _kept(step)}
+    readers = [(file, s.line) for file, steps in texts for s in steps if s.reads & names]
+    return [*kept, *(place for place in readers if place not in kept)]
 
 
 def _has_run(evidence: Evidence, place: tuple[str, int]) -> bool:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import CodeType, FrameType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -159,6 +159,8 @@ class _Recorder:
 
     def _enter(self, frame: FrameType) -> None:
         caller = frame.f_back
+        while caller is not None and not is_theirs(caller.f_code):
+            caller = caller.f_back  # NumPy and Python call the user's functions too
         outer = self._frames.get(id(caller)) if caller is not None else None
         history = self.found.history
         if frame.f_code.co_name in _INNER and outer is not None:
@@ -308,7 +310,7 @@ def _arrays(names: dict[str, Any]) -> list[tuple[str, Array]]:
         elif depth and isinstance(value, list | tuple):
             for i, item in enumerate(value):
                 collect(f"{name}[{i}]", item, depth - 1)
-        elif depth and hasattr(value, "__dict__") and not callable(value):
+        elif depth and hasattr(value, "__dict__") and not isinstance(value, type | ModuleType):
             for key, item in list(vars(value).items()):
                 collect(f"{name}.{key}", item, depth - 1)
 

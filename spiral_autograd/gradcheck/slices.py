@@ -14,8 +14,6 @@ from .moments import Event, History, Moment
 from .source import Step
 from .uses import Place, Where, references, uses_of
 
-COMPUTING = ast.BinOp | ast.UnaryOp | ast.Call | ast.IfExp | ast.Compare
-
 
 @dataclass
 class Slices:
@@ -166,11 +164,6 @@ def part_of(step: Step | None, name: str) -> ast.expr | None:
         else:
             return None
     return value if keys else None
-
-
-def is_computing(node: ast.AST) -> bool:
-    """Tell whether an expression computes, rather than hands on what is there."""
-    return any(isinstance(item, COMPUTING) for item in ast.walk(node))
 
 
 def gives_several(step: Step | None) -> bool:

@@ -56,6 +56,9 @@ def _text_at(
     return b" ".join(lines).decode(errors="ignore")
 
 
+_COMPUTING = ast.BinOp | ast.UnaryOp | ast.Call | ast.IfExp | ast.Compare
+_SIZES = {"shape", "size", "ndim", "dtype"}
+
 _OPERATORS = {
     ast.Add: "add",
     ast.Sub: "subtract",
@@ -310,6 +313,36 @@ def root_of(node: ast.AST) -> str:
             node = node.func
         else:
             return ""
+
+
+def is_computing(node: ast.AST) -> bool:
+    """Tell whether an expression computes, rather than hands on what is there."""
+    return any(isinstance(item, _COMPUTING) for item in ast.walk(node))
+
+
+def skips(node: ast.AST) -> bool:
+    """Tell whether a loop is over a range that begins late, or ends at a computed place."""
+    if not isinstance(node, ast.For) or not isinstance(node.iter, ast.Call):
+        return False
+    inner = node.iter
+    if root_of(inner.func) == "reversed" and inner.args and isinstance(inner.args[0], ast.Call):
+        inner = inner.args[0]
+    if root_of(inner.func) != "range":
+        return False
+    late = len(inner.args) == 2 and getattr(inner.args[0], "value", None) != 0
+    return late or any(isinstance(arg, ast.BinOp) for arg in inner.args[:2])
+
+
+def only_calls(value: ast.Call) -> bool:
+    """Tell whether a statement hands on what a function of the reader's has made."""
+    return not any(map(is_computing, [*value.args, *(word.value for word in value.keywords)]))
+
+
+def counts(value: ast.AST) -> bool:
+    """Tell whether an expression is about shapes alone."""
+    while isinstance(value, ast.Subscript):
+        value = value.value
+    return isinstance(value, ast.Attribute) and value.attr in _SIZES
 
 
 def replacing_lines(backward: Any) -> list[tuple[str, int]]:

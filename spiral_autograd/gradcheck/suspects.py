@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..recording import Call
-from .graph import BackwardGraph, paths_of
+from .compare import close
+from .graph import BackwardGraph, is_sum_of_paths
 from .moments import LARGEST, Event, Known, Moment, forward_line
-from .slices import Slices, gives_several, is_computing, is_identical
-from .source import root_of, targets_of
-from .uses import Where
+from .slices import Slices, gives_several, is_identical
+from .source import counts, is_computing, only_calls, root_of, skips, targets_of
+from .uses import inside
 
 if TYPE_CHECKING:
     from .lines import Evidence
 
 Spot = tuple[str, int]
 _EMPTY = {"zeros", "zeros_like", "empty", "empty_like", "arange", "range", "len", "print"}
-_SIZES = {"shape", "size", "ndim", "dtype"}
 _STATEMENTS = ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return | ast.Expr
 
 
@@ -43,6 +43,16 @@ def made_at(evidence: Evidence, k: int) -> list[Spot]:
     return list(
         dict.fromkeys((events[m.event or 0].file, events[m.event or 0].line) for m in found)
     )
+
+
+def attributes_of(evidence: Evidence, k: int) -> set[str]:
+    """Return the names of the attributes that the k-th gradient was made with."""
+    if evidence.slices is None:
+        return set()
+    numbers = Inquiry(evidence, evidence.slices).feeding(k)
+    events = (evidence.slices.history.events[number] for number in numbers)
+    places = (place.where for event in events for place in event.reads)
+    return {where[2] for where in places if where[0] == "attr"}
 
 
 @dataclass(eq=False)
@@ -66,13 +76,15 @@ class Inquiry:
         pool = self.statements(self.feeding(k))
         giver = self.giver(k, sink)
         left = self._left(k, pool, giver, finding)
-        if rule == "upstream" and not any(place in self.right for place in left):
-            left = list(dict.fromkeys([*left, giver]))
         if finding is not None and "arguments swapped" in finding.text:
             return [giver]
         made = self._first_wrong(k, left, pool, finding)
+        if finding is not None and ("lacks the" in finding.text or "in part only" in finding.text):
+            made = next(iter(self._skipping(k)), made)
         ends = [*left[:1], *left[-1:]]
         order = [*ends[:1], made, *ends[1:]] if rule is None else [made, *ends]
+        if rule == "upstream":  # it may be lost at the first step, or not come in at the last
+            order = [*ends[:1], giver, *order]
         found = list(dict.fromkeys(place for place in order if place is not None)) or [giver]
         alone = finding is not None and len(finding.rows) < len(self.evidence.wrong)
         own = self._own(k, pool) if alone else None
@@ -87,12 +99,9 @@ class Inquiry:
 
     def equal(self, value: Any) -> list[Moment]:
         """Return the moments of the backward pass that have just these numbers."""
-        return [
-            moment
-            for moment in self.evidence.seen
-            if moment.event is not None and moment.event >= self.start
-            if is_identical(moment.value, value)
-        ]
+        mine = [m for m in self.evidence.seen if m.event is not None and m.event >= self.start]
+        same = [moment for moment in mine if is_identical(moment.value, value)]
+        return same or [moment for moment in mine if close(moment.value, value, 1e-9)]
 
     def sink(self, k: int) -> Moment | None:
         """Return the moment at which the k-th gradient came to be."""
@@ -103,9 +112,11 @@ class Inquiry:
         fresh = [i for i, moment in enumerate(equal) if moment.fresh]
         if not fresh:
             return equal[0] if equal else None
+        if np.ndim(grad) == 0:  # numbers have no identity: each name that holds one is fresh
+            return equal[fresh[0]]
         passed = equal[fresh[-1] + 1 :]
         # What is the right gradient of something else is wrong only where it is handed on.
-        innocent = np.size(grad) > 1 and bool(self.true.which(grad, 1e-12))
+        innocent = np.size(grad) > 1 and bool(self.whole.which(grad, 1e-12))
         return passed[0] if innocent and passed and k in self.evidence.wrong else equal[fresh[-1]]
 
     def giver(self, k: int, sink: Moment) -> Spot:
@@ -131,6 +142,13 @@ class Inquiry:
         return Known([np.asarray(value) for value in values])
 
     @cached_property
+    def whole(self) -> Known:
+        """The upstream gradient, and the whole gradients of the values of the forward pass."""
+        graph = self.evidence.graph
+        wholes = [call.value for _, call in graph.wholes] if graph is not None else []
+        return Known([np.asarray(v) for v in (*self.evidence.upstream, *wholes)])
+
+    @cached_property
     def forward(self) -> set[Spot]:
         """The lines of the forward pass."""
         graph = self.evidence.graph
@@ -143,6 +161,12 @@ class Inquiry:
     def _of_loss(self) -> set[Spot]:
         """Return the lines that the loss comes from, which one function gives with its gradient."""
         outermost = [m for m in self.evidence.seen if m.name == "return[0]" and not m.value.ndim]
+        entries = self.slices.history.entries
+        outermost = [
+            m
+            for m in outermost
+            if m.event is not None and entries[self.events[m.event].frame].caller is None
+        ]
         found = self.slices.feeding(outermost[-1]) if outermost else set()
         steps = (self.events[number] for number in found)
         return {(e.file, e.line) for e in steps if not gives_several(e.step)}
@@ -157,11 +181,15 @@ class Inquiry:
     def statements(self, numbers: Iterable[int]) -> list[Spot]:
         """Return the places of events, without those that hold no mistake, in order."""
         found: dict[Spot, None] = {}
-        for number in sorted(numbers):
+        for number in sorted(numbers, key=self._end):
             event = self.events[number]
             if (event.file, event.line) not in found and not self._is_plain(event):
                 found[event.file, event.line] = None
         return list(found)
+
+    def _end(self, number: int) -> int:
+        """Return the event with which a statement ended: it waits for the functions it calls."""
+        return max((self._end(inner) for inner, _ in self.events[number].returns), default=number)
 
     def _is_plain(self, event: Event) -> bool:
         """Tell whether a statement only unpacks, allocates, counts or hands on."""
@@ -171,11 +199,11 @@ class Inquiry:
         value = node.value
         if isinstance(node, ast.AugAssign) or any(not anew for _, anew in event.writes):
             return isinstance(node, ast.AugAssign) and isinstance(value, ast.Constant)
-        if value is None or isinstance(node, ast.Expr) or not event.reads or _counts(value):
+        if value is None or isinstance(node, ast.Expr) or not event.reads or counts(value):
             return True
         if isinstance(value, ast.Call):
             called = root_of(value.func).split(".")[-1]
-            return called in _EMPTY or bool(event.returns and _only_calls(value))
+            return called in _EMPTY or bool(event.returns and only_calls(value))
         if isinstance(node, ast.Return) and isinstance(value, ast.Name):
             return not self._gives_back(event, value.id)
         return not is_computing(value) and not self._copies(event, node)
@@ -193,18 +221,18 @@ class Inquiry:
         if len(targets) != 1 or not isinstance(targets[0], ast.Name):
             return False
         born = self.slices.history.born
-        inside = [place.where[1] for place in event.reads if place.where[0] == "inside"]
-        given = any(place.where in self._upstream_names for place in event.reads)
-        return given or any(born.get(i, -1) > self.start for i in inside)
+        arrays = [place.where[1] for place in event.reads if place.where[0] == "inside"]
+        given = any(place.where in self._upstream for place in event.reads)
+        return given or any(born.get(i, -1) > self.start for i in arrays)
 
     @cached_property
-    def _upstream_names(self) -> set[Where]:
-        """The parameters that the upstream gradient is given in."""
+    def _upstream(self) -> set[Any]:
+        """The parameters that the upstream gradient is given in, and its arrays."""
         code, found = code_of(self.evidence.backward), set()
         for number, entry in enumerate(self.slices.history.entries):
             for name, value in entry.given.items() if entry.code is code else ():
                 if any(_is_same(value, up) for up in self.evidence.upstream):
-                    found.add(("local", number, name))
+                    found |= {("local", number, name), inside(value)}
         return found
 
     def _shown_right(self, rule: str | None) -> set[Spot]:
@@ -248,14 +276,23 @@ class Inquiry:
 
     @cached_property
     def _named(self) -> set[Spot]:
-        """The statements that write what is called a gradient."""
-        return {(e.file, e.line) for e in self.events[self.start :] if _names_gradient(e)}
+        """The statements that write what is called a gradient, or take one for another."""
+        return {
+            (e.file, e.line)
+            for e in self.events[self.start :]
+            if _names_gradient(e) or (e.step is not None and self._copies(e, e.step.node))
+        }
 
     def _is_wrong(self, value: Any) -> bool:
         bad = (self.evidence.grads[j] for j in self.evidence.wrong)
         return any(b is not None and is_identical(value, np.asarray(b)) for b in bad)
 
     # -------------------- what is left --------------------
+
+    def _skipping(self, k: int) -> list[Spot]:
+        """Return the heads of loops that do not count from zero to a plain end."""
+        events = [self.events[number] for number in sorted(self.feeding(k))]
+        return [(e.file, e.line) for e in events if e.step is not None and skips(e.step.node)]
 
     def _left(self, k: int, pool: list[Spot], giver: Spot, finding: Any) -> list[Spot]:
         """Return the statements that feed wrong gradients and no right one."""
@@ -285,7 +322,8 @@ class Inquiry:
         for j in (*self.evidence.wrong, *self.evidence.right):
             if j != k:
                 others |= set(self.statements(self.feeding(j)))
-        own = [place for place in pool if place not in others and place not in self.forward]
+        several = {(e.file, e.line) for e in self.events if gives_several(e.step)}
+        own = [place for place in pool if place not in others | self.forward | several]
         return own[-1] if own else None
 
     def _first_wrong(
@@ -332,25 +370,20 @@ def code_of(function: Any) -> Any:
 
 def _parts(graph: BackwardGraph) -> set[Call]:
     """Return the calls that are terms of a gradient."""
-    wholes = [whole for _, whole in graph.wholes]
-    return {path for whole in wholes for path in paths_of(whole)}.difference(wholes)
-
-
-def _only_calls(value: ast.Call) -> bool:
-    """Tell whether a statement hands on what a function of the reader's has made."""
-    return not any(map(is_computing, [*value.args, *(word.value for word in value.keywords)]))
+    found: set[Call] = set()
+    for _, whole in graph.wholes:
+        pending = [whole]
+        while pending:
+            call = pending.pop()
+            if is_sum_of_paths(call):
+                pending += [arg for arg in call.args[1:] if isinstance(arg, Call)]
+            found |= {call} - {whole}
+    return found.difference(whole for _, whole in graph.wholes)
 
 
 def _is_same(value: Any, upstream: Any) -> bool:
     number = isinstance(value, np.ndarray | np.floating | float | int)
     return number and is_identical(value, upstream)
-
-
-def _counts(value: ast.AST) -> bool:
-    """Tell whether an expression is about shapes alone."""
-    while isinstance(value, ast.Subscript):
-        value = value.value
-    return isinstance(value, ast.Attribute) and value.attr in _SIZES
 
 
 def _is_known(value: Any) -> bool:
