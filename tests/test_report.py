@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import types
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
@@ -127,6 +128,79 @@ def test_an_empty_report_has_a_text():
     assert str(report()).startswith("Affine: right")
 
 
+def test_a_prompt_shows_the_table(wrong):
+    assert repr(wrong) == str(wrong)
+
+
+def test_a_statement_of_several_lines_is_shown_whole():
+    class Square:
+        def forward(self, x):
+            self.x = x
+            return x**2
+
+        def backward(self, dout):
+            return (
+                dout  # upstream
+                * self.x
+            )
+
+    text = str(sa.check_layer(Square(), np.ones((2, 3))))
+    assert ": return (dout * self.x)\n" in text
+
+
+def test_several_rows_with_one_reason_have_up_to_five_places():
+    shared = [(__file__, 1), (__file__, 3), (__file__, 4)]
+    rows = [
+        row(name, verdict="wrong", why="halved", lines=(*shared, (__file__, own)))
+        for name, own in (("a", 5), ("b", 6), ("c", 7))
+    ]
+    places = [line for line in str(report(*rows)).splitlines() if line.startswith("    test_rep")]
+    assert [int(place.split(":")[1]) for place in places] == [1, 3, 4, 5, 6]
+
+
+def test_a_cell_of_a_notebook_is_named_as_ipython_does(monkeypatch):
+    class Compiler:
+        def format_code_name(self, name):
+            return ("Cell", "In[3]") if name == "/tmp/ipykernel_1/4706.py" else None
+
+    shell = types.SimpleNamespace(compile=Compiler())
+    module = types.SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    lines = (("/tmp/ipykernel_1/4706.py", 5), (__file__, 1))
+    text = str(report(row(verdict="wrong", why="halved", lines=lines)))
+    assert "    Cell In[3], line 5: " in text
+    assert "    test_report.py:1: " in text
+
+
+def test_where_shapes_differ_there_is_no_difference():
+    said = report(row(verdict="wrong", max_abs=np.inf, max_rel=np.inf, index=None))
+    assert "inf" not in str(said)
+    assert "inf" in str(report(row(verdict="wrong", max_abs=np.inf, max_rel=np.inf)))
+
+
+def test_a_kink_is_marked_in_the_table():
+    kink = row(rule="kink", why="undefined here")
+    assert str(report(kink)).splitlines()[4].endswith("  match (kink)")
+    assert "<td>match (kink)</td>" in report(kink)._repr_html_()
+    assert report(kink).to_dict()["rows"][0]["verdict"] == "match"
+
+
+def test_what_changes_from_call_to_call_is_said_once():
+    class Adding(Affine):
+        db = 0.0
+
+        def backward(self, dout):
+            self.dW = self.x.T @ dout
+            self.db = self.db + dout.sum(axis=0)
+            return dout @ self.W.T
+
+    said = sa.check_layer(Adding(), np.ones((4, 3)))
+    assert len(said.failures) == 1
+    assert "accumulates" in said.failures[0]
+    assert str(said).count("accumulates") == 1
+    assert said._repr_html_().count("accumulates") == 1
+
+
 # -------------------- right or not --------------------
 
 
@@ -195,6 +269,12 @@ def test_the_data_go_through_json(wrong):
     assert last["lines"][0][0].endswith("test_report.py")
 
 
+def test_the_precision_is_a_text_of_its_own(wrong):
+    assert wrong.to_dict()["precision"].startswith("(float64; match")
+    for precision in (" (float64)", "(float64)"):
+        assert "reference: autograd (float64)\n" in str(report(row(), precision=precision))
+
+
 # -------------------- HTML --------------------
 
 
@@ -230,6 +310,17 @@ def test_the_html_is_well_formed_and_escaped(wrong):
     assert "x < y & z > 0" in reader.cells
     assert any(cell.startswith("test_report.py:1: ") for cell in reader.cells)
     assert any("np.mean(dout" in cell for cell in Reader(wrong._repr_html_()).cells)
+
+
+def test_the_html_has_failures_in_bold_and_reasons_beside_the_table(wrong):
+    text = wrong._repr_html_()
+    assert text.count("<b style=") == 1
+    assert ">wrong</b></td>" in text
+    assert "((" not in text
+    assert "reference: autograd, float64; match up to 1e-10" in text
+    table = text[text.index("<table>") : text.index("</table>")]
+    assert "np.mean" not in table
+    assert "np.mean" in text
 
 
 # -------------------- pictures --------------------
@@ -272,7 +363,27 @@ def test_the_entry_that_is_furthest_off_is_framed():
     assert not report(pair("W", off, G, "match", index=(2, 1))).plot().axes[2].lines
     cube = np.zeros((2, 3, 4))
     figure = report(pair("W", cube + 1, cube, index=(1, 2, 3), max_abs=1.0)).plot()
-    assert [line.get_xydata().tolist() for line in figure.axes[2].lines] == [[[11, 1]]]
+    assert [line.get_xydata().tolist() for line in figure.axes[2].lines] == [
+        [[7, 2]]
+    ]  # in the second tile
+
+
+def test_arrays_of_more_than_two_axes_are_tiles():
+    g = np.arange(2.0 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    axes = report(pair("K", g, g, "match")).plot().axes
+    drawn = axes[0].images[0].get_array()
+    assert drawn.shape == (2 * 4, 3 * 5)
+    assert np.array_equal(drawn[4:, 5:10], g[1, 1])
+    assert axes[0].get_xlabel() == "tiles of the last two axes"
+    large = np.ones((2, 100, 100))
+    (image,) = report(pair("K", large, large, "match")).plot().axes[0].images
+    assert image.get_array().shape[0] == 2  # too many columns: flat
+
+
+def test_the_frame_is_seen_on_dark_colours():
+    figure = report(pair("W", G + np.eye(4, 3), G, index=(0, 0), max_abs=1.0)).plot()
+    (frame,) = figure.axes[2].lines
+    assert len(frame.get_path_effects()) == 1
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (5,), (500,), (1, 1), (300, 200), (2, 3, 4, 5)])
@@ -301,6 +412,8 @@ def test_what_is_not_finite_is_drawn(shape, tmp_path):
     bad.flat[:2] = NAN, np.inf
     figure = report(pair("W", bad, np.ones(shape), index=(0,) * len(shape), max_abs=NAN)).plot()
     figure.savefig(tmp_path / "a.png", dpi=30)
+    assert figure.axes[0].get_xlabel().endswith("2 entries are not finite")
+    assert figure.axes[1].get_xlabel() == ""
     if len(shape) == 1:
         assert figure.axes[0].lines[-2].get_xdata().tolist() == [0, 1]
 

@@ -15,10 +15,16 @@ from .compare import FAILURES, RIGHT, Row, compare, compare_directions
 from .graph import BackwardGraph
 from .handwritten import MISSING, Subject, copied
 from .lines import Evidence
-from .moments import Moment, is_readable, moments
+from .moments import Moments, is_readable, moments
 from .reference import Reference
+from .slices import Slices
+from .suspects import code_of
 
 Places = tuple[tuple[str, int], ...]
+UNREADABLE = (
+    "no lines are shown, as the source cannot be read: it was typed at a prompt, or run by exec or "
+    "python -c; put it in a file"
+)
 
 
 @dataclass
@@ -125,17 +131,22 @@ class Comparison:
         return None if recording is None else BackwardGraph(recording)
 
     @cached_property
-    def seen(self) -> list[Moment]:
+    def seen(self) -> Moments:
         """What the lines of the handwritten pass make, in order."""
         if not self.small:
-            return []
+            return Moments()
         try:
             with self.subject.session.fresh():
                 return moments(self.backward)
         except Exception:
-            return []
+            return Moments()
         finally:
             self.subject.session.restore()
+
+    @cached_property
+    def slices(self) -> Slices | None:
+        """From what the lines of the handwritten pass made it."""
+        return Slices(self.seen.history) if self.seen else None
 
     def evidence(self) -> Evidence:
         """Return what the place of a mistake is told from."""
@@ -153,14 +164,21 @@ class Comparison:
             forward=subject.forward_code[0] if subject.forward_code else None,
             backward=subject.backward_code[0] if subject.backward_code else None,
             tolerance=self.tolerance,
+            slices=self.slices,
         )
 
     def places(self, where: Callable[..., Places], k: int, *why: Any) -> Places:
         """Return places in the reader's code; none where its source cannot be read."""
+        evidence = self.evidence()
         try:
-            return tuple(filter(is_readable, where(self.evidence(), k, *why)))
+            found = tuple(filter(is_readable, where(evidence, k, *why)))
         except Exception:
             return ()
+        code = code_of(evidence.backward)
+        hidden = code is not None and not is_readable((code.co_filename, code.co_firstlineno))
+        if hidden and not found and UNREADABLE not in self.notes:
+            self.notes.append(UNREADABLE)
+        return found
 
 
 def is_small(subject: Subject) -> bool:

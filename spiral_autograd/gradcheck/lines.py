@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,52 +11,15 @@ import numpy as np
 
 from ..recording import Call, name_of
 from .compare import close
-from .moments import LARGEST, Known, Moment, backward_line, forward_line, last_line_of
-from .source import Step, Text, feeding, is_plain, root_of, targets_of, text_around, text_of
+from .moments import Moment, forward_line
+from .slices import Slices
+from .source import Step, Text, steps_of, targets_of, text_of
+from .suspects import attributes_of, code_of, made_at, suspects
 
 _KINKS = set(
     "maximum minimum max min amax amin fmax fmin abs absolute fabs clip where sign heaviside "
     "argmax argmin greater less greater_equal less_equal argsort sort select".split()
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Trail:
-    """How a gradient came about: the statement that gives it out, and those that feed it."""
-
-    sink: Step
-    steps: tuple[Step, ...]
-    value: Any = None  # the part of the statement that is this gradient
-
-
-def _inside(text: Text, seen: Sequence[Moment]) -> list[Moment]:
-    return [m for m in seen if m.file == text.file and text.first <= m.line <= text.last]
-
-
-def _trail(text: Text, mine: Sequence[Moment], grad: Any) -> Trail | None:
-    """Return the trail of a handwritten gradient, found by its numbers."""
-    if grad is None or not isinstance(grad, np.ndarray | np.floating | float):
-        return None
-    equal = [m for m in mine if _identical(m.value, grad)]
-    given = [m for m in equal if m.name.startswith("return[")]
-    for moment in reversed([*equal, *given]):
-        step = text.at(moment.line)
-        if step is None:
-            continue
-        reads: Iterable[str] = step.reads
-        value = getattr(step.node, "value", None)
-        if moment.name.startswith("return[") and isinstance(value, ast.Tuple):
-            index = moment.name[7:].split("]")[0]
-            if index.isdigit() and int(index) < len(value.elts):
-                value = value.elts[int(index)]
-                names = ast.walk(value)
-                reads = {root_of(n) for n in names if isinstance(n, ast.Name | ast.Attribute)}
-        return Trail(step, tuple(feeding(text, step, reads)), value)
-    return None
-
-
-def _identical(ours: Any, theirs: Any) -> bool:
-    return np.shape(ours) == np.shape(theirs) and np.array_equal(ours, theirs)
 
 
 @dataclass
@@ -91,6 +54,7 @@ class Evidence:
     forward: Any
     backward: Any
     tolerance: float = 1e-9
+    slices: Slices | None = None
 
 
 def places(evidence: Evidence, k: int, finding: Any = None) -> tuple[tuple[str, int], ...]:
@@ -108,49 +72,18 @@ def places(evidence: Evidence, k: int, finding: Any = None) -> tuple[tuple[str, 
     tuple of (str, int)
         File and line.
     """
-    text = _working_text(evidence, k)
     rule = finding.rule if finding is not None else None
-    if rule == "layout" and "arguments swapped" in finding.text and text is not None:
-        trail = _trail(text, _inside(text, evidence.seen), evidence.grads[k])
-        if trail is not None and len(evidence.wrong) > 1:
-            return (text.place(trail.sink),)
-    found = [_forward_place(evidence, k, finding)]
     if rule == "unwritten":
-        found += _unwritten(evidence, k, text)
+        found = [_forward_place(evidence, k, finding), *_unwritten(evidence, k)]
     else:
-        suspects = _suspects(evidence, k, text, rule) if text is not None else []
-        products = [*(finding.products if finding is not None else []), evidence.grads[k]]
-        tolerance = max(evidence.tolerance, 1e-9)
-        made = backward_line(evidence.seen, products, evidence.true_values, tolerance)
-        whole = text_of(evidence.backward)
-        outside = whole is None or made is None or not _within(whole, made)
-        if made is not None and text is not None and outside and not _within(text, made):
-            made = made if not suspects else None
-        ends = [*suspects[:1], *suspects[-1:]]
-        found += [*ends[:1], made, *ends[1:]] if rule is None else [made, *ends]
-        if found == [None] * len(found) and evidence.grads[k] is not None:
-            found.append(last_line_of(evidence.seen, evidence.grads[k]))
+        guilty = suspects(evidence, k, finding) or _ends(evidence)
+        found = [_forward_place(evidence, k, finding), *guilty]
+        if finding is not None and "arguments swapped" in finding.text and len(evidence.wrong) > 1:
+            return tuple(guilty)
+    text = text_of(evidence.backward)
     if found[0] is None and evidence.graph is None and text is not None:
         found[0] = _namesake(evidence, text, found[1:])
     return tuple(list(dict.fromkeys(place for place in found if place is not None))[:3])
-
-
-def _working_text(evidence: Evidence, k: int) -> Text | None:
-    """Return the text of the backward pass; or of what it hands the work to."""
-    text, grad = text_of(evidence.backward), evidence.grads[k]
-    if text is None or grad is None:
-        return text
-    trail = _trail(text, _inside(text, evidence.seen), grad)
-    made = last_line_of(evidence.seen, grad)
-    if trail is None or made is None or _within(text, made):
-        return text
-    working = [s for s in trail.steps if not is_plain(text, s)]
-    working = [s for s in working if s is not trail.sink or not _only_gives(trail)]
-    return (text_around(*made) or text) if len(working) <= 2 else text
-
-
-def _within(text: Text, place: tuple[str, int]) -> bool:
-    return place[0] == text.file and text.first <= place[1] <= text.last
 
 
 def _forward_place(evidence: Evidence, k: int, finding: Any) -> tuple[str, int] | None:
@@ -165,7 +98,7 @@ def _forward_place(evidence: Evidence, k: int, finding: Any) -> tuple[str, int] 
     call = finding.call
     if call is None:
         root = graph.recording.params[k]
-        users = [c for c in graph.forward if any(a is root for a in c.args)]
+        users = [c for c in graph.adjoints if any(a is root for a in c.args)]
         call = next((c for c in users if forward_line(c) is not None), None)
     return forward_line(call)
 
@@ -188,115 +121,33 @@ def _scaled_at(evidence: Evidence, k: int) -> tuple[str, int] | None:
     return None
 
 
-def _suspects(evidence: Evidence, k: int, text: Text, rule: str | None) -> list[tuple[str, int]]:
-    """Return the lines that feed wrong gradients and no right one, those shown right left out."""
-    mine = _inside(text, evidence.seen)
-    own = _trail(text, mine, evidence.grads[k])
-    if own is None:
-        ends = [step for step in text.steps if isinstance(step.node, ast.Return)]
-        return [text.place(step) for step in ends[-1:]]
-    shared = own.steps if rule == "layout" else _shared(evidence, text, mine, own)
-    fine = _feeding_right(evidence, text, mine)
-    shown = _shown_right(evidence, text, mine, rule)
-    for cleared in (fine | shown, shown, fine, set()):
-        left = [s for s in shared if id(s) not in cleared and not is_plain(text, s)]
-        left = [s for s in left if s is not own.sink or not _only_gives(own)]
-        if left:
-            given = [s for s in left if any(map(_is_gradient_name, s.writes))]
-            return [text.place(step) for step in (left if cleared else given or left)]
-    return [text.place(own.sink)]
-
-
-def _only_gives(trail: Trail) -> bool:
-    """Tell whether a gradient is returned as others made it."""
-    if not isinstance(trail.sink.node, ast.Return) or trail.value is None:
-        return False
-    computing = ast.BinOp | ast.UnaryOp | ast.Call | ast.IfExp
-    return not any(isinstance(item, computing) for item in ast.walk(trail.value))
-
-
-def _shared(evidence: Evidence, text: Text, mine: Sequence[Moment], own: Trail) -> tuple[Step, ...]:
-    """Return the statements that all wrong gradients come from, else those of this one."""
-    trails = [_trail(text, mine, evidence.grads[j]) for j in evidence.wrong]
-    common = {id(step) for step in own.steps}
-    for trail in trails:
-        if trail is not None:
-            common &= {id(step) for step in trail.steps}
-    steps = tuple(s for s in own.steps if id(s) in common)
-    return steps if any(not is_plain(text, s) for s in steps) else own.steps
-
-
-def _feeding_right(evidence: Evidence, text: Text, mine: Sequence[Moment]) -> set[int]:
-    found: set[int] = set()
-    for j in evidence.right:
-        trail = _trail(text, mine, evidence.grads[j])
-        if trail is not None:
-            found |= {id(s) for s in trail.steps if not isinstance(s.node, ast.Return)}
-    return found
-
-
-def _shown_right(
-    evidence: Evidence, text: Text, mine: Sequence[Moment], rule: str | None
-) -> set[int]:
-    """Return the statements whose values autograd has too, and those that feed them."""
-    calls = [c for c in _calls(evidence.graph) if _is_known(c.value)]
-    upstream = Known(evidence.upstream)
-    calls = [c for c in calls if not upstream.which(c.value, 1e-12)]
-    made_at = [forward_line(c) if c.gradient_of is None else None for c in calls]
-    known = Known([c.value for c in calls])
-    bad = [np.asarray(evidence.grads[j]) for j in evidence.wrong if evidence.grads[j] is not None]
-    found: set[int] = set()
-    for step in text.steps:
-        here = [m for m in mine if step.line <= m.line <= step.end]
-        made = [m.value for m in here if _root_name(m) in step.writes]
-        if not made or any(_identical(v, b) for v in made for b in bad):
-            continue
-        # A gradient that is equal to a forward value has lost the rest of its factors.
-        lost = rule in ("value", "upstream") and any(map(_is_gradient_name, step.writes))
-
-        def is_shown(value: Any, step: Step = step, lost: bool = lost) -> bool:
-            same = [(calls[i], made_at[i]) for i in known.which(value, 1e-9)]
-            forward = [at for call, at in same if call.gradient_of is None]
-            return len(forward) < len(same) or (
-                not lost and any(at != text.place(step) for at in forward)
-            )
-
-        if all(map(is_shown, made)):
-            found |= {id(other) for other in feeding(text, step, step.reads)}
-    return found
-
-
-def _calls(graph: Any) -> list[Call]:
-    return list(graph.calls) if graph is not None else []
-
-
-def _is_known(value: Any) -> bool:
-    array = np.asarray(value)
-    return 1 < array.size <= LARGEST and array.dtype.kind == "f" and bool(np.isfinite(array).all())
-
-
-def _is_gradient_name(name: str) -> bool:
-    return name.split(".")[-1].lower().startswith(("d", "grad", "g_"))
-
-
-def _root_name(moment: Moment) -> str:
-    return moment.name.split("[")[0]
-
-
-def _unwritten(evidence: Evidence, k: int, text: Text | None) -> list[tuple[str, int] | None]:
+def _unwritten(evidence: Evidence, k: int) -> list[tuple[str, int] | None]:
     """Return the line that makes the true gradient, if any does, and where it is given out."""
-    if text is None:
+    true, end = evidence.automatic[k], _ends(evidence)
+    for moment in evidence.seen:
+        if close(moment.value, true, 1e-6) and np.any(true) and _ran(evidence, moment):
+            return [(moment.file, moment.line), *end]
+    return [*end]
+
+
+def _ran(evidence: Evidence, moment: Moment) -> bool:
+    """Tell whether a moment is one of the backward pass."""
+    slices = evidence.slices
+    start = slices.start_of(code_of(evidence.backward)) if slices is not None else 0
+    return moment.event is not None and moment.event >= start
+
+
+def _ends(evidence: Evidence) -> list[tuple[str, int]]:
+    """Return the statement that ends the backward pass: the innermost that hands out its result."""
+    slices, code = evidence.slices, code_of(evidence.backward)
+    entries = slices.history.entries if slices is not None else []
+    runs = [entry for entry in entries if entry.code is code and entry.event is not None]
+    if slices is None or not runs:
         return []
-    true = evidence.automatic[k]
-    for moment in _inside(text, evidence.seen):
-        if close(moment.value, true, 1e-6) and np.any(true):
-            return [(moment.file, moment.line), _end(text)]
-    return [_end(text)]
-
-
-def _end(text: Text) -> tuple[str, int]:
-    ends = [step.line for step in text.steps if isinstance(step.node, ast.Return)]
-    return text.file, ends[-1] if ends else text.first
+    event = slices.history.events[runs[-1].event or 0]
+    while event.returns and not isinstance(event.step and event.step.node, ast.Expr):
+        event = slices.history.events[event.returns[-1][0]]
+    return [(event.file, event.line)]
 
 
 def _namesake(
@@ -305,7 +156,7 @@ def _namesake(
     """Return the forward line that makes h, where the first suspect line makes dh."""
     forward = text_of(evidence.forward)
     for place in found:
-        step = text.at(place[1]) if place is not None and _within(text, place) else None
+        step = text.at(place[1]) if place is not None and place[0] == text.file else None
         for name in step.writes if step is not None else ():
             bare = name.split(".")[-1]
             if forward is not None and len(bare) > 1 and bare[0] == "d":
@@ -332,22 +183,48 @@ def state_places(evidence: Evidence, k: int, why: str) -> tuple[tuple[str, int],
     -------
     tuple of (str, int)
     """
-    text, forward = text_of(evidence.backward), text_of(evidence.forward)
-    if why == "stale" and forward is not None:
-        kept = [step for step in forward.steps if _is_guarded(step)]
-        names = {name for step in kept for name in step.writes}
-        found = [forward.place(step) for step in kept]
-        if text is not None:
-            found += [text.place(step) for step in text.steps if step.reads & names]
-        return tuple(dict.fromkeys(found))[:3]
-    if text is None:
-        return ()
+    text = text_of(evidence.backward)
     if why == "accumulates":
-        return _adding(evidence, k, text)
-    found = [text.place(s) for s in text.steps if _kept(s) and (_kept(s) & s.reads or _asks(s))]
-    trail = _trail(text, _inside(text, evidence.seen), evidence.grads[k])
-    found += [text.place(trail.sink)] if trail is not None else []
-    return tuple(dict.fromkeys(found))[:3]
+        found = _adding(evidence, k)
+    elif why == "stale":
+        found = _keeping(evidence, k)
+    else:
+        steps = text.steps if text is not None else ()
+        found = [text.place(s) for s in steps if text and _changes_itself(s)]
+        found += made_at(evidence, k)[-1:]
+    ran = [p for p in dict.fromkeys(found) if why == "stale" or _has_run(evidence, p)]
+    return tuple(ran[:3])
+
+
+def _keeping(evidence: Evidence, k: int) -> list[tuple[str, int]]:
+    """Return the statements that may leave what an earlier call has set, and those that read it."""
+    history = evidence.slices.history if evidence.slices is not None else None
+    codes = dict.fromkeys(entry.code for entry in history.entries) if history is not None else {}
+    texts = [(code.co_filename, steps_of(code).values()) for code in codes]
+    guarded = {(file, s.line): s for file, steps in texts for s in steps if _is_guarded(s)}
+    used = attributes_of(evidence, k)
+    kept = {
+        place: step
+        for place, step in guarded.items()
+        if any(name.split(".")[-1] in used for name in _kept(step))
+    } or guarded
+    names = {name for step in kept.values() for name in _kept(step)}
+    readers = [(file, s.line) for file, steps in texts for s in steps if s.reads & names]
+    return [*kept, *(place for place in readers if place not in kept)]
+
+
+def _has_run(evidence: Evidence, place: tuple[str, int]) -> bool:
+    """Tell whether a line ran, or is the head of a branch that decides for another call."""
+    return evidence.slices is None or evidence.slices.ran(place) or _is_forward(evidence, place)
+
+
+def _is_forward(evidence: Evidence, place: tuple[str, int]) -> bool:
+    forward = text_of(evidence.forward)
+    return forward is not None and place[0] == forward.file and forward.at(place[1]) is not None
+
+
+def _changes_itself(step: Step) -> bool:
+    return bool(_kept(step)) and (bool(_kept(step) & step.reads) or _asks(step))
 
 
 def _kept(step: Step) -> set[str]:
@@ -370,15 +247,20 @@ def _is_guarded(step: Step) -> bool:
     return choice or inside or (_asks(step) and bool(_kept(step)))
 
 
-def _adding(evidence: Evidence, k: int, text: Text) -> tuple[tuple[str, int], ...]:
-    """Return the line that adds to what is there."""
-    mine = _inside(text, evidence.seen)
-    lines = {m.line for m in mine if _identical(m.value, evidence.grads[k])}
-    adding = [s for s in text.steps if isinstance(s.node, ast.AugAssign | ast.Expr) and s.writes]
-    of_it = [s for s in adding if any(s.line <= n <= s.end for n in lines)]
-    kept = [s for s in of_it if not isinstance(s.node, ast.AugAssign) or _stores(s)]
-    chosen = kept or of_it or [s for s in adding if _stores(s)]
-    return tuple(text.place(step) for step in chosen[-1:])
+def _adding(evidence: Evidence, k: int) -> list[tuple[str, int]]:
+    """Return the statement that adds to what is there; else the one that makes the gradient."""
+    slices = evidence.slices
+    made = made_at(evidence, k)
+    if slices is None:
+        return made[-1:]
+    steps = {(e.file, e.line): e.step for e in slices.history.events if (e.file, e.line) in made}
+    adding = [place for place, step in steps.items() if step is not None and _adds(step)]
+    kept = [place for place in adding if (step := steps[place]) is not None and _stores(step)]
+    return (kept or adding or made)[-1:]
+
+
+def _adds(step: Step) -> bool:
+    return isinstance(step.node, ast.AugAssign | ast.Expr) or _changes_itself(step)
 
 
 def _stores(step: Step) -> bool:
@@ -394,13 +276,10 @@ def kink_places(evidence: Evidence, k: int) -> tuple[tuple[str, int], ...]:
     for number, text in enumerate((text_of(evidence.forward), text_of(evidence.backward))):
         if text is None or (number == 0 and found):
             continue
-        found += [text.place(s) for s in text.steps if _decides(s)][:1]
+        places = [text.place(step) for step in text.steps if _decides(step)]
+        found += [place for place in places if _has_run(evidence, place)][:1]
     if len(found) < 2:
-        text = text_of(evidence.backward)
-        trail = _trail(text, _inside(text, evidence.seen), evidence.grads[k]) if text else None
-        steps = [s for s in (trail.steps if trail else ()) if text and not is_plain(text, s)]
-        masked = [s for s in steps if any(isinstance(t, ast.Subscript) for t in targets_of(s.node))]
-        found += [text.place(s) for s in (masked or steps)[-1:] if text]
+        found += suspects(evidence, k)[:1]
     return tuple(dict.fromkeys(place for place in found if place is not None))[:3]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..validation import Array
+from ..validation import Array, Shape
 from .compare import RIGHT, Row
 
 if TYPE_CHECKING:
@@ -81,21 +83,81 @@ def _show(figure: Figure, ax: Axes, array: Array, limit: float) -> None:
     if array.ndim <= 1:
         _show_vector(ax, np.atleast_1d(array), limit)
         return
-    rows = array.reshape(array.shape[0], -1)
+    tiles = Tiles.of(array.shape)
+    picture = tiles.picture(array)
+    height, width = picture.shape
     image = ax.imshow(
-        coarse(rows),
+        coarse(picture),
         cmap=_colours(),
         vmin=-limit,
         vmax=limit,
         aspect="auto",
         interpolation="nearest",
-        extent=(-0.5, rows.shape[1] - 0.5, rows.shape[0] - 0.5, -0.5),
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )
-    _whole_ticks(ax.xaxis, rows.shape[1])
-    _whole_ticks(ax.yaxis, rows.shape[0])
-    if array.ndim > 2:
-        ax.set_xlabel(f"axes 1 to {array.ndim - 1}, flat", fontsize=8)
+    _ticks(ax.xaxis, width, tiles.across)
+    _ticks(ax.yaxis, height, tiles.down)
+    ax.vlines(tiles.edges(width, tiles.across), -0.5, height - 0.5, color="0.4", linewidth=0.8)
+    ax.hlines(tiles.edges(height, tiles.down), -0.5, width - 0.5, color="0.4", linewidth=0.8)
+    _remark(ax, array, tiles.remark, "dark: ")
     figure.colorbar(image, ax=ax, format=_number).ax.tick_params(labelsize=8)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How an array is laid out: its last two axes as tiles, or all but the first one flat."""
+
+    down: int
+    across: int
+    height: int
+    width: int
+    remark: str = ""
+
+    @classmethod
+    def of(cls, shape: Shape) -> Tiles:
+        """Return tiles where they make a small picture, else one of all axes but the first."""
+        *lead, height, width = shape
+        down, across = prod(lead[:-1]), prod(lead[-1:])
+        if len(shape) == 2:
+            return cls(1, 1, height, width)
+        if max(down * height, across * width) <= CELLS:
+            return cls(down, across, height, width, "tiles of the last two axes")
+        return cls(1, 1, shape[0], prod(shape[1:]), f"axes 1 to {len(shape) - 1}, flat")
+
+    def picture(self, array: Array) -> Array:
+        """Return the array as one picture."""
+        tiles = array.reshape(self.down, self.across, self.height, self.width)
+        return tiles.swapaxes(1, 2).reshape(self.down * self.height, self.across * self.width)
+
+    def place(self, flat: int) -> tuple[int, int]:
+        """Return the column and the row of an entry in the picture."""
+        shape = self.down, self.across, self.height, self.width
+        a, b, i, j = map(int, np.unravel_index(flat, shape))
+        return b * self.width + j, a * self.height + i
+
+    def edges(self, length: int, count: int) -> list[float]:
+        """Return where one tile ends and the next begins."""
+        return [i * length / count - 0.5 for i in range(1, count)]
+
+
+def _ticks(axis: Any, length: int, count: int) -> None:
+    """Number the entries along an axis, or the tiles."""
+    if count == 1:
+        _whole_ticks(axis, length)
+        return
+    numbers = range(0, count, max(1, -(-count // 5)))
+    middle = [(i + 0.5) * length / count - 0.5 for i in numbers]
+    axis.set_ticks(middle, [str(i) for i in numbers])
+    axis.set_tick_params(labelsize=8)
+
+
+def _remark(ax: Axes, array: Array, said: str = "", how: str = "") -> None:
+    """Say under a picture how it is laid out, and what is not finite in it."""
+    bad = int((~np.isfinite(array)).sum())
+    verb = "entry is" if bad == 1 else "entries are"
+    lost = f"{how}{bad} {verb} not finite" if bad else ""
+    ax.set_xlabel("; ".join(filter(None, (said, lost))))
+    ax.xaxis.label.set_fontsize(8)
 
 
 def _show_vector(ax: Axes, values: Array, limit: float) -> None:
@@ -106,6 +168,7 @@ def _show_vector(ax: Axes, values: Array, limit: float) -> None:
     else:
         ax.plot(places, values, color="#0072B2", linewidth=0.8)
     bad = places[~np.isfinite(values)]
+    _remark(ax, values)
     if bad.size:
         ax.plot(bad, np.zeros(bad.size), "x", color="#D55E00", clip_on=False)
     ax.axhline(0.0, color="0.7", linewidth=0.8, zorder=0)
@@ -138,15 +201,18 @@ def coarse(rows: Array) -> Array:
 
 def _mark(ax: Axes, apart: Array, row: Row) -> None:
     """Frame the entry that is furthest off."""
+    from matplotlib.patheffects import withStroke
+
     if row.index is None or not row.max_abs > 0:
         return
     at = int(np.ravel_multi_index(row.index, apart.shape)) if apart.ndim else 0
     if apart.ndim <= 1:
         place = at, float(np.nan_to_num(apart.ravel()[at], posinf=0.0, neginf=0.0))
     else:
-        i, j = divmod(at, apart.size // apart.shape[0])
-        place = j, i
-    ax.plot(*place, "s", markersize=9, markerfacecolor="none", markeredgecolor="0.1", clip_on=False)
+        place = Tiles.of(apart.shape).place(at)
+    (frame,) = ax.plot(*place, "s", markersize=9, markerfacecolor="none", clip_on=False)
+    frame.set(markeredgecolor="0.1", markeredgewidth=1.2)
+    frame.set_path_effects([withStroke(linewidth=3.5, foreground="white")])
 
 
 def _colours() -> Any:

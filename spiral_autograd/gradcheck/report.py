@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-import linecache
 import math
 import os
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .compare import FAILURES, Row
+from .source import statement_at
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 100
+RED = "#d9423f"  # to be read on white and on black
 COLUMNS = ("", "shape", "largest", "max |diff|", "relative", "at", "verdict")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradientReport:
     """What a check found: a row for each argument, and notes.
 
@@ -80,17 +82,20 @@ class GradientReport:
             "subject": self.subject,
             "ok": self.ok,
             "reference": self.reference,
-            "precision": self.precision,
+            "precision": self.precision.strip(),
             "rows": [_row_dict(row) for row in self.rows],
             "notes": list(self.notes),
             "failures": list(self.failures),
             "unchecked": list(self.unchecked),
         }
 
+    def __repr__(self) -> str:
+        return str(self)  # what a prompt shows
+
     def __str__(self) -> str:
         lines = [
             *_wrapped(self._title()),
-            *_wrapped(f"reference: {self.reference}{self.precision}"),
+            *_wrapped(f"reference: {self.reference} {self.precision.strip()}".rstrip()),
             "",
             *_table([COLUMNS, *(_cells(row) for row in self.rows)]),
         ]
@@ -119,29 +124,35 @@ class GradientReport:
 
     def _notes(self) -> list[str]:
         """Return what is said besides the rows, failures first, each once."""
-        return list(dict.fromkeys((*self.failures, *self.notes)))
+        states = [row.why for row in self.rows if row.rule == "state"]
+
+        def is_said(failure: str) -> bool:
+            said = failure.partition("the gradient of ")[2].partition(" ")[2]
+            return bool(said) and any(why.endswith(said) for why in states)
+
+        failures = [failure for failure in self.failures if not is_said(failure)]
+        return list(dict.fromkeys((*failures, *self.notes)))
 
     def _repr_html_(self) -> str:
-        def cells(tag: str, texts: Iterable[str]) -> str:
-            return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
-
-        body = "".join(f"<tr>{cells('td', _cells(row))}</tr>" for row in self.rows)
-        for rows in self._reasons():
-            names = html.escape(", ".join(row.name for row in rows))
-            places = [f"<br><code>{html.escape(_place(place))}</code>" for place in _places(rows)]
-            span = f'<td colspan="{len(COLUMNS) - 1}" style="text-align: left">'
-            why = html.escape(rows[0].why)
-            body += f"<tr><td>{names}</td>{span}{why}{''.join(places)}</td></tr>"
-        notes = cells("li", self._notes())
+        rows = "".join(f"<tr>{_html_cells('td', _cells(row))}</tr>" for row in self.rows)
+        reasons = "".join(f"<tr>{_html_reason(rows)}</tr>" for rows in self._reasons())
+        notes = _html_cells("li", self._notes())
+        sharp = self.precision.strip().removeprefix("(").removesuffix(")")
+        reference = html.escape(", ".join(filter(None, (self.reference, sharp))))
+        head = _html_cells("th", COLUMNS)
         return (
-            f"<p><b>{html.escape(self._title())}</b> "
-            f"(reference: {html.escape(self.reference + self.precision)})</p>"
-            f"<table><thead><tr>{cells('th', COLUMNS)}</tr></thead><tbody>{body}</tbody></table>"
+            f"<p><b>{html.escape(self._title())}</b><br>reference: {reference}</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+            # a table of its own: sentences would stretch the columns of numbers
+            + (f"<table><tbody>{reasons}</tbody></table>" if reasons else "")
             + (f"<ul>{notes}</ul>" if notes else "")
         )
 
     def plot(self) -> Figure:
-        """Draw, for each argument, handwritten, automatic and difference on common scales.
+        """Draw, for each argument, handwritten, automatic and difference side by side.
+
+        The two gradients share a scale. The difference has a scale of its own, on which the
+        largest fills it; where it is but rounding, it is drawn on that of the gradients.
 
         Returns
         -------
@@ -160,16 +171,34 @@ def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.2e}"
 
 
+def _html_cells(tag: str, texts: Iterable[str]) -> str:
+    def marked(text: str) -> str:
+        bad = tag == "td" and text in FAILURES
+        return f'<b style="color: {RED}">{text}</b>' if bad else html.escape(text)
+
+    return "".join(f"<{tag}>{marked(text)}</{tag}>" for text in texts)
+
+
+def _html_reason(rows: Sequence[Row]) -> str:
+    names = html.escape(", ".join(row.name for row in rows))
+    places = [f"<br><code>{html.escape(_place(place))}</code>" for place in _places(rows)]
+    left = '<td style="text-align: left; vertical-align: top">'
+    why = html.escape(rows[0].why or rows[0].verdict)
+    return f"{left}{names}</td>{left}{why}{''.join(places)}</td>"
+
+
 def _cells(row: Row) -> tuple[str, ...]:
+    apart = [row.max_abs, row.max_rel]
+    if row.index is None:  # of gradients of two shapes there is no difference
+        apart = [math.nan if math.isinf(value) else value for value in apart]
     where = "" if row.index is None or row.max_abs == 0 else str(row.index).replace(" ", "")
     return (
         row.name,
         str(row.shape).replace(" ", ""),
         _number(row.scale),
-        _number(row.max_abs),
-        _number(row.max_rel),
+        *map(_number, apart),
         where,
-        row.verdict,
+        f"{row.verdict} (kink)" if row.rule == "kink" else row.verdict,
     )
 
 
@@ -205,14 +234,29 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _places(rows: Sequence[Row]) -> list[tuple[str, int]]:
-    """Return at most three places of rows with one reason: first those that most of them name."""
+    """Return the places of rows with one reason: first those that most of them name.
+
+    Of one row there are at most three, of several at most five: each has its own last one.
+    """
     named = Counter(place for row in rows for place in row.lines)
-    return [place for place, _ in named.most_common(3)]
+    found = dict.fromkeys(place for place, _ in named.most_common(3))
+    if len(rows) > 1:
+        found |= dict.fromkeys(row.lines[-1] for row in rows if row.lines)
+    return list(found)[:5]
 
 
 def _place(place: tuple[str, int]) -> str:
-    file, line = place
-    return f"{os.path.basename(file)}:{line}: {linecache.getline(file, line).strip()}"
+    return f"{_position(*place)}: {statement_at(*place)}"
+
+
+def _position(file: str, line: int) -> str:
+    """Return a file and a line, or a cell of a notebook and a line as IPython says them."""
+    interactive: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    try:
+        label, name = interactive.compile.format_code_name(file)
+    except (AttributeError, TypeError, ValueError):  # no notebook, or a file of its own
+        return f"{os.path.basename(file)}:{line}"
+    return f"{label} {name}, line {line}"
 
 
 def _row_dict(row: Row) -> dict[str, Any]:

@@ -5,17 +5,27 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
+import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from types import CodeType
 from typing import Any
 
 from ..recording import Call, Site, name_of
 
-_MUTATORS = {"at", "copyto", "put", "place", "putmask", "append", "extend", "fill", "update"}
-_EMPTY = {"zeros", "zeros_like", "empty", "empty_like", "arange", "range", "len", "print"}
+_OWN_MUTATORS = {"append", "extend", "fill", "update", "insert", "sort", "setdefault"}
+_MUTATORS = {
+    "at",
+    "copyto",
+    "put",
+    "place",
+    "putmask",
+    "fill_diagonal",
+    "put_along_axis",
+} | _OWN_MUTATORS
 
 
 def expression(call: Call | Site) -> str | None:
@@ -44,6 +54,9 @@ def _text_at(
     lines[0] = lines[0][start:]
     return b" ".join(lines).decode(errors="ignore")
 
+
+_COMPUTING = ast.BinOp | ast.UnaryOp | ast.Call | ast.IfExp | ast.Compare
+_SIZES = {"shape", "size", "ndim", "dtype"}
 
 _OPERATORS = {
     ast.Add: "add",
@@ -89,6 +102,20 @@ def _may_be(node: ast.expr) -> list[str]:
     return ["__getitem__", "take"] if isinstance(node, ast.Subscript) else []
 
 
+def statement_at(file: str, line: int) -> str:
+    """Return the statement that begins at a line, in one line; of a block its head."""
+    lines = linecache.getlines(file)
+    tree, last = _tree("".join(lines)), line
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.stmt) and node.lineno == line:
+            body = getattr(node, "body", None)
+            last = max(line, body[0].lineno - 1 if body else node.end_lineno or line)
+    if last == line:
+        return linecache.getline(file, line).strip()
+    text = " ".join(part.split("#")[0].strip() for part in lines[line - 1 : last])
+    return re.sub(r"(?<=[(\[{]) | (?=[)\]}])", "", text).strip()
+
+
 def assigned_to(text: str, file: str, line: int) -> str | None:
     """Return what a line assigns to, such as ``self.out``, where all of its value is the text."""
     return _assignments(file, "".join(linecache.getlines(file))).get((line, text))
@@ -127,6 +154,7 @@ class Step:
     reads: frozenset[str]
     writes: frozenset[str]
     whole: bool  # what it writes is made anew
+    parts: tuple[ast.AST, ...]  # of a block its head
     blocks: tuple[ast.AST, ...]
 
 
@@ -170,18 +198,28 @@ def text_of(function: Any) -> Text | None:
     return _text(file, definition, first)
 
 
-def text_around(file: str, line: int) -> Text | None:
-    """Return the statements of the innermost function that a line is in."""
+@lru_cache(maxsize=512)
+def steps_of(code: CodeType) -> dict[int, Step]:
+    """Return the statements of a function by their lines; a lambda is one that returns."""
+    file, first = code.co_filename, code.co_firstlineno
     tree = _tree("".join(linecache.getlines(file)))
-    if tree is None:
-        return None
-    inner = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.lineno <= line <= (node.end_lineno or 0)
-    ]
-    found = max(inner, key=lambda node: node.lineno, default=None)
-    return _text(file, found, found.lineno) if found is not None else None
+    kind: Any = ast.Lambda if code.co_name == "<lambda>" else ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(tree) if tree is not None else ():
+        if not isinstance(node, kind):
+            continue
+        decorators = getattr(node, "decorator_list", [])
+        if first not in (node.lineno, *(d.lineno for d in decorators)):
+            continue
+        if isinstance(node, ast.Lambda):
+            given = ast.copy_location(ast.Return(node.body), node.body)
+            steps = [_step(given, [given], (), given.end_lineno or given.lineno)]
+        elif getattr(node, "name", "") == code.co_name:
+            steps = list(_steps(node.body, ()))
+        else:
+            continue
+        # The innermost statement of a line is the last one that has it.
+        return {line: step for step in steps for line in range(step.line, step.end + 1)}
+    return {}
 
 
 def _text(file: str, definition: ast.FunctionDef | ast.AsyncFunctionDef, first: int) -> Text:
@@ -222,7 +260,7 @@ def _step(node: ast.stmt, parts: Sequence[ast.AST], blocks: tuple[ast.AST, ...],
     if isinstance(node, ast.AugAssign):
         reads.add(root_of(node.target))
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        writes |= _mutated(node.value)
+        writes |= set(map(root_of, mutated(node.value)))
     # Inside a branch or a loop, what decides it is read too.
     for block in blocks:
         for head in (getattr(block, "test", None), getattr(block, "iter", None)):
@@ -230,7 +268,9 @@ def _step(node: ast.stmt, parts: Sequence[ast.AST], blocks: tuple[ast.AST, ...],
                 names = (n for n in ast.walk(head) if isinstance(n, ast.Name | ast.Attribute))
                 reads |= {root_of(n) for n in names}
     last = max(end, node.lineno)
-    return Step(node, node.lineno, last, frozenset(reads), frozenset(writes), whole, blocks)
+    return Step(
+        node, node.lineno, last, frozenset(reads), frozenset(writes), whole, tuple(parts), blocks
+    )
 
 
 def targets_of(node: ast.AST) -> list[ast.expr]:
@@ -248,13 +288,13 @@ def targets_of(node: ast.AST) -> list[ast.expr]:
     return flat
 
 
-def _mutated(call: ast.Call) -> set[str]:
-    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _MUTATORS:
-        return set()
-    first = call.args[0] if call.args else None
-    if call.func.attr in ("append", "extend", "fill", "update"):
-        return {root_of(call.func.value)}
-    return {root_of(first)} if first is not None else set()
+def mutated(call: ast.Call) -> list[ast.expr]:
+    """Return the expressions that a call writes into, as far as NumPy and lists go."""
+    found = [word.value for word in call.keywords if word.arg == "out"]
+    if isinstance(call.func, ast.Attribute) and call.func.attr in _MUTATORS:
+        own = call.func.attr in _OWN_MUTATORS
+        found += [call.func.value] if own else call.args[:1]
+    return found
 
 
 def root_of(node: ast.AST) -> str:
@@ -274,52 +314,34 @@ def root_of(node: ast.AST) -> str:
             return ""
 
 
-def is_plain(text: Text, step: Step) -> bool:
-    """Tell whether a statement only unpacks, allocates or counts: no place for a mistake."""
-    node = step.node
-    if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return | ast.Expr):
-        return True
-    value = getattr(node, "value", None)
-    if isinstance(node, ast.Expr):
-        return not step.writes
-    if value is None or isinstance(node, ast.AugAssign | ast.Return):
+def is_computing(node: ast.AST) -> bool:
+    """Tell whether an expression computes, rather than hands on what is there."""
+    return any(isinstance(item, _COMPUTING) for item in ast.walk(node))
+
+
+def skips(node: ast.AST) -> bool:
+    """Tell whether a loop is over a range that begins late, or ends at a computed place."""
+    if not isinstance(node, ast.For) or not isinstance(node.iter, ast.Call):
         return False
-    if any(isinstance(target, ast.Subscript) for target in targets_of(node)):
+    inner = node.iter
+    if root_of(inner.func) == "reversed" and inner.args and isinstance(inner.args[0], ast.Call):
+        inner = inner.args[0]
+    if root_of(inner.func) != "range":
         return False
-    if isinstance(value, ast.Call):
-        return root_of(value.func).split(".")[-1] in _EMPTY
-    if isinstance(value, ast.Name | ast.Attribute | ast.Subscript | ast.Tuple | ast.Constant):
-        return text.upstream is None or text.upstream not in step.reads
-    return False
+    late = len(inner.args) == 2 and getattr(inner.args[0], "value", None) != 0
+    return late or any(isinstance(arg, ast.BinOp) for arg in inner.args[:2])
 
 
-def _before(text: Text, step: Step, name: str) -> list[Step]:
-    """Return the statements that a statement may have the value of `name` from."""
-    found: list[Step] = []
-    position = text.steps.index(step)
-    for other in reversed(text.steps[:position]):
-        if name in other.writes:
-            found.append(other)
-            if other.whole and set(map(id, other.blocks)) <= set(map(id, step.blocks)):
-                break
-    loops = {id(b) for b in step.blocks if isinstance(b, ast.For | ast.While)}
-    for other in text.steps[position:]:
-        if name in other.writes and loops & {id(b) for b in other.blocks}:
-            found.append(other)
-    return found
+def only_calls(value: ast.Call) -> bool:
+    """Tell whether a statement hands on what a function of the reader's has made."""
+    return not any(map(is_computing, [*value.args, *(word.value for word in value.keywords)]))
 
 
-def feeding(text: Text, start: Step, reads: Iterable[str]) -> list[Step]:
-    """Return the statements that feed a statement, itself included, in order."""
-    found: dict[int, Step] = {id(start): start}
-    pending = [(start, name) for name in reads]
-    while pending:
-        step, name = pending.pop()
-        for other in _before(text, step, name):
-            if id(other) not in found:
-                found[id(other)] = other
-                pending += [(other, read) for read in other.reads]
-    return [step for step in text.steps if id(step) in found]
+def counts(value: ast.AST) -> bool:
+    """Tell whether an expression is about shapes alone."""
+    while isinstance(value, ast.Subscript):
+        value = value.value
+    return isinstance(value, ast.Attribute) and value.attr in _SIZES
 
 
 def replacing_lines(backward: Any) -> list[tuple[str, int]]:

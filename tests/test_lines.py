@@ -1,0 +1,440 @@
+"""The lines that a report shows: the one with the mistake, and no innocent ones."""
+
+import linecache
+
+import numpy as np
+import pytest
+
+import spiral_autograd as sa
+
+X = np.random.default_rng(0).standard_normal((4, 3))
+W = np.random.default_rng(1).standard_normal((3, 3))
+
+
+def shown(report, name=None):
+    """The statements that the wrong rows show, with the comment that marks the mistake."""
+    rows = [r for r in report.rows if r.verdict == "wrong" and name in (None, r.name)]
+    assert rows
+    return [linecache.getline(*place).strip() for row in rows for place in row.lines]
+
+
+def assert_marked(report, *innocent):
+    lines = shown(report)
+    assert any(line.endswith("# mistake") for line in lines), lines
+    for text in innocent:
+        assert not any(text in line for line in lines), lines
+
+
+# -------------------- layers, helpers, containers --------------------
+
+
+class Dense:
+    def __init__(self, W):
+        self.W = W.copy()
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+
+    def backward(self, dout):
+        self.dW = self.x.T @ dout
+        return dout @ self.W.T
+
+
+class WrongDense(Dense):
+    def backward(self, dout):
+        self.dW = self.x.T @ dout
+        dx = dout @ self.W  # mistake
+        return dx
+
+
+class Relu:
+    def forward(self, x):
+        self.mask = x > 0
+        return x * self.mask
+
+    def backward(self, dout):
+        return dout * self.mask
+
+
+class PassingRelu(Relu):
+    def backward(self, dout):
+        return dout  # mistake
+
+
+class Sequence:
+    def __init__(self, *layers):
+        self.layers = list(layers)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer.forward(x)
+        return x
+
+    def backward(self, dout):
+        for layer in reversed(self.layers):
+            dout = layer.backward(dout)
+        return dout
+
+
+@pytest.mark.parametrize("wrong", [WrongDense(W), PassingRelu()])
+def test_the_line_of_a_layer_inside_a_layer(wrong):
+    report = sa.check_layer(Sequence(Dense(W), wrong, Dense(W + 1)), X)
+    assert_marked(report, "return dx", "layer.backward", "for layer")
+
+
+def test_the_line_of_a_layer_inside_a_layer_inside_a_layer():
+    inner = Sequence(Dense(W), Relu(), WrongDense(W))
+    assert_marked(sa.check_layer(Sequence(Dense(W + 1), inner), X), "layer.backward")
+
+
+def scattered(dout, index, shape):
+    dx = np.zeros(shape)
+    dx[index] = dout  # mistake
+    return dx
+
+
+class Gather:
+    def forward(self, x):
+        self.index, self.shape = np.array([0, 1, 1, 2]), x.shape
+        return x[self.index] * 2
+
+    def backward(self, dout):
+        dy = dout * 2
+        return scattered(dy, self.index, self.shape)
+
+
+class Private:
+    def forward(self, x):
+        self.x = x
+        return np.tanh(x)
+
+    def backward(self, dout):
+        return self.__backward(dout)
+
+    def __backward(self, dout):
+        y = np.tanh(self.x)
+        slope = 1 - y  # mistake
+        return dout * slope
+
+
+@pytest.mark.parametrize("layer", [Gather(), Private()])
+def test_the_line_of_a_helper(layer):
+    assert_marked(sa.check_layer(layer, X), "return dx", "return self", "return scattered", "zeros")
+
+
+# -------------------- what ran, and what is innocent --------------------
+
+
+class Branches:
+    def __init__(self, mode):
+        self.mode = mode
+
+    def forward(self, x):
+        self.x = x
+        return np.sin(x) if self.mode == "sin" else 3 * x
+
+    def backward(self, dout):
+        if self.mode == "other":
+            dx = dout
+        elif self.mode == "sin":
+            dx = dout * np.cos(2 * self.x)  # mistake
+        else:
+            dx = 3 * dout
+        return dx
+
+
+def test_branches_that_did_not_run_are_not_shown():
+    report = sa.check_layer(Branches("sin"), X)
+    assert_marked(report, "dx = dout\n", "3 * dout", "return dx")
+    assert "dx = dout" not in shown(report)
+
+
+def forward(x, w):
+    return x @ w, (x, w)
+
+
+def backward(dout, cache):
+    x, w = cache
+    n, _ = x.shape
+    length = x.shape[0]
+    dw = np.zeros_like(w)
+    for i in range(length):
+        dw += np.outer(x[i], dout[i]) / n  # mistake
+    dx = dout @ w.T
+    return dx, dw
+
+
+def test_unpacking_counting_allocating_and_heads_of_loops_are_innocent():
+    innocent = ("= cache", ".shape", "zeros_like", "for i in", "return dx", "dx = dout")
+    assert_marked(sa.check_backward(forward, backward, X, W), *innocent)
+
+
+def net(params, x, y):
+    n, _ = x.shape
+    hidden = np.maximum(0, x @ params["W1"] + params["b1"])
+    scores = hidden @ params["W2"]
+    p = np.exp(scores - scores.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    loss = -np.log(p[np.arange(n), y]).sum() / n
+    grads = {}
+    dscores = p.copy()
+    dscores[np.arange(n), y] -= 1
+    dscores /= n
+    grads["W2"] = hidden.T @ dscores
+    dhidden = dscores @ params["W2"].T
+    dhidden[hidden <= 0] = 0
+    grads["W1"] = x.T @ dhidden
+    grads["b1"] = dhidden.mean(axis=0)  # mistake
+    return loss, grads
+
+
+def test_one_function_for_both_passes_has_a_backward_half():
+    params = {"W1": W, "b1": np.zeros(3) + 0.1, "W2": W.T}
+    labels = np.array([0, 2, 1, 1])
+    report = sa.check_gradient(lambda *a: net(*a)[0], net, params, X, labels)
+    lines = shown(report, "b1")
+    assert 'grads["b1"] = dhidden.mean(axis=0)  # mistake' in lines
+    for text in ("n, _ =", 'grads["W1"]', 'grads["W2"]', "return loss"):
+        assert not any(text in line for line in lines)
+
+
+# -------------------- the culprit, not its neighbour --------------------
+
+
+class Contrast:
+    def forward(self, a, b):
+        self.apart = a - b
+        return 0.5 * np.sum(self.apart**2)
+
+    def backward(self, dout=1):
+        g = dout * self.apart
+        return g, g  # mistake
+
+
+class Entries:
+    def forward(self, x):
+        self.x = x
+        return np.where(x > 0, x, 0.1 * x)
+
+    def backward(self, dout):
+        dx = dout.copy()
+        dx[self.x <= 0] = 0  # mistake
+        return dx
+
+
+class Copying:
+    def forward(self, x):
+        self.x = x
+        return np.tanh(x) * 2
+
+    def backward(self, dout):
+        dy = 2 * dout
+        dx = dy  # mistake
+        return dx
+
+
+class InDict:
+    def __init__(self):
+        self.params = {"W": W.copy(), "b": np.zeros(3)}
+        self.grads = {}
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.params["W"] + self.params["b"]
+
+    def backward(self, dout):
+        self.grads["W"] = self.x.T @ dout
+        self.grads["b"] = dout.sum()  # mistake
+        return dout @ self.params["W"].T
+
+
+class Adding:
+    def __init__(self):
+        self.gamma = np.ones(3)
+
+    def forward(self, x):
+        self.x = x
+        return x * self.gamma
+
+    def backward(self, dout):
+        self.dgamma = getattr(self, "dgamma", 0) + (dout * self.x).sum(axis=0)  # mistake
+        return dout * self.gamma
+
+
+@pytest.mark.parametrize(
+    ("layer", "innocent"),
+    [
+        (Entries(), ("return dx",)),
+        (Copying(), ("return dx",)),
+        (InDict(), ("return", 'grads["W"]')),
+        (Adding(), ("return dout",)),
+    ],
+)
+def test_the_culprit_is_shown(layer, innocent):
+    report = sa.check_layer(layer, X)
+    lines = [line for line in shown(report) if not line.startswith("return x @ ")]
+    assert any(line.endswith("# mistake") for line in lines), lines
+    for text in innocent:
+        assert not any(text in line for line in lines), lines
+
+
+def test_one_of_two_equal_gradients_is_wrong_where_it_is_handed_out():
+    assert_marked(sa.check_layer(Contrast(), X, X + 1), "g = dout")
+
+
+class TwoMeans:
+    def __init__(self):
+        self.W, self.b, self.c = W.copy(), np.zeros(3), np.zeros(3)
+
+    def forward(self, x):
+        self.x = x
+        self.y = np.tanh(x @ self.W + self.b)
+        return 3 * self.y + self.c
+
+    def backward(self, dout):
+        dz = 3 * dout * (1 - self.y**2)
+        self.dc = dout.mean(axis=0)  # mistake of c
+        self.db = dz.mean(axis=0)  # mistake of b
+        self.dW = self.x.T @ dz
+        return dz @ self.W.T
+
+
+def test_rows_with_one_reason_each_show_their_own_line():
+    text = str(sa.check_layer(TwoMeans(), X))
+    assert "c, b: " in text or "b, c: " in text
+    assert "# mistake of c" in text
+    assert "# mistake of b" in text
+    assert "dz = 3" not in text
+
+
+# -------------------- no source --------------------
+
+
+def test_code_without_source_is_said_to_have_none():
+    names = {}
+    code = (
+        "class Square:\n"
+        "    def forward(self, x):\n        self.x = x\n        return x ** 2\n"
+        "    def backward(self, dout):\n        return dout * self.x\n"
+    )
+    exec(code, names)
+    report = sa.check_layer(names["Square"](), X)
+    assert [row.lines for row in report.rows] == [()]
+    assert sum("no lines are shown" in note for note in report.notes) == 1
+    assert not any("no lines" in note for note in sa.check_layer(Entries(), X).notes)
+
+
+# -------------------- general rules --------------------
+
+
+class Calling(InDict):
+    """A layer that can be called, as modules can, and shows its gradients by a property."""
+
+    def __call__(self, x):
+        return self.forward(x)
+
+    def backward(self, dout):
+        self.grads["W"] = self.x.T @ dout
+        total = dout.sum()
+        self.grads["b"] = np.zeros(3)
+        self.grads["b"] += total  # mistake
+        return dout @ self.params["W"].T
+
+
+def test_a_layer_that_can_be_called_is_looked_into():
+    assert_marked(sa.check_layer(Calling(), X), 'grads["W"]', "return dout")
+
+
+class Loops:
+    def forward(self, x):
+        self.x = x
+        return x**2
+
+    def backward(self, dout):
+        dx = np.zeros(dout.shape)
+        for i in range(1, len(dout)):  # mistake
+            for j in range(3):
+                dx[i, j] = 2 * dout[i, j] * self.x[i, j]
+        return dx
+
+
+def test_a_loop_that_leaves_entries_out_is_shown():
+    assert_marked(sa.check_layer(Loops(), X), "for j in", "zeros", "return dx")
+
+
+class Ignoring:
+    def forward(self, x):
+        self.x = x
+        return x**3
+
+    def backward(self, dout):
+        square = self.x**2
+        dx = 3 * square
+        return dx  # mistake
+
+
+def test_where_the_upstream_gradient_is_ignored_the_last_statement_is_shown():
+    assert_marked(sa.check_layer(Ignoring(), X))
+
+
+class Stale:
+    def __init__(self):
+        self.scale, self.size = None, None
+
+    def forward(self, x):
+        return self.__forward(x)
+
+    def __forward(self, x):
+        scale = np.exp(x)
+        if self.size is None:
+            self.size = len(x)
+        self.scale = scale if self.scale is None else self.scale  # mistake
+        return scale
+
+    def backward(self, dout):
+        return dout * self.scale
+
+
+def test_what_a_private_method_leaves_from_an_earlier_call():
+    assert_marked(sa.check_layer(Stale(), X), "self.size")
+
+
+class Weighted:
+    def __init__(self):
+        self.layers = {"a": Dense(W), "b": Dense(W.T)}
+
+    def forward(self, x):
+        self.x = x
+        return self.layers["a"].forward(x) + 2 * self.layers["b"].forward(x)
+
+    def backward(self, dout):
+        parts = [(self.layers["a"], dout), (self.layers["b"], dout * 3)]  # mistake
+        return sum(layer.backward(part) for layer, part in parts)
+
+
+def test_what_a_layer_is_given_is_not_its_own_mistake():
+    lines = shown(sa.check_layer(Weighted(), X))
+    assert any(line.endswith("# mistake") for line in lines), lines
+
+
+class Aliases:
+    """Two names for one array, a view, and a call that writes into what it is given."""
+
+    def forward(self, x):
+        self.x = x
+        return np.sin(x) * np.array([1.0, 2.0, 3.0])
+
+    def backward(self, dout):
+        dx = np.zeros_like(self.x)
+        rows = dx[:]
+        np.copyto(rows, dout * np.cos(self.x))
+        self.weigh(rows)
+        return dx
+
+    def weigh(self, rows):
+        rows *= np.array([1.0, 2.0, 2.0])  # mistake
+
+
+def test_writing_through_another_name_is_followed():
+    assert_marked(sa.check_layer(Aliases(), X), "zeros_like", "return dx", "self.weigh")
