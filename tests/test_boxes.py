@@ -7,7 +7,7 @@ from autograd import grad
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import isbox
 
-from spiral_autograd.gradcheck.boxes import NumpyBox
+from spiral_autograd.gradcheck.tracing.boxes import NumpyBox
 from spiral_autograd.recording import Call, record
 
 A = np.random.default_rng(0).uniform(0.5, 2.0, (3, 4))

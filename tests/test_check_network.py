@@ -423,7 +423,7 @@ def test_lists_of_layers_may_be_nested():
 
 
 def test_the_last_layer_has_the_time_first(monkeypatch):
-    from spiral_autograd.gradcheck import network
+    from spiral_autograd.gradcheck.network import network
 
     asked = []
 

@@ -7,9 +7,9 @@ import pytest
 from numpy.exceptions import ComplexWarning
 
 import spiral_autograd as sa
-from spiral_autograd.gradcheck import automatic, reference
-from spiral_autograd.gradcheck.objects import layer_subject
-from spiral_autograd.gradcheck.state import untouched
+from spiral_autograd.gradcheck.automatic import automatic, reference
+from spiral_autograd.gradcheck.handwritten.objects import layer_subject
+from spiral_autograd.gradcheck.handwritten.state import untouched
 
 
 class Elementwise:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import spiral_autograd as sa
 from spiral_autograd.gradcheck import GradientReport, Row
-from spiral_autograd.gradcheck.pictures import CELLS, coarse
+from spiral_autograd.gradcheck.report.pictures import CELLS, coarse
 
 NAN = float("nan")
 
@@ -436,7 +436,9 @@ def test_a_nan_is_seen_in_a_large_picture():
 
 
 def test_matplotlib_is_imported_for_pictures_only():
-    code = "import sys, spiral_autograd.gradcheck.report; sys.exit('matplotlib' in sys.modules)"
+    code = (
+        "import sys, spiral_autograd.gradcheck.report.report; sys.exit('matplotlib' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

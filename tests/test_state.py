@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import spiral_autograd as sa
-from spiral_autograd.gradcheck.state import Session, Snapshot
+from spiral_autograd.gradcheck.handwritten.state import Session, Snapshot
 
 
 def x_of(*shape, seed=0):

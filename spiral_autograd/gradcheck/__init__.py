@@ -1,11 +1,11 @@
 """The checker: is this handwritten backward pass right, and if not, where and why."""
 
 from .checks import check_backward, check_gradient, check_layer
-from .compare import Row
-from .functions import tap
-from .handwritten import CheckError
-from .network import check_network
-from .report import GradientReport
+from .compare.compare import Row
+from .handwritten.functions import tap
+from .handwritten.subject import CheckError
+from .network.network import check_network
+from .report.report import GradientReport
 
 __all__ = [
     "CheckError",

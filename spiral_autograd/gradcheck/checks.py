@@ -11,17 +11,17 @@ import numpy as np
 
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
-from .automatic import find_reference
-from .comparison import Comparison, is_small
-from .explain import explain
-from .functions import gradient_subject
-from .handwritten import CheckError, Subject
-from .objects import layer_subject
-from .pairs import pair_subject
-from .report import GradientReport
-from .second_call import call_again, first_gradients, judge
-from .second_look import second_look
-from .state import untouched
+from .automatic.automatic import find_reference
+from .compare.comparison import Comparison, is_small
+from .compare.second_call import call_again, first_gradients, judge
+from .compare.second_look import second_look
+from .diagnose.explain import explain
+from .handwritten.functions import gradient_subject
+from .handwritten.objects import layer_subject
+from .handwritten.pairs import pair_subject
+from .handwritten.state import untouched
+from .handwritten.subject import CheckError, Subject
+from .report.report import GradientReport
 
 BUDGET = 10.0
 

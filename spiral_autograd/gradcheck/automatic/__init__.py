@@ -1,0 +1,1 @@
+"""The reference gradient: autograd; else complex step; else central differences."""

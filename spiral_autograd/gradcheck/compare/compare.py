@@ -1,0 +1,133 @@
+"""Leaf by leaf: exact, match, approximate, wrong or missing. Shapes are never broadcast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ...validation import Array, Shape
+from ..automatic.reference import Reference, Sharpness
+from ..blocks import apart, inner
+from ..blocks import largest as largest
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found about one gradient.
+
+    Attributes
+    ----------
+    name : str
+        The argument's name, as the person named it.
+    shape : tuple of int
+        Its shape.
+    scale : float
+        The largest entry of the reference gradient.
+    max_abs, max_rel : float
+        The largest difference, and that relative to the larger of the two largest entries.
+    index : tuple of int or None
+        Where the largest difference is.
+    verdict : str
+        "exact", "match", "idealised", "approximate", "wrong" or "missing".
+    why : str
+        The mistake in one sentence with the evidence; empty where there is none.
+    rule : str or None
+        The kind of mistake: "factor", "layout", "sum", "upstream", "value", "term", "state",
+        "unwritten", "part" or "kink".
+    lines : tuple of (str, int)
+        The places in the reader's code: file and line.
+    """
+
+    name: str
+    shape: Shape
+    scale: float
+    max_abs: float
+    max_rel: float
+    index: tuple[int, ...] | None
+    verdict: str
+    why: str = ""
+    rule: str | None = None
+    lines: tuple[tuple[str, int], ...] = ()
+    handwritten: Any = field(default=None, repr=False, compare=False)
+    automatic: Any = field(default=None, repr=False, compare=False)
+
+
+RIGHT = ("exact", "match")
+FAILURES = ("wrong", "missing")
+
+
+def close(ours: Any, theirs: Any, tolerance: float, floor: float = 0.0) -> bool:
+    """Tell whether two arrays have the same shape and differ by no more than rounding."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    if ours.shape != theirs.shape:
+        return False
+    if ours.size == 0:
+        return True
+    distance, _ = apart(ours, theirs)
+    scale = max(largest(ours), largest(theirs))
+    return bool(np.isfinite(distance)) and distance <= tolerance * scale + floor
+
+
+def compare(name: str, handwritten: Any, automatic: Array, sharp: Sharpness, floor: float) -> Row:
+    """Return the row for a handwritten gradient and the reference."""
+    scale = largest(automatic)
+    blank = Row(name, automatic.shape, scale, np.nan, np.nan, None, "wrong", automatic=automatic)
+    if handwritten is None:
+        verdict = "missing" if scale > floor else "match"
+        return replace(blank, verdict=verdict, why="no gradient is returned", rule="unwritten")
+    h = np.asarray(handwritten)
+    if h.dtype.kind not in "fiub":
+        return replace(blank, why=f"a gradient of dtype {h.dtype}")
+    if h.shape != automatic.shape:
+        why = f"has the shape {h.shape} in place of {automatic.shape}"
+        return replace(blank, max_abs=np.inf, max_rel=np.inf, handwritten=h, why=why)
+    max_abs, flat = apart(h, automatic)
+    both = max(scale, largest(h)) if max_abs > 0 else scale
+    max_rel = max_abs / both if both > 0 else 0.0
+    return replace(
+        blank,
+        max_abs=max_abs,
+        max_rel=max_rel if np.isfinite(max_abs) else np.inf,
+        index=tuple(int(i) for i in np.unravel_index(flat, h.shape)),
+        verdict=_verdict(max_abs, both, sharp, floor),
+        handwritten=h,
+    )
+
+
+def _verdict(distance: float, scale: float, sharp: Sharpness, floor: float) -> str:
+    """Return the verdict on two gradients, the larger of which is of size `scale`."""
+    if distance == 0:
+        return "exact"
+    for verdict, tolerance in (("match", sharp.match), ("approximate", sharp.approximate)):
+        if np.isfinite(distance) and distance <= tolerance * scale + floor:
+            return verdict
+    return "wrong"
+
+
+def compare_directions(
+    name: str, k: int, handwritten: Any, shape: Shape, reference: Reference
+) -> Row:
+    """Return the row for a gradient of which only derivatives in random directions are known."""
+    along = [(d[k], value) for d, value in reference.directions if k in d]
+    scale = max((abs(value) for _, value in along), default=0.0)
+    blank = Row(name, shape, scale, np.nan, np.nan, None, "wrong")
+    if handwritten is None:
+        why = "no gradient is returned"
+        return replace(blank, verdict="missing", why=why, rule="unwritten")
+    h = np.asarray(handwritten)
+    if h.shape != shape:
+        why = f"has the shape {h.shape} in place of {shape}"
+        return replace(blank, max_abs=np.inf, max_rel=np.inf, why=why)
+    distance = max((abs(inner(h, d) - value) for d, value in along), default=0.0)
+    both = max(scale, float(np.sqrt(inner(h, h) / max(h.size, 1))))
+    verdict = _verdict(distance, both, reference.sharpness, reference.noise)
+    return replace(
+        blank,
+        verdict="match" if verdict == "exact" else verdict,
+        max_abs=distance,
+        max_rel=distance / both if both > 0 else 0.0,
+        handwritten=h,
+        why="" if verdict in RIGHT else "compared along random directions only",
+    )

@@ -1,0 +1,1 @@
+"""Why a gradient is wrong: a table of known mistakes."""

@@ -1,0 +1,1 @@
+"""Somebody's layer, pair of functions, or loss with its gradient: how to run it."""

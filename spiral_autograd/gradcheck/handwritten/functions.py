@@ -1,0 +1,262 @@
+"""A scalar loss and its gradient function, and the marks of intermediate values in the loss."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ...pytree import Pytree, named_leaves, tree_map
+from ...validation import Array
+from ..tracing.rebind import rebound, rebound_data
+from .conventions import differing, gradient_key, positional_names
+from .inputs import as_array, leaf_name, prepared
+from .state import Session
+from .subject import (
+    CheckError,
+    Gradients,
+    Subject,
+    as_gradient,
+    called,
+    described,
+    is_float_array,
+    name_of_function,
+    outputs_of,
+    require_function,
+)
+
+# -------------------- gradient functions, and marks --------------------
+
+_taps = threading.local()
+
+
+def tap(name: str, value: Any) -> Any:
+    """Mark an intermediate value of a forward pass, whose gradient is to be checked.
+
+    In a check the mark becomes a row of the report; elsewhere this returns `value` as it is.
+
+    Parameters
+    ----------
+    name : str
+        The name under which the dict of gradients has the handwritten one, with or without a d.
+    value : array
+
+    Returns
+    -------
+    array
+        The value.
+
+    Examples
+    --------
+    >>> tap("h", np.array([1.0, 2.0]))
+    array([1., 2.])
+    """
+    collect = getattr(_taps, "collect", None)
+    if collect is not None:
+        collect.setdefault(name, np.zeros(np.shape(value), dtype=np.asarray(value).dtype))
+    added = getattr(_taps, "added", None)
+    return value + added[name] if added and name in added else value
+
+
+@contextmanager
+def _tapping(**state: Any) -> Iterator[None]:
+    before = dict(_taps.__dict__)
+    _taps.__dict__.update(state)
+    try:
+        yield
+    finally:
+        _taps.__dict__.clear()
+        _taps.__dict__.update(before)
+
+
+def _value_of(result: Any) -> Any:
+    """Return the loss of what a function returns that gives the gradient beside it."""
+    if not isinstance(result, tuple) or len(result) != 2 or not _is_scalar(result[0]):
+        return result
+    return result[0] if not _is_scalar(result[1]) else result
+
+
+def _is_scalar(value: Any) -> bool:
+    return not isinstance(value, dict | list | tuple) and np.ndim(value) == 0
+
+
+class Gradient:
+    """Runs somebody's scalar loss of a pytree, and the handwritten gradient of it.
+
+    Parameters
+    ----------
+    loss, gradient : callables
+        Or the finished gradient in place of the function.
+    params : pytree
+    data : sequence
+        What else the two functions take.
+    session : Session
+    """
+
+    def __init__(
+        self, loss: Any, gradient: Any, params: Pytree, data: Sequence[Any], session: Session
+    ) -> None:
+        require_function("loss", loss)
+        self.loss, self.gradient, self.data = loss, gradient, data
+        self.label = name_of_function(loss, "loss")
+        (self.name,) = positional_names(loss, 1)
+        (self.params,), self.remarks = prepared([tree_map(as_array, params)], ["params"])
+        self.held = self._held()
+        self.marks: dict[str, Array] = {}
+        session.add(self.params)
+        with session.fresh(), _tapping(collect=self.marks):
+            self.outputs = self.run()
+        if len(self.outputs) != 1 or self.outputs[0].size != 1:
+            shapes = ", ".join(str(out.shape) for out in self.outputs)
+            raise CheckError(
+                f"{self.label} must return a scalar, got the shape {shapes}; for a function of "
+                "arrays that returns (out, cache) use check_backward"
+            )
+        session.add(self.marks)
+        with session.fresh():
+            found = self.handwritten()
+            self.entries = self._paired(found)
+            self.first = Gradients.of(self._read(found), session)
+
+    def _held(self) -> list[tuple[str, Array]]:
+        found = list(named_leaves("", self.params))
+        held = [(path, leaf) for path, leaf in found if is_float_array(leaf)]
+        if not held:
+            came = ", ".join(described(leaf) for _, leaf in found[:4]) or "none"
+            raise CheckError(
+                "params must hold floating-point arrays (an array, or a nest of dicts, lists and "
+                f"tuples with arrays as leaves), got {came}; integer arrays have no gradient"
+            )
+        return held
+
+    def run(self) -> list[Array]:
+        """Run the loss."""
+        value = _value_of(called(self.label, self.loss, self.params, *self.data))
+        return outputs_of(self.label, value)
+
+    def run_tapped(self) -> list[Array]:
+        """Run the loss with what the marks add."""
+        with _tapping(added=self.marks):
+            return self.run()
+
+    def handwritten(self) -> Any:
+        """Return the handwritten gradient, without the value of the loss that may come with it."""
+        if not callable(self.gradient):
+            return self.gradient
+        label = name_of_function(self.gradient, "gradient")
+        result = called(label, self.gradient, self.params, *self.data)
+        return result[1] if self._has_value(result) else result
+
+    def _has_value(self, result: Any) -> bool:
+        """Tell whether the gradient comes in a tuple after the loss, and is not the tuple."""
+        if not isinstance(result, tuple) or len(result) != 2 or self._is_like_params(result):
+            return False
+        return self._is_like_params(result[1]) or _is_scalar(result[0])
+
+    def _is_like_params(self, tree: Any) -> bool:
+        """Tell whether a tree has the structure of params; a dict, whether it has its keys."""
+        if isinstance(tree, dict) and isinstance(self.params, dict):
+            return True
+        paths = [path for path, _ in named_leaves("", self.params)]
+        return paths == [path for path, _ in named_leaves("", tree)]
+
+    def _paired(self, grads: Any) -> list[tuple[str, Array, Callable[[Any], Any]]]:
+        """Return each value with its name and how to read its gradient from what was returned."""
+        if isinstance(grads, dict) and not (isinstance(self.params, dict) and _nested(self.params)):
+            named = [(self._leaf(path), value) for path, value in self.held]
+            named += list(self.marks.items())
+            self._require_keys(grads, [name for name, _ in named])
+            return [(name, value, _by_key(name)) for name, value in named]
+        self._require_structure(grads)
+        return [(self._leaf(path), value, _by_path(path)) for path, value in self.held]
+
+    def _leaf(self, path: str) -> str:
+        """Return what the reader calls a leaf: its key; in a list, or bare, by the parameter."""
+        name = leaf_name(path)
+        return f"{self.name}{name}" if not name or name.startswith("[") else name
+
+    def _require_keys(self, grads: dict[Any, Any], names: list[str]) -> None:
+        keys = {name: gradient_key(grads, name) for name in names}
+        absent = [name for name, key in keys.items() if key is None]
+        unread = [str(key) for key in grads if key not in keys.values()]
+        if isinstance(self.params, dict):
+            self.remarks += [f"the keys differ: {text}" for text in differing(self.params, grads)]
+        if not absent:
+            return
+        text = f"the dict of gradients has no entry for {', '.join(absent)}" + (
+            f", but has {', '.join(unread)}" if unread else ""
+        )
+        if len(absent) == len(names):
+            raise CheckError(f"{text}; name the gradient of W1 dW1 or W1")
+        self.remarks.append(text)
+
+    def _require_structure(self, grads: Any) -> None:
+        got = dict(named_leaves("", grads))
+        wanted = [path for path, _ in self.held]
+        if not any(path in got for path in wanted):
+            raise CheckError(
+                f"the gradient must have the structure of params, with the leaves "
+                f"{', '.join(f'params{p}' for p in wanted)}, got {described(grads)} with "
+                f"{', '.join(f'gradient{p}' for p in got) or 'none'}"
+            )
+        every = {path for path, _ in named_leaves("", self.params)}
+        unread = [f"gradient{path}" for path in got if path not in every]
+        if unread:
+            self.remarks.append(
+                f"the gradient has another structure than params: {', '.join(unread)} belongs to "
+                "no parameter"
+            )
+
+    def substitute(self, replacements: Sequence[Any]) -> list[Any]:
+        """Run the loss on other values."""
+        memo = {id(v): r for (_, v, _), r in zip(self.entries, replacements, strict=True)}
+        others = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
+        added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
+        with _tapping(added=added):
+            return [_value_of(rebound(self.loss)(others, *rebound_data(self.data)))]
+
+    def gradients(self, ups: list[Array]) -> list[Any]:
+        """Return the handwritten gradient of each value."""
+        return self._read(self.handwritten())
+
+    def _read(self, found: Any) -> list[Any]:
+        return [as_gradient(name, read(found)) for name, _, read in self.entries]
+
+
+def gradient_subject(
+    loss: Callable[..., Any], gradient: Any, params: Pytree, data: Sequence[Any], session: Session
+) -> Subject:
+    """Return a scalar loss of a pytree and its handwritten gradient as a subject."""
+    run = Gradient(loss, gradient, params, data, session)
+    output = run.outputs[0]
+    return Subject(
+        names=[name for name, _, _ in run.entries],
+        values=[value for _, value, _ in run.entries],
+        session=session,
+        forward=run.run_tapped,
+        substitute=run.substitute,
+        backward=run.gradients,
+        upstream=[np.ones(output.shape, dtype=output.dtype)],
+        outputs=run.outputs,
+        first=run.first,
+        forward_code=[loss],
+        backward_code=[gradient] if callable(gradient) else [],
+        takes_upstream=False,
+        remarks=run.remarks,
+        is_loss=True,
+    )
+
+
+def _by_key(name: str) -> Callable[[Any], Any]:
+    return lambda found: found.get(gradient_key(found, name))
+
+
+def _by_path(path: str) -> Callable[[Any], Any]:
+    return lambda found: dict(named_leaves("", found)).get(path)
+
+
+def _nested(params: dict[Any, Any]) -> bool:
+    return any(isinstance(value, dict | list | tuple) for value in params.values())

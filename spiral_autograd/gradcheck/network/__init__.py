@@ -1,0 +1,1 @@
+"""Networks: layer by layer, and their own way through the layers."""

@@ -1,0 +1,1 @@
+"""GradientReport: text, HTML, dict, picture, assertion."""

@@ -1,0 +1,1 @@
+"""NumPy code on boxes: how autograd follows it, and what it has recorded."""

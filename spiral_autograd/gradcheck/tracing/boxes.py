@@ -1,0 +1,250 @@
+"""Boxes for plain NumPy code: what autograd's boxes lack, for the time of a check.
+
+A box answers NumPy's ufuncs by itself. Here it also answers NumPy's other functions (NEP 18) with
+autograd's, has the methods of an array that boxes lack, and lets itself be assigned into: a new
+value takes the place of its old one. NumPy's own functions are never patched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+from autograd.extend import defvjp, primitive
+from autograd.numpy import numpy_wrapper
+from autograd.numpy.numpy_vjps import unbroadcast
+from autograd.tracer import Box, isbox
+
+from ...recording import RecordedBox, take
+
+
+@primitive  # type: ignore[untyped-decorator]
+def set_at(A: Any, value: Any, *index: Any) -> Any:
+    """Return a copy of A with ``A[index] = value``."""
+    out = np.array(A)
+    out[index] = value
+    return out
+
+
+@primitive  # type: ignore[untyped-decorator]
+def cleared_at(g: Any, *index: Any) -> Any:
+    """Return a copy of g that is zero at ``index``."""
+    out = np.array(g)
+    out[index] = 0
+    return out
+
+
+defvjp(
+    set_at,
+    lambda ans, A, value, *index: lambda g: cleared_at(g, *index),
+    lambda ans, A, value, *index: lambda g: unbroadcast(take(g, *index), anp.metadata(value)),
+)
+
+
+@primitive  # type: ignore[untyped-decorator]
+def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Return the root of the sum of squares. autograd's own rule is wrong for some shapes."""
+    return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))
+
+
+def _norm_vjp(ans: Any, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    kept = np.sum(np.empty(anp.shape(x)), axis=axis, keepdims=True).shape
+    return lambda g: anp.reshape(g, kept) * x / anp.reshape(ans, kept)
+
+
+defvjp(norm, _norm_vjp)
+
+
+class NumpyBox(RecordedBox):
+    """A box that other people's NumPy code takes for an array."""
+
+    __slots__: list[str] = []
+
+    strict = False
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """Answer a NumPy function with autograd's of the same name."""
+        special = _SPECIAL.get(func)
+        if special is not None:
+            return special(*args, **kwargs)
+        space: Any = anp
+        for part in func.__module__.split(".")[1:]:
+            space = getattr(space, part, None) if part in ("linalg", "fft") else space
+        function = getattr(space, func.__name__, None)
+        if function is None:
+            return NotImplemented
+        return function(*args, **kwargs)
+
+    def __bool__(self) -> bool:
+        return bool(_plain(self))
+
+    def __int__(self) -> int:
+        return self._whole(int)
+
+    def __index__(self) -> int:
+        return self._whole(lambda value: value.__index__())
+
+    def _whole(self, convert: Any) -> int:
+        value = _plain(self)
+        if np.asarray(value).dtype.kind not in "iub":
+            self._refuse("a Python int")
+        return int(convert(value))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        parts = index if isinstance(index, tuple) else (index,)
+        self._assigned(set_at(self, value, *parts))
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._assigned(self + other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._assigned(self - other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._assigned(self * other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._assigned(self / other)
+
+    def _assigned(self, new: Any) -> Any:
+        """Take a new value in place, as an array does, so that all names of it see it."""
+        for name in ("_value", "_node", "_trace"):
+            setattr(self, name, getattr(new, name))
+        return self
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __and__(self, other: Any) -> Any:
+        return anp.logical_and(self, other)
+
+    def __or__(self, other: Any) -> Any:
+        return anp.logical_or(self, other)
+
+    def __invert__(self) -> Any:
+        return anp.logical_not(self)
+
+    def copy(self, *args: Any) -> Any:
+        """Return a box of the same value, which may be assigned into on its own."""
+        return type(self)(self._value, self._trace, self._node)
+
+    def __copy__(self) -> Any:
+        return self.copy()
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+    def dot(self, other: Any) -> Any:
+        """Return the product with another array."""
+        return anp.dot(self, other)
+
+    def transpose(self, *axes: Any) -> Any:
+        """Return the array with its axes in another order."""
+        if len(axes) == 1 and (axes[0] is None or not isinstance(axes[0], int)):
+            axes = tuple(axes[0]) if axes[0] is not None else ()
+        return anp.transpose(self, axes or None)
+
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the array in another dtype."""
+        if np.dtype(dtype).kind != "f":
+            return np.asarray(_plain(self)).astype(dtype)
+        return (
+            numpy_wrapper._astype(self, np.dtype(dtype))
+            if np.dtype(dtype) != self.dtype
+            else self.copy()
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the array."""
+        return int(np.asarray(_plain(self)).nbytes)
+
+    @property
+    def flags(self) -> Any:
+        """The flags of the array."""
+        return np.asarray(_plain(self)).flags
+
+
+Box.types.add(NumpyBox)
+Box.type_mappings[NumpyBox] = NumpyBox
+
+
+def _plain(value: Any) -> Any:
+    while isbox(value):
+        value = value._value
+    return value
+
+
+def _constant_like(make: Any) -> Any:
+    def like(x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return constants in the shape of a box, in a box: they may be assigned into."""
+        plain = make(_plain(x), *map(_plain, args), **kwargs)
+        if not isbox(x) or plain.dtype.kind != "f":
+            return plain
+        return x * 0.0 + plain if np.isfinite(np.asarray(_plain(x))).all() else plain
+
+    return like
+
+
+def _pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> Any:
+    values = kwargs.get("constant_values", 0)
+    if mode != "constant" or np.any(values != 0):
+        raise NotImplementedError("only padding with zeros is traced")
+    return anp.pad(array, pad_width, mode)
+
+
+def _copy(x: Any, *args: Any, **kwargs: Any) -> Any:
+    return x.copy()
+
+
+def _clip(x: Any, low: Any = None, high: Any = None, **kwargs: Any) -> Any:
+    low = kwargs.pop("min", low)
+    high = kwargs.pop("max", high)
+    low = -np.inf if low is None else low
+    high = np.inf if high is None else high
+    return anp.clip(x, low, high)
+
+
+def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
+    of_vectors = isinstance(axis, int) or (axis is None and anp.ndim(x) == 1)
+    if ord in (None, "fro") or (ord == 2 and of_vectors):
+        return norm(x, axis, keepdims)
+    if ord == 1 and of_vectors:
+        return anp.sum(anp.abs(x), axis=axis, keepdims=keepdims)
+    if ord == np.inf and of_vectors:
+        return anp.max(anp.abs(x), axis=axis, keepdims=keepdims)
+    return anp.linalg.norm(x, ord, axis, keepdims=keepdims)
+
+
+def _plain_call(function: Any) -> Any:
+    return lambda *args, **kwargs: function(*map(_plain, args), **kwargs)
+
+
+_SPECIAL: dict[Any, Any] = {
+    np.copy: _copy,
+    np.pad: _pad,
+    np.clip: _clip,
+    np.linalg.norm: _norm,
+    np.zeros_like: _constant_like(np.zeros_like),
+    np.ones_like: _constant_like(np.ones_like),
+    np.empty_like: _constant_like(np.zeros_like),
+    np.full_like: _constant_like(np.full_like),
+    np.transpose: lambda x, axes=None: x.transpose(axes) if isbox(x) else np.transpose(x, axes),
+    **{
+        function: _plain_call(function)
+        for function in (
+            np.shape,
+            np.ndim,
+            np.size,
+            np.argmax,
+            np.argmin,
+            np.argsort,
+            np.nonzero,
+            np.result_type,
+            np.iscomplexobj,
+            np.isrealobj,
+            np.shares_memory,
+        )
+    },
+}
