@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from spiral_autograd.gradcheck.automatic.reference import SHARPNESS, Reference
-from spiral_autograd.gradcheck.blocks import apart, blocks, inner, largest
-from spiral_autograd.gradcheck.compare.compare import close, compare, compare_directions
+from spiral_autograd.gradcheck.blocks import apart, blocks, close, inner, largest
+from spiral_autograd.gradcheck.compare.compare import compare, compare_directions
 
 SHARP = SHARPNESS["autograd", False]
 G = np.random.default_rng(0).normal(size=(4, 3))

@@ -60,6 +60,18 @@ def apart(ours: Array, theirs: Array) -> tuple[float, int]:
     return found, place
 
 
+def close(ours: Any, theirs: Any, tolerance: float, floor: float = 0.0) -> bool:
+    """Tell whether two arrays have the same shape and differ by no more than rounding."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    if ours.shape != theirs.shape:
+        return False
+    if ours.size == 0:
+        return True
+    distance, _ = apart(ours, theirs)
+    scale = max(largest(ours), largest(theirs))
+    return bool(np.isfinite(distance)) and distance <= tolerance * scale + floor
+
+
 def checksum(array: Array) -> int:
     """Return a number that another content changes; for large arrays at little cost."""
     flat = np.ascontiguousarray(array.T if array.flags.f_contiguous else array).reshape(-1)

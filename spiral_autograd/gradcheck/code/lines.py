@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...recording import Call, name_of
-from ..compare.compare import close
+from ..blocks import close
 from .moments import Moment, forward_line
 from .slices import Slices
 from .source import Step, Text, steps_of, targets_of, text_of

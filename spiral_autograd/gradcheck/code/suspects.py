@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...recording import Call
-from ..compare.compare import close
+from ..blocks import close
 from ..tracing.graph import BackwardGraph, is_sum_of_paths
 from .moments import LARGEST, Event, Known, Moment, forward_line
 from .slices import Slices, gives_several, is_identical

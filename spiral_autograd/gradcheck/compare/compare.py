@@ -58,18 +58,6 @@ RIGHT = ("exact", "match")
 FAILURES = ("wrong", "missing")
 
 
-def close(ours: Any, theirs: Any, tolerance: float, floor: float = 0.0) -> bool:
-    """Tell whether two arrays have the same shape and differ by no more than rounding."""
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    if ours.shape != theirs.shape:
-        return False
-    if ours.size == 0:
-        return True
-    distance, _ = apart(ours, theirs)
-    scale = max(largest(ours), largest(theirs))
-    return bool(np.isfinite(distance)) and distance <= tolerance * scale + floor
-
-
 def compare(name: str, handwritten: Any, automatic: Array, sharp: Sharpness, floor: float) -> Row:
     """Return the row for a handwritten gradient and the reference."""
     scale = largest(automatic)

@@ -7,10 +7,9 @@ import numpy as np
 from ...recording import Call
 from ...validation import Array
 from ..automatic.automatic import by_autograd, find_reference
-from ..blocks import largest
+from ..blocks import close, largest
 from ..code.moments import forward_line
 from ..tracing.graph import BackwardGraph
-from .compare import close
 from .comparison import Comparison, Places
 from .rounding import replayed
 

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from ..blocks import largest
+from ..blocks import close, largest
 from ..code.lines import state_places
 from ..handwritten.conventions import GRADIENT_LISTS
 from ..handwritten.parameters import attributes_of
 from ..handwritten.subject import MISSING, CheckError, Subject, checksums, copied
-from .compare import close
 from .comparison import Comparison, join
 
 

@@ -12,10 +12,9 @@ import numpy as np
 
 from ...recording import Call, Site, name_of
 from ...validation import Array
-from ..blocks import largest
+from ..blocks import close, largest
 from ..code.moments import Moment
 from ..code.source import assigned_to, expression
-from ..compare.compare import close
 from ..tracing.graph import BackwardGraph, again, is_number
 
 

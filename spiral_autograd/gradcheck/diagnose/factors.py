@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..blocks import inner, largest
-from ..compare.compare import close
+from ..blocks import close, inner, largest
 from .case import Case, Finding
 
 

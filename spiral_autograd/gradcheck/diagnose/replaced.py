@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
+from ..blocks import close
 from ..code.source import replacing_lines
-from ..compare.compare import close
 from ..handwritten.chain import Listed, totals
-from ..handwritten.objects import methods_of
 from ..handwritten.parameters import attributes_of, find_parameters
+from ..handwritten.passes import methods_of
 from ..handwritten.state import reach
 from ..handwritten.subject import Subject
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from ...recording import Call, name_of
 from ...validation import Array, Shape
-from ..blocks import largest
-from ..compare.compare import close
+from ..blocks import close, largest
 from .case import Case, Finding
 from .factors import ratio
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from ...recording import Call, name_of
 from ...validation import Array
-from ..blocks import largest
-from ..compare.compare import close
+from ..blocks import close, largest
 from ..tracing.graph import BackwardGraph, Values
 from .case import Case, Finding
 from .composites import composite_edits, composites_of

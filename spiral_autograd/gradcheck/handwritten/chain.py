@@ -11,11 +11,10 @@ import numpy as np
 
 from ...optimizers import Sharing
 from ...validation import Array
-from ..blocks import largest
-from ..compare.compare import close
+from ..blocks import close, largest
 from .conventions import accepts
-from .objects import input_gradient_of, methods_of, output_of
 from .parameters import find_parameters, resets_of
+from .passes import input_gradient_of, methods_of, output_of
 from .state import Session, put_back, states, streams_of
 from .subject import CheckError, called
 

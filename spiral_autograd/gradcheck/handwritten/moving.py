@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...validation import Array
-from ..compare.compare import close
+from ..blocks import close
 from .choice import fits_number, has_gradient
 from .parameters import Parameter, every_parameter, numbers_of, of_class, parts_of
 from .subject import CheckError, is_float_array

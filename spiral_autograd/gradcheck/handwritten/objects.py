@@ -21,12 +21,7 @@ from ..tracing.rebind import adopt, rebound
 from .choice import beside_inputs, has_gradient, listed, returned, returned_names
 from .constants import without_small_constants
 from .conventions import (
-    BACKWARD,
-    FORWARD,
-    INPUT_GRADIENTS,
-    OUTPUTS,
     accepts,
-    method_name,
     positional_names,
 )
 from .inputs import constant_inputs, prepared, refuse_overlap, refuse_parameter
@@ -35,12 +30,12 @@ from .moving import CANNOT_MOVE, depends_on_number, differs, exchange, lend, tra
 from .parameters import (
     Held,
     Parameter,
-    attributes_of,
     every_parameter,
     numbers_of,
     other_keys,
     resets_of,
 )
+from .passes import input_gradient_of, methods_of, output_of
 from .side_effects import SideEffects, watched
 from .state import Session, reach
 from .subject import (
@@ -62,47 +57,6 @@ from .subject import (
 
 # What a copy of an object shares with it, since it cannot be copied.
 _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
-
-
-def methods_of(layer: Any) -> tuple[str, str]:
-    """Return the names of a layer's forward and backward methods, or raise."""
-    if isinstance(layer, type):
-        raise CheckError(
-            f"layer must be an object, got the class {layer.__name__} itself: give "
-            f"{layer.__name__}(...)"
-        )
-    if isinstance(layer, FunctionType):
-        raise CheckError(
-            f"layer must be an object with forward and backward, got the function "
-            f"{layer.__name__}; for functions use check_backward or check_gradient"
-        )
-    found = [method_name(layer, names) for names in (FORWARD, BACKWARD)]
-    for which, name, names in zip(("forward", "backward"), found, (FORWARD, BACKWARD), strict=True):
-        if name is None:
-            own = [n for n in dir(layer) if callable(getattr(layer, n, None)) and n[0] != "_"]
-            raise CheckError(
-                f"layer must have the methods forward and backward, but {type(layer).__name__} has "
-                f"no {which} (nor {', '.join(names[1:])}); its methods are: "
-                f"{', '.join(own) or 'none'}"
-            )
-    return str(found[0]), str(found[1])
-
-
-def output_of(layer: Any, result: Any) -> Any:
-    """Return the output of a forward pass: what it returned, else what it left in the layer."""
-    return _returned_or_left(layer, result, OUTPUTS)
-
-
-def input_gradient_of(layer: Any, result: Any) -> Any:
-    """Return the input's gradient: what backward returned, else what it left in the layer."""
-    return _returned_or_left(layer, result, INPUT_GRADIENTS)
-
-
-def _returned_or_left(layer: Any, result: Any, names: Sequence[str]) -> Any:
-    if result is not None:
-        return result
-    attributes = attributes_of(layer)
-    return next((attributes[name] for name in names if name in attributes), None)
 
 
 class Layer:

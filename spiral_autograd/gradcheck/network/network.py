@@ -13,13 +13,14 @@ import numpy as np
 from ...optimizers import Sharing
 from ...validation import Random, number
 from ..automatic.reference import SHARPNESS
+from ..blocks import close
 from ..checks import BUDGET, check_layer
 from ..code.source import replacing_lines
-from ..compare.compare import FAILURES, Row, close, compare
+from ..compare.compare import FAILURES, Row, compare
 from ..handwritten.chain import Chain, Named, Step, estranged, naming, run_chain, totals
 from ..handwritten.conventions import BACKWARD, method_name, read
-from ..handwritten.objects import methods_of
 from ..handwritten.parameters import find_parameters
+from ..handwritten.passes import methods_of
 from ..handwritten.state import Session, untouched
 from ..handwritten.subject import CheckError
 from ..report.report import GradientReport

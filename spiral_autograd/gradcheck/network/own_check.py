@@ -27,7 +27,7 @@ from ..handwritten.chain import Chain, Listed, Named, left_in, precision, totals
 from ..handwritten.conventions import BACKWARD, FORWARD, accepts, method_name
 from ..handwritten.state import Session, same_states
 from ..handwritten.subject import CheckError
-from ..report.report import GradientReport, _place
+from ..report.report import GradientReport, place_text
 from ..tracing.rebind import adopt
 from .own_passes import (
     Outcome,
@@ -170,7 +170,7 @@ def _raised(network: Network, way: Way, outcome: Outcome, chain: Chain | None) -
 
 def _written(places: Sequence[Place]) -> str:
     """Return places in one bracket."""
-    shown = "; ".join(_place(place) for place in places if is_readable(place))
+    shown = "; ".join(place_text(place) for place in places if is_readable(place))
     return f" ({shown})" if shown else ""
 
 

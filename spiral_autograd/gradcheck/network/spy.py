@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..blocks import largest
-from ..compare.compare import close
+from ..blocks import close, largest
 from ..handwritten.chain import Chain, Named, Step, first_of, own, precision
-from ..handwritten.objects import input_gradient_of, methods_of, output_of
 from ..handwritten.parameters import attributes_of
+from ..handwritten.passes import input_gradient_of, methods_of, output_of
 from ..handwritten.subject import described
 
 Place = tuple[str, int]

@@ -102,7 +102,7 @@ class GradientReport:
         for rows in self._reasons():
             names = ", ".join(row.name for row in rows[:8]) + (", …" if len(rows) > 8 else "")
             lines += ["", *_wrapped(f"{names}: {rows[0].why or rows[0].verdict}")]
-            lines += [_short(f"    {_place(place)}", WIDTH) for place in _places(rows)]
+            lines += [_short(f"    {place_text(place)}", WIDTH) for place in _places(rows)]
         for note in self._notes():
             lines += ["", *_wrapped(f"note: {note}")]
         return "\n".join(lines)
@@ -181,7 +181,7 @@ def _html_cells(tag: str, texts: Iterable[str]) -> str:
 
 def _html_reason(rows: Sequence[Row]) -> str:
     names = html.escape(", ".join(row.name for row in rows))
-    places = [f"<br><code>{html.escape(_place(place))}</code>" for place in _places(rows)]
+    places = [f"<br><code>{html.escape(place_text(place))}</code>" for place in _places(rows)]
     left = '<td style="text-align: left; vertical-align: top">'
     why = html.escape(rows[0].why or rows[0].verdict)
     return f"{left}{names}</td>{left}{why}{''.join(places)}</td>"
@@ -245,7 +245,8 @@ def _places(rows: Sequence[Row]) -> list[tuple[str, int]]:
     return list(found)[:5]
 
 
-def _place(place: tuple[str, int]) -> str:
+def place_text(place: tuple[str, int]) -> str:
+    """Return a place in words: the file, the line and its statement."""
     return f"{_position(*place)}: {statement_at(*place)}"
 
 
