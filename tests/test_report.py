@@ -333,16 +333,16 @@ def colour_limits(axes):
 
 
 def test_the_picture_has_three_columns_on_common_scales():
-    figure = report(pair("W", 3 * G, G), pair("b", G[0] + 1, G[0])).plot()
+    figure = report(pair("W", 3 * G, G), pair("b", G[0] + 1, G[0]), pair("c", -G, G)).plot()
     axes = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
-    assert len(axes) == 6
+    assert len(axes) == 9
     assert [ax.get_title() for ax in axes[:3]] == ["handwritten", "automatic", "difference"]
     ours, theirs, apart = colour_limits(axes[:3])
-    assert ours == theirs == (-3 * abs(G).max(), 3 * abs(G).max())
-    assert np.allclose(apart, (-2 * abs(G).max(), 2 * abs(G).max()))
+    assert ours == theirs == apart == (-3 * abs(G).max(), 3 * abs(G).max())
+    assert colour_limits(axes[6:]) == [(-2 * abs(G).max(), 2 * abs(G).max())] * 3
     assert np.array_equal(axes[0].images[0].get_array(), 3 * G)
     assert np.allclose(axes[2].images[0].get_array(), 2 * G)
-    assert axes[3].get_ylim() == axes[4].get_ylim()
+    assert axes[3].get_ylim() == axes[4].get_ylim() == axes[5].get_ylim()
     assert [bar.get_height() for bar in axes[5].patches] == pytest.approx([1, 1, 1])
     assert axes[0].get_ylabel() == "W\n(4,3)\nwrong"
     assert figure.get_suptitle() == "Affine: NOT right (reference: autograd)"

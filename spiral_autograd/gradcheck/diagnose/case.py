@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,12 @@ class Case:
                 found.setdefault(float(n), which)
         for name, array in arrays:
             found.setdefault(float(np.size(array)), f"the number of entries of {name}")
+        for name, array in arrays[: len(self.upstream) + len(self.names)]:
+            axes = range(min(np.ndim(array), 5))
+            for some in (c for count in (2, 3) for c in combinations(axes, count)):
+                lengths = [np.shape(array)[axis] for axis in some]
+                which = f"{' x '.join(map(str, lengths))}, the lengths of axes {some} of {name}"
+                found.setdefault(float(np.prod(lengths)), which)
         return {n: text for n, text in found.items() if n > 1}
 
     def same_shape(self, k: int) -> Iterator[tuple[str, Array]]:

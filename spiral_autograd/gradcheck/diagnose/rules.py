@@ -178,7 +178,12 @@ def _other_reduction(case: Case, k: int) -> Finding | None:
                 candidate = np.asarray(reduce(array, axis=axes))
                 if candidate.size == h.size and case.explains(k, candidate.reshape(h.shape)):
                     right = _axis_of(case, k)
-                    text = f"is {word} over axis {_one(axes)} in place of summed over {right}"
+                    summed = np.sum(array, axis=axes)
+                    only = summed.size == case.automatic[k].size and close(
+                        summed.ravel(), case.automatic[k].ravel(), 1e-9
+                    )
+                    where = "" if only else f" over {right}"
+                    text = f"is {word} over axis {_one(axes)} in place of summed{where}"
                     shapes = "" if h.shape == case.automatic[k].shape else _shapes(case, k)
                     return Finding("sum", text + shapes, [k], source)
     return None

@@ -41,16 +41,13 @@ def _draw(figure: Figure, axes: Sequence[Axes], row: Row) -> None:
     same = ours is not None and theirs is not None and ours.shape == theirs.shape
     with np.errstate(all="ignore"):
         apart = ours - theirs if same else None  # type: ignore[operator]
-    common = max(_limit(ours), _limit(theirs)) or 1.0
-    # What differs by rounding alone is drawn on the common scale, on which it vanishes.
-    own = 0.0 if row.verdict in RIGHT else _limit(apart)
-    limits = (common, common, own or common)
+    limit = max(map(_limit, (ours, theirs, apart))) or 1.0
     absent = (
         "no gradient" if ours is None else "",
         "known along random\ndirections only" if theirs is None else "",
         "" if same else "shapes differ" if ours is not None and theirs is not None else "none",
     )
-    for ax, array, limit, text in zip(axes, (ours, theirs, apart), limits, absent, strict=True):
+    for ax, array, text in zip(axes, (ours, theirs, apart), absent, strict=True):
         if array is None:
             _say(ax, text)
         else:

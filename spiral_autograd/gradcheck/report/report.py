@@ -151,8 +151,8 @@ class GradientReport:
     def plot(self) -> Figure:
         """Draw, for each argument, handwritten, automatic and difference side by side.
 
-        The two gradients share a scale. The difference has a scale of its own, on which the
-        largest fills it; where it is but rounding, it is drawn on that of the gradients.
+        The three share a scale, so that what differs by rounding alone vanishes. The entry that is
+        furthest off is framed.
 
         Returns
         -------
