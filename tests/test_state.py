@@ -560,3 +560,34 @@ def test_a_pair_that_spoils_its_cache_is_noted():
     report = sa.check_backward(forward, backward, x_of(4, 3), x_of(3))
     assert report.ok, str(report)
     assert report.notes == ("backward writes into its cache: cache[2]",)
+
+
+# -------------------- a loss, and the upstream gradient that it need not take --------------------
+
+
+class SquaredLoss:
+    def forward(self, x, t):
+        self.apart = x - t
+        return np.sum(self.apart**2)
+
+    def backward(self, dout=1):
+        return 2 * self.apart * dout
+
+
+class Deaf(SquaredLoss):
+    def backward(self, dout=1):
+        return 2 * self.apart
+
+
+class Rated(SquaredLoss):
+    def backward(self, learning_rate=0.1):
+        return 2 * self.apart
+
+
+@pytest.mark.parametrize(("kind", "says"), [(SquaredLoss, False), (Deaf, True), (Rated, False)])
+def test_a_loss_that_does_not_use_its_upstream_gradient_says_so(kind, says):
+    rng = np.random.default_rng(0)
+    report = sa.check_layer(kind(), rng.normal(size=(3, 2)), rng.normal(size=(3, 2)))
+    assert report.ok, str(report)
+    said = [note for note in report.notes if "right for dout = 1 only" in note]
+    assert bool(said) is says, str(report)

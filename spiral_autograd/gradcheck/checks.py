@@ -13,7 +13,7 @@ from ..pytree import Pytree
 from ..validation import Random, number, random_stream
 from .automatic.automatic import find_reference
 from .compare.comparison import Comparison, is_small
-from .compare.second_call import call_again, first_gradients, judge
+from .compare.second_call import call_again, first_gradients, judge, unused_upstream
 from .compare.second_look import second_look
 from .diagnose.explain import explain
 from .handwritten.functions import gradient_subject
@@ -195,7 +195,7 @@ def _checked(
         reference.recording = None
         gc.collect(1)  # autograd's traces are cycles, which hold arrays
     c = Comparison(subject, reference, first_gradients(subject), stream, deadline)
-    c.notes = list(subject.remarks)
+    c.notes = [*subject.remarks, *unused_upstream(subject, c.grads)]
     if len(c.right) < len(c.rows):
         ideal = second_look(c)
         if c.wrong:

@@ -12,9 +12,9 @@ import numpy as np
 from ...validation import Array
 from ..blocks import close, largest
 from ..code.lines import state_places
-from ..handwritten.conventions import GRADIENT_LISTS
+from ..handwritten.conventions import GRADIENT_LISTS, accepts, positional_names
 from ..handwritten.parameters import attributes_of
-from ..handwritten.subject import MISSING, CheckError, Subject, checksums, copied
+from ..handwritten.subject import MISSING, CheckError, Subject, checksums, copied, is_array
 from .comparison import Comparison, join
 
 
@@ -80,6 +80,25 @@ def _look_closer(subject: Subject, inputs: Inputs) -> Calls:
         elsewhere = _changed(_tried(subject), after)
     same = bool(elsewhere) and _same_output_elsewhere(subject, inputs)
     return Calls(elsewhere=elsewhere if same else {}, grown=grown)
+
+
+def unused_upstream(subject: Subject, first: Sequence[Any]) -> list[str]:
+    """Return what to say of a loss whose backward pass takes an upstream gradient for nothing."""
+    runner = runner_of(subject)
+    if subject.owner is None or subject.takes_upstream or not accepts(runner.backward_method, 1):
+        return []
+    (name,) = positional_names(runner.backward_method, 1)
+    if name[:1] != "d" and not any(word in name for word in ("grad", "upstream")):
+        return []
+    try:
+        with subject.session.fresh():
+            doubled = subject.backward([2 * u for u in subject.upstream])
+    except CheckError:
+        return []
+    pairs = [(a, b) for a, b in zip(first, doubled, strict=True) if is_array(a)]
+    ignored = any(np.any(a) and np.array_equal(a, b) for a, b in pairs)
+    what = f"backward takes {name}, and does not use it: it is right for {name} = 1 only"
+    return [what] if ignored else []
 
 
 def _lengths(layer: Any) -> dict[str, int]:
