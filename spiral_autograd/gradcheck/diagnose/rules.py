@@ -23,7 +23,8 @@ def never_written(case: Case, k: int) -> Finding | None:
     if h is None:
         return Finding("unwritten", "no gradient is returned, or written (None)", [k])
     zeros = largest(h) == 0
-    place = None if case.explains(k, case.automatic[k]) else case.elsewhere().get(k)
+    known = case.explains(k, case.automatic[k]) or ratio(case, k) is not None
+    place = None if known else case.elsewhere().get(k)
     if place is not None:
         text = place.text.format("is all zeros" if zeros else "is what it was before")
         return Finding("unwritten", text, [k], lines=place.lines)
