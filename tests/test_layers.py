@@ -25,7 +25,7 @@ LAYERS = {name: make for module in MODULES for name, make in module.CHECKS.items
 AT_KINKS = [name for name in LAYERS if name.endswith(("_at_zero", "_ties"))]
 SMOOTH = [name for name in LAYERS if name not in AT_KINKS]
 
-# LAYER_EXAMPLES=100 is the whole test of issue 4; it takes more than a minute.
+# .ci/run takes 100, which is a minute.
 EXAMPLES = int(os.environ.get("LAYER_EXAMPLES", "50"))
 
 SIZES = st.builds(

@@ -36,6 +36,9 @@ def _differs_at_kinks(c: Comparison, k: int) -> bool:
     h, g = c.grads[k], np.asarray(c.reference.grads[k])
     if h is None or np.shape(h) != g.shape or not np.isfinite(largest(h)):
         return False
+    row = c.rows[k]
+    if row.index is not None and not _is_kink(c, k, row.index, row.max_abs):
+        return False
     distance = np.abs(h - g)
     scale = max(largest(h), largest(g))
     off = np.flatnonzero(distance > c.reference.sharpness.match * scale + c.floors[k])
@@ -47,7 +50,7 @@ def _differs_at_kinks(c: Comparison, k: int) -> bool:
     )
 
 
-def _is_kink(c: Comparison, k: int, index: tuple[np.intp, ...], distance: float) -> bool:
+def _is_kink(c: Comparison, k: int, index: tuple[Any, ...], distance: float) -> bool:
     """Tell whether the slope in one entry jumps, by an amount that matters here.
 
     Half of the step halves what curvature does to the two slopes, and leaves a jump as it is.
