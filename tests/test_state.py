@@ -1,5 +1,6 @@
 """The user's objects come out as they went in, and each run begins from the same state."""
 
+import math
 import pickle
 import sys
 import threading
@@ -591,3 +592,100 @@ def test_a_loss_that_does_not_use_its_upstream_gradient_says_so(kind, says):
     assert report.ok, str(report)
     said = [note for note in report.notes if "right for dout = 1 only" in note]
     assert bool(said) is says, str(report)
+
+
+# -------------------- what is said of right layers is true --------------------
+
+
+class Kept:
+    """Keeps something else than its input under the input's name."""
+
+    def __init__(self, keep):
+        self.keep = keep
+
+    def forward(self, x):
+        self.x = self.keep(x)
+        return x**2
+
+    def backward(self, dout):
+        return 2 * self.x.reshape(dout.shape) * dout
+
+
+@pytest.mark.parametrize(
+    "keep", [lambda x: x.reshape(len(x), -1), lambda x: x[:], lambda x: 1.0 * x, lambda x: x]
+)
+def test_a_view_of_an_input_is_not_written_into(keep):
+    layer, x = Kept(keep), np.random.default_rng(0).normal(size=(4, 2, 3))
+    assert sa.check_layer(layer, x).notes == ()
+    layer.forward(x)  # what is kept from an earlier call is no parameter
+    assert sa.check_layer(layer, x).notes == ()
+
+
+class Adding:
+    def __init__(self, W):
+        self.W, self.dW = W, np.zeros_like(W)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+
+    def backward(self, dout):
+        self.dW += self.x.T @ dout
+        return dout @ self.W.T
+
+
+class Emptied(Adding):
+    def start_batch(self):
+        self.dW.fill(0)
+
+
+def test_a_method_is_a_reset_if_it_resets():
+    rng = np.random.default_rng(0)
+    W, x = rng.normal(size=(3, 2)), rng.normal(size=(4, 3))
+    report = sa.check_layer(Emptied(W), x)
+    assert report.ok, str(report)
+    assert any("until start_batch() is called" in note for note in report.notes)
+    assert not sa.check_layer(Adding(W), x).ok
+
+
+class Listing:
+    def __init__(self, W, in_place):
+        self.params, self.grads, self.in_place = [W], [np.zeros_like(W)], in_place
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.params[0]
+
+    def backward(self, dout):
+        if self.in_place:
+            self.grads[0][...] = self.x.T @ dout
+        else:
+            self.grads[0] = self.x.T @ dout
+        return dout @ self.params[0].T
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_new_arrays_in_a_list_of_gradients_are_noted(in_place):
+    rng = np.random.default_rng(0)
+    report = sa.check_layer(Listing(rng.normal(size=(3, 2)), in_place), rng.normal(size=(4, 3)))
+    assert report.ok, str(report)
+    assert any("new arrays in grads" in note for note in report.notes) is not in_place
+
+
+def test_a_float_of_which_a_gradient_is_returned_is_noted():
+    def forward(x, k):
+        return k * x, (x, k)
+
+    report = sa.check_backward(forward, lambda g, c: (g * c[1], 7.0), np.arange(3.0), 0.5)
+    assert any("k is a float" in note for note in report.notes), str(report)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_gradient_of_zero_is_not_called_wrong_for_the_noise_of_differences(seed):
+    def always_zero(w):
+        e = [math.exp(v) for v in w]
+        return math.log(sum(v / sum(e) for v in e))
+
+    w = np.random.default_rng(seed).normal(size=4)
+    report = sa.check_gradient(always_zero, np.zeros_like, w)
+    assert report.ok, str(report)

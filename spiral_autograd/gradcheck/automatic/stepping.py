@@ -123,17 +123,29 @@ def by_differences(
     single = has_single([*subject.values, *plain])
     step = step_for(single)
 
-    def derivative(direction: Direction) -> float:
+    def derivative(direction: Direction, longer: float = 1.0) -> float:
         for shorter in (1.0, 1e-2, 1e-4):
-            found = richardson(subject, upstream, direction, shorter * step)
+            found = richardson(subject, upstream, direction, longer * shorter * step)
             if np.isfinite(found):  # else the step left the domain of the forward pass
                 break
         return found
 
     reference = _measured("central differences", subject, derivative, single, seconds)
     reference.size = size_of(plain, upstream)
-    reference.noise = reference.noise_at(step)
+    reference.noise = max(reference.noise_at(step), 4 * _spread(reference, derivative))
     return reference
+
+
+def _spread(reference: Reference, derivative: Callable[..., float]) -> float:
+    """Return how far some entries move with another step: by what the loss itself is rounded."""
+    apart = 0.0
+    for k, grad in enumerate(reference.grads):
+        unit = np.zeros(grad.shape)
+        for index in list(np.ndindex(grad.shape))[:4]:
+            unit[index] = 1.0
+            apart = max(apart, float(abs(derivative({k: unit}, 0.7) - grad[index])))
+            unit[index] = 0.0
+    return apart if np.isfinite(apart) else 0.0
 
 
 def _measured(

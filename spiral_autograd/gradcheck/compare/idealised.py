@@ -74,7 +74,9 @@ class _Milder:
     def __init__(self, c: Comparison) -> None:
         self._c = c
         self.constants: list[float] = []
-        self._found: list[dict[int, set[int]]] = [self._at(factor) for factor in (0.1, 0.01)]
+        most = max((largest(value) for value in c.subject.values), default=1.0)
+        factors = (0.1, 0.01, *((3 / most,) if most > 1e3 else ()))
+        self._found: list[dict[int, set[int]]] = [self._at(factor) for factor in factors]
 
     def _at(self, factor: float) -> dict[int, set[int]]:
         """Return, for each constant, the gradients that are those without it; where they can be."""

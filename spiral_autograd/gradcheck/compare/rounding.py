@@ -36,7 +36,7 @@ def rounding(c: Comparison) -> list[float]:
     eps = float(np.finfo(np.float32 if c.reference.single else np.float64).eps)
     floors = np.array([c.reference.noise] * len(c.grads))
     if c.graph is not None and c.small:
-        floors = np.maximum(floors, 8 * eps * np.array(contributions(c.graph)))
+        floors = np.maximum(floors, 32 * eps * np.array(contributions(c.graph)))
     if not c.small and all(c.rows[k].max_rel > 1e-2 for k in c.doubtful):
         return list(floors)
     for salt in (1, 2, 3):

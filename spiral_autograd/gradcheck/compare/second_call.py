@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ import numpy as np
 from ...validation import Array
 from ..blocks import close, largest
 from ..code.lines import state_places
-from ..handwritten.conventions import GRADIENT_LISTS, accepts, positional_names
-from ..handwritten.parameters import attributes_of
+from ..handwritten.conventions import BACKWARD, FORWARD, GRADIENT_LISTS, accepts, positional_names
+from ..handwritten.parameters import attributes_of, find_parameters
 from ..handwritten.subject import MISSING, CheckError, Subject, checksums, copied, is_array
 from .comparison import Comparison, join
 
@@ -264,6 +265,10 @@ def judge(c: Comparison, calls: Calls) -> None:
     """Write into the rows what changes from call to call."""
     said = {k: _how(c.grads[k], second) for k, second in calls.second.items()}
     said |= dict.fromkeys(calls.elsewhere, "grows" if calls.grown else "stale")
+    reset = reset_by_effect(c.subject) if "accumulates" in said.values() else None
+    if reset is not None:
+        said = {k: what for k, what in said.items() if what != "accumulates"}
+        c.notes.append(f"the gradients add up from call to call, until {reset}() is called")
     for k, what in said.items():
         if k not in c.rows:
             continue
@@ -275,6 +280,28 @@ def judge(c: Comparison, calls: Calls) -> None:
         if k in c.rows:
             adds = what in ("accumulates", "grows")
             c.change(k, lines=c.places(state_places, k, "accumulates" if adds else what))
+
+
+def reset_by_effect(subject: Subject) -> str | None:
+    """Return the method of a layer, if any, after which the gradients that it keeps are zero."""
+    owner = subject.owner
+    names = [n for n in dir(type(owner)) if n[0] != "_" and n not in (*FORWARD, *BACKWARD)]
+    for name in names:
+        method = getattr(owner, name, None)
+        if not isinstance(method, MethodType) or not accepts(method, 0):
+            continue
+        try:
+            with subject.session.fresh():
+                _gradients(subject)
+                method()
+                left = [p.gradient() for p in find_parameters(owner)]
+                if left and all(g is None or g is MISSING or not np.any(g) for g in left):
+                    return name
+        except Exception:  # it is for something else
+            continue
+        finally:
+            subject.session.restore()
+    return None
 
 
 def _how(first: Array, second: Array) -> str:

@@ -204,6 +204,20 @@ class Case:
                 found.setdefault(float(np.prod(lengths)), which)
         return {n: text for n, text in found.items() if n > 1}
 
+    @cached_property
+    def lengths(self) -> dict[float, str]:
+        """The lengths of the axes of the output and of the arguments, with what they are."""
+        arrays = [
+            *(("the output", u) for u in self.upstream),
+            *zip(self.names, self.values, strict=True),
+        ]
+        found: dict[float, str] = {}
+        for name, array in arrays:
+            for axis, n in enumerate(np.shape(array)):
+                which = "the batch size" if name == "the output" and not axis else None
+                found.setdefault(float(n), which or f"the length of axis {axis} of {name}")
+        return {n: text for n, text in found.items() if n > 1}
+
     def same_shape(self, k: int) -> Iterator[tuple[str, Array]]:
         """Yield the arguments, upstream gradients and forward values in the k-th one's shape."""
         shape = np.shape(self.automatic[k])

@@ -14,7 +14,7 @@ import numpy as np
 from ...recording import Call, name_of
 from ...validation import Array
 from ..code.source import expression, operand
-from ..tracing.graph import BackwardGraph, Make, again, has_twin, is_number
+from ..tracing.graph import BackwardGraph, Make, again, has_twin, is_number, is_sum_of_paths
 from .case import Case
 
 
@@ -55,6 +55,8 @@ def flow_of(case: Case, call: Call) -> str:
         return "the gradient that flows back"
     if of.source is None:  # our own Σ upstream · output
         return f"the upstream gradient of {case.name_of(of.args[0])}"
+    if is_sum_of_paths(call) and (meeting := case.graph.summed_in(call)) is not None:
+        return f"the gradient that flows back to {case.name_of(meeting)}"
     to = case.graph.leads_to(call)
     several = len([arg for arg in of.args if isinstance(arg, Call)]) > 1
     whither = f" to {case.name_of(to)}" if several and to is not None else ""

@@ -73,6 +73,11 @@ def factor_name(case: Case, k: int, c: float) -> str | None:
             if n > 2 and (near(sign * n / (n - 1)) or near(sign * (n - 1) / n)):
                 rest = f"divided by {n:g} ({text}) for {n - 1:g}, or the reverse"
                 return f"is {c:.6g} times the true one: {rest}"
+    for n, text in case.lengths.items():
+        for m, other in case.lengths.items():
+            if n != m and near(n / m):
+                lengths = f"{n:g} ({text}) / {m:g} ({other})"
+                return f"is {c:.6g} times the true one, which is {lengths}"
     return None
 
 

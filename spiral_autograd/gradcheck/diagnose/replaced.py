@@ -85,7 +85,7 @@ def _place_of(owner: Any, value: Array, true: Array) -> Elsewhere:
     if sums and _is(sums[0].gradient, true, np.inf if lines else 1e-7):
         return Elsewhere(
             "the array was replaced: the network holds the old one, which {}; write into it: "
-            "grads[...][...] = dW",
+            "grads[i][...] = dW",
             lines,
         )
     for item in items:

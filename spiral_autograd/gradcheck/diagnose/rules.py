@@ -236,7 +236,7 @@ def upstream_misused(case: Case, k: int) -> Finding | None:
     def same(a: Array, b: Array) -> bool:
         return close(a, b, case.tolerance, case.floors[k])
 
-    if close(h, given("other"), 1e-12):
+    if close(h, given("other"), 1e-12) and close(h, given("turned"), 1e-12):
         return Finding("upstream", "does not depend on the upstream gradient: it is ignored", [k])
     nothing = given("none")
     if not np.isfinite(nothing).all():

@@ -46,10 +46,12 @@ HOLDERS = (
     ("value", "gradient"),
 )
 
-RESETS = (
-    "zero_grad zero_grads zero_gradients clear_grad clear_grads cleargrad cleargrads "
-    "clear_gradients flush_gradients flush_grads reset_grad reset_grads reset_gradients"
-).split()
+RESETS = [
+    form.format(verb, what)
+    for verb in ("zero", "clear", "reset", "flush", "init", "zeros")
+    for what in ("grad", "grads", "gradient", "gradients")
+    for form in ("{}_{}", "{}{}")
+] + "zeroGrad zeroGrads clearGrad clearGrads resetGrad resetGrads zeroGradParameters".split()
 
 # Kept among the parameters, and without a gradient by right.
 STATISTICS = ("running", "moving")

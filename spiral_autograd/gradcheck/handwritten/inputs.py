@@ -135,11 +135,13 @@ def _is_numbers(value: Any) -> bool:
     return isinstance(value, float)
 
 
+RANDOM_IS_BETTER = "random numbers show more"
+
+
 def constant_inputs(named: Iterable[tuple[str, Any]]) -> list[str]:
     """Return what is to be said of inputs that are the same number everywhere."""
     return [
-        f"{name} is {value.flat[0]:g} everywhere, and mistakes may hide there: random numbers show "
-        "more"
+        f"{name} is {value.flat[0]:g} everywhere, and mistakes may hide there: {RANDOM_IS_BETTER}"
         for name, value in named
         if is_float_array(value) and value.size > 3 and np.ptp(value) == 0
     ]
@@ -163,3 +165,14 @@ def leaf_name(path: str) -> str:
         (f".{step[1:-1]}" if step[:1] in "'\"" else f"[{step}]") for step in steps if step
     )
     return text.lstrip(".")
+
+
+def floats_with_gradients(names: Sequence[str], inputs: Sequence[Any], result: Any) -> list[str]:
+    """Return what to say of inputs that are floats, and of which backward returns a gradient."""
+    if not isinstance(result, tuple | list) or len(result) != len(inputs):
+        return []
+    return [
+        f"{name} is a float, whose gradient is not checked: give np.array({name})"
+        for name, value, gradient in zip(names, inputs, result, strict=True)
+        if isinstance(value, float) and gradient is not None
+    ]

@@ -24,7 +24,13 @@ from .conventions import (
     accepts,
     positional_names,
 )
-from .inputs import constant_inputs, prepared, refuse_overlap, refuse_parameter
+from .inputs import (
+    constant_inputs,
+    floats_with_gradients,
+    prepared,
+    refuse_overlap,
+    refuse_parameter,
+)
 from .left_out import Unkept, look_beside, may_be_parameters, unwritten
 from .moving import CANNOT_MOVE, depends_on_number, differs, exchange, lend, trained_numbers
 from .parameters import (
@@ -36,7 +42,7 @@ from .parameters import (
     resets_of,
 )
 from .passes import input_gradient_of, methods_of, output_of
-from .side_effects import SideEffects, watched
+from .side_effects import SideEffects, replaced_gradients, watched
 from .state import Session, reach
 from .subject import (
     MISSING,
@@ -86,7 +92,8 @@ class Layer:
         self.layer, self.kind, self.session = layer, type(layer).__name__, session
         self.names = positional_names(self.forward_method, len(inputs))
         self._require_call(inputs)
-        held = [parameter.value for parameter in every_parameter(layer)]
+        # An attribute that is called like an input is a cache of it, from an earlier call.
+        held = [p.value for p in every_parameter(layer) if p.name not in self.names]
         self.shared: list[Any] = [item for item in reach(layer) if isinstance(item, _SHARED)]
         self.shared += list(sys.modules.values())
         self.inputs, self.remarks = prepared(inputs, self.names, held)
@@ -215,6 +222,7 @@ class Layer:
         self._require_fit(result)
         self.first = Gradients.of(self._read(result), self.session)
         self.remarks += effects.notes(self.value_names)
+        self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)
         self.remarks += other_keys(self.layer) + constant_inputs(self._checked_inputs(result))
         require_any(f"{self.kind}.{self.backward_name}", result, self.value_names, self.first)
@@ -302,6 +310,7 @@ class Layer:
         for name, _, flag in pairs:
             if flag and name not in found and not is_of_loss(self.structure, result):
                 self.say_unchecked(name, f"backward returns no gradient for {name}")
+        self.remarks += floats_with_gradients(self.names, self.inputs, result)
         for name, value, flag in pairs[:1]:
             if not flag and is_float_array(result) and np.shape(value) == result.shape:
                 self.unchecked.append(name)

@@ -14,7 +14,7 @@ from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
 from ..tracing.rebind import rebound
 from .conventions import STATISTICS, gradient_key, positional_names
-from .inputs import constant_inputs, leaf_name, prepared
+from .inputs import constant_inputs, floats_with_gradients, leaf_name, prepared
 from .moving import differs, moved
 from .side_effects import watched
 from .state import Session
@@ -181,6 +181,7 @@ class Pair:
             for name, _ in found
             if name not in by_name and not is_of_loss(self.structure, result)
         ]
+        self.remarks += floats_with_gradients(self.names, self.inputs, result)
         self.remarks += [
             f"{self.backward_label} returns no gradient for {name}: it is not checked{what}"
             for name in self.unchecked

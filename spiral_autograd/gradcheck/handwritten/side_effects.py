@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import Any, Protocol
@@ -12,7 +12,8 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum
-from .parameters import find_parameters, held_arrays, nested
+from .conventions import GRADIENT_LISTS
+from .parameters import Parameter, attributes_of, find_parameters, held_arrays, nested
 from .state import Session, reach
 from .subject import is_float_array
 
@@ -123,9 +124,9 @@ def _gradient_arrays(layer: Any) -> list[Any]:
 def _written(runner: Runner) -> list[str]:
     """Return the names of the values whose content is not that at the start."""
     start = runner.session.start
-    return [
-        name for name, value in runner.named_values() if not _is_as_before(start.kept(value), value)
-    ]
+    known = [(name, start.kept(value), value) for name, value in runner.named_values()]
+    # What was not there before is a view or a cache of forward's own, not written into.
+    return [n for n, before, v in known if before is not None and not _is_as_before(before, v)]
 
 
 def _is_as_before(before: Array | None, array: Array) -> bool:
@@ -134,3 +135,19 @@ def _is_as_before(before: Array | None, array: Array) -> bool:
 
 def _shares(array: Array, others: Sequence[Any]) -> bool:
     return any(isinstance(o, np.ndarray) and np.may_share_memory(array, o) for o in others)
+
+
+def replaced_gradients(layer: Any, before: Mapping[str, tuple[Parameter, Any]]) -> list[str]:
+    """Return what to say of a list of gradients in which backward has put other arrays.
+
+    That is right by itself. But a network keeps the arrays that it has found in the list.
+    """
+    lists = [n for n in GRADIENT_LISTS if isinstance(attributes_of(layer).get(n), list)]
+    pairs = [(gradient, parameter.gradient()) for parameter, gradient in before.values()]
+    arrays = [(a, b) for a, b in pairs if isinstance(a, np.ndarray) and isinstance(b, np.ndarray)]
+    if not lists or all(a is b for a, b in arrays):
+        return []
+    return [
+        f"backward puts new arrays in {lists[0]}: what holds the old ones, as a network may, does "
+        f"not see them (write {lists[0]}[i][...] = dW)"
+    ]

@@ -19,6 +19,7 @@ from ..code.source import replacing_lines
 from ..compare.compare import FAILURES, Row, compare
 from ..handwritten.chain import Chain, Named, Step, estranged, naming, run_chain, totals
 from ..handwritten.conventions import BACKWARD, method_name, read
+from ..handwritten.inputs import RANDOM_IS_BETTER
 from ..handwritten.parameters import find_parameters
 from ..handwritten.passes import methods_of
 from ..handwritten.state import Session, untouched
@@ -218,7 +219,8 @@ class _Found:
         """Add the report on a layer; layers come in the order of the forward pass."""
         self.reports[name] = report
         self.rows += [replace(row, name=f"{name}.{row.name}") for row in report.rows]
-        self.notes += [f"{name}: {note}" for note in report.notes]
+        notes = [note for note in report.notes if RANDOM_IS_BETTER not in note]
+        self.notes += [f"{name}: {note}" for note in notes]  # its inputs are the network's own
         self.failures += [f"{name}: {failure}" for failure in report.failures]
         self.unchecked += [f"{name}.{what}" for what in report.unchecked]
         if not report.ok:
@@ -298,7 +300,7 @@ def _replaced(network: Any, named: Named, chain: Chain) -> dict[str, str]:
             "the gradients of both"
             if twins
             else f"{label} does not have the gradient of {name}: the layer replaces the array "
-            f"that the network holds{_written_at(layer)}; write into it: grads[...][...] = dW"
+            f"that the network holds{_written_at(layer)}; write into it: grads[i][...] = dW"
         )
     return found
 

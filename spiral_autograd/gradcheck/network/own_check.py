@@ -39,7 +39,7 @@ from .own_passes import (
     outcome_of,
     ways,
 )
-from .spy import Heard, Place, listening, misgiven, same_forward
+from .spy import Heard, Place, listening, misgiven, ran_otherwise, same_forward
 
 Runs = dict[str, tuple[Any, list[Heard]]]  # what each method that may give the loss has given
 
@@ -157,6 +157,12 @@ def _against_layers(network: Network, chain: Chain, group: list[Way], found: Own
         found.notes.append(
             f"{network.title}.{way.method} draws other random numbers than the layers one after "
             "another: its gradients are not compared"
+        )
+        return
+    if ran_otherwise(outcome.heard, chain):
+        found.notes.append(
+            f"{network.title}.{way.method} runs another forward pass than the layers one after "
+            "another (with other options?): its gradients are not compared"
         )
         return
     found.rows += _rows(network, chain, way, outcome)

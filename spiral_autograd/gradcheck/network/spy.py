@@ -145,6 +145,21 @@ def misgiven(heard: Sequence[Heard], chain: Chain) -> tuple[str, tuple[Place, ..
     return None
 
 
+def ran_otherwise(heard: Sequence[Heard], chain: Chain) -> bool:
+    """Tell whether the loss layer, called as in the chain, has given another gradient there.
+
+    Then the forward pass before was another one: in evaluation mode, say.
+    """
+    last = chain.steps[-1]
+    calls = [call for call in heard if not call.is_forward and call.name == last.name]
+    return any(
+        all(np.all(np.asarray(argument) == 1) for argument in call.arguments)
+        and call.result is not None
+        and not _same(call.result, last.returned)
+        for call in calls
+    )
+
+
 def _same(ours: Any, theirs: Any) -> bool:
     if ours is None or theirs is None or np.asarray(ours).dtype.kind not in "fiub":
         return ours is theirs

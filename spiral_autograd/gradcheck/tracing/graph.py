@@ -149,7 +149,7 @@ class BackwardGraph:
 
     def runs_of(self, call: Call, arg: Call) -> list[Call]:
         """Return the forward calls that the same instruction made of a value, in order."""
-        users = [user for user in self.users(arg) if user.gradient_of is None]
+        users = dict.fromkeys(u for u in self.users(arg) if u.gradient_of is None)
         return [u for u in users if u is call or (call.instruction or u) == u.instruction]
 
     def leads_to(self, call: Call) -> Call | None:
