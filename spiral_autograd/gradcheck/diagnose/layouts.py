@@ -13,7 +13,7 @@ from ...recording import Call, name_of
 from ...validation import Array, Shape
 from ..tracing.graph import BackwardGraph, Make, again
 from .case import Case
-from .edits import MOVES, Edit, edit, flow_of, operand_of
+from .edits import MOVES, Edit, edit, flow_of, operand_of, unmoved_operand
 from .rules import unmoved
 
 # -------------------- layout --------------------
@@ -70,9 +70,32 @@ def _turned_products(case: Case, graph: BackwardGraph, call: Call) -> Iterator[E
                 continue
         except ValueError:
             continue
-        what = " and ".join(operand_of(case, graph, call, call.args[i])[1] for i in arrays)
-        text = f"{flow_of(case, call)} multiplies {what} transposed or in another order"
+        names = [_matrix(case, graph, call, call.args[i]) for i in arrays]
+        bare = _left_as_it_is(graph, call, (turned_a, turned_b), first)
+        if bare is not None:
+            text = f"{flow_of(case, call)} is multiplied by {names[bare]}, which is not transposed"
+        else:
+            what = " and ".join(names)
+            text = f"{flow_of(case, call)} multiplies {what} transposed or in another order"
         yield edit("layout", text, call, make, "turned", turned_a, turned_b, first)
+
+
+def _matrix(case: Case, graph: BackwardGraph, call: Call, arg: Any) -> str:
+    """Return what a matrix of a product is called, transposed or not."""
+    return operand_of(case, graph, call, unmoved_operand(arg)[0])[1]
+
+
+def _left_as_it_is(
+    graph: BackwardGraph, call: Call, turned: tuple[bool, bool], first: int
+) -> int | None:
+    """Return which matrix is just not transposed, where it should be; None if that is not all."""
+    kind = name_of(call.fun)
+    if "_adjoint_" in kind:  # these transpose their first argument
+        return 0 if turned == (False, False) and first == int(kind.endswith("_0")) else None
+    moved = [unmoved_operand(arg)[0] is not arg for arg in call.args[:2]]
+    gradients = [isinstance(arg, Call) and graph.carries(arg) for arg in call.args[:2]]
+    alone = [i for i in (0, 1) if turned[i] and not gradients[i]]
+    return alone[0] if sum(turned) == 1 and alone and moved[alone[0]] and not first else None
 
 
 def _turned_operands(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:

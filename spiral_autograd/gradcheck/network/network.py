@@ -146,7 +146,8 @@ def _without_layers(
     if named is None:
         raise CheckError(
             "network must have layers (a list, or a dict in order), or be a list of them; or else "
-            "forward(x, t) and backward() of its own"
+            "forward(x, t) and backward() of its own, or loss(x, t) and gradient(x, t); for one "
+            "method that returns the loss with its gradients use check_gradient"
         )
     raise CheckError(
         "network must have a loss_layer with forward(x, t) and backward(); or give one as loss="
