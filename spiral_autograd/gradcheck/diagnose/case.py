@@ -183,20 +183,14 @@ class Case:
     @cached_property
     def dimensions(self) -> dict[float, str]:
         """The lengths of axes that a factor may come from, with what they are."""
-        found: dict[float, str] = {}
-        arrays = [("the output", u) for u in self.upstream]
-        arrays += zip(self.names, self.values, strict=True)
+        arrays = list(self._given)
         if self.graph is not None:
             calls = self.graph.forward
             arrays += [(self.name_of(c), c.value) for c in calls if c.source is not None]
-        for number, (name, array) in enumerate(arrays):
-            for axis, n in enumerate(np.shape(array)):
-                first = axis == 0 and number <= len(self.upstream)
-                which = "the batch size" if first else f"the length of axis {axis} of {name}"
-                found.setdefault(float(n), which)
+        found = self._axis_lengths(arrays)
         for name, array in arrays:
             found.setdefault(float(np.size(array)), f"the number of entries of {name}")
-        for name, array in arrays[: len(self.upstream) + len(self.names)]:
+        for name, array in self._given:
             axes = range(min(np.ndim(array), 5))
             for some in (c for count in (2, 3) for c in combinations(axes, count)):
                 lengths = [np.shape(array)[axis] for axis in some]
@@ -207,16 +201,21 @@ class Case:
     @cached_property
     def lengths(self) -> dict[float, str]:
         """The lengths of the axes of the output and of the arguments, with what they are."""
-        arrays = [
-            *(("the output", u) for u in self.upstream),
-            *zip(self.names, self.values, strict=True),
-        ]
+        return {n: text for n, text in self._axis_lengths(self._given).items() if n > 1}
+
+    @property
+    def _given(self) -> list[tuple[str, Array]]:
+        arguments = zip(self.names, self.values, strict=True)
+        return [*(("the output", u) for u in self.upstream), *arguments]
+
+    def _axis_lengths(self, arrays: Sequence[tuple[str, Array]]) -> dict[float, str]:
         found: dict[float, str] = {}
-        for name, array in arrays:
+        for number, (name, array) in enumerate(arrays):
             for axis, n in enumerate(np.shape(array)):
-                which = "the batch size" if name == "the output" and not axis else None
-                found.setdefault(float(n), which or f"the length of axis {axis} of {name}")
-        return {n: text for n, text in found.items() if n > 1}
+                first = axis == 0 and number <= len(self.upstream)
+                which = "the batch size" if first else f"the length of axis {axis} of {name}"
+                found.setdefault(float(n), which)
+        return found
 
     def same_shape(self, k: int) -> Iterator[tuple[str, Array]]:
         """Yield the arguments, upstream gradients and forward values in the k-th one's shape."""

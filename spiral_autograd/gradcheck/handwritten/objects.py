@@ -48,7 +48,6 @@ from .subject import (
     MISSING,
     CheckError,
     Gradients,
-    Halves,
     Subject,
     as_gradient,
     by_position,
@@ -157,15 +156,6 @@ class Layer:
             arguments = ups
         result = called(what, self.backward_method, *arguments)
         return input_gradient_of(self.layer, result)
-
-    def half_forward(self) -> Any:
-        """Run the forward pass alone, and return the layer."""
-        self.run()
-        return self.layer
-
-    def half_backward(self, _: Any, ups: list[Array]) -> Any:
-        """Run the backward pass alone."""
-        return self.run_backward(ups)
 
     def reset(self) -> None:
         """Reset the gradients of a layer that accumulates them."""
@@ -426,7 +416,6 @@ class Layer:
             is_loss=self.is_scalar and self.given is None,
             takes_upstream=not (self.is_scalar and self.takes_nothing),
             owner=self.layer,
-            halves=Halves(self.half_forward, self.half_backward, self.inputs),
             remarks=self.remarks,
             unchecked=self.unchecked,
             unkept={name: (lost.text, lost.place) for name, lost in self.unkept.items()},

@@ -22,7 +22,6 @@ from .subject import (
     MISSING,
     CheckError,
     Gradients,
-    Halves,
     Subject,
     as_gradient,
     by_position,
@@ -151,10 +150,6 @@ class Pair:
             flat |= gradient if inner else {name: gradient}
         return flat
 
-    def half_backward(self, kept: tuple[list[Any], Any], ups: list[Array]) -> Any:
-        """Run the backward pass alone, on what the forward pass returned."""
-        return self.run_backward(ups, kept[1])
-
     def _differentiable(self, result: Any) -> list[tuple[str, Array]]:
         """Return the arrays that have a gradient; those in dicts and lists by their own names."""
         by_name = self._by_name(result)
@@ -249,7 +244,6 @@ def pair_subject(
         first=pair.first,
         forward_code=[forward],
         backward_code=[backward],
-        halves=Halves(pair.run, pair.half_backward, pair.inputs),
         remarks=pair.remarks,
         unchecked=pair.unchecked,
     )

@@ -23,25 +23,6 @@ class CheckError(ValueError):
 
 
 @dataclass
-class Halves:
-    """The user's two passes, called one by one.
-
-    Attributes
-    ----------
-    forward : callable
-        Runs forward, and returns what backward finds again: the object, or outputs and cache.
-    backward : callable
-        ``backward(kept, upstream)`` returns what the user's backward pass does.
-    inputs : list
-        The inputs of forward, a list whose entries can be exchanged.
-    """
-
-    forward: Callable[[], Any]
-    backward: Callable[[Any, list[Array]], Any]
-    inputs: list[Any] = field(default_factory=list)
-
-
-@dataclass
 class Gradients:
     """Handwritten gradients as a call left them, in the user's own arrays where these are new.
 
@@ -108,8 +89,6 @@ class Subject:
         Whether the output is a scalar, and the upstream gradient one.
     owner : object or None
         The layer, which may keep something from one call to the next.
-    halves : Halves or None
-        The two passes, to be called one by one.
     idealised : callable or None
         Yields each small constant of the forward code with the subject that has zero for it.
     """
@@ -132,7 +111,6 @@ class Subject:
     unkept: dict[str, tuple[str, tuple[str, int]]] = field(default_factory=dict)
     is_loss: bool = False
     owner: Any = None
-    halves: Halves | None = None
     idealised: Callable[[], Iterator[tuple[float, Subject]]] | None = None
 
 

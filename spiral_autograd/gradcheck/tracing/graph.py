@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ from autograd.core import VJPNode, add_outgrads
 from autograd.tracer import isbox, new_box, toposort, trace_stack
 
 from ...pytree import leaves
-from ...recording import Call, Recording, name_of
+from ...recording import Call, Recording, name_of, parents_of
 from ...validation import Array
 
 Values = dict[Call, Any]
@@ -90,7 +90,7 @@ class BackwardGraph:
         for call in reversed(self.calls):
             mine = reach.get(call)
             if mine and call.gradient_of is not None:
-                for arg in _parents(call):
+                for arg in parents_of(call):
                     reach.setdefault(arg, set()).update(mine)
         return {call: frozenset(ks) for call, ks in reach.items()}
 
@@ -184,7 +184,7 @@ class BackwardGraph:
     def _used_by(self) -> dict[Call, list[Call]]:
         users: dict[Call, list[Call]] = {}
         for call in self.calls:
-            for arg in _parents(call):
+            for arg in parents_of(call):
                 users.setdefault(arg, []).append(call)
         return users
 
@@ -196,7 +196,7 @@ class BackwardGraph:
         found = set()
         for call, adjoint in self.adjoints.items():
             if name_of(call.fun) in ("max", "amax", "min", "amin"):
-                parts = [np.max(np.abs(self.value(a)), initial=0.0) for a in _parents(adjoint)]
+                parts = [np.max(np.abs(self.value(a)), initial=0.0) for a in parents_of(adjoint)]
                 if np.max(np.abs(self.value(adjoint)), initial=0.0) <= 1e-6 * max(parts, default=0):
                     found.add(adjoint)
         return frozenset(found)
@@ -210,7 +210,7 @@ class BackwardGraph:
         starts = {id(adjoint) for adjoint in self.recording.adjoints.values()}
         for call in self.calls:
             if call.gradient_of is not None and (
-                id(call) in starts or any(arg in found for arg in _parents(call))
+                id(call) in starts or any(arg in found for arg in parents_of(call))
             ):
                 found.add(call)
         return found
@@ -237,7 +237,7 @@ class BackwardGraph:
                 values[call] = changes[call](call, get)
             elif backward_only and call.gradient_of is None:
                 continue
-            elif any(arg in values for arg in _parents(call)):
+            elif any(arg in values for arg in parents_of(call)):
                 still = call in self._still
                 values[call] = np.zeros_like(self.value(call)) if still else again(call, get)
         return values
@@ -253,7 +253,7 @@ class BackwardGraph:
         """Return the graph for another upstream gradient."""
         values: Values = dict(zip(self.upstream, upstream, strict=True))
         for call in self.calls:
-            if call.gradient_of is not None and any(arg in values for arg in _parents(call)):
+            if call.gradient_of is not None and any(arg in values for arg in parents_of(call)):
                 values[call] = again(call, lambda arg: self._value_among(values, arg))
         return self.changed(values)
 
@@ -288,7 +288,7 @@ class BackwardGraph:
             shift = dict(zip(nodes, shifts, strict=True))
             values: Values = {}
             for call in self.calls:
-                known = any(arg in values for arg in _parents(call))
+                known = any(arg in values for arg in parents_of(call))
                 if call.gradient_of is None or not (known or call in shift):
                     continue
                 if call in self._still:
@@ -397,10 +397,6 @@ def is_number(arg: Any) -> bool:
     if isinstance(arg, bool | str) or np.ndim(arg):
         return False
     return isinstance(arg, int | float | np.generic | np.ndarray)
-
-
-def _parents(call: Call) -> Iterable[Call]:
-    return [arg for arg in call.args if isinstance(arg, Call)]
 
 
 def _is_float(value: Any) -> bool:
