@@ -148,8 +148,7 @@ def find_reference(
     for make in sharp:
         try:
             reference = make(subject, upstream, plain=plain)
-        except Exception as error:
-            subject.notes.append(f"{type(error).__name__}: {error}")
+        except Exception:  # this one cannot be had here
             continue
         if not all(np.isfinite(np.sum(grad)) for grad in reference.grads):
             continue

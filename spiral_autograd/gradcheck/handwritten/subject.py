@@ -77,8 +77,6 @@ class Subject:
         The functions whose lines the report may name.
     takes_upstream : bool
         Whether the backward pass takes an upstream gradient: that of a scalar loss need not.
-    notes : list of str
-        Why a reference could not be used.
     remarks : list of str
         What the report should say besides its rows.
     unchecked : list of str
@@ -105,7 +103,6 @@ class Subject:
     forward_code: list[Any] = field(default_factory=list)
     backward_code: list[Any] = field(default_factory=list)
     takes_upstream: bool = True
-    notes: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     unkept: dict[str, tuple[str, tuple[str, int]]] = field(default_factory=dict)
