@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from ..automatic.automatic import by_autograd
+from ..automatic.automatic import once_more
 from ..automatic.reference import Reference
 from ..code.lines import Evidence
 from ..code.moments import Moments, is_readable, moments
@@ -42,8 +42,9 @@ class Comparison:
         When to stop asking why.
     rows : dict of Row
         By the number of the value.
-    floors : list of float
-        How far rounding alone moves each gradient.
+    noise : list of arrays or floats
+        How far rounding alone moves the entries of each gradient; infinite where a kink excuses
+        any.
     notes, failures : lists of str
     """
 
@@ -53,13 +54,18 @@ class Comparison:
     rng: np.random.Generator
     deadline: float
     rows: dict[int, Row] = field(default_factory=dict)
-    floors: list[float] = field(default_factory=list)
+    noise: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.floors = self.floors or [0.0] * len(self.grads)
+        self.noise = [3 * error for error in self.reference.errors] or [0.0] * len(self.grads)
         self.compare()
+
+    @property
+    def floors(self) -> list[float]:
+        """How far rounding alone moves each gradient."""
+        return [float(np.max(n, where=np.isfinite(n), initial=0.0)) for n in self.noise]
 
     @property
     def upstream(self) -> list[Array]:
@@ -72,12 +78,16 @@ class Comparison:
         """Compare afresh, all that there is."""
         self.rows = {k: self._row(k) for k, g in enumerate(self.grads) if g is not MISSING}
 
+    def compare_row(self, k: int) -> None:
+        """Compare one gradient afresh."""
+        self.rows[k] = self._row(k)
+
     def _row(self, k: int) -> Row:
         name, reference = self.subject.names[k], self.reference
         if not reference.grads:
             shape = self.subject.values[k].shape
             return compare_directions(name, k, self.grads[k], shape, reference)
-        return compare(name, self.grads[k], reference.grads[k], reference.sharpness, self.floors[k])
+        return compare(name, self.grads[k], reference.grads[k], reference.sharpness, self.noise[k])
 
     def change(self, k: int, **changes: Any) -> None:
         """Change what is said in a row."""
@@ -124,10 +134,7 @@ class Comparison:
             return None
         recording = self.reference.recording
         if recording is None:
-            again = by_autograd(
-                self.subject, self.upstream, self.subject.outputs, rebind=self.reference.rebound
-            )
-            recording = again.recording
+            recording = once_more(self.subject, self.upstream, self.reference).recording
         return None if recording is None else BackwardGraph(recording)
 
     @cached_property

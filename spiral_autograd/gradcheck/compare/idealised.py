@@ -11,7 +11,7 @@ from ..blocks import close, largest
 from ..code.moments import forward_line
 from ..tracing.graph import BackwardGraph
 from .comparison import Comparison, Places
-from .rounding import replayed
+from .repeats import replayed
 
 
 def find_idealised(c: Comparison) -> BackwardGraph | None:

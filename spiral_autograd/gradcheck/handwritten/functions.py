@@ -210,6 +210,10 @@ class Gradient:
                 "no parameter"
             )
 
+    def is_mark(self, value: Any) -> bool:
+        """Tell whether a value is what a mark adds."""
+        return any(value is zeros for zeros in self.marks.values())
+
     def substitute(self, replacements: Sequence[Any]) -> list[Any]:
         """Run the loss on other values."""
         memo = {id(v): r for (_, v, _), r in zip(self.entries, replacements, strict=True)}
@@ -246,6 +250,7 @@ def gradient_subject(
         backward_code=[gradient] if callable(gradient) else [],
         takes_upstream=False,
         remarks=run.remarks,
+        marks=frozenset(k for k, (_, v, _) in enumerate(run.entries) if run.is_mark(v)),
         is_loss=True,
     )
 

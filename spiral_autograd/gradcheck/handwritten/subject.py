@@ -85,6 +85,9 @@ class Subject:
         From name to what is to be said of a gradient that is computed and not kept, and where.
     is_loss : bool
         Whether the output is a scalar, and the upstream gradient one.
+    marks : set of int
+        The numbers of the values that stand for marks: zeros that are added in the forward pass,
+        of which the handwritten pass knows nothing.
     owner : object or None
         The layer, which may keep something from one call to the next.
     idealised : callable or None
@@ -107,6 +110,7 @@ class Subject:
     unchecked: list[str] = field(default_factory=list)
     unkept: dict[str, tuple[str, tuple[str, int]]] = field(default_factory=dict)
     is_loss: bool = False
+    marks: frozenset[int] = frozenset()
     owner: Any = None
     idealised: Callable[[], Iterator[tuple[float, Subject]]] | None = None
 

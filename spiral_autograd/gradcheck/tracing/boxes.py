@@ -147,6 +147,8 @@ class NumpyBox(RecordedBox):
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the array in another dtype."""
+        if np.dtype(dtype).kind in "cO":
+            self._refuse(f"an array of dtype {np.dtype(dtype)}")
         if np.dtype(dtype).kind != "f":
             return np.asarray(_plain(self)).astype(dtype)
         return (
