@@ -16,6 +16,7 @@ from ..code.lines import Evidence
 from ..code.moments import Moments, is_readable, moments
 from ..code.slices import Slices
 from ..code.suspects import code_of
+from ..guard import CheckError, Deadline, guarded, theirs
 from ..handwritten.subject import MISSING, Subject, copied
 from ..tracing.graph import BackwardGraph
 from .compare import FAILURES, RIGHT, Row, compare, compare_directions
@@ -38,8 +39,10 @@ class Comparison:
     grads : list
         The handwritten gradients: arrays, None, or MISSING where there is nothing to compare.
     rng : Generator
-    deadline : float
-        When to stop asking why.
+    budget : float
+        The seconds for what comes after the verdicts.
+    deadline, until : Deadline
+        When to stop asking why, and when to stop asking where.
     rows : dict of Row
         By the number of the value.
     floors : list of float
@@ -51,13 +54,15 @@ class Comparison:
     reference: Reference
     grads: list[Any]
     rng: np.random.Generator
-    deadline: float
+    budget: float
     rows: dict[int, Row] = field(default_factory=dict)
     floors: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._evidence: Evidence | None = None
+        self.begin()
         self.floors = self.floors or [0.0] * len(self.grads)
         self.compare()
 
@@ -65,6 +70,11 @@ class Comparison:
     def upstream(self) -> list[Array]:
         """The upstream gradient."""
         return self.subject.upstream
+
+    def begin(self) -> None:
+        """Let the time begin for what comes after the verdicts: why, and then where."""
+        self.deadline = Deadline.after(0.75 * self.budget)
+        self.until = Deadline.after(self.budget + 0.5)
 
     # -------------------- rows --------------------
 
@@ -124,9 +134,10 @@ class Comparison:
             return None
         recording = self.reference.recording
         if recording is None:
-            again = by_autograd(
-                self.subject, self.upstream, self.subject.outputs, rebind=self.reference.rebound
-            )
+            with theirs("the traced forward pass"):
+                again = by_autograd(
+                    self.subject, self.upstream, self.subject.outputs, rebind=self.reference.rebound
+                )
             recording = again.recording
         return None if recording is None else BackwardGraph(recording)
 
@@ -135,13 +146,15 @@ class Comparison:
         """What the lines of the handwritten pass make, in order."""
         if not self.small:
             return Moments()
+        found = Moments()
         try:
             with self.subject.session.fresh():
-                return moments(self.backward)
-        except Exception:
-            return Moments()
+                moments(self.backward, found, self.until)
+        except CheckError:  # what ran until then is told from
+            pass
         finally:
             self.subject.session.restore()
+        return found if found.is_whole else Moments()
 
     @cached_property
     def slices(self) -> Slices | None:
@@ -150,6 +163,11 @@ class Comparison:
 
     def evidence(self) -> Evidence:
         """Return what the place of a mistake is told from."""
+        if self._evidence is None or self._evidence.wrong != self.wrong:
+            self._evidence = self._all_evidence()
+        return self._evidence
+
+    def _all_evidence(self) -> Evidence:
         subject, graph = self.subject, self.graph
         calls = [] if graph is None else [*graph.forward, *graph.backward]
         return Evidence(
@@ -165,19 +183,20 @@ class Comparison:
             backward=subject.backward_code[0] if subject.backward_code else None,
             tolerance=self.tolerance,
             slices=self.slices,
+            deadline=self.until,
         )
 
     def places(self, where: Callable[..., Places], k: int, *why: Any) -> Places:
         """Return places in the reader's code; none where its source cannot be read."""
-        evidence = self.evidence()
-        try:
+        found: Places = ()
+        with guarded("the search for the lines", self.notes):
+            evidence = self.evidence()
+            self.until.check()
             found = tuple(filter(is_readable, where(evidence, k, *why)))
-        except Exception:
-            return ()
-        code = code_of(evidence.backward)
-        hidden = code is not None and not is_readable((code.co_filename, code.co_firstlineno))
-        if hidden and not found and UNREADABLE not in self.notes:
-            self.notes.append(UNREADABLE)
+            code = code_of(evidence.backward)
+            hidden = code is not None and not is_readable((code.co_filename, code.co_firstlineno))
+            if hidden and not found and UNREADABLE not in self.notes:
+                self.notes.append(UNREADABLE)
         return found
 
 
