@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +14,13 @@ from .automatic.automatic import find_reference
 from .compare.comparison import Comparison, is_small
 from .compare.second_call import call_again, first_gradients, judge, unused_upstream
 from .compare.second_look import second_look
-from .diagnose.explain import explain
+from .diagnose.explain import ask_differences, explain
+from .guard import CheckError, guarded
 from .handwritten.functions import gradient_subject
 from .handwritten.objects import layer_subject
 from .handwritten.pairs import pair_subject
 from .handwritten.state import untouched
-from .handwritten.subject import CheckError, Subject
+from .handwritten.subject import Subject
 from .report.report import GradientReport
 
 BUDGET = 10.0
@@ -186,7 +186,6 @@ def _checked(
             f"{title} has nothing to differentiate: no input and no parameter is a floating-point "
             "array (integer arrays have no gradient; use x.astype(float))"
         )
-    deadline = time.monotonic() + budget
     calls = call_again(subject)
     reference = find_reference(
         subject, subject.upstream, stream, max(1.0, budget / 3), subject.outputs
@@ -194,11 +193,13 @@ def _checked(
     if not is_small(subject):  # record again if there is something to explain
         reference.recording = None
         gc.collect(1)  # autograd's traces are cycles, which hold arrays
-    c = Comparison(subject, reference, first_gradients(subject), stream, deadline)
+    c = Comparison(subject, reference, first_gradients(subject), stream, budget)
     c.notes = [*subject.remarks, *unused_upstream(subject, c.grads)]
-    if len(c.right) < len(c.rows):
-        ideal = second_look(c)
-        if c.wrong:
+    ideal = second_look(c) if len(c.right) < len(c.rows) else None
+    ask_differences(c)
+    c.begin()  # the verdicts on the first call stand
+    if c.wrong:
+        with guarded("the search for why", c.notes):
             explain(c, ideal)
     judge(c, calls)
     _say_unkept(c)

@@ -16,6 +16,7 @@ from ..code.lines import Evidence
 from ..code.moments import Moments, is_readable, moments
 from ..code.slices import Slices
 from ..code.suspects import code_of
+from ..guard import CheckError, Deadline, guarded, theirs
 from ..handwritten.subject import MISSING, Subject, copied
 from ..tracing.graph import BackwardGraph
 from .compare import FAILURES, RIGHT, Row, compare, compare_directions
@@ -38,8 +39,10 @@ class Comparison:
     grads : list
         The handwritten gradients: arrays, None, or MISSING where there is nothing to compare.
     rng : Generator
-    deadline : float
-        When to stop asking why.
+    budget : float
+        The seconds for what comes after the verdicts.
+    deadline, until : Deadline
+        When to stop asking why, and when to stop asking where.
     rows : dict of Row
         By the number of the value.
     noise : list of arrays or floats
@@ -52,13 +55,15 @@ class Comparison:
     reference: Reference
     grads: list[Any]
     rng: np.random.Generator
-    deadline: float
+    budget: float
     rows: dict[int, Row] = field(default_factory=dict)
     noise: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._evidence: Evidence | None = None
+        self.begin()
         self.noise = [3 * error for error in self.reference.errors] or [0.0] * len(self.grads)
         self.compare()
 
@@ -71,6 +76,11 @@ class Comparison:
     def upstream(self) -> list[Array]:
         """The upstream gradient."""
         return self.subject.upstream
+
+    def begin(self) -> None:
+        """Let the time begin for what comes after the verdicts: why, and then where."""
+        self.deadline = Deadline.after(0.75 * self.budget)
+        self.until = Deadline.after(self.budget + 0.5)
 
     # -------------------- rows --------------------
 
@@ -134,7 +144,8 @@ class Comparison:
             return None
         recording = self.reference.recording
         if recording is None:
-            recording = once_more(self.subject, self.upstream, self.reference).recording
+            with theirs("the traced forward pass"):
+                recording = once_more(self.subject, self.upstream, self.reference).recording
         return None if recording is None else BackwardGraph(recording)
 
     @cached_property
@@ -142,13 +153,15 @@ class Comparison:
         """What the lines of the handwritten pass make, in order."""
         if not self.small:
             return Moments()
+        found = Moments()
         try:
             with self.subject.session.fresh():
-                return moments(self.backward)
-        except Exception:
-            return Moments()
+                moments(self.backward, found, self.until)
+        except CheckError:  # what ran until then is told from
+            pass
         finally:
             self.subject.session.restore()
+        return found if found.is_whole else Moments()
 
     @cached_property
     def slices(self) -> Slices | None:
@@ -157,6 +170,11 @@ class Comparison:
 
     def evidence(self) -> Evidence:
         """Return what the place of a mistake is told from."""
+        if self._evidence is None or self._evidence.wrong != self.wrong:
+            self._evidence = self._all_evidence()
+        return self._evidence
+
+    def _all_evidence(self) -> Evidence:
         subject, graph = self.subject, self.graph
         calls = [] if graph is None else [*graph.forward, *graph.backward]
         return Evidence(
@@ -172,19 +190,20 @@ class Comparison:
             backward=subject.backward_code[0] if subject.backward_code else None,
             tolerance=self.tolerance,
             slices=self.slices,
+            deadline=self.until,
         )
 
     def places(self, where: Callable[..., Places], k: int, *why: Any) -> Places:
         """Return places in the reader's code; none where its source cannot be read."""
-        evidence = self.evidence()
-        try:
+        found: Places = ()
+        with guarded("the search for the lines", self.notes):
+            evidence = self.evidence()
+            self.until.check()
             found = tuple(filter(is_readable, where(evidence, k, *why)))
-        except Exception:
-            return ()
-        code = code_of(evidence.backward)
-        hidden = code is not None and not is_readable((code.co_filename, code.co_firstlineno))
-        if hidden and not found and UNREADABLE not in self.notes:
-            self.notes.append(UNREADABLE)
+            code = code_of(evidence.backward)
+            hidden = code is not None and not is_readable((code.co_filename, code.co_firstlineno))
+            if hidden and not found and UNREADABLE not in self.notes:
+                self.notes.append(UNREADABLE)
         return found
 
 

@@ -5,12 +5,14 @@ A mistake is claimed only where it explains all the numbers to the tolerance.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
 
+from ..guard import OutOfTime
 from .case import Case, Finding, Rule
 from .factors import any_factor, named_factor
 from .partly import partly_wrong
@@ -61,6 +63,18 @@ def diagnose(*cases: Case) -> list[Finding]:
                 for k in finding.rows:
                     open_rows.remove(k)
 
+    with suppress(OutOfTime):
+        _search(cases, open_rows, findings, settle)
+    return findings
+
+
+def _search(
+    cases: Sequence[Case],
+    open_rows: list[int],
+    findings: list[Finding],
+    settle: Callable[[Iterable[Finding | None]], None],
+) -> None:
+    """Settle rows by each rule, until the time is spent."""
     for case, rule in product(cases, SINGLE):
         settle(_safely(rule, case, k) for k in list(open_rows))
     searched = [*cases, *filter(None, map(_through_every_max, cases))]
@@ -77,7 +91,6 @@ def diagnose(*cases: Case) -> list[Finding]:
                 settle([_beside(case, first, k)])
     for case, rule in product(cases, LAST):
         settle(_safely(rule, case, k) for k in list(open_rows))
-    return findings
 
 
 def _through_every_max(case: Case) -> Case | None:

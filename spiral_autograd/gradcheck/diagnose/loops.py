@@ -32,10 +32,11 @@ def operands_in_loops(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
         for edit in wrong_operands(case, graph, calls[0]):
             _, _, position, instruction = edit.key
             others = made.get(instruction, [])
-            if len(others) != len(calls):
+            due, moved = unmoved_operand(calls[0].args[position])
+            shape = graph.array(due).shape
+            if len(others) != len(calls) or any(graph.array(o).shape != shape for o in others):
                 continue
             # Backward calls come from the last turn to the first.
-            moved = unmoved_operand(calls[0].args[position])[1]
             pairs = zip(calls, reversed(others), strict=True)
             changes = {c: exchanged(position, moved(graph.array(o))) for c, o in pairs}
             yield from at_each_turn(

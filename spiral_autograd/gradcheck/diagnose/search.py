@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from functools import cached_property, partial
 from itertools import product, takewhile
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from ...recording import Call, name_of
 from ...validation import Array
 from ..blocks import close, largest
-from ..tracing.graph import BackwardGraph, Values
+from ..tracing.graph import UNFIT, BackwardGraph, Values
 from .case import Case, Finding
 from .composites import composite_edits, composites_of
 from .edits import (
@@ -76,12 +75,6 @@ def _mark(value: Any) -> tuple[Any, ...]:
     return array.shape, *(f"{np.sum(a):.6e}" for a in (array, np.abs(array), array**2))
 
 
-def _safely(edits: Iterator[Edit]) -> Iterator[Edit]:
-    """Yield changes up to one that cannot be made: a search that fails must not cost the report."""
-    with suppress(Exception):
-        yield from edits
-
-
 class Stock:
     """The changes of a backward graph, for any rows: made once, when they are asked for."""
 
@@ -140,7 +133,7 @@ class Stock:
             yield from self._lists[name]
             return
         found = []
-        for edit in _safely(_SORTS[name](self)):
+        for edit in _SORTS[name](self):
             if self.case.late():
                 return
             found.append(edit)
@@ -163,7 +156,7 @@ class Stock:
             try:
                 change = np.asarray(make(call, self.graph.value)) - before
                 found.append((call, np.broadcast_to(change, before.shape)))
-            except (ValueError, IndexError, TypeError):
+            except UNFIT:
                 return None
         return found
 
@@ -259,7 +252,7 @@ class Search:
     def _sensitivities(self, weights: Mapping[int, Array]) -> Mapping[Call, Array] | None:
         try:
             return self.graph.sensitivities(weights)
-        except Exception:  # a vjp that has no vjp of its own: each change is run
+        except NotImplementedError:  # a vjp that has no vjp of its own: each change is run
             return None
 
     def candidates(self) -> Iterator[Edit]:
@@ -380,7 +373,7 @@ class Search:
         case, graph = self.case, self.graph
         try:
             values = graph.replay(edit.changes)
-        except Exception:
+        except UNFIT:
             return None
         if not self._reaches(edit.changes):
             return None

@@ -14,12 +14,10 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum
+from ..guard import CheckError as CheckError
+from ..guard import theirs
 from .conventions import gradient_key
 from .state import Session
-
-
-class CheckError(ValueError):
-    """A layer, a pair or a gradient function cannot be checked as it is; the message says why."""
 
 
 @dataclass
@@ -154,16 +152,13 @@ def _has_numbers(grad: Any) -> bool:
 
 def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
     """Call the user's code; what it raises is shown with what was called."""
-    try:
-        return function(*args)
-    except CheckError:
-        raise
-    except Exception as error:
+
+    def given() -> str:
         shapes = ", ".join(described(arg) for arg in args)
-        raise CheckError(
-            f"{what} raised {type(error).__name__}: {error}; it was called with ({shapes}). "
-            "Its own traceback stands above"
-        ) from error
+        return f"; it was called with ({shapes}). Its own traceback stands above"
+
+    with theirs(what, given):
+        return function(*args)
 
 
 def described(value: Any) -> str:

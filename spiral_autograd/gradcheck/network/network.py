@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +16,7 @@ from ..blocks import close
 from ..checks import BUDGET, check_layer
 from ..code.source import replacing_lines
 from ..compare.compare import FAILURES, Row, compare
+from ..guard import Deadline
 from ..handwritten.chain import Chain, Named, Step, estranged, naming, run_chain, totals
 from ..handwritten.conventions import BACKWARD, method_name, read
 from ..handwritten.inputs import RANDOM_IS_BETTER
@@ -87,7 +87,7 @@ def check_network(
     >>> check_network([Double()], np.ones((1, 2)), np.ones((1, 2)), loss=Sum()).ok
     True
     """
-    deadline = time.monotonic() + number("budget", budget, above=0, or_equal=True)
+    deadline = Deadline.after(number("budget", budget, above=0, or_equal=True))
     named, loss_layer = _layers(network, loss)
     with untouched(network, loss, x, t) as session:
         if named is None or loss_layer is None:
@@ -129,7 +129,7 @@ def _without_layers(
     x: Any,
     t: Any,
     rng: Random,
-    deadline: float,
+    deadline: Deadline,
 ) -> GradientReport:
     """Check a network without a list of layers, or without a loss layer, by its own passes."""
     if isinstance(network, type):
@@ -167,7 +167,7 @@ def _check_layers(
     every: Named,
     session: Session,
     rng: Random,
-    deadline: float,
+    deadline: Deadline,
     found: _Found,
 ) -> None:
     """Check each layer, the last one first: if time is short, it is for the first wrong one."""
@@ -177,7 +177,7 @@ def _check_layers(
         if name in at:
             step = at[name]
             with session.fresh(), naming(name):
-                left = max(0.1, deadline - time.monotonic())
+                left = max(0.1, deadline.left)
                 inputs, up = step.inputs, step.upstream
                 if up is not None and not np.any(up):
                     up = None  # a random one tells more than zeros

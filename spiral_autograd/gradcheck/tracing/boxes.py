@@ -40,6 +40,7 @@ defvjp(
     lambda ans, A, value, *index: lambda g: cleared_at(g, *index),
     lambda ans, A, value, *index: lambda g: unbroadcast(take(g, *index), anp.metadata(value)),
 )
+defvjp(cleared_at, lambda ans, g, *index: lambda h: cleared_at(h, *index))
 
 
 @primitive  # type: ignore[untyped-decorator]

@@ -13,6 +13,10 @@ from autograd.tracer import isbox, new_box, toposort, trace_stack
 from ...pytree import leaves
 from ...recording import Call, Recording, name_of, parents_of
 from ...validation import Array
+from ..blocks import largest
+
+# What NumPy raises where changed values do not fit an operation.
+UNFIT = (ValueError, IndexError, ArithmeticError)
 
 Values = dict[Call, Any]
 Make = Callable[[Call, Callable[[Any], Any]], Any]
@@ -196,8 +200,8 @@ class BackwardGraph:
         found = set()
         for call, adjoint in self.adjoints.items():
             if name_of(call.fun) in ("max", "amax", "min", "amin"):
-                parts = [np.max(np.abs(self.value(a)), initial=0.0) for a in parents_of(adjoint)]
-                if np.max(np.abs(self.value(adjoint)), initial=0.0) <= 1e-6 * max(parts, default=0):
+                parts = [_size(self.value(a)) for a in parents_of(adjoint)]
+                if _size(self.value(adjoint)) <= 1e-6 * max(parts, default=0):
                     found.add(adjoint)
         return frozenset(found)
 
@@ -324,7 +328,7 @@ class BackwardGraph:
         try:
             with np.errstate(all="ignore"):
                 return self.changed(self.replay({call: make}, backward_only=False))
-        except Exception:
+        except UNFIT:
             return None
 
     def small_constants(self) -> Iterator[tuple[Call, int, float]]:
@@ -394,9 +398,13 @@ def again(call: Call, get: Callable[[Any], Any]) -> Any:
 
 def is_number(arg: Any) -> bool:
     """Tell whether an argument of a call is one constant number."""
-    if isinstance(arg, bool | str) or np.ndim(arg):
-        return False
-    return isinstance(arg, int | float | np.generic | np.ndarray)
+    kinds = int | float | np.generic | np.ndarray
+    return isinstance(arg, kinds) and not isinstance(arg, bool | str) and np.ndim(arg) == 0
+
+
+def _size(value: Any) -> float:
+    """Return the largest entry of a value; 0 of what is no array, as autograd's sparse ones."""
+    return largest(value) if _is_float(value) else 0.0
 
 
 def _is_float(value: Any) -> bool:
