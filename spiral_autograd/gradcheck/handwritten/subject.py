@@ -21,6 +21,23 @@ from .state import Session
 class CheckError(ValueError):
     """A layer, a pair or a gradient function cannot be checked as it is; the message says why."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__("\n".join(map(printable, message.split("\n"))))
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes in place of what would command a terminal or reorder its line.
+
+    Examples
+    --------
+    >>> printable("W\\x1b[31m"), printable("größe 2")
+    ('W\\\\x1b[31m', 'größe 2')
+    """
+    return "".join(
+        c if c.isprintable() else " " if c in "\t\n" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
 
 @dataclass
 class Gradients:
