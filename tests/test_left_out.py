@@ -436,7 +436,8 @@ def test_a_number_whose_gradient_accumulates():
             return dx
 
     report = sa.check_layer(Accumulating(), x)
-    assert [row.rule for row in report.rows] == [None, "state"]
+    assert [row.name for row in report.rows] == ["x", "alpha"]
+    assert any("accumulate" in note and "alpha" in note for note in report.notes), str(report)
 
     class Resettable(Accumulating):
         def zero_grad(self):

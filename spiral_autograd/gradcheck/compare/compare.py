@@ -69,7 +69,7 @@ def compare(name: str, handwritten: Any, automatic: Array, sharp: Sharpness, flo
     if h.dtype.kind not in "fiub":
         return replace(blank, why=f"a gradient of dtype {h.dtype}")
     if h.shape != automatic.shape:
-        why = f"has the shape {h.shape} in place of {automatic.shape}"
+        why = _other_shape(h.shape, automatic.shape)
         return replace(blank, max_abs=np.inf, max_rel=np.inf, handwritten=h, why=why)
     max_abs, flat = apart(h, automatic)
     both = max(scale, largest(h)) if max_abs > 0 else scale
@@ -82,6 +82,18 @@ def compare(name: str, handwritten: Any, automatic: Array, sharp: Sharpness, flo
         verdict=_verdict(max_abs, both, sharp, floor),
         handwritten=h,
     )
+
+
+def _other_shape(ours: Shape, theirs: Shape) -> str:
+    """Return what to say of a gradient of another shape, and what an update makes of it."""
+    text = f"has the shape {ours} in place of {theirs}"
+    try:
+        both = np.broadcast_shapes(ours, theirs)
+    except ValueError:
+        return f"{text}: the update W -= lr * dW fails"
+    if both == theirs:
+        return f"{text}: the update W -= lr * dW broadcasts it in silence"
+    return f"{text}: W - lr * dW has the shape {both}"
 
 
 def _verdict(distance: float, scale: float, sharp: Sharpness, floor: float) -> str:
@@ -106,7 +118,7 @@ def compare_directions(
         return replace(blank, verdict="missing", why=why, rule="unwritten")
     h = np.asarray(handwritten)
     if h.shape != shape:
-        why = f"has the shape {h.shape} in place of {shape}"
+        why = _other_shape(h.shape, shape)
         return replace(blank, max_abs=np.inf, max_rel=np.inf, why=why)
     distance = max((abs(inner(h, d) - value) for d, value in along), default=0.0)
     both = max(scale, float(np.sqrt(inner(h, h) / max(h.size, 1))))

@@ -20,10 +20,12 @@ from .subject import (
     Gradients,
     Subject,
     as_gradient,
+    as_update_takes,
     called,
     described,
     is_float_array,
     name_of_function,
+    other_shapes,
     outputs_of,
     require_function,
 )
@@ -120,6 +122,7 @@ class Gradient:
             found = self.handwritten()
             self.entries = self._paired(found)
             self.first = Gradients.of(self._read(found), session)
+            self.remarks += other_shapes((n, read(found), v) for n, v, read in self.entries)
 
     def _held(self) -> list[tuple[str, Array]]:
         found = list(named_leaves("", self.params))
@@ -223,7 +226,10 @@ class Gradient:
         return self._read(self.handwritten())
 
     def _read(self, found: Any) -> list[Any]:
-        return [as_gradient(name, read(found)) for name, _, read in self.entries]
+        return [
+            as_update_takes(as_gradient(name, read(found)), value)
+            for name, value, read in self.entries
+        ]
 
 
 def gradient_subject(

@@ -50,11 +50,13 @@ from .subject import (
     Gradients,
     Subject,
     as_gradient,
+    as_update_takes,
     by_position,
     called,
     described,
     is_float_array,
     is_of_loss,
+    other_shapes,
     outputs_of,
     require_any,
     upstream_of,
@@ -211,6 +213,7 @@ class Layer:
             result, effects = self._run_again(set(before), made, numbers)
         self._require_fit(result)
         self.first = Gradients.of(self._read(result), self.session)
+        self.remarks += other_shapes(self._gradients_of_parameters(self.by_name(result)))
         self.remarks += effects.notes(self.value_names)
         self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)
@@ -342,12 +345,18 @@ class Layer:
         """Return the gradient of each input and parameter after both passes."""
         returned = self.by_name(result)
         inputs = [name for name, flag in zip(self.names, self.floats, strict=True) if flag]
-        grads = [(name, returned.get(name, MISSING)) for name in inputs]
-        grads += [
-            (p.name, returned.get(p.name) if p.name in self.more else p.gradient())
-            for p in self.parameters
-        ]
-        return [as_gradient(name, gradient) for name, gradient in grads]
+        grads = [as_gradient(name, returned.get(name, MISSING)) for name in inputs]
+        own = [(as_gradient(n, g), v) for n, g, v in self._gradients_of_parameters(returned)]
+        return grads + [as_update_takes(gradient, value) for gradient, value in own]
+
+    def _gradients_of_parameters(
+        self, returned: dict[str, Any]
+    ) -> Iterator[tuple[str, Any, Array]]:
+        """Yield the name of each parameter, its gradient as it now stands, and itself."""
+        for p in self.parameters:
+            gradient = returned.get(p.name) if p.name in self.more else p.gradient()
+            # Where it has been written at the first call, it may be left out at another.
+            yield p.name, None if gradient is MISSING else gradient, p.value
 
     def memo(self, replacements: Sequence[Any]) -> dict[int, Any]:
         """Return what a deep copy is to have in place of the arrays, and what it shares.

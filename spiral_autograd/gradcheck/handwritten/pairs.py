@@ -24,12 +24,14 @@ from .subject import (
     Gradients,
     Subject,
     as_gradient,
+    as_update_takes,
     by_position,
     called,
     described,
     is_float_array,
     is_of_loss,
     name_of_function,
+    other_shapes,
     outputs_of,
     require_any,
     require_function,
@@ -80,6 +82,8 @@ class Pair:
             result, effects = watched(self, cache, backward, self.upstream)
             self.arguments = self._differentiable(result)
             self.first = Gradients.of(self._read(result), session)
+            parameters = [n for n in self._as_returned(result) if n[0] != self.names[0]]
+            self.remarks += other_shapes(parameters)
         self._say_left_out()
         # Biases are begun with zeros, and hide nothing.
         self.remarks += constant_inputs((n, v) for n, v in self.arguments if v.ndim > 1 or v.any())
@@ -203,12 +207,19 @@ class Pair:
         return self._read(self.run_backward(ups, cache))
 
     def _read(self, result: Any) -> list[Any]:
+        return [
+            gradient if name == self.names[0] else as_update_takes(gradient, value)
+            for name, gradient, value in self._as_returned(result)
+        ]
+
+    def _as_returned(self, result: Any) -> list[tuple[str, Any, Array]]:
+        """Return the name of each argument, its gradient, and itself."""
         names = [name for name, _ in self.arguments]
         if isinstance(result, dict):
             by_name = by_position(self.backward_label, result, names, [True] * len(names))
         else:
             by_name = self._by_name(result)
-        return [as_gradient(name, by_name.get(name, MISSING)) for name in names]
+        return [(n, as_gradient(n, by_name.get(n, MISSING)), v) for n, v in self.arguments]
 
     def substitute(self, replacements: Sequence[Any]) -> list[Any]:
         """Run the forward pass on other values."""

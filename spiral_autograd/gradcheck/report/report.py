@@ -155,8 +155,7 @@ class GradientReport:
         states = [row.why for row in self.rows if row.rule == "state"]
 
         def is_said(failure: str) -> bool:
-            said = failure.partition("the gradient of ")[2].partition(" ")[2]
-            return bool(said) and any(why.endswith(said) for why in states)
+            return any(failure.endswith(why.rpartition("; ")[2]) for why in states)
 
         return list(dict.fromkeys(text for text in self.failures if not is_said(text)))
 
