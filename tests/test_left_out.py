@@ -178,7 +178,14 @@ class KeptByOther(Affine):
         return dout @ self.W.T
 
 
-@pytest.mark.parametrize("kind", [KeptBeside, KeptBelow, KeptInBuffer, KeptByOther])
+@pytest.mark.parametrize("kind", [KeptBeside, KeptBelow])
+def test_a_gradient_that_is_kept_under_any_name_is_found(kind):
+    report = sa.check_layer(kind(), x)
+    assert rows(report) == {"x": "right", "b": "right", "W": "right"}
+    assert report.unchecked == ()
+
+
+@pytest.mark.parametrize("kind", [KeptInBuffer, KeptByOther])
 def test_a_gradient_that_may_be_kept_somewhere_is_not_called_missing(kind):
     report = sa.check_layer(kind(), x)
     assert report.ok, str(report)

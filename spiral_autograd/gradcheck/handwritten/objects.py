@@ -7,7 +7,7 @@ import inspect
 import io
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import FunctionType, GeneratorType
@@ -53,6 +53,7 @@ from .subject import (
     as_update_takes,
     by_position,
     called,
+    checksums,
     described,
     is_float_array,
     is_of_loss,
@@ -317,11 +318,18 @@ class Layer:
         pairs = zip(self.names, self.inputs, strict=True)
         return [(name, value) for name, value in pairs if name in found]
 
-    def take(self, name: str, value: Array) -> None:
-        """Take a parameter of which nothing is kept."""
-        self.parameters.append(Parameter(name, value, lambda: None))
-        self.first.arrays.append(None)
-        self.first.checksums.append(0)
+    def take(
+        self, name: str, value: Array, read: Callable[[], Any] = lambda: None, first: Any = None
+    ) -> None:
+        """Take one more parameter: how its gradient is read, and what it was at the first call.
+
+        Nothing, where nothing is kept of it.
+        """
+        gradient = as_update_takes(as_gradient(name, first), value)
+        self.remarks += other_shapes([(name, first, value)])
+        self.parameters.append(Parameter(name, value, read))
+        self.first.arrays.append(gradient)
+        self.first.checksums += checksums([gradient])
 
     def say_unchecked(self, name: str, why: str) -> None:
         """Say that there is no row for an input or a parameter."""
@@ -358,19 +366,24 @@ class Layer:
             # Where it has been written at the first call, it may be left out at another.
             yield p.name, None if gradient is MISSING else gradient, p.value
 
-    def memo(self, replacements: Sequence[Any]) -> dict[int, Any]:
+    def memo(self, replacements: Sequence[Any], values: Sequence[Any]) -> dict[int, Any]:
         """Return what a deep copy is to have in place of the arrays, and what it shares.
 
         It shares what cannot be copied, and the gradients: large, and restored after each run.
         """
         gradients = [p.gradient() for p in self.parameters]
         shared = [*self.shared, *(g for g in gradients if isinstance(g, np.ndarray))]
-        values = zip(self.values, replacements, strict=True)
-        return {id(item): item for item in shared} | {id(v): r for v, r in values}
+        pairs = zip(values, replacements, strict=True)
+        return {id(item): item for item in shared} | {id(v): r for v, r in pairs}
 
-    def substitute(self, replacements: Sequence[Any], forward: Any = None) -> list[Any]:
-        """Run the forward pass of a copy, or another forward function on the copy."""
-        memo = self.memo(replacements)
+    def substitute(
+        self, replacements: Sequence[Any], forward: Any = None, values: Any = None
+    ) -> list[Any]:
+        """Run the forward pass of a copy, or another forward function on the copy.
+
+        The replacements are for those whose gradients are compared, or for other values.
+        """
+        memo = self.memo(replacements, self.values if values is None else values)
         other = copy.deepcopy(self.layer, memo)
         adopt(memo)
         arguments = [memo.get(id(value), value) for value in self.inputs]
