@@ -16,6 +16,7 @@ from .compare.comparison import Comparison, is_small
 from .compare.second_call import call_again, first_gradients, judge, unused_upstream
 from .compare.second_look import second_look
 from .diagnose.explain import explain
+from .handwritten.constant import Names
 from .handwritten.functions import gradient_subject
 from .handwritten.objects import layer_subject
 from .handwritten.pairs import pair_subject
@@ -27,7 +28,12 @@ BUDGET = 10.0
 
 
 def check_layer(
-    layer: Any, *inputs: Any, upstream: Any = None, rng: Random = 0, budget: float = BUDGET
+    layer: Any,
+    *inputs: Any,
+    upstream: Any = None,
+    rng: Random = 0,
+    budget: float = BUDGET,
+    constant: Names = (),
 ) -> GradientReport:
     """Check an object with ``forward(*inputs)`` and ``backward(upstream)``.
 
@@ -47,6 +53,8 @@ def check_layer(
         The stream of the random upstream gradient.
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
 
     Returns
     -------
@@ -71,7 +79,7 @@ def check_layer(
     budget = number("budget", budget, above=0, or_equal=True)
     stream = _stream(rng)
     with untouched(layer, inputs) as session:
-        subject = layer_subject(layer, inputs, session, upstream, stream)
+        subject = layer_subject(layer, inputs, session, upstream, stream, constant)
         return _checked(type(layer).__name__, subject, stream, budget)
 
 
@@ -82,6 +90,7 @@ def check_backward(
     upstream: Any = None,
     rng: Random = 0,
     budget: float = BUDGET,
+    constant: Names = (),
 ) -> GradientReport:
     """Check a pair of functions, ``out, cache = forward(*inputs)`` and ``backward(dout, cache)``.
 
@@ -95,6 +104,8 @@ def check_backward(
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
 
     Returns
     -------
@@ -116,7 +127,7 @@ def check_backward(
     budget = number("budget", budget, above=0, or_equal=True)
     stream = _stream(rng)
     with untouched(forward, backward, inputs) as session:
-        subject = pair_subject(forward, backward, inputs, session, upstream, stream)
+        subject = pair_subject(forward, backward, inputs, session, upstream, stream, constant)
         title = " and ".join(getattr(f, "__name__", "a function") for f in (forward, backward))
         return _checked(title, subject, stream, budget)
 
@@ -128,6 +139,7 @@ def check_gradient(
     *data: Any,
     rng: Random = 0,
     budget: float = BUDGET,
+    constant: Names = (),
 ) -> GradientReport:
     """Check a handwritten gradient of a scalar loss of any pytree.
 
@@ -145,6 +157,8 @@ def check_gradient(
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
 
     Returns
     -------
@@ -165,7 +179,7 @@ def check_gradient(
     """
     budget = number("budget", budget, above=0, or_equal=True)
     with untouched(loss, gradient, params, data) as session:
-        subject = gradient_subject(loss, gradient, params, data, session)
+        subject = gradient_subject(loss, gradient, params, data, session, constant)
         return _checked(getattr(loss, "__name__", "loss"), subject, _stream(rng), budget)
 
 
@@ -195,6 +209,7 @@ def _checked(
         reference.recording = None
         gc.collect(1)  # autograd's traces are cycles, which hold arrays
     c = Comparison(subject, reference, first_gradients(subject), stream, deadline)
+    c.failures = list(subject.failures)
     c.notes = [*subject.remarks, *unused_upstream(subject, c.grads)]
     if len(c.right) < len(c.rows):
         ideal = second_look(c)

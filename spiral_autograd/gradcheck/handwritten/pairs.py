@@ -13,6 +13,7 @@ import numpy as np
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
 from ..tracing.rebind import rebound
+from .constant import Constant, Names
 from .conventions import STATISTICS, gradient_key, positional_names
 from .inputs import constant_inputs, floats_with_gradients, leaf_name, prepared
 from .moving import differs, moved
@@ -51,6 +52,8 @@ class Pair:
         The upstream gradient, if one is given.
     rng : Generator
         The stream of a random one.
+    constant : names
+        What is meant to have no gradient.
     """
 
     def __init__(
@@ -61,7 +64,9 @@ class Pair:
         session: Session,
         upstream: Any,
         rng: np.random.Generator,
+        constant: Names = (),
     ) -> None:
+        self.constant = Constant(constant)
         require_function("forward", forward)
         require_function("backward", backward)
         self.forward, self.backward = forward, backward
@@ -85,6 +90,8 @@ class Pair:
             parameters = [n for n in self._as_returned(result) if n[0] != self.names[0]]
             self.remarks += other_shapes(parameters)
         self._say_left_out()
+        known = [*self.names, *(name for name, _ in (*self.arguments, *self.left_out))]
+        self.constant.require_known(self.label, known)
         # Biases are begun with zeros, and hide nothing.
         self.remarks += constant_inputs((n, v) for n, v in self.arguments if v.ndim > 1 or v.any())
         if not self.arguments:
@@ -179,20 +186,26 @@ class Pair:
             name
             for name, _ in found
             if name not in by_name and not is_of_loss(self.structure, result)
+            if not self.constant.has(name)
         ]
         self.remarks += floats_with_gradients(self.names, self.inputs, result)
         self.remarks += [
             f"{self.backward_label} returns no gradient for {name}: it is not checked{what}"
             for name in self.unchecked
         ]
-        return [(name, value) for name, value in found if name in by_name]
+        return [
+            (name, value)
+            for name, value in found
+            if name in by_name and not self.constant.covers(name, by_name[name])
+        ]
 
     def _say_left_out(self) -> None:
         """Say which arrays in dicts the output depends on, and backward has no gradient of."""
         for name, leaf in self.left_out:
             with self.session.moved([leaf], [moved(leaf)]), self.session.fresh():
                 used = differs(self.outputs, leaves(self.run()[0]))
-            if used and not any(word in name for word in STATISTICS):
+            by_right = any(word in name for word in STATISTICS) or self.constant.has(name)
+            if used and not by_right:
                 self.unchecked.append(name)
                 self.remarks.append(
                     f"{self.backward_label} returns no gradient for {name}: it is not checked"
@@ -240,9 +253,10 @@ def pair_subject(
     session: Session,
     upstream: Any,
     rng: np.random.Generator,
+    constant: Names = (),
 ) -> Subject:
     """Return ``out, cache = forward(*inputs)`` and ``backward(dout, cache)`` as a subject."""
-    pair = Pair(forward, backward, inputs, session, upstream, rng)
+    pair = Pair(forward, backward, inputs, session, upstream, rng, constant)
     return Subject(
         names=[name for name, _ in pair.arguments],
         values=[value for _, value in pair.arguments],

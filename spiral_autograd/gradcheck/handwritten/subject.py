@@ -96,6 +96,8 @@ class Subject:
         Whether the backward pass takes an upstream gradient: that of a scalar loss need not.
     remarks : list of str
         What the report should say besides its rows.
+    failures : list of str
+        What is wrong whatever the numbers are.
     unchecked : list of str
         Inputs and parameters that have no row.
     unkept : dict
@@ -121,6 +123,7 @@ class Subject:
     backward_code: list[Any] = field(default_factory=list)
     takes_upstream: bool = True
     remarks: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     unkept: dict[str, tuple[str, tuple[str, int]]] = field(default_factory=dict)
     is_loss: bool = False
