@@ -16,6 +16,7 @@ from .compare.comparison import Comparison, is_small
 from .compare.second_call import call_again, first_gradients, judge, unused_upstream
 from .compare.second_look import second_look
 from .diagnose.explain import explain
+from .diagnose.hidden import look_at_other_values
 from .handwritten.constant import Names
 from .handwritten.functions import gradient_subject
 from .handwritten.objects import layer_subject
@@ -215,6 +216,7 @@ def _checked(
         ideal = second_look(c)
         if c.wrong:
             explain(c, ideal)
+    look_at_other_values(c)
     judge(c, calls)
     _say_unkept(c)
     return _report(title, c)

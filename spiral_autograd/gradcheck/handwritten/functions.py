@@ -293,6 +293,7 @@ def gradient_subject(
         remarks=run.remarks,
         unchecked=run.unchecked,
         failures=run.failures,
+        marks=frozenset(k for k, (name, _, _) in enumerate(run.entries) if name in run.marks),
         is_loss=True,
     )
 

@@ -26,7 +26,6 @@ from .conventions import (
     positional_names,
 )
 from .inputs import (
-    constant_inputs,
     floats_with_gradients,
     prepared,
     refuse_overlap,
@@ -225,7 +224,7 @@ class Layer:
         self.remarks += effects.notes(self.value_names)
         self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)
-        self.remarks += other_keys(self.layer) + constant_inputs(self._checked_inputs(result))
+        self.remarks += other_keys(self.layer)
         require_any(f"{self.kind}.{self.backward_name}", result, self.value_names, self.first)
         self.constant.require_known(self.kind, names_in(self.layer, self.names))
 
@@ -327,11 +326,6 @@ class Layer:
             if not flag and is_float_array(result) and np.shape(value) == result.shape:
                 why = f"{name} holds integers, which have no gradient (use {name}.astype(float))"
                 self.say_unchecked(name, why)
-
-    def _checked_inputs(self, result: Any) -> list[tuple[str, Any]]:
-        found = self.by_name(result)
-        pairs = zip(self.names, self.inputs, strict=True)
-        return [(name, value) for name, value in pairs if name in found]
 
     def take(
         self, name: str, value: Array, read: Callable[[], Any] = lambda: None, first: Any = None

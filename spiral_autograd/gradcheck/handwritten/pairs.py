@@ -15,7 +15,7 @@ from ...validation import Array
 from ..tracing.rebind import rebound
 from .constant import Constant, Names
 from .conventions import STATISTICS, gradient_key, positional_names
-from .inputs import constant_inputs, floats_with_gradients, leaf_name, prepared
+from .inputs import floats_with_gradients, leaf_name, prepared
 from .moving import differs, moved
 from .side_effects import watched
 from .state import Session
@@ -92,8 +92,6 @@ class Pair:
         self._say_left_out()
         known = [*self.names, *(name for name, _ in (*self.arguments, *self.left_out))]
         self.constant.require_known(self.label, known)
-        # Biases are begun with zeros, and hide nothing.
-        self.remarks += constant_inputs((n, v) for n, v in self.arguments if v.ndim > 1 or v.any())
         if not self.arguments:
             floats = [n for n, flag in zip(self.names, self.floats, strict=True) if flag]
             require_any(self.backward_label, result, floats, self.first)

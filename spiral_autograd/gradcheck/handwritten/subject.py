@@ -102,6 +102,8 @@ class Subject:
         Inputs and parameters that have no row.
     unkept : dict
         From name to what is to be said of a gradient that is computed and not kept, and where.
+    marks : frozenset of int
+        The numbers of the values that are marks: what they add to must stay zero.
     is_loss : bool
         Whether the output is a scalar, and the upstream gradient one.
     owner : object or None
@@ -126,6 +128,7 @@ class Subject:
     failures: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     unkept: dict[str, tuple[str, tuple[str, int]]] = field(default_factory=dict)
+    marks: frozenset[int] = frozenset()
     is_loss: bool = False
     owner: Any = None
     idealised: Callable[[], Iterator[tuple[float, Subject]]] | None = None
