@@ -15,7 +15,9 @@ from .compare.comparison import Comparison, is_small
 from .compare.second_call import call_again, first_gradients, judge, unused_upstream
 from .compare.second_look import second_look
 from .diagnose.explain import ask_differences, explain
+from .diagnose.hidden import look_at_other_values
 from .guard import CheckError, guarded
+from .handwritten.constant import Names
 from .handwritten.functions import gradient_subject
 from .handwritten.objects import layer_subject
 from .handwritten.pairs import pair_subject
@@ -27,7 +29,12 @@ BUDGET = 10.0
 
 
 def check_layer(
-    layer: Any, *inputs: Any, upstream: Any = None, rng: Random = 0, budget: float = BUDGET
+    layer: Any,
+    *inputs: Any,
+    upstream: Any = None,
+    rng: Random = 0,
+    budget: float = BUDGET,
+    constant: Names = (),
 ) -> GradientReport:
     """Check an object with ``forward(*inputs)`` and ``backward(upstream)``.
 
@@ -47,6 +54,8 @@ def check_layer(
         The stream of the random upstream gradient.
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
 
     Returns
     -------
@@ -71,7 +80,7 @@ def check_layer(
     budget = number("budget", budget, above=0, or_equal=True)
     stream = _stream(rng)
     with untouched(layer, inputs) as session:
-        subject = layer_subject(layer, inputs, session, upstream, stream)
+        subject = layer_subject(layer, inputs, session, upstream, stream, constant)
         return _checked(type(layer).__name__, subject, stream, budget)
 
 
@@ -82,6 +91,7 @@ def check_backward(
     upstream: Any = None,
     rng: Random = 0,
     budget: float = BUDGET,
+    constant: Names = (),
 ) -> GradientReport:
     """Check a pair of functions, ``out, cache = forward(*inputs)`` and ``backward(dout, cache)``.
 
@@ -95,6 +105,8 @@ def check_backward(
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
 
     Returns
     -------
@@ -116,7 +128,7 @@ def check_backward(
     budget = number("budget", budget, above=0, or_equal=True)
     stream = _stream(rng)
     with untouched(forward, backward, inputs) as session:
-        subject = pair_subject(forward, backward, inputs, session, upstream, stream)
+        subject = pair_subject(forward, backward, inputs, session, upstream, stream, constant)
         title = " and ".join(getattr(f, "__name__", "a function") for f in (forward, backward))
         return _checked(title, subject, stream, budget)
 
@@ -128,6 +140,7 @@ def check_gradient(
     *data: Any,
     rng: Random = 0,
     budget: float = BUDGET,
+    constant: Names = (),
 ) -> GradientReport:
     """Check a handwritten gradient of a scalar loss of any pytree.
 
@@ -145,6 +158,8 @@ def check_gradient(
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
 
     Returns
     -------
@@ -165,7 +180,7 @@ def check_gradient(
     """
     budget = number("budget", budget, above=0, or_equal=True)
     with untouched(loss, gradient, params, data) as session:
-        subject = gradient_subject(loss, gradient, params, data, session)
+        subject = gradient_subject(loss, gradient, params, data, session, constant)
         return _checked(getattr(loss, "__name__", "loss"), subject, _stream(rng), budget)
 
 
@@ -194,6 +209,7 @@ def _checked(
         reference.recording = None
         gc.collect(1)  # autograd's traces are cycles, which hold arrays
     c = Comparison(subject, reference, first_gradients(subject), stream, budget)
+    c.failures = list(subject.failures)
     c.notes = [*subject.remarks, *unused_upstream(subject, c.grads)]
     ideal = second_look(c) if len(c.right) < len(c.rows) else None
     ask_differences(c)
@@ -201,6 +217,7 @@ def _checked(
     if c.wrong:
         with guarded("the search for why", c.notes):
             explain(c, ideal)
+    look_at_other_values(c)
     judge(c, calls)
     _say_unkept(c)
     return _report(title, c)

@@ -16,8 +16,25 @@ from dataclasses import dataclass
 STRICT = False
 
 
+def printable(text: str) -> str:
+    r"""Return a text with escapes in place of what would command a terminal or reorder its line.
+
+    Examples
+    --------
+    >>> printable("W\x1b[31m"), printable("größe 2")
+    ('W\\x1b[31m', 'größe 2')
+    """
+    return "".join(
+        c if c.isprintable() else " " if c in "\t\n" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
 class CheckError(ValueError):
     """A layer, a pair or a gradient function cannot be checked as it is; the message says why."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("\n".join(map(printable, message.split("\n"))))
 
 
 class TheirError(CheckError):

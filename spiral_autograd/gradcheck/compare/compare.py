@@ -76,7 +76,7 @@ def compare(
     if h.dtype.kind not in "fiub":
         return replace(blank, why=f"a gradient of dtype {h.dtype}")
     if h.shape != automatic.shape:
-        why = f"has the shape {h.shape} in place of {automatic.shape}"
+        why = _other_shape(h.shape, automatic.shape)
         return replace(blank, max_abs=np.inf, max_rel=np.inf, handwritten=h, why=why)
     found = furthest(h if h.dtype.kind == "f" else h.astype(float), automatic, floor)
     return replace(
@@ -87,6 +87,18 @@ def compare(
         verdict=_verdict(found.distance, found.beyond, sharp),
         handwritten=h,
     )
+
+
+def _other_shape(ours: Shape, theirs: Shape) -> str:
+    """Return what to say of a gradient of another shape, and what an update makes of it."""
+    text = f"has the shape {ours} in place of {theirs}"
+    try:
+        both = np.broadcast_shapes(ours, theirs)
+    except ValueError:
+        return f"{text}: the update W -= lr * dW fails"
+    if both == theirs:
+        return f"{text}: the update W -= lr * dW broadcasts it in silence"
+    return f"{text}: W - lr * dW has the shape {both}"
 
 
 def _verdict(distance: float, beyond: float, sharp: Sharpness) -> str:
@@ -111,7 +123,7 @@ def compare_directions(
         return replace(blank, verdict="missing", why=why, rule="unwritten")
     h = np.asarray(handwritten)
     if h.shape != shape:
-        why = f"has the shape {h.shape} in place of {shape}"
+        why = _other_shape(h.shape, shape)
         return replace(blank, max_abs=np.inf, max_rel=np.inf, why=why)
     distance = max((abs(inner(h, d) - value) for d, value in along), default=0.0)
     both = max(scale, float(np.sqrt(inner(h, h) / max(h.size, 1))))

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +77,8 @@ class Subject:
         Whether the backward pass takes an upstream gradient: that of a scalar loss need not.
     remarks : list of str
         What the report should say besides its rows.
+    failures : list of str
+        What is wrong whatever the numbers are.
     unchecked : list of str
         Inputs and parameters that have no row.
     unkept : dict
@@ -105,6 +107,7 @@ class Subject:
     backward_code: list[Any] = field(default_factory=list)
     takes_upstream: bool = True
     remarks: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     unkept: dict[str, tuple[str, tuple[str, int]]] = field(default_factory=dict)
     is_loss: bool = False
@@ -286,6 +289,8 @@ def by_position(
         if more and isinstance(last, list | tuple):
             result = (*first, *last)
     entries = list(result) if isinstance(result, tuple | list) else [result]
+    while len(entries) > len(names) + len(more) and _is_empty(entries[-1]):
+        entries.pop()  # the gradients of no parameters
     if isinstance(result, list) and len(floats) == 1 and not _are_arrays(entries):
         entries = [result]  # a gradient that is written as a list of numbers
     for order in ([*floats, *more], [*names, *more], floats, names):
@@ -321,6 +326,10 @@ def require_any(what: str, result: Any, names: Sequence[str], first: Gradients) 
         )
 
 
+def _is_empty(entry: Any) -> bool:
+    return entry is None or (isinstance(entry, list | tuple | dict) and not entry)
+
+
 def _are_arrays(entries: Sequence[Any]) -> bool:
     return all(entry is None or isinstance(entry, np.ndarray) for entry in entries)
 
@@ -343,6 +352,35 @@ def as_gradient(name: str, value: Any) -> Any:
         return value
     came = "complex numbers" if array.dtype.kind == "c" else _came(value)
     raise CheckError(f"the gradient of {name} must be an array of real numbers, got {came}")
+
+
+def as_update_takes(gradient: Any, value: Array) -> Any:
+    """Return a gradient in the shape of its parameter, where ``W -= lr * dW`` takes it as it is.
+
+    Only where each entry belongs to one entry: nothing is broadcast.
+
+    Examples
+    --------
+    >>> as_update_takes(np.ones(3), np.ones((1, 3))).shape
+    (1, 3)
+    >>> as_update_takes(np.ones((1, 3)), np.ones(3)).shape
+    (1, 3)
+    """
+    if not isinstance(gradient, np.ndarray | np.generic | float) or np.size(gradient) != value.size:
+        return gradient
+    short = np.ndim(gradient) < value.ndim and value.shape[: value.ndim - np.ndim(gradient)]
+    fits = short and set(short) == {1} and np.shape(gradient) == value.shape[len(short) :]
+    return np.reshape(gradient, value.shape) if fits else gradient
+
+
+def other_shapes(named: Iterable[tuple[str, Any, Array]]) -> list[str]:
+    """Return what to say of gradients that an update takes as they are in another shape."""
+    return [
+        f"the gradient of {name} has the shape {np.shape(gradient)} in place of {value.shape}, "
+        f"which the update {name} -= lr * gradient takes as it is; other code may not"
+        for name, gradient, value in named
+        if as_update_takes(gradient, value) is not gradient
+    ]
 
 
 def _came(value: Any) -> str:
