@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..handwritten.state import reach
 from ..handwritten.subject import CheckError
 from ..tracing.graph import BackwardGraph
 from .comparison import Comparison
+from .guards import Guard
 from .second_call import runner_of
 
 POINTS = 8
@@ -144,11 +146,11 @@ _BETWEEN_TWO = frozenset("add subtract multiply divide true_divide".split())
 
 
 def replayed(
-    graph: BackwardGraph, size: float, salt: int, without: tuple[Call, int] | None = None
+    graph: BackwardGraph, size: float, salt: int, without: Sequence[Guard] = ()
 ) -> list[Any]:
     """Return the gradients of a graph in which each result is off by one rounding error.
 
-    `without` is the argument of a call, a constant, that is zero in this graph.
+    `without` are the arguments of calls, constants, that are zero in this graph.
     """
     values: dict[Call, Any] = {}
     recording = graph.recording
@@ -158,15 +160,14 @@ def replayed(
 
     # What flows back through the max in a softmax is zero but for rounding. A handwritten pass
     # leaves it out; here it would take back the very rounding that is to be seen.
-    still = {a for c, a in recording.adjoints.items() if name_of(c.fun) in ("max", "amax")}
     for call in recording.calls:
-        if call in still and largest(get(call)) <= 1e-6 * largest(get(call.args[0])):
+        if call in graph.still:
             continue
         rounds = name_of(call.fun) in _ROUNDING
         if rounds or any(isinstance(arg, Call) and arg in values for arg in call.args):
             args = [get(arg) for arg in call.args]
-            if without is not None and call is without[0]:
-                args[without[1]] = np.zeros_like(args[without[1]])[()]
+            for zero in (position for of, position, _ in without if of is call):
+                args[zero] = np.zeros_like(args[zero])[()]
             value = values[call] = call.fun.fun(*args, **call.kwargs)
             if rounds:
                 values[call] = moved(value, size, salt)

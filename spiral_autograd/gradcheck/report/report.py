@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 100
+COSTLY = 0.01  # the share from which on what a constant costs stands in the title
 RED = "#d9423f"  # to be read on white and on black
 COLUMNS = ("", "shape", "largest", "max |diff|", "relative", "at", "verdict")
 
@@ -138,9 +139,16 @@ class GradientReport:
         )
 
     def _title(self) -> str:
-        names = ", ".join(self.unchecked)
-        said = f" ({names} {'is' if len(self.unchecked) == 1 else 'are'} not checked)"
-        return f"{self.subject}: {'right' if self.ok else 'NOT right'}{said if names else ''}"
+        said = [
+            f"{row.name} is idealised: {row.max_rel:.2g} off at these values"
+            for row in self.rows
+            if row.verdict == "idealised" and row.max_rel > COSTLY
+        ]
+        if self.unchecked:
+            be = "is" if len(self.unchecked) == 1 else "are"
+            said.append(f"{', '.join(self.unchecked)} {be} not checked")
+        more = f" ({'; '.join(said)})" if said else ""
+        return f"{self.subject}: {'right' if self.ok else 'NOT right'}{more}"
 
     def _reasons(self) -> list[list[Row]]:
         """Return the rows of which something is said, together those of which the same is."""

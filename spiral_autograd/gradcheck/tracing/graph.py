@@ -61,7 +61,7 @@ class BackwardGraph:
             if c.gradient_of is not None and c in self.reaches and c in self._carrying
             if _is_float(c.value)
         ]
-        self._still = frozenset() if through_max else self._cancelled()
+        self.still = frozenset() if through_max else self._cancelled()
         grads = zip(self.roots, recording.grads, strict=True)
         self.wholes = [*self.adjoints.items(), *((r, g) for r, g in grads if isinstance(g, Call))]
         self._paths = {to: paths_of(whole) for to, whole in self.wholes}
@@ -242,7 +242,7 @@ class BackwardGraph:
             elif backward_only and call.gradient_of is None:
                 continue
             elif any(arg in values for arg in parents_of(call)):
-                still = call in self._still
+                still = call in self.still
                 values[call] = np.zeros_like(self.value(call)) if still else again(call, get)
         return values
 
@@ -278,7 +278,7 @@ class BackwardGraph:
 
         None where there is no such max.
         """
-        return BackwardGraph(self.recording, self.base, through_max=True) if self._still else None
+        return BackwardGraph(self.recording, self.base, through_max=True) if self.still else None
 
     def sensitivities(self, weights: Mapping[int, Array]) -> dict[Call, Array]:
         """Return how Σ weights · gradients moves with each backward value.
@@ -295,7 +295,7 @@ class BackwardGraph:
                 known = any(arg in values for arg in parents_of(call))
                 if call.gradient_of is None or not (known or call in shift):
                     continue
-                if call in self._still:
+                if call in self.still:
                     continue
                 value = self.value(call)
                 if known:
@@ -317,17 +317,19 @@ class BackwardGraph:
 
     # -------------------- without a small constant --------------------
 
-    def without(self, call: Call, position: int) -> BackwardGraph | None:
-        """Return the graph of the forward pass with one of its constants set to zero."""
+    def without(self, constants: Sequence[tuple[Call, int, float]]) -> BackwardGraph | None:
+        """Return the graph of the forward pass with some constants, arguments of calls, at zero."""
 
         def make(call: Call, get: Callable[[Any], Any]) -> Any:
             args = [get(arg) for arg in call.args]
-            args[position] = np.zeros_like(args[position])[()]
+            for position in (place for of, place, _ in constants if of is call):
+                args[position] = np.zeros_like(args[position])[()]
             return call.fun.fun(*args, **call.kwargs)
 
         try:
             with np.errstate(all="ignore"):
-                return self.changed(self.replay({call: make}, backward_only=False))
+                changes = {call: make for call, *_ in constants}
+                return self.changed(self.replay(changes, backward_only=False))
         except UNFIT:
             return None
 
