@@ -352,7 +352,9 @@ Box.type_mappings[RecordedBox] = RecordedBox
 _BOXED_TYPES = [type_ for type_, box in Box.type_mappings.items() if box is ArrayBox]
 _BOXED_TYPES.remove(ArrayBox)
 _BOXED_TYPES = list(dict.fromkeys([*_BOXED_TYPES, np.bool_, *np.sctypeDict.values()]))
-_registry = threading.RLock()
+# autograd's registry and traces, the filters of warnings and the global random states are the
+# whole process's: a recording, a derivation or a check has them for itself.
+one_at_a_time = threading.RLock()
 
 
 @contextmanager
@@ -368,7 +370,7 @@ def _recorded_boxes(box_type: type[RecordedBox]) -> Iterator[None]:
             return box_type(value, trace, node)
         return before[type(value)](value, trace, node)  # a KeyError is autograd's own refusal
 
-    with _registry:
+    with one_at_a_time:
         before = {type_: mappings[type_] for type_ in _BOXED_TYPES if type_ in mappings}
         mappings.update(dict.fromkeys(_BOXED_TYPES, box))
         try:

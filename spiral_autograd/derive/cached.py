@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import autograd
 import numpy as np
 
 from ..pytree import Pytree, leaves
+from ..recording import one_at_a_time
 from .expressions import static_key
 from .program import Loss, Program, derive, signature
 
@@ -27,7 +27,6 @@ class DerivationWarning(UserWarning):
 _VALUES = (bool, int, float, np.generic, np.ndarray, dict, list, tuple)
 _LIBRARIES = ("numpy", "autograd", __name__.partition(".")[0])
 _cache: OrderedDict[Any, Program | None] = OrderedDict()
-_lock = threading.RLock()
 _MISSING: Any = object()
 
 
@@ -40,7 +39,7 @@ def cached_program(loss: Loss, params: Pytree, data: tuple[Pytree, ...]) -> Prog
         return None
     if program is not _MISSING:
         return program
-    with _lock:
+    with one_at_a_time:
         if key not in _cache:
             if not _all_finite((params, data)):
                 return None  # nothing could be compared: autograd's turn, this once

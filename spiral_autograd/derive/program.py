@@ -19,7 +19,7 @@ import numpy as np
 from autograd.tracer import isbox, trace_stack
 
 from ..pytree import Pytree, float_tree, leaves, named_leaves, tree_map, with_leaves
-from ..recording import Call, Recording, RecordingError, name_of, record
+from ..recording import Call, Recording, RecordingError, name_of, one_at_a_time, record
 from ..validation import Array
 from .buffers import write_buffered
 from .expressions import Expr, static_key
@@ -343,7 +343,7 @@ def _agree_with_autograd(
     loss: Loss, functions: Sequence[Loss], params: Pytree, data: tuple[Pytree, ...]
 ) -> bool:
     """Raise unless the programs agree with autograd on an example; tell if all is finite there."""
-    with np.errstate(all="ignore"), warnings.catch_warnings():
+    with one_at_a_time, np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = autograd.value_and_grad(loss)(params, *data)
         results = [function(params, *data) for function in functions]
