@@ -16,13 +16,13 @@ from .compare.second_call import call_again, first_gradients, judge, unused_upst
 from .compare.second_look import second_look
 from .diagnose.explain import ask_differences, explain
 from .diagnose.hidden import look_at_other_values
-from .guard import CheckError, guarded
+from .guard import CheckError, answerable, guarded
 from .handwritten.constant import Names
 from .handwritten.functions import gradient_subject
 from .handwritten.objects import layer_subject
 from .handwritten.pairs import pair_subject
 from .handwritten.state import untouched
-from .handwritten.subject import Subject
+from .handwritten.subject import Subject, name_of_function
 from .report.report import GradientReport
 
 BUDGET = 10.0
@@ -79,9 +79,10 @@ def check_layer(
     """
     budget = number("budget", budget, above=0, or_equal=True)
     stream = _stream(rng)
-    with untouched(layer, inputs) as session:
+    title = type(layer).__name__
+    with untouched(layer, inputs) as session, answerable(title):
         subject = layer_subject(layer, inputs, session, upstream, stream, constant)
-        return _checked(type(layer).__name__, subject, stream, budget)
+        return _checked(title, subject, stream, budget)
 
 
 def check_backward(
@@ -127,9 +128,9 @@ def check_backward(
     """
     budget = number("budget", budget, above=0, or_equal=True)
     stream = _stream(rng)
-    with untouched(forward, backward, inputs) as session:
+    title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
+    with untouched(forward, backward, inputs) as session, answerable(title):
         subject = pair_subject(forward, backward, inputs, session, upstream, stream, constant)
-        title = " and ".join(getattr(f, "__name__", "a function") for f in (forward, backward))
         return _checked(title, subject, stream, budget)
 
 
@@ -179,9 +180,10 @@ def check_gradient(
     True
     """
     budget = number("budget", budget, above=0, or_equal=True)
-    with untouched(loss, gradient, params, data) as session:
+    title = name_of_function(loss, "loss")
+    with untouched(loss, gradient, params, data) as session, answerable(title):
         subject = gradient_subject(loss, gradient, params, data, session, constant)
-        return _checked(getattr(loss, "__name__", "loss"), subject, _stream(rng), budget)
+        return _checked(title, subject, _stream(rng), budget)
 
 
 # -------------------- the course of a check --------------------

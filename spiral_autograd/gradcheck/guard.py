@@ -93,7 +93,9 @@ def theirs(what: str = "the code", more: Callable[[], str] = str) -> Iterator[No
     except (CheckError, OutOfTime):
         raise
     except Exception as error:
-        raise TheirError(f"{what} raised {_text(error)}{more()}") from error
+        own = error.__traceback__.tb_next if error.__traceback__ is not None else None
+        cause = error.with_traceback(own)  # from where the code was called
+        raise TheirError(f"{what} raised {_text(error)}{more()}") from cause
 
 
 @contextmanager
@@ -108,13 +110,35 @@ def guarded(what: str, notes: list[str]) -> Iterator[None]:
     except Exception as error:
         if STRICT:
             raise
-        last = traceback.extract_tb(error.__traceback__)[-1]
         _say(
             notes,
-            f"{what} failed with {_text(error)} "
-            f"({os.path.basename(last.filename)}:{last.lineno}). The verdicts stand; this is a "
-            "mistake of spiral_autograd's own: please report it",
+            f"{what} failed with {_text(error)} ({_place_of(error)}). The verdicts stand; this is "
+            "a mistake of spiral_autograd's own: please report it",
         )
+
+
+@contextmanager
+def answerable(title: str) -> Iterator[None]:
+    """Let what fails before there is a verdict be a CheckError; what a door raises stays."""
+    try:
+        yield
+    except CheckError:
+        raise
+    except Exception as error:
+        if STRICT or _place_of(error).startswith(_DOORS):
+            raise
+        raise CheckError(
+            f"{title} cannot be checked: {_text(error)} ({_place_of(error)}). Unless one of its "
+            "objects raises this, it is a mistake of spiral_autograd's own: please report it"
+        ) from error
+
+
+_DOORS = ("pytree.py", "validation.py")
+
+
+def _place_of(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{os.path.basename(last.filename)}:{last.lineno}"
 
 
 def _text(error: Exception) -> str:

@@ -59,6 +59,7 @@ class Evidence:
     tolerance: float = 1e-9
     slices: Slices | None = None
     deadline: Deadline = NEVER
+    inquiry: Any = None  # what suspects has found out so far
 
 
 def places(evidence: Evidence, k: int, finding: Any = None) -> tuple[tuple[str, int], ...]:

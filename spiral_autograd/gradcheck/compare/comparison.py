@@ -79,7 +79,7 @@ class Comparison:
 
     def begin(self) -> None:
         """Let the time begin for what comes after the verdicts: why, and then where."""
-        self.deadline = Deadline.after(0.75 * self.budget)
+        self.deadline = Deadline.after(0.9 * self.budget)
         self.until = Deadline.after(self.budget + 0.5)
 
     # -------------------- rows --------------------
@@ -166,7 +166,7 @@ class Comparison:
     @cached_property
     def slices(self) -> Slices | None:
         """From what the lines of the handwritten pass made it."""
-        return Slices(self.seen.history) if self.seen else None
+        return Slices(self.seen.history, self.until) if self.seen else None
 
     def evidence(self) -> Evidence:
         """Return what the place of a mistake is told from."""

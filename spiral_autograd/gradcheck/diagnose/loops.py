@@ -16,6 +16,7 @@ Generate = Callable[[Case, BackwardGraph, Call], Iterator[Edit]]
 def in_loops(case: Case, graph: BackwardGraph, generate: Generate) -> Iterator[Edit]:
     """Make the same change at all calls that one operation of a loop's body made."""
     for calls in graph.turns:
+        case.deadline.check()
         together: dict[Any, list[Edit]] = {}
         for call in calls:
             for edit in generate(case, graph, call):
@@ -30,6 +31,7 @@ def operands_in_loops(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
         made.setdefault(call.instruction, []).append(call)
     for calls in graph.turns:
         for edit in wrong_operands(case, graph, calls[0]):
+            case.deadline.check()
             _, _, position, instruction = edit.key
             others = made.get(instruction, [])
             due, moved = unmoved_operand(calls[0].args[position])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
-from itertools import product, takewhile
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,7 @@ class Stock:
     @cached_property
     def everywhere(self) -> list[Passage]:
         """All passages."""
-        return list(takewhile(lambda _: not self.case.late(), passages(self.graph)))
+        return list(passages(self.case, self.graph))
 
     @cached_property
     def through(self) -> list[Passage]:
@@ -134,8 +134,7 @@ class Stock:
             return
         found = []
         for edit in _SORTS[name](self):
-            if self.case.late():
-                return
+            self.case.deadline.check()
             found.append(edit)
             yield edit
         self._lists[name] = found
@@ -176,6 +175,7 @@ def _composites(stock: Stock) -> Iterator[Edit]:
 def _by_call(*generators: Generate) -> Callable[[Stock], Iterator[Edit]]:
     def edits(stock: Stock) -> Iterator[Edit]:
         for call, generate in product(stock.calls, generators):
+            stock.case.deadline.check()
             yield from generate(stock.case, stock.graph, call)
 
     return edits
@@ -251,15 +251,14 @@ class Search:
 
     def _sensitivities(self, weights: Mapping[int, Array]) -> Mapping[Call, Array] | None:
         try:
-            return self.graph.sensitivities(weights)
+            return self.graph.sensitivities(weights, self.case.deadline)
         except NotImplementedError:  # a vjp that has no vjp of its own: each change is run
             return None
 
     def candidates(self) -> Iterator[Edit]:
         """Yield the changes that pass the screen, those that a person would name first."""
         for edit in self._candidates():
-            if self.case.late():
-                return
+            self.case.deadline.check()
             if self.possible(edit):
                 yield edit
 
@@ -288,6 +287,8 @@ class Search:
         """Yield the same change at other calls: a factor, say, may be lost anywhere on a chain."""
         if len(edit.changes) == 1:
             for call, generate in product(self.stock.calls, (*BY_CALL, factors)):
+                if self.case.late():
+                    return
                 if call not in edit.changes:
                     same = (e for e in generate(self.case, self.graph, call) if e.key == edit.key)
                     yield from filter(self.possible, same)

@@ -43,8 +43,9 @@ from .parameters import (
     resets_of,
 )
 from .passes import input_gradient_of, methods_of, output_of
+from .reached import is_vocabulary, reach
 from .side_effects import SideEffects, replaced_gradients, watched
-from .state import Session, reach
+from .state import Session
 from .subject import (
     MISSING,
     CheckError,
@@ -64,7 +65,7 @@ from .subject import (
     upstream_of,
 )
 
-# What a copy of an object shares with it, since it cannot be copied.
+# What a copy of an object shares with it, since it cannot be copied; and long lists of words.
 _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
 
 
@@ -102,7 +103,8 @@ class Layer:
         self._require_call(inputs)
         # An attribute that is called like an input is a cache of it, from an earlier call.
         held = [p.value for p in every_parameter(layer) if p.name not in self.names]
-        self.shared: list[Any] = [item for item in reach(layer) if isinstance(item, _SHARED)]
+        reached = list(reach(layer))
+        self.shared = [i for i in reached if issubclass(type(i), _SHARED) or is_vocabulary(i)]
         self.shared += list(sys.modules.values())
         self.inputs, self.remarks = prepared(inputs, self.names, held)
         session.add(self.inputs)

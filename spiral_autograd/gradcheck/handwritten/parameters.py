@@ -28,6 +28,7 @@ from .conventions import (
     read,
     reset_of,
 )
+from .reached import is_vocabulary
 from .subject import MISSING, is_float_array
 
 Steps = tuple[Any, ...]
@@ -180,6 +181,8 @@ def entries(item: Any, name: str) -> Any:
 def nested(name: str, held: Any, steps: Steps = ()) -> Iterator[tuple[str, Steps, Any]]:
     """Yield what nested lists and dicts hold: its name, the steps to it, and itself."""
     if len(steps) > 5:  # no parameters lie so deep; a list may hold itself
+        return
+    if is_vocabulary(held):
         return
     if isinstance(held, dict):
         for key, value in held.items():
@@ -360,8 +363,14 @@ def parts_of(item: Any) -> Iterator[tuple[str, Any]]:
                 yield name, part
 
 
+_NO_LAYERS = (
+    *(str, bytes, int, float, complex, type(None)),
+    *(np.ndarray, np.generic, type, ModuleType, FunctionType, MethodType),
+)
+
+
 def _is_layer(item: Any) -> bool:
-    if isinstance(item, np.ndarray | np.generic | type | ModuleType | FunctionType | MethodType):
+    if isinstance(item, _NO_LAYERS):
         return False
     runs = method_name(item, FORWARD) is not None and method_name(item, BACKWARD) is not None
     return runs or any(has_attribute(item, v) and has_attribute(item, g) for v, g in CONTAINERS)

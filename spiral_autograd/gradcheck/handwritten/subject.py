@@ -16,7 +16,7 @@ from ...validation import Array
 from ..blocks import checksum
 from ..guard import CheckError as CheckError
 from ..guard import theirs
-from .conventions import gradient_key
+from .conventions import gradient_key, read
 from .state import Session
 
 
@@ -183,7 +183,8 @@ def described(value: Any) -> str:
 
 def name_of_function(function: Any, otherwise: str) -> str:
     """Return what to call a function."""
-    return str(getattr(function, "__name__", otherwise))
+    name = read(function, "__name__")
+    return name if isinstance(name, str) else otherwise
 
 
 def require_function(name: str, function: Any) -> None:

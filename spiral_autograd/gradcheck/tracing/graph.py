@@ -14,6 +14,7 @@ from ...pytree import leaves
 from ...recording import Call, Recording, name_of, parents_of
 from ...validation import Array
 from ..blocks import largest
+from ..guard import NEVER, Deadline
 
 # What NumPy raises where changed values do not fit an operation.
 UNFIT = (ValueError, IndexError, ArithmeticError)
@@ -280,7 +281,9 @@ class BackwardGraph:
         """
         return BackwardGraph(self.recording, self.base, through_max=True) if self.still else None
 
-    def sensitivities(self, weights: Mapping[int, Array]) -> dict[Call, Array]:
+    def sensitivities(
+        self, weights: Mapping[int, Array], deadline: Deadline = NEVER
+    ) -> dict[Call, Array]:
         """Return how Σ weights · gradients moves with each backward value.
 
         The backward pass is linear in its adjoints, so the inner product of a change with these
@@ -297,6 +300,7 @@ class BackwardGraph:
                     continue
                 if call in self.still:
                     continue
+                deadline.check()
                 value = self.value(call)
                 if known:
                     args = [
@@ -313,7 +317,7 @@ class BackwardGraph:
             return total
 
         zeros = [np.zeros(np.shape(call.value)) for call in nodes]
-        return dict(zip(nodes, _gradients(moved, zeros), strict=True)) if nodes else {}
+        return dict(zip(nodes, _gradients(moved, zeros, deadline), strict=True)) if nodes else {}
 
     # -------------------- without a small constant --------------------
 
@@ -343,15 +347,22 @@ class BackwardGraph:
                     yield call, position, float(arg)
 
 
-def _gradients(function: Callable[[list[Any]], Any], arrays: list[Array]) -> list[Array]:
+def _gradients(
+    function: Callable[[list[Any]], Any], arrays: list[Array], deadline: Deadline
+) -> list[Array]:
     """Return the gradient for each of many arrays: a root each, in one reverse pass."""
-    with trace_stack.new_trace() as trace:
-        roots = [VJPNode.new_root() for _ in arrays]
-        end = function([new_box(a, trace, n) for a, n in zip(arrays, roots, strict=True)])
+    top = trace_stack.top
+    try:
+        with trace_stack.new_trace() as trace:
+            roots = [VJPNode.new_root() for _ in arrays]
+            end = function([new_box(a, trace, n) for a, n in zip(arrays, roots, strict=True)])
+    finally:
+        trace_stack.top = top  # an exception leaves autograd's traces open
     if not isbox(end):
         return [np.zeros_like(array) for array in arrays]
     gradients: dict[Any, Any] = {end._node: (1.0, False)}
     for node in toposort(end._node):
+        deadline.check()
         if node.parents:
             gradient = gradients.pop(node)[0]
             for parent, part in zip(node.parents, node.vjp(gradient), strict=True):
