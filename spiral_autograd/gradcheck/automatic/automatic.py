@@ -176,13 +176,13 @@ def _witnessed(
     best = Measured(np.nan, np.inf)
     for first in (1e-3, 0.1):
         for found in measure(first=first):
-            if abs(found.value - expected) <= tolerance * size:
-                return True
+            if tolerance < 1e-3 and abs(found.value - expected) <= tolerance * size:
+                return True  # which is not by chance
             if found.is_extrapolated and found.error < best.error:
                 best = found
     if best.error > 0.1 * max(size, abs(best.value)):
         return False
-    return True if abs(best.value - expected) <= best.error else None
+    return True if abs(best.value - expected) <= best.error + tolerance * size else None
 
 
 def find_reference(

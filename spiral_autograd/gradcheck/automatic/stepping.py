@@ -24,6 +24,7 @@ from .reference import (
     in_double,
     outputs_now,
     require_equal,
+    runs_in_double,
     size_of,
     substituted,
 )
@@ -80,6 +81,7 @@ def by_complex_step(
     derivative = partial(complex_derivative, subject, upstream)
     reference = _measured("complex step", subject, derivative, single, seconds)
     reference.size = size_of(plain, upstream)
+    reference.double = runs_in_double(subject, plain)
     return reference
 
 
@@ -124,14 +126,20 @@ def derivative(
 ) -> Measured:
     """Return the best estimate of the derivative in a direction; stop where it is good enough.
 
-    A step that leaves the domain of the forward pass, or crosses a kink, is passed over.
+    A step that leaves the domain of the forward pass, or crosses a kink, is passed over. Where
+    estimates contradict each other, the shorter steps are right: far away a function may be flat.
     """
     best = Measured(np.nan, np.inf)
     measure = partial(estimates, single=single, double=double, noise=noise)
     for found in measure(subject, upstream, direction):
-        if found.is_extrapolated and found.error < best.error:
+        if not found.is_extrapolated:
+            if best.value and found.error > best.error:  # rounding is all that it could see
+                break
+            continue
+        contradicts = abs(found.value - best.value) > 3 * (found.error + best.error)
+        if found.error < best.error or contradicts:
             best = found
-        if best.error <= enough * abs(best.value):
+        if best.value and best.error <= enough * abs(best.value):
             break
     return best
 
@@ -145,7 +153,6 @@ def estimates(
     double: bool = False,
     noise: float = 0.0,
     first: float | None = None,
-    every: bool = False,
 ) -> Iterator[Measured]:
     """Yield estimates of the derivative in a direction, from ever shorter steps.
 
@@ -166,13 +173,11 @@ def estimates(
         How far rounding inside the forward pass moves Σ upstream · output, where that is known.
     first : float, optional
         The first step, relative to the direction.
-    every : bool
-        Whether to go on where rounding is all that a shorter step could see.
     """
     outputs = _double_outputs if double else moved_outputs
     single = single and not double
     above: list[Measured] = []
-    step, best = first or (0.1 if single else 1e-3), np.inf
+    step = first or (0.1 if single else 1e-3)
     for _ in range(_LEVELS):
         try:
             ahead, behind = (outputs(subject, direction, s) for s in (step, -step))
@@ -191,9 +196,6 @@ def estimates(
             apart = max(abs(value - here[j].value), abs(value - coarser.value))
             here.append(Measured(value, rounding + apart, step, True))
             yield here[-1]
-        best = min([best, *(measured.error for measured in here[1:])])
-        if rounding > best and not every:
-            return
         above, step = here, step / _SHORTER
 
 
@@ -212,6 +214,27 @@ def _quotient(
     return value / (2 * step), eps * float(np.sqrt(square)) / (2 * step)
 
 
+def bend(
+    subject: Subject,
+    upstream: Sequence[Array],
+    direction: Direction,
+    step: float,
+    *,
+    double: bool = False,
+) -> float:
+    """Return by how much the slopes from the two sides differ; infinity where that is unknown.
+
+    Output by output, since the jumps of several may cancel.
+    """
+    outputs = _double_outputs if double else moved_outputs
+    try:
+        here, ahead, behind = (outputs(subject, direction, s) for s in (0.0, step, -step))
+    except (CheckError, Distrust):
+        return np.inf
+    parts = zip(here, ahead, behind, upstream, strict=True)
+    return sum(float(np.sum(np.abs((a + b - 2 * o) * up))) for o, a, b, up in parts) / step
+
+
 def output_noise(
     subject: Subject,
     upstream: Sequence[Array],
@@ -227,7 +250,7 @@ def output_noise(
     step sees nothing, the longer one before it has seen one stair.
     """
     measure = partial(estimates, subject, upstream, direction, single=single, double=double)
-    found = [m for m in measure(first=0.1, every=True) if not m.is_extrapolated]
+    found = [m for m in measure(first=0.1) if not m.is_extrapolated]
     pairs = list(pairwise(found))
     last = [abs(b.value - a.value) * b.step for a, b in pairs[-3:]]
     stairs = [abs(a.value) * a.step for a, b in pairs if a.value and not b.value]

@@ -59,7 +59,9 @@ def _is_steady(c: Comparison, graph: BackwardGraph, k: int, without: list[Guard]
     eps = float(np.finfo(np.float32 if c.reference.single else np.float64).eps)
     if not np.isfinite(largest(gradient)):
         return False
-    moves = [largest(replayed(graph, eps, salt, without)[k] - gradient) for salt in (1, 2, 3)]
+    moves = [
+        largest(replayed(graph, eps, salt, without=without)[k] - gradient) for salt in (1, 2, 3)
+    ]
     return all(move <= 1e-2 * c.tolerance * largest(gradient) for move in moves)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,15 +70,20 @@ def _differences_at(c: Comparison, salt: int) -> list[Any] | None:
     """Return handwritten minus reference at moved values, for a moved upstream gradient."""
     subject, size = c.subject, _size_of_moves(c)
     subject.session.restore()
+    values = [moved(v, size, salt) for v in subject.values]
     ups = c.upstream if subject.is_loss else [moved(u, size, salt + 20) for u in c.upstream]
     try:
-        with subject.session.moved(subject.values, [moved(v, size, salt) for v in subject.values]):
-            there = once_more(subject, ups, c.reference)
-            grads = there.grads
-            if there.recording is not None and c.small:  # with its own roundings drawn anew
-                eps = float(np.finfo(float).eps) if c.reference.double else c.reference.eps
-                grads = replayed(BackwardGraph(there.recording), eps, salt)
+        with subject.session.moved(subject.values, values):
             hand = _handwritten(c, ups, salt)
+            if c.graph is None:
+                grads = once_more(subject, ups, c.reference).grads
+        if c.graph is not None:  # with its own roundings drawn anew
+            eps = float(np.finfo(float).eps) if c.reference.double else c.reference.eps
+            start = {
+                **dict(zip(c.graph.roots, values, strict=True)),
+                **dict(zip(c.graph.upstream, ups, strict=True)),
+            }
+            grads = replayed(c.graph, eps, salt, start)
     except (Distrust, CheckError):
         return None
     if hand is None or not grads:
@@ -147,13 +152,27 @@ _BETWEEN_TWO = frozenset("add subtract multiply divide true_divide".split())
 
 
 def replayed(
-    graph: BackwardGraph, size: float, salt: int, without: Sequence[Guard] = ()
+    graph: BackwardGraph,
+    size: float,
+    salt: int,
+    start: Mapping[Call, Array] | None = None,
+    without: Sequence[Guard] = (),
 ) -> list[Any]:
     """Return the gradients of a graph in which each result is off by one rounding error.
 
-    `without` are the arguments of calls, constants, that are zero in this graph.
+    Parameters
+    ----------
+    graph : BackwardGraph
+    size : float
+        That of the rounding error.
+    salt : int
+        Another one gives other errors.
+    start : dict, optional
+        Values for the roots to begin with.
+    without : sequence
+        The arguments of calls, constants, that are zero in this graph.
     """
-    values: dict[Call, Any] = {}
+    values: dict[Call, Any] = dict(start or {})
     recording = graph.recording
 
     def get(arg: Any) -> Any:

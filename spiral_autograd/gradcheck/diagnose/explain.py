@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from ..automatic.stepping import derivative
+from ..automatic.stepping import derivative, unit_of
 from ..blocks import largest
 from ..code.lines import places
 from ..compare.compare import Row
@@ -125,9 +125,15 @@ def _differences_agree(c: Comparison, k: int) -> bool:
     direction /= norm
     ours, theirs = float(np.vdot(h, direction)), float(np.vdot(g, direction))
     single, double = c.reference.single, c.reference.double
-    unit = (largest(c.subject.values[k]) or 1.0) / largest(direction)
+    sizes = np.maximum(np.abs(direction), 1e-12 * largest(direction))
+    unit = float(
+        np.min(unit_of(c.subject.values[k]) / sizes)
+    )  # no entry moves by more than its own
     along = {k: unit * direction}
-    measured = derivative(c.subject, c.upstream, along, single=single, double=double).value / unit
+    found = derivative(c.subject, c.upstream, along, single=single, double=double)
+    measured = found.value / unit
+    if not found.error / unit <= 0.1 * abs(ours - theirs):
+        return False  # they cannot tell
     if abs(measured - theirs) < 0.1 * abs(measured - ours):
         return True
     if abs(measured - ours) < 0.1 * abs(measured - theirs):
