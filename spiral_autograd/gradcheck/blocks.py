@@ -163,7 +163,10 @@ def moved(value: Array, size: float, salt: int) -> Array:
     if not isinstance(value, np.ndarray | np.floating) or value.dtype.kind != "f":
         return value
     bits = np.abs(value).astype(float).view(np.uint64)
-    mixed = bits * np.uint64(0x9E3779B97F4A7C15 * (2 * salt + 1) & (1 << 64) - 1)
+    with np.errstate(over="ignore"):
+        mixed = bits + np.uint64((0x9E3779B97F4A7C15 * (salt + 1)) % (1 << 64))
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)  # SplitMix64
     share = (mixed >> np.uint64(11)).astype(float) * 2.0**-52 - 1  # from -1 to 1
     away = np.copysign(np.maximum(np.abs(share), 0.25), share)
     return (value * (1 + size * away)).astype(value.dtype)

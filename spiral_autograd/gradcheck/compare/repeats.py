@@ -12,6 +12,7 @@ from ...recording import Call, name_of
 from ...validation import Array
 from ..automatic.automatic import once_more
 from ..automatic.reference import Distrust
+from ..automatic.stepping import unit_of
 from ..blocks import across, largest, moved
 from ..handwritten.state import reach
 from ..handwritten.subject import CheckError
@@ -93,10 +94,11 @@ def _differences_at(c: Comparison, salt: int) -> list[Any] | None:
 
 def _handwritten(c: Comparison, ups: list[Array], salt: int) -> list[Any] | None:
     """Return the handwritten gradients, with what the forward pass left rounded once more."""
-    session, values, eps = c.subject.session, c.subject.values, c.reference.eps
+    session, values = c.subject.session, c.subject.values
+    size = 4 * c.reference.eps  # enough for each number to become another
     runner = runner_of(c.subject)
     try:
-        with session.moved(values, [moved(v, eps, salt + 40) for v in values]), session.fresh():
+        with session.moved(values, [moved(v, size, salt + 40) for v in values]), session.fresh():
             if runner is None:
                 return c.backward(ups)
             run_backward = runner.run_backward
@@ -105,7 +107,7 @@ def _handwritten(c: Comparison, ups: list[Array], salt: int) -> list[Any] | None
                 for array in reach(cache or tuple(named.values()) or runner.layer):
                     is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
                     if is_float and array.flags.writeable and session.start.kept(array) is None:
-                        array[...] = moved(array, eps, salt)
+                        array[...] = moved(array, size, salt)
                 return run_backward(ups, *cache, **named)
 
             vars(runner)["run_backward"] = with_rounded_cache
@@ -130,11 +132,16 @@ def _scatter(there: list[Any], otherwise: Any) -> Any:
 
 
 def _repeats(c: Comparison, k: int, here: Any, there: list[Any]) -> bool:
-    """Tell whether what is furthest off is off by just the same at each point."""
+    """Tell whether what is furthest off is off by just the same at each point.
+
+    Two roundings may be the same by chance: what hardly moves the objective is looked at longer.
+    """
     index = c.rows[k].index
     if here is None or index is None or any(d is None for d in there):
         return True
-    return all(abs(d[index] - here[index]) < 1e-3 * abs(here[index]) for d in there)
+    moves = abs(here[index]) * unit_of(c.subject.values[k])[index]
+    is_clear = moves > 1e3 * c.reference.eps * c.reference.size
+    return is_clear and all(abs(d[index] - here[index]) < 1e-3 * abs(here[index]) for d in there)
 
 
 # -------------------- a recording with its roundings drawn anew --------------------
@@ -211,10 +218,20 @@ def _least(c: Comparison) -> list[Any]:
     terms = _last_terms(c.graph) if c.graph is not None else c.reference.grads
     errors: list[Any] = list(c.reference.errors) or [0.0] * len(terms)
     base = (2 if single else 8) * eps
+    smallest = _UNDERFLOW["float32" if single else c.reference.kind]
     return [
-        8 * eps * np.abs(t) + base * largest(g) + 3 * error
+        8 * eps * np.abs(t) + base * largest(g) + 3 * error + smallest
         for t, g, error in zip(terms, c.reference.grads, errors, strict=True)
     ]
+
+
+# Below this, products on the way may have been zero; complex functions are not sharp there.
+_UNDERFLOW = {
+    "float32": 1e-35,
+    "autograd": 1e-290,
+    "complex step": 1e-60,
+    "central differences": 1e-290,
+}
 
 
 def _last_terms(graph: BackwardGraph) -> list[Any]:
