@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
+from ..guard import CheckError, theirs
+
 FORWARD = (
     "forward __call__ fprop forward_pass forward_prop forward_propagation forward_propagate "
     "feed_forward feedforward"
@@ -170,8 +172,9 @@ def read(item: Any, name: str) -> Any:
     A property may raise before the layer is built, or before there are gradients.
     """
     try:
-        return getattr(item, name, None)
-    except Exception:
+        with theirs():
+            return getattr(item, name, None)
+    except CheckError:
         return None
 
 

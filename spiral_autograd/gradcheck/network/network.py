@@ -314,10 +314,7 @@ def _gradient_label(label: str) -> str:
 
 def _written_at(layer: Any) -> str:
     """Return where a layer's backward pass replaces its gradients, if that can be told."""
-    try:
-        lines = replacing_lines(getattr(layer, methods_of(layer)[1]))
-    except Exception:
-        lines = []
+    lines = replacing_lines(read(layer, methods_of(layer)[1]))
     places = ", ".join(f"{os.path.basename(file)}:{line}" for file, line in dict.fromkeys(lines))
     return f" ({places})" if places else ""
 
