@@ -166,13 +166,16 @@ def _synonyms(name: str, others: frozenset[str]) -> list[str]:
     return [word + end for word in same for end in ends if word + end not in {name, *others}]
 
 
+_READING = theirs()
+
+
 def read(item: Any, name: str) -> Any:
     """Return an attribute; None where there is none, or where reading it raises.
 
     A property may raise before the layer is built, or before there are gradients.
     """
     try:
-        with theirs():
+        with _READING:
             return getattr(item, name, None)
     except CheckError:
         return None

@@ -14,6 +14,7 @@ from ...validation import Array
 from ..tracing.rebind import rebound, rebound_data
 from .conventions import differing, gradient_key, positional_names
 from .inputs import as_array, leaf_name, prepared
+from .side_effects import written_into
 from .state import Session
 from .subject import (
     CheckError,
@@ -109,6 +110,7 @@ class Gradient:
         session.add(self.params)
         with session.fresh(), _tapping(collect=self.marks):
             self.outputs = self.run()
+            self._say_written(self.label, session)
         if len(self.outputs) != 1 or self.outputs[0].size != 1:
             shapes = ", ".join(str(out.shape) for out in self.outputs)
             raise CheckError(
@@ -118,8 +120,20 @@ class Gradient:
         session.add(self.marks)
         with session.fresh():
             found = self.handwritten()
+            self._say_written(name_of_function(gradient, "gradient"), session)
             self.entries = self._paired(found)
             self.first = Gradients.of(self._read(found), session)
+
+    def _say_written(self, label: str, session: Session) -> None:
+        """Say into which parameters and data a function has written."""
+        names = positional_names(self.loss, 1 + len(self.data))[1:]
+        arrays = [(self._leaf(path), value) for path, value in self.held]
+        arrays += [
+            (name + path, leaf)
+            for name, item in zip(names, self.data, strict=True)
+            for path, leaf in named_leaves("", item)
+        ]
+        self.remarks += [f"{label} writes into {n}" for n in written_into(session, arrays)]
 
     def _held(self) -> list[tuple[str, Array]]:
         found = list(named_leaves("", self.params))

@@ -16,7 +16,7 @@ from ..blocks import close
 from ..checks import BUDGET, check_layer
 from ..code.source import replacing_lines
 from ..compare.compare import FAILURES, Row, compare
-from ..guard import Deadline
+from ..guard import Deadline, answerable
 from ..handwritten.chain import Chain, Named, Step, estranged, naming, run_chain, totals
 from ..handwritten.conventions import BACKWARD, method_name, read
 from ..handwritten.inputs import RANDOM_IS_BETTER
@@ -89,7 +89,7 @@ def check_network(
     """
     deadline = Deadline.after(number("budget", budget, above=0, or_equal=True))
     named, loss_layer = _layers(network, loss)
-    with untouched(network, loss, x, t) as session:
+    with untouched(network, loss, x, t) as session, answerable(_title(network)):
         if named is None or loss_layer is None:
             return _without_layers(network, named, loss_layer, session, x, t, rng, deadline)
         every = [*named, ("loss_layer", loss_layer)]
