@@ -237,7 +237,7 @@ def test_a_loss_or_a_gradient_that_writes_into_its_arguments_is_noted(which, wha
     assert report.ok, str(report)
     (note,) = [note for note in report.notes if "writes into" in note]
     assert note.startswith(which)
-    assert note.endswith({"t": "t['t']"}.get(what, what))
+    assert note.endswith({"t": "t.t"}.get(what, what))
     assert pickle.dumps((p, x, t)) == before
 
 

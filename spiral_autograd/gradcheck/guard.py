@@ -117,6 +117,9 @@ def answerable(title: str) -> Iterator[None]:
         yield
     except CheckError:
         raise
+    except RecursionError as error:
+        text = f"{title} cannot be checked: one of its arguments contains itself, or is nested deep"
+        raise CheckError(text) from error
     except Exception as error:
         if STRICT or _place_of(error).startswith(_DOORS):
             raise

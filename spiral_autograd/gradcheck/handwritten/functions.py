@@ -14,6 +14,7 @@ from ...validation import Array
 from ..tracing.rebind import rebound, rebound_data
 from .conventions import differing, gradient_key, positional_names
 from .inputs import as_array, leaf_name, prepared
+from .parameters import nested
 from .side_effects import written_into
 from .state import Session
 from .subject import (
@@ -128,11 +129,8 @@ class Gradient:
         """Say into which parameters and data a function has written."""
         names = positional_names(self.loss, 1 + len(self.data))[1:]
         arrays = [(self._leaf(path), value) for path, value in self.held]
-        arrays += [
-            (name + path, leaf)
-            for name, item in zip(names, self.data, strict=True)
-            for path, leaf in named_leaves("", item)
-        ]
+        for name, item in zip(names, self.data, strict=True):
+            arrays += [(path, leaf) for path, _, leaf in nested(name, item)]
         self.remarks += [f"{label} writes into {n}" for n in written_into(session, arrays)]
 
     def _held(self) -> list[tuple[str, Array]]:
