@@ -1,5 +1,7 @@
 """A verdict stands, whatever happens while it is explained; and what follows it ends in time."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -170,3 +172,70 @@ class SoftmaxWithLoss:
 def test_a_max_that_is_given_its_axis_back():
     report = sa.check_layer(SoftmaxWithLoss(), x_of(4, 3), np.array([0, 1, 2, 0]))
     assert [row.verdict for row in report.rows] == ["idealised"]
+
+
+# -------------------- time --------------------
+
+
+class Chain:
+    """Wrong: many operations, one after another."""
+
+    def __init__(self, length, scale):
+        self.length, self.scale = length, scale
+
+    def forward(self, x):
+        self.xs = [x]
+        for _ in range(self.length):
+            self.xs.append(np.tanh(self.xs[-1]) + self.scale)
+        return self.xs[-1]
+
+    def backward(self, d):
+        for x in self.xs[-2::-1]:
+            d = d * (1 - np.tanh(x) ** 2 / 2)
+        return d
+
+
+class NaiveConvolution:
+    """Wrong where windows overlap: their gradients overwrite each other."""
+
+    def __init__(self):
+        self.w = x_of(2, 2, 3, 3, seed=1)
+
+    def windows(self, shape):
+        n, _, h, v = shape
+        return [(i, f, r, c) for i, f, r, c in np.ndindex(n, len(self.w), h - 2, v - 2)]
+
+    def forward(self, x):
+        self.x = x
+        out = np.zeros((len(x), len(self.w), x.shape[2] - 2, x.shape[3] - 2))
+        for i, f, r, c in self.windows(x.shape):
+            out[i, f, r, c] = np.sum(x[i, :, r : r + 3, c : c + 3] * self.w[f])
+        return out
+
+    def backward(self, d):
+        dx, self.dw = np.zeros_like(self.x), np.zeros_like(self.w)
+        for i, f, r, c in self.windows(self.x.shape):
+            self.dw[f] += self.x[i, :, r : r + 3, c : c + 3] * d[i, f, r, c]
+            dx[i, :, r : r + 3, c : c + 3] = self.w[f] * d[i, f, r, c]
+        return dx
+
+
+LONG = {
+    "a chain": (Chain(300, 0.0), (4,)),
+    "a chain whose gradient is hardly a number": (Chain(300, 0.5), (4,)),
+    "windows": (NaiveConvolution(), (1, 2, 12, 12)),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_the_budget_holds_for_long_graphs(name):
+    layer, shape = LONG[name]
+    started = time.process_time()
+    report = sa.check_layer(layer, x_of(*shape), budget=0.1)
+    assert time.process_time() - started < 10
+    assert not report.ok
+
+
+def test_what_was_not_tried_for_want_of_time_is_said():
+    report = sa.check_layer(Chain(300, 0.0), x_of(4), budget=0.0)
+    assert "budget" in report.rows[0].why

@@ -211,6 +211,36 @@ def test_a_module_of_the_users_own_too(tmp_path, monkeypatch):
     assert not hasattr(own_settings, "last")
 
 
+# -------------------- what is written into --------------------
+
+
+@pytest.mark.parametrize("which", ["loss", "gradient"])
+@pytest.mark.parametrize("what", ["W", "x", "t"])
+def test_a_loss_or_a_gradient_that_writes_into_its_arguments_is_noted(which, what):
+    def meddle(p, x, t, where):
+        if where == which and not isbox(p["W"]):
+            {"W": p["W"], "x": x, "t": t["t"]}[what][...] *= 2
+
+    def loss(p, x, t):
+        value = ((x @ p["W"] - t["t"]) ** 2).sum()
+        meddle(p, x, t, "loss")
+        return value
+
+    def gradient(p, x, t):
+        grad = {"W": 2 * x.T @ (x @ p["W"] - t["t"])}
+        meddle(p, x, t, "gradient")
+        return grad
+
+    p, x, t = {"W": x_of(2, 3)}, x_of(5, 2), {"t": x_of(5, 3)}
+    before = pickle.dumps((p, x, t))
+    report = sa.check_gradient(loss, gradient, p, x, t)
+    assert report.ok, str(report)
+    (note,) = [note for note in report.notes if "writes into" in note]
+    assert note.startswith(which)
+    assert note.endswith({"t": "t.t"}.get(what, what))
+    assert pickle.dumps((p, x, t)) == before
+
+
 # -------------------- kinds of objects --------------------
 
 

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 STRICT = False
 
@@ -85,17 +86,26 @@ class Deadline:
 NEVER = Deadline(float("inf"))
 
 
-@contextmanager
-def theirs(what: str = "the code", more: Callable[[], str] = str) -> Iterator[None]:
+class _Theirs:
+    """Names what the user's code raises."""
+
+    __slots__ = ("more", "what")
+
+    def __init__(self, what: str, more: Callable[[], str]) -> None:
+        self.what, self.more = what, more
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, CheckError | OutOfTime):
+            text = f"{self.what} raised {_text(error)}{self.more()}"
+            raise TheirError(text) from error
+
+
+def theirs(what: str = "the code", more: Callable[[], str] = str) -> _Theirs:
     """Run the user's code: whatever it raises becomes a TheirError. It may raise anything."""
-    try:
-        yield
-    except (CheckError, OutOfTime):
-        raise
-    except Exception as error:
-        own = error.__traceback__.tb_next if error.__traceback__ is not None else None
-        cause = error.with_traceback(own)  # from where the code was called
-        raise TheirError(f"{what} raised {_text(error)}{more()}") from cause
+    return _Theirs(what, more)
 
 
 @contextmanager
@@ -124,6 +134,9 @@ def answerable(title: str) -> Iterator[None]:
         yield
     except CheckError:
         raise
+    except RecursionError as error:
+        text = f"{title} cannot be checked: one of its arguments contains itself, or is nested deep"
+        raise CheckError(text) from error
     except Exception as error:
         if STRICT or _place_of(error).startswith(_DOORS):
             raise

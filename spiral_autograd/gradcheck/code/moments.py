@@ -14,6 +14,7 @@ import numpy as np
 
 from ...recording import Call
 from ...validation import Array, Shape
+from ..blocks import largest
 from ..guard import NEVER, Deadline
 from .source import Step, steps_of
 from .uses import UNKNOWN, Place, Scope, uses_of
@@ -325,7 +326,10 @@ def _arrays(names: dict[str, Any]) -> list[tuple[str, Array]]:
 
 
 class Known:
-    """Arrays, to be asked which of them a value is, to rounding."""
+    """Arrays, to be asked which of them a value is, to rounding.
+
+    Each is known by a weighted sum of its entries, so that few have to be compared.
+    """
 
     def __init__(self, values: Sequence[Any]) -> None:
         self._numbers: dict[Shape, list[int]] = {}
@@ -335,17 +339,36 @@ class Known:
             shape: np.stack([np.asarray(values[i], dtype=float) for i in numbers])
             for shape, numbers in self._numbers.items()
         }
+        self._sums: dict[Shape, tuple[Array, Array, Array]] = {}
+
+    def _sums_of(self, shape: Shape) -> tuple[Array, Array, Array]:
+        """Return the weights, the order of the sums of the arrays of a shape, and these."""
+        if shape not in self._sums:
+            stack = self._stacks[shape]
+            weights = np.random.default_rng(0).uniform(0.5, 1.5, stack[0].size)
+            with np.errstate(all="ignore"):
+                sums = stack.reshape(len(stack), -1) @ weights
+            order = np.argsort(sums)
+            self._sums[shape] = weights, order, sums[order]
+        return self._sums[shape]
 
     def which(self, value: Any, tolerance: float) -> list[int]:
         """Return the numbers of the arrays that are equal to a value."""
         value = np.asarray(value, dtype=float)
         stack = self._stacks.get(value.shape)
-        if stack is None or value.size == 0:
+        if stack is None or value.size == 0 or not np.isfinite(largest(value)):
             return []
-        axes = tuple(range(1, stack.ndim))
+        weights, order, sums = self._sums_of(value.shape)
+        off = (2 * tolerance + 1e-15 * value.size) * float(weights.sum()) * largest(value)
+        middle = float(np.ravel(value) @ weights)
+        first = np.searchsorted(sums, middle - off, side="left")
+        last = np.searchsorted(sums, middle + off, side="right")
+        near = np.sort(order[first:last])
+        stack, axes = stack[near], tuple(range(1, stack.ndim))
         apart = np.abs(stack - value).max(axis=axes)
         scale = np.maximum(np.abs(stack).max(axis=axes), np.abs(value).max())
-        return [self._numbers[value.shape][i] for i in np.flatnonzero(apart <= tolerance * scale)]
+        numbers = self._numbers[value.shape]
+        return [numbers[near[i]] for i in np.flatnonzero(apart <= tolerance * scale)]
 
 
 def forward_line(call: Call | None) -> tuple[str, int] | None:

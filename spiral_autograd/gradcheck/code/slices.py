@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from types import CodeType
 from typing import Any
 
@@ -14,6 +16,8 @@ from ..guard import NEVER, Deadline
 from .moments import Event, History, Moment
 from .source import Step
 from .uses import Place, Where, references, uses_of
+
+_ANY = object()  # any key
 
 
 @dataclass
@@ -28,13 +32,15 @@ class Slices:
 
     history: History
     deadline: Deadline = NEVER
-    _writers: dict[Where, list[tuple[int, Any, bool]]] = field(default_factory=dict)
+    _writers: dict[tuple[Where, Any], list[tuple[int, Any, bool]]] = field(default_factory=dict)
     _places: set[tuple[str, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for number, event in enumerate(self.history.events):
             for place, anew in event.writes:
-                self._writers.setdefault(place.where, []).append((number, place.key, anew))
+                writing = (number, place.key, anew)
+                for which in {(place.where, place.key), (place.where, _ANY)}:
+                    self._writers.setdefault(which, []).append(writing)
 
     def start_of(self, code: CodeType | None) -> int:
         """Return the first event of the first run of a function; 0 where it did not run."""
@@ -66,11 +72,14 @@ class Slices:
         while pending:
             self.deadline.check()
             number, place = pending.pop()
-            writers = list(self._before(number, place))
-            for writer in writers:
-                ask(self._through(writer, place, found))
-            if not writers:
+            writing = self._last_before(number, place)
+            if writing is None:
                 ask(self._given(number, place, found))
+                continue
+            writer, key, anew = writing
+            ask(self._through(writer, place, found))
+            if not anew or key not in (None, place.key):  # it has kept some of what was there
+                ask([(writer, place)])
         return found
 
     def _asked(self, number: int, places: Iterable[Place]) -> Iterator[tuple[int, Place]]:
@@ -93,14 +102,15 @@ class Slices:
             for place in places
         ]
 
-    def _before(self, number: int, place: Place) -> Iterator[int]:
-        """Yield the events that may have written what an event reads, the last one first."""
-        for writer, key, anew in reversed(self._writers.get(place.where, [])):
-            if writer >= number or not (key is None or place.key is None or key == place.key):
-                continue
-            yield writer
-            if anew and (key is None or key == place.key):
-                return
+    def _last_before(self, number: int, place: Place) -> tuple[int, Any, bool] | None:
+        """Return the last event that may have written what another reads, its key, if anew."""
+        found = None
+        for key in [_ANY] if place.key is None else [place.key, None]:
+            writings = self._writers.get((place.where, key), [])
+            i = bisect_left(writings, number, key=itemgetter(0))
+            if i and (found is None or writings[i - 1][0] >= found[0]):
+                found = writings[i - 1]
+        return found
 
     def _through(self, writer: int, place: Place, found: set[int]) -> Iterator[tuple[int, Place]]:
         """Yield what a writing event asks for in turn; what a function gives, it made."""

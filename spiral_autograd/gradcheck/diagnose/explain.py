@@ -118,7 +118,8 @@ def _differences_agree(c: Comparison, k: int) -> bool:
     h, g = c.grads[k], c.reference.grads[k]
     if h is None or np.shape(h) != g.shape or not np.isfinite(largest(h)):
         return False
-    direction = np.asarray(h, dtype=float) - g
+    h = np.asarray(h, dtype=float)  # of a matrix too
+    direction = h - g
     norm = float(np.linalg.norm(direction.ravel()))
     if norm == 0 or not np.isfinite(norm):
         return False

@@ -33,7 +33,8 @@ def ratio(case: Case, k: int) -> float | None:
     numbers = np.count_nonzero(np.abs(g) > case.floors[k])
     others = case.for_other_upstreams(k) if numbers == 1 else []
     pairs = [(g, h), *((graph.gradient(k, {}), other) for graph, other in others)]
-    c = inner(g, h) / inner(g, g)
+    unit = g / largest(g)  # whose square is not rounded to zero
+    c = inner(unit, h) / inner(unit, unit) / largest(g)
     if not np.isfinite(c) or min(abs(c), abs(c - 1)) <= case.tolerance:
         return None
     if not all(close(ours, c * true, case.tolerance, case.floors[k]) for true, ours in pairs):

@@ -12,9 +12,10 @@ import numpy as np
 from ...validation import Array
 from ..blocks import close
 from ..code.source import replacing_lines
+from ..guard import CheckError
 from ..handwritten.chain import Listed, totals
+from ..handwritten.conventions import BACKWARD, method_name, read
 from ..handwritten.parameters import attributes_of, find_parameters
-from ..handwritten.passes import methods_of
 from ..handwritten.state import reach
 from ..handwritten.subject import Subject
 
@@ -54,7 +55,7 @@ def elsewhere(subject: Subject, automatic: Sequence[Array]) -> dict[int, Elsewhe
                 for k, value in enumerate(subject.values)
                 if _is_as_before(before.get(id(value)), after.get(id(value)))
             }
-    except Exception:
+    except CheckError:
         return {}
     finally:
         subject.session.restore()
@@ -107,7 +108,5 @@ def _is(array: Any, true: Array, tolerance: float) -> bool:
 
 
 def _replacing(item: Any) -> list[tuple[str, int]]:
-    try:
-        return replacing_lines(getattr(item, methods_of(item)[1]))
-    except Exception:
-        return []
+    name = method_name(item, BACKWARD)
+    return [] if name is None else replacing_lines(read(item, name))

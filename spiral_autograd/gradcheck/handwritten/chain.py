@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 from ...optimizers import Sharing
 from ...validation import Array
 from ..blocks import close, largest
+from ..guard import theirs
 from .conventions import accepts
 from .parameters import find_parameters, resets_of
 from .passes import input_gradient_of, methods_of, output_of
@@ -165,8 +166,9 @@ def reset_gradients(layer: Any) -> None:
     """Reset the gradients of a layer that accumulates them."""
     for reset in resets_of(layer):
         try:
-            reset()
-        except Exception:  # a layer may be reset only once its parameters are made
+            with theirs():
+                reset()
+        except CheckError:  # a layer may be reset only once its parameters are made
             return
 
 
@@ -251,22 +253,20 @@ def _other(name: str) -> str:
 
 def _alone(step: Step, session: Session) -> Step | None:
     """Run a layer by itself as in the chain; None where its output depends on more than that."""
-    with session.fresh():
-        try:
-            put_back(step.streams)
-            reset_gradients(step.layer)
-            again = Step(step.name, step.layer, step.inputs)
-            forward, backward = (getattr(step.layer, name) for name in methods_of(step.layer))
-            again.output = own(output_of(step.layer, forward(*map(own, step.inputs))))
-            if not _close(again.output, step.output):
-                return None
-            again.before = gradients_of(step.layer)
-            result = backward(own(step.upstream))
-            again.returned = own(first_of(input_gradient_of(step.layer, result)))
-            again.after = gradients_of(step.layer)
-        except Exception:
+    with session.fresh(), suppress(CheckError), theirs():
+        put_back(step.streams)
+        reset_gradients(step.layer)
+        again = Step(step.name, step.layer, step.inputs)
+        forward, backward = (getattr(step.layer, name) for name in methods_of(step.layer))
+        again.output = own(output_of(step.layer, forward(*map(own, step.inputs))))
+        if not _close(again.output, step.output):
             return None
-    return again
+        again.before = gradients_of(step.layer)
+        result = backward(own(step.upstream))
+        again.returned = own(first_of(input_gradient_of(step.layer, result)))
+        again.after = gradients_of(step.layer)
+        return again
+    return None
 
 
 def _close(ours: Any, theirs: Any, floor: float = 0.0) -> bool:

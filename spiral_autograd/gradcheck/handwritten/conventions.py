@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
+from ..guard import CheckError, theirs
+
 FORWARD = (
     "forward __call__ fprop forward_pass forward_prop forward_propagation forward_propagate "
     "feed_forward feedforward"
@@ -164,14 +166,18 @@ def _synonyms(name: str, others: frozenset[str]) -> list[str]:
     return [word + end for word in same for end in ends if word + end not in {name, *others}]
 
 
+_READING = theirs()
+
+
 def read(item: Any, name: str) -> Any:
     """Return an attribute; None where there is none, or where reading it raises.
 
     A property may raise before the layer is built, or before there are gradients.
     """
     try:
-        return getattr(item, name, None)
-    except Exception:
+        with _READING:
+            return getattr(item, name, None)
+    except CheckError:
         return None
 
 

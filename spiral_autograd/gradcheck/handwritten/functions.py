@@ -15,6 +15,8 @@ from ..tracing.rebind import rebound, rebound_data
 from .constant import Constant, Names
 from .conventions import differing, gradient_key, positional_names
 from .inputs import as_array, leaf_name, prepared
+from .parameters import nested
+from .side_effects import written_into
 from .state import Session
 from .subject import (
     CheckError,
@@ -123,6 +125,7 @@ class Gradient:
         session.add(self.params)
         with session.fresh(), _tapping(collect=self.marks):
             self.outputs = self.run()
+            self._say_written(self.label, session)
         if len(self.outputs) != 1 or self.outputs[0].size != 1:
             shapes = ", ".join(str(out.shape) for out in self.outputs)
             raise CheckError(
@@ -132,12 +135,21 @@ class Gradient:
         session.add(self.marks)
         with session.fresh():
             found = self.handwritten()
+            self._say_written(name_of_function(gradient, "gradient"), session)
             paired = self._paired(found)
             keys = [str(key) for key in found] if isinstance(found, dict) else []
             self.constant.require_known(self.label, [*(name for name, _, _ in paired), *keys])
             self.entries = [e for e in paired if not self.constant.covers(e[0], e[2](found))]
             self.first = Gradients.of(self._read(found), session)
             self.remarks += other_shapes((n, read(found), v) for n, v, read in self.entries)
+
+    def _say_written(self, label: str, session: Session) -> None:
+        """Say into which parameters and data a function has written."""
+        names = positional_names(self.loss, 1 + len(self.data))[1:]
+        arrays = [(self._leaf(path), value) for path, value in self.held]
+        for name, item in zip(names, self.data, strict=True):
+            arrays += [(path, leaf) for path, _, leaf in nested(name, item)]
+        self.remarks += [f"{label} writes into {n}" for n in written_into(session, arrays)]
 
     def _held(self) -> list[tuple[str, Array]]:
         found = list(named_leaves("", self.params))

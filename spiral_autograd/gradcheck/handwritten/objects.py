@@ -17,6 +17,7 @@ import numpy as np
 
 from ...pytree import leaves, with_leaves
 from ...validation import Array
+from ..guard import theirs
 from ..tracing.rebind import adopt, rebound
 from .choice import beside_inputs, has_gradient, listed, returned, returned_names
 from .constant import Constant, Names
@@ -175,7 +176,7 @@ class Layer:
 
     def forward_and_backward(self) -> tuple[Any, SideEffects]:
         """Run both for the first time, and return what backward returned, and the side effects."""
-        with suppress(Exception):  # a layer may be reset only once its parameters are made
+        with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
             self.reset()
         self.held = may_be_parameters(self.layer)
         numbers = {p.name: p.value for p in numbers_of(self.layer)}

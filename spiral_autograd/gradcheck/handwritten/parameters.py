@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
+from ..guard import CheckError, theirs
 from .conventions import (
     BACKWARD,
     CONTAINERS,
@@ -172,8 +173,9 @@ def entries(item: Any, name: str) -> Any:
     held = read(item, name)
     if callable(held) and not isinstance(held, dict):
         try:
-            held = held() if accepts(held, 0) else None
-        except Exception:  # as before the first forward pass, which makes them
+            with theirs():
+                held = held() if accepts(held, 0) else None
+        except CheckError:  # as before the first forward pass, which makes them
             return None
     return list(held) if isinstance(held, Iterator) else held
 

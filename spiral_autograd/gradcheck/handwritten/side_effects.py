@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import Any, Protocol
@@ -123,9 +123,13 @@ def _gradient_arrays(layer: Any) -> list[Any]:
 
 def _written(runner: Runner) -> list[str]:
     """Return the names of the values whose content is not that at the start."""
-    start = runner.session.start
-    known = [(name, start.kept(value), value) for name, value in runner.named_values()]
     # What was not there before is a view or a cache of forward's own, not written into.
+    return written_into(runner.session, runner.named_values())
+
+
+def written_into(session: Session, arrays: Iterable[tuple[str, Any]]) -> list[str]:
+    """Return the names of arrays, of those at the start, whose content is another one now."""
+    known = [(name, session.start.kept(v), v) for name, v in arrays if isinstance(v, np.ndarray)]
     return [n for n, before, v in known if before is not None and not _is_as_before(before, v)]
 
 

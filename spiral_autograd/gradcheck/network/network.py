@@ -16,7 +16,7 @@ from ..blocks import close
 from ..checks import BUDGET, check_layer
 from ..code.source import replacing_lines
 from ..compare.compare import FAILURES, Row, compare
-from ..guard import Deadline
+from ..guard import Deadline, answerable
 from ..handwritten.chain import Chain, Named, Step, estranged, naming, run_chain, totals
 from ..handwritten.constant import Constant, Names
 from ..handwritten.conventions import BACKWARD, method_name, positional_names, read
@@ -95,7 +95,7 @@ def check_network(
     deadline = Deadline.after(number("budget", budget, above=0, or_equal=True))
     named, loss_layer = _layers(network, loss)
     meant = Constant(constant)
-    with untouched(network, loss, x, t) as session:
+    with untouched(network, loss, x, t) as session, answerable(_title(network)):
         if named is None or loss_layer is None:
             report = _without_layers(network, named, loss_layer, session, x, t, rng, deadline)
             meant.require_known(_title(network), [*names_in(network, ["x", "t"])])
@@ -344,10 +344,7 @@ def _gradient_label(label: str) -> str:
 
 def _written_at(layer: Any) -> str:
     """Return where a layer's backward pass replaces its gradients, if that can be told."""
-    try:
-        lines = replacing_lines(getattr(layer, methods_of(layer)[1]))
-    except Exception:
-        lines = []
+    lines = replacing_lines(read(layer, methods_of(layer)[1]))
     places = ", ".join(f"{os.path.basename(file)}:{line}" for file, line in dict.fromkeys(lines))
     return f" ({places})" if places else ""
 

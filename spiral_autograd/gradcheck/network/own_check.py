@@ -20,9 +20,9 @@ from ..checks import check_gradient, check_layer
 from ..code.moments import is_readable
 from ..code.source import text_of
 from ..compare.compare import FAILURES, Row, compare
-from ..diagnose.case import Case
+from ..diagnose.case import Case, Finding
 from ..diagnose.diagnose import diagnose
-from ..guard import Deadline
+from ..guard import Deadline, guarded, theirs
 from ..handwritten.chain import Chain, Listed, Named, left_in, precision, totals
 from ..handwritten.conventions import BACKWARD, FORWARD, accepts, method_name
 from ..handwritten.state import Session, same_states
@@ -87,8 +87,9 @@ class Network:
         """Run one of its methods; return the loss, None where there is none, and what was heard."""
         with self.session.fresh(), listening(self.named) as heard:
             try:
-                found = number_of(call(self.object, name, self.x, self.t))
-            except Exception:
+                with theirs():
+                    found = number_of(call(self.object, name, self.x, self.t))
+            except CheckError:
                 found = None
         self.session.restore()
         return found, heard
@@ -167,7 +168,7 @@ def _against_layers(network: Network, chain: Chain, group: list[Way], found: Own
             "another (with other options?): its gradients are not compared"
         )
         return
-    found.rows += _rows(network, chain, way, outcome)
+    found.rows += _rows(network, chain, way, outcome, found.notes)
 
 
 def _raised(network: Network, way: Way, outcome: Outcome, chain: Chain | None) -> str:
@@ -213,12 +214,14 @@ def _pairs(network: Network, chain: Chain, outcome: Outcome) -> list[tuple[Liste
     return found
 
 
-def _rows(network: Network, chain: Chain, way: Way, outcome: Outcome) -> list[Row]:
+def _rows(
+    network: Network, chain: Chain, way: Way, outcome: Outcome, notes: list[str]
+) -> list[Row]:
     """Return the wrong rows, with why and where."""
     verb = "returns" if outcome.is_returned else "leaves"
     start = f"{network.title}.{way.method} {verb} another gradient than the layers have"
     why = misgiven(outcome.heard, chain)
-    texts = {} if why else _explained(network, chain, outcome)
+    texts = {} if why else _explained(network, chain, outcome, notes)
     rows = []
     for row in _mismatches(network, chain, outcome):
         text, rule = (why[0], "upstream") if why else texts.get(row.name, ("", row.rule))
@@ -236,7 +239,7 @@ def _rows(network: Network, chain: Chain, way: Way, outcome: Outcome) -> list[Ro
 
 
 def _explained(
-    network: Network, chain: Chain, outcome: Outcome
+    network: Network, chain: Chain, outcome: Outcome, notes: list[str]
 ) -> dict[str, tuple[str, str | None]]:
     """Return what the numbers tell about each wrong gradient, and the kind of mistake."""
     pairs = _pairs(network, chain, outcome)
@@ -257,10 +260,9 @@ def _explained(
         is_loss=True,
         deadline=Deadline.after(1.0),
     )
-    try:
+    findings: list[Finding] = []
+    with guarded("the search for why", notes):
         findings = diagnose(case)
-    except Exception:
-        return {}
     return {names[k]: (_as_clause(f.text), f.rule) for f in findings for k in f.rows}
 
 

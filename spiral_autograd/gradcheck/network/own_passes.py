@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..guard import CheckError, theirs
 from ..handwritten.chain import (
     Listed,
     Named,
@@ -193,9 +194,11 @@ def outcome_of(way: Way, network: Any, named: Named, session: Session) -> Outcom
         reset_gradients(network)
         found = Outcome(heard=heard)
         try:
-            found.result = way.run()
-        except Exception as error:
-            found.error = error
+            with theirs():
+                found.result = way.run()
+        except CheckError as error:
+            cause = error.__cause__
+            found.error = cause if isinstance(cause, Exception) else error
             return found
         listed, found.is_returned = listed_by(network, found.result)
         found.listed = totals(listed or left_in(named))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..blocks import close, largest
+from ..guard import CheckError, theirs
 from ..handwritten.chain import Chain, Named, Step, first_of, own, precision
 from ..handwritten.parameters import attributes_of
 from ..handwritten.passes import input_gradient_of, methods_of, output_of
@@ -51,11 +52,9 @@ def listening(named: Named) -> Iterator[list[Heard]]:
         for is_forward, method in zip((True, False), methods_of(layer), strict=True):
             if method.startswith("__") or method in attributes_of(layer):
                 continue
-            try:
+            with suppress(CheckError), theirs():  # it has slots, say
                 setattr(layer, method, _ear(heard, name, layer, is_forward, getattr(layer, method)))
                 placed.append((layer, method))
-            except Exception:  # it has slots, say
-                continue
     try:
         yield heard
     finally:

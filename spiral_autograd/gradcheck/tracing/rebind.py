@@ -24,6 +24,7 @@ from autograd.tracer import isbox
 
 from ... import recording
 from ...pytree import tree_map
+from ..guard import CheckError, theirs
 
 _LIBRARIES = (
     *(
@@ -231,8 +232,9 @@ class Rebinding:
             return self._made[id(value)]
         memo: dict[int, Any] = {}
         try:
-            other = copy.deepcopy(value, memo)
-        except Exception:  # what cannot be copied stays as it is
+            with theirs():
+                other = copy.deepcopy(value, memo)
+        except CheckError:  # what cannot be copied stays as it is
             return value
         self._keep(value, other)
         self.adopt(memo)
