@@ -177,3 +177,17 @@ def test_the_gradient_of_an_intermediate_value_without_a_mark_is_not_checked():
     report = sa.check_gradient(marked, more, {"W": W0})
     assert report.unchecked == ()
     assert report.ok
+
+
+def test_what_is_said_of_several_layers_is_said_once():
+    class Pass:
+        def forward(self, x):
+            return 2 * x
+
+        def backward(self, dout):
+            dout *= 2
+            return dout
+
+    report = sa.check_network([Pass(), Pass()], x, x, loss=Squares())
+    assert report.ok
+    assert [note.split(":")[0] for note in report.notes] == ["layers[0], layers[1]"]
