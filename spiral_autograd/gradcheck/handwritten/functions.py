@@ -24,6 +24,7 @@ from .subject import (
     as_update_takes,
     called,
     described,
+    is_array,
     is_float_array,
     name_of_function,
     other_shapes,
@@ -202,8 +203,8 @@ class Gradient:
         unread = [str(key) for key in grads if key not in keys.values()]
         if isinstance(self.params, dict):
             self.remarks += [f"the keys differ: {text}" for text in differing(self.params, grads)]
-        for key in unread:
-            self._say_unread(key, grads.get(key))
+        arrays = [str(key) for key, gradient in grads.items() if is_array(gradient)]
+        self._say_unread([k for k in unread if k in arrays and not self.constant.has(k)])
         if not absent:
             return
         text = f"the dict of gradients has no entry for {', '.join(absent)}" + (
@@ -213,22 +214,21 @@ class Gradient:
             raise CheckError(f"{text}; name the gradient of W1 dW1 or W1")
         self.remarks.append(text)
 
-    def _say_unread(self, key: str, gradient: Any) -> None:
-        """Say that an entry of a dict of gradients belongs to nothing.
+    def _say_unread(self, keys: list[str]) -> None:
+        """Say which entries of a dict of gradients belong to nothing.
 
-        That of an intermediate value has its name with a d, and may be there for later ones.
+        Those of intermediate values have a d before the name, and may be there for later ones.
         """
-        if not isinstance(gradient, np.ndarray) or self.constant.has(key):
-            return
-        text = (
-            f"the dict of gradients has {key}, but there is no parameter and no mark of that name"
-        )
-        if key[:1] == "d" and len(key) > 1:
-            self.unchecked.append(key)
-            mark = key[1:].lstrip("_")
-            self.remarks.append(f'{text}: it is not checked (mark the value: tap("{mark}", ...))')
-        else:
-            self.failures.append(text)
+        of_values = [key for key in keys if key[:1] == "d" and len(key) > 1]
+        others = [key for key in keys if key not in of_values]
+        text = "the dict of gradients has {}, but there is no parameter and no mark of that name"
+        if of_values:
+            self.unchecked += of_values
+            mark = of_values[0][1:].lstrip("_")
+            said = text.format(", ".join(of_values))
+            self.remarks.append(f'{said}: not checked (mark the value: tap("{mark}", ...))')
+        if others:
+            self.failures.append(text.format(", ".join(others)))
 
     def _require_structure(self, grads: Any) -> None:
         got = dict(named_leaves("", grads))
