@@ -12,7 +12,7 @@ import numpy as np
 from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..tracing.rebind import rebound, rebound_data
-from .constant import Constant, Names
+from .constant import Constant, Names, say_unread
 from .conventions import differing, gradient_key, positional_names
 from .inputs import as_array, leaf_name, prepared
 from .state import Session
@@ -24,7 +24,6 @@ from .subject import (
     as_update_takes,
     called,
     described,
-    is_array,
     is_float_array,
     name_of_function,
     other_shapes,
@@ -203,8 +202,7 @@ class Gradient:
         unread = [str(key) for key in grads if key not in keys.values()]
         if isinstance(self.params, dict):
             self.remarks += [f"the keys differ: {text}" for text in differing(self.params, grads)]
-        arrays = [str(key) for key, gradient in grads.items() if is_array(gradient)]
-        self._say_unread([k for k in unread if k in arrays and not self.constant.has(k)])
+        say_unread(self, {key: g for key, g in grads.items() if str(key) in unread}, "mark")
         if not absent:
             return
         text = f"the dict of gradients has no entry for {', '.join(absent)}" + (
@@ -213,22 +211,6 @@ class Gradient:
         if len(absent) == len(names):
             raise CheckError(f"{text}; name the gradient of W1 dW1 or W1")
         self.remarks.append(text)
-
-    def _say_unread(self, keys: list[str]) -> None:
-        """Say which entries of a dict of gradients belong to nothing.
-
-        Those of intermediate values have a d before the name, and may be there for later ones.
-        """
-        of_values = [key for key in keys if key[:1] == "d" and len(key) > 1]
-        others = [key for key in keys if key not in of_values]
-        text = "the dict of gradients has {}, but there is no parameter and no mark of that name"
-        if of_values:
-            self.unchecked += of_values
-            mark = of_values[0][1:].lstrip("_")
-            said = text.format(", ".join(of_values))
-            self.remarks.append(f'{said}: not checked (mark the value: tap("{mark}", ...))')
-        if others:
-            self.failures.append(text.format(", ".join(others)))
 
     def _require_structure(self, grads: Any) -> None:
         got = dict(named_leaves("", grads))

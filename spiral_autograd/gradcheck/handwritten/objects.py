@@ -19,7 +19,7 @@ from ...pytree import leaves, with_leaves
 from ...validation import Array
 from ..tracing.rebind import adopt, rebound
 from .choice import beside_inputs, has_gradient, listed, returned, returned_names
-from .constant import Constant, Names
+from .constant import Constant, Names, say_unread
 from .constants import without_small_constants
 from .conventions import (
     accepts,
@@ -120,6 +120,7 @@ class Layer:
         self.made: list[tuple[str, Array, Array]] = []  # by forward: with their content
         self.numbers: dict[str, Any] = {}
         self.unchecked: list[str] = []
+        self.failures: list[str] = []
         self.unkept: dict[str, Unkept] = {}
         self.claimed: set[Any] = set()  # the places in what backward returns that are read by it
 
@@ -321,7 +322,12 @@ class Layer:
         self.parameters += listed(self.layer, free, self.backward_method)
 
     def _require_no_surplus(self, result: Any) -> None:
-        """Raise where backward returns what is no gradient of anything."""
+        """Raise, or say, where backward returns what is no gradient of anything."""
+        if isinstance(result, dict):
+            read = {id(gradient) for gradient in self.by_name(result).values()}
+            rest = {k: g for k, g in result.items() if k not in self.claimed and id(g) not in read}
+            say_unread(self, rest)
+            return
         what = f"{self.kind}.{self.backward_name}"
         if not self.claimed or not isinstance(result, tuple | list):
             by_position(what, result, self.names, self.floats, self.more)
@@ -486,6 +492,7 @@ class Layer:
             owner=self.layer,
             remarks=self.remarks,
             unchecked=self.unchecked,
+            failures=self.failures,
             unkept={name: (lost.text, lost.place) for name, lost in self.unkept.items()},
         )
         if isinstance(getattr(type(self.layer), self.forward_name, None), FunctionType):
