@@ -1,5 +1,7 @@
 """Which array is the gradient of which parameter, under whatever names."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -328,3 +330,50 @@ def test_a_surplus_that_belongs_to_nothing_is_refused():
 
     with pytest.raises(sa.CheckError, match="returned 2 gradients"):
         sa.check_layer(Surplus(MISTAKES["right"]), x)
+
+
+class Positions(InDict):
+    """Adds a constant of the shape of an example, or of all, and keeps gradients of values."""
+
+    def __init__(self, shape, scale):
+        self.W, self.offset = W0.copy(), np.sin(np.arange(np.prod(shape))).reshape(shape)
+        self.scale = scale
+
+    def forward(self, x):
+        self.h = self.scale * (x + self.offset)
+        return self.h @ self.W
+
+    def backward(self, dout):
+        self.dout = dout
+        self.dh = dout @ self.W.T
+        self.grad_output = 3 * self.dh
+        self.dW = self.h.T @ dout
+        return self.scale * self.dh
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, -2.0])
+@pytest.mark.parametrize("shape", [(5, 4), (1, 4)])
+def test_gradients_of_values_are_not_those_of_constants(shape, scale):
+    report = sa.check_layer(Positions(shape, scale), x)
+    assert report.ok, str(report)
+
+
+def test_a_table_of_many_arrays_costs_little():
+    class Table(named("d{}")):
+        def keep(self, W, b):
+            super().keep(W, b)
+            self.table = {f"word{i}": np.ones(4) * i for i in range(2000)}
+
+        def forward(self, x):
+            return super().forward(x) + self.table["word1"].sum()
+
+        def backward(self, dout):
+            self.kept = [np.ones(3) for _ in range(100)]
+            return super().backward(dout)
+
+    layer = Table(MISTAKES["right"])
+    start = time.process_time()
+    report = sa.check_layer(layer, x)
+    assert report.ok, str(report)
+    assert report.unchecked == ("table.word1",)
+    assert time.process_time() - start < 10

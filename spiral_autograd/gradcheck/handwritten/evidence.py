@@ -22,6 +22,8 @@ from .conventions import CONTAINERS, gradient_keys
 from .parameters import Held, held_arrays, held_at, nested
 from .subject import MISSING, CheckError, Gradients, Subject, is_float_array
 
+MOST = 10_000  # pairs to look at: a layer may keep a table of many arrays
+
 if TYPE_CHECKING:
     from .objects import Layer
 
@@ -51,10 +53,10 @@ class Part:
 def claim(layer: Layer, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array whose gradient it keeps; return the others."""
     written = _written_by_backward(layer) if held else []
-    if not written:
+    if not written or len(held) * len(written) > MOST:
         return list(held)
     parts = _parts(layer, held)
-    pairs = _assigned(parts, written, _likely_factors(layer))
+    pairs = _assigned(parts, written, layer)
     left = []
     for h in held:
         own = [(part, pairs[part]) for part in parts if part.owner is h and part in pairs]
@@ -178,11 +180,10 @@ def _automatic(layer: Layer, values: list[Array]) -> list[Array | None]:
 Rule = Callable[[Part, Held], bool]
 
 
-def _assigned(
-    parts: Sequence[Part], written: Sequence[Held], factors: Sequence[float]
-) -> dict[Part, Held]:
+def _assigned(parts: Sequence[Part], written: Sequence[Held], layer: Layer) -> dict[Part, Held]:
     """Return the array that is the gradient of each part, by the surest sign that there is."""
     found: dict[Part, Held] = {}
+    factors, shapes = _likely_factors(layer), _shapes_of_values(layer)
 
     def has_shape(part: Part, h: Held) -> bool:
         return h.value.shape == part.places.shape
@@ -192,15 +193,19 @@ def _assigned(
 
     def multiple(part: Part, h: Held) -> bool:
         factor = _factor(part, h)
-        if factor is None or h.value.size < 2:
+        if factor is None or h.value.size < 2 or part.places.shape in shapes:
             return False
         known = any(abs(factor / f - 1) < 1e-6 for f in factors)
         return _may_be_gradient(h) or (known and not _is_of_optimizer(h.name, part.name))
+
+    def alike(part: Part, h: Held) -> bool:
+        return has_shape(part, h) and part.places.shape not in shapes and _is_alike(part, h)
 
     def is_beside(part: Part, h: Held) -> bool:
         """Tell whether the two stand beside two that belong together."""
         return (
             has_shape(part, h)
+            and part.places.shape not in shapes
             and _may_be_gradient(h)
             and any(
                 part.owner.path[:-1] == other.owner.path[:-1] and h.path[:-1] == theirs.path[:-1]
@@ -213,11 +218,12 @@ def _assigned(
         equal,
         lambda part, h: has_shape(part, h) and _is_named(part, h),
         _is_named,
-        multiple,
         _is_named_by_base,
-        lambda part, h: has_shape(part, h) and _is_alike(part, h),
+        multiple,
+        alike,
         is_beside,
     )
+    unsure = (_is_named_by_base, *rules[-2:])  # taken where there is but one
     free = list(written)
     for rule in rules:
         for part in parts:
@@ -225,7 +231,7 @@ def _assigned(
                 continue
             fitting = [h for h in free if rule(part, h)]
             same = [h for h in fitting if _numbers(h.name) == _numbers(part.name)] or fitting
-            if same and (len(same) == 1 or rule not in rules[-3:]):
+            if same and (len(same) == 1 or rule not in unsure):
                 found[part] = same[0]
                 free.remove(same[0])
     return found
@@ -260,6 +266,15 @@ def _is_alike(part: Part, h: Held) -> bool:
     ours, theirs = h.value.reshape(-1), part.gradient.reshape(-1)
     size = inner(ours, ours) * inner(theirs, theirs)
     return bool(size > 0) and abs(inner(ours, theirs)) > 0.7 * size**0.5
+
+
+def _shapes_of_values(layer: Layer) -> set[tuple[int, ...]]:
+    """Return the shapes of inputs and outputs, and of one example of them.
+
+    An array of such a shape may be a constant, beside the gradient of an intermediate value.
+    """
+    shapes = [np.shape(a) for a in (*layer.outputs, *layer.inputs) if np.ndim(a)]
+    return {*shapes} | {shape[i:] for shape in shapes for i in range(1, len(shape) - 1)}
 
 
 def _likely_factors(layer: Layer) -> list[float]:
