@@ -239,6 +239,13 @@ class ReturningLists(InDict):
         return dz @ W.T, [self.change(self.x.T @ dz)], [dz.sum(axis=0)]
 
 
+class InListOfAnyName(InDict):
+    """Where the others in it say what it holds."""
+
+    def write(self, dW, db):
+        self.everything = [db, dW]
+
+
 class MadeInForward(InDict):
     """Makes its weights in the first forward pass, and has odd names for their gradients."""
 
@@ -255,7 +262,7 @@ class MadeInForward(InDict):
 
 
 @pytest.mark.parametrize("change", MISTAKES)
-@pytest.mark.parametrize("kind", [InLists, InTuple, ReturningLists, MadeInForward])
+@pytest.mark.parametrize("kind", [InLists, InTuple, ReturningLists, InListOfAnyName, MadeInForward])
 def test_gradients_that_no_convention_names_are_found(kind, change):
     layer = kind(MISTAKES[change])
     before = set(vars(layer))

@@ -206,9 +206,11 @@ def _assigned(parts: Sequence[Part], written: Sequence[Held], layer: Layer) -> d
         return (
             has_shape(part, h)
             and part.places.shape not in shapes
-            and _may_be_gradient(h)
+            and (_may_be_gradient(h) or len(h.path) > 1)
             and any(
-                part.owner.path[:-1] == other.owner.path[:-1] and h.path[:-1] == theirs.path[:-1]
+                part.owner.path[:-1] == other.owner.path[:-1]
+                and h.holder is theirs.holder
+                and h.path[:-1] == theirs.path[:-1]
                 for other, theirs in found.items()
             )
         )

@@ -401,12 +401,15 @@ def as_update_takes(gradient: Any, value: Array) -> Any:
 
 def other_shapes(named: Iterable[tuple[str, Any, Array]]) -> list[str]:
     """Return what to say of gradients that an update takes as they are in another shape."""
+    names: dict[tuple[Any, Any], list[str]] = {}
+    for name, gradient, value in named:
+        shape = np.shape(as_update_takes(gradient, value))
+        if not isinstance(gradient, list | tuple) and shape != np.shape(gradient):
+            names.setdefault((np.shape(gradient), value.shape), []).append(name)
     return [
-        f"the gradient of {name} has the shape {np.shape(gradient)} in place of {value.shape}, "
-        f"which the update {name} -= lr * gradient takes as it is; other code may not"
-        for name, gradient, value in named
-        if np.shape(as_update_takes(gradient, value)) != np.shape(gradient)
-        if not isinstance(gradient, list | tuple)
+        f"the gradient of {', '.join(of)} has the shape {ours} in place of {theirs}, which the "
+        f"update {of[0]} -= lr * gradient takes as it is; other code may not"
+        for (ours, theirs), of in names.items()
     ]
 
 
