@@ -31,8 +31,6 @@ from .conventions import (
 from .subject import MISSING, is_float_array
 
 Steps = tuple[Any, ...]
-_WORDS = {str, bytes, int, bool, type(None)}  # of which there may be very many
-_ATOMS = (str, bytes, int, float, complex, type(None), np.ndarray, np.generic, type)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,20 +178,15 @@ def entries(item: Any, name: str) -> Any:
 
 
 def nested(name: str, held: Any, steps: Steps = ()) -> Iterator[tuple[str, Steps, Any]]:
-    """Yield what nested lists and dicts hold: its name, the steps to it, and itself.
-
-    Words, whole numbers and None are passed over.
-    """
+    """Yield what nested lists and dicts hold: its name, the steps to it, and itself."""
     if len(steps) > 5:  # no parameters lie so deep; a list may hold itself
         return
     if isinstance(held, dict):
         for key, value in held.items():
-            if type(value) not in _WORDS:
-                yield from nested(f"{name}.{key}" if name else str(key), value, (*steps, key))
+            yield from nested(f"{name}.{key}" if name else str(key), value, (*steps, key))
     elif isinstance(held, list | tuple):
         for i, value in enumerate(held):
-            if type(value) not in _WORDS:
-                yield from nested(f"{name}[{i}]", value, (*steps, i))
+            yield from nested(f"{name}[{i}]", value, (*steps, i))
     else:
         yield name, steps, held
 
@@ -222,7 +215,7 @@ def _is_index(step: Any, held: Any) -> bool:
 
 def _in_holder(item: Any) -> tuple[str, str] | None:
     """Return the names under which a parameter object has its array and its gradient."""
-    if isinstance(item, _ATOMS):
+    if isinstance(item, np.ndarray | np.generic | type):
         return None
     for value, grad in HOLDERS:
         held = read(item, value)
@@ -368,7 +361,7 @@ def parts_of(item: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_layer(item: Any) -> bool:
-    if isinstance(item, (*_ATOMS, ModuleType, FunctionType, MethodType)):
+    if isinstance(item, np.ndarray | np.generic | type | ModuleType | FunctionType | MethodType):
         return False
     runs = method_name(item, FORWARD) is not None and method_name(item, BACKWARD) is not None
     return runs or any(has_attribute(item, v) and has_attribute(item, g) for v, g in CONTAINERS)
