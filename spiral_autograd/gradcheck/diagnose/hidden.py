@@ -13,7 +13,6 @@ from ..blocks import close
 from ..compare.compare import FAILURES
 from ..compare.comparison import Comparison, is_small
 from ..compare.second_look import second_look
-from ..handwritten.choice import last_name
 from ..handwritten.conventions import TARGETS
 from ..handwritten.inputs import RANDOM_IS_BETTER
 from ..handwritten.subject import MISSING, CheckError, copied
@@ -47,7 +46,7 @@ def _single_weights(c: Comparison) -> list[str]:
     """Return what to say of matrices of one entry, whose transpose is the same at any value."""
     pairs = list(zip(c.subject.names, c.subject.values, c.grads, strict=True))[1:]
     single = [n for n, v, g in pairs if v.shape == (1, 1) and g is not MISSING]
-    names = ", ".join(n for n in single if last_name(n).strip("_")[:1].lower() != "b")
+    names = ", ".join(n for n in single if n.split(".")[-1].strip("_")[:1].lower() != "b")
     return [f"{names}: of a matrix of 1 by 1 no transpose shows; try other sizes"] if names else []
 
 

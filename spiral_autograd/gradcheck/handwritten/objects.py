@@ -44,7 +44,7 @@ from .parameters import (
 )
 from .passes import input_gradient_of, methods_of, output_of
 from .side_effects import SideEffects, replaced_gradients, watched
-from .state import Session, Snapshot, reach
+from .state import Session, reach
 from .subject import (
     MISSING,
     CheckError,
@@ -252,7 +252,7 @@ class Layer:
                 exchange(self, numbers)
                 if made or numbers:
                     self.session.rebase()
-                    self._put_back_inputs(begun)
+                    self._put_back_inputs(begun.kept)
                 known = self._known()
                 known = {n: k for n, k in known.items() if n in {*before, *made, *numbers}}
                 result = self.forward_and_backward()
@@ -287,10 +287,10 @@ class Layer:
             n for n, v in same if id(v) in still and np.array_equal(v, contents[id(v)])
         ]
 
-    def _put_back_inputs(self, begun: Snapshot) -> None:
+    def _put_back_inputs(self, kept: Callable[[Array], Array | None]) -> None:
         """Begin with the inputs as they were before a forward pass that may write into them."""
         for value in self.inputs:
-            content = begun.kept(value) if is_float_array(value) else None
+            content = kept(value) if is_float_array(value) else None
             if content is not None:
                 self.session.start.keep(value, content)
                 np.copyto(value, content)
