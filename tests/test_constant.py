@@ -177,3 +177,48 @@ def test_the_gradient_of_an_intermediate_value_without_a_mark_is_not_checked():
     report = sa.check_gradient(marked, more, {"W": W0})
     assert report.unchecked == ()
     assert report.ok
+
+
+def test_what_is_said_of_several_layers_is_said_once():
+    class Pass:
+        def forward(self, x):
+            return 2 * x
+
+        def backward(self, dout):
+            dout *= 2
+            return dout
+
+    report = sa.check_network([Pass(), Pass()], x, x, loss=Squares())
+    assert report.ok
+    assert [note.split(":")[0] for note in report.notes] == ["layers[0], layers[1]"]
+
+
+class Dense:
+    def __init__(self):
+        self.W = W0.copy()
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+
+    def backward(self, dout):
+        return {"dx": dout @ self.W.T, "dW": self.x.T @ dout, self.key: np.ones(3)}
+
+
+@pytest.mark.parametrize(("key", "ok"), [("other", False), ("dother", True)])
+def test_keys_of_nothing_in_a_returned_dict(key, ok):
+    layer = Dense()
+    layer.key = key
+
+    def forward(x, W):
+        layer.W = W
+        return layer.forward(x), None
+
+    for report in (
+        sa.check_layer(layer, x),
+        sa.check_backward(forward, lambda dout, cache: layer.backward(dout), x, W0),
+    ):
+        assert report.ok is ok, str(report)
+        assert [row.verdict in ("exact", "match") for row in report.rows] == [True, True]
+        assert report.unchecked == (("dother",) if ok else ())
+        assert key in " ".join([*report.failures, *report.notes])

@@ -1,5 +1,7 @@
 """Which array is the gradient of which parameter, under whatever names."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -194,3 +196,191 @@ def test_a_velocity_is_no_gradient():
     report = sa.check_layer(Momentum(MISTAKES["right"]), x)
     assert report.ok, str(report)
     assert set(report.unchecked) == {"W", "b"}
+
+
+class InLists(InDict):
+    """As in scikit-learn: lists of weights and of biases, and the like of their gradients."""
+
+    def keep(self, W, b):
+        self.coefs_, self.intercepts_ = [W], [b]
+
+    def held(self):
+        return self.coefs_[0], self.intercepts_[0]
+
+    def write(self, dW, db):
+        self.coef_grads, self.intercept_grads = [dW], [db]
+
+
+class InTuple(InDict):
+    """Under names that have nothing in common."""
+
+    def keep(self, W, b):
+        self.theta = (W, b)
+
+    def held(self):
+        return self.theta
+
+    def write(self, dW, db):
+        self.grad_weights, self.grad_bias = dW, db
+
+
+class ReturningLists(InDict):
+    """Returns the gradients of what no convention names a parameter."""
+
+    def keep(self, W, b):
+        self.coefs_, self.intercepts_ = [W], [b]
+
+    def held(self):
+        return self.coefs_[0], self.intercepts_[0]
+
+    def backward(self, dout):
+        W, b = self.held()
+        dz = dout * (1 - np.tanh(self.x @ W + b) ** 2)
+        return dz @ W.T, [self.change(self.x.T @ dz)], [dz.sum(axis=0)]
+
+
+class InListOfAnyName(InDict):
+    """Where the others in it say what it holds."""
+
+    def write(self, dW, db):
+        self.everything = [db, dW]
+
+
+class MadeInForward(InDict):
+    """Makes its weights in the first forward pass, and has odd names for their gradients."""
+
+    def keep(self, W, b):
+        self.made = (W, b)
+
+    def held(self):
+        if not hasattr(self, "kernel"):
+            self.kernel, self.shift = self.made[0].copy(), self.made[1].copy()
+        return self.kernel, self.shift
+
+    def write(self, dW, db):
+        self.grad_of_first, self.grad_of_second = dW, db
+
+
+@pytest.mark.parametrize("change", MISTAKES)
+@pytest.mark.parametrize("kind", [InLists, InTuple, ReturningLists, InListOfAnyName, MadeInForward])
+def test_gradients_that_no_convention_names_are_found(kind, change):
+    layer = kind(MISTAKES[change])
+    before = set(vars(layer))
+    report = sa.check_layer(layer, x)
+    assert report.unchecked == (), str(report)
+    assert report.ok == (change == "right"), str(report)
+    assert len(report.rows) == 3
+    assert set(vars(layer)) == before
+
+
+def test_what_is_made_in_a_forward_pass_that_writes_into_its_input():
+    class Centred(MadeInForward):
+        def forward(self, x):
+            x -= x.mean(axis=0)
+            return super().forward(x)
+
+        def backward(self, dout):
+            dx = super().backward(dout)
+            return dx - dx.mean(axis=0)
+
+    for change, ok in (("right", True), ("doubled", False)):
+        given = x.copy()
+        report = sa.check_layer(Centred(MISTAKES[change]), given)
+        assert report.ok is ok, str(report)
+        assert "forward writes into x" in report.notes
+        assert np.array_equal(given, x)
+
+
+def test_what_is_made_and_used_without_a_gradient_stays_in_the_title():
+    class Hidden(MadeInForward):
+        def write(self, dW, db):
+            pass
+
+    report = sa.check_layer(Hidden(MISTAKES["right"]), x)
+    assert set(report.unchecked) == {"kernel", "shift"}
+    assert "not checked" in str(report).splitlines()[0]
+
+
+def test_caches_are_no_parameters():
+    """Normalized inputs, their gradients, a mask that is drawn once, a constant that is added."""
+
+    class Cached(InDict):
+        def keep(self, W, b):
+            self.W, self.b, self.noise = W, b, rng.uniform(size=(5, 3))
+
+        def held(self):
+            return self.W, self.b
+
+        def forward(self, x):
+            out = super().forward(x)
+            self.xhat, self.out = out * self.noise, out
+            return self.xhat
+
+        def backward(self, dout):
+            self.dxhat = dout
+            self.dout = self.dxhat * self.noise
+            return super().backward(self.dout)
+
+        def write(self, dW, db):
+            self.dW, self.db = dW, db
+
+    report = sa.check_layer(Cached(MISTAKES["right"]), x)
+    assert report.ok, str(report)
+    assert [row.name for row in report.rows] == ["x", "W", "b"]
+    assert report.unchecked == ("noise",)
+
+
+def test_a_surplus_that_belongs_to_nothing_is_refused():
+    class Surplus(named("d{}")):
+        def backward(self, dout):
+            return super().backward(dout), np.ones((7, 7))
+
+    with pytest.raises(sa.CheckError, match="returned 2 gradients"):
+        sa.check_layer(Surplus(MISTAKES["right"]), x)
+
+
+class Positions(InDict):
+    """Adds a constant of the shape of an example, or of all, and keeps gradients of values."""
+
+    def __init__(self, shape, scale):
+        self.W, self.offset = W0.copy(), np.sin(np.arange(np.prod(shape))).reshape(shape)
+        self.scale = scale
+
+    def forward(self, x):
+        self.h = self.scale * (x + self.offset)
+        return self.h @ self.W
+
+    def backward(self, dout):
+        self.dout = dout
+        self.dh = dout @ self.W.T
+        self.grad_output = 3 * self.dh
+        self.dW = self.h.T @ dout
+        return self.scale * self.dh
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, -2.0])
+@pytest.mark.parametrize("shape", [(5, 4), (1, 4)])
+def test_gradients_of_values_are_not_those_of_constants(shape, scale):
+    report = sa.check_layer(Positions(shape, scale), x)
+    assert report.ok, str(report)
+
+
+def test_a_table_of_many_arrays_costs_little():
+    class Table(named("d{}")):
+        def keep(self, W, b):
+            super().keep(W, b)
+            self.table = {f"word{i}": np.ones(4) * i for i in range(2000)}
+
+        def forward(self, x):
+            return super().forward(x) + self.table["word1"].sum()
+
+        def backward(self, dout):
+            self.kept = [np.ones(3) for _ in range(100)]
+            return super().backward(dout)
+
+    layer = Table(MISTAKES["right"])
+    start = time.process_time()
+    report = sa.check_layer(layer, x)
+    assert report.ok, str(report)
+    assert report.unchecked == ("table.word1",)
+    assert time.process_time() - start < 10

@@ -231,3 +231,9 @@ def test_marks_are_not_moved():
         report = sa.check_gradient(loss, gradient, {"W": W})
         assert report.ok, str(report)
         assert report.notes == ()
+
+
+def test_of_a_matrix_of_one_entry_no_transpose_shows():
+    one = sa.check_layer(Product(np.array([[0.7]]), dx=lambda d, W: d @ W), x[:, :1])
+    assert any("1 by 1" in note for note in one.notes)
+    assert sa.check_layer(Product(W0), x).notes == ()

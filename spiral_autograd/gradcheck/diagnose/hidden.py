@@ -24,6 +24,7 @@ TELLING = (0.0, 1.0, -1.0, 2.0)  # single numbers that are like their squares, o
 
 def look_at_other_values(c: Comparison) -> None:
     """Compare once more where values that hide mistakes are others; write it into the rows."""
+    c.notes += _single_weights(c)
     hiding = {k: what for k in c.rows if (what := _hides(c, k))}
     if not hiding:
         return
@@ -40,6 +41,14 @@ def look_at_other_values(c: Comparison) -> None:
         if row.verdict in FAILURES and c.rows[k].verdict not in FAILURES:
             why = f"does not show a mistake at these values ({said}), but at others: {row.why}"
             c.rows[k] = replace(row, why=why)
+
+
+def _single_weights(c: Comparison) -> list[str]:
+    """Return what to say of matrices of one entry, whose transpose is the same at any value."""
+    pairs = list(zip(c.subject.names, c.subject.values, c.grads, strict=True))[1:]
+    single = [n for n, v, g in pairs if v.shape == (1, 1) and g is not MISSING]
+    names = ", ".join(n for n in single if n.split(".")[-1].strip("_")[:1].lower() != "b")
+    return [f"{names}: of a matrix of 1 by 1 no transpose shows; try other sizes"] if names else []
 
 
 def _beside(c: Comparison, hiding: dict[int, str]) -> Comparison | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from .choice import last_name
-from .subject import MISSING, CheckError, described
+from .subject import MISSING, CheckError, described, is_array
 
 Names = str | Iterable[str]
 
@@ -59,3 +59,31 @@ class Constant:
                     f"constant names {name!r}, but {what} has no input and no parameter of that "
                     f"name; there are: {', '.join(dict.fromkeys(known)) or 'none'}"
                 )
+
+
+class Runner(Protocol):
+    """What runs somebody's passes, and gathers what is to be said."""
+
+    constant: Constant
+    unchecked: list[str]
+    remarks: list[str]
+    failures: list[str]
+
+
+def say_unread(runner: Runner, unread: dict[Any, Any], other: str = "input") -> None:
+    """Say which entries of a dict of gradients belong to no parameter and no other.
+
+    Those of intermediate values have a d before the name, and may be there for later ones.
+    """
+    arrays = [str(key) for key, gradient in unread.items() if is_array(gradient)]
+    keys = [key for key in arrays if not runner.constant.has(key)]
+    of_values = [key for key in keys if key[:1] == "d" and len(key) > 1]
+    others = [key for key in keys if key not in of_values]
+    text = f"the dict of gradients has {{}}, but there is no parameter and no {other} of that name"
+    if of_values:
+        runner.unchecked += of_values
+        mark = of_values[0][1:].lstrip("_")
+        how = f' (mark the value: tap("{mark}", ...))' if other == "mark" else ""
+        runner.remarks.append(f"{text.format(', '.join(of_values))}: not checked{how}")
+    if others:
+        runner.failures.append(text.format(", ".join(others)))

@@ -17,9 +17,12 @@ from ...pytree import leaves
 from ...validation import Array
 from ..automatic.automatic import find_reference
 from ..blocks import checksum, close, inner
+from .choice import returned_names
 from .conventions import CONTAINERS, gradient_keys
-from .parameters import Held, held_arrays, held_at
-from .subject import MISSING, CheckError, Gradients, Subject
+from .parameters import Held, held_arrays, held_at, nested
+from .subject import MISSING, CheckError, Gradients, Subject, is_float_array
+
+MOST = 10_000  # pairs to look at: a layer may keep a table of many arrays
 
 if TYPE_CHECKING:
     from .objects import Layer
@@ -50,17 +53,18 @@ class Part:
 def claim(layer: Layer, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array whose gradient it keeps; return the others."""
     written = _written_by_backward(layer) if held else []
-    if not written:
+    if not written or len(held) * len(written) > MOST:
         return list(held)
     parts = _parts(layer, held)
-    pairs = _assigned(parts, written, _likely_factors(layer))
+    pairs = _assigned(parts, written, layer)
     left = []
     for h in held:
         own = [(part, pairs[part]) for part in parts if part.owner is h and part in pairs]
         whole = [pair for pair in own if pair[0].places.size == h.value.size]
         own = whole[:1] or own
         if own:
-            read = partial(_read, layer.layer, h.value, own)
+            read = partial(_read, layer, h.value, own)
+            layer.claimed |= {g.path[1] for _, g in own if g.holder is layer and len(g.path) > 1}
             layer.take(_own_name(h.name), h.value, read, _first(h.value, own))
         else:
             left.append(h)
@@ -84,14 +88,31 @@ def _written_by_backward(layer: Layer) -> list[Held]:
         before = {h.name: (h.value, checksum(h.value)) for h in held_arrays(layer.layer)}
         result = layer.run_backward([np.array(u) for u in layer.upstream])
         gradients = [p.gradient() for p in layer.parameters]
-        known = {id(a) for a in (*gradients, *leaves(result), *layer.values)}
+        read = layer.by_name(result).values()
+        known = {id(a) for a in (*gradients, *(a for g in read for a in leaves(g)), *layer.values)}
         found: dict[int, Held] = {}
         for h in held_arrays(layer.layer):
             array, content = before.get(h.name, (None, 0))
-            is_new = array is not h.value or checksum(h.value) != content
-            if is_new and id(h.value) not in known and id(h.value) not in found:
-                found[id(h.value)] = h
-        return [replace(h, value=np.array(h.value)) for h in found.values()]
+            if array is not h.value or checksum(h.value) != content:
+                found.setdefault(id(h.value), h)
+        for h in _returned(layer, result):
+            found.setdefault(id(h.value), h)
+        return [replace(h, value=np.array(h.value)) for i, h in found.items() if i not in known]
+
+
+def _returned(layer: Layer, result: Any) -> list[Held]:
+    """Return the arrays that backward returns, by their keys, or what they are called there."""
+    called: dict[int, str] = {}
+    if isinstance(result, tuple):
+        names = returned_names(layer.backward_method, len(result))
+        called = {i: name for i, name in enumerate(names) if name}
+    found = []
+    for _, steps, value in nested("", result):
+        if is_float_array(value):
+            first = called.get(steps[0], "returned") if steps else "returned"
+            rest = steps[1:] if first != "returned" else steps
+            found.append(Held(".".join(map(str, (first, *rest))), value, layer, ("result", *steps)))
+    return found
 
 
 def _parts(layer: Layer, held: Sequence[Held]) -> list[Part]:
@@ -159,10 +180,10 @@ def _automatic(layer: Layer, values: list[Array]) -> list[Array | None]:
 Rule = Callable[[Part, Held], bool]
 
 
-def _assigned(
-    parts: Sequence[Part], written: Sequence[Held], factors: Sequence[float]
-) -> dict[Part, Held]:
+def _assigned(parts: Sequence[Part], written: Sequence[Held], layer: Layer) -> dict[Part, Held]:
     """Return the array that is the gradient of each part, by the surest sign that there is."""
+    found: dict[Part, Held] = {}
+    factors, shapes = _likely_factors(layer), _shapes_of_values(layer)
 
     def has_shape(part: Part, h: Held) -> bool:
         return h.value.shape == part.places.shape
@@ -172,20 +193,39 @@ def _assigned(
 
     def multiple(part: Part, h: Held) -> bool:
         factor = _factor(part, h)
-        if factor is None or h.value.size < 2:
+        if factor is None or h.value.size < 2 or part.places.shape in shapes:
             return False
         known = any(abs(factor / f - 1) < 1e-6 for f in factors)
-        return is_like_gradient(h.name) or (known and not _is_of_optimizer(h.name, part.name))
+        return _may_be_gradient(h) or (known and not _is_of_optimizer(h.name, part.name))
+
+    def alike(part: Part, h: Held) -> bool:
+        return has_shape(part, h) and part.places.shape not in shapes and _is_alike(part, h)
+
+    def is_beside(part: Part, h: Held) -> bool:
+        """Tell whether the two stand beside two that belong together."""
+        return (
+            has_shape(part, h)
+            and part.places.shape not in shapes
+            and (_may_be_gradient(h) or len(h.path) > 1)
+            and any(
+                part.owner.path[:-1] == other.owner.path[:-1]
+                and h.holder is theirs.holder
+                and h.path[:-1] == theirs.path[:-1]
+                for other, theirs in found.items()
+            )
+        )
 
     rules: tuple[Rule, ...] = (
         lambda part, h: equal(part, h) and _is_named(part, h),
         equal,
         lambda part, h: has_shape(part, h) and _is_named(part, h),
         _is_named,
-        multiple,
         _is_named_by_base,
+        multiple,
+        alike,
+        is_beside,
     )
-    found: dict[Part, Held] = {}
+    unsure = (_is_named_by_base, *rules[-2:])  # taken where there is but one
     free = list(written)
     for rule in rules:
         for part in parts:
@@ -193,7 +233,7 @@ def _assigned(
                 continue
             fitting = [h for h in free if rule(part, h)]
             same = [h for h in fitting if _numbers(h.name) == _numbers(part.name)] or fitting
-            if same and (len(same) == 1 or rule is not _is_named_by_base):
+            if same and (len(same) == 1 or rule not in unsure):
                 found[part] = same[0]
                 free.remove(same[0])
     return found
@@ -221,6 +261,24 @@ def _factor(part: Part, h: Held) -> float | None:
     return None
 
 
+def _is_alike(part: Part, h: Held) -> bool:
+    """Tell whether an array points where the automatic gradient does, as one with a mistake may."""
+    if part.gradient is None or h.value.size < 4 or not _may_be_gradient(h):
+        return False
+    ours, theirs = h.value.reshape(-1), part.gradient.reshape(-1)
+    size = inner(ours, ours) * inner(theirs, theirs)
+    return bool(size > 0) and abs(inner(ours, theirs)) > 0.7 * size**0.5
+
+
+def _shapes_of_values(layer: Layer) -> set[tuple[int, ...]]:
+    """Return the shapes of inputs and outputs, and of one example of them.
+
+    An array of such a shape may be a constant, beside the gradient of an intermediate value.
+    """
+    shapes = [np.shape(a) for a in (*layer.outputs, *layer.inputs) if np.ndim(a)]
+    return {*shapes} | {shape[i:] for shape in shapes for i in range(1, len(shape) - 1)}
+
+
 def _likely_factors(layer: Layer) -> list[float]:
     """Return by what a mistaken gradient may be multiplied: never a learning rate."""
     sizes = {n for a in (*layer.outputs, *layer.inputs) if np.ndim(a) for n in np.shape(a)}
@@ -238,8 +296,8 @@ def _numbers(name: str) -> list[str]:
 
 
 def _is_named(part: Part, h: Held) -> bool:
-    named = gradient_keys([_last(h.name)], _last(part.name), itself=False)
-    return bool(named) or (_last(h.name) == _last(part.name) and is_like_gradient(h.name))
+    own = is_like_gradient(h.name.rpartition(".")[0])  # as in a dict of gradients
+    return bool(gradient_keys([_last(h.name)], _last(part.name), itself=own))
 
 
 def _is_named_by_base(part: Part, h: Held) -> bool:
@@ -249,6 +307,10 @@ def _is_named_by_base(part: Part, h: Held) -> bool:
     inside = stem in words or (len(stem) > 1 and stem.lower() in name.lower())
     fits = h.value.shape == part.places.shape
     return fits and inside and is_like_gradient(name) and not _is_of_optimizer(name, stem)
+
+
+def _may_be_gradient(h: Held) -> bool:
+    return h.path[0] == "result" or is_like_gradient(h.name)
 
 
 def is_like_gradient(name: str) -> bool:
@@ -275,9 +337,11 @@ def _is_of_optimizer(name: str, stem: str) -> bool:
 # -------------------- how it is read --------------------
 
 
-def _read(layer: Any, value: Array, own: Sequence[tuple[Part, Held]]) -> Any:
+def _read(layer: Layer, value: Array, own: Sequence[tuple[Part, Held]]) -> Any:
     """Return the gradient of a parameter as it now stands."""
-    return _put_together(value, [(part, held_at(layer, h.path)) for part, h in own])
+    roots = [layer if h.holder is layer else layer.layer for _, h in own]
+    found = [held_at(root, h.path) for root, (_, h) in zip(roots, own, strict=True)]
+    return _put_together(value, [(part, g) for (part, _), g in zip(own, found, strict=True)])
 
 
 def _first(value: Array, own: Sequence[tuple[Part, Held]]) -> Any:

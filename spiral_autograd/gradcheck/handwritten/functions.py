@@ -12,7 +12,7 @@ import numpy as np
 from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..tracing.rebind import rebound, rebound_data
-from .constant import Constant, Names
+from .constant import Constant, Names, say_unread
 from .conventions import differing, gradient_key, positional_names
 from .inputs import as_array, leaf_name, prepared
 from .parameters import nested
@@ -214,8 +214,7 @@ class Gradient:
         unread = [str(key) for key in grads if key not in keys.values()]
         if isinstance(self.params, dict):
             self.remarks += [f"the keys differ: {text}" for text in differing(self.params, grads)]
-        for key in unread:
-            self._say_unread(key, grads.get(key))
+        say_unread(self, {key: g for key, g in grads.items() if str(key) in unread}, "mark")
         if not absent:
             return
         text = f"the dict of gradients has no entry for {', '.join(absent)}" + (
@@ -224,23 +223,6 @@ class Gradient:
         if len(absent) == len(names):
             raise CheckError(f"{text}; name the gradient of W1 dW1 or W1")
         self.remarks.append(text)
-
-    def _say_unread(self, key: str, gradient: Any) -> None:
-        """Say that an entry of a dict of gradients belongs to nothing.
-
-        That of an intermediate value has its name with a d, and may be there for later ones.
-        """
-        if not isinstance(gradient, np.ndarray) or self.constant.has(key):
-            return
-        text = (
-            f"the dict of gradients has {key}, but there is no parameter and no mark of that name"
-        )
-        if key[:1] == "d" and len(key) > 1:
-            self.unchecked.append(key)
-            mark = key[1:].lstrip("_")
-            self.remarks.append(f'{text}: it is not checked (mark the value: tap("{mark}", ...))')
-        else:
-            self.failures.append(text)
 
     def _require_structure(self, grads: Any) -> None:
         got = dict(named_leaves("", grads))

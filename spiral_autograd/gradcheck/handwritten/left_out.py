@@ -94,13 +94,19 @@ def _used(layer: Layer) -> tuple[list[Held], list[str]]:
     there = [h for h in layer.unwritten if id(h.value) not in checked and h.name not in replaced]
     there = [h for h in there if not any(np.may_share_memory(h.value, v) for v in layer.values)]
     still = {id(h.value) for h in unwritten(layer.layer, there, layer.session.start)}
-    used = [h for h in there if depends_on(layer, [h.value])] if _any(layer, there) else []
+    used = _depended_on(layer, there)
     updated = [h.name for h in used if id(h.value) not in still]
     return [h for h in used if id(h.value) in still], updated
 
 
-def _any(layer: Layer, held: Sequence[Held]) -> bool:
-    return bool(held) and depends_on(layer, [h.value for h in held])
+def _depended_on(layer: Layer, held: list[Held]) -> list[Held]:
+    """Return those that the output depends on: by halves, as there may be many that it does not."""
+    if not held or not depends_on(layer, [h.value for h in held]):
+        return []
+    if len(held) == 1:
+        return held
+    half = len(held) // 2
+    return _depended_on(layer, held[:half]) + _depended_on(layer, held[half:])
 
 
 def _find_unkept(layer: Layer, constant: Sequence[Held]) -> None:

@@ -20,7 +20,7 @@ from ...validation import Array
 from ..guard import theirs
 from ..tracing.rebind import adopt, rebound
 from .choice import beside_inputs, has_gradient, listed, returned, returned_names
-from .constant import Constant, Names
+from .constant import Constant, Names, say_unread
 from .constants import without_small_constants
 from .conventions import (
     accepts,
@@ -113,15 +113,19 @@ class Layer:
         self.given, self.rng = upstream, rng
         self.takes_nothing = upstream is None and accepts(self.backward_method, 0)
         self.structure: Any = None
+        self.result: Any = None  # of the last backward pass
         self.outputs: list[Array] = []
         self.upstream: list[Array] = []
         self.parameters: list[Parameter] = []
         self.more: list[str] = []  # parameters whose gradients backward returns
         self.held: list[Held] = []  # the arrays at the start; those that forward leaves alone
         self.unwritten: list[Held] = []
+        self.made: list[tuple[str, Array, Array]] = []  # by forward: with their content
         self.numbers: dict[str, Any] = {}
         self.unchecked: list[str] = []
+        self.failures: list[str] = []
         self.unkept: dict[str, Unkept] = {}
+        self.claimed: set[Any] = set()  # the places in what backward returns that are read by it
 
     @property
     def forward_method(self) -> Any:
@@ -167,7 +171,8 @@ class Layer:
         else:
             arguments = ups
         result = called(what, self.backward_method, *arguments)
-        return input_gradient_of(self.layer, result)
+        self.result = input_gradient_of(self.layer, result)
+        return self.result
 
     def reset(self) -> None:
         """Reset the gradients of a layer that accumulates them."""
@@ -182,6 +187,8 @@ class Layer:
         numbers = {p.name: p.value for p in numbers_of(self.layer)}
         self.structure = self.run()
         self.unwritten = unwritten(self.layer, self.held, self.session.start)
+        found = [h for h in held_arrays(self.layer) if self.session.start.kept(h.value) is None]
+        self.made = [(h.name, h.value, h.value.copy()) for h in found]
         now = {p.name: p.value for p in numbers_of(self.layer)}
         self.numbers = {n: v for n, v in numbers.items() if now.get(n) is v}
         outputs = outputs_of(f"{self.kind}.{self.forward_name}", self.structure)
@@ -215,10 +222,9 @@ class Layer:
         with self.session.fresh():
             result, effects = self.forward_and_backward()
             self._choose(before, result)
-            new = self._new(before)
-            made = self._kept(new) if new else []
+            made = self._made(before)
             numbers = trained_numbers(self, before)
-        if new or numbers:
+        if made or numbers:
             numbers = [name for name in numbers if depends_on_number(self, name)]
             result, effects = self._run_again(set(before), made, numbers)
         self._require_fit(result)
@@ -227,6 +233,7 @@ class Layer:
         self.remarks += effects.notes(self.value_names)
         self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)
+        self._require_no_surplus(result)
         self.remarks += other_keys(self.layer)
         require_any(f"{self.kind}.{self.backward_name}", result, self.value_names, self.first)
         self.constant.require_known(self.kind, names_in(self.layer, self.names))
@@ -248,6 +255,7 @@ class Layer:
                 exchange(self, numbers)
                 if made or numbers:
                     self.session.rebase()
+                    self._put_back_inputs(begun.kept)
                 known = self._known()
                 known = {n: k for n, k in known.items() if n in {*before, *made, *numbers}}
                 result = self.forward_and_backward()
@@ -263,16 +271,32 @@ class Layer:
             return self._run_again(before, made, [])
         return result
 
-    def _new(self, before: dict[str, Any]) -> list[Parameter]:
-        """Return the parameters that a run has made."""
-        new = [p for p in every_parameter(self.layer) if not before.keys() & p.names]
-        return [p for p in new if p.gradient() is not MISSING]
+    def _made(self, before: dict[str, Any]) -> list[str]:
+        """Return the names of arrays that forward has made, and a second one leaves alone.
 
-    def _kept(self, new: Sequence[Parameter]) -> list[str]:
-        """Return the names of new parameters that a second forward pass leaves in place."""
-        self.run()
+        Among them are the parameters that a layer makes in its first forward pass.
+        """
+        new = [p for p in every_parameter(self.layer) if not before.keys() & p.names]
+        named = [(n, p.value) for p in new if p.gradient() is not MISSING for n in p.names]
+        same = [(n, v) for n, v, content in self.made if np.array_equal(v, content)]
+        if not named and not same:
+            return []
+        with suppress(CheckError):  # it may be run once only
+            self.run()
         kept = {id(p.value) for p in every_parameter(self.layer)} - self._at_inputs()
-        return [name for p in new if id(p.value) in kept for name in p.names]
+        still = {id(h.value) for h in held_arrays(self.layer)} - self._at_inputs()
+        contents = {id(v): content for _, v, content in self.made}
+        return [n for n, v in named if id(v) in kept] + [
+            n for n, v in same if id(v) in still and np.array_equal(v, contents[id(v)])
+        ]
+
+    def _put_back_inputs(self, kept: Callable[[Array], Array | None]) -> None:
+        """Begin with the inputs as they were before a forward pass that may write into them."""
+        for value in self.inputs:
+            content = kept(value) if is_float_array(value) else None
+            if content is not None:
+                self.session.start.keep(value, content)
+                np.copyto(value, content)
 
     def _at_inputs(self) -> set[int]:
         return {id(value) for value in self.inputs}
@@ -299,6 +323,21 @@ class Layer:
         self.parameters = [p for p in known if p in kept or p in more]
         free = [p for p in known if p not in self.parameters and is_float_array(p.value)]
         self.parameters += listed(self.layer, free, self.backward_method)
+
+    def _require_no_surplus(self, result: Any) -> None:
+        """Raise, or say, where backward returns what is no gradient of anything."""
+        if isinstance(result, dict):
+            read = {id(gradient) for gradient in self.by_name(result).values()}
+            rest = {k: g for k, g in result.items() if k not in self.claimed and id(g) not in read}
+            say_unread(self, rest)
+            return
+        what = f"{self.kind}.{self.backward_name}"
+        if not self.claimed or not isinstance(result, tuple | list):
+            by_position(what, result, self.names, self.floats, self.more)
+            return
+        for i in range(sum(self.floats) + len(self.more), len(result)):
+            if i not in self.claimed and result[i] is not None:
+                self.say_unchecked(f"entry {i} of what {what} returns", "it belongs to nothing")
 
     def _without_constants(self, grads: list[Any]) -> list[Any]:
         """Leave out what is meant to have no gradient, and has none; return those of the rest."""
@@ -353,7 +392,7 @@ class Layer:
     def by_name(self, result: Any) -> dict[str, Any]:
         """Return the gradients that backward returned, by name."""
         what = f"{self.kind}.{self.backward_name}"
-        return by_position(what, result, self.names, self.floats, self.more)
+        return by_position(what, result, self.names, self.floats, self.more, surplus=True)
 
     # -------------------- as a subject --------------------
 
@@ -456,6 +495,7 @@ class Layer:
             owner=self.layer,
             remarks=self.remarks,
             unchecked=self.unchecked,
+            failures=self.failures,
             unkept={name: (lost.text, lost.place) for name, lost in self.unkept.items()},
         )
         if isinstance(getattr(type(self.layer), self.forward_name, None), FunctionType):

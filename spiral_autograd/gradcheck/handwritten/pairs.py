@@ -13,7 +13,7 @@ import numpy as np
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
 from ..tracing.rebind import rebound
-from .constant import Constant, Names
+from .constant import Constant, Names, say_unread
 from .conventions import STATISTICS, gradient_key, positional_names
 from .inputs import floats_with_gradients, leaf_name, prepared
 from .moving import differs, moved
@@ -76,6 +76,7 @@ class Pair:
         self.inputs, self.remarks = prepared(inputs, self.names)
         self.session, self.layer = session, None
         self.left_out: list[tuple[str, Array]] = []
+        self.failures: list[str] = []
         session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
         self.taken = self._taken()
@@ -162,6 +163,7 @@ class Pair:
     def _differentiable(self, result: Any) -> list[tuple[str, Array]]:
         """Return the arrays that have a gradient; those in dicts and lists by their own names."""
         by_name = self._by_name(result)
+        unread: dict[Any, Any] = {}
         pairs = list(zip(self.names, self.inputs, self.floats, strict=True))
         found = [(name, value) for name, value, flag in pairs if flag]
         if isinstance(result, dict):
@@ -176,10 +178,8 @@ class Pair:
             found += [(name, leaf) for name, leaf in inside if keys[name] is not None]
             self.left_out = [(name, leaf) for name, leaf in inside if keys[name] is None]
             by_name |= {name: result[key] for name, key in keys.items() if key is not None}
-            unread = [str(k) for k in result if not any(result[k] is g for g in by_name.values())]
-            what = f"; the dict also has {', '.join(unread)}" if unread else ""
-        else:
-            what = ""
+            read = {id(gradient) for gradient in by_name.values()}
+            unread = {key: g for key, g in result.items() if id(g) not in read}
         self.unchecked = [
             name
             for name, _ in found
@@ -188,9 +188,10 @@ class Pair:
         ]
         self.remarks += floats_with_gradients(self.names, self.inputs, result)
         self.remarks += [
-            f"{self.backward_label} returns no gradient for {name}: it is not checked{what}"
+            f"{self.backward_label} returns no gradient for {name}: it is not checked"
             for name in self.unchecked
         ]
+        say_unread(self, unread)
         return [
             (name, value)
             for name, value in found
@@ -269,4 +270,5 @@ def pair_subject(
         backward_code=[backward],
         remarks=pair.remarks,
         unchecked=pair.unchecked,
+        failures=pair.failures,
     )

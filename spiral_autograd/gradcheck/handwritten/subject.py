@@ -272,11 +272,14 @@ def by_position(
     names: Sequence[str],
     is_float: Sequence[bool],
     more: Sequence[str] = (),
+    *,
+    surplus: bool = False,
 ) -> dict[str, Any]:
     """Return the gradients that a backward pass returned, by the names of what they belong to.
 
     There may be an entry for each argument, or one for each that is differentiable, or for the
-    first of these; those of the parameters `more` may follow. Or a dict has them by name.
+    first of these; those of the parameters `more` may follow, and with `surplus` any others. Or a
+    dict has them by name.
     """
     floats = [name for name, flag in zip(names, is_float, strict=True) if flag]
     if result is None and not floats:
@@ -298,7 +301,7 @@ def by_position(
         if len(entries) == len(order):
             pairs = dict(zip(order, entries, strict=True))
             return {name: g for name, g in pairs.items() if name in floats or name in more}
-    if len(entries) > len(floats):
+    if len(entries) > len(floats) and not surplus:
         raise CheckError(
             f"{what} returned {len(entries)} gradients, but there are {len(floats)} floating-point "
             f"arrays among the arguments ({', '.join(names)}): return one gradient for each of "
@@ -367,6 +370,8 @@ def as_update_takes(gradient: Any, value: Array) -> Any:
     >>> as_update_takes(np.ones((1, 3)), np.ones(3)).shape
     (1, 3)
     """
+    if isinstance(gradient, list | tuple) and [np.shape(g) for g in gradient] == [value.shape]:
+        return gradient[0]  # a list for one layer
     if not isinstance(gradient, np.ndarray | np.generic | float) or np.size(gradient) != value.size:
         return gradient
     short = np.ndim(gradient) < value.ndim and value.shape[: value.ndim - np.ndim(gradient)]
@@ -376,11 +381,15 @@ def as_update_takes(gradient: Any, value: Array) -> Any:
 
 def other_shapes(named: Iterable[tuple[str, Any, Array]]) -> list[str]:
     """Return what to say of gradients that an update takes as they are in another shape."""
+    names: dict[tuple[Any, Any], list[str]] = {}
+    for name, gradient, value in named:
+        shape = np.shape(as_update_takes(gradient, value))
+        if not isinstance(gradient, list | tuple) and shape != np.shape(gradient):
+            names.setdefault((np.shape(gradient), value.shape), []).append(name)
     return [
-        f"the gradient of {name} has the shape {np.shape(gradient)} in place of {value.shape}, "
-        f"which the update {name} -= lr * gradient takes as it is; other code may not"
-        for name, gradient, value in named
-        if as_update_takes(gradient, value) is not gradient
+        f"the gradient of {', '.join(of)} has the shape {ours} in place of {theirs}, which the "
+        f"update {of[0]} -= lr * gradient takes as it is; other code may not"
+        for (ours, theirs), of in names.items()
     ]
 
 

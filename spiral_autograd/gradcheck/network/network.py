@@ -243,6 +243,8 @@ class _Found:
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    notes_on: list[tuple[str, str]] = field(default_factory=list)  # a layer, and what is said
+    failures_of: list[tuple[str, str]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
 
@@ -251,8 +253,8 @@ class _Found:
         self.reports[name] = report
         self.rows += [replace(row, name=f"{name}.{row.name}") for row in report.rows]
         notes = [note for note in report.notes if RANDOM_IS_BETTER not in note]
-        self.notes += [f"{name}: {note}" for note in notes]  # its inputs are the network's own
-        self.failures += [f"{name}: {failure}" for failure in report.failures]
+        self.notes_on += [(name, note) for note in notes]  # its inputs are the network's own
+        self.failures_of += [(name, failure) for failure in report.failures]
         self.unchecked += [f"{name}.{what}" for what in report.unchecked]
         if not report.ok:
             self.wrong.append(f"{name} ({type(layer).__name__})")
@@ -267,7 +269,7 @@ class _Found:
         kinds = list(dict.fromkeys(kind for kind, _ in SHARPNESS))
         every = [*self.reports.values(), *([] if whole is None else [whole])]
         least = max(every, key=lambda report: kinds.index(report.reference))
-        notes = list(self.notes)
+        notes = [*self.notes, *_merged(self.notes_on)]
         if any(report.reference != least.reference for report in self.reports.values()):
             notes += [
                 f"{name}: the reference is {report.reference}{report.precision}"
@@ -281,10 +283,24 @@ class _Found:
             least.reference,
             tuple(rows),
             tuple(notes),
-            tuple(self.failures),
+            (*_merged(self.failures_of), *self.failures),
             least.precision,
             tuple(self.unchecked),
         )
+
+
+def _merged(said: Sequence[tuple[str, str]]) -> list[str]:
+    """Return what is said of layers, once for those of which the same is said.
+
+    Examples
+    --------
+    >>> _merged([("layers[0]", "forward writes into x"), ("layers[2]", "forward writes into x")])
+    ['layers[0], layers[2]: forward writes into x']
+    """
+    names: dict[str, list[str]] = {}
+    for name, text in said:
+        names.setdefault(text, []).append(name)
+    return [f"{', '.join(of[:6])}{', …' * (len(of) > 6)}: {text}" for text, of in names.items()]
 
 
 def _layers(network: Any, loss: Any) -> tuple[list[tuple[str, Any]] | None, Any]:
