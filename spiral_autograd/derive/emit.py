@@ -87,22 +87,13 @@ def _array_literal(value: np.ndarray[Any, Any]) -> str | None:
         maker = {"0.0": "zeros", "0": "zeros", "1.0": "ones", "1": "ones"}.get(first)
         inside = shape_text(value.shape) if maker else f"{shape_text(value.shape)}, {first}"
         return f"np.{maker or 'full'}({inside}{dtype})"
-    for maker, made in _MAKERS.items():
-        if value.ndim and len(value) > 2 and np.array_equal(made(value), value):
-            usual = value.dtype == made(value).dtype
+    square = value.ndim == 2 and value.shape[0] == value.shape[1] > 2
+    if square or (value.ndim == 1 and len(value) > 2):
+        made, maker = (np.eye(len(value)), "eye") if square else (np.arange(len(value)), "arange")
+        if np.array_equal(made, value):
+            usual = value.dtype == made.dtype
             return f"np.{maker}({len(value)}{'' if usual else dtype_argument})"
     return _short_literal(value, dtype)
-
-
-def _arange(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.arange(len(value))
-
-
-def _eye(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.eye(len(value))
-
-
-_MAKERS = {"arange": _arange, "eye": _eye}
 
 
 def _short_literal(value: np.ndarray[Any, Any], dtype: str) -> str | None:

@@ -12,11 +12,12 @@ import itertools
 import operator
 import random
 import sys
+import types
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -173,7 +174,8 @@ class Outside:
     def _array(self, path: str, array: Any) -> None:
         if array.dtype.hasobject:
             self._facts.append(("objects", array.shape))
-            self._push(f"{path}[…]", array.ravel().tolist())
+            entries = array.reshape(-1)[:] if array.flags.c_contiguous else array.flat
+            self._watch(path, partial(_entry, entries), tuple(range(array.size)), tuple(entries))
             return
         small = array.nbytes <= COMPARED_BYTES
         places = None if small else np.linspace(0, array.size - 1, SAMPLES).astype(np.intp)
@@ -254,12 +256,16 @@ class Outside:
         self._facts.append(("function", _Same(code)))
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         self._push(f"a default of {path}", defaults)
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
+        for name, cell in cells.items():
             self._cell(name, cell)
         if is_installed(code.co_filename):
             return
         table = function.__globals__
         named = self._read_code(function.__name__, code, table)
+        escapes = [name for name in named if table.get(name) is getval]
+        escapes += [name for name, cell in cells.items() if _content(cell) is getval]
+        self._refuse_escapes([*escapes, "getval"], function.__name__, code)
         self._namespace("", table, sorted(name for name in named if name in table))
         if vars(function):
             self._namespace(path, vars(function), sorted(self._names))
@@ -270,42 +276,37 @@ class Outside:
             return
         self._seen[id(cell)] = len(self._seen), cell
 
-        def get(_: str, missing: Any) -> Any:
-            try:
-                return cell.cell_contents
-            except ValueError:
-                return missing
-
-        value = get(name, _MISSING)
-        self._watch("", get, (name,), (value,))
+        value = _content(cell)
+        self._watch("", lambda *_: _content(cell), (name,), (value,))
 
         def undo() -> bool:
-            if get(name, _MISSING) is value:
+            if _content(cell) is value:
                 return False
             cell.cell_contents = value
             return True
 
         self._undo.append((name, undo))
 
+    def _refuse_escapes(self, names: list[str], function: str, code: CodeType) -> None:
+        for name in names:
+            line = _line_of(name, code)
+            if line is not None:
+                raise UnwatchableError(
+                    f"{function} takes a value out of the trace by getval, in {code.co_filename}, "
+                    f"line {line}: it would be frozen; pass it as data, or compute inside the trace"
+                )
+
     def _read_code(self, name: str, code: CodeType, table: dict[str, Any]) -> set[str]:
         """Return the globals that code names, and note the attributes that it names."""
         names = _names_in(code)
         self._push("an import", [sys.modules[m] for m in names.modules if m in sys.modules])
-        escapes = [other for other in names.globals if table.get(other) is getval]
-        escapes += ["getval"] if "getval" in names.attributes else []
-        line = _line_of(escapes[0], code) if escapes else None
-        if line is not None:
-            raise UnwatchableError(
-                f"{name} takes a value out of the trace by getval, in {code.co_filename}, line "
-                f"{line}: it would be frozen; pass it as data, or compute inside the trace"
-            )
         if unseen := names.globals & _UNSEEN:
             raise UnwatchableError(f"{name} uses {min(unseen)}, which may reach anything")
         self._every_attribute |= not _DYNAMIC.isdisjoint(names.globals | names.attributes)
         self._names |= names.attributes
         return set(names.globals)
 
-    def _watch(self, path: str, get: Any, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
+    def _watch(self, path: str, get: Any, names: tuple[Any, ...], values: tuple[Any, ...]) -> None:
         self._attributes.append((get, names, values))
         for name, value in zip(names, values, strict=True):
             if value is _MISSING:
@@ -336,13 +337,13 @@ class Outside:
             self._push(path, (owner,))
 
     def _partial(self, path: str, function: Any) -> None:
-        self._facts.append(("partial", len(function.args), tuple(function.keywords)))
-        self._push(f"an argument of {path}", (*function.args, *function.keywords.values()))
+        self._facts.append("partial")
+        self._push(f"an argument of {path}", (function.args, function.keywords))
         self._push(path, (function.func,))
 
     def _wrapper(self, path: str, wrapper: Any) -> None:
         self._facts.append(type(wrapper))
-        parts = ("__func__", "fget")
+        parts = ("__func__", "fget", "func")
         self._push(path, [getattr(wrapper, part) for part in parts if hasattr(wrapper, part)])
 
     def _module(self, path: str, module: ModuleType) -> None:
@@ -404,6 +405,17 @@ class Outside:
         return isinstance(table, dict) or bool(slots)
 
 
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _MISSING
+
+
+def _entry(entries: Any, place: int, missing: Any) -> Any:
+    return entries[place]
+
+
 def _put_entry_back(table: dict[str, Any], name: str, value: Any) -> bool:
     if table.get(name, _MISSING) is value:
         return False
@@ -449,7 +461,13 @@ def _slots_of(base: type) -> tuple[str, ...]:
 
 _COMPILED: tuple[Any, ...] = (
     np.ufunc,
-    *(type(function) for function in (np.sum, str.join, object.__init__, int.real)),
+    type(np.sum),
+    types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    types.MethodDescriptorType,
+    types.MethodWrapperType,
+    types.WrapperDescriptorType,
     operator.itemgetter,
     operator.attrgetter,
     operator.methodcaller,
@@ -498,7 +516,8 @@ def _line_of(name: str, code: CodeType) -> int | None:
         starts = dict(dis.findlinestarts(part))
         for instruction in dis.get_instructions(part):
             line = starts.get(instruction.offset) or line
-            if instruction.argval == name and not instruction.opname.endswith("CONST"):
+            loads = instruction.opname.startswith("LOAD_") and "CONST" not in instruction.opname
+            if loads and instruction.argval == name:
                 return line
         codes += [const for const in part.co_consts if isinstance(const, CodeType)]
     return None
@@ -540,7 +559,7 @@ _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
     (MethodType, Outside._method),
     (BuiltinMethodType, Outside._builtin),
     (partial, Outside._partial),
-    ((staticmethod, classmethod, property), Outside._wrapper),
+    ((staticmethod, classmethod, property, cached_property), Outside._wrapper),
     (ModuleType, Outside._module),
     (type, Outside._class),
     (_STREAMS, Outside._stream),

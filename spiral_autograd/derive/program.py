@@ -513,7 +513,7 @@ def _difference(first: Recording, second: Recording) -> str:
         where = f", in {source[0]}, line {source[1]}" if source else ""
         if ours.fun is not theirs.fun:
             names = f"{name_of(theirs.fun)} in place of {name_of(ours.fun)}"
-            return f"{names} (a branch on a value){where}"
+            return f"{names} (a branch on a value: use np.where, or pass it as data){where}"
         if np.shape(ours.value) != np.shape(theirs.value):
             shapes = f"{np.shape(theirs.value)} in place of {np.shape(ours.value)}"
             return f"{name_of(ours.fun)} returns the shape {shapes}{where}"
