@@ -254,8 +254,9 @@ class Outside:
     def _function(self, path: str, function: FunctionType) -> None:
         code = function.__code__
         self._facts.append(("function", _Same(code)))
-        defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-        self._push(f"a default of {path}", defaults)
+        names = ("__defaults__", "__kwdefaults__")
+        values = tuple(getattr(function, name) for name in names)
+        self._watch(path, partial(getattr, function), names, values)
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         for name, cell in cells.items():
             self._cell(name, cell)
