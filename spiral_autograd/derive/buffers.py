@@ -361,7 +361,8 @@ class _Buffered:
         if e.fun is transpose:
             return f"{args[0]}.T"
         if e.fun is reshape:
-            return f"{args[0]}.reshape({args[1]})"
+            of_array = bool(e.args[0].shape)  # a Python number has no methods
+            return f"{args[0]}.reshape({args[1]})" if of_array else f"np.reshape({', '.join(args)})"
         return f"{numpy_name(e.fun) or self._constant(e.fun)}({', '.join(args)})"
 
 
