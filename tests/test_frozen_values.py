@@ -555,3 +555,38 @@ def test_a_large_array_is_watched_by_samples_and_costs_a_call_next_to_nothing():
     assert watched.holds()
     array += 1
     assert not watched.holds()
+
+
+# -------------------- fit --------------------
+
+DATA = np.random.default_rng(0).standard_normal((20, 3))
+
+
+def fitted(loss, on_eval, **options):
+    options |= {"optimizer": sa.sgd(0.1), "max_epoch": 6, "batch_size": 5, "eval_interval": 4}
+    return sa.fit(W, DATA, rng=0, loss=loss, on_eval=on_eval, **options)
+
+
+@pytest.mark.parametrize("derived", [True, False])
+def test_what_changes_during_a_training_run_is_followed_from_there_on(derived, recwarn):
+    settings = types.SimpleNamespace(target=1.0, by_index=False)
+
+    def loss(w, x):
+        return anp.mean((anp.dot(x, w) - settings.target) ** 2)
+
+    def change(evaluation):
+        settings.target = 5.0 if evaluation.epoch >= 3 else 1.0
+
+    options = {} if derived else {"value_and_grad": autograd.value_and_grad(loss)}
+    state = fitted(loss, change, **options)
+    settings.target = 1.0
+    changed = fitted(loss, change, value_and_grad=autograd.value_and_grad(loss))
+    settings.target = 1.0
+    unchanged = fitted(loss, None)
+    np.testing.assert_allclose(state.params, changed.params, rtol=1e-12)
+    np.testing.assert_allclose(state.loss_list, changed.loss_list, rtol=1e-12)
+    assert state.epoch == 6
+    assert len(state.loss_list) == 6
+    assert not np.allclose(state.params, unchanged.params, rtol=1e-3)
+    reasons = [w for w in recwarn.list if w.category is DerivationWarning]
+    assert len(reasons) == derived

@@ -15,7 +15,7 @@ from spiral_autograd.derive import DerivationError, DerivationWarning, cached, p
 from spiral_autograd.pytree import leaves
 
 A = np.random.default_rng(0).standard_normal((3, 4))
-I, J = np.array([0, 2, 2]), np.array([1, 0, 3])
+ROWS, COLUMNS = np.array([0, 2, 2]), np.array([1, 0, 3])
 MASK = np.array([True, False, True])
 
 
@@ -47,16 +47,16 @@ def assert_written(loss, *calls):
 # -------------------- indices --------------------
 
 INDICES = {
-    "[:, i]": np.s_[:, J],
-    "[0:2, i]": np.s_[0:2, J],
-    "[..., i]": np.s_[..., J],
-    "[i, :]": np.s_[I, :],
-    "[i, ...]": np.s_[I, ...],
-    "[i, None]": np.s_[I, None],
-    "[None, i]": np.s_[None, I],
-    "[i, j]": np.s_[I, J],
-    "[::-1, i]": np.s_[::-1, J],
-    "[-1, i]": np.s_[-1, J],
+    "[:, i]": np.s_[:, COLUMNS],
+    "[0:2, i]": np.s_[0:2, COLUMNS],
+    "[..., i]": np.s_[..., COLUMNS],
+    "[i, :]": np.s_[ROWS, :],
+    "[i, ...]": np.s_[ROWS, ...],
+    "[i, None]": np.s_[ROWS, None],
+    "[None, i]": np.s_[None, ROWS],
+    "[i, j]": np.s_[ROWS, COLUMNS],
+    "[::-1, i]": np.s_[::-1, COLUMNS],
+    "[-1, i]": np.s_[-1, COLUMNS],
     "[mask]": np.s_[MASK],
     "[mask, 1]": np.s_[MASK, 1],
     "[:, list]": np.s_[:, [0, 0, 1]],

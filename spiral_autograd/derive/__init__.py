@@ -1,13 +1,15 @@
 """autograd's gradient of a loss, recorded once and written out as NumPy."""
 
-from .cached import DerivationWarning, cached_program, value_and_grad
+from .cached import DerivationWarning, Watched, cached_program, value_and_grad, warn_of_change
 from .program import DerivationError, Program, derive
 
 __all__ = [
     "DerivationError",
     "DerivationWarning",
     "Program",
+    "Watched",
     "cached_program",
     "derive",
     "value_and_grad",
+    "warn_of_change",
 ]

@@ -95,6 +95,11 @@ class Outside:
             self._look()  # again, while code that is reached names attributes not yet looked at
         self.key = tuple(self._facts)
 
+    @property
+    def watches(self) -> bool:
+        """Whether there is anything that could change."""
+        return any((self._attributes, self._sequences, self._tables, self._sets, self._arrays))
+
     def holds(self) -> bool:
         """Tell whether all is as it was, by identity; what is equal but another object is not."""
         same = operator.is_
@@ -254,14 +259,14 @@ class Outside:
     def _function(self, path: str, function: FunctionType) -> None:
         code = function.__code__
         self._facts.append(("function", _Same(code)))
-        names = ("__defaults__", "__kwdefaults__")
-        values = tuple(getattr(function, name) for name in names)
-        self._watch(path, partial(getattr, function), names, values)
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         for name, cell in cells.items():
             self._cell(name, cell)
         if is_installed(code.co_filename):
             return
+        names = ("__defaults__", "__kwdefaults__")
+        values = tuple(getattr(function, name) for name in names)
+        self._watch(path, partial(getattr, function), names, values)
         table = function.__globals__
         named = self._read_code(function.__name__, code, table)
         escapes = [name for name in named if table.get(name) is getval]
