@@ -1,6 +1,7 @@
 """What a loss reaches besides its arguments may change: the value and the gradient follow."""
 
 import collections
+import ctypes
 import dataclasses
 import enum
 import functools
@@ -299,6 +300,31 @@ def test_arrays_in_objects_and_of_objects(monkeypatch):
             lambda: masked.__setitem__(0, 9.0),
         ],
     )
+
+
+def test_a_name_that_a_class_gets_later_hides_its_bases(monkeypatch):
+    class Special(Model):
+        def __getitem__(self, key):
+            return 1.0
+
+    class Last(Special):
+        pass
+
+    model = Last()
+    assert_follows(
+        lambda w: model.loss(w) * model["any"],
+        [
+            lambda: setattr(Last, "decay", 9.0),
+            lambda: setattr(Last, "power", staticmethod(lambda w: w**4)),
+            lambda: setattr(Last, "__getitem__", lambda self, key: 7.0),
+        ],
+    )
+
+
+def test_an_object_whose_state_is_compiled_is_refused():
+    number = ctypes.c_double(1.0)
+    changes = [setter(number, value=3.0)]
+    assert_follows(lambda w: anp.sum(w) * number.value, changes, refused=True)
 
 
 def test_a_loss_that_is_made_anew_for_each_call_is_derived_once(monkeypatch):

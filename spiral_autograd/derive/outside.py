@@ -360,19 +360,19 @@ class Outside:
 
     def _class(self, path: str, kind: type) -> None:
         self._facts.append(("class", _Same(kind)))
-        for base in kind.__mro__[:-1]:
-            if _is_foreign(base):
-                continue
+        bases = [base for base in kind.__mro__[:-1] if not _is_foreign(base)]
+        special = {
+            name
+            for base in bases
+            for name, value in vars(base).items()
+            if name.startswith("__") and isinstance(value, FunctionType)
+        }
+        names = sorted(special | {name for name in self._names if not name.startswith("__")})
+        for base in bases:
             table = vars(base)
-            names = [name for name in sorted(self._names) if name in table and name[:2] != "__"]
-            names += [
-                name
-                for name, value in sorted(table.items())
-                if name.startswith("__") and isinstance(value, FunctionType)
-            ]
             self._namespace(path, table, names)
             for name in names:
-                undo = partial(_put_attribute_back, base, name, table[name])
+                undo = partial(_put_attribute_back, base, name, table.get(name, _MISSING))
                 self._undo.append((f"{path}.{name}", undo))
 
     def _stream(self, path: str, stream: Any) -> None:
@@ -389,7 +389,7 @@ class Outside:
             self._facts.append(_Same(value))
         elif foreign and kind.__module__.lstrip("_") in _CONSTANT_MODULES:
             self._facts.append(static_key(value))
-        elif not self._own_attributes(path, value):
+        elif not self._own_attributes(path, value) or _has_compiled_state(kind):
             what = f"{path}, a {kind.__name__}, whose changes cannot be seen"
             raise UnwatchableError(f"it reaches {what}")
 
@@ -478,12 +478,14 @@ _COMPILED: tuple[Any, ...] = (
     operator.attrgetter,
     operator.methodcaller,
 )
+_PLAIN_SIZE = 32  # bytes of an object with attributes, by Python 3.10; later ones have smaller ones
+_COMPILED_NAMES = ("_tuplegetter", "cython_function_or_method")
 _CONSTANT_MODULES = ("fractions", "decimal", "datetime", "pathlib", "re", "uuid", "zoneinfo")
 
 
 def _is_compiled(value: Any) -> bool:
     """Tell whether a value is a function without Python code, and without state."""
-    return isinstance(value, _COMPILED) or type(value).__name__ == "cython_function_or_method"
+    return isinstance(value, _COMPILED) or type(value).__name__ in _COMPILED_NAMES
 
 
 class _Names(NamedTuple):
@@ -512,6 +514,13 @@ def _names_in(code: CodeType) -> _Names:
             elif isinstance(const, str) and const.isidentifier():
                 named["attributes"].add(const)  # getattr(options, "decay")
     return _Names(**{kind: frozenset(names) for kind, names in named.items()})
+
+
+def _has_compiled_state(kind: type) -> bool:
+    """Tell whether objects of a class have more in them than what Python code gave them."""
+    slots = sum(len(_slots_of(base)) for base in kind.__mro__)
+    known = kind is types.SimpleNamespace or kind is type(lru_cache(len))
+    return kind.__basicsize__ > _PLAIN_SIZE + 8 * slots and not known
 
 
 def _line_of(name: str, code: CodeType) -> int | None:
