@@ -455,6 +455,25 @@ def taking_a_value():
     return lambda w: anp.sum(w**2) if value_of(w)[0] > 0 else anp.sum(w)
 
 
+def writing_into_its_data():
+    def loss(w, x):
+        x -= 1.0
+        return anp.sum(w * x)
+
+    return loss
+
+
+def test_a_loss_that_writes_into_its_data_is_autograds():
+    function, x, y = sa.value_and_grad(writing_into_its_data()), np.zeros(3), np.zeros(3)
+    with pytest.raises(DerivationError, match="writes into its arguments"):
+        sa.derive(writing_into_its_data(), W, x)
+    assert x.tolist() == [0.0] * 3
+    with pytest.warns(DerivationWarning):
+        values = [function(W, x)[0] for _ in range(3)]
+    assert values == [autograd.value_and_grad(writing_into_its_data())(W, y)[0] for _ in range(3)]
+    assert x.tolist() == [-3.0] * 3
+
+
 CHANGING = {
     "a counter": counting,
     "a list that it appends to": noting,

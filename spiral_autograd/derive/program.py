@@ -300,6 +300,8 @@ def _derived(loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints
     _require_same(first, _recorded_elsewhere(loss, [*far, near], trace_ints=trace_ints))
     recording, simplified = first
     expected = _by_autograd(loss, *given, what="the loss raised ")
+    if not _is_equal(given, (params, data)):
+        raise DerivationError("the loss writes into its arguments, which a program would not")
     with _refused("it could not be written as NumPy: "):
         source, needs, function = _listed(recording, simplified, loss, given, expected)
         buffered = _buffered(simplified)
@@ -415,7 +417,7 @@ def _examples(params: Pytree, data: tuple[Pytree, ...], trace_ints: bool) -> Ite
 
     A value that left the trace, or a branch on it, shows only where it comes out differently.
     """
-    yield params, data
+    yield tree_map(_copied, params), tuple(tree_map(_copied, tree) for tree in data)
     rng = np.random.default_rng(0)
 
     def nearby(leaf: Any) -> Any:
@@ -455,6 +457,19 @@ def _examples(params: Pytree, data: tuple[Pytree, ...], trace_ints: bool) -> Ite
         # Whole numbers may be classes, counts or one-hot rows.
         for whole in (True, False) if some_whole else (True,):
             yield mapped(redrawn(scale, sign, True), redrawn(scale, sign, whole))
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+
+
+def _is_equal(example: Example, other: Example) -> bool:
+    ours, theirs = leaves(list(example)), leaves(list(other))
+    return len(ours) == len(theirs) and all(
+        np.array_equal(a, b, equal_nan=b.dtype.kind in "fc")
+        for a, b in zip(ours, theirs, strict=True)
+        if isinstance(b, np.ndarray)
+    )
 
 
 def _lengths(data: tuple[Pytree, ...]) -> list[int]:
