@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import spiral_autograd as sa
-from spiral_autograd.derive import DerivationError, DerivationWarning, cached, program
+from spiral_autograd.derive import DerivationError, DerivationWarning, cached, deriving
 from spiral_autograd.pytree import leaves
 
 A = np.random.default_rng(0).standard_normal((3, 4))
@@ -234,7 +234,7 @@ def test_whatever_fails_on_the_way_is_a_refusal_with_one_warning(step, monkeypat
     def fails(*arguments, **options):
         raise AssertionError("of the library's own")
 
-    monkeypatch.setattr(program, step, fails)
+    monkeypatch.setattr(deriving, step, fails)
     with pytest.raises(DerivationError, match="AssertionError: of the library's own"):
         sa.derive(lambda w: anp.sum(w**2), A)
     function = sa.value_and_grad(lambda w: anp.sum(w**2))

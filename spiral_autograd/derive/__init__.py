@@ -1,7 +1,9 @@
 """autograd's gradient of a loss, recorded once and written out as NumPy."""
 
 from .cached import DerivationWarning, Watched, cached_program, value_and_grad, warn_of_change
-from .program import DerivationError, Program, derive
+from .deriving import derive
+from .program import Program
+from .refusal import DerivationError
 
 __all__ = [
     "DerivationError",

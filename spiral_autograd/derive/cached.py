@@ -18,8 +18,10 @@ import numpy as np
 
 from ..pytree import Pytree, leaves
 from ..recording import process_lock
+from .deriving import Loss, derive, reached_by
 from .outside import Outside, TracedError
-from .program import DerivationError, Loss, Program, derive, reached_by, signature
+from .program import Program, signature
+from .refusal import DerivationError
 
 CACHE_SIZE = 128
 FEW = 6  # programs that a loss may have before it must be called often for each further one

@@ -7,17 +7,15 @@ What cannot be watched is refused before the loss is recorded.
 
 from __future__ import annotations
 
-import dis
 import itertools
 import operator
 import random
 import sys
-import types
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -26,12 +24,21 @@ from autograd.tracer import getval, isbox
 
 from ..recording import is_installed
 from .expressions import static_key
+from .kinds import (
+    CONSTANT_MODULES,
+    has_compiled_state,
+    is_compiled,
+    is_foreign,
+    is_foreign_module,
+    slots_of,
+)
+from .names import line_of, names_in
+from .undo import MISSING, put_attribute_back, put_entry_back, stream_undo
 
 MOST_VALUES = 20_000  # a loss that reaches more is not watched but refused
 COMPARED_BYTES = 2**18  # a larger array is watched by its identity and by samples
 SAMPLES = 1024
 
-_MISSING: Any = object()
 _NUMBERS = (bool, int, float, complex, np.generic)
 _IMMUTABLE = (*_NUMBERS, str, bytes, type(None), type(...), np.dtype, range, slice)
 _STREAMS = (np.random.RandomState, np.random.Generator, random.Random)
@@ -104,7 +111,7 @@ class Outside:
         """Tell whether all is as it was, by identity; what is equal but another object is not."""
         same = operator.is_
         for get, names, values in self._attributes:
-            if not all(map(same, map(get, names, itertools.repeat(_MISSING)), values)):
+            if not all(map(same, map(get, names, itertools.repeat(MISSING)), values)):
                 return False
         for sequence, items in self._sequences:
             if len(sequence) != len(items) or not all(map(same, sequence, items)):
@@ -295,7 +302,7 @@ class Outside:
 
     def _refuse_escapes(self, names: list[str], function: str, code: CodeType) -> None:
         for name in names:
-            line = _line_of(name, code)
+            line = line_of(name, code)
             if line is not None:
                 raise UnwatchableError(
                     f"{function} takes a value out of the trace by getval, in {code.co_filename}, "
@@ -304,7 +311,7 @@ class Outside:
 
     def _read_code(self, name: str, code: CodeType, table: dict[str, Any]) -> set[str]:
         """Return the globals that code names, and note the attributes that it names."""
-        names = _names_in(code)
+        names = names_in(code)
         self._push("an import", [sys.modules[m] for m in names.modules if m in sys.modules])
         if unseen := names.globals & _UNSEEN:
             raise UnwatchableError(f"{name} uses {min(unseen)}, which may reach anything")
@@ -315,7 +322,7 @@ class Outside:
     def _watch(self, path: str, get: Any, names: tuple[Any, ...], values: tuple[Any, ...]) -> None:
         self._attributes.append((get, names, values))
         for name, value in zip(names, values, strict=True):
-            if value is _MISSING:
+            if value is MISSING:
                 self._facts.append("absent")
             else:
                 self._push(f"{path}.{name}" if path else name, (value,))
@@ -324,13 +331,13 @@ class Outside:
         """Watch some of the entries of a namespace."""
         if not names:
             return
-        values = tuple(table.get(name, _MISSING) for name in names)
+        values = tuple(table.get(name, MISSING) for name in names)
         self._facts.append(tuple(names))
         self._watch(path, table.get, tuple(names), values)
         for name, value in zip(names, values, strict=True):
             where = f"{path}.{name}" if path else name
             if isinstance(table, dict):
-                self._undo.append((where, partial(_put_entry_back, table, name, value)))
+                self._undo.append((where, partial(put_entry_back, table, name, value)))
 
     def _method(self, path: str, method: Any) -> None:
         self._facts.append("method")
@@ -354,13 +361,13 @@ class Outside:
 
     def _module(self, path: str, module: ModuleType) -> None:
         self._facts.append(("module", module.__name__))
-        if not _is_foreign_module(module):
+        if not is_foreign_module(module):
             names = sorted(name for name in self._names if name in vars(module))
             self._namespace(path, vars(module), names)
 
     def _class(self, path: str, kind: type) -> None:
         self._facts.append(("class", _Same(kind)))
-        bases = [base for base in kind.__mro__[:-1] if not _is_foreign(base)]
+        bases = [base for base in kind.__mro__[:-1] if not is_foreign(base)]
         special = {
             name
             for base in bases
@@ -372,7 +379,7 @@ class Outside:
             table = vars(base)
             self._namespace(path, table, names)
             for name in names:
-                undo = partial(_put_attribute_back, base, name, table.get(name, _MISSING))
+                undo = partial(put_attribute_back, base, name, table.get(name, MISSING))
                 self._undo.append((f"{path}.{name}", undo))
 
     def _stream(self, path: str, stream: Any) -> None:
@@ -381,15 +388,15 @@ class Outside:
 
     def _object(self, path: str, value: Any) -> None:
         kind = type(value)
-        foreign = _is_foreign(kind)
+        foreign = is_foreign(kind)
         if isinstance(value, Iterator) and foreign:
             raise UnwatchableError(f"it reaches {path}, a {kind.__name__}, which each use changes")
         self._facts.append(("object", _Same(kind)))
-        if _is_compiled(value):
+        if is_compiled(value):
             self._facts.append(_Same(value))
-        elif foreign and kind.__module__.lstrip("_") in _CONSTANT_MODULES:
+        elif foreign and kind.__module__.lstrip("_") in CONSTANT_MODULES:
             self._facts.append(static_key(value))
-        elif not self._own_attributes(path, value) or _has_compiled_state(kind):
+        elif not self._own_attributes(path, value) or has_compiled_state(kind):
             what = f"{path}, a {kind.__name__}, whose changes cannot be seen"
             raise UnwatchableError(f"it reaches {what}")
 
@@ -398,15 +405,15 @@ class Outside:
         kind = type(value)
         table = getattr(value, "__dict__", None)
         if isinstance(table, dict):
-            every = self._every_attribute or _is_foreign(kind) or hasattr(kind, "__getattr__")
+            every = self._every_attribute or is_foreign(kind) or hasattr(kind, "__getattr__")
             self._namespace(path, table, sorted({*table, *self._names} if every else self._names))
-        slots = [name for base in kind.__mro__ for name in _slots_of(base)]
+        slots = [name for base in kind.__mro__ for name in slots_of(base)]
         for name in slots:
-            now = getattr(value, name, _MISSING)
+            now = getattr(value, name, MISSING)
             self._watch(path, partial(getattr, value), (name,), (now,))
-            undo = partial(_put_attribute_back, value, name, now)
+            undo = partial(put_attribute_back, value, name, now)
             self._undo.append((f"{path}.{name}", undo))
-        if not _is_foreign(kind):
+        if not is_foreign(kind):
             self._push(path, (kind,))
         return isinstance(table, dict) or bool(slots)
 
@@ -415,154 +422,16 @@ def _content(cell: CellType) -> Any:
     try:
         return cell.cell_contents
     except ValueError:
-        return _MISSING
+        return MISSING
 
 
 def _entry(entries: Any, place: int, missing: Any) -> Any:
     return entries[place]
 
 
-def _put_entry_back(table: dict[str, Any], name: str, value: Any) -> bool:
-    if table.get(name, _MISSING) is value:
-        return False
-    if value is _MISSING:
-        del table[name]
-    else:
-        table[name] = value
-    return True
-
-
-def _put_attribute_back(owner: Any, name: str, value: Any) -> bool:
-    read = vars(owner).get if isinstance(owner, type) else partial(getattr, owner)
-    if read(name, _MISSING) is value:
-        return False
-    if value is _MISSING:
-        delattr(owner, name)
-    else:
-        setattr(owner, name, value)
-    return True
-
-
-def _is_foreign(kind: type) -> bool:
-    """Tell whether a class is Python's, or of an installed package."""
-    module = sys.modules.get(kind.__module__)
-    if module is None or kind.__module__ == "__main__":
-        return False
-    return _is_foreign_module(module)
-
-
-def _is_foreign_module(module: ModuleType) -> bool:
-    file = getattr(module, "__file__", None)
-    return file is None or is_installed(file)
-
-
-def _slots_of(base: type) -> tuple[str, ...]:
-    slots = vars(base).get("__slots__", ())
-    names = (slots,) if isinstance(slots, str) else tuple(slots)
-    names = tuple(name for name in names if name not in ("__dict__", "__weakref__"))
-    private = f"_{base.__name__.lstrip('_')}"
-    hidden = (name.startswith("__") and not name.endswith("__") for name in names)
-    return tuple(private + name if h else name for name, h in zip(names, hidden, strict=True))
-
-
-_COMPILED: tuple[Any, ...] = (
-    np.ufunc,
-    type(np.sum),
-    types.ClassMethodDescriptorType,
-    types.GetSetDescriptorType,
-    types.MemberDescriptorType,
-    types.MethodDescriptorType,
-    types.MethodWrapperType,
-    types.WrapperDescriptorType,
-    operator.itemgetter,
-    operator.attrgetter,
-    operator.methodcaller,
-)
-_PLAIN_SIZE = 32  # bytes of an object with attributes, by Python 3.10; later ones have smaller ones
-_COMPILED_NAMES = ("_tuplegetter", "cython_function_or_method")
-_CONSTANT_MODULES = ("fractions", "decimal", "datetime", "pathlib", "re", "uuid", "zoneinfo")
-
-
-def _is_compiled(value: Any) -> bool:
-    """Tell whether a value is a function without Python code, and without state."""
-    return isinstance(value, _COMPILED) or type(value).__name__ in _COMPILED_NAMES
-
-
-class _Names(NamedTuple):
-    """What code names: globals, attributes, and the modules that it imports."""
-
-    globals: frozenset[str]
-    attributes: frozenset[str]
-    modules: frozenset[str]
-
-
-@lru_cache(maxsize=1024)
-def _names_in(code: CodeType) -> _Names:
-    named: dict[str, set[str]] = {"globals": set(), "attributes": set(), "modules": set()}
-    kinds = {"GLOBAL": "globals", "GLOBALS": "globals", "NAME": "globals"}
-    kinds |= dict.fromkeys(("ATTR", "METHOD", "FROM"), "attributes")
-    codes = [code]
-    for part in codes:
-        for instruction in dis.get_instructions(part):
-            kind = kinds.get(instruction.opname.rpartition("_")[2])
-            if kind is not None:
-                imports = instruction.opname == "IMPORT_NAME"
-                named["modules" if imports else kind].add(instruction.argval)
-        for const in part.co_consts:
-            if isinstance(const, CodeType):
-                codes.append(const)
-            elif isinstance(const, str) and const.isidentifier():
-                named["attributes"].add(const)  # getattr(options, "decay")
-    return _Names(**{kind: frozenset(names) for kind, names in named.items()})
-
-
-def _has_compiled_state(kind: type) -> bool:
-    """Tell whether objects of a class have more in them than what Python code gave them."""
-    slots = sum(len(_slots_of(base)) for base in kind.__mro__)
-    known = kind is types.SimpleNamespace or kind is type(lru_cache(len))
-    return kind.__basicsize__ > _PLAIN_SIZE + 8 * slots and not known
-
-
-def _line_of(name: str, code: CodeType) -> int | None:
-    """Return the line on which code names a global or an attribute."""
-    codes = [code]
-    for part in codes:
-        line = part.co_firstlineno
-        starts = dict(dis.findlinestarts(part))
-        for instruction in dis.get_instructions(part):
-            line = starts.get(instruction.offset) or line
-            loads = instruction.opname.startswith("LOAD_") and "CONST" not in instruction.opname
-            if loads and instruction.argval == name:
-                return line
-        codes += [const for const in part.co_consts if isinstance(const, CodeType)]
-    return None
-
-
 def _array_key(array: Any, places: Any) -> Any:
     entries = array if places is None else array.flat[places]
     return array.shape, array.dtype, entries.tobytes()
-
-
-def stream_undo(stream: Any) -> Callable[[], bool]:
-    """Return a function that puts a random stream back, and tells whether it had moved."""
-    read: Callable[[], Any]
-    write: Callable[[Any], Any]
-    if isinstance(stream, random.Random):
-        read, write = stream.getstate, lambda state: stream.setstate(state)
-    elif isinstance(stream, np.random.RandomState):
-        read, write = (lambda: stream.get_state(legacy=False)), stream.set_state
-    else:
-        bits = stream.bit_generator
-        read, write = (lambda: bits.state), (lambda state: setattr(bits, "state", state))
-    before = read()
-
-    def undo() -> bool:
-        if static_key(read()) == static_key(before):
-            return False
-        write(before)
-        return True
-
-    return undo
 
 
 _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
