@@ -355,6 +355,46 @@ def test_a_value_that_comes_back_finds_its_program_again(monkeypatch):
     assert len(derived) == 2
 
 
+@pytest.mark.parametrize("size", [3, 100])
+def test_a_program_does_not_see_what_becomes_of_the_array_it_was_derived_for(size, monkeypatch):
+    monkeypatch.setattr(cached, "FEW", 99)
+    box = types.SimpleNamespace(x=np.random.default_rng(0).standard_normal((size, 3)))
+    index = types.SimpleNamespace(i=np.arange(size)[::-1].copy())
+    first, order = box.x.copy(), index.i.copy()
+
+    def loss(w):
+        return anp.mean(anp.dot(box.x[index.i] * np.arange(size)[:, None], w) ** 2)
+
+    assert_follows(
+        loss,
+        [
+            lambda: box.x.__imul__(2.0),
+            lambda: index.i.sort(),
+            lambda: (setattr(box, "x", first), setattr(index, "i", order)),
+        ],
+    )
+    fixed = np.arange(size)[::-1].copy()
+    array = types.SimpleNamespace(x=box.x)
+
+    def direct(w):
+        return anp.sum((array.x * w)[fixed] ** 2)
+
+    again = array.x.copy()
+    assert_follows(direct, [lambda: array.x.__imul__(2.0), lambda: setattr(array, "x", again)])
+
+
+def test_equal_objects_among_the_data_share_a_program():
+    def loss(w, settings, act, part):
+        return settings.l2 * anp.sum(act(w[part]))
+
+    function = sa.value_and_grad(loss)
+    for k in range(20):
+        settings = types.SimpleNamespace(l2=0.5 + k // 10)
+        value, _ = function(W, settings, lambda z: z**2, slice(0, 2))
+        assert value == settings.l2 * np.sum(W[:2] ** 2)
+    assert len(cached._cache) == 2
+
+
 def test_what_changes_all_the_time_is_autograds_after_a_few_programs_with_one_warning():
     settings = types.SimpleNamespace(l2=0.0)
 

@@ -19,6 +19,7 @@ from .emit import (
     factor_text,
     index_text,
     index_tuple_text,
+    kept,
     literal,
     numpy_name,
 )
@@ -332,7 +333,7 @@ class _Buffered:
         text = None if isinstance(value, np.ndarray) else literal(value)
         if text is None:
             text = self._new_name("c")
-            self.needs[text] = value
+            self.needs[text] = kept(value)
         return text
 
     def _function(self, fun: Any) -> str:

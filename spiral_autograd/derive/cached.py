@@ -119,7 +119,8 @@ def _looked_up(
         return None
 
     def key() -> Any:
-        place = signature(params, data, trace_ints=known.traces_ints)
+        # Objects among the data are in the key of what is reached, by value.
+        place = signature(params, data, trace_ints=known.traces_ints, of_object=type)
         return id(known.code), place, outside.key
 
     if key() not in _cache:
@@ -140,7 +141,8 @@ def _looked_up(
         _cache[key()] = program
         _bounded(_cache)
     _cache.move_to_end(key())
-    known.current[key()[1]] = found = Watched(loss, outside, _cache[key()])
+    place = signature(params, data, trace_ints=known.traces_ints)
+    known.current[place] = found = Watched(loss, outside, _cache[key()])
     _bounded(known.current)
     _bounded(_known)
     return found

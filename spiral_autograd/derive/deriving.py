@@ -33,9 +33,10 @@ Loss = Callable[..., Any]
 def derive(loss: Loss, params: Pytree, *data: Pytree) -> Program:
     """Return autograd's gradient of a loss as a program of NumPy calls.
 
-    The program holds for all parameters and data of the structure, shapes and dtypes given. A
-    value that `loss` closes over is a constant of it, as is every argument that is no array and
-    no float.
+    The program holds for all parameters and data of the structure, shapes and dtypes given. What
+    `loss` reaches besides them is a constant of it, as is every argument that is no array and no
+    number; a Python int is a constant only where it is a length, or branched upon. Deriving leaves
+    everything as it was, and draws from nobody's random stream.
 
     Parameters
     ----------
@@ -52,7 +53,8 @@ def derive(loss: Loss, params: Pytree, *data: Pytree) -> Program:
     ------
     DerivationError
         If the loss is not the same list of calls for all values: a Python branch on a value, a
-        random number, a value that escaped into plain NumPy, a shape that depends on values. The
+        random number, a value that escaped into plain NumPy, a shape that depends on values; if it
+        changes what it reaches, or reaches what cannot be watched (see `value_and_grad`). The
         message says what differed, and where.
     TypeError, ValueError
         If `params` is no pytree of finite float arrays, or the loss is not a scalar.

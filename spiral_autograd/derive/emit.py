@@ -20,6 +20,7 @@ from .expressions import Expr, astype, broadcast, concatenate, reshape, scale, t
 
 
 LONGEST_LITERAL = 64
+COMPARED_BYTES = 2**18  # an array up to this size is compared entry by entry before each call
 
 
 def literal(value: Any) -> str | None:
@@ -144,6 +145,19 @@ def grouped(text: Text, at_least: int) -> str:
     return text[0] if text[1] >= at_least else f"({text[0]})"
 
 
+def kept(value: Any) -> Any:
+    """Return a constant that stays as it is, whoever writes into the array that it was taken from.
+
+    What is a part of a large array stays a part of it: a program holds for that array alone.
+    """
+    if not isinstance(value, np.ndarray):
+        return value
+    owner = value
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return value.copy() if owner.nbytes <= COMPARED_BYTES else value
+
+
 def text_of_constant(text: str) -> Text:
     """Return a literal with how closely it binds: a sign binds less than a power."""
     return text, UNARY if text.startswith("-") else ATOM
@@ -155,18 +169,19 @@ class Writer:
     def __init__(self, taken: set[str]) -> None:
         self.taken = taken
         self.needs: dict[str, Any] = {}
+        self._given: dict[str, Any] = {}
 
     def constant(self, value: Any) -> str:
         """Return the text of a constant, bound to a name where it has no literal."""
         text = literal(value)
         if text is not None:
             return text
-        for name, known in self.needs.items():
+        for name, known in self._given.items():
             if known is value:
                 return name
         stem = getattr(value, "__name__", "constant")
         name = identifier(stem, self.taken)
-        self.needs[name] = value
+        self.needs[name], self._given[name] = kept(value), value
         return name
 
     def write(self, e: Expr, text_of: Callable[[Any], Text]) -> Text:

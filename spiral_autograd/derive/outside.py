@@ -23,6 +23,7 @@ import numpy as np
 from autograd.tracer import getval, isbox
 
 from ..recording import is_installed
+from .emit import COMPARED_BYTES
 from .expressions import static_key
 from .kinds import (
     CONSTANT_MODULES,
@@ -36,8 +37,7 @@ from .names import line_of, names_in
 from .undo import MISSING, put_attribute_back, put_entry_back, stream_undo
 
 MOST_VALUES = 20_000  # a loss that reaches more is not watched but refused
-COMPARED_BYTES = 2**18  # a larger array is watched by its identity and by samples
-SAMPLES = 1024
+SAMPLES = 1024  # entries of an array that is too large to be compared
 
 _NUMBERS = (bool, int, float, complex, np.generic)
 _IMMUTABLE = (*_NUMBERS, str, bytes, type(None), type(...), np.dtype, range, slice)

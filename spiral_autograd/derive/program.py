@@ -63,15 +63,29 @@ class Program:
         return self._function(params, *data)
 
 
-def signature(params: Pytree, data: tuple[Pytree, ...], *, trace_ints: bool = False) -> Any:
+_PLAIN = (bool, int, str, bytes, complex, slice, range, type(None))
+
+
+def _identity(value: Any) -> Any:
+    return type(value), id(value)
+
+
+def signature(
+    params: Pytree,
+    data: tuple[Pytree, ...],
+    *,
+    trace_ints: bool = False,
+    of_object: Callable[[Any], Any] = _identity,
+) -> Any:
     """Return the structure, shapes and dtypes of the arguments, to be compared.
 
-    Of a Python int it is the type alone, where ints are traced; else its value.
+    Of a Python int it is the type alone, where ints are traced; else its value. `of_object` says
+    what stands for an object of another kind.
     """
-    return tuple([_structure(tree, trace_ints, DEEPEST) for tree in (params, *data)])
+    return tuple([_structure(tree, trace_ints, of_object, DEEPEST) for tree in (params, *data)])
 
 
-def _structure(tree: Pytree, trace_ints: bool, depth: int) -> Any:
+def _structure(tree: Pytree, trace_ints: bool, of_object: Callable[[Any], Any], depth: int) -> Any:
     kind = type(tree)
     if kind is np.ndarray:
         return tree.shape, tree.dtype
@@ -82,18 +96,19 @@ def _structure(tree: Pytree, trace_ints: bool, depth: int) -> Any:
             raise too_deep("an argument")
         if kind is dict:
             return dict, tuple(
-                [(key, _structure(sub, trace_ints, depth - 1)) for key, sub in tree.items()]
+                [
+                    (key, _structure(sub, trace_ints, of_object, depth - 1))
+                    for key, sub in tree.items()
+                ]
             )
-        return kind, tuple([_structure(sub, trace_ints, depth - 1) for sub in tree])
+        return kind, tuple([_structure(sub, trace_ints, of_object, depth - 1) for sub in tree])
     if kind is float or (trace_ints and kind is int):
         return kind
     if isbox(tree):
         raise TypeError("inside another trace, autograd itself differentiates")
     if isinstance(tree, np.ndarray):
         return kind, tree.shape, tree.dtype
-    return (
-        static_key(tree) if isinstance(tree, bool | int | str | bytes | None) else (kind, id(tree))
-    )
+    return static_key(tree) if isinstance(tree, _PLAIN) else of_object(tree)
 
 
 def described(
