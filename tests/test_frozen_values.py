@@ -7,6 +7,7 @@ import enum
 import functools
 import itertools
 import random
+import threading
 import types
 import warnings
 
@@ -588,6 +589,40 @@ def test_derive_leaves_everything_as_it_was():
     assert large.flags.writeable
     assert (state, of_python) == (np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
     assert warnings.filters == filters
+
+
+def test_threads_that_derive_leave_the_warning_filters_as_they_were():
+    filters, errors = list(warnings.filters), []
+    barrier = threading.Barrier(6)
+
+    def work(k):
+        try:
+            barrier.wait(10)
+            for n in range(1, 5):
+                program = sa.derive(lambda w: k * anp.sum(w**2), np.ones(n))
+                assert program(np.ones(n))[0] == k * n
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert warnings.filters == filters
+
+
+def test_an_error_of_the_loss_is_autograds():
+    def loss(w, k):
+        return anp.sum(w) / k
+
+    function = sa.value_and_grad(loss)
+    assert function(W, 2)[0] == np.sum(W) / 2
+    function = sa.value_and_grad(lambda w, k: anp.sum(w) * (1 / k))
+    assert function(W, 2)[0] == np.sum(W) / 2
+    with pytest.raises(ZeroDivisionError):
+        function(W, 0)
 
 
 def test_getval_is_refused_with_its_line():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 import sys
@@ -233,7 +234,9 @@ def value_and_grad(loss: Loss, argnum: Any = 0) -> Callable[..., tuple[Any, Pytr
     iterators, open files, objects that keep their state in compiled code, more than 20,000 values;
     also a loss that changes what it reaches (a counter, a list of what it computed) or draws
     random numbers, and one that takes values out of the trace by ``getval``. The insides of
-    installed packages are not looked at.
+    installed packages are not looked at, nor what a function in an ``lru_cache`` has kept. A loss
+    whose values or shapes are others at almost every call is left to autograd after a few
+    programs.
 
     Examples
     --------
@@ -257,7 +260,9 @@ def value_and_grad(loss: Loss, argnum: Any = 0) -> Callable[..., tuple[Any, Pytr
         if argnum == 0 and args and not kwargs:
             found = cached_program(loss, args[0], args[1:], once=True)
             if found is not None and found.program is not None:
-                return found.program._function(*args)
+                # An error of the loss's own has autograd's type and its place in the loss.
+                with contextlib.suppress(ArithmeticError, LookupError, TypeError, ValueError):
+                    return found.program._function(*args)
         return by_autograd(*args, **kwargs)
 
     return value_and_grad_of_loss
