@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from . import interrupts  # noqa: F401  # first: from now on Ctrl-C ends the imports in one line
+
+# isort: split
 from . import data, manual, network, optimizers, plotting, training
 from .data import load_data
 from .derive import DerivationError, DerivationWarning, Program, derive, value_and_grad

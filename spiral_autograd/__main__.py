@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import autograd
 import numpy as np
@@ -16,11 +18,14 @@ import numpy as np
 from . import manual, network, plotting
 from .data import load_data
 from .derive import derive
+from .interrupts import raise_again
 from .optimizers import sgd
 from .training import NonFiniteLossError, TrainState, fit
 from .validation import Array, number, positive_integer
 
 TOLERANCE = 1e-10
+UNWRITABLE, CLOSED, STOPPED = 3, 141, 130  # the last two are those of shells
+PARAMETERS, PICTURES = "parameters.npz", ("data.png", "loss.png", "decision_boundary.png")
 Params = dict[str, Array]
 Differences = dict[str, tuple[float, float]]
 
@@ -57,7 +62,11 @@ def _parser() -> argparse.ArgumentParser:
             "spiral with automatic gradients, compares every handwritten gradient with them on "
             "every batch, and saves the pictures and the trained parameters."
         ),
-        epilog=f"Exit status: 0 if all gradients agree to {TOLERANCE:g}, 1 if not, 2: bad options",
+        epilog=(
+            f"Exit status: 0 if all gradients agree to {TOLERANCE:g}, 1 if not, 2: bad options, "
+            f"{UNWRITABLE}: the files or the output cannot be written, {STOPPED}: stopped by "
+            f"Ctrl-C, {CLOSED}: the reader of the output closed it"
+        ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     count = _checked(positive_integer, int)
@@ -129,19 +138,57 @@ def _table(title: str, params: Params, differences: Differences) -> str:
 # -------------------- what is saved --------------------
 
 
-def _save(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside its place, then move it there: whole, or not at all."""
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
+class _UnwritableError(Exception):
+    """A file cannot be written, or the output; the message says which, and why."""
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _save(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a new file beside a path, then move it there: whole, or not at all."""
+    part = None
     try:
-        write(part)
+        number, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+        with open(number, "wb") as file:
+            write(file)
+        os.chmod(part, 0o666 & ~_umask())
         os.replace(part, path)
+        part = None
+    except OSError as error:
+        raise _UnwritableError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        if part is not None:
+            os.unlink(part)
+
+
+def _try_folder(folder: Path, names: Sequence[str]) -> None:
+    """Make the output folder, and raise unless all the files can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise _UnwritableError(f"cannot make the folder {folder}: {reason}") from error
+    for name in names:
+        if (folder / name).is_dir():
+            raise _UnwritableError(f"cannot write {folder / name}: a directory is in the way")
+    trial = folder / f".{os.urandom(8).hex()}"
+    try:
+        _save(trial, lambda file: file.write(bytes(8192)))
+    except _UnwritableError as error:
+        message = str(error).replace(str(trial), f"into {folder}")
+        raise _UnwritableError(message) from error
+    trial.unlink()
 
 
 def _save_parameters(folder: Path, params: Params) -> list[Path]:
-    path = folder / "parameters.npz"
-    _save(path, lambda part: np.savez(part, **params))  # type: ignore[arg-type]
+    path = folder / PARAMETERS
+    _save(path, lambda file: np.savez(file, **params))  # type: ignore[arg-type]
     return [path]
 
 
@@ -149,19 +196,17 @@ def _save_plots(folder: Path, state: TrainState, x: Array, t: Array) -> Iterator
     """Save the pictures one by one, and yield where each is."""
     from matplotlib.figure import Figure
 
-    draw: dict[str, Callable[[Any], Any]] = {
-        "data.png": lambda ax: plotting.plot_data(x, t, ax=ax),
-        "loss.png": lambda ax: plotting.plot_loss(state, ax=ax),
-        "decision_boundary.png": lambda ax: plotting.plot_decision_boundary(
-            state.params, x, t, ax=ax
-        ),
-    }
-    if not state.loss_list:
-        del draw["loss.png"]
-    for name, picture in draw.items():
+    draw: tuple[Callable[[Any], Any], ...] = (
+        lambda ax: plotting.plot_data(x, t, ax=ax),
+        lambda ax: plotting.plot_loss(state, ax=ax),
+        lambda ax: plotting.plot_decision_boundary(state.params, x, t, ax=ax),
+    )
+    for name, picture in zip(PICTURES, draw, strict=True):
+        if name == "loss.png" and not state.loss_list:
+            continue
         figure = Figure(figsize=(5.6, 5.0), layout="constrained")
         picture(figure.add_subplot())
-        _save(folder / name, partial(figure.savefig, dpi=150))
+        _save(folder / name, partial(figure.savefig, dpi=150, format="png"))
         yield folder / name
 
 
@@ -179,7 +224,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         print(derive(network.loss, params, *batch).source, end="")
         return 0
     try:
-        options.output.mkdir(parents=True, exist_ok=True)
+        _try_folder(options.output, [PARAMETERS, *(() if options.no_plots else PICTURES)])
     except OSError as error:
         parser.error(f"argument --output: cannot make the folder: {error}")
     differences: Differences = {}
@@ -209,7 +254,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             raise
         saved = _save_parameters(options.output, state.params)
         print(f"\nstopped in epoch {state.epoch + 1}; saved:", *saved)
-        return 130
+        return STOPPED
     batches = options.epochs * (len(x) // options.batch_size)
     title = f"Handwritten against automatic gradients, on each of {batches:,} batches"
     apart = _differences(handwritten.params, automatic.params)
@@ -222,7 +267,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             saved.append(picture)
     except KeyboardInterrupt:
         print("\nstopped; saved:", " ".join(map(str, saved)) or "nothing")
-        return 130
+        return STOPPED
     print("saved:", *saved)
     return _verdict(differences)
 
@@ -245,7 +290,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0 where every handwritten gradient agrees with the automatic one, 1 where not, 2 for bad
-        options, 130 after a Ctrl-C.
+        options, 3 where the files or the output cannot be written, 130 after a Ctrl-C, 141 where
+        the reader of the output closed it.
 
     Examples
     --------
@@ -258,15 +304,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     2 spiral-autograd: argument --epochs: must be a whole number of at least
     """
     parser = _parser()
-    options = parser.parse_args(argv)
     try:
-        return _run(parser, options)
+        raise_again()
+        options = parser.parse_args(argv)
+        status = _run(parser, options)
+        sys.stdout.flush()
+        return status
     except NonFiniteLossError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
+        return _ended(parser, str(error), 1)
+    except _UnwritableError as error:
+        return _ended(parser, str(error), UNWRITABLE)
+    except BrokenPipeError:
+        _abandon_output()
+        return _ended(parser, "the reader of the output closed it", CLOSED)
+    except OSError as error:
+        _abandon_output()
+        return _ended(parser, f"cannot write the output: {error}", UNWRITABLE)
     except KeyboardInterrupt:
-        print(f"\n{parser.prog}: stopped", file=sys.stderr)
-        return 130
+        print(file=sys.stderr)
+        return _ended(parser, "stopped", STOPPED)
+
+
+def _ended(parser: argparse.ArgumentParser, why: str, status: int) -> int:
+    print(f"{parser.prog}: {why}", file=sys.stderr)
+    return status
+
+
+def _abandon_output() -> None:
+    """Send what is still to be written nowhere: else Python would complain at its end."""
+    with contextlib.suppress(OSError):  # where it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -314,7 +314,7 @@ def cross_entropy(y: Array, t: Array) -> tuple[Any, Residuals]:
     >>> bool(loss == np.log(2))
     True
     """
-    y = float_scores("y", y, axes=2)
+    y = float_scores("y", y, axes=1)
     t = _one_hot(t, y)
     of_class = np.sum(y * t, axis=1)
     return -np.sum(np.log(of_class)) / len(y), (y, t)
@@ -344,7 +344,7 @@ def softmax_with_loss(scores: Array, t: Array) -> tuple[Any, Residuals]:
     >>> y
     array([[0.5, 0.5]])
     """
-    scores = float_scores("scores", scores, axes=2)
+    scores = float_scores("scores", scores, axes=1)
     t = _one_hot(t, scores)
     y, _ = softmax(scores)
     above_least = scores - np.max(scores, axis=1, keepdims=True)

@@ -183,7 +183,7 @@ def cross_entropy(scores: Array, t: Array) -> Any:
     >>> bool(cross_entropy(scores, onp.array([2])) == onp.log(4))
     True
     """
-    scores = float_scores("scores", scores, axes=2)
+    scores = float_scores("scores", scores, axes=1)
     t = targets(t, scores.shape)
     samples, classes = scores.shape
     one_hot = t[:, None] == np.arange(classes) if t.ndim == 1 else t

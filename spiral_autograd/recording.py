@@ -264,6 +264,9 @@ class _Tape:
         """Return where the recorded code stands now, for a message: the reader's own line."""
         frames = list(self._calling_frames())
         own = (frame for frame in frames if not is_installed(frame.f_code.co_filename))
+        if self._differentiated is not None and self._differentiated.source is not None:
+            file, line, _ = self._differentiated.source
+            return f", in the gradient of {file}, line {line}"
         for frame in itertools.chain(own, frames):
             return f", in {frame.f_code.co_filename}, line {frame.f_lineno}"
         return ""

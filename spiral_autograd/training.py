@@ -13,7 +13,7 @@ import autograd
 import numpy as np
 
 from . import network
-from .derive import Program, cached_program
+from .derive import Watched, cached_program, warn_of_change
 from .flat import FlatLayout
 from .optimizers import Optimizer, Sharing, clip_grads, number, sgd
 from .pytree import Pytree, float_tree, leaves, named_leaves, same_structure, tree_map
@@ -131,6 +131,12 @@ class Evaluation:
             f"| epoch {self.epoch} | iter {self.iteration} / {self.max_iters} "
             f"| time {int(self.elapsed)}[s] | loss {self.loss:.2f}"
         )
+
+
+class _OutsideChanged(Exception):  # noqa: N818
+    """What a loss reaches is no longer as it was when its gradient was derived."""
+
+    state: TrainState
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -255,7 +261,14 @@ def fit(
     layout = FlatLayout.of(state.params, state.sharing)
     last_epoch = state.epoch + max_epoch
     try:
-        source, arrays = _source(layout, loss, value_and_grad, arrays, batch_size)
+        source, cast = _source(layout, loss, value_and_grad, arrays, batch_size)
+        step = _make_step(source, optimizer, max_grad)
+        try:
+            return _run(state, layout, last_epoch, step, cast, batch_size, on_eval, started)
+        except _OutsideChanged as stop:
+            warn_of_change(loss)
+            state = stop.state
+        source = _from_pytrees(layout, autograd.value_and_grad(loss))
         step = _make_step(source, optimizer, max_grad)
         return _run(state, layout, last_epoch, step, arrays, batch_size, on_eval, started)
     except BaseException as stop:
@@ -281,10 +294,18 @@ def _source(
     if value_and_grad is not None:
         return _from_pytrees(layout, value_and_grad), data
     _check_loss(loss, layout.template, data, batch_size)
-    program = cached_program(loss, layout.template, tuple(array[:batch_size] for array in data))
-    if program is None:
+    found = cached_program(loss, layout.template, tuple(array[:batch_size] for array in data))
+    if found is None:
         return _from_pytrees(layout, autograd.value_and_grad(loss)), data
-    return _from_program(layout, program, data)
+    source, cast = _from_program(layout, found, data)
+    holds = found.outside.holds
+
+    def watched(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
+        if not holds():
+            raise _OutsideChanged
+        return source(vectors, batch)
+
+    return (watched if found.outside.watches else source), cast
 
 
 def _from_pytrees(layout: FlatLayout, value_and_grad: ValueAndGrad) -> Source:
@@ -305,9 +326,11 @@ def _from_pytrees(layout: FlatLayout, value_and_grad: ValueAndGrad) -> Source:
 
 
 def _from_program(
-    layout: FlatLayout, program: Program, data: list[Array]
+    layout: FlatLayout, found: Watched, data: list[Array]
 ) -> tuple[Source, list[Array]]:
     """Return the loss and its gradient from a derived program, and the data as it takes it."""
+    program = found.program
+    assert program is not None
     if any(turned or first != i for i, (first, turned) in enumerate(layout.sharing.places)):
         return _from_pytrees(layout, program), data
     make, data_dtypes = program.buffered

@@ -377,7 +377,8 @@ def assert_programs_agree(loss, params, data, tolerance):
         vectors = leaves(params_vector), leaves(layout.pack_tree(new_params))
         for vector, now in zip(*vectors, strict=True):
             vector[...] = now
-        arrays = [leaf for leaf in leaves(new_data) if isinstance(leaf, np.ndarray | float)]
+        numbers = np.ndarray | float | (int if program.traces_ints else float)
+        arrays = [leaf for leaf in leaves(new_data) if isinstance(leaf, numbers)]
         value = step(*(np.asarray(a).astype(d) for a, d in zip(arrays, dtypes, strict=True)))
         largest = max(np.max(np.abs(leaf)) for leaf in leaves(want[1]))
         for ours, theirs in zip(layout.views(grads_vector), leaves(want[1]), strict=True):

@@ -1,4 +1,4 @@
-import contextlib
+import errno
 import itertools
 import os
 import subprocess
@@ -132,14 +132,14 @@ def test_a_second_run_replaces_the_first_ones_files(run, tmp_path):
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(run, tmp_path, monkeypatch):
-    def disk_full(path, **arrays):
-        path.write_text("half of")
+    def disk_full(file, **arrays):
+        file.write(b"half of")
         raise OSError("disk full")
 
     run("--epochs", "1", "--no-plots")
     monkeypatch.setattr(np, "savez", disk_full)
-    with contextlib.suppress(OSError):
-        assert run("--epochs", "2", "--no-plots")[0] != 0
+    status, _, err = run("--epochs", "2", "--no-plots")
+    assert (status, len(err)) == (3, 1)
     folder = tmp_path / "spiral-output"
     assert os.listdir(folder) == ["parameters.npz"]
     assert_same_params(saved_params(folder / "parameters.npz"), trained(1).params)
@@ -256,6 +256,81 @@ def test_an_output_that_is_a_file_is_one_line_and_status_2(run, tmp_path):
     (line,) = err
     assert "argument --output: cannot make the folder" in line
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+# -------------------- files that cannot be written --------------------
+
+
+def no_training(*arguments, **options):
+    pytest.fail("the training has begun")
+
+
+@pytest.mark.parametrize("name", ["parameters.npz", "loss.png"])
+def test_a_directory_in_the_way_is_found_before_the_training(run, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("spiral_autograd.__main__.fit", no_training)
+    (tmp_path / "out" / name).mkdir(parents=True)
+    status, out, err = run("--output", "out")
+    assert (status, out) == (3, [])
+    assert f"cannot write out/{name}: a directory is in the way" in err[0]
+    assert len(err) == 1
+    assert os.listdir(tmp_path / "out") == [name]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_folder_that_takes_no_files_is_found_before_the_training(
+    run, tmp_path, monkeypatch, number
+):
+    def refuse(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("spiral_autograd.__main__.fit", no_training)
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    status, out, err = run("--output", "out")
+    assert (status, out) == (3, [])
+    assert f"cannot write into out: {os.strerror(number)}" in err[0]
+    assert len(err) == 1
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    status, out, err = run("--output", "new")
+    assert (status, out, len(err)) == (3, [], 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_a_read_only_folder_is_found_before_the_training(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("spiral_autograd.__main__.fit", no_training)
+    (tmp_path / "out").mkdir(mode=0o500)
+    status, out, err = run("--output", "out")
+    assert (status, out, len(err)) == (3, [], 1)
+
+
+@pytest.mark.usefixtures("coarse_grid")
+def test_a_disk_that_is_full_after_the_training_leaves_nothing_half_written(
+    run, tmp_path, monkeypatch
+):
+    def full(self, file, **options):
+        file.write(b"half of")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    status, _, err = run("--epochs", "1", "--output", "out")
+    assert status == 3
+    assert err == ["spiral-autograd: cannot write out/data.png: No space left on device"]
+    assert os.listdir(tmp_path / "out") == ["parameters.npz"]
+
+
+def test_a_file_is_written_beside_a_link_and_not_through_it(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "out" / "parameters.npz").symlink_to(tmp_path / "mine")
+    assert run("--epochs", "1", "--no-plots", "--output", "out")[0] == 0
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "out" / "parameters.npz").is_symlink()
+
+
+def test_a_file_has_the_permissions_that_others_have(run, tmp_path):
+    run("--epochs", "1", "--no-plots", "--output", "out")
+    (tmp_path / "plain").write_text("")
+    modes = [os.stat(tmp_path / name).st_mode for name in ("plain", "out/parameters.npz")]
+    assert modes[0] == modes[1]
 
 
 # -------------------- Ctrl-C --------------------
@@ -376,13 +451,47 @@ def test_what_fit_calls_must_be_a_function(name):
 # -------------------- a process of its own --------------------
 
 
-def test_it_runs_as_a_module(tmp_path):
-    command = [sys.executable, "-m", "spiral_autograd", "--epochs", "2", "--no-plots"]
+def command(tmp_path, *arguments, **options):
     root = os.path.dirname(os.path.dirname(sa.__file__))
     environment = os.environ | {"PYTHONPATH": root}
-    run = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout.splitlines()[-1] == "The gradients agree to 1e-10."
+    arguments = [sys.executable, "-m", "spiral_autograd", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen(arguments, cwd=tmp_path, env=environment, text=True, **pipes)
+
+
+def test_it_runs_as_a_module(tmp_path):
+    process = command(tmp_path, "--epochs", "2", "--no-plots")
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert out.splitlines()[-1] == "The gradients agree to 1e-10."
     assert os.listdir(tmp_path / "spiral-output") == ["parameters.npz"]
+
+
+def test_a_ctrl_c_during_the_imports_is_one_line_and_status_130(tmp_path):
+    (tmp_path / "autograd.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise ImportError\n"
+    )
+    process = command(tmp_path)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (130, "")
+    assert err.split("\n") == ["", "spiral-autograd: stopped", ""]
+
+
+@pytest.mark.parametrize("arguments", [["derive"], ["--epochs", "2000", "--no-plots"]])
+def test_a_closed_pipe_is_one_line_and_a_status_of_its_own(tmp_path, arguments):
+    process = command(tmp_path, *arguments, bufsize=1)
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 141
+    assert err == "spiral-autograd: the reader of the output closed it\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_an_output_that_is_full_is_one_line_and_status_3(tmp_path):
+    with open("/dev/full", "w") as full:
+        process = command(tmp_path, "derive", stdout=full)
+        _, err = process.communicate()
+    assert process.returncode == 3
+    assert err.startswith("spiral-autograd: cannot write the output")
+    assert err.count("\n") == 1

@@ -1,13 +1,17 @@
 """autograd's gradient of a loss, recorded once and written out as NumPy."""
 
-from .cached import DerivationWarning, cached_program, value_and_grad
-from .program import DerivationError, Program, derive
+from .cached import DerivationWarning, Watched, cached_program, value_and_grad, warn_of_change
+from .deriving import derive
+from .program import Program
+from .refusal import DerivationError
 
 __all__ = [
     "DerivationError",
     "DerivationWarning",
     "Program",
+    "Watched",
     "cached_program",
     "derive",
     "value_and_grad",
+    "warn_of_change",
 ]

@@ -19,6 +19,7 @@ from .emit import (
     factor_text,
     index_text,
     index_tuple_text,
+    kept,
     literal,
     numpy_name,
 )
@@ -332,7 +333,7 @@ class _Buffered:
         text = None if isinstance(value, np.ndarray) else literal(value)
         if text is None:
             text = self._new_name("c")
-            self.needs[text] = value
+            self.needs[text] = kept(value)
         return text
 
     def _function(self, fun: Any) -> str:
@@ -361,7 +362,8 @@ class _Buffered:
         if e.fun is transpose:
             return f"{args[0]}.T"
         if e.fun is reshape:
-            return f"{args[0]}.reshape({args[1]})"
+            of_array = bool(e.args[0].shape)  # a Python number has no methods
+            return f"{args[0]}.reshape({args[1]})" if of_array else f"np.reshape({', '.join(args)})"
         return f"{numpy_name(e.fun) or self._constant(e.fun)}({', '.join(args)})"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 import sys
@@ -11,15 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType, FunctionType, MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import autograd
 import numpy as np
 
 from ..pytree import Pytree, leaves
 from ..recording import process_lock
+from .deriving import Loss, derive, reached_by
 from .outside import Outside, TracedError
-from .program import DerivationError, Loss, Program, derive, reached_by, signature
+from .program import Program, signature
+from .refusal import DerivationError
 
 CACHE_SIZE = 128
 FEW = 6  # programs that a loss may have before it must be called often for each further one
@@ -32,9 +35,8 @@ class DerivationWarning(UserWarning):
     """A loss is differentiated by plain autograd, for the reason given: right, but slower."""
 
 
-@dataclass(eq=False)
-class _Current:
-    """The program that was last used for a signature, and what it holds for."""
+class Watched(NamedTuple):
+    """A program, if there is one, and what the loss reached when it was derived."""
 
     loss: Loss
     outside: Outside
@@ -51,7 +53,7 @@ class _Known:
     warned: bool = False
     unwatchable: bool = False
     traces_ints: bool = True
-    current: OrderedDict[Any, _Current] = field(default_factory=OrderedDict)
+    current: OrderedDict[Any, Watched] = field(default_factory=OrderedDict)
 
     def rests(self) -> bool:
         """Tell whether another program would not pay."""
@@ -64,8 +66,10 @@ _known: OrderedDict[int, _Known] = OrderedDict()
 
 def cached_program(
     loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, once: bool = False
-) -> Program | None:
+) -> Watched | None:
     """Return the program for a loss and a signature; None, after one warning, if it has none.
+
+    It holds as long as its `outside` holds.
 
     With `once` it is asked for a single call: whether another program pays is then weighed.
     """
@@ -79,12 +83,13 @@ def cached_program(
     if known is not None:
         known.calls += 1
         if current is not None and _is_same(current.loss, loss) and current.outside.holds():
-            return current.program
+            return current if current.program is not None else None
         if known.unwatchable:
             return None
     with process_lock:
         known = _known.setdefault(id(code), _Known(code, 1))
-        return _looked_up(known, loss, params, data, once)
+        found = _looked_up(known, loss, params, data, once)
+        return found if found is not None and found.program is not None else None
 
 
 def _is_same(first: Loss, second: Loss) -> bool:
@@ -105,7 +110,7 @@ def _code_of(loss: Loss) -> Any:
 
 def _looked_up(
     known: _Known, loss: Loss, params: Pytree, data: tuple[Pytree, ...], once: bool
-) -> Program | None:
+) -> Watched | None:
     try:
         outside = reached_by(loss, data)
     except DerivationError as error:
@@ -115,7 +120,8 @@ def _looked_up(
         return None
 
     def key() -> Any:
-        place = signature(params, data, trace_ints=known.traces_ints)
+        # Objects among the data are in the key of what is reached, by value.
+        place = signature(params, data, trace_ints=known.traces_ints, of_object=type)
         return id(known.code), place, outside.key
 
     if key() not in _cache:
@@ -136,10 +142,11 @@ def _looked_up(
         _cache[key()] = program
         _bounded(_cache)
     _cache.move_to_end(key())
-    known.current[key()[1]] = _Current(loss, outside, _cache[key()])
+    place = signature(params, data, trace_ints=known.traces_ints)
+    known.current[place] = found = Watched(loss, outside, _cache[key()])
     _bounded(known.current)
     _bounded(_known)
-    return _cache[key()]
+    return found
 
 
 def _bounded(table: OrderedDict[Any, Any]) -> None:
@@ -160,6 +167,13 @@ def _derived_or_none(
     except (TypeError, ValueError) as error:
         _warn(known, loss, str(error))
         return None
+
+
+def warn_of_change(loss: Loss) -> None:
+    """Say once of a loss that what it reaches changed in the middle of a training run."""
+    code = _code_of(loss)
+    known = _known.setdefault(id(code), _Known(code))
+    _warn(known, loss, "what it reaches from outside changed during the training; pass it as data")
 
 
 def _warn(known: _Known, loss: Loss, reason: str) -> None:
@@ -220,7 +234,9 @@ def value_and_grad(loss: Loss, argnum: Any = 0) -> Callable[..., tuple[Any, Pytr
     iterators, open files, objects that keep their state in compiled code, more than 20,000 values;
     also a loss that changes what it reaches (a counter, a list of what it computed) or draws
     random numbers, and one that takes values out of the trace by ``getval``. The insides of
-    installed packages are not looked at.
+    installed packages are not looked at, nor what a function in an ``lru_cache`` has kept. A loss
+    whose values or shapes are others at almost every call is left to autograd after a few
+    programs.
 
     Examples
     --------
@@ -242,9 +258,11 @@ def value_and_grad(loss: Loss, argnum: Any = 0) -> Callable[..., tuple[Any, Pytr
 
     def value_and_grad_of_loss(*args: Any, **kwargs: Any) -> tuple[Any, Pytree]:
         if argnum == 0 and args and not kwargs:
-            program = cached_program(loss, args[0], args[1:], once=True)
-            if program is not None:
-                return program._function(*args)
+            found = cached_program(loss, args[0], args[1:], once=True)
+            if found is not None and found.program is not None:
+                # An error of the loss's own has autograd's type and its place in the loss.
+                with contextlib.suppress(ArithmeticError, LookupError, TypeError, ValueError):
+                    return found.program._function(*args)
         return by_autograd(*args, **kwargs)
 
     return value_and_grad_of_loss

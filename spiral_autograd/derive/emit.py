@@ -20,6 +20,7 @@ from .expressions import Expr, astype, broadcast, concatenate, reshape, scale, t
 
 
 LONGEST_LITERAL = 64
+COMPARED_BYTES = 2**18  # an array up to this size is compared entry by entry before each call
 
 
 def literal(value: Any) -> str | None:
@@ -87,22 +88,13 @@ def _array_literal(value: np.ndarray[Any, Any]) -> str | None:
         maker = {"0.0": "zeros", "0": "zeros", "1.0": "ones", "1": "ones"}.get(first)
         inside = shape_text(value.shape) if maker else f"{shape_text(value.shape)}, {first}"
         return f"np.{maker or 'full'}({inside}{dtype})"
-    for maker, made in _MAKERS.items():
-        if value.ndim and len(value) > 2 and np.array_equal(made(value), value):
-            usual = value.dtype == made(value).dtype
+    square = value.ndim == 2 and value.shape[0] == value.shape[1] > 2
+    if square or (value.ndim == 1 and len(value) > 2):
+        made, maker = (np.eye(len(value)), "eye") if square else (np.arange(len(value)), "arange")
+        if np.array_equal(made, value):
+            usual = value.dtype == made.dtype
             return f"np.{maker}({len(value)}{'' if usual else dtype_argument})"
     return _short_literal(value, dtype)
-
-
-def _arange(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.arange(len(value))
-
-
-def _eye(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.eye(len(value))
-
-
-_MAKERS = {"arange": _arange, "eye": _eye}
 
 
 def _short_literal(value: np.ndarray[Any, Any], dtype: str) -> str | None:
@@ -153,6 +145,19 @@ def grouped(text: Text, at_least: int) -> str:
     return text[0] if text[1] >= at_least else f"({text[0]})"
 
 
+def kept(value: Any) -> Any:
+    """Return a constant that stays as it is, whoever writes into the array that it was taken from.
+
+    What is a part of a large array stays a part of it: a program holds for that array alone.
+    """
+    if not isinstance(value, np.ndarray):
+        return value
+    owner = value
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return value.copy() if owner.nbytes <= COMPARED_BYTES else value
+
+
 def text_of_constant(text: str) -> Text:
     """Return a literal with how closely it binds: a sign binds less than a power."""
     return text, UNARY if text.startswith("-") else ATOM
@@ -164,18 +169,19 @@ class Writer:
     def __init__(self, taken: set[str]) -> None:
         self.taken = taken
         self.needs: dict[str, Any] = {}
+        self._given: dict[str, Any] = {}
 
     def constant(self, value: Any) -> str:
         """Return the text of a constant, bound to a name where it has no literal."""
         text = literal(value)
         if text is not None:
             return text
-        for name, known in self.needs.items():
+        for name, known in self._given.items():
             if known is value:
                 return name
         stem = getattr(value, "__name__", "constant")
         name = identifier(stem, self.taken)
-        self.needs[name] = value
+        self.needs[name], self._given[name] = kept(value), value
         return name
 
     def write(self, e: Expr, text_of: Callable[[Any], Text]) -> Text:

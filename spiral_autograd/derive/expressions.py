@@ -100,7 +100,7 @@ def broadcast(x: Any, shape: Shape) -> Any:
 
 def astype(x: Any, dtype: Any) -> Any:
     """Return x in another dtype."""
-    return x.astype(dtype)
+    return x.astype(dtype) if hasattr(x, "astype") else np.dtype(dtype).type(x)
 
 
 def concatenate(axis: int, *arrays: Any) -> Any:

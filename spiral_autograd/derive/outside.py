@@ -7,7 +7,6 @@ What cannot be watched is refused before the loss is recorded.
 
 from __future__ import annotations
 
-import dis
 import itertools
 import operator
 import random
@@ -16,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import cached_property, partial
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -24,13 +23,22 @@ import numpy as np
 from autograd.tracer import getval, isbox
 
 from ..recording import is_installed
+from .emit import COMPARED_BYTES
 from .expressions import static_key
+from .kinds import (
+    CONSTANT_MODULES,
+    has_compiled_state,
+    is_compiled,
+    is_foreign,
+    is_foreign_module,
+    slots_of,
+)
+from .names import line_of, names_in
+from .undo import MISSING, put_attribute_back, put_entry_back, stream_undo
 
 MOST_VALUES = 20_000  # a loss that reaches more is not watched but refused
-COMPARED_BYTES = 2**18  # a larger array is watched by its identity and by samples
-SAMPLES = 1024
+SAMPLES = 1024  # entries of an array that is too large to be compared
 
-_MISSING: Any = object()
 _NUMBERS = (bool, int, float, complex, np.generic)
 _IMMUTABLE = (*_NUMBERS, str, bytes, type(None), type(...), np.dtype, range, slice)
 _STREAMS = (np.random.RandomState, np.random.Generator, random.Random)
@@ -94,11 +102,16 @@ class Outside:
             self._look()  # again, while code that is reached names attributes not yet looked at
         self.key = tuple(self._facts)
 
+    @property
+    def watches(self) -> bool:
+        """Whether there is anything that could change."""
+        return any((self._attributes, self._sequences, self._tables, self._sets, self._arrays))
+
     def holds(self) -> bool:
         """Tell whether all is as it was, by identity; what is equal but another object is not."""
         same = operator.is_
         for get, names, values in self._attributes:
-            if not all(map(same, map(get, names, itertools.repeat(_MISSING)), values)):
+            if not all(map(same, map(get, names, itertools.repeat(MISSING)), values)):
                 return False
         for sequence, items in self._sequences:
             if len(sequence) != len(items) or not all(map(same, sequence, items)):
@@ -173,7 +186,8 @@ class Outside:
     def _array(self, path: str, array: Any) -> None:
         if array.dtype.hasobject:
             self._facts.append(("objects", array.shape))
-            self._push(f"{path}[…]", array.ravel().tolist())
+            entries = array.reshape(-1)[:] if array.flags.c_contiguous else array.flat
+            self._watch(path, partial(_entry, entries), tuple(range(array.size)), tuple(entries))
             return
         small = array.nbytes <= COMPARED_BYTES
         places = None if small else np.linspace(0, array.size - 1, SAMPLES).astype(np.intp)
@@ -252,14 +266,19 @@ class Outside:
     def _function(self, path: str, function: FunctionType) -> None:
         code = function.__code__
         self._facts.append(("function", _Same(code)))
-        defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-        self._push(f"a default of {path}", defaults)
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
+        for name, cell in cells.items():
             self._cell(name, cell)
         if is_installed(code.co_filename):
             return
+        names = ("__defaults__", "__kwdefaults__")
+        values = tuple(getattr(function, name) for name in names)
+        self._watch(path, partial(getattr, function), names, values)
         table = function.__globals__
         named = self._read_code(function.__name__, code, table)
+        escapes = [name for name in named if table.get(name) is getval]
+        escapes += [name for name, cell in cells.items() if _content(cell) is getval]
+        self._refuse_escapes([*escapes, "getval"], function.__name__, code)
         self._namespace("", table, sorted(name for name in named if name in table))
         if vars(function):
             self._namespace(path, vars(function), sorted(self._names))
@@ -270,45 +289,40 @@ class Outside:
             return
         self._seen[id(cell)] = len(self._seen), cell
 
-        def get(_: str, missing: Any) -> Any:
-            try:
-                return cell.cell_contents
-            except ValueError:
-                return missing
-
-        value = get(name, _MISSING)
-        self._watch("", get, (name,), (value,))
+        value = _content(cell)
+        self._watch("", lambda *_: _content(cell), (name,), (value,))
 
         def undo() -> bool:
-            if get(name, _MISSING) is value:
+            if _content(cell) is value:
                 return False
             cell.cell_contents = value
             return True
 
         self._undo.append((name, undo))
 
+    def _refuse_escapes(self, names: list[str], function: str, code: CodeType) -> None:
+        for name in names:
+            line = line_of(name, code)
+            if line is not None:
+                raise UnwatchableError(
+                    f"{function} takes a value out of the trace by getval, in {code.co_filename}, "
+                    f"line {line}: it would be frozen; pass it as data, or compute inside the trace"
+                )
+
     def _read_code(self, name: str, code: CodeType, table: dict[str, Any]) -> set[str]:
         """Return the globals that code names, and note the attributes that it names."""
-        names = _names_in(code)
+        names = names_in(code)
         self._push("an import", [sys.modules[m] for m in names.modules if m in sys.modules])
-        escapes = [other for other in names.globals if table.get(other) is getval]
-        escapes += ["getval"] if "getval" in names.attributes else []
-        line = _line_of(escapes[0], code) if escapes else None
-        if line is not None:
-            raise UnwatchableError(
-                f"{name} takes a value out of the trace by getval, in {code.co_filename}, line "
-                f"{line}: it would be frozen; pass it as data, or compute inside the trace"
-            )
         if unseen := names.globals & _UNSEEN:
             raise UnwatchableError(f"{name} uses {min(unseen)}, which may reach anything")
         self._every_attribute |= not _DYNAMIC.isdisjoint(names.globals | names.attributes)
         self._names |= names.attributes
         return set(names.globals)
 
-    def _watch(self, path: str, get: Any, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
+    def _watch(self, path: str, get: Any, names: tuple[Any, ...], values: tuple[Any, ...]) -> None:
         self._attributes.append((get, names, values))
         for name, value in zip(names, values, strict=True):
-            if value is _MISSING:
+            if value is MISSING:
                 self._facts.append("absent")
             else:
                 self._push(f"{path}.{name}" if path else name, (value,))
@@ -317,13 +331,13 @@ class Outside:
         """Watch some of the entries of a namespace."""
         if not names:
             return
-        values = tuple(table.get(name, _MISSING) for name in names)
+        values = tuple(table.get(name, MISSING) for name in names)
         self._facts.append(tuple(names))
         self._watch(path, table.get, tuple(names), values)
         for name, value in zip(names, values, strict=True):
             where = f"{path}.{name}" if path else name
             if isinstance(table, dict):
-                self._undo.append((where, partial(_put_entry_back, table, name, value)))
+                self._undo.append((where, partial(put_entry_back, table, name, value)))
 
     def _method(self, path: str, method: Any) -> None:
         self._facts.append("method")
@@ -336,36 +350,36 @@ class Outside:
             self._push(path, (owner,))
 
     def _partial(self, path: str, function: Any) -> None:
-        self._facts.append(("partial", len(function.args), tuple(function.keywords)))
-        self._push(f"an argument of {path}", (*function.args, *function.keywords.values()))
+        self._facts.append("partial")
+        self._push(f"an argument of {path}", (function.args, function.keywords))
         self._push(path, (function.func,))
 
     def _wrapper(self, path: str, wrapper: Any) -> None:
         self._facts.append(type(wrapper))
-        parts = ("__func__", "fget")
+        parts = ("__func__", "fget", "func")
         self._push(path, [getattr(wrapper, part) for part in parts if hasattr(wrapper, part)])
 
     def _module(self, path: str, module: ModuleType) -> None:
         self._facts.append(("module", module.__name__))
-        if not _is_foreign_module(module):
+        if not is_foreign_module(module):
             names = sorted(name for name in self._names if name in vars(module))
             self._namespace(path, vars(module), names)
 
     def _class(self, path: str, kind: type) -> None:
         self._facts.append(("class", _Same(kind)))
-        for base in kind.__mro__[:-1]:
-            if _is_foreign(base):
-                continue
+        bases = [base for base in kind.__mro__[:-1] if not is_foreign(base)]
+        special = {
+            name
+            for base in bases
+            for name, value in vars(base).items()
+            if name.startswith("__") and isinstance(value, FunctionType)
+        }
+        names = sorted(special | {name for name in self._names if not name.startswith("__")})
+        for base in bases:
             table = vars(base)
-            names = [name for name in sorted(self._names) if name in table and name[:2] != "__"]
-            names += [
-                name
-                for name, value in sorted(table.items())
-                if name.startswith("__") and isinstance(value, FunctionType)
-            ]
             self._namespace(path, table, names)
             for name in names:
-                undo = partial(_put_attribute_back, base, name, table[name])
+                undo = partial(put_attribute_back, base, name, table.get(name, MISSING))
                 self._undo.append((f"{path}.{name}", undo))
 
     def _stream(self, path: str, stream: Any) -> None:
@@ -374,15 +388,15 @@ class Outside:
 
     def _object(self, path: str, value: Any) -> None:
         kind = type(value)
-        foreign = _is_foreign(kind)
+        foreign = is_foreign(kind)
         if isinstance(value, Iterator) and foreign:
             raise UnwatchableError(f"it reaches {path}, a {kind.__name__}, which each use changes")
         self._facts.append(("object", _Same(kind)))
-        if _is_compiled(value):
+        if is_compiled(value):
             self._facts.append(_Same(value))
-        elif foreign and kind.__module__.lstrip("_") in _CONSTANT_MODULES:
+        elif foreign and kind.__module__.lstrip("_") in CONSTANT_MODULES:
             self._facts.append(static_key(value))
-        elif not self._own_attributes(path, value):
+        elif not self._own_attributes(path, value) or has_compiled_state(kind):
             what = f"{path}, a {kind.__name__}, whose changes cannot be seen"
             raise UnwatchableError(f"it reaches {what}")
 
@@ -391,144 +405,33 @@ class Outside:
         kind = type(value)
         table = getattr(value, "__dict__", None)
         if isinstance(table, dict):
-            every = self._every_attribute or _is_foreign(kind) or hasattr(kind, "__getattr__")
+            every = self._every_attribute or is_foreign(kind) or hasattr(kind, "__getattr__")
             self._namespace(path, table, sorted({*table, *self._names} if every else self._names))
-        slots = [name for base in kind.__mro__ for name in _slots_of(base)]
+        slots = [name for base in kind.__mro__ for name in slots_of(base)]
         for name in slots:
-            now = getattr(value, name, _MISSING)
+            now = getattr(value, name, MISSING)
             self._watch(path, partial(getattr, value), (name,), (now,))
-            undo = partial(_put_attribute_back, value, name, now)
+            undo = partial(put_attribute_back, value, name, now)
             self._undo.append((f"{path}.{name}", undo))
-        if not _is_foreign(kind):
+        if not is_foreign(kind):
             self._push(path, (kind,))
         return isinstance(table, dict) or bool(slots)
 
 
-def _put_entry_back(table: dict[str, Any], name: str, value: Any) -> bool:
-    if table.get(name, _MISSING) is value:
-        return False
-    if value is _MISSING:
-        del table[name]
-    else:
-        table[name] = value
-    return True
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
 
 
-def _put_attribute_back(owner: Any, name: str, value: Any) -> bool:
-    read = vars(owner).get if isinstance(owner, type) else partial(getattr, owner)
-    if read(name, _MISSING) is value:
-        return False
-    if value is _MISSING:
-        delattr(owner, name)
-    else:
-        setattr(owner, name, value)
-    return True
-
-
-def _is_foreign(kind: type) -> bool:
-    """Tell whether a class is Python's, or of an installed package."""
-    module = sys.modules.get(kind.__module__)
-    if module is None or kind.__module__ == "__main__":
-        return False
-    return _is_foreign_module(module)
-
-
-def _is_foreign_module(module: ModuleType) -> bool:
-    file = getattr(module, "__file__", None)
-    return file is None or is_installed(file)
-
-
-def _slots_of(base: type) -> tuple[str, ...]:
-    slots = vars(base).get("__slots__", ())
-    names = (slots,) if isinstance(slots, str) else tuple(slots)
-    names = tuple(name for name in names if name not in ("__dict__", "__weakref__"))
-    private = f"_{base.__name__.lstrip('_')}"
-    hidden = (name.startswith("__") and not name.endswith("__") for name in names)
-    return tuple(private + name if h else name for name, h in zip(names, hidden, strict=True))
-
-
-_COMPILED: tuple[Any, ...] = (
-    np.ufunc,
-    *(type(function) for function in (np.sum, str.join, object.__init__, int.real)),
-    operator.itemgetter,
-    operator.attrgetter,
-    operator.methodcaller,
-)
-_CONSTANT_MODULES = ("fractions", "decimal", "datetime", "pathlib", "re", "uuid", "zoneinfo")
-
-
-def _is_compiled(value: Any) -> bool:
-    """Tell whether a value is a function without Python code, and without state."""
-    return isinstance(value, _COMPILED) or type(value).__name__ == "cython_function_or_method"
-
-
-class _Names(NamedTuple):
-    """What code names: globals, attributes, and the modules that it imports."""
-
-    globals: frozenset[str]
-    attributes: frozenset[str]
-    modules: frozenset[str]
-
-
-@lru_cache(maxsize=1024)
-def _names_in(code: CodeType) -> _Names:
-    named: dict[str, set[str]] = {"globals": set(), "attributes": set(), "modules": set()}
-    kinds = {"GLOBAL": "globals", "GLOBALS": "globals", "NAME": "globals"}
-    kinds |= dict.fromkeys(("ATTR", "METHOD", "FROM"), "attributes")
-    codes = [code]
-    for part in codes:
-        for instruction in dis.get_instructions(part):
-            kind = kinds.get(instruction.opname.rpartition("_")[2])
-            if kind is not None:
-                imports = instruction.opname == "IMPORT_NAME"
-                named["modules" if imports else kind].add(instruction.argval)
-        for const in part.co_consts:
-            if isinstance(const, CodeType):
-                codes.append(const)
-            elif isinstance(const, str) and const.isidentifier():
-                named["attributes"].add(const)  # getattr(options, "decay")
-    return _Names(**{kind: frozenset(names) for kind, names in named.items()})
-
-
-def _line_of(name: str, code: CodeType) -> int | None:
-    """Return the line on which code names a global or an attribute."""
-    codes = [code]
-    for part in codes:
-        line = part.co_firstlineno
-        starts = dict(dis.findlinestarts(part))
-        for instruction in dis.get_instructions(part):
-            line = starts.get(instruction.offset) or line
-            if instruction.argval == name and not instruction.opname.endswith("CONST"):
-                return line
-        codes += [const for const in part.co_consts if isinstance(const, CodeType)]
-    return None
+def _entry(entries: Any, place: int, missing: Any) -> Any:
+    return entries[place]
 
 
 def _array_key(array: Any, places: Any) -> Any:
     entries = array if places is None else array.flat[places]
     return array.shape, array.dtype, entries.tobytes()
-
-
-def stream_undo(stream: Any) -> Callable[[], bool]:
-    """Return a function that puts a random stream back, and tells whether it had moved."""
-    read: Callable[[], Any]
-    write: Callable[[Any], Any]
-    if isinstance(stream, random.Random):
-        read, write = stream.getstate, lambda state: stream.setstate(state)
-    elif isinstance(stream, np.random.RandomState):
-        read, write = (lambda: stream.get_state(legacy=False)), stream.set_state
-    else:
-        bits = stream.bit_generator
-        read, write = (lambda: bits.state), (lambda state: setattr(bits, "state", state))
-    before = read()
-
-    def undo() -> bool:
-        if static_key(read()) == static_key(before):
-            return False
-        write(before)
-        return True
-
-    return undo
 
 
 _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
@@ -540,7 +443,7 @@ _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
     (MethodType, Outside._method),
     (BuiltinMethodType, Outside._builtin),
     (partial, Outside._partial),
-    ((staticmethod, classmethod, property), Outside._wrapper),
+    ((staticmethod, classmethod, property, cached_property), Outside._wrapper),
     (ModuleType, Outside._module),
     (type, Outside._class),
     (_STREAMS, Outside._stream),

@@ -1,0 +1,250 @@
+"""derive: record a loss's gradient, make sure that the recording holds, and run it.
+
+A recording is a program only if it does not depend on the values that it was made with. Three
+guards together see to that: boxes that refuse to become plain values; a second recording on other
+parameters and re-ordered, resampled data, which must be the same program with the same constants;
+and the finished program run against autograd on those inputs and on redrawn ones.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ..pytree import Pytree, float_tree, leaves, with_leaves
+from ..recording import Call, Recording, RecordingError, process_lock, record
+from .buffers import write_buffered
+from .examples import Example, examples, is_equal
+from .guards import agree_with_autograd, all_finite, by_autograd, require_same
+from .listing import write_listing
+from .outside import Outside, TracedError, UnwatchableError
+from .program import Buffered, Program, described, signature
+from .refusal import DerivationError, refused, silence
+from .simplify import Simplified, simplify
+from .undo import stream_undo
+
+Loss = Callable[..., Any]
+
+
+def derive(loss: Loss, params: Pytree, *data: Pytree) -> Program:
+    """Return autograd's gradient of a loss as a program of NumPy calls.
+
+    The program holds for all parameters and data of the structure, shapes and dtypes given. What
+    `loss` reaches besides them is a constant of it, as is every argument that is no array and no
+    number; a Python int is a constant only where it is a length, or branched upon. Deriving leaves
+    everything as it was, and draws from nobody's random stream.
+
+    Parameters
+    ----------
+    loss : callable
+        ``loss(params, *data)`` returns a scalar; anything that autograd can differentiate.
+    params : pytree of float arrays
+    *data : arrays, or pytrees of arrays
+
+    Returns
+    -------
+    Program
+
+    Raises
+    ------
+    DerivationError
+        If the loss is not the same list of calls for all values: a Python branch on a value, a
+        random number, a value that escaped into plain NumPy, a shape that depends on values; if it
+        changes what it reaches, or reaches what cannot be watched (see `value_and_grad`). The
+        message says what differed, and where.
+    TypeError, ValueError
+        If `params` is no pytree of finite float arrays, or the loss is not a scalar.
+
+    Examples
+    --------
+    >>> program = derive(lambda w, x: ((x * w) ** 2).sum(), np.ones(3), np.ones(3))
+    >>> print(program.source)  # doctest: +ELLIPSIS
+    import numpy as np
+    <BLANKLINE>
+    <BLANKLINE>
+    def value_and_grad(w, x):
+    <BLANKLINE>
+        # forward
+        product = x * w                                           # (3,) [1] ...
+        loss = (product**2).sum()                                 # scalar [2] ...
+    <BLANKLINE>
+        # backward
+        dw = 2 * (x * product)                                    # (3,) gradient of [1]
+    <BLANKLINE>
+        return loss, dw
+    <BLANKLINE>
+    """
+    params = float_tree("params", params)
+    with process_lock:
+        outside = reached_by(loss, data)
+        with _unchanged(outside):
+            if any(type(leaf) is int for leaf in leaves(list(data))):
+                try:
+                    return _derived(loss, params, data, trace_ints=True)
+                except DerivationError:  # a length or an index, perhaps: a constant
+                    pass
+            return _derived(loss, params, data, trace_ints=False)
+
+
+def reached_by(loss: Loss, data: tuple[Pytree, ...]) -> Outside:
+    """Return what a loss reaches besides its arrays and numbers, or raise a refusal."""
+    arrays = np.ndarray | np.generic | float | int
+    objects = [leaf for leaf in leaves(list(data)) if not isinstance(leaf, arrays)]
+    try:
+        return Outside(loss, objects)
+    except UnwatchableError as error:
+        raise DerivationError(str(error)) from None
+    except TracedError as error:
+        raise DerivationError("it reaches a value of a trace that runs") from error
+
+
+@contextmanager
+def _unchanged(outside: Outside) -> Iterator[None]:
+    """Put back what the loss changes meanwhile, random streams included, and refuse such a loss."""
+    streams = {
+        "NumPy's global random numbers": stream_undo(np.random.mtrand._rand),
+        "Python's global random numbers": stream_undo(random._inst),
+    }
+    changed: list[str] = []
+    try:
+        with outside.kept(changed):
+            yield
+    finally:
+        changed += [name for name, undo in streams.items() if undo()]
+    if changed:
+        raise DerivationError(
+            f"each call changes {changed[0]}, which a program would not; pass what changes as data"
+        )
+
+
+def _derived(loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints: bool) -> Program:
+    given, near, *far = examples(params, data, trace_ints)
+    first = _recorded(loss, *given, trace_ints=trace_ints)
+    require_same(first, _recorded_elsewhere(loss, [*far, near], trace_ints=trace_ints))
+    recording, simplified = first
+    expected = by_autograd(loss, *given, what="the loss raised ")
+    if not is_equal(given, (params, data)):
+        raise DerivationError("the loss writes into its arguments, which a program would not")
+    with refused("it could not be written as NumPy: "):
+        source, needs, function = _listed(recording, simplified, loss, given, expected)
+        buffered = _buffered(simplified)
+        functions = function, _run_buffered(buffered, simplified, recording, params)
+    finite = [agree_with_autograd(functions, given, expected, far=False)]
+    for example in (near, *far):
+        try:
+            expected = by_autograd(loss, *example, what="on redrawn inputs, the loss raised ")
+        except DerivationError:
+            if example is near:
+                raise
+            continue  # a far example may lie where the loss is not defined
+        if example is near or all_finite(expected):
+            is_far = example is not near
+            finite.append(agree_with_autograd(functions, example, expected, far=is_far))
+    if not any(finite):
+        raise DerivationError(
+            "the loss and its gradient are not finite for the inputs given, nor for any redrawn "
+            "ones: there is nothing to check the program with"
+        )
+    return Program(
+        source,
+        needs,
+        buffered,
+        trace_ints,
+        signature(params, data, trace_ints=trace_ints),
+        described(params, data, trace_ints=trace_ints),
+        function,
+    )
+
+
+def _recorded(
+    loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints: bool
+) -> tuple[Recording, Simplified]:
+    with refused("while it was recorded, the loss raised "), silence():
+        recording = record(loss, params, *data, trace_ints=trace_ints)
+        roots = [
+            [leaf for leaf in leaves(tree) if isinstance(leaf, Call)]
+            for tree in (recording.params, list(recording.data))
+        ]
+        return recording, simplify(recording, *roots)
+
+
+def _recorded_elsewhere(
+    loss: Loss, examples: Sequence[Example], *, trace_ints: bool
+) -> tuple[Recording, Simplified]:
+    """Return a second recording, on the first of some examples at which the loss is defined."""
+    *others, last = examples
+    for example in others:
+        try:
+            return _recorded(loss, *example, trace_ints=trace_ints)
+        except DerivationError as error:
+            if isinstance(error.__cause__, RecordingError):
+                raise
+    return _recorded(loss, *last, trace_ints=trace_ints)
+
+
+def _listed(
+    recording: Recording, simplified: Simplified, loss: Loss, given: Example, expected: Any
+) -> tuple[str, dict[str, Any], Callable[..., Any]]:
+    """Return the program's text, what it needs, and it as a function with autograd's own types."""
+    params, data = given
+    types: list[str | None] = [None] * (1 + len(leaves(params)))
+    for _ in range(2):
+        source, needs = write_listing(recording, simplified, loss, params, types)
+        function = _compiled(source, needs)["value_and_grad"]
+        with silence():
+            got = function(params, *data)
+        types = [
+            None if type(ours) is type(wanted) else _maker(wanted)
+            for ours, wanted in zip(leaves(got), leaves(expected), strict=True)
+        ]
+        if not any(types):
+            break
+    return source, needs, function
+
+
+def _maker(wanted: Any) -> str:
+    if isinstance(wanted, np.generic):
+        return f"np.{wanted.dtype.name}"
+    return "np.array" if isinstance(wanted, np.ndarray) else type(wanted).__name__
+
+
+def _buffered(simplified: Simplified) -> Buffered:
+    source, needs, data_dtypes = write_buffered(simplified)
+    return _compiled(source, needs)["make"], data_dtypes
+
+
+def _run_buffered(
+    buffered: Buffered, simplified: Simplified, recording: Recording, example: Pytree
+) -> Callable[..., Any]:
+    """Return the buffered program as a function of pytrees, with the gradients' own dtypes."""
+    make, data_dtypes = buffered
+    params = [np.array(leaf) for leaf in leaves(example)]
+    grads = [np.empty_like(param) for param in params]
+    step = make(params, grads)
+    traced = [isinstance(leaf, Call) for leaf in leaves(list(recording.data))]
+
+    def function(params_now: Pytree, *data: Pytree) -> tuple[Any, Pytree]:
+        for param, now in zip(params, leaves(params_now), strict=True):
+            np.copyto(param, now)
+        taken = [
+            leaf for leaf, is_taken in zip(leaves(list(data)), traced, strict=True) if is_taken
+        ]
+        loss = step(*map(_cast, taken, data_dtypes))
+        new = [np.array(g, dtype=e.dtype) for g, e in zip(grads, simplified.grads, strict=True)]
+        return np.array(loss), with_leaves(example, new)
+
+    return function
+
+
+def _cast(leaf: Any, dtype: Any) -> Any:
+    return leaf if type(leaf) in (int, float) else np.asarray(leaf).astype(dtype)
+
+
+def _compiled(source: str, needs: dict[str, Any]) -> dict[str, Any]:
+    namespace = dict(needs)
+    exec(compile(source, "<derived>", "exec"), namespace)
+    return namespace
