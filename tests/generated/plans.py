@@ -209,7 +209,7 @@ def _draw_step(choices, values, i, last, chain):
     taken = [values[a] for a in args]
     operation = make(choices, *taken)
     with np.errstate(all="ignore"):
-        y, cache = operation.forward(*taken, *operation.params.values())
+        y, _ = operation.forward(*taken, *operation.params.values())
     if not (np.all(np.isfinite(y)) and 0 < np.size(y) <= 200 and np.abs(y).max() < 1e8):
         raise Unfit
     names = {f"{name}{i + 1}": value for name, value in operation.params.items()}
