@@ -1,6 +1,6 @@
 """Is this handwritten backward pass right? Compare it with an automatic one."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import data, manual, network, optimizers, plotting, training
 from .data import load_data
@@ -102,7 +102,11 @@ _OF_THE_CHECKER = (
 )
 
 
-def __getattr__(name: str) -> Any:
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("_"))})
+
+
+def __getattr__(name: str) -> object:
     """Import the checker when it is first asked for: whoever only trains need not wait for it."""
     if name not in _OF_THE_CHECKER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

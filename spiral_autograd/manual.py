@@ -20,6 +20,7 @@ from .validation import (
     Array,
     affine_shapes,
     examples,
+    float_scores,
     network_params,
     positive_integer,
     targets,
@@ -244,6 +245,7 @@ def sigmoid(x: Array) -> tuple[Array, Residuals]:
     >>> y
     array([0. , 0.5, 1. ])
     """
+    x = float_scores("x", x)
     largest = np.maximum(x, 0.0)
     of_x = np.exp(x - largest)
     y = of_x / (np.exp(-largest) + of_x)
@@ -275,6 +277,7 @@ def softmax(scores: Array) -> tuple[Array, Residuals]:
     array([[0.5, 0.5],
            [1. , 0. ]])
     """
+    scores = float_scores("scores", scores, axes=1)
     exponentials = np.exp(scores - np.max(scores, axis=-1, keepdims=True))
     y = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return y, (y,)
@@ -311,6 +314,7 @@ def cross_entropy(y: Array, t: Array) -> tuple[Any, Residuals]:
     >>> bool(loss == np.log(2))
     True
     """
+    y = float_scores("y", y, axes=2)
     t = _one_hot(t, y)
     of_class = np.sum(y * t, axis=1)
     return -np.sum(np.log(of_class)) / len(y), (y, t)
@@ -340,6 +344,7 @@ def softmax_with_loss(scores: Array, t: Array) -> tuple[Any, Residuals]:
     >>> y
     array([[0.5, 0.5]])
     """
+    scores = float_scores("scores", scores, axes=2)
     t = _one_hot(t, scores)
     y, _ = softmax(scores)
     above_least = scores - np.max(scores, axis=1, keepdims=True)

@@ -14,6 +14,8 @@ from .validation import (
     Random,
     affine_shapes,
     examples,
+    finite_array,
+    float_scores,
     network_params,
     positive_integer,
     random_stream,
@@ -63,6 +65,11 @@ def sigmoid(x: Array) -> Array:
     -------
     float array of the shape and dtype of `x`
 
+    Raises
+    ------
+    ValueError, TypeError
+        If `x` is empty, or holds no floating-point numbers.
+
     References
     ----------
     Saito, *Deep Learning from Scratch 2*, section 1.3.5.
@@ -72,7 +79,7 @@ def sigmoid(x: Array) -> Array:
     >>> sigmoid(onp.array([-1e4, 0.0, 1e4])).round(12)
     array([0. , 0.5, 1. ])
     """
-    x = x if hasattr(x, "shape") else onp.asarray(x, dtype=float)
+    x = float_scores("x", x)
     largest = _largest_exponent(onp.result_type(x.dtype, onp.float16))
     return 1.0 / (1.0 + np.exp(np.minimum(-x, largest)))
 
@@ -128,6 +135,11 @@ def softmax(scores: Array) -> Array:
     -------
     float array of the shape and dtype of `scores`, each row summing to 1
 
+    Raises
+    ------
+    ValueError, TypeError
+        If `scores` is empty, or holds no floating-point numbers.
+
     References
     ----------
     Saito, *Deep Learning from Scratch 2*, section 1.3.1.
@@ -138,7 +150,7 @@ def softmax(scores: Array) -> Array:
     array([[0.5, 0.5],
            [1. , 0. ]])
     """
-    exponentials = np.exp(_shifted(scores))
+    exponentials = np.exp(_shifted(float_scores("scores", scores, axes=1)))
     return exponentials / np.sum(exponentials, axis=-1, keepdims=True)
 
 
@@ -171,7 +183,7 @@ def cross_entropy(scores: Array, t: Array) -> Any:
     >>> bool(cross_entropy(scores, onp.array([2])) == onp.log(4))
     True
     """
-    scores = scores if hasattr(scores, "shape") else onp.asarray(scores, dtype=float)
+    scores = float_scores("scores", scores, axes=2)
     t = targets(t, scores.shape)
     samples, classes = scores.shape
     one_hot = t[:, None] == np.arange(classes) if t.ndim == 1 else t
@@ -296,13 +308,38 @@ def loss(params: Params, x: Array, t: Array) -> Any:
     return cross_entropy(predict(params, x), t)
 
 
-def accuracy(params: Params, x: Array, t: Array) -> float:
+def scores_or_classes(predictor: Any, x: Array) -> Array:
+    """Return what a predictor says of examples: scores (examples, classes), or classes (examples,).
+
+    A predictor is the parameters of this network, a function of the examples, or an object with
+    a method ``predict``.
+    """
+    if hasattr(predictor, "keys"):
+        return predict(predictor, x)
+    function = getattr(predictor, "predict", predictor)
+    if not callable(function):
+        raise ValueError(
+            "params must be a dict with the arrays W1, b1, W2 and b2 (see init_params), a function "
+            f"of x, or an object with a method predict(x), got {type(predictor).__name__}"
+        )
+    said, samples = finite_array("what the predictor returns", function(x)), len(x)
+    are_classes = said.shape == (samples,) and said.dtype.kind in "iu" and said.min() >= 0
+    if not (are_classes or (said.ndim == 2 and len(said) == samples)):
+        raise ValueError(
+            f"the predictor must return scores of the shape ({samples}, classes), or a class index "
+            f"for each of {samples} examples, got {said.dtype} of the shape {said.shape}"
+        )
+    return said
+
+
+def accuracy(params: Any, x: Array, t: Array) -> float:
     """Return the fraction of the examples whose largest score is that of their class.
 
     Parameters
     ----------
-    params : dict of float arrays
-        W1, b1, W2, b2, as `init_params` makes them.
+    params : dict of float arrays, callable, or object with a method `predict`
+        W1, b1, W2, b2, as `init_params` makes them; or any other predictor, which returns scores
+        (examples, classes) or class indices (examples,) for `x`.
     x : float array, shape (examples, inputs)
     t : array, shape (examples, classes) or (examples,)
         One-hot rows, or class indices.
@@ -315,7 +352,7 @@ def accuracy(params: Params, x: Array, t: Array) -> float:
     Raises
     ------
     ValueError, TypeError
-        As `loss` raises them.
+        As `loss` raises them, or if the predictor returns neither scores nor classes.
 
     Examples
     --------
@@ -323,8 +360,16 @@ def accuracy(params: Params, x: Array, t: Array) -> float:
     >>> params["b2"][1] = 1.0
     >>> accuracy(params, onp.zeros((4, 2)), onp.array([1, 1, 1, 0]))
     0.75
+    >>> accuracy(lambda x: onp.argmax(x, axis=1), onp.eye(2), onp.array([0, 0]))
+    0.5
     """
-    scores = predict(params, x)
-    t = targets(t, scores.shape)
+    said = scores_or_classes(params, examples("x", x))
+    if said.ndim == 1:
+        t = finite_array("t", t)
+        count = t.shape[1] if t.ndim == 2 else int(max(said.max(), t.max())) + 1
+        t = targets(t, (len(said), count))
+    else:
+        t = targets(t, said.shape)
     classes = t if t.ndim == 1 else onp.argmax(t, axis=1)
-    return float(onp.mean(onp.argmax(scores, axis=1) == classes))
+    found = said if said.ndim == 1 else onp.argmax(said, axis=1)
+    return float(onp.mean(found == classes))

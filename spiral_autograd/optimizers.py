@@ -346,7 +346,7 @@ def clip_grads(grads: Pytree, max_norm: float) -> Pytree:
     Raises
     ------
     ValueError, TypeError
-        If `max_norm` is not a finite number above 0.
+        If `max_norm` is not a finite number above 0, or `grads` contains itself.
 
     References
     ----------
@@ -359,11 +359,12 @@ def clip_grads(grads: Pytree, max_norm: float) -> Pytree:
     array([0.6, 0.8])
     """
     max_norm = number("max_norm", max_norm, above=0)
+    arrays = leaves(grads)
     space = vspace(grads)
     with np.errstate(over="ignore"):
         norm = float(np.sqrt(space.inner_prod(grads, grads)))
     if norm == np.inf:  # the squares overflow: scale the gradients down before squaring them
-        largest = max(float(np.max(np.abs(leaf), initial=0.0)) for leaf in leaves(grads))
+        largest = max(float(np.max(np.abs(leaf), initial=0.0)) for leaf in arrays)
         scaled = space.scalar_mul(grads, 1 / largest)
         norm = largest * float(np.sqrt(space.inner_prod(scaled, scaled)))
     rate = max_norm / (norm + 1e-6)

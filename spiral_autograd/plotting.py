@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .network import affine, predict, sigmoid
+from .network import affine, predict, scores_or_classes, sigmoid
 from .pytree import float_tree
 from .training import TrainState
 from .validation import Array, examples, finite_array, network_params, number, targets
@@ -23,23 +23,24 @@ MARKERS = ("o", "x", "^", "s", "+", "v", "D", "*")
 
 TILE = 16  # grid points along the side of a tile
 BLOCK = 4096  # grid points evaluated at once: their arrays fit the processor's cache
+POINTS = 65536  # grid points that another predictor is given at once
 
 
-def decision_grid(
-    params: dict[str, Array], x: Array, h: float = 0.001
-) -> tuple[Array, Array, Array]:
-    """Return the network's class at each point of a fine grid around the data.
+def decision_grid(params: Any, x: Array, h: float = 0.001) -> tuple[Array, Array, Array]:
+    """Return the class that is predicted at each point of a fine grid around the data.
 
-    The grid is worked through in square tiles. At a tile's centre the scores and a bound on how
-    far each can move within the tile tell whether one class wins everywhere in it; only the
-    points of the other tiles, along the boundaries, are evaluated one by one. The bound follows
-    from sigmoid being monotone, so the map is that of ``argmax(predict(params, point))`` at each
-    point.
+    For the network's parameters the grid is worked through in square tiles. At a tile's centre the
+    scores and a bound on how far each can move within the tile tell whether one class wins
+    everywhere in it; only the points of the other tiles, along the boundaries, are evaluated one by
+    one. The bound follows from sigmoid being monotone, so the map is that of
+    ``argmax(predict(params, point))`` at each point.
 
     Parameters
     ----------
-    params : dict of float arrays
-        W1, b1, W2, b2 of a network with two inputs.
+    params : dict of float arrays, callable, or object with a method `predict`
+        W1, b1, W2, b2 of a network with two inputs; or any other predictor, which is called with
+        the points (points, 2), many at a time, and returns scores (points, classes) or class
+        indices (points,).
     x : float array, shape (examples, 2)
         The grid reaches from ``x.min() - 0.1`` to ``x.max() + 0.1`` in each coordinate.
     h : float, default 0.001
@@ -55,7 +56,8 @@ def decision_grid(
     Raises
     ------
     ValueError, TypeError
-        If `x` has not two columns, `h` is not above 0, or as `predict` raises them.
+        If `x` has not two columns, `h` is not above 0, as `predict` raises them, or if the
+        predictor returns neither scores nor classes.
 
     References
     ----------
@@ -68,10 +70,30 @@ def decision_grid(
     >>> xs.round(6), classes.shape
     (array([-0.1,  0.4,  0.9]), (3, 3))
     """
+    return _grid(params, x, h)[:3]
+
+
+def _grid(predictor: Any, x: Array, h: float) -> tuple[Array, Array, Array, int]:
+    """Return the grid, the class at each of its points, and the number of classes."""
     x = _two_columns(x)
     h = number("h", h, above=0)
-    network_params(float_tree("params", params), x)
+    if hasattr(predictor, "keys"):
+        network_params(float_tree("params", predictor), x)
     xs, ys = (np.arange(column.min() - 0.1, column.max() + 0.1, h) for column in x.T)
+    if hasattr(predictor, "keys"):
+        return xs, ys, _classes_of_network(predictor, xs, ys), len(predictor["b2"])
+    classes, count = np.empty((len(ys), len(xs)), dtype=int), 1
+    rows = max(1, POINTS // len(xs))
+    for start in range(0, len(ys), rows):
+        block = classes[start : start + rows]
+        points = np.stack(np.meshgrid(xs, ys[start : start + rows]), axis=-1).reshape(-1, 2)
+        said = scores_or_classes(predictor, points)
+        block[...] = (said if said.ndim == 1 else np.argmax(said, axis=1)).reshape(block.shape)
+        count = max(count, int(block.max()) + 1 if said.ndim == 1 else said.shape[1])
+    return xs, ys, classes, count
+
+
+def _classes_of_network(params: dict[str, Array], xs: Array, ys: Array) -> Array:
     columns, rows = _tiles(xs), _tiles(ys)
     map_of_tiles, certain = _classes_of_tiles(params, xs[columns], ys[rows])
     whole = np.repeat(np.repeat(map_of_tiles, TILE, axis=0), TILE, axis=1)
@@ -83,7 +105,7 @@ def decision_grid(
         row, column = np.broadcast_arrays(rows[i[tile], :, None], columns[j[tile], None, :])
         points = np.stack([xs[column].ravel(), ys[row].ravel()], axis=1)
         classes[row, column] = np.argmax(predict(params, points), axis=1).reshape(row.shape)
-    return xs, ys, classes
+    return classes
 
 
 def _two_columns(x: Array) -> Array:
@@ -217,8 +239,8 @@ def plot_loss(
 
     Raises
     ------
-    ValueError
-        If the state has no losses to draw.
+    ValueError, TypeError
+        If the state has no losses to draw, or is no `TrainState`.
 
     References
     ----------
@@ -233,6 +255,10 @@ def plot_loss(
     >>> plot_loss(state).get_xlabel()
     'iterations (x5)'
     """
+    if not isinstance(state, TrainState):
+        raise TypeError(
+            f"state must be a TrainState, as fit returns it, got {type(state).__name__}"
+        )
     if not state.loss_list:
         raise ValueError(
             "state has no losses to draw: train it with an eval_interval of at most "
@@ -249,14 +275,14 @@ def plot_loss(
 
 
 def plot_decision_boundary(
-    params: dict[str, Array], x: Array, t: Array, h: float = 0.001, *, ax: Axes | None = None
+    params: Any, x: Array, t: Array, h: float = 0.001, *, ax: Axes | None = None
 ) -> Axes:
-    """Draw the region of each class that the network predicts, and the data on top.
+    """Draw the region of each class that is predicted, and the data on top.
 
     Parameters
     ----------
-    params : dict of float arrays
-        W1, b1, W2, b2 of a network with two inputs.
+    params : dict of float arrays, callable, or object with a method `predict`
+        W1, b1, W2, b2 of a network with two inputs, or any other predictor: see `decision_grid`.
     x : float array, shape (examples, 2)
     t : array, shape (examples, classes) or (examples,)
         One-hot rows, or class indices.
@@ -287,10 +313,13 @@ def plot_decision_boundary(
     1
     """
     x = _two_columns(x)
-    network_params(params, x)
-    count = len(params["b2"])
-    x, labels, _ = _points(x, t, count)
-    xs, ys, classes = decision_grid(params, x, h)
+    known = None
+    if hasattr(params, "keys"):
+        network_params(params, x)
+        known = len(params["b2"])
+    x, labels, count = _points(x, t, known)
+    xs, ys, classes, predicted = _grid(params, x, h)
+    count = max(count, predicted)
     ax = _axes(ax)
     ax.imshow(
         classes,

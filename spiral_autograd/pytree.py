@@ -16,22 +16,48 @@ from .validation import Array
 Pytree: TypeAlias = Any
 
 
+DEEPEST = 100  # a deeper nest contains itself, or is no nest of parameters that a person wrote
+
+
 def tree_map(function: Callable[..., Any], tree: Pytree, *rest: Pytree) -> Pytree:
     """Return a tree of `function` called with the leaves of `tree` and of `rest`, in step."""
-    if type(tree) is dict:
-        return {key: tree_map(function, tree[key], *(r[key] for r in rest)) for key in tree}
-    if type(tree) in (list, tuple):
-        return type(tree)(tree_map(function, *items) for items in zip(tree, *rest, strict=True))
-    return function(tree, *rest)
+    return _mapped(function, DEEPEST, tree, *rest)
+
+
+def _mapped(function: Callable[..., Any], depth: int, tree: Pytree, *rest: Pytree) -> Pytree:
+    kind = type(tree)
+    if kind not in (dict, list, tuple):
+        return function(tree, *rest)
+    if not depth:
+        raise too_deep("a pytree")
+    if kind is dict:
+        return {
+            key: _mapped(function, depth - 1, tree[key], *(r[key] for r in rest)) for key in tree
+        }
+    return kind(_mapped(function, depth - 1, *items) for items in zip(tree, *rest, strict=True))
 
 
 def named_leaves(name: str, tree: Pytree) -> Iterator[tuple[str, Any]]:
     """Yield each leaf with the expression that reaches it, such as ``params['W1']``."""
+    return _named(name, tree, name, DEEPEST)
+
+
+def _named(name: str, tree: Pytree, top: str, depth: int) -> Iterator[tuple[str, Any]]:
     if type(tree) in (dict, list, tuple):
+        if not depth:
+            raise too_deep(top or "a pytree")
         for key, subtree in tree.items() if type(tree) is dict else enumerate(tree):
-            yield from named_leaves(f"{name}[{key!r}]", subtree)
+            yield from _named(f"{name}[{key!r}]", subtree, top, depth - 1)
     else:
         yield name, tree
+
+
+def too_deep(name: str) -> ValueError:
+    """Return the error for a nest that contains itself."""
+    return ValueError(
+        f"{name} must be a nest of at most {DEEPEST} levels of dicts, lists and tuples; this one "
+        "is deeper, or contains itself"
+    )
 
 
 def leaves(tree: Pytree) -> list[Any]:

@@ -9,8 +9,11 @@ remains, and what is left is the list of NumPy calls that the gradient is made o
 from __future__ import annotations
 
 import inspect
+import itertools
+import operator
 import os
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +31,10 @@ from autograd.tracer import Box, Node, isbox, new_box, notrace_primitives, topos
 from autograd.util import subvals
 
 from .pytree import Pytree, leaves, tree_map
+
+# Held while what the process shares (warning filters, random streams, autograd's registry) is
+# changed and put back.
+process_lock = threading.RLock()
 
 
 class RecordingError(TypeError):
@@ -132,13 +139,28 @@ def parents_of(call: Call) -> list[Call]:
     return [arg for arg in call.args if isinstance(arg, Call)]
 
 
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(np.__file__)))
 _LIBRARIES = (
     os.path.dirname(os.path.abspath(autograd.__file__)) + os.sep,
     os.path.dirname(os.path.abspath(np.__file__)) + os.sep,
+    os.path.join(_PACKAGES, "scipy") + os.sep,
     os.path.abspath(__file__),
     os.path.join(os.path.dirname(os.path.abspath(__file__)), "gradcheck") + os.sep,
     "<",
 )
+
+
+_PATHS = sysconfig.get_paths()
+_INSTALLED = tuple(
+    os.path.abspath(path) + os.sep
+    for path in {_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    | {_PACKAGES, os.path.dirname(__file__)}
+)
+
+
+def is_installed(filename: str) -> bool:
+    """Tell whether a file belongs to Python, to an installed package, or to this one."""
+    return os.path.abspath(filename).startswith(_INSTALLED)
 
 
 def _is_composite(fun: Any) -> bool:
@@ -224,7 +246,7 @@ class _Tape:
         top = trace_stack.top
         try:
             result = call.fun.fun(*boxes, **call.kwargs)
-        except Exception:
+        except Exception:  # the user's code, which may raise anything where it cannot run on boxes
             trace_stack.top = top
             return call
         return result._node.same_as if isbox(result) else call
@@ -239,8 +261,10 @@ class _Tape:
             self._differentiated = outer
 
     def here(self) -> str:
-        """Return where the recorded code stands now, for a message."""
-        for frame in self._calling_frames():
+        """Return where the recorded code stands now, for a message: the reader's own line."""
+        frames = list(self._calling_frames())
+        own = (frame for frame in frames if not is_installed(frame.f_code.co_filename))
+        for frame in itertools.chain(own, frames):
             return f", in {frame.f_code.co_filename}, line {frame.f_lineno}"
         return ""
 
@@ -347,12 +371,52 @@ def add_at(g: Any, shape: tuple[int, ...], *index: Any) -> Any:
 defvjp(take, lambda ans, A, *index: lambda g: add_at(g, anp.shape(A), *index))
 defvjp(add_at, lambda ans, g, shape, *index: lambda h: take(h, *index))
 
-Box.types.add(RecordedBox)
-Box.type_mappings[RecordedBox] = RecordedBox
+
+class RecordedNumber(RecordedBox):
+    """A Python number in a recording: with other Python numbers it does Python's arithmetic.
+
+    So a product of Python numbers gives way to an array's dtype, as it does without the recording.
+    """
+
+    __slots__: list[str] = []
+
+
+def _python_operator(name: str) -> Callable[..., Any]:
+    apply = primitive(getattr(operator, name.strip("_")))
+    of_arrays = getattr(ArrayBox, name, None)
+
+    def method(self: Any, *other: Any) -> Any:
+        if all(type(number) in (RecordedNumber, int, float, bool) for number in other):
+            return apply(self, *other)
+        return of_arrays(self, *other) if of_arrays else NotImplemented
+
+    return method
+
+
+def _reflected(name: str) -> Callable[..., Any]:
+    apply = primitive(getattr(operator, name.strip("_")))
+    of_arrays = getattr(ArrayBox, f"__r{name.strip('_')}__", None)
+
+    def method(self: Any, other: Any) -> Any:
+        if type(other) in (RecordedNumber, int, float, bool):
+            return apply(other, self)
+        return of_arrays(self, other) if of_arrays else NotImplemented
+
+    return method
+
+
+for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
+    setattr(RecordedNumber, f"__{name}__", _python_operator(f"__{name}__"))
+    setattr(RecordedNumber, f"__r{name}__", _reflected(f"__{name}__"))
+for name in ("neg", "pos", "abs"):
+    setattr(RecordedNumber, f"__{name}__", _python_operator(f"__{name}__"))
+
+for box_of_ours in (RecordedBox, RecordedNumber):
+    Box.types.add(box_of_ours)
+    Box.type_mappings[box_of_ours] = RecordedBox
 _BOXED_TYPES = [type_ for type_, box in Box.type_mappings.items() if box is ArrayBox]
 _BOXED_TYPES.remove(ArrayBox)
 _BOXED_TYPES = list(dict.fromkeys([*_BOXED_TYPES, np.bool_, *np.sctypeDict.values()]))
-_registry = threading.RLock()
 
 
 @contextmanager
@@ -362,20 +426,24 @@ def _recorded_boxes(box_type: type[RecordedBox]) -> Iterator[None]:
     autograd's registry serves all threads; those that record nothing get the boxes they had.
     """
     mappings = Box.type_mappings
+    boxed_types = [*_BOXED_TYPES, int] if box_type.strict else _BOXED_TYPES
 
     def box(value: Any, trace: int, node: Any) -> Any:
-        if _active.tape is not None:
-            return box_type(value, trace, node)
-        return before[type(value)](value, trace, node)  # a KeyError is autograd's own refusal
+        tape = _active.tape
+        if tape is None:
+            return before[type(value)](value, trace, node)  # a KeyError is autograd's own refusal
+        if tape.strict and trace == tape.trace and type(value) in (int, float):
+            return RecordedNumber(value, trace, node)
+        return box_type(value, trace, node)
 
-    with _registry:
-        before = {type_: mappings[type_] for type_ in _BOXED_TYPES if type_ in mappings}
-        mappings.update(dict.fromkeys(_BOXED_TYPES, box))
+    with process_lock:
+        before = {type_: mappings[type_] for type_ in boxed_types if type_ in mappings}
+        mappings.update(dict.fromkeys(boxed_types, box))
         try:
             yield
         finally:
             mappings.update(before)
-            for type_ in _BOXED_TYPES:
+            for type_ in boxed_types:
                 if type_ not in before:
                     del mappings[type_]
 
@@ -428,6 +496,7 @@ def record(
     params: Pytree,
     *data: Pytree,
     box_type: type[RecordedBox] = RecordedBox,
+    trace_ints: bool = False,
 ) -> Recording:
     """Record ``loss(params, *data)`` and autograd's gradient with respect to `params`.
 
@@ -441,6 +510,8 @@ def record(
     box_type : type, default RecordedBox
         The box of the traced values. A type whose ``strict`` is false may let a shape or a branch
         depend on values: its recording holds for these values alone.
+    trace_ints : bool, default False
+        Whether Python ints in the data are traced as well.
 
     Returns
     -------
@@ -468,7 +539,8 @@ def record(
             tape = _active.tape = _Tape(trace, strict=box_type.strict)
 
             def root(leaf: Any) -> Any:
-                if not isinstance(leaf, np.ndarray | np.generic | float):
+                traced = isinstance(leaf, np.ndarray | np.generic | float)
+                if not (traced or (trace_ints and type(leaf) is int)):
                     return leaf
                 return new_box(leaf, trace, Call.new_root(leaf))
 

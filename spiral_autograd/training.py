@@ -16,7 +16,7 @@ from . import network
 from .derive import Program, cached_program
 from .flat import FlatLayout
 from .optimizers import Optimizer, Sharing, clip_grads, number, sgd
-from .pytree import Pytree, float_tree, leaves, same_structure, tree_map
+from .pytree import Pytree, float_tree, leaves, named_leaves, same_structure, tree_map
 from .validation import (
     Array,
     Random,
@@ -32,7 +32,7 @@ ValueAndGrad = Callable[..., tuple[Any, Pytree]]
 # -------------------- the values --------------------
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrainState:
     """Where a training run stands, as a value: all that `fit` needs to go on.
 
@@ -81,6 +81,17 @@ class TrainState:
     order: Array = field(repr=False)
     losses_since: tuple[float, int] = field(repr=False)
     sharing: Sharing = field(repr=False)
+
+    def __repr__(self) -> str:
+        """Return one line: how far the run is, its last loss, the shapes of its parameters."""
+        loss = f"{self.loss_list[-1]:.4g}" if self.loss_list else "none yet"
+        shapes = [f"{path} {np.shape(leaf)}" for path, leaf in named_leaves("", self.params)]
+        more = f", and {len(shapes) - 6} more" if len(shapes) > 6 else ""
+        params = ", ".join(shapes[:6])[:200] + more
+        return (
+            f"TrainState(epoch={self.epoch}, iteration={self.iteration}, last loss {loss}, "
+            f"optimizer={self.optimizer!r}, params: {params})"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,6 +102,24 @@ def examples(name: str, value: Any) -> Any:
     return value
 
 
+def float_scores(name: str, value: Any, *, axes: int = 0) -> Any:
+    """Return `value` as a floating-point array with at least so many axes and one entry, or raise.
+
+    Lists and numbers are converted. A value that a tracer carries is passed through.
+    """
+    if not hasattr(value, "dtype"):
+        value = np.asarray(value, dtype=float)
+    if value.dtype.kind not in "fc":
+        raise TypeError(
+            f"{name} must hold floating-point numbers, got dtype {value.dtype}; "
+            f"use {name}.astype(float)"
+        )
+    if value.ndim < axes or value.size == 0:
+        what = f"at least {axes} axes" if value.ndim < axes else "at least one entry"
+        raise ValueError(f"{name} must have {what}, got the shape {value.shape}")
+    return value
+
+
 def targets(t: Any, scores_shape: Shape) -> Any:
     """Return `t` as the one-hot or index array that belongs to scores (examples, classes).
 

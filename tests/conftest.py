@@ -9,7 +9,9 @@ import pytest
 from witness import departure
 
 import spiral_autograd as sa
+from spiral_autograd.gradcheck import guard
 
+guard.STRICT = True  # what fails beside a verdict is raised here, and not only said
 matplotlib.use("Agg")
 hypothesis.settings.register_profile(
     "suite", derandomize=True, database=None, deadline=None, max_examples=40

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import spiral_autograd as sa
+from spiral_autograd.gradcheck.automatic.reference import SHARPNESS
+from spiral_autograd.gradcheck.compare.compare import compare
 
 
 def arrays(seed=0):
@@ -750,3 +752,105 @@ def test_a_state_beside_listed_parameters_is_no_parameter():
     report = sa.check_layer(layer, x[:, :2])
     assert [row.name for row in report.rows] == ["x", "params[0]", "params[1]"]
     assert before.keys() == layer.__dict__.keys()
+
+
+# -------------------- shapes that an update takes as they are, or does not --------------------
+
+
+class BiasOf:
+    """Adds a bias of some shape, and keeps a gradient of another."""
+
+    def __init__(self, bias, gradient):
+        self.b, self.gradient = bias, gradient
+
+    def forward(self, x):
+        return x + self.b
+
+    def backward(self, dout):
+        self.db = self.gradient(dout)
+        return dout
+
+
+@pytest.mark.parametrize(
+    ("shape", "gradient"),
+    [
+        ((1, 3), lambda g: g.sum(axis=0)),
+        ((1, 1, 3), lambda g: g.sum(axis=0)),
+        ((1,), lambda g: g.sum()),
+        ((1, 1), lambda g: float(g.sum())),
+    ],
+)
+def test_a_gradient_that_the_update_takes_as_it_is(shape, gradient):
+    layer, x = BiasOf(np.full(shape, 0.3), gradient), np.random.default_rng(0).normal(size=(4, 3))
+    if len(shape) == 3:
+        layer.forward = lambda x: x + layer.b[0]
+    report = sa.check_layer(layer, x)
+    assert report.ok, str(report)
+    assert any("b" in note and "shape" in note for note in report.notes)
+    layer.gradient = lambda g: (
+        gradient(g) * np.linspace(1, 1.5, np.size(gradient(g))).reshape(np.shape(gradient(g)))
+        + np.full_like(gradient(g), 0.1)
+    )
+    assert not sa.check_layer(layer, x).ok
+
+
+@pytest.mark.parametrize(
+    ("shape", "gradient", "said"),
+    [
+        ((3,), lambda g: g.sum(axis=0, keepdims=True), "(1, 3) in place of (3,)"),
+        ((2, 3), lambda g: g.sum(axis=(0, 1)), "broadcasts"),
+        ((3, 1), lambda g: g.sum(axis=(0, 2)), "(3, 3)"),
+        ((3,), lambda g: np.ones(2), "fails"),
+    ],
+)
+def test_a_gradient_that_the_update_does_not_take_as_it_is(shape, gradient, said):
+    layer = BiasOf(np.random.default_rng(1).normal(size=shape), gradient)
+    wide = (4, 3) if shape == (3,) else (4, 2, 3) if shape == (2, 3) else (4, 3, 2)
+    report = sa.check_layer(layer, np.random.default_rng(0).normal(size=wide), budget=0)
+    assert not report.ok
+    assert "shape" in report.rows[1].why, str(report)
+    row = compare("b", gradient(np.ones(wide)), np.ones(shape), SHARPNESS["autograd", False], 0.0)
+    assert said in row.why
+
+
+def test_shapes_in_pairs_and_losses_too():
+    rng = np.random.default_rng(0)
+    x, b = rng.normal(size=(4, 3)), rng.normal(size=(1, 3))
+
+    def forward(x, b):
+        return x + b, None
+
+    for backward, ok in (
+        (lambda g, c: (g, g.sum(0)), True),
+        (lambda g, c: (g, 2 * g.sum(0)), False),
+    ):
+        report = sa.check_backward(forward, backward, x, b)
+        assert report.ok is ok, str(report)
+        assert any("shape" in note for note in report.notes)
+    row = x[:1]
+    assert not sa.check_backward(forward, lambda g, c: (g[0], g), row, b).ok  # that of an input
+
+    def loss(p):
+        return np.sum((x + p["b"]) ** 2)
+
+    report = sa.check_gradient(loss, lambda p: {"b": np.sum(2 * (x + p["b"]), axis=0)}, {"b": b})
+    assert report.ok
+    assert any("shape" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("nothing", [[], (), {}, None])
+def test_no_parameters_and_an_empty_list_of_their_gradients(nothing):
+    class ReLU:
+        def __init__(self, factor):
+            self.factor = factor
+
+        def forward(self, x):
+            self.mask = x > 0
+            return np.maximum(x, 0)
+
+        def backward(self, dout):
+            return self.factor * dout * self.mask, nothing
+
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    assert sa.check_layer(ReLU(1), x).ok
+    assert not sa.check_layer(ReLU(2), x).ok

@@ -985,6 +985,7 @@ def test_a_wrong_buffered_program_is_caught_by_the_guard(monkeypatch):
 @pytest.fixture(autouse=True)
 def _fresh_cache():
     cached._cache.clear()
+    cached._known.clear()
 
 
 def test_value_and_grad_is_a_drop_in():

@@ -178,7 +178,14 @@ class KeptByOther(Affine):
         return dout @ self.W.T
 
 
-@pytest.mark.parametrize("kind", [KeptBeside, KeptBelow, KeptInBuffer, KeptByOther])
+@pytest.mark.parametrize("kind", [KeptBeside, KeptBelow])
+def test_a_gradient_that_is_kept_under_any_name_is_found(kind):
+    report = sa.check_layer(kind(), x)
+    assert rows(report) == {"x": "right", "b": "right", "W": "right"}
+    assert report.unchecked == ()
+
+
+@pytest.mark.parametrize("kind", [KeptInBuffer, KeptByOther])
 def test_a_gradient_that_may_be_kept_somewhere_is_not_called_missing(kind):
     report = sa.check_layer(kind(), x)
     assert report.ok, str(report)
@@ -436,7 +443,8 @@ def test_a_number_whose_gradient_accumulates():
             return dx
 
     report = sa.check_layer(Accumulating(), x)
-    assert [row.rule for row in report.rows] == [None, "state"]
+    assert [row.name for row in report.rows] == ["x", "alpha"]
+    assert any("accumulate" in note and "alpha" in note for note in report.notes), str(report)
 
     class Resettable(Accumulating):
         def zero_grad(self):

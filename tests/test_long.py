@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from benchmarks.long_and_deep import check
 from benchmarks.programs.long import GRU, LSTM, MISTAKES, Network, Recurrence, Residual
 

@@ -118,10 +118,51 @@ def test_many_rows_each_have_a_line():
     assert sum(line.startswith("W") for line in lines) == 200
 
 
-def test_failures_come_before_notes_and_each_is_said_once():
-    said = report(row(), notes=("aside", "grave"), failures=("grave",))
-    notes = [line for line in str(said).splitlines() if line.startswith("note: ")]
-    assert notes == ["note: grave", "note: aside"]
+def test_failures_stand_before_the_table_and_are_no_notes():
+    said = report(row(), notes=("aside", "grave"), failures=("grave", "grave"))
+    lines = str(said).splitlines()
+    assert [line for line in lines if "grave" in line] == ["failure: grave"]
+    assert [line for line in lines if line.startswith("note: ")] == ["note: aside"]
+    table = next(i for i, line in enumerate(lines) if "verdict" in line)
+    assert lines.index("failure: grave") < table < lines.index("note: aside")
+    html = said._repr_html_()
+    assert html.index("grave") < html.index("<table>") < html.index("aside")
+    assert html.count("grave") == 1
+
+
+def test_failures_stand_in_the_place_of_an_empty_table():
+    text = str(report(failures=("the two cannot be run",)))
+    assert "the two cannot be run" in text
+    assert "verdict" not in text
+
+
+@pytest.mark.parametrize("evil", ["\x1b[2J", "\r", "\x07", "\x9b31m", "\u202e", "\udc80"])
+def test_what_commands_a_terminal_does_not_reach_one(evil):
+    said = GradientReport(
+        f"La{evil}yer",
+        "autograd",
+        (row(f"W{evil}", verdict="wrong", why=f"the mark {evil} is wrong"),),
+        notes=(f"note {evil}",),
+        failures=(f"failure {evil}",),
+        unchecked=(f"mask{evil}",),
+    )
+    drawn = dataclasses.replace(said, rows=(pair(f"W{evil}", np.ones(2), np.zeros(2)),))
+    title = drawn.plot().get_suptitle()
+    for text in (str(said), repr(said), said._repr_html_(), title):
+        assert evil not in text
+        assert "mask" in text
+    with pytest.raises(AssertionError) as caught:
+        said.raise_if_wrong()
+    assert evil not in str(caught.value)
+    assert evil in said.rows[0].name  # the data are as they were
+
+
+def test_names_in_errors_do_not_command_a_terminal():
+    kind = type("Red\x1b[31m", (), {"forward": lambda self, x: x})
+    with pytest.raises(sa.CheckError) as caught:
+        sa.check_layer(kind(), np.ones((2, 3)))
+    assert "\x1b" not in str(caught.value)
+    assert "Red" in str(caught.value)
 
 
 def test_an_empty_report_has_a_text():
@@ -218,8 +259,10 @@ def test_what_changes_from_call_to_call_is_said_once():
 def test_ok(verdict, ok):
     said = report(row(), row("b", (2,), verdict))
     assert said.ok is ok
+    assert bool(said) is ok
     if ok:
         said.raise_if_wrong()
+        said.raise_if_wrong(complete=True)
     else:
         with pytest.raises(AssertionError) as caught:
             said.raise_if_wrong()
@@ -229,6 +272,19 @@ def test_ok(verdict, ok):
 def test_a_failure_is_a_failure_without_a_row():
     assert not report(row(), failures=("the list holds the old array",)).ok
     assert report(row(), notes=("backward writes into its cache",)).ok
+
+
+def test_complete_fails_on_what_is_not_checked():
+    said = report(row(), unchecked=("mask",))
+    said.raise_if_wrong()
+    with pytest.raises(AssertionError, match="mask is not checked"):
+        said.raise_if_wrong(complete=True)
+
+
+def test_what_is_not_checked_stands_in_the_title_of_a_wrong_layer_too():
+    title = str(report(row(verdict="wrong"), unchecked=("mask",))).splitlines()[0]
+    assert "NOT right" in title
+    assert "mask" in title
 
 
 def test_reports_are_values(wrong):

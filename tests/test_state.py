@@ -296,6 +296,72 @@ class Accumulating(Plain):
         return dout @ self.W.T
 
 
+class PartlyAccumulating(Plain):
+    """Adds to the one gradient, and begins the other anew."""
+
+    def __init__(self, W):
+        super().__init__(W)
+        self.b, self.db = np.zeros(W.shape[1]), np.zeros(W.shape[1])
+
+    def forward(self, x):
+        return super().forward(x) + self.b
+
+    def backward(self, dout):
+        self.db += dout.sum(axis=0)
+        return super().backward(dout)
+
+
+class AccumulatingBeyond(Accumulating):
+    """Adds to what it passes on, too."""
+
+    dx = 0.0
+
+    def backward(self, dout):
+        self.dx = self.dx + super().backward(dout)
+        return self.dx
+
+
+class FromThirdCall(Plain):
+    calls = 0
+
+    def backward(self, dout):
+        self.calls += 1
+        self.dW = self.x.T @ dout * (1 if self.calls < 3 else 2)
+        return dout @ self.W.T
+
+
+class OnlyOnce(Plain):
+    """Cannot be run again before something else is done."""
+
+    has_run = False
+
+    def forward(self, x):
+        if self.has_run:
+            raise RuntimeError("update the weights first")
+        self.has_run = True
+        return super().forward(x)
+
+
+class OnlyTwice(OnlyOnce):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        self.has_run = self.calls > 2
+        return super().forward(x)
+
+
+class WritesIntoInput(Plain):
+    def forward(self, x):
+        x -= x.mean(axis=0)
+        self.x = x
+        return x @ self.W
+
+    def backward(self, dout):
+        dx = super().backward(dout)
+        return dx - dx.mean(axis=0)
+
+
 class Resettable(Accumulating):
     def zero_grad(self):
         self.dW[...] = 0
@@ -356,7 +422,8 @@ STATES = [
     (lambda: Guarded(x_of(3, 2)), "cache is left"),
     (lambda: Lazy(right=True), None),
     (lambda: Lazy(right=False), "cache is left"),
-    (lambda: Accumulating(x_of(3, 2)), "accumulates"),
+    (lambda: PartlyAccumulating(x_of(3, 2)), "accumulates"),
+    (lambda: FromThirdCall(x_of(3, 2)), "changes at the third call"),
     (lambda: Resettable(x_of(3, 2)), None),
     (lambda: Fading(x_of(3, 2)), "changes at the second call"),
     (lambda: Recurrent(x_of(3, 2)), None),
@@ -367,7 +434,7 @@ STATES = [
 @pytest.mark.parametrize(
     ("make", "said"),
     STATES,
-    ids="plain guarded lazy lazy-guarded accumulating resettable fading recurrent zeroed".split(),
+    ids="plain guarded lazy lazy-guarded partly third resettable fading recurrent zeroed".split(),
 )
 def test_what_is_kept_from_an_earlier_call_is_found(make, said):
     report = sa.check_layer(make(), x_of(4, 3, seed=5))
@@ -639,13 +706,51 @@ class Emptied(Adding):
         self.dW.fill(0)
 
 
+def test_what_accumulates_as_a_whole_is_right_and_said():
+    report = sa.check_layer(Accumulating(x_of(3, 2)), x_of(4, 3, seed=5))
+    assert report.ok, str(report)
+    assert any("accumulate" in note and "W" in note for note in report.notes)
+
+
+def test_what_accumulates_in_the_gradient_of_the_input_too_is_wrong():
+    report = sa.check_layer(AccumulatingBeyond(x_of(3, 2)), x_of(4, 3, seed=5))
+    assert [row.rule for row in report.rows] == ["state", "state"], str(report)
+
+
+@pytest.mark.parametrize("kind", [OnlyOnce, OnlyTwice])
+def test_a_layer_that_cannot_run_again_says_so(kind):
+    report = sa.check_layer(kind(x_of(3, 2)), x_of(4, 3, seed=5))
+    assert [row.verdict for row in report.rows] == ["exact", "exact"]
+    assert any("update the weights first" in note for note in report.notes)
+
+
+def test_a_forward_pass_that_writes_into_its_input_is_run_on_what_was_given():
+    report = sa.check_layer(WritesIntoInput(x_of(3, 2)), x_of(4, 3, seed=5))
+    assert report.ok, str(report)
+    assert report.notes == ("forward writes into x",)
+
+
+def test_a_gradient_that_is_not_written_for_a_zero_upstream_is_explained():
+    class Guarded(Plain):
+        def __init__(self, W):
+            self.W = W
+
+        def backward(self, dout):
+            if dout.any():
+                self.dW = 2 * self.x.T @ dout
+            return dout @ self.W.T
+
+    report = sa.check_layer(Guarded(x_of(3, 2)), x_of(4, 3, seed=5))
+    assert [row.rule for row in report.rows] == [None, "factor"], str(report)
+
+
 def test_a_method_is_a_reset_if_it_resets():
     rng = np.random.default_rng(0)
     W, x = rng.normal(size=(3, 2)), rng.normal(size=(4, 3))
     report = sa.check_layer(Emptied(W), x)
     assert report.ok, str(report)
-    assert any("until start_batch() is called" in note for note in report.notes)
-    assert not sa.check_layer(Adding(W), x).ok
+    assert any("start_batch()" in note for note in report.notes)
+    assert not any("start_batch()" in note for note in sa.check_layer(Adding(W), x).notes)
 
 
 class Listing:

@@ -13,12 +13,21 @@ from typing import Any
 import numpy as np
 
 from ..recording import add_at, take
-from .emit import VIEWS, factor_text, index_text, literal, numpy_name
+from .emit import (
+    PYTHON_OPERATORS,
+    VIEWS,
+    factor_text,
+    index_text,
+    index_tuple_text,
+    literal,
+    numpy_name,
+)
 from .expressions import Expr, astype, concatenate, is_basic, put, reshape, scale, transpose
 from .simplify import Simplified, memory_of
 
 REDUCTIONS = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
 ARITHMETIC = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/"}
+SCALAR_ARITHMETIC = ARITHMETIC | PYTHON_OPERATORS
 
 
 def write_buffered(simple: Simplified) -> tuple[str, dict[str, Any], list[Any]]:
@@ -99,6 +108,8 @@ class _Buffered:
 
     def _data_dtype(self, e: Expr) -> Any:
         """Return the float dtype that a data array of integers is only ever used in."""
+        if not e.shape:
+            return e.dtype
         wanted = set()
         for user in self.order:
             if any(parent is e for parent in user.parents):
@@ -186,10 +197,13 @@ class _Buffered:
         name = self._new_name("v")
         if e.fun is scale:
             line = f"{self._text(e.args[0])} {self._factor(e.args[1])}"
-        elif e.fun in ARITHMETIC:
-            line = f"{self._text(e.args[0])} {ARITHMETIC[e.fun]} {self._text(e.args[1])}"
+        elif e.fun in SCALAR_ARITHMETIC:
+            left, right = (
+                f"({text})" if text[0] == "-" else text for text in map(self._text, e.args)
+            )
+            line = f"{left} {SCALAR_ARITHMETIC[e.fun]} {right}"
         elif e.fun in REDUCTIONS and _plain_reduction(e):
-            reduction = self._function(f"np.{REDUCTIONS[e.fun].__name__}.reduce")
+            reduction = self._reduction_of(e.fun)
             line = f"{reduction}({self._text(e.args[0])}, None)"
         else:
             line = self._call(e)
@@ -225,7 +239,7 @@ class _Buffered:
     def _ufunc(self, fun: Any, args: str, out: str) -> None:
         # A positional out is quicker, but these two deprecate it.
         keyword = "out=" if fun in (np.maximum, np.minimum) else ""
-        self.step.append(f"{self._function(numpy_name(fun))}({args}, {keyword}{out})")
+        self.step.append(f"{self._function(fun)}({args}, {keyword}{out})")
 
     def _reduction(self, position: int, e: Expr) -> str | None:
         if not _plain_reduction(e):
@@ -233,7 +247,7 @@ class _Buffered:
         if _by_columns(e) and e.args[0] in self._static:
             return self._column_reduction(position, e)
         x, axis = self._text(e.args[0]), e.keyword("axis")
-        reduction = self._function(f"np.{REDUCTIONS[e.fun].__name__}.reduce")
+        reduction = self._reduction_of(e.fun)
         name = self._output(position, e)
         keepdims = bool(e.keyword("keepdims", False))
         self.step.append(f"{reduction}({x}, {axis}, None, {name}, {keepdims})")
@@ -266,7 +280,7 @@ class _Buffered:
             return None
         args = f"{self._text(a)}, {self._text(b)}"
         name = self._output(position, e)
-        self.step.append(f"{self._function('np.dot')}({args}, {name})")
+        self.step.append(f"{self._function(np.dot)}({args}, {name})")
         return name
 
     def _astype(self, position: int, e: Expr) -> str:
@@ -284,13 +298,14 @@ class _Buffered:
 
     def _scatter(self, position: int, e: Expr) -> str:
         g, _, *index = e.args
-        inside = index_text(index, lambda part: (self._text(part), 0)) or "()"
+        write_index = index_text if e.fun is put else index_tuple_text
+        inside = write_index(index, lambda part: (self._text(part), 0)) or "()"
         name = self._output(position, e)
         self.step.append(f"{name}.fill(0)")
         if e.fun is put:
             self.step.append(f"{name}[{inside}] = {self._text(g)}")
         else:
-            self.step.append(f"np.add.at({name}, ({inside},), {self._text(g)})")
+            self.step.append(f"np.add.at({name}, {inside}, {self._text(g)})")
         return name
 
     # ---- texts ----
@@ -320,8 +335,15 @@ class _Buffered:
             self.needs[text] = value
         return text
 
-    def _function(self, path: str | None) -> str:
-        path = str(path)
+    def _function(self, fun: Any) -> str:
+        path = numpy_name(fun)
+        return self._constant(fun) if path is None else self._short(path)
+
+    def _reduction_of(self, fun: Any) -> str:
+        return self._short(f"np.{REDUCTIONS[fun].__name__}.reduce")
+
+    def _short(self, path: str) -> str:
+        """Return a short name for a function of NumPy's."""
         if path not in self._functions:
             self._functions[path] = path.removeprefix("np.").replace(".", "_")
             self.setup.append(f"{self._functions[path]} = {path}")

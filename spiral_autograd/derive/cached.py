@@ -2,52 +2,149 @@
 
 from __future__ import annotations
 
-import threading
+import operator
+import os
+import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from types import CodeType, FunctionType, MethodType
+from types import FrameType, FunctionType, MethodType
 from typing import Any
 
 import autograd
 import numpy as np
 
 from ..pytree import Pytree, leaves
-from .expressions import static_key
-from .program import Loss, Program, derive, signature
+from ..recording import process_lock
+from .outside import Outside, TracedError
+from .program import DerivationError, Loss, Program, derive, reached_by, signature
 
 CACHE_SIZE = 128
+FEW = 6  # programs that a loss may have before it must be called often for each further one
+WORTH = 200  # calls for which a further program is derived
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_MISSING: Any = object()
 
 
 class DerivationWarning(UserWarning):
     """A loss is differentiated by plain autograd, for the reason given: right, but slower."""
 
 
-_VALUES = (bool, int, float, np.generic, np.ndarray, dict, list, tuple)
-_LIBRARIES = ("numpy", "autograd", __name__.partition(".")[0])
+@dataclass(eq=False)
+class _Current:
+    """The program that was last used for a signature, and what it holds for."""
+
+    loss: Loss
+    outside: Outside
+    program: Program | None
+
+
+@dataclass(eq=False)
+class _Known:
+    """What is known of the code of a loss."""
+
+    code: Any  # kept alive: its identity is the key
+    calls: int = 0
+    derived: int = 0
+    warned: bool = False
+    unwatchable: bool = False
+    traces_ints: bool = True
+    current: OrderedDict[Any, _Current] = field(default_factory=OrderedDict)
+
+    def rests(self) -> bool:
+        """Tell whether another program would not pay."""
+        return self.derived >= FEW and self.calls < WORTH * self.derived
+
+
 _cache: OrderedDict[Any, Program | None] = OrderedDict()
-_lock = threading.RLock()
-_MISSING: Any = object()
+_known: OrderedDict[int, _Known] = OrderedDict()
 
 
-def cached_program(loss: Loss, params: Pytree, data: tuple[Pytree, ...]) -> Program | None:
-    """Return the program for a loss and a signature; None, after one warning, if it has none."""
+def cached_program(
+    loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, once: bool = False
+) -> Program | None:
+    """Return the program for a loss and a signature; None, after one warning, if it has none.
+
+    With `once` it is asked for a single call: whether another program pays is then weighed.
+    """
+    code = _code_of(loss)
+    known = _known.get(id(code))
     try:
-        key = loss, _frozen_values(loss), signature(params, data)
-        program = _cache.get(key, _MISSING)
-    except TypeError:  # a loss or an argument that cannot be hashed, or one of another trace
+        place = signature(params, data, trace_ints=known is None or known.traces_ints)
+        current = None if known is None else known.current.get(place)
+    except TypeError:  # a key that cannot be hashed, or an argument of another trace
         return None
-    if program is not _MISSING:
-        return program
-    with _lock:
-        if key not in _cache:
-            if not _all_finite((params, data)):
-                return None  # nothing could be compared: autograd's turn, this once
-            _cache[key] = _derived_or_none(loss, params, data)
-            while len(_cache) > CACHE_SIZE:
-                _cache.popitem(last=False)
-        return _cache[key]
+    if known is not None:
+        known.calls += 1
+        if current is not None and _is_same(current.loss, loss) and current.outside.holds():
+            return current.program
+        if known.unwatchable:
+            return None
+    with process_lock:
+        known = _known.setdefault(id(code), _Known(code, 1))
+        return _looked_up(known, loss, params, data, once)
+
+
+def _is_same(first: Loss, second: Loss) -> bool:
+    """Tell whether two losses are one, or one method of one object."""
+    return first is second or (type(first) is MethodType and first == second)
+
+
+def _code_of(loss: Loss) -> Any:
+    """Return what a loss shares with one made anew, such as a method that is looked up again."""
+    while True:
+        if isinstance(loss, MethodType):
+            loss = loss.__func__
+        elif isinstance(loss, partial):
+            loss = loss.func
+        else:
+            return loss.__code__ if isinstance(loss, FunctionType) else loss
+
+
+def _looked_up(
+    known: _Known, loss: Loss, params: Pytree, data: tuple[Pytree, ...], once: bool
+) -> Program | None:
+    try:
+        outside = reached_by(loss, data)
+    except DerivationError as error:
+        if not isinstance(error.__cause__, TracedError):
+            known.unwatchable = True
+            _warn(known, loss, str(error))
+        return None
+
+    def key() -> Any:
+        place = signature(params, data, trace_ints=known.traces_ints)
+        return id(known.code), place, outside.key
+
+    if key() not in _cache:
+        if not _all_finite((params, data)):
+            return None  # nothing could be compared: autograd's turn, this once
+        if once and known.rests():
+            reason = (
+                f"{known.derived} programs were derived in {known.calls} calls, each for other "
+                "values or shapes; pass what changes as a float or an array"
+            )
+            _warn(known, loss, reason)
+            return None
+        known.derived += 1
+        program = _derived_or_none(known, loss, params, data)
+        has_ints = any(type(leaf) is int for leaf in leaves(list(data)))
+        if has_ints and program is not None and not program.traces_ints:
+            known.traces_ints = False
+        _cache[key()] = program
+        _bounded(_cache)
+    _cache.move_to_end(key())
+    known.current[key()[1]] = _Current(loss, outside, _cache[key()])
+    _bounded(known.current)
+    _bounded(_known)
+    return _cache[key()]
+
+
+def _bounded(table: OrderedDict[Any, Any]) -> None:
+    while len(table) > CACHE_SIZE:
+        table.popitem(last=False)
 
 
 def _all_finite(arguments: Pytree) -> bool:
@@ -55,70 +152,42 @@ def _all_finite(arguments: Pytree) -> bool:
     return all(np.isfinite(array).all() for array in arrays)
 
 
-def _frozen_values(loss: Loss) -> tuple[Any, ...]:
-    """Return the values that a loss takes from outside: with others, it is another program.
-
-    These are the numbers, arrays, and nests of them that it, or a function that it calls, names as
-    globals or closes over, and those in the object whose method it is.
-    """
-    found: list[Any] = []
-    pending, seen = [loss], set()
-    while pending:
-        function = pending.pop()
-        function = getattr(function, "func", function)  # of a functools.partial
-        if id(function) in seen or not hasattr(function, "__code__"):
-            continue
-        seen.add(id(function))
-        for value in _outside(function):
-            if isinstance(value, FunctionType | MethodType | partial):
-                if str(value.__module__).partition(".")[0] not in _LIBRARIES:
-                    found.append(value)
-                    pending.append(value)
-            elif isinstance(value, _VALUES):
-                found.append(static_key(value))
-    return tuple(found)
-
-
-def _outside(function: Any) -> Iterator[Any]:
-    """Yield what a function closes over, the globals it names, and its object's attributes."""
-    for cell in function.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # an empty cell
-            continue
-    yield from getattr(getattr(function, "__self__", None), "__dict__", {}).values()
-    names = function.__globals__
-    codes = [function.__code__]
-    for code in codes:
-        yield from (names[name] for name in code.co_names if name in names)
-        codes.extend(const for const in code.co_consts if isinstance(const, CodeType))
-
-
-def _derived_or_none(loss: Loss, params: Pytree, data: tuple[Pytree, ...]) -> Program | None:
+def _derived_or_none(
+    known: _Known, loss: Loss, params: Pytree, data: tuple[Pytree, ...]
+) -> Program | None:
     try:
         return derive(loss, params, *data)
     except (TypeError, ValueError) as error:
-        name = getattr(loss, "__name__", repr(loss))
-        warnings.warn(
-            f"{name} is differentiated by plain autograd, which is slower: {error}",
-            DerivationWarning,
-            stacklevel=4,
-        )
+        _warn(known, loss, str(error))
         return None
 
 
-def value_and_grad(loss: Loss, argnum: int = 0) -> Callable[..., tuple[Any, Pytree]]:
+def _warn(known: _Known, loss: Loss, reason: str) -> None:
+    """Say once of a loss why plain autograd differentiates it, at the reader's own line."""
+    if known.warned:
+        return
+    known.warned = True
+    level, frame = 1, sys._getframe()
+    caller: FrameType | None = frame
+    while caller is not None and caller.f_code.co_filename.startswith(_PACKAGE):
+        level, caller = level + 1, caller.f_back
+    name = getattr(loss, "__name__", type(loss).__name__)
+    message = f"{name} is differentiated by plain autograd, which is slower: {reason}"
+    warnings.warn(message, DerivationWarning, stacklevel=level)
+
+
+def value_and_grad(loss: Loss, argnum: Any = 0) -> Callable[..., tuple[Any, Pytree]]:
     """Return a function that computes a loss and its gradient, as ``autograd.value_and_grad`` does.
 
     At the first call for each signature (structure, shapes and dtypes) the gradient is derived;
     then the derived program runs. A loss that has no program is differentiated by autograd, with
-    one warning that says why. A value that `loss` closes over is a constant of the program.
+    one warning that says why.
 
     Parameters
     ----------
     loss : callable
         ``loss(params, *data)`` returns a scalar.
-    argnum : int, default 0
+    argnum : int or tuple of int, default 0
         The argument to differentiate with respect to. For any but the first, and where keyword
         arguments are given, autograd itself is called.
 
@@ -127,10 +196,31 @@ def value_and_grad(loss: Loss, argnum: int = 0) -> Callable[..., tuple[Any, Pytr
     callable
         ``value_and_grad(params, *data) -> (loss, gradient)``.
 
+    Raises
+    ------
+    TypeError
+        If `loss` is no function, or `argnum` no position of an argument.
+
     Warns
     -----
     DerivationWarning
         Where plain autograd takes over.
+
+    Notes
+    -----
+    A program holds the values that the loss reaches besides its arguments: what it closes over,
+    the globals and the attributes that its code and that of the functions it calls name, default
+    and partial arguments; whatever their type, and the entries of dicts, lists and tuples. At each
+    call they are compared with those of the derivation, by identity where nothing could have
+    changed in place, and arrays entry by entry. With another value the gradient is derived anew.
+    Of an array of more than 256 KB only its identity, shape and 1,024 entries spread over it are
+    compared: whoever writes into a part of such an array between two calls passes it as data.
+
+    What cannot be watched so is refused at the first derivation, and differentiated by autograd:
+    iterators, open files, objects that keep their state in compiled code, more than 20,000 values;
+    also a loss that changes what it reaches (a counter, a list of what it computed) or draws
+    random numbers, and one that takes values out of the trace by ``getval``. The insides of
+    installed packages are not looked at.
 
     Examples
     --------
@@ -138,11 +228,21 @@ def value_and_grad(loss: Loss, argnum: int = 0) -> Callable[..., tuple[Any, Pytr
     >>> float(value), grad
     (5.0, array([2., 4.]))
     """
+    if not callable(loss):
+        raise TypeError(f"loss must be a function, got {loss!r}")
+    try:
+        several = isinstance(argnum, tuple | list)
+        argnum = tuple(map(operator.index, argnum)) if several else operator.index(argnum)
+    except TypeError:
+        raise TypeError(
+            "argnum must be the position of an argument, such as 0, or a tuple of positions, got "
+            f"{argnum!r}"
+        ) from None
     by_autograd = autograd.value_and_grad(loss, argnum)
 
     def value_and_grad_of_loss(*args: Any, **kwargs: Any) -> tuple[Any, Pytree]:
         if argnum == 0 and args and not kwargs:
-            program = cached_program(loss, args[0], args[1:])
+            program = cached_program(loss, args[0], args[1:], once=True)
             if program is not None:
                 return program._function(*args)
         return by_autograd(*args, **kwargs)

@@ -140,6 +140,8 @@ INFIX: dict[Any, tuple[str, int]] = {
     np.multiply: ("*", TERM),
 }
 INFIX |= {np.divide: ("/", TERM), np.matmul: ("@", TERM)}
+PYTHON_OPERATORS = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/"}
+PYTHON_OPERATORS |= {operator.floordiv: "//", operator.mod: "%", operator.pow: "**"}
 COMPARISONS = {np.equal: "==", np.not_equal: "!=", np.less: "<", np.greater: ">"}
 COMPARISONS |= {np.less_equal: "<=", np.greater_equal: ">="}
 METHODS = (np.sum, np.max, np.min, np.mean, np.prod, np.cumsum)
@@ -149,6 +151,11 @@ VIEWS = (reshape, transpose, broadcast)
 def grouped(text: Text, at_least: int) -> str:
     """Return a text in parentheses where it binds more loosely than it must."""
     return text[0] if text[1] >= at_least else f"({text[0]})"
+
+
+def text_of_constant(text: str) -> Text:
+    """Return a literal with how closely it binds: a sign binds less than a power."""
+    return text, UNARY if text.startswith("-") else ATOM
 
 
 class Writer:
@@ -205,6 +212,11 @@ def _infix(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
 def _comparison(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
     left, right = map(text_of, e.args)
     return f"{grouped(left, SUM)} {COMPARISONS[e.fun]} {grouped(right, SUM)}", COMPARISON
+
+
+def _python_operation(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
+    left, right = (grouped(text_of(arg), ATOM) for arg in e.args)
+    return f"{left} {PYTHON_OPERATORS[e.fun]} {right}", COMPARISON
 
 
 def _power(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text | None:
@@ -291,6 +303,12 @@ def index_text(parts: Sequence[Any], text_of: Callable[[Any], Text]) -> str:
     return ", ".join(texts)
 
 
+def index_tuple_text(parts: Sequence[Any], text_of: Callable[[Any], Text]) -> str:
+    """Return an index as a tuple, for a call, where a slice cannot be written with colons."""
+    texts = [text_of(part)[0] for part in parts]
+    return f"({', '.join(texts)},)" if texts else ""
+
+
 def _getitem(writer: Writer, e: Expr, text_of: Callable[[Any], Text]) -> Text:
     x, *index = e.args
     parts = index[0] if len(index) == 1 and isinstance(index[0], tuple) else index
@@ -302,6 +320,7 @@ WRITERS: dict[Any, Callable[[Writer, Expr, Callable[[Any], Text]], Text | None]]
     **dict.fromkeys(INFIX, _infix),
     **dict.fromkeys(COMPARISONS, _comparison),
     **dict.fromkeys(METHODS, _method),
+    **dict.fromkeys(PYTHON_OPERATORS, _python_operation),
     np.power: _power,
     scale: _scale,
     reshape: _reshape,

@@ -15,7 +15,17 @@ import numpy as np
 
 from ..pytree import Pytree, tree_map
 from ..recording import Call, Recording, add_at, take
-from .emit import ATOM, VIEWS, Text, Writer, identifier, index_text, shape_text
+from .emit import (
+    ATOM,
+    VIEWS,
+    Text,
+    Writer,
+    identifier,
+    index_text,
+    index_tuple_text,
+    shape_text,
+    text_of_constant,
+)
 from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
 from .simplify import Simplified, memory_of, needed
 
@@ -46,6 +56,7 @@ PLAIN_NAMES = {
     add_at.fun: "placed",
 }
 SCATTERS = {put: "{name}[{index}] = {g}", add_at.fun: "np.add.at({name}, {index}, {g})"}
+HOMES = ("scipy.special", "scipy.linalg", "scipy.signal")  # of functions that do not know theirs
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,11 @@ class Statement:
 
 
 def write_listing(
-    recording: Recording, simple: Simplified, loss: Callable[..., Any], params: Pytree, data: Any
+    recording: Recording,
+    simple: Simplified,
+    loss: Callable[..., Any],
+    params: Pytree,
+    types: Sequence[str | None],
 ) -> tuple[str, dict[str, Any]]:
     """Return the source of a program, and what it needs besides NumPy, by name.
 
@@ -80,7 +95,8 @@ def write_listing(
     loss : callable
         What was recorded; the arguments get its arguments' names.
     params : pytree of float arrays
-    data : tuple of pytrees
+    types : sequence of (str or None)
+        For the loss and each leaf of the gradient, the call that makes it autograd's own type.
 
     Returns
     -------
@@ -88,12 +104,14 @@ def write_listing(
     needs : dict
     """
     writer = Writer({"np"})
-    inputs = _inputs(simple, writer, loss, params, data)
+    inputs = _inputs(recording, simple, writer, loss)
     statements = _Statements(recording, simple, writer, inputs)
     texts = statements.texts
     lines = _with_comments(recording, simple, statements.done)
-    body = [*inputs.unpack, *lines, f"return loss, {_results(simple, writer, texts, params)}"]
-    body[-1] = body[-1].replace("return loss", f"return {texts[simple.loss][0]}", 1)
+    of_loss, *of_grads = types
+    value = texts[simple.loss][0] if of_loss is None else f"{of_loss}({texts[simple.loss][0]})"
+    results = _results(simple, writer, texts, params, of_grads)
+    body = [*inputs.unpack, *lines, f"return {value}, {results}"]
     source = [f"def value_and_grad({inputs.signature}):", *(f"    {x}" if x else "" for x in body)]
     return "\n".join([*_imports(writer.needs), *source]) + "\n", writer.needs
 
@@ -102,24 +120,25 @@ def write_listing(
 
 
 def _inputs(
-    simple: Simplified, writer: Writer, loss: Callable[..., Any], params: Pytree, data: Any
+    recording: Recording, simple: Simplified, writer: Writer, loss: Callable[..., Any]
 ) -> Inputs:
-    argument_names = _argument_names(loss, 1 + len(data), writer.taken)
+    trees = recording.params, *recording.data
+    argument_names = _argument_names(loss, len(trees), writer.taken)
     names: dict[Expr, str] = {}
     unpack: list[str] = []
     roots = iter([*simple.params, *simple.data])
     leaf_names: list[str] = []
-    for argument, tree in zip(argument_names, (params, *data), strict=True):
+    for argument, tree in zip(argument_names, trees, strict=True):
         found = []
         for path, leaf in _paths(tree):
-            if not isinstance(leaf, np.ndarray | np.generic | float):
+            if not isinstance(leaf, Call):
                 continue
             e = next(roots)
             stem = "_".join(str(key) for key in path) or argument
             name = identifier(stem, writer.taken) if path else argument
             names[e] = name
             found.append((name, argument + "".join(f"[{writer.constant(k)}]" for k in path)))
-        if tree is params:
+        if tree is recording.params:
             leaf_names = [name for name, _ in found]
         taken_apart = [(name, access) for name, access in found if name != access]
         for start in range(0, len(taken_apart), 4):
@@ -173,11 +192,11 @@ class _Statements:
         """Return the text of an argument."""
         if isinstance(arg, Expr):
             return self.texts[arg]
-        return self.writer.constant(arg), ATOM
+        return text_of_constant(self.writer.constant(arg))
 
     def _write(self, e: Expr) -> None:
         if e.fun is None:
-            self.texts[e] = self.writer.constant(e.value), ATOM
+            self.texts[e] = text_of_constant(self.writer.constant(e.value))
             return
         scatters = e.fun in SCATTERS
         self.texts[e] = ("", ATOM) if scatters else self.writer.write(e, self.text_of)
@@ -235,9 +254,8 @@ def _parts_of_gradients(
 def _scatter(e: Expr, name: str, text_of: Callable[[Any], Text]) -> list[str]:
     g, shape, *index = e.args
     dtype = "" if e.dtype == float else f", dtype=np.{e.dtype.name}"
-    inside = index_text(index, text_of) or "()"
-    if e.fun is not put:
-        inside = f"({inside},)" if len(index) == 1 else f"({inside})"
+    write_index = index_text if e.fun is put else index_tuple_text
+    inside = write_index(index, text_of) or "()"
     fill = SCATTERS[e.fun].format(name=name, index=inside, g=text_of(g)[0])
     return [f"{name} = np.zeros({shape_text(shape)}{dtype})", fill]
 
@@ -329,13 +347,22 @@ def _gradient(simple: Simplified, e: Expr, number: dict[Expr, int]) -> str:
 # -------------------- what is returned, and what is needed --------------------
 
 
-def _results(simple: Simplified, writer: Writer, texts: dict[Expr, Text], params: Pytree) -> str:
+def _results(
+    simple: Simplified,
+    writer: Writer,
+    texts: dict[Expr, Text],
+    params: Pytree,
+    types: Sequence[str | None],
+) -> str:
     """Return the text of the gradient's pytree, in which each leaf is an array of its own."""
     memory = memory_of(simple.order())
     returned: set[Expr] = set()
     leaf_texts = []
-    for grad in simple.grads:
+    for grad, made_by in zip(simple.grads, types, strict=True):
         text = texts[grad][0]
+        if made_by is not None:
+            leaf_texts.append(f"{made_by}({text})")
+            continue
         new = returned.isdisjoint(memory[grad]) and not any(
             e.fun in (None, broadcast) for e in memory[grad]
         )
@@ -362,8 +389,10 @@ def _imports(needs: dict[str, Any]) -> list[str]:
     """Return the head of the source: imports where they can be had, else what it must be given."""
     lines = ["import numpy as np"]
     for name, value in needs.items():
-        module = getattr(value, "__module__", None)
-        found = getattr(sys.modules.get(str(module)), name, None)
+        for module in (getattr(value, "__module__", None), *HOMES):
+            found = getattr(sys.modules.get(str(module)), name, None)
+            if getattr(found, "fun", found) is value:
+                break
         if getattr(found, "fun", found) is value:
             plain = ".fun" if found is not value else ""
             lines.append(f"from {module} import {name}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,19 +14,27 @@ from .automatic.automatic import find_reference
 from .compare.comparison import Comparison, is_small
 from .compare.second_call import call_again, first_gradients, judge, unused_upstream
 from .compare.second_look import second_look
-from .diagnose.explain import explain
+from .diagnose.explain import ask_differences, explain
+from .diagnose.hidden import look_at_other_values
+from .guard import CheckError, answerable, guarded
+from .handwritten.constant import Names
 from .handwritten.functions import gradient_subject
 from .handwritten.objects import layer_subject
 from .handwritten.pairs import pair_subject
 from .handwritten.state import untouched
-from .handwritten.subject import CheckError, Subject
+from .handwritten.subject import Subject, name_of_function
 from .report.report import GradientReport
 
 BUDGET = 10.0
 
 
 def check_layer(
-    layer: Any, *inputs: Any, upstream: Any = None, rng: Random = 0, budget: float = BUDGET
+    layer: Any,
+    *inputs: Any,
+    upstream: Any = None,
+    rng: Random = 0,
+    budget: float = BUDGET,
+    constant: Names = (),
 ) -> GradientReport:
     """Check an object with ``forward(*inputs)`` and ``backward(upstream)``.
 
@@ -47,6 +54,8 @@ def check_layer(
         The stream of the random upstream gradient.
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
 
     Returns
     -------
@@ -70,9 +79,10 @@ def check_layer(
     """
     budget = number("budget", budget, above=0, or_equal=True)
     stream = _stream(rng)
-    with untouched(layer, inputs) as session:
-        subject = layer_subject(layer, inputs, session, upstream, stream)
-        return _checked(type(layer).__name__, subject, stream, budget)
+    title = type(layer).__name__
+    with untouched(layer, inputs) as session, answerable(title):
+        subject = layer_subject(layer, inputs, session, upstream, stream, constant)
+        return _checked(title, subject, stream, budget)
 
 
 def check_backward(
@@ -82,6 +92,7 @@ def check_backward(
     upstream: Any = None,
     rng: Random = 0,
     budget: float = BUDGET,
+    constant: Names = (),
 ) -> GradientReport:
     """Check a pair of functions, ``out, cache = forward(*inputs)`` and ``backward(dout, cache)``.
 
@@ -95,6 +106,8 @@ def check_backward(
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
 
     Returns
     -------
@@ -115,9 +128,9 @@ def check_backward(
     """
     budget = number("budget", budget, above=0, or_equal=True)
     stream = _stream(rng)
-    with untouched(forward, backward, inputs) as session:
-        subject = pair_subject(forward, backward, inputs, session, upstream, stream)
-        title = " and ".join(getattr(f, "__name__", "a function") for f in (forward, backward))
+    title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
+    with untouched(forward, backward, inputs) as session, answerable(title):
+        subject = pair_subject(forward, backward, inputs, session, upstream, stream, constant)
         return _checked(title, subject, stream, budget)
 
 
@@ -128,6 +141,7 @@ def check_gradient(
     *data: Any,
     rng: Random = 0,
     budget: float = BUDGET,
+    constant: Names = (),
 ) -> GradientReport:
     """Check a handwritten gradient of a scalar loss of any pytree.
 
@@ -145,6 +159,8 @@ def check_gradient(
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
 
     Returns
     -------
@@ -164,9 +180,10 @@ def check_gradient(
     True
     """
     budget = number("budget", budget, above=0, or_equal=True)
-    with untouched(loss, gradient, params, data) as session:
-        subject = gradient_subject(loss, gradient, params, data, session)
-        return _checked(getattr(loss, "__name__", "loss"), subject, _stream(rng), budget)
+    title = name_of_function(loss, "loss")
+    with untouched(loss, gradient, params, data) as session, answerable(title):
+        subject = gradient_subject(loss, gradient, params, data, session, constant)
+        return _checked(title, subject, _stream(rng), budget)
 
 
 # -------------------- the course of a check --------------------
@@ -186,7 +203,6 @@ def _checked(
             f"{title} has nothing to differentiate: no input and no parameter is a floating-point "
             "array (integer arrays have no gradient; use x.astype(float))"
         )
-    deadline = time.monotonic() + budget
     calls = call_again(subject)
     reference = find_reference(
         subject, subject.upstream, stream, max(1.0, budget / 3), subject.outputs
@@ -194,12 +210,16 @@ def _checked(
     if not is_small(subject):  # record again if there is something to explain
         reference.recording = None
         gc.collect(1)  # autograd's traces are cycles, which hold arrays
-    c = Comparison(subject, reference, first_gradients(subject), stream, deadline)
+    c = Comparison(subject, reference, first_gradients(subject), stream, budget)
+    c.failures = list(subject.failures)
     c.notes = [*subject.remarks, *unused_upstream(subject, c.grads)]
-    if len(c.right) < len(c.rows):
-        ideal = second_look(c)
-        if c.wrong:
+    ideal = second_look(c) if len(c.right) < len(c.rows) else None
+    ask_differences(c)
+    c.begin()  # the verdicts on the first call stand
+    if c.wrong:
+        with guarded("the search for why", c.notes):
             explain(c, ideal)
+    look_at_other_values(c)
     judge(c, calls)
     _say_unkept(c)
     return _report(title, c)

@@ -7,14 +7,14 @@ difference on the caller's own arrays agrees with it. Else the next one is taken
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ...recording import Call, record
+from ...recording import Call, Recording, record
 from ...validation import Array
 from ..blocks import inner, largest
 from ..handwritten.subject import CheckError, Subject
@@ -24,31 +24,43 @@ from .reference import (
     SHARPNESS,
     SINGLE,
     Direction,
+    Distrust,
     Reference,
     has_single,
+    in_double,
     outputs_now,
     plain_of,
     require_equal,
+    runs_in_double,
     size_of,
     weighted,
 )
-from .stepping import by_complex_step, by_differences, difference, random_part, richardson, step_for
+from .stepping import (
+    Measured,
+    by_complex_step,
+    by_differences,
+    estimates,
+    output_noise,
+    random_part,
+)
 
 # -------------------- autograd --------------------
 
 
 def by_autograd(
     subject: Subject,
-    upstream: list[Array],
+    upstream: Sequence[Array],
     plain: Sequence[Array] | None = None,
     *,
     rebind: str | None = None,
+    double: bool = False,
 ) -> Reference:
     """Return autograd's gradient of the forward pass, run on boxes in a copy of the objects.
 
     `plain` is what the forward pass returns without boxes, where that is known already. With
     `rebind`, the forward pass runs with a stand-in for NumPy whose new arrays can hold boxes; with
-    "constants", those that its objects hold become boxes too.
+    "constants", those that its objects hold become boxes too. With `double`, values in float32 are
+    given in float64.
     """
     outputs: list[Any] = []
 
@@ -57,22 +69,49 @@ def by_autograd(
         outputs[:] = [plain_of(out) for out in found]
         return weighted(found, upstream)
 
+    values = in_double(subject) if double else list(subject.values)
     # The upstream gradient is traced too, so that the graph tells what depends on it.
+    ups = [np.asarray(up, dtype=float) for up in upstream] if double else list(upstream)
     stand_in = rebinding(constants=rebind == "constants") if rebind else nullcontext()
     with subject.session.fresh(), warnings.catch_warnings(), stand_in:
         warnings.simplefilter("ignore")
-        recording = record(loss, list(subject.values), list(upstream), box_type=NumpyBox)
+        recording = _recorded(loss, values, ups)
     plain = outputs_now(subject) if plain is None else plain
-    single = any(
-        getattr(call.value, "dtype", None) in SINGLE for call in recording.calls
-    ) or has_single([*subject.values, *plain])
+    has_rounded = any(getattr(call.value, "dtype", None) in SINGLE for call in recording.calls)
+    single = has_rounded or has_single([*subject.values, *plain])
     require_equal(outputs, plain, single)
     grads = [np.asarray(g.value if isinstance(g, Call) else g) for g in recording.grads]
-    sharpness = SHARPNESS["autograd", single]
-    size = size_of(plain, upstream)
+    if any(g.shape != value.shape for g, value in zip(grads, values, strict=True)):
+        raise Distrust("a gradient has not the shape of its value")
     return Reference(
-        "autograd", sharpness, grads, recording, single=single, size=size, rebound=rebind
+        "autograd",
+        SHARPNESS["autograd", single],
+        grads,
+        recording,
+        single=single,
+        size=size_of(plain, upstream),
+        rebound=rebind,
+        double=double and not has_rounded,
     )
+
+
+def _recorded(loss: Callable[..., Any], values: list[Array], upstream: list[Array]) -> Recording:
+    """Record other people's code, which may raise anything when it runs on boxes."""
+    try:
+        return record(loss, values, upstream, box_type=NumpyBox)
+    except Exception as error:
+        raise Distrust(f"autograd cannot follow: {type(error).__name__}: {error}") from error
+
+
+def once_more(
+    subject: Subject, upstream: Sequence[Array], reference: Reference, seconds: float = 1.0
+) -> Reference:
+    """Return the reference of the same kind for the values as they are now."""
+    if reference.kind == "autograd":
+        return by_autograd(subject, upstream, rebind=reference.rebound, double=reference.double)
+    if reference.kind == "complex step":
+        return by_complex_step(subject, list(upstream), seconds)
+    return by_differences(subject, list(upstream), seconds, double=reference.double)
 
 
 # -------------------- trust --------------------
@@ -94,7 +133,7 @@ def balanced_direction(
     direction, expected, square = {}, 0.0, 0.0
     for k, (value, grad) in enumerate(zip(subject.values, grads, strict=True)):
         norm = float(np.sqrt(inner(grad, grad)))
-        scale = max(1.0, largest(value)) / np.sqrt(value.size)
+        scale = (largest(value) or 1.0) / np.sqrt(value.size)
         scale = min(scale, 1 / norm) if norm > 0 else scale
         direction[k] = random_part(value.shape, rng, scale)
         expected += inner(grad, direction[k])
@@ -102,33 +141,47 @@ def balanced_direction(
     return direction, expected, float(np.sqrt(square))
 
 
-# Ways to measure a derivative, and by which factor to change the step: far steps where few digits
-# are left near by, near ones where the forward pass bends sharply.
-_STEPS = (
-    (difference, 1.0),
-    (richardson, 1.0),
-    (richardson, 1e-2),
-    (richardson, 1e-3),
-    (richardson, 1e1),
-    (richardson, 1e2),
-)
-
-
 def agrees_with_differences(
     subject: Subject, upstream: list[Array], reference: Reference, rng: np.random.Generator
 ) -> bool:
-    """Tell whether a difference along a random direction agrees with a reference."""
+    """Tell whether differences along a random direction agree with a reference.
+
+    What is in float32 is measured in float64 too, where the reference is in float64.
+    """
     if not reference.grads:
         return True
     direction, expected, scale = balanced_direction(subject, reference.grads, rng)
-    step = step_for(reference.single)
-    tolerance = (2e-2 if reference.single else 1e-5) * max(abs(expected), 0.2 * scale, 1e-12)
-    for measure, shorter in _STEPS:
-        measured = measure(subject, upstream, direction, shorter * step)
-        if abs(measured - expected) <= tolerance + reference.noise_at(shorter * step):
-            return True
-    # Where no step stays inside the domain, differences are no witness against autograd.
-    return bool(np.isnan(measured)) and reference.kind == "autograd"
+    size = max(abs(expected), 0.2 * scale, 1e-300)
+    for double in (False, True) if reference.double else (False,):
+        single = reference.single and not double
+        measure = partial(estimates, subject, upstream, direction, single=single, double=double)
+        tolerance = 2e-2 if single else 1e-5
+        if _witnessed(measure, expected, size, tolerance) is None:
+            noise = output_noise(subject, upstream, direction, single=single, double=double)
+            found = _witnessed(partial(measure, noise=noise), expected, size, tolerance)
+            if found is None or (reference.kind != "autograd" and not found):
+                return False
+    return True
+
+
+def _witnessed(
+    measure: Callable[..., Iterator[Measured]], expected: float, size: float, tolerance: float
+) -> bool | None:
+    """Tell whether a derivative is what differences say; False where they say nothing, else None.
+
+    They say nothing where no step stays inside the domain, or rounding is all that they see. Short
+    steps see nothing of what is rounded off in the forward pass: far ones do.
+    """
+    best = Measured(np.nan, np.inf)
+    for first in (1e-3, 0.1):
+        for found in measure(first=first):
+            if abs(found.value - expected) <= tolerance * size:
+                return True
+            if found.is_extrapolated and found.error < best.error:
+                best = found
+    if best.error > 0.1 * max(size, abs(best.value)):
+        return False
+    return True if abs(best.value - expected) <= best.error else None
 
 
 def find_reference(
@@ -139,16 +192,18 @@ def find_reference(
     plain: Sequence[Array] | None = None,
 ) -> Reference:
     """Return the first reference that can be believed."""
-    sharp: tuple[Callable[..., Reference], ...] = (
-        by_autograd,
-        partial(by_autograd, rebind="arrays"),
-        partial(by_autograd, rebind="constants"),
-        partial(by_complex_step, seconds=seconds),
-    )
+    plain = outputs_now(subject) if plain is None else plain
+    double = runs_in_double(subject, plain)
+    sharp: list[Callable[..., Reference]] = [
+        partial(by_autograd, rebind=rebind, double=in_float64)
+        for in_float64 in ((True, False) if double else (False,))
+        for rebind in (None, "arrays", "constants")
+    ]
+    sharp.append(partial(by_complex_step, seconds=seconds))
     for make in sharp:
         try:
             reference = make(subject, upstream, plain=plain)
-        except Exception:  # this one cannot be had here
+        except Distrust:
             continue
         if not all(np.isfinite(np.sum(grad)) for grad in reference.grads):
             continue
@@ -157,7 +212,7 @@ def find_reference(
         if _agrees_nearby(subject, upstream, make, rng):
             return reference
     _require_repeatable(subject, plain)
-    return by_differences(subject, upstream, seconds, plain)
+    return by_differences(subject, upstream, seconds, plain, double=double)
 
 
 def _require_repeatable(subject: Subject, plain: Sequence[Array] | None) -> None:
@@ -175,10 +230,11 @@ def _require_repeatable(subject: Subject, plain: Sequence[Array] | None) -> None
 def nearby(subject: Subject, rng: np.random.Generator, size: float = 1e-4) -> list[Array]:
     """Return the values moved a little, off any kink."""
     others = []
-    for value in subject.values:
-        scale = size * max(1.0, largest(value))
+    for k, value in enumerate(subject.values):
+        scale = size * (largest(value) or 1.0)
         shift = rng.uniform(0.5, 1.0, value.shape) * rng.choice([-1.0, 1.0], value.shape)
-        others.append(value + (scale * shift).astype(value.dtype))
+        is_still = k in subject.marks
+        others.append(value if is_still else value + (scale * shift).astype(value.dtype))
     return others
 
 
@@ -193,5 +249,5 @@ def _agrees_nearby(
         try:
             moved = make(subject, upstream)
             return agrees_with_differences(subject, upstream, moved, rng)
-        except Exception:
+        except (Distrust, CheckError):
             return False

@@ -25,11 +25,11 @@ class Sharpness:
 
 
 SHARPNESS = {
-    ("autograd", False): Sharpness(1e-10, 2e-5),
+    ("autograd", False): Sharpness(1e-10, 1e-6),
     ("autograd", True): Sharpness(1e-4, 1e-3),
-    ("complex step", False): Sharpness(1e-10, 2e-5),
+    ("complex step", False): Sharpness(1e-10, 1e-6),
     ("complex step", True): Sharpness(1e-4, 1e-3),
-    ("central differences", False): Sharpness(1e-7, 1e-4),
+    ("central differences", False): Sharpness(1e-7, 1e-6),
     ("central differences", True): Sharpness(2e-3, 2e-2),
 }
 
@@ -55,12 +55,16 @@ class Reference:
         Where the arrays are too large for entry by entry: directions, and the derivative in each.
     single : bool
         Whether float32 is anywhere in the forward pass.
+    errors : list of arrays
+        How far each entry may be off, where the reference is measured entry by entry.
     noise : float
-        How far rounding alone may move an entry, where the reference is measured.
+        How far the derivatives in the directions may be off.
     size : float
-        Σ |upstream · output|: what a difference of two such sums is rounded to.
+        Σ |upstream · output|: what the gradients are a part of.
     rebound : str or None
         What was rebound in the traced forward pass: "arrays", "constants".
+    double : bool
+        Whether the forward pass ran in float64 on values in float32.
     """
 
     kind: str
@@ -69,14 +73,16 @@ class Reference:
     recording: Recording | None = None
     directions: list[tuple[Direction, float]] = field(default_factory=list)
     single: bool = False
+    errors: list[Array] = field(default_factory=list)
     noise: float = 0.0
     size: float = 0.0
     rebound: str | None = None
+    double: bool = False
 
-    def noise_at(self, step: float) -> float:
-        """Return how far rounding moves a difference at a step."""
-        eps = float(np.finfo(np.float32 if self.single else np.float64).eps)
-        return 4 * eps * self.size / step
+    @property
+    def eps(self) -> float:
+        """The rounding of the numbers in the forward and the handwritten backward pass."""
+        return float(np.finfo(np.float32 if self.single else np.float64).eps)
 
 
 def weighted(outputs: Sequence[Any], upstream: Sequence[Any]) -> Any:
@@ -114,7 +120,37 @@ def has_single(arrays: Sequence[Any]) -> bool:
 
 
 class Distrust(Exception):  # noqa: N818 (no error: the next reference is taken)
-    """A reference is not to be believed."""
+    """A reference is not to be had, or not to be believed."""
+
+
+def substituted(subject: Subject, values: Sequence[Any]) -> list[Any]:
+    """Run the forward pass on other values than it was written for, which may raise anything."""
+    try:
+        return subject.substitute(values)
+    except Exception as error:
+        raise Distrust(f"the forward pass raised {type(error).__name__}: {error}") from error
+
+
+def in_double(subject: Subject) -> list[Array]:
+    """Return the values of a subject in float64."""
+    return [value.astype(np.float64) for value in subject.values]
+
+
+def runs_in_double(subject: Subject, plain: Sequence[Array]) -> bool:
+    """Tell whether the forward pass is in float32, and runs as well on values in float64."""
+    if not has_single(subject.values):
+        return False
+    try:
+        with subject.session.fresh():
+            outputs = [np.asarray(out) for out in substituted(subject, in_double(subject))]
+        if any(out.dtype != np.float64 for out in outputs if out.dtype.kind == "f"):
+            return False
+        require_equal(outputs, plain, single=True)
+    except Distrust:
+        return False
+    finally:
+        subject.session.restore()
+    return True
 
 
 def require_equal(traced: Sequence[Any], plain: Sequence[Array], single: bool) -> None:

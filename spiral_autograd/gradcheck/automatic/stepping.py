@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.exceptions import ComplexWarning
 
 from ...validation import Array, Shape
-from ..blocks import blocks
+from ..blocks import blocks, largest
 from ..handwritten.subject import CheckError, Subject
 from .reference import (
     SHARPNESS,
@@ -19,15 +21,27 @@ from .reference import (
     Distrust,
     Reference,
     has_single,
+    in_double,
     outputs_now,
     require_equal,
     size_of,
+    substituted,
 )
+
+
+class Measured(NamedTuple):
+    """A derivative, how far it may be off, its shortest step, and whether it has longer ones."""
+
+    value: float
+    error: float
+    step: float = 0.0
+    is_extrapolated: bool = False
+
 
 # -------------------- complex step --------------------
 
 
-def complex_derivative(subject: Subject, upstream: list[Array], direction: Direction) -> float:
+def complex_derivative(subject: Subject, upstream: list[Array], direction: Direction) -> Measured:
     """Return the derivative in a direction, by a step along the imaginary axis."""
     step = 1e-30
     moved = [
@@ -35,9 +49,8 @@ def complex_derivative(subject: Subject, upstream: list[Array], direction: Direc
         for k, v in enumerate(subject.values)
     ]
     outputs = _complex_outputs(subject, moved)
-    return sum(
-        float(np.sum(np.imag(out) * up)) / step for out, up in zip(outputs, upstream, strict=True)
-    )
+    parts = (np.sum(np.imag(out) * up) for out, up in zip(outputs, upstream, strict=True))
+    return Measured(float(sum(parts)) / step, 0.0)
 
 
 def _complex_outputs(subject: Subject, values: list[Array]) -> list[Array]:
@@ -45,7 +58,7 @@ def _complex_outputs(subject: Subject, values: list[Array]) -> list[Array]:
     with subject.session.fresh(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", ComplexWarning)
-        return [np.asarray(out) for out in subject.substitute(values)]
+        return [np.asarray(out) for out in substituted(subject, values)]
 
 
 def by_complex_step(
@@ -83,33 +96,139 @@ def moved_outputs(subject: Subject, direction: Direction, size: float) -> list[A
         subject.session.restore()
 
 
-def moved_objective(
-    subject: Subject, upstream: list[Array], direction: Direction, size: float
+def _double_outputs(subject: Subject, direction: Direction, size: float) -> list[Array]:
+    """Return the outputs of a copy in float64, with its arrays moved."""
+    moved = in_double(subject)
+    for k, part in direction.items():
+        moved[k] = moved[k] + size * part.astype(float)
+    with subject.session.fresh():
+        return [np.asarray(out, dtype=float) for out in substituted(subject, moved)]
+
+
+# How much shorter each step is than the one before, and how many there are.
+_SHORTER, _LEVELS = 4.0, 10
+
+
+def derivative(
+    subject: Subject,
+    upstream: Sequence[Array],
+    direction: Direction,
+    *,
+    single: bool = False,
+    double: bool = False,
+    noise: float = 0.0,
+    enough: float = 1e-10,
+) -> Measured:
+    """Return the best estimate of the derivative in a direction; stop where it is good enough.
+
+    A step that leaves the domain of the forward pass, or crosses a kink, is passed over.
+    """
+    best = Measured(np.nan, np.inf)
+    measure = partial(estimates, single=single, double=double, noise=noise)
+    for found in measure(subject, upstream, direction):
+        if found.is_extrapolated and found.error < best.error:
+            best = found
+        if best.error <= enough * abs(best.value):
+            break
+    return best
+
+
+def estimates(
+    subject: Subject,
+    upstream: Sequence[Array],
+    direction: Direction,
+    *,
+    single: bool = False,
+    double: bool = False,
+    noise: float = 0.0,
+    first: float | None = None,
+    every: bool = False,
+) -> Iterator[Measured]:
+    """Yield estimates of the derivative in a direction, from ever shorter steps.
+
+    Each difference cancels the next error term of those before it (Richardson), and is as good as
+    it agrees with those it is made of, rounding added (Ridders 1982).
+
+    Parameters
+    ----------
+    subject : Subject
+    upstream : sequence of arrays
+    direction : dict
+        Of the size of the values.
+    single : bool
+        Whether float32 is anywhere in the forward pass.
+    double : bool
+        Whether to run a copy in float64 in place of the caller's own objects.
+    noise : float
+        How far rounding inside the forward pass moves Σ upstream · output, where that is known.
+    first : float, optional
+        The first step, relative to the direction.
+    every : bool
+        Whether to go on where rounding is all that a shorter step could see.
+    """
+    outputs = _double_outputs if double else moved_outputs
+    single = single and not double
+    above: list[Measured] = []
+    step, best = first or (0.1 if single else 1e-3), np.inf
+    for _ in range(_LEVELS):
+        try:
+            ahead, behind = (outputs(subject, direction, s) for s in (step, -step))
+            value, error = _quotient(ahead, behind, upstream, step, single)
+            here = [Measured(value, max(error, noise / step), step)]
+        except (CheckError, Distrust):
+            here = []
+        if here and np.isfinite(here[0].value):
+            yield here[0]
+        else:
+            here = []
+        rounding = here[0].error if here else 0.0
+        for j, coarser in enumerate(above if here else []):
+            weight = _SHORTER ** (2 * (j + 1))
+            value = (weight * here[j].value - coarser.value) / (weight - 1)
+            apart = max(abs(value - here[j].value), abs(value - coarser.value))
+            here.append(Measured(value, rounding + apart, step, True))
+            yield here[-1]
+        best = min([best, *(measured.error for measured in here[1:])])
+        if rounding > best and not every:
+            return
+        above, step = here, step / _SHORTER
+
+
+def _quotient(
+    ahead: list[Array], behind: list[Array], upstream: Sequence[Array], step: float, single: bool
+) -> tuple[float, float]:
+    """Return a difference quotient, and how far rounding may have moved it.
+
+    Rounding may also have swallowed the difference: it counts where there is none as well.
+    """
+    eps = float(np.finfo(np.float32 if single else np.float64).eps)
+    value = square = 0.0
+    for a, b, up in zip(ahead, behind, upstream, strict=True):
+        value += float(np.sum(up * (a - b)))
+        square += float(np.sum((up * (np.abs(a) + np.abs(b))) ** 2))
+    return value / (2 * step), eps * float(np.sqrt(square)) / (2 * step)
+
+
+def output_noise(
+    subject: Subject,
+    upstream: Sequence[Array],
+    direction: Direction,
+    *,
+    single: bool = False,
+    double: bool = False,
 ) -> float:
-    """Return Σ upstream · output with the arrays moved; NaN where it is not defined."""
-    try:
-        outputs = moved_outputs(subject, direction, size)
-    except CheckError:
-        return float("nan")
-    return float(sum(np.sum(o * u) for o, u in zip(outputs, upstream, strict=True)))
+    """Return how far rounding inside the forward pass moves Σ upstream · output.
 
-
-def difference(subject: Subject, upstream: list[Array], direction: Direction, step: float) -> float:
-    """Return the derivative in a direction, by moving the caller's own arrays and back again."""
-    ahead, behind = (moved_objective(subject, upstream, direction, s) for s in (step, -step))
-    return (ahead - behind) / (2 * step)
-
-
-def richardson(subject: Subject, upstream: list[Array], direction: Direction, step: float) -> float:
-    """Return the derivative in a direction, by two differences that cancel the next error term."""
-    once = difference(subject, upstream, direction, step)
-    twice = difference(subject, upstream, direction, 2 * step)
-    return (4 * once - twice) / 3
-
-
-def step_for(single: bool) -> float:
-    """Return a step fit for the dtype."""
-    return 1e-2 if single else 1e-5
+    At the shortest steps nothing else makes one difference quotient unlike the next. What is
+    rounded off on the way to the output, as the 1 - y of a saturated y, is a staircase: where a
+    step sees nothing, the longer one before it has seen one stair.
+    """
+    measure = partial(estimates, subject, upstream, direction, single=single, double=double)
+    found = [m for m in measure(first=0.1, every=True) if not m.is_extrapolated]
+    pairs = list(pairwise(found))
+    last = [abs(b.value - a.value) * b.step for a, b in pairs[-3:]]
+    stairs = [abs(a.value) * a.step for a, b in pairs if a.value and not b.value]
+    return max([*last, *stairs], default=0.0)
 
 
 def by_differences(
@@ -117,65 +236,62 @@ def by_differences(
     upstream: list[Array],
     seconds: float,
     plain: Sequence[Array] | None = None,
+    *,
+    double: bool = False,
 ) -> Reference:
     """Return the gradient by central differences on the caller's own arrays."""
     plain = outputs_now(subject) if plain is None else plain
     single = has_single([*subject.values, *plain])
-    step = step_for(single)
-
-    def derivative(direction: Direction, longer: float = 1.0) -> float:
-        for shorter in (1.0, 1e-2, 1e-4):
-            found = richardson(subject, upstream, direction, longer * shorter * step)
-            if np.isfinite(found):  # else the step left the domain of the forward pass
-                break
-        return found
-
-    reference = _measured("central differences", subject, derivative, single, seconds)
-    reference.size = size_of(plain, upstream)
-    reference.noise = max(reference.noise_at(step), 4 * _spread(reference, derivative))
+    units = {k: unit_of(value) for k, value in enumerate(subject.values)}
+    noise = output_noise(subject, upstream, units, single=single, double=double)
+    measure = partial(derivative, subject, upstream, single=single, double=double, noise=noise)
+    reference = _measured("central differences", subject, measure, single, seconds)
+    reference.size, reference.double = size_of(plain, upstream), double
     return reference
 
 
-def _spread(reference: Reference, derivative: Callable[..., float]) -> float:
-    """Return how far some entries move with another step: by what the loss itself is rounded."""
-    apart = 0.0
-    for k, grad in enumerate(reference.grads):
-        unit = np.zeros(grad.shape)
-        for index in list(np.ndindex(grad.shape))[:4]:
-            unit[index] = 1.0
-            apart = max(apart, float(abs(derivative({k: unit}, 0.7) - grad[index])))
-            unit[index] = 0.0
-    return apart if np.isfinite(apart) else 0.0
+def unit_of(value: Array) -> Array:
+    """Return the size of each entry, by which a step is measured; zeros have that of the others."""
+    sizes = np.abs(value).astype(float)
+    return np.maximum(sizes, 1e-2 * largest(sizes) or 1.0)
 
 
 def _measured(
     kind: str,
     subject: Subject,
-    derivative: Callable[[Direction], float],
+    derivative: Callable[[Direction], Measured],
     single: bool,
     seconds: float,
 ) -> Reference:
     """Return a gradient entry by entry where time allows, else in random directions."""
-    started = time.monotonic()
-    derivative({})
-    one_call = max(time.monotonic() - started, 1e-6)
     sharpness = SHARPNESS[kind, single]
+    started = time.monotonic()
+    derivative({0: unit_of(subject.values[0])})
+    one_call = max(time.monotonic() - started, 1e-6)
     if sum(v.size for v in subject.values) * one_call > seconds:
         rng = np.random.default_rng(0)
-        directions = []
+        reference = Reference(kind, sharpness, [], single=single)
         for k, value in enumerate(subject.values):
+            scale = (largest(value) or 1.0) / np.sqrt(value.size)
             for _ in range(2):
-                noise = random_part(value.shape, rng, 1 / np.sqrt(value.size))
-                directions.append(({k: noise}, derivative({k: noise})))
-        return Reference(kind, sharpness, [], directions=directions, single=single)
-    grads = [np.zeros(v.shape) for v in subject.values]
-    for k, grad in enumerate(grads):
-        unit = np.zeros(grad.shape)
-        for index in np.ndindex(grad.shape):
-            unit[index] = 1.0
-            grad[index] = derivative({k: unit})
+                direction = {k: random_part(value.shape, rng, scale)}
+                found = derivative(direction)
+                reference.directions.append((direction, found.value))
+                reference.noise = max(reference.noise, found.error)
+        return reference
+    reference = Reference(
+        kind, sharpness, [np.zeros(v.shape) for v in subject.values], single=single
+    )
+    reference.errors = [np.zeros(v.shape) for v in subject.values]
+    for k, value in enumerate(subject.values):
+        sizes, unit = unit_of(value), np.zeros(value.shape)
+        for index in np.ndindex(value.shape):
+            unit[index] = sizes[index]
+            found = derivative({k: unit})
+            reference.grads[k][index] = found.value / sizes[index]
+            reference.errors[k][index] = found.error / sizes[index]
             unit[index] = 0.0
-    return Reference(kind, sharpness, grads, single=single)
+    return reference
 
 
 def random_part(shape: Shape, rng: np.random.Generator, scale: float = 1.0) -> Array:

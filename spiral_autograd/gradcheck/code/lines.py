@@ -11,6 +11,7 @@ import numpy as np
 
 from ...recording import Call, name_of
 from ..blocks import close
+from ..guard import NEVER, Deadline
 from .moments import Moment, forward_line
 from .slices import Slices
 from .source import Step, Text, steps_of, targets_of, text_of
@@ -41,6 +42,8 @@ class Evidence:
     forward, backward : callables or None
         The user's own functions.
     tolerance : float
+    slices : Slices or None
+    deadline : Deadline
     """
 
     grads: Sequence[Any]
@@ -55,6 +58,8 @@ class Evidence:
     backward: Any
     tolerance: float = 1e-9
     slices: Slices | None = None
+    deadline: Deadline = NEVER
+    inquiry: Any = None  # what suspects has found out so far
 
 
 def places(evidence: Evidence, k: int, finding: Any = None) -> tuple[tuple[str, int], ...]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...recording import Call
 from ...validation import Array, Shape
+from ..guard import NEVER, Deadline
 from .source import Step, steps_of
 from .uses import UNKNOWN, Place, Scope, uses_of
 
@@ -120,6 +121,7 @@ class Moments(list[Moment]):
     def __init__(self) -> None:
         super().__init__()
         self.history = History()
+        self.is_whole = False
 
 
 _INNER = ("<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>")  # parts of a statement
@@ -129,8 +131,8 @@ _TURNS = 1000  # runs of one statement that are told apart
 class _Recorder:
     """Notes what each line of the user's code makes."""
 
-    def __init__(self) -> None:
-        self.found = Moments()
+    def __init__(self, found: Moments, deadline: Deadline) -> None:
+        self.found, self.deadline = found, deadline
         self._known: dict[int, Any] = {}
         self._at: dict[int, int] = {}
         self._frames: dict[int, int] = {}
@@ -138,6 +140,9 @@ class _Recorder:
         self._keep: list[Any] = []
 
     def trace(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if self.deadline.is_over:  # the code runs on, unobserved
+            sys.settrace(None)
+            return None
         if not is_theirs(frame.f_code):
             return None
         key = id(frame)
@@ -278,16 +283,16 @@ class _Recorder:
         self.found.append(Moment(*place, np.array(value), name, event, fresh))
 
 
-def moments(run: Callable[[], Any]) -> Moments:
-    """Return what each line of the user's code makes while `run` runs, in order."""
-    recorder = _Recorder()
+def moments(run: Callable[[], Any], found: Moments, deadline: Deadline = NEVER) -> None:
+    """Note what each line of the user's code makes while `run` runs, in order, in time."""
+    recorder = _Recorder(found, deadline)
     before = sys.gettrace()
     sys.settrace(recorder.trace)
     try:
         run()
     finally:
         sys.settrace(before)
-    return recorder.found
+        found.is_whole = not deadline.is_over
 
 
 def _mark(value: Array) -> Any:

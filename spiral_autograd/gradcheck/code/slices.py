@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..guard import NEVER, Deadline
 from .moments import Event, History, Moment
 from .source import Step
 from .uses import Place, Where, references, uses_of
@@ -22,9 +23,11 @@ class Slices:
     Attributes
     ----------
     history : History
+    deadline : Deadline
     """
 
     history: History
+    deadline: Deadline = NEVER
     _writers: dict[Where, list[tuple[int, Any, bool]]] = field(default_factory=dict)
     _places: set[tuple[str, int]] = field(default_factory=set)
 
@@ -61,6 +64,7 @@ class Slices:
         if moment.fresh and not moment.name.startswith("return["):
             ask(self._returned(moment.event, found))
         while pending:
+            self.deadline.check()
             number, place = pending.pop()
             writers = list(self._before(number, place))
             for writer in writers:

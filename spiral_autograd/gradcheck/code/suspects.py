@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def suspects(evidence: Evidence, k: int, finding: Any = None) -> list[Spot]:
     """Return where the k-th gradient may have its mistake from, the likeliest places first."""
     if evidence.slices is None or evidence.grads[k] is None:
         return []
-    return Inquiry(evidence, evidence.slices).suspects(k, finding)
+    return _inquiry(evidence).suspects(k, finding)
 
 
 def made_at(evidence: Evidence, k: int) -> list[Spot]:
@@ -39,7 +39,7 @@ def made_at(evidence: Evidence, k: int) -> list[Spot]:
     if evidence.slices is None:
         return []
     events = evidence.slices.history.events
-    found = Inquiry(evidence, evidence.slices).equal(evidence.grads[k])
+    found = _inquiry(evidence).equal(k)
     return list(
         dict.fromkeys((events[m.event or 0].file, events[m.event or 0].line) for m in found)
     )
@@ -49,10 +49,18 @@ def attributes_of(evidence: Evidence, k: int) -> set[str]:
     """Return the names of the attributes that the k-th gradient was made with."""
     if evidence.slices is None:
         return set()
-    numbers = Inquiry(evidence, evidence.slices).feeding(k)
+    numbers = _inquiry(evidence).feeding(k)
     events = (evidence.slices.history.events[number] for number in numbers)
     places = (place.where for event in events for place in event.reads)
     return {where[2] for where in places if where[0] == "attr"}
+
+
+def _inquiry(evidence: Evidence) -> Inquiry:
+    """Return the inquiry of some evidence, the same one each time."""
+    if evidence.inquiry is None:
+        assert evidence.slices is not None
+        evidence.inquiry = Inquiry(evidence, evidence.slices)
+    return cast(Inquiry, evidence.inquiry)
 
 
 @dataclass(eq=False)
@@ -61,6 +69,8 @@ class Inquiry:
 
     evidence: Evidence
     slices: Slices
+    _equal: dict[int, list[Moment]] = field(default_factory=dict)
+    _feeding: dict[int, set[int]] = field(default_factory=dict)
 
     @property
     def events(self) -> list[Event]:
@@ -97,18 +107,26 @@ class Inquiry:
         """The event with which the backward pass begins."""
         return self.slices.start_of(code_of(self.evidence.backward))
 
-    def equal(self, value: Any) -> list[Moment]:
-        """Return the moments of the backward pass that have just these numbers."""
-        mine = [m for m in self.evidence.seen if m.event is not None and m.event >= self.start]
-        same = [moment for moment in mine if is_identical(moment.value, value)]
-        return same or [moment for moment in mine if close(moment.value, value, 1e-9)]
+    def equal(self, k: int) -> list[Moment]:
+        """Return the moments of the backward pass that have just the numbers of a gradient."""
+        if k not in self._equal:
+            value, shape = self.evidence.grads[k], np.shape(self.evidence.grads[k])
+            mine = [m for m in self.evidence.seen if m.event is not None and m.event >= self.start]
+            mine = [m for m in mine if m.value.shape == shape]
+            same = [m for m in mine if self._asked(is_identical(m.value, value))]
+            self._equal[k] = same or [m for m in mine if self._asked(close(m.value, value, 1e-9))]
+        return self._equal[k]
+
+    def _asked(self, answer: bool) -> bool:
+        self.evidence.deadline.check()
+        return answer
 
     def sink(self, k: int) -> Moment | None:
         """Return the moment at which the k-th gradient came to be."""
         grad = self.evidence.grads[k]
         if not isinstance(grad, np.ndarray | np.floating | float):
             return None
-        equal = self.equal(grad)
+        equal = self.equal(k)
         fresh = [i for i, moment in enumerate(equal) if moment.fresh]
         if not fresh:
             return equal[0] if equal else None
@@ -121,7 +139,7 @@ class Inquiry:
 
     def giver(self, k: int, sink: Moment) -> Spot:
         """Return the statement that first hands out the k-th gradient."""
-        equal = self.equal(self.evidence.grads[k])
+        equal = self.equal(k)
         number = sink.event or 0
         later = [m for m in equal if m.name.startswith("return[") and (m.event or 0) >= number]
         event = self.events[(later[0] if later else sink).event or 0]
@@ -129,9 +147,11 @@ class Inquiry:
 
     def feeding(self, k: int) -> set[int]:
         """Return the events of the backward pass that the k-th gradient came from."""
-        sink = self.sink(k)
-        found = self.slices.feeding(sink) if sink is not None else set()
-        return {number for number in found if number >= self.start}
+        if k not in self._feeding:
+            sink = self.sink(k)
+            found = self.slices.feeding(sink) if sink is not None else set()
+            self._feeding[k] = {number for number in found if number >= self.start}
+        return self._feeding[k]
 
     # -------------------- what is cleared --------------------
 
@@ -181,15 +201,20 @@ class Inquiry:
     def statements(self, numbers: Iterable[int]) -> list[Spot]:
         """Return the places of events, without those that hold no mistake, in order."""
         found: dict[Spot, None] = {}
-        for number in sorted(numbers, key=self._end):
+        for number in sorted(numbers, key=self._ends.__getitem__):
             event = self.events[number]
             if (event.file, event.line) not in found and not self._is_plain(event):
                 found[event.file, event.line] = None
         return list(found)
 
-    def _end(self, number: int) -> int:
-        """Return the event with which a statement ended: it waits for the functions it calls."""
-        return max((self._end(inner) for inner, _ in self.events[number].returns), default=number)
+    @cached_property
+    def _ends(self) -> list[int]:
+        """The event with which each statement ended: it waits for the functions it calls."""
+        ends = list(range(len(self.events)))
+        for number in reversed(ends):  # what a statement calls begins after it
+            inner = [ends[event] for event, _ in self.events[number].returns]
+            ends[number] = max(inner, default=number)
+        return ends
 
     def _is_plain(self, event: Event) -> bool:
         """Tell whether a statement only unpacks, allocates, counts or hands on."""
@@ -256,6 +281,7 @@ class Inquiry:
             place = event.file, event.line
 
             def shown(value: Any, place: Spot = place, lost: bool = lost) -> bool:
+                self.evidence.deadline.check()
                 same = [calls[i] for i in known.which(value, 1e-9)]
                 if lost:
                     return any(graph.carries(c) for c in same if c.gradient_of is not None)
@@ -271,6 +297,7 @@ class Inquiry:
         found: dict[int, list[Any]] = {}
         for moment in self.evidence.seen:
             if moment.event is not None and moment.event >= self.start and moment.fresh:
+                self.evidence.deadline.check()
                 found.setdefault(moment.event, []).append(moment.value)
         return found
 
@@ -344,6 +371,7 @@ class Inquiry:
         for moment in self.evidence.seen:
             if moment.event is None or moment.event < self.start:
                 continue
+            self.evidence.deadline.check()
             event = self.events[moment.event]
             if (event.file, event.line) in places and wanted.which(moment.value, tolerance):
                 return event.file, event.line

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...validation import Array, Shape
 from ..automatic.reference import Reference, Sharpness
-from ..blocks import apart, inner
+from ..blocks import furthest, inner
 from ..blocks import largest as largest
 
 
@@ -26,9 +26,10 @@ class Row:
     scale : float
         The largest entry of the reference gradient.
     max_abs, max_rel : float
-        The largest difference, and that relative to the larger of the two largest entries.
+        The largest difference, and that relative to the larger of the two largest entries. Where
+        a smaller one weighs more in its own row or column: that, and relative to these.
     index : tuple of int or None
-        Where the largest difference is.
+        Where this difference is.
     verdict : str
         "exact", "match", "idealised", "approximate", "wrong" or "missing".
     why : str
@@ -58,38 +59,54 @@ RIGHT = ("exact", "match")
 FAILURES = ("wrong", "missing")
 
 
-def compare(name: str, handwritten: Any, automatic: Array, sharp: Sharpness, floor: float) -> Row:
-    """Return the row for a handwritten gradient and the reference."""
+def compare(
+    name: str, handwritten: Any, automatic: Array, sharp: Sharpness, floor: float | Array = 0.0
+) -> Row:
+    """Return the row for a handwritten gradient and the reference.
+
+    Each entry is judged by the size of its own row and column. `floor` is how far rounding alone
+    moves the entries: one number, or one for each.
+    """
     scale = largest(automatic)
     blank = Row(name, automatic.shape, scale, np.nan, np.nan, None, "wrong", automatic=automatic)
     if handwritten is None:
-        verdict = "missing" if scale > floor else "match"
+        verdict = "missing" if np.any(np.abs(automatic) > floor) else "match"
         return replace(blank, verdict=verdict, why="no gradient is returned", rule="unwritten")
     h = np.asarray(handwritten)
     if h.dtype.kind not in "fiub":
         return replace(blank, why=f"a gradient of dtype {h.dtype}")
     if h.shape != automatic.shape:
-        why = f"has the shape {h.shape} in place of {automatic.shape}"
+        why = _other_shape(h.shape, automatic.shape)
         return replace(blank, max_abs=np.inf, max_rel=np.inf, handwritten=h, why=why)
-    max_abs, flat = apart(h, automatic)
-    both = max(scale, largest(h)) if max_abs > 0 else scale
-    max_rel = max_abs / both if both > 0 else 0.0
+    found = furthest(h if h.dtype.kind == "f" else h.astype(float), automatic, floor)
     return replace(
         blank,
-        max_abs=max_abs,
-        max_rel=max_rel if np.isfinite(max_abs) else np.inf,
-        index=tuple(int(i) for i in np.unravel_index(flat, h.shape)),
-        verdict=_verdict(max_abs, both, sharp, floor),
+        max_abs=found.distance,
+        max_rel=found.relative,
+        index=tuple(int(i) for i in np.unravel_index(found.place, h.shape)),
+        verdict=_verdict(found.distance, found.beyond, sharp),
         handwritten=h,
     )
 
 
-def _verdict(distance: float, scale: float, sharp: Sharpness, floor: float) -> str:
-    """Return the verdict on two gradients, the larger of which is of size `scale`."""
+def _other_shape(ours: Shape, theirs: Shape) -> str:
+    """Return what to say of a gradient of another shape, and what an update makes of it."""
+    text = f"has the shape {ours} in place of {theirs}"
+    try:
+        both = np.broadcast_shapes(ours, theirs)
+    except ValueError:
+        return f"{text}: the update W -= lr * dW fails"
+    if both == theirs:
+        return f"{text}: the update W -= lr * dW broadcasts it in silence"
+    return f"{text}: W - lr * dW has the shape {both}"
+
+
+def _verdict(distance: float, beyond: float, sharp: Sharpness) -> str:
+    """Return the verdict on gradients that differ by `beyond`, relative to what stands there."""
     if distance == 0:
         return "exact"
     for verdict, tolerance in (("match", sharp.match), ("approximate", sharp.approximate)):
-        if np.isfinite(distance) and distance <= tolerance * scale + floor:
+        if np.isfinite(distance) and beyond <= tolerance:
             return verdict
     return "wrong"
 
@@ -106,11 +123,12 @@ def compare_directions(
         return replace(blank, verdict="missing", why=why, rule="unwritten")
     h = np.asarray(handwritten)
     if h.shape != shape:
-        why = f"has the shape {h.shape} in place of {shape}"
+        why = _other_shape(h.shape, shape)
         return replace(blank, max_abs=np.inf, max_rel=np.inf, why=why)
     distance = max((abs(inner(h, d) - value) for d, value in along), default=0.0)
     both = max(scale, float(np.sqrt(inner(h, h) / max(h.size, 1))))
-    verdict = _verdict(distance, both, reference.sharpness, reference.noise)
+    beyond = max(distance - reference.noise, 0.0) / both if both > 0 else distance
+    verdict = _verdict(distance, beyond, reference.sharpness)
     return replace(
         blank,
         verdict="match" if verdict == "exact" else verdict,

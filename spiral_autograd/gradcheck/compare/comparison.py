@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from ..automatic.automatic import by_autograd
+from ..automatic.automatic import once_more
 from ..automatic.reference import Reference
 from ..code.lines import Evidence
 from ..code.moments import Moments, is_readable, moments
 from ..code.slices import Slices
 from ..code.suspects import code_of
+from ..guard import CheckError, Deadline, guarded, theirs
 from ..handwritten.subject import MISSING, Subject, copied
 from ..tracing.graph import BackwardGraph
 from .compare import FAILURES, RIGHT, Row, compare, compare_directions
@@ -38,12 +39,15 @@ class Comparison:
     grads : list
         The handwritten gradients: arrays, None, or MISSING where there is nothing to compare.
     rng : Generator
-    deadline : float
-        When to stop asking why.
+    budget : float
+        The seconds for what comes after the verdicts.
+    deadline, until : Deadline
+        When to stop asking why, and when to stop asking where.
     rows : dict of Row
         By the number of the value.
-    floors : list of float
-        How far rounding alone moves each gradient.
+    noise : list of arrays or floats
+        How far rounding alone moves the entries of each gradient; infinite where a kink excuses
+        any.
     notes, failures : lists of str
     """
 
@@ -51,20 +55,32 @@ class Comparison:
     reference: Reference
     grads: list[Any]
     rng: np.random.Generator
-    deadline: float
+    budget: float
     rows: dict[int, Row] = field(default_factory=dict)
-    floors: list[float] = field(default_factory=list)
+    noise: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.floors = self.floors or [0.0] * len(self.grads)
+        self._evidence: Evidence | None = None
+        self.begin()
+        self.noise = [3 * error for error in self.reference.errors] or [0.0] * len(self.grads)
         self.compare()
+
+    @property
+    def floors(self) -> list[float]:
+        """How far rounding alone moves each gradient."""
+        return [float(np.max(n, where=np.isfinite(n), initial=0.0)) for n in self.noise]
 
     @property
     def upstream(self) -> list[Array]:
         """The upstream gradient."""
         return self.subject.upstream
+
+    def begin(self) -> None:
+        """Let the time begin for what comes after the verdicts: why, and then where."""
+        self.deadline = Deadline.after(0.9 * self.budget)
+        self.until = Deadline.after(self.budget + 0.5)
 
     # -------------------- rows --------------------
 
@@ -72,12 +88,16 @@ class Comparison:
         """Compare afresh, all that there is."""
         self.rows = {k: self._row(k) for k, g in enumerate(self.grads) if g is not MISSING}
 
+    def compare_row(self, k: int) -> None:
+        """Compare one gradient afresh."""
+        self.rows[k] = self._row(k)
+
     def _row(self, k: int) -> Row:
         name, reference = self.subject.names[k], self.reference
         if not reference.grads:
             shape = self.subject.values[k].shape
             return compare_directions(name, k, self.grads[k], shape, reference)
-        return compare(name, self.grads[k], reference.grads[k], reference.sharpness, self.floors[k])
+        return compare(name, self.grads[k], reference.grads[k], reference.sharpness, self.noise[k])
 
     def change(self, k: int, **changes: Any) -> None:
         """Change what is said in a row."""
@@ -124,10 +144,8 @@ class Comparison:
             return None
         recording = self.reference.recording
         if recording is None:
-            again = by_autograd(
-                self.subject, self.upstream, self.subject.outputs, rebind=self.reference.rebound
-            )
-            recording = again.recording
+            with theirs("the traced forward pass"):
+                recording = once_more(self.subject, self.upstream, self.reference).recording
         return None if recording is None else BackwardGraph(recording)
 
     @cached_property
@@ -135,21 +153,28 @@ class Comparison:
         """What the lines of the handwritten pass make, in order."""
         if not self.small:
             return Moments()
+        found = Moments()
         try:
             with self.subject.session.fresh():
-                return moments(self.backward)
-        except Exception:
-            return Moments()
+                moments(self.backward, found, self.until)
+        except CheckError:  # what ran until then is told from
+            pass
         finally:
             self.subject.session.restore()
+        return found if found.is_whole else Moments()
 
     @cached_property
     def slices(self) -> Slices | None:
         """From what the lines of the handwritten pass made it."""
-        return Slices(self.seen.history) if self.seen else None
+        return Slices(self.seen.history, self.until) if self.seen else None
 
     def evidence(self) -> Evidence:
         """Return what the place of a mistake is told from."""
+        if self._evidence is None or self._evidence.wrong != self.wrong:
+            self._evidence = self._all_evidence()
+        return self._evidence
+
+    def _all_evidence(self) -> Evidence:
         subject, graph = self.subject, self.graph
         calls = [] if graph is None else [*graph.forward, *graph.backward]
         return Evidence(
@@ -165,19 +190,20 @@ class Comparison:
             backward=subject.backward_code[0] if subject.backward_code else None,
             tolerance=self.tolerance,
             slices=self.slices,
+            deadline=self.until,
         )
 
     def places(self, where: Callable[..., Places], k: int, *why: Any) -> Places:
         """Return places in the reader's code; none where its source cannot be read."""
-        evidence = self.evidence()
-        try:
+        found: Places = ()
+        with guarded("the search for the lines", self.notes):
+            evidence = self.evidence()
+            self.until.check()
             found = tuple(filter(is_readable, where(evidence, k, *why)))
-        except Exception:
-            return ()
-        code = code_of(evidence.backward)
-        hidden = code is not None and not is_readable((code.co_filename, code.co_firstlineno))
-        if hidden and not found and UNREADABLE not in self.notes:
-            self.notes.append(UNREADABLE)
+            code = code_of(evidence.backward)
+            hidden = code is not None and not is_readable((code.co_filename, code.co_firstlineno))
+            if hidden and not found and UNREADABLE not in self.notes:
+                self.notes.append(UNREADABLE)
         return found
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...recording import Call
 from ...validation import Array
 from ..automatic.automatic import by_autograd, find_reference
+from ..automatic.reference import Distrust
 from ..blocks import close, largest
 from ..code.moments import forward_line
+from ..guard import CheckError
 from ..tracing.graph import BackwardGraph
 from .comparison import Comparison, Places
-from .rounding import replayed
+from .guards import Guard, guards
+from .repeats import replayed
 
 
 def find_idealised(c: Comparison) -> BackwardGraph | None:
@@ -29,19 +31,19 @@ def find_idealised(c: Comparison) -> BackwardGraph | None:
         return None
     first = None
     milder: _Milder | None = None
-    for number, (call, position, constant) in enumerate(c.graph.small_constants()):
-        ideal = c.graph.without(call, position)
+    for number, left_out in enumerate(guards(c.graph)):
+        ideal = c.graph.without(left_out)
         if ideal is None:
             continue
         first = first or ideal
-        place = forward_line(call)
+        places = tuple(dict.fromkeys(filter(None, (forward_line(call) for call, *_ in left_out))))
         for k in c.doubtful:
             agrees = c.grads[k] is not None and _agrees(c, k, ideal.gradient(k, {}))
-            if not agrees and not _is_steady(c, ideal, k, (call, position)):
+            if not agrees and not _is_steady(c, ideal, k, left_out):
                 milder = milder or _Milder(c)
                 agrees = milder.agrees(k, number)
             if agrees:
-                _say(c, k, constant, (place,) if place else ())
+                _say(c, k, max(constant for *_, constant in left_out), places[:2])
     return first
 
 
@@ -51,16 +53,13 @@ def _agrees(c: Comparison, k: int, gradient: Array) -> bool:
     )
 
 
-def _is_steady(c: Comparison, graph: BackwardGraph, k: int, without: tuple[Call, int]) -> bool:
+def _is_steady(c: Comparison, graph: BackwardGraph, k: int, without: list[Guard]) -> bool:
     """Tell whether a gradient has its digits: the log of a saturated 1 - y has few or none."""
     gradient = graph.gradient(k, {})
     eps = float(np.finfo(np.float32 if c.reference.single else np.float64).eps)
     if not np.isfinite(largest(gradient)):
         return False
-    try:
-        moves = [largest(replayed(graph, eps, salt, without)[k] - gradient) for salt in (1, 2, 3)]
-    except Exception:
-        return True
+    moves = [largest(replayed(graph, eps, salt, without)[k] - gradient) for salt in (1, 2, 3)]
     return all(move <= 1e-2 * c.tolerance * largest(gradient) for move in moves)
 
 
@@ -85,21 +84,24 @@ class _Milder:
         milder = [(factor * value).astype(value.dtype) for value in subject.values]
         with subject.session.moved(subject.values, milder):
             try:
-                there = by_autograd(subject, c.upstream, rebind=c.reference.rebound)
+                there = by_autograd(
+                    subject, c.upstream, rebind=c.reference.rebound, double=c.reference.double
+                )
                 with subject.session.fresh():
                     grads = c.backward()
-            except Exception:
+            except (Distrust, CheckError):
                 return found
             subject.session.restore()
             assert there.recording is not None
             graph = BackwardGraph(there.recording)
-            self.constants = [constant for *_, constant in graph.small_constants()]
-            for number, (call, position, _) in enumerate(graph.small_constants()):
-                ideal = graph.without(call, position)
+            candidates = guards(graph)
+            self.constants = [max(value for *_, value in left_out) for left_out in candidates]
+            for number, left_out in enumerate(candidates):
+                ideal = graph.without(left_out)
                 if ideal is None:
                     continue
                 for k in c.doubtful:
-                    if _is_steady(c, ideal, k, (call, position)):
+                    if _is_steady(c, ideal, k, left_out):
                         agrees = close(grads[k], ideal.gradient(k, {}), c.tolerance)
                         found.setdefault(number, set()).update({k} if agrees else ())
         return found
@@ -117,7 +119,7 @@ def _by_steps(c: Comparison) -> None:
     for constant, ideal in c.subject.idealised():
         try:
             found = find_reference(ideal, c.upstream, np.random.default_rng(0), 1.0).grads
-        except Exception:
+        except CheckError:
             is_defined = False
             continue
         for k in c.doubtful if found else ():

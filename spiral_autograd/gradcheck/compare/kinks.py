@@ -2,126 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...recording import Call, name_of
 from ...validation import Array
-from ..automatic.automatic import by_autograd, nearby
-from ..automatic.stepping import by_complex_step, by_differences, moved_outputs, step_for
-from ..blocks import largest
+from ..automatic.automatic import nearby, once_more
+from ..automatic.reference import Distrust
+from ..blocks import differing, furthest
 from ..handwritten.subject import CheckError
-from ..tracing.graph import BackwardGraph
-from .compare import RIGHT, compare
 from .comparison import Comparison
 
 
-def find_kinks(c: Comparison) -> list[int]:
-    """Return which gradients differ only where none is defined, and are right beside."""
-    if not c.reference.grads:
-        return []
-    tied = c.graph is not None and has_ties(c.graph)
-    bent = [k for k in c.doubtful if tied or _differs_at_kinks(c, k)]
-    for size in (1e-4, 1e-3, 1e-2) if bent else ():
-        beside = _right_nearby(c, bent, size)
-        if len(beside) == len(bent):
-            return beside
-    return beside if bent else []
+@dataclass(frozen=True)
+class _Nearby:
+    """The gradients at values a little off the given ones, and where they differ."""
+
+    off: dict[int, Array]
+    reference: dict[int, Array]
 
 
-def _differs_at_kinks(c: Comparison, k: int) -> bool:
-    """Tell whether the slopes from the two sides differ wherever the k-th gradients do."""
-    h, g = c.grads[k], np.asarray(c.reference.grads[k])
-    if h is None or np.shape(h) != g.shape or not np.isfinite(largest(h)):
-        return False
-    row = c.rows[k]
-    if row.index is not None and not _is_kink(c, k, row.index, row.max_abs):
-        return False
-    distance = np.abs(h - g)
-    scale = max(largest(h), largest(g))
-    off = np.flatnonzero(distance > c.reference.sharpness.match * scale + c.floors[k])
-    by_size = -distance.ravel()[off]
-    worst = off[np.argpartition(by_size, 31)[:32] if off.size > 32 else np.argsort(by_size)]
-    return len(worst) > 0 and all(
-        _is_kink(c, k, np.unravel_index(flat, g.shape), float(distance.ravel()[flat]))
-        for flat in worst
-    )
+def find_kinks(c: Comparison) -> dict[int, Array]:
+    """Return which entries differ only where no gradient is defined, and are right beside.
 
-
-def _is_kink(c: Comparison, k: int, index: tuple[Any, ...], distance: float) -> bool:
-    """Tell whether the slope in one entry jumps, by an amount that matters here.
-
-    Half of the step halves what curvature does to the two slopes, and leaves a jump as it is.
+    An entry is at a kink where the reference jumps between values that are close together, and
+    the handwritten gradient agrees with it at each of them.
     """
-    unit = np.zeros(c.subject.values[k].shape)
-    unit[index] = 1.0
-    step = step_for(c.reference.single)
-
-    def outputs(size: float) -> Array:
-        found = moved_outputs(c.subject, {k: unit}, size)
-        return np.concatenate([np.ravel(o * u) for o, u in zip(found, c.upstream, strict=True)])
-
-    def bend(size: float) -> float:  # output by output, since the jumps of several may cancel
-        return float(np.sum(np.abs(outputs(size) + outputs(-size) - 2 * here))) / size
-
-    try:
-        here = outputs(0.0)
-        wide = bend(step)
-        return wide > 0.1 * distance and 0.75 < bend(step / 2) / wide < 1.5
-    except CheckError:
-        return False
+    if not c.reference.grads:
+        return {}
+    offs = {k: _off(c, k, c.grads[k], c.reference.grads[k]) for k in c.doubtful}
+    here = {k: off for k, off in offs.items() if off is not None}
+    found: dict[int, Array] = {}
+    for size in (1e-4, 1e-3, 1e-2):
+        left = {k: off & ~found.get(k, False) for k, off in here.items()}
+        left = {k: off for k, off in left.items() if off.any()}
+        if not left:
+            break
+        excused = _excused(c, left, size)
+        if not any(e.any() for e in excused.values()):
+            break
+        found |= {k: found.get(k, False) | e for k, e in excused.items() if e.any()}
+    return found
 
 
-def _right_nearby(c: Comparison, rows: list[int], size: float) -> list[int]:
-    """Return which gradients agree a little off the place, with the reference taken there anew."""
+def _excused(c: Comparison, left: dict[int, Array], size: float) -> dict[int, Array]:
+    """Return the entries that are right at four places near by, two and two on opposite sides."""
+    seed = int(c.rng.integers(1 << 31))
+    beside: list[dict[int, Array]] = []
+    for share in (1.0, -1.0, 1 / 16, -1 / 16):
+        there = _look(c, left, nearby(c.subject, np.random.default_rng(seed), size * share))
+        left = {k: off & ~there.off[k] for k, off in left.items()} if there is not None else {}
+        left = {k: off for k, off in left.items() if off.any()}
+        if there is None or not left:
+            return {}
+        beside.append(there.reference)
+    return {k: off & _jumps(c, k, *(b[k] for b in beside[-2:])) for k, off in left.items()}
+
+
+# A jump is that of one kink; a gradient may be a sum over many of them.
+_KINKS_IN_A_SUM = 30
+
+
+def _jumps(c: Comparison, k: int, after: Array, before: Array) -> Array:
+    """Tell where the reference jumps by about as much as the handwritten gradient is off."""
+    here = np.asarray(c.reference.grads[k])
+    jump = np.maximum.reduce([abs(after - before), abs(after - here), abs(before - here)])
+    distance = np.abs(np.asarray(c.grads[k], dtype=float) - here)
+    return np.asarray(distance <= _KINKS_IN_A_SUM * jump)
+
+
+def _look(c: Comparison, rows: dict[int, Array], values: list[Array]) -> _Nearby | None:
+    """Compare anew at other values; None where that cannot be done."""
     subject = c.subject
-    with subject.session.moved(subject.values, nearby(subject, c.rng, size)):
+    with subject.session.moved(subject.values, values):
         try:
-            if c.reference.kind == "autograd":
-                there = by_autograd(subject, c.upstream, rebind=c.reference.rebound)
-            elif c.reference.kind == "complex step":
-                there = by_complex_step(subject, c.upstream, 1.0)
-            else:
-                there = by_differences(subject, c.upstream, 1.0)
+            there = once_more(subject, c.upstream, c.reference)
             with subject.session.fresh():
                 grads = c.backward()
-        except Exception:
-            return []
+        except (Distrust, CheckError):
+            return None
     if not there.grads:
-        return []
-    return [
-        k
-        for k in rows
-        if compare("", grads[k], there.grads[k], there.sharpness, there.noise).verdict in RIGHT
-    ]
+        return None
+    errors: list[Any] = list(there.errors) or [0.0] * len(there.grads)
+    off = {}
+    for k in rows:
+        found = _off(c, k, grads[k], there.grads[k], 3 * errors[k])
+        off[k] = np.ones(np.shape(there.grads[k]), dtype=bool) if found is None else found
+    return _Nearby(off, {k: np.asarray(there.grads[k]) for k in rows})
 
 
-def has_ties(graph: BackwardGraph) -> bool:
-    """Tell whether the forward pass is at a kink: the two sides of a maximum are equal, say."""
-    return any(
-        bool(_TIES[name_of(call.fun)](call, *map(graph.value, call.args)))
-        for call in graph.calls
-        if call.gradient_of is None and name_of(call.fun) in _TIES
-    )
-
-
-def _is_reached_twice(call: Call, x: Any, *args: Any) -> bool:
-    """Tell whether the largest or smallest entry of an array stands in it more than once."""
-    axis = call.kwargs.get("axis", args[0] if args else None)
-    best = call.fun.fun(x, axis=axis, keepdims=True)
-    return bool(np.any(np.sum(x == best, axis=axis) > 1))
-
-
-def _are_equal(call: Call, a: Any, b: Any, *_: Any) -> bool:
-    return bool(np.any(np.asarray(a) == b))
-
-
-# When the two slopes of a function differ at the arguments of a call.
-_TIES: dict[str, Callable[..., bool]] = {
-    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), _are_equal),
-    **dict.fromkeys(("max", "amax", "min", "amin"), _is_reached_twice),
-    **dict.fromkeys(("abs", "absolute", "fabs"), lambda call, x: bool(np.any(x == 0))),
-    "clip": lambda call, x, low, high, *_: bool(np.any((x == low) | (x == high))),
-}
+def _off(c: Comparison, k: int, h: Any, g: Array, errors: Any = 0.0) -> Any:
+    """Return which entries of a gradient are off by more than rounding; None of another shape."""
+    g = np.asarray(g)
+    if h is None or np.shape(h) != g.shape or np.asarray(h).dtype.kind not in "fiub":
+        return None
+    h = np.asarray(h, dtype=float)
+    noise = np.where(np.isfinite(c.noise[k]), c.noise[k], 0.0)
+    if not np.isfinite(furthest(h, g).distance):
+        return None
+    return differing(h, g, c.reference.sharpness.match, np.maximum(noise, errors))

@@ -15,6 +15,7 @@ from ..blocks import close, largest
 from ..code.lines import state_places
 from ..handwritten.conventions import BACKWARD, FORWARD, GRADIENT_LISTS, accepts, positional_names
 from ..handwritten.parameters import attributes_of, find_parameters
+from ..handwritten.state import Session
 from ..handwritten.subject import MISSING, CheckError, Subject, checksums, copied, is_array
 from .comparison import Comparison, join
 
@@ -25,17 +26,20 @@ class Calls:
 
     Attributes
     ----------
-    second : dict
-        From number to gradient: those that a second call gives otherwise.
+    later : dict
+        From number to gradients: those of a second and a third call, where one is another.
     elsewhere : dict
         From number to gradient: those for other inputs that depend on an earlier call.
     grown : list of str
         The lists of gradients that become longer at each call.
+    error : str
+        Why there can be no later call.
     """
 
-    second: dict[int, Array] = field(default_factory=dict)
+    later: dict[int, list[Array]] = field(default_factory=dict)
     elsewhere: dict[int, Array] = field(default_factory=dict)
     grown: list[str] = field(default_factory=list)
+    error: str = ""
 
 
 def call_again(subject: Subject) -> Calls:
@@ -48,39 +52,55 @@ def call_again(subject: Subject) -> Calls:
     session, runner = subject.session, runner_of(subject)
     if subject.owner is None:
         return Calls()
-    inputs = Inputs(runner.inputs)
-    session.same_random()
-    with inputs.others():
-        after = checksums(_tried(subject))
+    inputs = Inputs(runner.inputs, session)
+    after = []
+    for _ in range(2):
+        session.same_random()
+        with inputs.others():
+            after.append(checksums(_tried(subject)))
     with session.unused(), inputs.others():
         without = checksums(_tried(subject))
-    return _look_closer(subject, inputs) if not after or after != without else Calls()
+    same = without and all(found == without for found in after)
+    return Calls() if same else _look_closer(subject, inputs)
 
 
 def _look_closer(subject: Subject, inputs: Inputs) -> Calls:
-    """Tell what changes at a second call from what depends on an earlier one, and from a state."""
+    """Tell what changes at a later call from what depends on an earlier one, and from a state."""
     session = subject.session
+    calls: list[list[Any]] = []
+    grown: list[str] = []
+    error = ""
     with session.fresh():
-        first = [copied(g) for g in _gradients(subject)]
         before = _lengths(subject.owner)
-        session.same_random()
-        second = _changed(first, _gradients(subject))
-        now = _lengths(subject.owner)
-        grown = [name for name in before if now.get(name, 0) > before[name]]
-    if second:
-        return Calls(second=second if _same_output_again(subject) else {}, grown=grown)
+        try:
+            for _ in range(3):
+                session.same_random()
+                with inputs.same():
+                    calls.append([copied(g) for g in _gradients(subject)])
+                now = _lengths(subject.owner)
+                grown = grown or [n for n in before if len(calls) > 1 and now.get(n, 0) > before[n]]
+                before = now
+        except CheckError as raised:
+            cause = raised.__cause__
+            error = str(raised) if cause is None else f"{type(cause).__name__}: {cause}"
+    changed = [_changed(calls[0], later) for later in calls[1:]]
+    if any(changed):
+        numbers = sorted({k for later in changed for k in later})
+        same = _same_output_again(subject, inputs)
+        later = {k: [np.asarray(call[k]) for call in calls[1:]] for k in numbers}
+        return Calls(later=later if same else {}, grown=grown)
     with session.unused():
         if not inputs.are_in_domain(subject):
-            return Calls()
+            return Calls(error=error)
     with session.fresh():
-        _gradients(subject)
+        _tried(subject)
         session.same_random()
         with inputs.others():
             after = [copied(g) for g in _tried(subject)]
     with session.unused(), inputs.others():
         elsewhere = _changed(_tried(subject), after)
     same = bool(elsewhere) and _same_output_elsewhere(subject, inputs)
-    return Calls(elsewhere=elsewhere if same else {}, grown=grown)
+    return Calls(elsewhere=elsewhere if same else {}, grown=grown, error=error)
 
 
 def unused_upstream(subject: Subject, first: Sequence[Any]) -> list[str]:
@@ -154,14 +174,18 @@ def _is_numeric(grad: Any) -> bool:
     return grad is not None and grad is not MISSING and np.asarray(grad).dtype.kind == "f"
 
 
-def _same_output_again(subject: Subject) -> bool:
-    """Tell whether a second forward pass gives the same output: else the object has a state."""
+def _same_output_again(subject: Subject, inputs: Inputs) -> bool:
+    """Tell whether later forward passes give the same output: else the object has a state."""
     with subject.session.fresh():
         first = [np.array(out) for out in subject.forward()]
-    with subject.session.fresh():
-        _gradients(subject)
-        subject.session.same_random()
-        return _equal(first, subject.forward())
+    with subject.session.fresh(), suppress(CheckError):
+        for _ in range(2):
+            with inputs.same():
+                _gradients(subject)
+            subject.session.same_random()
+        with inputs.same():
+            return _equal(first, subject.forward())
+    return True
 
 
 def _same_output_elsewhere(subject: Subject, inputs: Inputs) -> bool:
@@ -188,18 +212,36 @@ class Inputs:
     Attributes
     ----------
     own : list
+    session : Session
     nearer : bool
         Whether the others must be close to these, since farther ones leave the domain.
     """
 
     own: list[Any]
+    session: Session
     nearer: bool = False
 
     @contextmanager
     def others(self) -> Iterator[None]:
         """Exchange the inputs for a while; labels and indices change places."""
+        with self._exchanged([_other(value, self.nearer) for value in self._unwritten()]):
+            yield
+
+    @contextmanager
+    def same(self) -> Iterator[None]:
+        """Exchange the inputs for copies, as they were before a forward pass wrote into them."""
+        copies = [v.copy() if isinstance(v, np.ndarray) else v for v in self._unwritten()]
+        with self._exchanged(copies):
+            yield
+
+    def _unwritten(self) -> list[Any]:
+        kept = [self.session.start.kept(v) if is_array(v) else None for v in self.own]
+        return [v if k is None else k for v, k in zip(self.own, kept, strict=True)]
+
+    @contextmanager
+    def _exchanged(self, others: list[Any]) -> Iterator[None]:
         here = list(self.own)
-        self.own[:] = [_other(value, self.nearer) for value in here]
+        self.own[:] = others
         try:
             yield
         finally:
@@ -219,7 +261,9 @@ def _other(value: Any, nearer: bool) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     if value.dtype.kind in "iu" and value.ndim > 0:
-        return np.roll(value, 1, axis=0)
+        there, at = np.unique(np.roll(value, 1, axis=0), return_inverse=True)
+        used = max(len(there) - 1, 2)  # one is used no more: a table may keep its gradient
+        return there[at.reshape(value.shape) % used % len(there)]
     if value.dtype.kind != "f":
         return value
     other = value if nearer else -1.1 * value if value.size == 1 else _mixed(value)
@@ -252,9 +296,10 @@ def _cycle(n: int, stream: np.random.Generator) -> Array:
 # -------------------- what is said of it --------------------
 
 _STATES = {
-    "accumulates": "accumulates: a second call adds to the gradient of the first, and the layer "
-    "offers no reset (zero_grad or the like); write it anew in each backward pass",
+    "accumulates": "accumulates, which not every gradient of the layer does: a second call adds to "
+    "that of the first; write it anew in each backward pass",
     "second call": "changes at the second call, though the forward pass gives the same output",
+    "third call": "changes at the third call, though the forward pass gives the same output",
     "grows": "stays that of the first call: each backward pass appends to a list of gradients, "
     "which grows, and the layer offers no reset; begin a new list in each backward pass",
     "stale": "depends on an earlier call: a cache is left from a forward pass on other inputs",
@@ -263,23 +308,32 @@ _STATES = {
 
 def judge(c: Comparison, calls: Calls) -> None:
     """Write into the rows what changes from call to call."""
-    said = {k: _how(c.grads[k], second) for k, second in calls.second.items()}
+    said = {k: _how(c.grads[k], later) for k, later in calls.later.items()}
     said |= dict.fromkeys(calls.elsewhere, "grows" if calls.grown else "stale")
-    reset = reset_by_effect(c.subject) if "accumulates" in said.values() else None
-    if reset is not None:
+    adding = [k for k, what in said.items() if what == "accumulates"]
+    reset = reset_by_effect(c.subject) if adding else None
+    if adding and (reset is not None or _all_add(c, adding)):
         said = {k: what for k, what in said.items() if what != "accumulates"}
-        c.notes.append(f"the gradients add up from call to call, until {reset}() is called")
-    for k, what in said.items():
-        if k not in c.rows:
-            continue
-        row = c.rows[k]
-        why = join(row.why if row.rule is None else "", _STATES[what])
-        c.change(k, verdict="wrong", rule="state", why=why)
-        c.failures.append(f"the gradient of {row.name} {_STATES[what]}")
-    for k, what in said.items():
-        if k in c.rows:
-            adds = what in ("accumulates", "grows")
-            c.change(k, lines=c.places(state_places, k, "accumulates" if adds else what))
+        names = ", ".join(c.subject.names[k] for k in adding)
+        how = f"call {reset}()" if reset is not None else "set them to zero"
+        c.notes.append(f"the gradients accumulate from call to call ({names}): {how} between calls")
+    if calls.error:
+        c.notes.append(f"what another call gives is not known; it raised {calls.error}")
+    for what in dict.fromkeys(said.values()):
+        rows = [k for k in c.rows if said.get(k) == what]
+        for k in rows:
+            why = join(c.rows[k].why if c.rows[k].rule is None else "", _STATES[what])
+            adds = "accumulates" if what in ("accumulates", "grows") else what
+            c.change(k, verdict="wrong", rule="state", why=why)
+            c.change(k, lines=c.places(state_places, k, adds))
+        names = ", ".join(c.rows[k].name for k in rows)
+        c.failures += [f"the gradient of {names} {_STATES[what]}"] if rows else []
+
+
+def _all_add(c: Comparison, adding: Sequence[int]) -> bool:
+    """Tell whether the gradients of all parameters add up from zero, and no others."""
+    parameters = range(len(c.grads) - len(runner_of(c.subject).parameters), len(c.grads))
+    return set(adding) == {k for k in parameters if _is_numeric(c.grads[k]) and np.any(c.grads[k])}
 
 
 def reset_by_effect(subject: Subject) -> str | None:
@@ -304,6 +358,7 @@ def reset_by_effect(subject: Subject) -> str | None:
     return None
 
 
-def _how(first: Array, second: Array) -> str:
-    multiples = (2.0 * first, 3.0 * first)
-    return "accumulates" if any(close(second, m, 1e-9) for m in multiples) else "second call"
+def _how(first: Array, later: Sequence[Array]) -> str:
+    if all(close(g, n * first, 1e-9) for n, g in enumerate(later, start=2)):
+        return "accumulates"
+    return "second call" if _changed([first], later[:1]) else "third call"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,7 @@ from ...validation import Array
 from ..blocks import close, largest
 from ..code.moments import Moment
 from ..code.source import assigned_to, expression
+from ..guard import Deadline
 from ..tracing.graph import BackwardGraph, again, is_number
 
 
@@ -41,7 +41,7 @@ class Case:
     again : callable
         ``again(kind)`` returns the handwritten gradients for another upstream gradient.
     is_loss : bool
-    deadline : float
+    deadline : Deadline
     seen : callable
         Returns what the lines of the handwritten pass make.
     elsewhere : callable
@@ -59,7 +59,7 @@ class Case:
     upstream: list[Array]
     again: Callable[[str], list[Any]] | None
     is_loss: bool
-    deadline: float
+    deadline: Deadline
     seen: Callable[[], Sequence[Moment]] = tuple
     elsewhere: Callable[[], Mapping[int, Any]] = dict
     stock: Any = None  # what a search of the graph keeps
@@ -83,7 +83,7 @@ class Case:
 
     def late(self) -> bool:
         """Tell whether the time is up."""
-        return time.monotonic() > self.deadline
+        return self.deadline.is_over
 
     def name_of(self, call: Any) -> str:
         """Return what a value is called in the reader's code: a variable, else an expression."""
@@ -140,7 +140,7 @@ class Case:
         for name, own in zip(self.names, self.values, strict=True):
             if own is value:
                 return name
-        return "a constant array" if np.ndim(value) else f"{value}"
+        return "a constant array" if isinstance(value, np.ndarray) and value.ndim else f"{value}"
 
     def constants(self) -> Iterator[tuple[float, str, Call]]:
         """Yield the numbers that the forward pass multiplies by, with the expression and call."""
@@ -227,7 +227,7 @@ class Case:
             if np.shape(u) == shape:
                 yield "the upstream gradient", np.asarray(u, dtype=float)
         for call in self.graph.adjoints if self.graph is not None else ():
-            if np.shape(call.value) == shape:
+            if np.shape(call.value) == shape and not self.late():
                 assert self.graph is not None
                 yield self.name_of(call), np.asarray(self.graph.value(call), dtype=float)
 

@@ -5,12 +5,14 @@ A mistake is claimed only where it explains all the numbers to the tolerance.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
 
+from ..guard import OutOfTime
 from .case import Case, Finding, Rule
 from .factors import any_factor, named_factor
 from .partly import partly_wrong
@@ -34,7 +36,9 @@ SINGLE: tuple[Rule, ...] = (
     summed_axes,
     plain_term,
 )
-LAST: tuple[Rule, ...] = (any_factor, any_term, given_twice, partly_wrong, constant_along)
+LATER: tuple[Rule, ...] = (any_factor, any_term, given_twice)
+LAST: tuple[Rule, ...] = (partly_wrong, constant_along)  # less than a reason: for want of one
+LARGE = 100_000  # entries of a gradient for which no rule is cheap
 
 
 def diagnose(*cases: Case) -> list[Finding]:
@@ -61,8 +65,29 @@ def diagnose(*cases: Case) -> list[Finding]:
                 for k in finding.rows:
                     open_rows.remove(k)
 
-    for case, rule in product(cases, SINGLE):
-        settle(_safely(rule, case, k) for k in list(open_rows))
+    def by(rules: Sequence[Rule]) -> None:
+        for case, rule in product(cases, rules):
+            settle(_safely(rule, case, k) for k in list(open_rows))
+
+    by(SINGLE)
+    if len(open_rows) == 1:  # else what all of them have in common tells more
+        by([given_twice])
+    with suppress(OutOfTime):
+        _search(cases, open_rows, findings, settle)
+    by(LATER)
+    if not cases[0].late():
+        by(LAST)
+    return findings
+
+
+def _search(
+    cases: Sequence[Case],
+    open_rows: list[int],
+    findings: list[Finding],
+    settle: Callable[[Iterable[Finding | None]], None],
+) -> None:
+    """Settle rows by one change in the backward graph, or by two, until the time is spent."""
+    cases[0].deadline.check()
     searched = [*cases, *filter(None, map(_through_every_max, cases))]
     for case in searched:
         together = [k for k in open_rows if case.comparable(k)]
@@ -75,9 +100,6 @@ def diagnose(*cases: Case) -> list[Finding]:
         for first in [finding for finding in findings if finding.values]:
             for k in list(open_rows):
                 settle([_beside(case, first, k)])
-    for case, rule in product(cases, LAST):
-        settle(_safely(rule, case, k) for k in list(open_rows))
-    return findings
 
 
 def _through_every_max(case: Case) -> Case | None:
@@ -110,7 +132,9 @@ def _spread(case: Case, found: Finding | None, rows: Iterable[int]) -> Finding |
 
 def _safely(rule: Rule, case: Case, k: int) -> Finding | None:
     h = case.handwritten[k]
-    if case.late() or (h is None and rule is not never_written):
+    if (case.late() and case.automatic[k].size > LARGE) or (
+        h is None and rule is not never_written
+    ):
         return None
     if h is not None and not np.isfinite(np.asarray(h, dtype=float)).all():
         return None

@@ -16,6 +16,7 @@ Generate = Callable[[Case, BackwardGraph, Call], Iterator[Edit]]
 def in_loops(case: Case, graph: BackwardGraph, generate: Generate) -> Iterator[Edit]:
     """Make the same change at all calls that one operation of a loop's body made."""
     for calls in graph.turns:
+        case.deadline.check()
         together: dict[Any, list[Edit]] = {}
         for call in calls:
             for edit in generate(case, graph, call):
@@ -30,12 +31,14 @@ def operands_in_loops(case: Case, graph: BackwardGraph) -> Iterator[Edit]:
         made.setdefault(call.instruction, []).append(call)
     for calls in graph.turns:
         for edit in wrong_operands(case, graph, calls[0]):
+            case.deadline.check()
             _, _, position, instruction = edit.key
             others = made.get(instruction, [])
-            if len(others) != len(calls):
+            due, moved = unmoved_operand(calls[0].args[position])
+            shape = graph.array(due).shape
+            if len(others) != len(calls) or any(graph.array(o).shape != shape for o in others):
                 continue
             # Backward calls come from the last turn to the first.
-            moved = unmoved_operand(calls[0].args[position])[1]
             pairs = zip(calls, reversed(others), strict=True)
             changes = {c: exchanged(position, moved(graph.array(o))) for c, o in pairs}
             yield from at_each_turn(

@@ -27,7 +27,7 @@ def partly_wrong(case: Case, k: int) -> Finding | None:
         return None
     share = f"is wrong in part only: {int(wrong.sum())} of {wrong.size} entries are wrong"
     for text, mask in _marks(case, k, wrong):
-        if np.array_equal(mask & live, wrong):
+        if mask.shape == wrong.shape and np.array_equal(mask & live, wrong):
             return Finding("part", f"{share}, {text}", [k])
     if int(right.sum()) >= max(3, int(wrong.sum()) // 2):
         return Finding("part", f"{share}, at {_listed(wrong)}", [k])
@@ -66,15 +66,13 @@ def _at_edges(case: Case, wrong: Array) -> Iterator[tuple[str, Array]]:
     """Yield where the forward pass takes a largest or smallest value, or reaches a bound."""
     for call in case.graph.forward if case.graph is not None else ():
         kind, args = name_of(call.fun), [getattr(arg, "value", arg) for arg in call.args]
-        if not args or (np.shape(args[0]) != wrong.shape and np.shape(args[-1]) != wrong.shape):
-            continue
-        if kind in _EDGES:
+        if kind in _EDGES and np.shape(args[0]) == wrong.shape:
             word, best = _EDGES[kind]
             axis = call.kwargs.get("axis", args[1] if len(args) > 1 else None)
             name = case.name_of(call.args[0])
             yield f"where {name} is {word}", args[0] == best(args[0], axis=axis, keepdims=True)
         elif kind in ("maximum", "minimum", "clip", "fmax", "fmin"):
-            for v, bound in ((call.args[0], b) for b in call.args[1:]):
+            for v, bound in ((call.args[0], b) for b in call.args[1:3]):
                 yield from _beyond(case, v, bound)
                 yield from _beyond(case, bound, v)
 
@@ -82,8 +80,8 @@ def _at_edges(case: Case, wrong: Array) -> Iterator[tuple[str, Array]]:
 def _beyond(case: Case, v: Any, bound: Any) -> Iterator[tuple[str, Array]]:
     if isinstance(v, Call) and is_number(bound):
         name = case.name_of(v)
-        yield f"just where {name} > {bound:g}", np.asarray(v.value) > bound
-        yield f"just where {name} < {bound:g}", np.asarray(v.value) < bound
+        yield f"just where {name} > {float(bound):g}", np.asarray(v.value) > bound
+        yield f"just where {name} < {float(bound):g}", np.asarray(v.value) < bound
 
 
 _SLICES = {(1, 0): "entry", (2, 0): "row", (2, 1): "column"}
@@ -112,8 +110,13 @@ def _at_indices(case: Case, wrong: Array) -> Iterator[tuple[str, Array]]:
             continue
         index = call.args[1] if name_of(call.fun) == "__getitem__" else call.args[1:]
         parts = index if isinstance(index, tuple) else (index,)
-        if np.shape(call.args[0].value) != wrong.shape or not any(np.ndim(p) for p in parts):
+        picks = [p for p in parts if isinstance(p, list | np.ndarray | Call)]
+        if np.shape(call.args[0].value) != wrong.shape or not any(map(_is_many, picks)):
             continue
         mask = np.zeros_like(wrong)
         mask[tuple(getattr(p, "value", p) for p in parts)] = True
         yield "just at the indices that the forward pass picks (the labels)", mask
+
+
+def _is_many(picks: Any) -> bool:
+    return np.ndim(getattr(picks, "value", picks)) > 0

@@ -39,7 +39,7 @@ class Passage:
 _MANY = 8  # paths, of which not every subset is tried
 
 
-def passages(graph: BackwardGraph, furthest: int = 12) -> Iterator[Passage]:
+def passages(case: Case, graph: BackwardGraph, furthest: int = 12) -> Iterator[Passage]:
     """Yield the passages of a graph, short ones first."""
     found: list[Passage] = []
     roots = {
@@ -49,6 +49,7 @@ def passages(graph: BackwardGraph, furthest: int = 12) -> Iterator[Passage]:
     }
     brings = {**graph.adjoints, **roots}
     for result in graph.forward:
+        case.deadline.check()
         if result not in graph.adjoints or np.ndim(result.value) == 0:
             continue
         above = list(ancestors(result, furthest))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from functools import cached_property, partial
-from itertools import product, takewhile
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from ...recording import Call, name_of
 from ...validation import Array
 from ..blocks import close, largest
-from ..tracing.graph import BackwardGraph, Values
+from ..tracing.graph import UNFIT, BackwardGraph, Values
 from .case import Case, Finding
 from .composites import composite_edits, composites_of
 from .edits import (
@@ -76,12 +75,6 @@ def _mark(value: Any) -> tuple[Any, ...]:
     return array.shape, *(f"{np.sum(a):.6e}" for a in (array, np.abs(array), array**2))
 
 
-def _safely(edits: Iterator[Edit]) -> Iterator[Edit]:
-    """Yield changes up to one that cannot be made: a search that fails must not cost the report."""
-    with suppress(Exception):
-        yield from edits
-
-
 class Stock:
     """The changes of a backward graph, for any rows: made once, when they are asked for."""
 
@@ -105,7 +98,7 @@ class Stock:
     @cached_property
     def everywhere(self) -> list[Passage]:
         """All passages."""
-        return list(takewhile(lambda _: not self.case.late(), passages(self.graph)))
+        return list(passages(self.case, self.graph))
 
     @cached_property
     def through(self) -> list[Passage]:
@@ -140,9 +133,8 @@ class Stock:
             yield from self._lists[name]
             return
         found = []
-        for edit in _safely(_SORTS[name](self)):
-            if self.case.late():
-                return
+        for edit in _SORTS[name](self):
+            self.case.deadline.check()
             found.append(edit)
             yield edit
         self._lists[name] = found
@@ -163,7 +155,7 @@ class Stock:
             try:
                 change = np.asarray(make(call, self.graph.value)) - before
                 found.append((call, np.broadcast_to(change, before.shape)))
-            except (ValueError, IndexError, TypeError):
+            except UNFIT:
                 return None
         return found
 
@@ -183,6 +175,7 @@ def _composites(stock: Stock) -> Iterator[Edit]:
 def _by_call(*generators: Generate) -> Callable[[Stock], Iterator[Edit]]:
     def edits(stock: Stock) -> Iterator[Edit]:
         for call, generate in product(stock.calls, generators):
+            stock.case.deadline.check()
             yield from generate(stock.case, stock.graph, call)
 
     return edits
@@ -258,15 +251,14 @@ class Search:
 
     def _sensitivities(self, weights: Mapping[int, Array]) -> Mapping[Call, Array] | None:
         try:
-            return self.graph.sensitivities(weights)
-        except Exception:  # a vjp that has no vjp of its own: each change is run
+            return self.graph.sensitivities(weights, self.case.deadline)
+        except NotImplementedError:  # a vjp that has no vjp of its own: each change is run
             return None
 
     def candidates(self) -> Iterator[Edit]:
         """Yield the changes that pass the screen, those that a person would name first."""
         for edit in self._candidates():
-            if self.case.late():
-                return
+            self.case.deadline.check()
             if self.possible(edit):
                 yield edit
 
@@ -295,6 +287,8 @@ class Search:
         """Yield the same change at other calls: a factor, say, may be lost anywhere on a chain."""
         if len(edit.changes) == 1:
             for call, generate in product(self.stock.calls, (*BY_CALL, factors)):
+                if self.case.late():
+                    return
                 if call not in edit.changes:
                     same = (e for e in generate(self.case, self.graph, call) if e.key == edit.key)
                     yield from filter(self.possible, same)
@@ -380,7 +374,7 @@ class Search:
         case, graph = self.case, self.graph
         try:
             values = graph.replay(edit.changes)
-        except Exception:
+        except UNFIT:
             return None
         if not self._reaches(edit.changes):
             return None

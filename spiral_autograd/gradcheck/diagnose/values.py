@@ -99,14 +99,15 @@ _LARGE = 20_000  # entries; functions of larger values are computed when they ar
 def factors_of(case: Case, graph: BackwardGraph) -> list[Factor]:
     """Return the simple functions of the forward values, arguments and upstream gradients."""
     found: list[Factor] = []
-    seen: list[Array] = []
+    seen: set[int] = set()
     for call in (*graph.roots, *graph.forward, *graph.upstream):
         v = graph.array(call)
-        if v.dtype.kind != "f" or v.size == 0 or any(v is s for s in seen):
+        if v.dtype.kind != "f" or v.size == 0 or id(v) in seen:
             continue
         if v.ndim == 0 and call in graph.upstream:
             continue
-        seen.append(v)
+        case.deadline.check()
+        seen.add(id(v))
         rule = "upstream" if call in graph.upstream else "value"
         name = case.name_of(call)
         of_it = [Factor(text, function, call, v, name, rule) for text, function in FUNCTIONS]

@@ -71,10 +71,10 @@ GRADIENT_CONTAINERS = (*GRADIENT_LISTS, "derivatives", "deltas")
 
 _GRADIENT = (
     "{} d{} d_{} grad_{} {}_grad g{} g_{} grad{} {}grad gradient_{} {}_gradient gradient{} "
-    "{}gradient grads_{} {}_grads {}_gradients {}_derivative dL_d{} dLd{} dl_d{} dLoss_d{} "
-    "dloss_d{} dJ_d{} dJd{} dE_d{} dEd{} dC_d{} dCd{} dcost_d{} nabla_{} nabla{} delta_{} delta{} "
-    "accum_d{} acc_d{} accumulated_d{} accum_grad_{} sum_d{} total_d{} d{}_sum d{}_acc d{}_accum "
-    "{}_d"
+    "{}gradient {}_diff grads_{} {}_grads {}_gradients {}_derivative dL_d{} dLd{} dl_d{} dLoss_d{} "
+    "dloss_d{} dJ_d{} dJd{} dE_d{} dEd{} dC_d{} dCd{} d_c_{} dcost_d{} nabla_{} nabla{} delta_{} "
+    "delta{} {}_delta diff_{} accum_d{} acc_d{} accumulated_d{} accum_grad_{} sum_d{} total_d{} "
+    "d{}_sum d{}_acc d{}_accum {}_d"
 ).split()
 _SYNONYMS = (
     "W w weight weights kernel kernels".split(),

@@ -12,6 +12,7 @@ import numpy as np
 from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..tracing.rebind import rebound, rebound_data
+from .constant import Constant, Names
 from .conventions import differing, gradient_key, positional_names
 from .inputs import as_array, leaf_name, prepared
 from .state import Session
@@ -20,10 +21,12 @@ from .subject import (
     Gradients,
     Subject,
     as_gradient,
+    as_update_takes,
     called,
     described,
     is_float_array,
     name_of_function,
+    other_shapes,
     outputs_of,
     require_function,
 )
@@ -94,11 +97,22 @@ class Gradient:
     data : sequence
         What else the two functions take.
     session : Session
+    constant : names
+        What is meant to have no gradient.
     """
 
     def __init__(
-        self, loss: Any, gradient: Any, params: Pytree, data: Sequence[Any], session: Session
+        self,
+        loss: Any,
+        gradient: Any,
+        params: Pytree,
+        data: Sequence[Any],
+        session: Session,
+        constant: Names = (),
     ) -> None:
+        self.constant = Constant(constant)
+        self.unchecked: list[str] = []
+        self.failures: list[str] = []
         require_function("loss", loss)
         self.loss, self.gradient, self.data = loss, gradient, data
         self.label = name_of_function(loss, "loss")
@@ -118,8 +132,12 @@ class Gradient:
         session.add(self.marks)
         with session.fresh():
             found = self.handwritten()
-            self.entries = self._paired(found)
+            paired = self._paired(found)
+            keys = [str(key) for key in found] if isinstance(found, dict) else []
+            self.constant.require_known(self.label, [*(name for name, _, _ in paired), *keys])
+            self.entries = [e for e in paired if not self.constant.covers(e[0], e[2](found))]
             self.first = Gradients.of(self._read(found), session)
+            self.remarks += other_shapes((n, read(found), v) for n, v, read in self.entries)
 
     def _held(self) -> list[tuple[str, Array]]:
         found = list(named_leaves("", self.params))
@@ -180,10 +198,12 @@ class Gradient:
 
     def _require_keys(self, grads: dict[Any, Any], names: list[str]) -> None:
         keys = {name: gradient_key(grads, name) for name in names}
-        absent = [name for name, key in keys.items() if key is None]
+        absent = [n for n, key in keys.items() if key is None and not self.constant.has(n)]
         unread = [str(key) for key in grads if key not in keys.values()]
         if isinstance(self.params, dict):
             self.remarks += [f"the keys differ: {text}" for text in differing(self.params, grads)]
+        for key in unread:
+            self._say_unread(key, grads.get(key))
         if not absent:
             return
         text = f"the dict of gradients has no entry for {', '.join(absent)}" + (
@@ -192,6 +212,23 @@ class Gradient:
         if len(absent) == len(names):
             raise CheckError(f"{text}; name the gradient of W1 dW1 or W1")
         self.remarks.append(text)
+
+    def _say_unread(self, key: str, gradient: Any) -> None:
+        """Say that an entry of a dict of gradients belongs to nothing.
+
+        That of an intermediate value has its name with a d, and may be there for later ones.
+        """
+        if not isinstance(gradient, np.ndarray) or self.constant.has(key):
+            return
+        text = (
+            f"the dict of gradients has {key}, but there is no parameter and no mark of that name"
+        )
+        if key[:1] == "d" and len(key) > 1:
+            self.unchecked.append(key)
+            mark = key[1:].lstrip("_")
+            self.remarks.append(f'{text}: it is not checked (mark the value: tap("{mark}", ...))')
+        else:
+            self.failures.append(text)
 
     def _require_structure(self, grads: Any) -> None:
         got = dict(named_leaves("", grads))
@@ -210,6 +247,10 @@ class Gradient:
                 "no parameter"
             )
 
+    def is_mark(self, value: Any) -> bool:
+        """Tell whether a value is what a mark adds."""
+        return any(value is zeros for zeros in self.marks.values())
+
     def substitute(self, replacements: Sequence[Any]) -> list[Any]:
         """Run the loss on other values."""
         memo = {id(v): r for (_, v, _), r in zip(self.entries, replacements, strict=True)}
@@ -223,14 +264,22 @@ class Gradient:
         return self._read(self.handwritten())
 
     def _read(self, found: Any) -> list[Any]:
-        return [as_gradient(name, read(found)) for name, _, read in self.entries]
+        return [
+            as_update_takes(as_gradient(name, read(found)), value)
+            for name, value, read in self.entries
+        ]
 
 
 def gradient_subject(
-    loss: Callable[..., Any], gradient: Any, params: Pytree, data: Sequence[Any], session: Session
+    loss: Callable[..., Any],
+    gradient: Any,
+    params: Pytree,
+    data: Sequence[Any],
+    session: Session,
+    constant: Names = (),
 ) -> Subject:
     """Return a scalar loss of a pytree and its handwritten gradient as a subject."""
-    run = Gradient(loss, gradient, params, data, session)
+    run = Gradient(loss, gradient, params, data, session, constant)
     output = run.outputs[0]
     return Subject(
         names=[name for name, _, _ in run.entries],
@@ -246,6 +295,9 @@ def gradient_subject(
         backward_code=[gradient] if callable(gradient) else [],
         takes_upstream=False,
         remarks=run.remarks,
+        unchecked=run.unchecked,
+        failures=run.failures,
+        marks=frozenset(k for k, (_, v, _) in enumerate(run.entries) if run.is_mark(v)),
         is_loss=True,
     )
 

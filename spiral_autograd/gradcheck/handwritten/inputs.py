@@ -138,15 +138,6 @@ def _is_numbers(value: Any) -> bool:
 RANDOM_IS_BETTER = "random numbers show more"
 
 
-def constant_inputs(named: Iterable[tuple[str, Any]]) -> list[str]:
-    """Return what is to be said of inputs that are the same number everywhere."""
-    return [
-        f"{name} is {value.flat[0]:g} everywhere, and mistakes may hide there: {RANDOM_IS_BETTER}"
-        for name, value in named
-        if is_float_array(value) and value.size > 3 and np.ptp(value) == 0
-    ]
-
-
 def as_array(value: Any) -> Any:
     """Return a Python float as an array, which can be moved in place; else the value."""
     return np.asarray(value, dtype=float) if isinstance(value, float) else value

@@ -15,6 +15,7 @@ from ...pytree import leaves
 from ..code.source import Step, text_of
 from .choice import last_name
 from .conventions import STATES, STATISTICS, TARGETS, gradient_keys
+from .evidence import claim
 from .moving import depends_on, depends_on_number, take_number
 from .parameters import Held, Parameter, held_arrays, is_number, numbers_of
 from .state import Snapshot, reach
@@ -63,6 +64,7 @@ def look_beside(layer: Layer) -> None:
     changed = [n for n, v in layer.numbers.items() if n in numbers and numbers[n] is not v]
     constant, updated = _used(layer)
     updated += [name for name in changed if depends_on_number(layer, name)]
+    constant = claim(layer, constant)
     for name in updated:
         layer.say_unchecked(name, _UPDATED.format(name))
     _find_unkept(layer, constant)
@@ -90,6 +92,7 @@ def _used(layer: Layer) -> tuple[list[Held], list[str]]:
     given = {id(g) for g in grads}
     replaced = {h.name for h in held_arrays(layer.layer) if id(h.value) in given}
     there = [h for h in layer.unwritten if id(h.value) not in checked and h.name not in replaced]
+    there = [h for h in there if not any(np.may_share_memory(h.value, v) for v in layer.values)]
     still = {id(h.value) for h in unwritten(layer.layer, there, layer.session.start)}
     used = [h for h in there if depends_on(layer, [h.value])] if _any(layer, there) else []
     updated = [h.name for h in used if id(h.value) not in still]

@@ -7,7 +7,7 @@ import inspect
 import io
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import FunctionType, GeneratorType
@@ -19,13 +19,13 @@ from ...pytree import leaves, with_leaves
 from ...validation import Array
 from ..tracing.rebind import adopt, rebound
 from .choice import beside_inputs, has_gradient, listed, returned, returned_names
+from .constant import Constant, Names
 from .constants import without_small_constants
 from .conventions import (
     accepts,
     positional_names,
 )
 from .inputs import (
-    constant_inputs,
     floats_with_gradients,
     prepared,
     refuse_overlap,
@@ -37,30 +37,35 @@ from .parameters import (
     Held,
     Parameter,
     every_parameter,
+    held_arrays,
     numbers_of,
     other_keys,
     resets_of,
 )
 from .passes import input_gradient_of, methods_of, output_of
+from .reached import is_vocabulary, reach
 from .side_effects import SideEffects, replaced_gradients, watched
-from .state import Session, reach
+from .state import Session
 from .subject import (
     MISSING,
     CheckError,
     Gradients,
     Subject,
     as_gradient,
+    as_update_takes,
     by_position,
     called,
+    checksums,
     described,
     is_float_array,
     is_of_loss,
+    other_shapes,
     outputs_of,
     require_any,
     upstream_of,
 )
 
-# What a copy of an object shares with it, since it cannot be copied.
+# What a copy of an object shares with it, since it cannot be copied; and long lists of words.
 _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
 
 
@@ -77,6 +82,8 @@ class Layer:
         The upstream gradient, if one is given.
     rng : Generator
         The stream of a random one.
+    constant : names
+        What is meant to have no gradient.
     """
 
     def __init__(
@@ -86,14 +93,18 @@ class Layer:
         session: Session,
         upstream: Any,
         rng: np.random.Generator,
+        constant: Names = (),
     ) -> None:
+        self.constant = Constant(constant)
+        self.left_out: set[str] = set()  # inputs that are meant to have no gradient
         self.forward_name, self.backward_name = methods_of(layer)
         self.layer, self.kind, self.session = layer, type(layer).__name__, session
         self.names = positional_names(self.forward_method, len(inputs))
         self._require_call(inputs)
         # An attribute that is called like an input is a cache of it, from an earlier call.
         held = [p.value for p in every_parameter(layer) if p.name not in self.names]
-        self.shared: list[Any] = [item for item in reach(layer) if isinstance(item, _SHARED)]
+        reached = list(reach(layer))
+        self.shared = [i for i in reached if issubclass(type(i), _SHARED) or is_vocabulary(i)]
         self.shared += list(sys.modules.values())
         self.inputs, self.remarks = prepared(inputs, self.names, held)
         session.add(self.inputs)
@@ -210,12 +221,14 @@ class Layer:
             numbers = [name for name in numbers if depends_on_number(self, name)]
             result, effects = self._run_again(set(before), made, numbers)
         self._require_fit(result)
-        self.first = Gradients.of(self._read(result), self.session)
+        self.first = Gradients.of(self._without_constants(self._read(result)), self.session)
+        self.remarks += other_shapes(self._gradients_of_parameters(self.by_name(result)))
         self.remarks += effects.notes(self.value_names)
         self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)
-        self.remarks += other_keys(self.layer) + constant_inputs(self._checked_inputs(result))
+        self.remarks += other_keys(self.layer)
         require_any(f"{self.kind}.{self.backward_name}", result, self.value_names, self.first)
+        self.constant.require_known(self.kind, names_in(self.layer, self.names))
 
     def _known(self) -> dict[str, tuple[Parameter, Any]]:
         """Return the parameters by name, with what is now in the place of their gradients."""
@@ -286,6 +299,16 @@ class Layer:
         free = [p for p in known if p not in self.parameters and is_float_array(p.value)]
         self.parameters += listed(self.layer, free, self.backward_method)
 
+    def _without_constants(self, grads: list[Any]) -> list[Any]:
+        """Leave out what is meant to have no gradient, and has none; return those of the rest."""
+        pairs = list(zip(self.value_names, grads, strict=True))
+        inputs = len(pairs) - len(self.parameters)
+        left = [self.constant.covers(name, gradient) for name, gradient in pairs]
+        self.left_out = {name for (name, _), out in zip(pairs[:inputs], left, strict=False) if out}
+        kept = zip(self.parameters, left[inputs:], strict=True)
+        self.parameters = [p for p, out in kept if not out]
+        return [gradient for gradient, out in zip(grads, left, strict=True) if not out]
+
     def _require_fit(self, result: Any) -> None:
         for parameter in self.parameters:
             refuse_parameter(parameter.name, parameter.value)
@@ -303,25 +326,26 @@ class Layer:
         self.remarks += floats_with_gradients(self.names, self.inputs, result)
         for name, value, flag in pairs[:1]:
             if not flag and is_float_array(result) and np.shape(value) == result.shape:
-                self.unchecked.append(name)
-                self.remarks.append(
-                    f"{name} holds integers, which have no gradient: it is not checked "
-                    f"(use {name}.astype(float))"
-                )
+                why = f"{name} holds integers, which have no gradient (use {name}.astype(float))"
+                self.say_unchecked(name, why)
 
-    def _checked_inputs(self, result: Any) -> list[tuple[str, Any]]:
-        found = self.by_name(result)
-        pairs = zip(self.names, self.inputs, strict=True)
-        return [(name, value) for name, value in pairs if name in found]
+    def take(
+        self, name: str, value: Array, read: Callable[[], Any] = lambda: None, first: Any = None
+    ) -> None:
+        """Take one more parameter: how its gradient is read, and what it was at the first call.
 
-    def take(self, name: str, value: Array) -> None:
-        """Take a parameter of which nothing is kept."""
-        self.parameters.append(Parameter(name, value, lambda: None))
-        self.first.arrays.append(None)
-        self.first.checksums.append(0)
+        Nothing, where nothing is kept of it.
+        """
+        gradient = as_update_takes(as_gradient(name, first), value)
+        self.remarks += other_shapes([(name, first, value)])
+        self.parameters.append(Parameter(name, value, read))
+        self.first.arrays.append(gradient)
+        self.first.checksums += checksums([gradient])
 
     def say_unchecked(self, name: str, why: str) -> None:
-        """Say that there is no row for an input or a parameter."""
+        """Say that there is no row for an input or a parameter, unless it is meant to have none."""
+        if self.constant.has(name):
+            return
         self.unchecked.append(name)
         self.remarks.append(f"{why}: it is not checked")
 
@@ -341,27 +365,37 @@ class Layer:
     def _read(self, result: Any) -> list[Any]:
         """Return the gradient of each input and parameter after both passes."""
         returned = self.by_name(result)
-        inputs = [name for name, flag in zip(self.names, self.floats, strict=True) if flag]
-        grads = [(name, returned.get(name, MISSING)) for name in inputs]
-        grads += [
-            (p.name, returned.get(p.name) if p.name in self.more else p.gradient())
-            for p in self.parameters
-        ]
-        return [as_gradient(name, gradient) for name, gradient in grads]
+        grads = [as_gradient(name, returned.get(name, MISSING)) for name, _ in self._moving()]
+        own = [(as_gradient(n, g), v) for n, g, v in self._gradients_of_parameters(returned)]
+        return grads + [as_update_takes(gradient, value) for gradient, value in own]
 
-    def memo(self, replacements: Sequence[Any]) -> dict[int, Any]:
+    def _gradients_of_parameters(
+        self, returned: dict[str, Any]
+    ) -> Iterator[tuple[str, Any, Array]]:
+        """Yield the name of each parameter, its gradient as it now stands, and itself."""
+        for p in self.parameters:
+            gradient = returned.get(p.name) if p.name in self.more else p.gradient()
+            # Where it has been written at the first call, it may be left out at another.
+            yield p.name, None if gradient is MISSING else gradient, p.value
+
+    def memo(self, replacements: Sequence[Any], values: Sequence[Any]) -> dict[int, Any]:
         """Return what a deep copy is to have in place of the arrays, and what it shares.
 
         It shares what cannot be copied, and the gradients: large, and restored after each run.
         """
         gradients = [p.gradient() for p in self.parameters]
         shared = [*self.shared, *(g for g in gradients if isinstance(g, np.ndarray))]
-        values = zip(self.values, replacements, strict=True)
-        return {id(item): item for item in shared} | {id(v): r for v, r in values}
+        pairs = zip(values, replacements, strict=True)
+        return {id(item): item for item in shared} | {id(v): r for v, r in pairs}
 
-    def substitute(self, replacements: Sequence[Any], forward: Any = None) -> list[Any]:
-        """Run the forward pass of a copy, or another forward function on the copy."""
-        memo = self.memo(replacements)
+    def substitute(
+        self, replacements: Sequence[Any], forward: Any = None, values: Any = None
+    ) -> list[Any]:
+        """Run the forward pass of a copy, or another forward function on the copy.
+
+        The replacements are for those whose gradients are compared, or for other values.
+        """
+        memo = self.memo(replacements, self.values if values is None else values)
         other = copy.deepcopy(self.layer, memo)
         adopt(memo)
         arguments = [memo.get(id(value), value) for value in self.inputs]
@@ -386,17 +420,20 @@ class Layer:
 
             yield constant, replace(subject, forward=plain, substitute=ideal)
 
+    def _moving(self) -> list[tuple[str, Array]]:
+        """Return the inputs whose gradients are compared."""
+        inputs = zip(self.names, self.inputs, self.floats, strict=True)
+        return [(n, v) for n, v, flag in inputs if flag and n not in self.left_out]
+
     @property
     def values(self) -> list[Array]:
         """The arrays whose gradients are compared."""
-        inputs = [v for v, flag in zip(self.inputs, self.floats, strict=True) if flag]
-        return inputs + [p.value for p in self.parameters]
+        return [value for _, value in self._moving()] + [p.value for p in self.parameters]
 
     @property
     def value_names(self) -> list[str]:
         """What they are called."""
-        inputs = [name for name, flag in zip(self.names, self.floats, strict=True) if flag]
-        return inputs + [p.name for p in self.parameters]
+        return [name for name, _ in self._moving()] + [p.name for p in self.parameters]
 
     def subject(self) -> Subject:
         """Return the layer as a subject."""
@@ -431,6 +468,14 @@ def layer_subject(
     session: Session,
     upstream: Any,
     rng: np.random.Generator,
+    constant: Names = (),
 ) -> Subject:
     """Return an object with ``forward(*inputs)`` and ``backward(upstream)`` as a subject."""
-    return Layer(layer, inputs, session, upstream, rng).subject()
+    return Layer(layer, inputs, session, upstream, rng, constant).subject()
+
+
+def names_in(layer: Any, inputs: Sequence[str]) -> list[str]:
+    """Return the names of a layer's inputs, and of what it keeps."""
+    kept = [p.name for p in (*every_parameter(layer), *numbers_of(layer))]
+    held = [h.name for h in held_arrays(layer)]
+    return [*inputs, *dict.fromkeys(one for name in kept + held for one in name.split(" = "))]

@@ -13,8 +13,9 @@ import numpy as np
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
 from ..tracing.rebind import rebound
+from .constant import Constant, Names
 from .conventions import STATISTICS, gradient_key, positional_names
-from .inputs import constant_inputs, floats_with_gradients, leaf_name, prepared
+from .inputs import floats_with_gradients, leaf_name, prepared
 from .moving import differs, moved
 from .side_effects import watched
 from .state import Session
@@ -24,12 +25,14 @@ from .subject import (
     Gradients,
     Subject,
     as_gradient,
+    as_update_takes,
     by_position,
     called,
     described,
     is_float_array,
     is_of_loss,
     name_of_function,
+    other_shapes,
     outputs_of,
     require_any,
     require_function,
@@ -49,6 +52,8 @@ class Pair:
         The upstream gradient, if one is given.
     rng : Generator
         The stream of a random one.
+    constant : names
+        What is meant to have no gradient.
     """
 
     def __init__(
@@ -59,7 +64,9 @@ class Pair:
         session: Session,
         upstream: Any,
         rng: np.random.Generator,
+        constant: Names = (),
     ) -> None:
+        self.constant = Constant(constant)
         require_function("forward", forward)
         require_function("backward", backward)
         self.forward, self.backward = forward, backward
@@ -80,9 +87,11 @@ class Pair:
             result, effects = watched(self, cache, backward, self.upstream)
             self.arguments = self._differentiable(result)
             self.first = Gradients.of(self._read(result), session)
+            parameters = [n for n in self._as_returned(result) if n[0] != self.names[0]]
+            self.remarks += other_shapes(parameters)
         self._say_left_out()
-        # Biases are begun with zeros, and hide nothing.
-        self.remarks += constant_inputs((n, v) for n, v in self.arguments if v.ndim > 1 or v.any())
+        known = [*self.names, *(name for name, _ in (*self.arguments, *self.left_out))]
+        self.constant.require_known(self.label, known)
         if not self.arguments:
             floats = [n for n, flag in zip(self.names, self.floats, strict=True) if flag]
             require_any(self.backward_label, result, floats, self.first)
@@ -175,20 +184,26 @@ class Pair:
             name
             for name, _ in found
             if name not in by_name and not is_of_loss(self.structure, result)
+            if not self.constant.has(name)
         ]
         self.remarks += floats_with_gradients(self.names, self.inputs, result)
         self.remarks += [
             f"{self.backward_label} returns no gradient for {name}: it is not checked{what}"
             for name in self.unchecked
         ]
-        return [(name, value) for name, value in found if name in by_name]
+        return [
+            (name, value)
+            for name, value in found
+            if name in by_name and not self.constant.covers(name, by_name[name])
+        ]
 
     def _say_left_out(self) -> None:
         """Say which arrays in dicts the output depends on, and backward has no gradient of."""
         for name, leaf in self.left_out:
             with self.session.moved([leaf], [moved(leaf)]), self.session.fresh():
                 used = differs(self.outputs, leaves(self.run()[0]))
-            if used and not any(word in name for word in STATISTICS):
+            by_right = any(word in name for word in STATISTICS) or self.constant.has(name)
+            if used and not by_right:
                 self.unchecked.append(name)
                 self.remarks.append(
                     f"{self.backward_label} returns no gradient for {name}: it is not checked"
@@ -203,12 +218,19 @@ class Pair:
         return self._read(self.run_backward(ups, cache))
 
     def _read(self, result: Any) -> list[Any]:
+        return [
+            gradient if name == self.names[0] else as_update_takes(gradient, value)
+            for name, gradient, value in self._as_returned(result)
+        ]
+
+    def _as_returned(self, result: Any) -> list[tuple[str, Any, Array]]:
+        """Return the name of each argument, its gradient, and itself."""
         names = [name for name, _ in self.arguments]
         if isinstance(result, dict):
             by_name = by_position(self.backward_label, result, names, [True] * len(names))
         else:
             by_name = self._by_name(result)
-        return [as_gradient(name, by_name.get(name, MISSING)) for name in names]
+        return [(n, as_gradient(n, by_name.get(n, MISSING)), v) for n, v in self.arguments]
 
     def substitute(self, replacements: Sequence[Any]) -> list[Any]:
         """Run the forward pass on other values."""
@@ -229,9 +251,10 @@ def pair_subject(
     session: Session,
     upstream: Any,
     rng: np.random.Generator,
+    constant: Names = (),
 ) -> Subject:
     """Return ``out, cache = forward(*inputs)`` and ``backward(dout, cache)`` as a subject."""
-    pair = Pair(forward, backward, inputs, session, upstream, rng)
+    pair = Pair(forward, backward, inputs, session, upstream, rng, constant)
     return Subject(
         names=[name for name, _ in pair.arguments],
         values=[value for _, value in pair.arguments],

@@ -28,6 +28,7 @@ from .conventions import (
     read,
     reset_of,
 )
+from .reached import is_vocabulary
 from .subject import MISSING, is_float_array
 
 Steps = tuple[Any, ...]
@@ -49,6 +50,8 @@ class Parameter:
         What keeps it.
     put : callable or None
         Puts another value in its place.
+    aliases : frozenset of str
+        Its names, where it is kept in several places.
     """
 
     name: str
@@ -56,11 +59,12 @@ class Parameter:
     gradient: Callable[[], Any]
     holder: Any = None
     put: Callable[[Any], Any] | None = None
+    aliases: frozenset[str] = frozenset()
 
     @property
     def names(self) -> set[str]:
         """The names, more than one where an array is kept in several places."""
-        return set(self.name.split(" = "))
+        return {self.name, *self.aliases}
 
 
 def find_parameters(layer: Any) -> list[Parameter]:
@@ -119,7 +123,9 @@ def _merged(same: list[Parameter]) -> Parameter:
         return sum(np.asarray(g) for g in written.values())
 
     placed = [p.name for p in same if p.gradient() is not MISSING] or [same[0].name]
-    return replace(same[0], name=" = ".join(dict.fromkeys(placed)), gradient=gradient)
+    names = frozenset(p.name for p in same)
+    label = " = ".join(dict.fromkeys(placed))
+    return replace(same[0], name=label, gradient=gradient, aliases=names)
 
 
 # -------------------- what an object holds --------------------
@@ -176,6 +182,8 @@ def nested(name: str, held: Any, steps: Steps = ()) -> Iterator[tuple[str, Steps
     """Yield what nested lists and dicts hold: its name, the steps to it, and itself."""
     if len(steps) > 5:  # no parameters lie so deep; a list may hold itself
         return
+    if is_vocabulary(held):
+        return
     if isinstance(held, dict):
         for key, value in held.items():
             yield from nested(f"{name}.{key}" if name else str(key), value, (*steps, key))
@@ -221,27 +229,42 @@ def _in_holder(item: Any) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class Held:
-    """An array that a layer, or an object in it, keeps."""
+    """An array that a layer, or an object in it, keeps; `path` leads there from the layer."""
 
     name: str
     value: Array
     holder: Any
+    path: Steps = ()
 
 
 def held_arrays(layer: Any) -> list[Held]:
     """Return the float arrays that a layer and the objects in it keep, in each of their places."""
     found: list[Held] = []
-    pending, met = [("", layer)], {id(layer)}
+    pending: list[tuple[str, Steps, Any]] = [("", (), layer)]
+    met = {id(layer)}
     while pending:
-        path, item = pending.pop(0)
+        before, path, item = pending.pop(0)
         for attribute, value in values_of(item).items():
-            for name, _, leaf in nested(path + attribute, value):
+            for name, steps, leaf in nested(before + attribute, value):
+                here = (*path, attribute, *steps)
                 if is_float_array(leaf):
-                    found.append(Held(name, leaf, item))
-                elif _is_object(leaf) and id(leaf) not in met and path.count(".") < 4:
+                    found.append(Held(name, leaf, item, here))
+                elif _is_object(leaf) and id(leaf) not in met and before.count(".") < 4:
                     met.add(id(leaf))
-                    pending.append((f"{name}.", leaf))
+                    pending.append((f"{name}.", here, leaf))
     return found
+
+
+def held_at(item: Any, path: Steps) -> Any:
+    """Return what a path now leads to; MISSING where there is nothing."""
+    for step in path:
+        if isinstance(item, dict):
+            item = item.get(step, MISSING)
+        elif isinstance(item, list | tuple):
+            item = item[step] if _is_index(step, item) else MISSING
+        else:
+            item = values_of(item).get(step, MISSING)
+    return item
 
 
 def _is_object(item: Any) -> bool:
@@ -340,8 +363,14 @@ def parts_of(item: Any) -> Iterator[tuple[str, Any]]:
                 yield name, part
 
 
+_NO_LAYERS = (
+    *(str, bytes, int, float, complex, type(None)),
+    *(np.ndarray, np.generic, type, ModuleType, FunctionType, MethodType),
+)
+
+
 def _is_layer(item: Any) -> bool:
-    if isinstance(item, np.ndarray | np.generic | type | ModuleType | FunctionType | MethodType):
+    if isinstance(item, _NO_LAYERS):
         return False
     runs = method_name(item, FORWARD) is not None and method_name(item, BACKWARD) is not None
     return runs or any(has_attribute(item, v) and has_attribute(item, g) for v, g in CONTAINERS)

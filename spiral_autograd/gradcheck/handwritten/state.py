@@ -3,66 +3,39 @@
 from __future__ import annotations
 
 import pickle
-import sys
-import threading
+import random
+import warnings
+from array import array as Numbers  # noqa: N812
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from types import FunctionType, MethodType, ModuleType
+from operator import is_
+from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
+from autograd.tracer import trace_stack
 from numpy.random import get_state, set_state
 
+from ...recording import process_lock
 from ...validation import Array
-
-_ATOMS = (str, bytes, int, float, complex, bool, type(None), type, ModuleType, np.generic, np.dtype)
-_global_random_state = threading.RLock()
-
-
-def reach(*roots: Any) -> Iterator[Any]:
-    """Yield every object that some objects reach, once: what may change, and what holds it."""
-    seen: dict[int, Any] = {}
-    pending = list(roots)
-    while pending:
-        item = pending.pop()
-        if isinstance(item, _ATOMS) or id(item) in seen:
-            continue
-        seen[id(item)] = item
-        pending.extend(_held(item))
-        yield item
-
-
-def _held(item: Any) -> list[Any]:
-    """Return what an object holds."""
-    if isinstance(item, np.ndarray):
-        return list(item.flat) if item.dtype == object else []
-    if isinstance(item, dict):
-        return list(item.values())
-    if isinstance(item, list | tuple | set | frozenset):
-        return list(item)
-    if isinstance(item, np.random.RandomState | np.random.Generator):
-        return []
-    if isinstance(item, MethodType):
-        return [item.__self__]
-    if isinstance(item, FunctionType):
-        cells = [c.cell_contents for c in item.__closure__ or () if _is_filled(c)]
-        return cells + _streams(item.__globals__)
-    attributes = getattr(item, "__dict__", None)
-    held = [attributes] if isinstance(attributes, dict) else []
-    module = sys.modules.get(type(item).__module__)
-    held += _streams(vars(module)) if module is not None else []
-    return held + [getattr(item, name) for name in _slots(type(item)) if hasattr(item, name)]
-
-
-def _streams(names: dict[str, Any]) -> list[Any]:
-    """Return the random streams among the globals of a module, which its code may draw from."""
-    kinds = (np.random.RandomState, np.random.Generator)
-    return [value for value in list(names.values()) if isinstance(value, kinds)]
+from .reached import (
+    ABSENT,
+    cell_content,
+    names_used,
+    own_bases,
+    reach_with_code,
+    slots_of,
+)
+from .reached import reach as reach
 
 
 class Snapshot:
-    """The state of everything that some objects reach: attributes, containers, arrays, streams.
+    """The state of everything that some objects and their code reach.
+
+    Attributes, containers, arrays, random streams; classes of the user's own, and the globals that
+    the user's functions use.
 
     Parameters
     ----------
@@ -84,21 +57,26 @@ class Snapshot:
         self._like = like
         self._undo: list[Callable[[], Any]] = []
         self._arrays: dict[int, tuple[Array, Array]] = {}
-        self._items: list[Any] = []  # kept alive, so that their ids stay theirs
+        self._globals: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._items: dict[int, Any] = {}  # kept alive, so that their ids stay theirs
         self.add(*roots)
 
     def add(self, *roots: Any) -> None:
         """Take in the state of more objects."""
-        for item in reach(*roots):
-            self._items.append(item)
-            self._note(item)
+        for item in reach_with_code(*roots):
+            if id(item) not in self._items:
+                self._items[id(item)] = item
+                self._note(item)
 
     def restore(self) -> None:
         """Put everything back."""
-        for undo in self._undo:
+        failed = [undo for undo in self._undo if not _done(undo)]
+        for undo in failed:  # a view may be unlocked only after what it looks into
             undo()
-        for array, saved in self._arrays.values():
-            np.copyto(array, saved)
+        for names, values in self._globals.values():
+            _put_names(names, values)
+        for own, saved in self._arrays.values():
+            _refill_array(own, saved)
 
     def kept(self, array: Array) -> Array | None:
         """Return the content of an array as it was; None of one that was not there."""
@@ -115,50 +93,167 @@ class Snapshot:
 
     def _note(self, item: Any) -> None:
         """Note how to restore an object itself."""
-        if isinstance(item, np.ndarray):
-            if item.flags.writeable:
-                self.keep(item, self._copy(item))
-        elif isinstance(item, dict):
-            self._undo.append(partial(_refill, item, dict(item)))
-        elif isinstance(item, list):
-            self._undo.append(partial(item.__setitem__, slice(None), list(item)))
-        elif isinstance(item, np.random.RandomState):  # with the second of two normal numbers
-            self._undo.append(partial(item.set_state, item.get_state(legacy=False)))
-        elif isinstance(item, np.random.Generator):
-            bits = item.bit_generator
-            self._undo.append(partial(setattr, bits, "state", bits.state))
-        else:
-            for name in _slots(type(item)):
-                if hasattr(item, name):
-                    self._undo.append(partial(setattr, item, name, getattr(item, name)))
+        kind = type(item)
+        if issubclass(kind, np.ndarray):
+            self._note_array(item)
+        elif issubclass(kind, FunctionType):
+            defaults = item.__defaults__, item.__kwdefaults__
+            self._undo.append(partial(_put_defaults, item, defaults))
+            for names, name, value in names_used(item):
+                _, values = self._globals.setdefault(id(names), (names, {}))
+                values.setdefault(name, value)
+        elif issubclass(kind, type):
+            for base in own_bases(item):
+                if base is item or id(base) not in self._items:
+                    self._items[id(base)] = base
+                    self._undo.append(partial(_put_class, base, dict(vars(base))))
+        elif (undo := _undo_of(item)) is not None:
+            self._undo.append(undo)
+        if not issubclass(kind, type) and (slots := slots_of(item)):
+            self._undo.append(partial(_put_slots, item, slots))
 
-    def _copy(self, array: Array) -> Array:
+    def _note_array(self, item: Array) -> None:
+        plain = item.view(np.ndarray)
+        if item.flags.writeable or item.flags.owndata:  # what is read-only may be unlocked
+            self.keep(item, self._copy(item, plain))
+        self._undo.append(partial(_put_form, item, item.shape, item.dtype, item.flags.writeable))
+
+    def _copy(self, array: Array, plain: Array) -> Array:
         """Return a copy, or that of an earlier snapshot where the content is the same."""
         before = self._like.kept(array) if self._like is not None else None
-        if before is not None and array.dtype != object and np.array_equal(before, array):
+        if before is not None and plain.dtype != object and np.array_equal(before, plain):
             return before
-        return array.copy()
+        return plain.copy()
 
 
-def _refill(mapping: Any, pairs: dict[Any, Any]) -> None:
-    mapping.clear()
-    mapping.update(pairs)
+# -------------------- one object, put back --------------------
 
 
-def _is_filled(cell: Any) -> bool:
+def _done(undo: Callable[[], Any]) -> bool:
     try:
-        cell.cell_contents  # noqa: B018
+        undo()
     except ValueError:
         return False
     return True
 
 
-def _slots(kind: type) -> list[str]:
-    names: list[str] = []
-    for base in kind.__mro__:
-        slots = base.__dict__.get("__slots__", ())
-        names += [slots] if isinstance(slots, str) else list(slots)
-    return [name for name in names if name not in ("__dict__", "__weakref__")]
+def _undo_of(item: Any) -> Callable[[], Any] | None:
+    """Return what puts a container, a cell or a random stream back; None of anything else."""
+    kind = type(item)
+    if issubclass(kind, dict):
+        base = OrderedDict if issubclass(kind, OrderedDict) else dict  # it has an order of its own
+        saved = dict.copy(item) if kind is dict else dict(base.items(item))
+        return partial(_refill, item, saved)
+    if issubclass(kind, list):
+        return partial(_refill_list, item, list.copy(item))
+    if issubclass(kind, set):
+        return partial(_refill_set, item, set.copy(item))
+    if issubclass(kind, deque):
+        return partial(_refill_deque, item, list(deque.__iter__(item)))
+    if issubclass(kind, bytearray | Numbers):
+        return partial(kind.__setitem__, item, slice(None), item[:])
+    if issubclass(kind, CellType):
+        return partial(_put_in_cell, item, cell_content(item))
+    if issubclass(kind, random.Random) and kind is not random.SystemRandom:
+        return partial(item.setstate, item.getstate())
+    if issubclass(kind, np.random.RandomState):  # with the second of two normal numbers
+        return partial(item.set_state, item.get_state(legacy=False))
+    if issubclass(kind, np.random.Generator):
+        bits = item.bit_generator
+        return partial(setattr, bits, "state", bits.state)
+    return None
+
+
+def _refill(mapping: dict[Any, Any], saved: dict[Any, Any]) -> None:
+    kind = OrderedDict if issubclass(type(mapping), OrderedDict) else dict
+    if dict.__len__(mapping) == len(saved) and all(
+        map(is_, (*kind.keys(mapping), *kind.values(mapping)), (*saved, *saved.values()))
+    ):
+        return
+    kind.clear(mapping)
+    kind.update(mapping, saved)
+
+
+def _refill_list(held: list[Any], saved: list[Any]) -> None:
+    if list.__len__(held) != len(saved) or not all(map(is_, list.__iter__(held), saved)):
+        list.__setitem__(held, slice(None), saved)
+
+
+def _refill_set(held: set[Any], saved: set[Any]) -> None:
+    set.clear(held)
+    set.update(held, saved)
+
+
+def _refill_deque(held: deque[Any], saved: list[Any]) -> None:
+    deque.clear(held)
+    deque.extend(held, saved)
+
+
+def _refill_array(held: Array, saved: Array) -> None:
+    plain = held.view(np.ndarray)
+    if plain.flags.writeable:
+        np.copyto(plain, saved)
+    elif held.flags.owndata:
+        held.flags.writeable = True
+        np.copyto(held.view(np.ndarray), saved)
+        held.flags.writeable = False
+
+
+def _put_form(held: Array, shape: tuple[int, ...], dtype: Any, writeable: bool) -> None:
+    if held.dtype != dtype:
+        held.dtype = dtype  # type: ignore[misc]
+    if held.shape != shape:
+        held.shape = shape
+    if held.flags.writeable != writeable:
+        held.flags.writeable = writeable
+
+
+def _put_in_cell(cell: CellType, content: Any) -> None:
+    if content is not ABSENT:
+        cell.cell_contents = content
+    elif cell_content(cell) is not ABSENT:
+        del cell.cell_contents
+
+
+def _put_names(names: dict[str, Any], values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        now = names.get(name, ABSENT)
+        if now is value:
+            continue
+        if value is not ABSENT:
+            names[name] = value
+        elif not isinstance(now, ModuleType):  # one imported meanwhile stays imported
+            del names[name]
+
+
+def _put_defaults(function: FunctionType, defaults: tuple[Any, Any]) -> None:
+    if function.__defaults__ is not defaults[0]:
+        function.__defaults__ = defaults[0]
+    if function.__kwdefaults__ is not defaults[1]:
+        function.__kwdefaults__ = defaults[1]
+
+
+def _put_class(kind: type, saved: dict[str, Any]) -> None:
+    for name, value in saved.items():
+        if vars(kind).get(name, ABSENT) is not value:
+            type.__setattr__(kind, name, value)
+    if len(vars(kind)) > len(saved):
+        for name in [n for n in vars(kind) if n not in saved and not n.startswith("__")]:
+            type.__delattr__(kind, name)
+
+
+def _put_slots(item: Any, slots: list[tuple[Any, Any]]) -> None:
+    for descriptor, value in slots:
+        try:
+            now = descriptor.__get__(item)
+        except AttributeError:
+            now = ABSENT
+        if now is value:
+            continue
+        if value is ABSENT:
+            descriptor.__delete__(item)
+        else:
+            descriptor.__set__(item, value)
 
 
 class Session:
@@ -180,24 +275,29 @@ class Session:
     def __init__(self, *roots: Any) -> None:
         self._roots = roots
         self.original = self.start = Snapshot(*roots)
-        self.random_state = get_state()
+        self.random_state = get_state(), random.getstate()
         self._is_at_start = True
 
     @contextmanager
     def fresh(self) -> Iterator[None]:
         """Begin from the start; what the code then changes stays until the next."""
         self.restore()
-        self.same_random()
-        self._is_at_start = False
-        yield
+        with self._running():
+            yield
 
     @contextmanager
     def unused(self) -> Iterator[None]:
         """Begin from the state in which the objects were found, before any call of ours."""
         self.original.restore()
+        with self._running():
+            yield
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
         self.same_random()
         self._is_at_start = False
-        yield
+        with np.errstate(), warnings.catch_warnings():  # the code may change the settings of both
+            yield
 
     @contextmanager
     def moved(self, arrays: Sequence[Array], others: Sequence[Array]) -> Iterator[None]:
@@ -221,8 +321,14 @@ class Session:
         self._is_at_start = False
 
     def same_random(self) -> None:
-        """Set NumPy's global random state to the one that each run begins from."""
-        set_state(self.random_state)
+        """Set the global random states to those that each run begins from: NumPy's, Python's."""
+        set_state(self.random_state[0])
+        random.setstate(self.random_state[1])
+
+    def leave(self) -> None:
+        """Put everything back into the state in which it was found."""
+        self.original.restore()
+        self.same_random()
 
     def add(self, *roots: Any) -> None:
         """Take more objects among those that are restored."""
@@ -246,15 +352,22 @@ class Session:
 
 @contextmanager
 def untouched(*roots: Any) -> Iterator[Session]:
-    """Give a session, and leave the objects and NumPy's global random state as they were."""
-    with _global_random_state:
-        session = Session(*roots)
+    """Give a session, and leave the objects and what is the whole process's as they were.
+
+    That is the global random states, the settings of NumPy and of warnings, and autograd's traces.
+    """
+    with process_lock, np.printoptions(), warnings.catch_warnings():
+        session, top = Session(*roots), trace_stack.top
         try:
             with np.errstate(all="ignore"):
                 yield session
         finally:
-            session.original.restore()
-            session.same_random()
+            trace_stack.top = top
+            try:
+                session.leave()
+            except KeyboardInterrupt:  # one more, in the middle of it
+                session.leave()
+                raise
 
 
 # -------------------- the places of random streams --------------------
@@ -271,13 +384,14 @@ def streams_of(*roots: Any) -> list[Any]:
 
 
 def states(streams: Sequence[Any]) -> list[Any]:
-    """Return the states of bit generators, and before them NumPy's global one."""
-    return [get_state(), *((bits, bits.state) for bits in streams)]
+    """Return the states of bit generators, and before them the global ones."""
+    return [(get_state(), random.getstate()), *((bits, bits.state) for bits in streams)]
 
 
 def put_back(noted: Sequence[Any]) -> None:
     """Set random streams to states that were noted."""
-    set_state(noted[0])
+    set_state(noted[0][0])
+    random.setstate(noted[0][1])
     for bits, state in noted[1:]:
         bits.state = state
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,10 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum
-from .conventions import gradient_key
+from ..guard import CheckError as CheckError
+from ..guard import theirs
+from .conventions import gradient_key, read
 from .state import Session
-
-
-class CheckError(ValueError):
-    """A layer, a pair or a gradient function cannot be checked as it is; the message says why."""
 
 
 @dataclass
@@ -79,12 +77,17 @@ class Subject:
         Whether the backward pass takes an upstream gradient: that of a scalar loss need not.
     remarks : list of str
         What the report should say besides its rows.
+    failures : list of str
+        What is wrong whatever the numbers are.
     unchecked : list of str
         Inputs and parameters that have no row.
     unkept : dict
         From name to what is to be said of a gradient that is computed and not kept, and where.
     is_loss : bool
         Whether the output is a scalar, and the upstream gradient one.
+    marks : set of int
+        The numbers of the values that stand for marks: zeros that are added in the forward pass,
+        of which the handwritten pass knows nothing.
     owner : object or None
         The layer, which may keep something from one call to the next.
     idealised : callable or None
@@ -104,9 +107,11 @@ class Subject:
     backward_code: list[Any] = field(default_factory=list)
     takes_upstream: bool = True
     remarks: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     unkept: dict[str, tuple[str, tuple[str, int]]] = field(default_factory=dict)
     is_loss: bool = False
+    marks: frozenset[int] = frozenset()
     owner: Any = None
     idealised: Callable[[], Iterator[tuple[float, Subject]]] | None = None
 
@@ -150,16 +155,13 @@ def _has_numbers(grad: Any) -> bool:
 
 def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
     """Call the user's code; what it raises is shown with what was called."""
-    try:
-        return function(*args)
-    except CheckError:
-        raise
-    except Exception as error:
+
+    def given() -> str:
         shapes = ", ".join(described(arg) for arg in args)
-        raise CheckError(
-            f"{what} raised {type(error).__name__}: {error}; it was called with ({shapes}). "
-            "Its own traceback stands above"
-        ) from error
+        return f"; it was called with ({shapes}). Its own traceback stands above"
+
+    with theirs(what, given):
+        return function(*args)
 
 
 def described(value: Any) -> str:
@@ -181,7 +183,8 @@ def described(value: Any) -> str:
 
 def name_of_function(function: Any, otherwise: str) -> str:
     """Return what to call a function."""
-    return str(getattr(function, "__name__", otherwise))
+    name = read(function, "__name__")
+    return name if isinstance(name, str) else otherwise
 
 
 def require_function(name: str, function: Any) -> None:
@@ -287,6 +290,8 @@ def by_position(
         if more and isinstance(last, list | tuple):
             result = (*first, *last)
     entries = list(result) if isinstance(result, tuple | list) else [result]
+    while len(entries) > len(names) + len(more) and _is_empty(entries[-1]):
+        entries.pop()  # the gradients of no parameters
     if isinstance(result, list) and len(floats) == 1 and not _are_arrays(entries):
         entries = [result]  # a gradient that is written as a list of numbers
     for order in ([*floats, *more], [*names, *more], floats, names):
@@ -322,6 +327,10 @@ def require_any(what: str, result: Any, names: Sequence[str], first: Gradients) 
         )
 
 
+def _is_empty(entry: Any) -> bool:
+    return entry is None or (isinstance(entry, list | tuple | dict) and not entry)
+
+
 def _are_arrays(entries: Sequence[Any]) -> bool:
     return all(entry is None or isinstance(entry, np.ndarray) for entry in entries)
 
@@ -344,6 +353,35 @@ def as_gradient(name: str, value: Any) -> Any:
         return value
     came = "complex numbers" if array.dtype.kind == "c" else _came(value)
     raise CheckError(f"the gradient of {name} must be an array of real numbers, got {came}")
+
+
+def as_update_takes(gradient: Any, value: Array) -> Any:
+    """Return a gradient in the shape of its parameter, where ``W -= lr * dW`` takes it as it is.
+
+    Only where each entry belongs to one entry: nothing is broadcast.
+
+    Examples
+    --------
+    >>> as_update_takes(np.ones(3), np.ones((1, 3))).shape
+    (1, 3)
+    >>> as_update_takes(np.ones((1, 3)), np.ones(3)).shape
+    (1, 3)
+    """
+    if not isinstance(gradient, np.ndarray | np.generic | float) or np.size(gradient) != value.size:
+        return gradient
+    short = np.ndim(gradient) < value.ndim and value.shape[: value.ndim - np.ndim(gradient)]
+    fits = short and set(short) == {1} and np.shape(gradient) == value.shape[len(short) :]
+    return np.reshape(gradient, value.shape) if fits else gradient
+
+
+def other_shapes(named: Iterable[tuple[str, Any, Array]]) -> list[str]:
+    """Return what to say of gradients that an update takes as they are in another shape."""
+    return [
+        f"the gradient of {name} has the shape {np.shape(gradient)} in place of {value.shape}, "
+        f"which the update {name} -= lr * gradient takes as it is; other code may not"
+        for name, gradient, value in named
+        if as_update_takes(gradient, value) is not gradient
+    ]
 
 
 def _came(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,9 +16,12 @@ from ..blocks import close
 from ..checks import BUDGET, check_layer
 from ..code.source import replacing_lines
 from ..compare.compare import FAILURES, Row, compare
+from ..guard import Deadline
 from ..handwritten.chain import Chain, Named, Step, estranged, naming, run_chain, totals
-from ..handwritten.conventions import BACKWARD, method_name, read
+from ..handwritten.constant import Constant, Names
+from ..handwritten.conventions import BACKWARD, method_name, positional_names, read
 from ..handwritten.inputs import RANDOM_IS_BETTER
+from ..handwritten.objects import names_in
 from ..handwritten.parameters import find_parameters
 from ..handwritten.passes import methods_of
 from ..handwritten.state import Session, untouched
@@ -40,6 +42,7 @@ def check_network(
     loss: Any = None,
     rng: Random = 0,
     budget: float = BUDGET,
+    constant: Names = (),
 ) -> GradientReport:
     """Check each layer of a network with its real activations and upstream gradients.
 
@@ -59,6 +62,8 @@ def check_network(
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
+    constant : names, optional
+        What is meant to have no gradient, such as ``layers[0].mask``, or ``mask`` in any layer.
 
     Returns
     -------
@@ -87,11 +92,14 @@ def check_network(
     >>> check_network([Double()], np.ones((1, 2)), np.ones((1, 2)), loss=Sum()).ok
     True
     """
-    deadline = time.monotonic() + number("budget", budget, above=0, or_equal=True)
+    deadline = Deadline.after(number("budget", budget, above=0, or_equal=True))
     named, loss_layer = _layers(network, loss)
+    meant = Constant(constant)
     with untouched(network, loss, x, t) as session:
         if named is None or loss_layer is None:
-            return _without_layers(network, named, loss_layer, session, x, t, rng, deadline)
+            report = _without_layers(network, named, loss_layer, session, x, t, rng, deadline)
+            meant.require_known(_title(network), [*names_in(network, ["x", "t"])])
+            return _without(report, meant)
         every = [*named, ("loss_layer", loss_layer)]
         chain, replaced, error = _chain(network, named, loss_layer, session, x, t)
         own, found = OwnPasses(), _Found()
@@ -107,7 +115,8 @@ def check_network(
         heard = steps_of(own.heard, every) if own.differs else []
         names = {step.name for step in heard}
         steps = heard + [s for s in (chain.steps if chain else ()) if s.name not in names]
-        _check_layers(steps, every, session, rng, deadline, found)
+        meant.require_known(_title(network), _names_in(steps))
+        _check_layers(steps, every, session, rng, deadline, found, meant)
         strange = [] if chain is None else estranged(chain, session, found.right)
         if strange and not own.differs and not _is_plain(network):
             own.is_right = is_right_as_a_whole(Network(network, every, session, x, t), rng)
@@ -118,6 +127,8 @@ def check_network(
     rows += [row for row in own.rows if own.differs or row.name not in replaced]
     found.notes = own.notes + found.notes
     found.failures += own.failures
+    if own.report is not None:
+        found.unchecked += [f"network.{name}" for name in _without(own.report, meant).unchecked]
     return found.report(_title(network), rows, own.report)
 
 
@@ -129,7 +140,7 @@ def _without_layers(
     x: Any,
     t: Any,
     rng: Random,
-    deadline: float,
+    deadline: Deadline,
 ) -> GradientReport:
     """Check a network without a list of layers, or without a loss layer, by its own passes."""
     if isinstance(network, type):
@@ -167,8 +178,9 @@ def _check_layers(
     every: Named,
     session: Session,
     rng: Random,
-    deadline: float,
+    deadline: Deadline,
     found: _Found,
+    meant: Constant,
 ) -> None:
     """Check each layer, the last one first: if time is short, it is for the first wrong one."""
     at = {step.name: step for step in steps}
@@ -177,15 +189,33 @@ def _check_layers(
         if name in at:
             step = at[name]
             with session.fresh(), naming(name):
-                left = max(0.1, deadline - time.monotonic())
+                left = max(0.1, deadline.left)
+                constant = [n for n in _names_of(step) if meant.has(f"{name}.{n}") or meant.has(n)]
                 inputs, up = step.inputs, step.upstream
                 if up is not None and not np.any(up):
                     up = None  # a random one tells more than zeros
-                reports[name] = check_layer(layer, *inputs, upstream=up, rng=rng, budget=left)
+                reports[name] = check_layer(
+                    layer, *inputs, upstream=up, rng=rng, budget=left, constant=constant
+                )
             session.restore()
     for name, layer in every:
         if name in reports:
             found.add(name, layer, reports[name])
+
+
+def _names_of(step: Step) -> list[str]:
+    """Return the names of a layer's inputs, and of what it keeps."""
+    forward = getattr(step.layer, methods_of(step.layer)[0])
+    return names_in(step.layer, positional_names(forward, len(step.inputs)))
+
+
+def _names_in(steps: Sequence[Step]) -> list[str]:
+    return [f"{step.name}.{name}" for step in steps for name in _names_of(step)]
+
+
+def _without(report: GradientReport, meant: Constant) -> GradientReport:
+    """Return a report that does not name as unchecked what is meant to have no gradient."""
+    return replace(report, unchecked=tuple(n for n in report.unchecked if not meant.has(n)))
 
 
 def _chain(

@@ -6,7 +6,6 @@ import ast
 import copy
 import inspect
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +22,7 @@ from ..code.source import text_of
 from ..compare.compare import FAILURES, Row, compare
 from ..diagnose.case import Case
 from ..diagnose.diagnose import diagnose
+from ..guard import Deadline
 from ..handwritten.chain import Chain, Listed, Named, left_in, precision, totals
 from ..handwritten.conventions import BACKWARD, FORWARD, accepts, method_name
 from ..handwritten.state import Session, same_states
@@ -94,7 +94,9 @@ class Network:
         return found, heard
 
 
-def compare_own(network: Network, chain: Chain | None, rng: Random, deadline: float) -> OwnPasses:
+def compare_own(
+    network: Network, chain: Chain | None, rng: Random, deadline: Deadline
+) -> OwnPasses:
     """Run the network's own passes, and compare them with the chain of its layers.
 
     Where the network computes another loss than the chain, it is checked as a whole.
@@ -253,7 +255,7 @@ def _explained(
         upstream=[np.ones(())],
         again=None,
         is_loss=True,
-        deadline=time.monotonic() + 1.0,
+        deadline=Deadline.after(1.0),
     )
     try:
         findings = diagnose(case)
@@ -288,12 +290,12 @@ def is_right_as_a_whole(network: Network, rng: Random) -> bool:
     """Tell whether a network's own gradients are those of its own loss, whatever its layers do."""
     found = OwnPasses()
     runs = {name: network.loss(name) for name in loss_methods(network.object)}
-    _as_a_whole(network, runs, rng, 0.0, found)
+    _as_a_whole(network, runs, rng, Deadline.after(0.0), found)
     return found.report is not None and found.report.ok
 
 
 def _as_a_whole(
-    network: Network, runs: Runs, rng: Random, deadline: float, found: OwnPasses
+    network: Network, runs: Runs, rng: Random, deadline: Deadline, found: OwnPasses
 ) -> None:
     """Check a network that is more than the chain of its layers by its own loss."""
     loss = next((name for name, (value, _) in runs.items() if value is not None), None)
@@ -309,7 +311,7 @@ def _as_a_whole(
                 continue
             found.heard = outcome.heard
             # The other half of the time is for the layers.
-            budget = max(0.0, (deadline - time.monotonic()) / 2)
+            budget = deadline.left / 2
             report = _whole_report(network, loss, way, outcome, rng, budget, found)
             if report is not None:
                 found.report, found.is_right = report, report.ok

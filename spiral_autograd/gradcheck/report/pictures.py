@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from ...validation import Array, Shape
 from ..compare.compare import RIGHT, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLUMNS = ("handwritten", "automatic", "difference")
 CELLS = 160  # along the side of a picture: of a larger array each cell shows the largest of several
 BARS = 64  # entries that a row of bars can show
 
 
+class Picture(Figure):
+    """A figure that pyplot does not keep, and that notebooks show."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
 def draw_rows(title: str, rows: Sequence[Row]) -> Figure:
     """Draw three pictures for each row, under a title."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        len(rows), 3, squeeze=False, layout="constrained", figsize=(10, 0.8 + 2.2 * len(rows))
-    )
+    figure = Picture(figsize=(10, 0.8 + 2.2 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), 3, squeeze=False)
     figure.suptitle(title, fontsize=11)
     for ax, column in zip(axes[0], COLUMNS, strict=True):
         ax.set_title(column, fontsize=10, pad=12)

@@ -9,16 +9,18 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..code.source import statement_at
 from ..compare.compare import FAILURES, Row
+from ..guard import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 100
+COSTLY = 0.01  # the share from which on what a constant costs stands in the title
 RED = "#d9423f"  # to be read on white and on black
 COLUMNS = ("", "shape", "largest", "max |diff|", "relative", "at", "verdict")
 
@@ -26,6 +28,8 @@ COLUMNS = ("", "shape", "largest", "max |diff|", "relative", "at", "verdict")
 @dataclass(frozen=True, repr=False)
 class GradientReport:
     """What a check found: a row for each argument, and notes.
+
+    It is true where it is ok, so that ``assert report`` fails on a wrong gradient.
 
     Attributes
     ----------
@@ -37,7 +41,7 @@ class GradientReport:
     notes : tuple of str
         Side effects, and what else is worth saying.
     failures : tuple of str
-        Those notes that are failures.
+        What is wrong, and has no row or more than a row.
     unchecked : tuple of str
         What has no row, though it is used.
     precision : str
@@ -62,18 +66,27 @@ class GradientReport:
 
     @property
     def ok(self) -> bool:
-        """Whether no row is wrong or missing, and no note marks a failure."""
+        """Whether no row is wrong or missing, and there is no failure besides."""
         return not self.failures and not any(row.verdict in FAILURES for row in self.rows)
 
-    def raise_if_wrong(self) -> None:
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def raise_if_wrong(self, *, complete: bool = False) -> None:
         """Raise an AssertionError that bears the table, unless all is right.
+
+        Parameters
+        ----------
+        complete : bool, default False
+            Whether to raise too where something that is used is not checked; what is meant to
+            have no gradient is named in the check: ``constant=["mask"]``.
 
         Raises
         ------
         AssertionError
         """
         __tracebackhide__ = True  # pytest shows the line that called this
-        if not self.ok:
+        if not self.ok or (complete and self.unchecked):
             raise AssertionError(str(self))
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,12 +106,15 @@ class GradientReport:
         return str(self)  # what a prompt shows
 
     def __str__(self) -> str:
+        self = self._printable()
         lines = [
             *_wrapped(self._title()),
             *_wrapped(f"reference: {self.reference} {self.precision.strip()}".rstrip()),
-            "",
-            *_table([COLUMNS, *(_cells(row) for row in self.rows)]),
         ]
+        for failure in self._failures():
+            lines += ["", *_wrapped(f"failure: {failure}")]
+        if self.rows or not self.failures:
+            lines += ["", *_table([COLUMNS, *(_cells(row) for row in self.rows)])]
         for rows in self._reasons():
             names = ", ".join(row.name for row in rows[:8]) + (", …" if len(rows) > 8 else "")
             lines += ["", *_wrapped(f"{names}: {rows[0].why or rows[0].verdict}")]
@@ -107,12 +123,32 @@ class GradientReport:
             lines += ["", *_wrapped(f"note: {note}")]
         return "\n".join(lines)
 
+    def _printable(self) -> GradientReport:
+        """Return the report without what would command a terminal."""
+        rows = [replace(r, name=printable(r.name), why=printable(r.why)) for r in self.rows]
+        notes, failures, unchecked = (
+            tuple(map(printable, texts)) for texts in (self.notes, self.failures, self.unchecked)
+        )
+        return replace(
+            self,
+            subject=printable(self.subject),
+            rows=tuple(rows),
+            notes=notes,
+            failures=failures,
+            unchecked=unchecked,
+        )
+
     def _title(self) -> str:
-        if not self.ok:
-            return f"{self.subject}: NOT right"
-        names = ", ".join(self.unchecked)
-        said = f" ({names} {'is' if len(self.unchecked) == 1 else 'are'} not checked)"
-        return f"{self.subject}: right{said if names else ''}"
+        said = [
+            f"{row.name} is idealised: {row.max_rel:.2g} off at these values"
+            for row in self.rows
+            if row.verdict == "idealised" and row.max_rel > COSTLY
+        ]
+        if self.unchecked:
+            be = "is" if len(self.unchecked) == 1 else "are"
+            said.append(f"{', '.join(self.unchecked)} {be} not checked")
+        more = f" ({'; '.join(said)})" if said else ""
+        return f"{self.subject}: {'right' if self.ok else 'NOT right'}{more}"
 
     def _reasons(self) -> list[list[Row]]:
         """Return the rows of which something is said, together those of which the same is."""
@@ -122,18 +158,25 @@ class GradientReport:
                 groups.setdefault(row.why or i, []).append(row)
         return list(groups.values())
 
-    def _notes(self) -> list[str]:
-        """Return what is said besides the rows, failures first, each once."""
+    def _failures(self) -> list[str]:
+        """Return the failures that no row speaks of, each once."""
         states = [row.why for row in self.rows if row.rule == "state"]
 
         def is_said(failure: str) -> bool:
-            said = failure.partition("the gradient of ")[2].partition(" ")[2]
-            return bool(said) and any(why.endswith(said) for why in states)
+            return any(failure.endswith(why.rpartition("; ")[2]) for why in states)
 
-        failures = [failure for failure in self.failures if not is_said(failure)]
-        return list(dict.fromkeys((*failures, *self.notes)))
+        return list(dict.fromkeys(text for text in self.failures if not is_said(text)))
+
+    def _notes(self) -> list[str]:
+        """Return what is said besides, each once."""
+        return list(dict.fromkeys(note for note in self.notes if note not in self.failures))
 
     def _repr_html_(self) -> str:
+        self = self._printable()
+        failures = "".join(
+            f'<p><b style="color: {RED}">failure:</b> {html.escape(text)}</p>'
+            for text in self._failures()
+        )
         rows = "".join(f"<tr>{_html_cells('td', _cells(row))}</tr>" for row in self.rows)
         reasons = "".join(f"<tr>{_html_reason(rows)}</tr>" for rows in self._reasons())
         notes = _html_cells("li", self._notes())
@@ -141,7 +184,7 @@ class GradientReport:
         reference = html.escape(", ".join(filter(None, (self.reference, sharp))))
         head = _html_cells("th", COLUMNS)
         return (
-            f"<p><b>{html.escape(self._title())}</b><br>reference: {reference}</p>"
+            f"<p><b>{html.escape(self._title())}</b><br>reference: {reference}</p>{failures}"
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
             # a table of its own: sentences would stretch the columns of numbers
             + (f"<table><tbody>{reasons}</tbody></table>" if reasons else "")
@@ -158,6 +201,7 @@ class GradientReport:
         -------
         matplotlib Figure
         """
+        self = self._printable()
         shown = [r for r in self.rows if r.handwritten is not None or r.automatic is not None]
         if not shown:
             raise ValueError("the report has no gradient to draw")
@@ -247,7 +291,7 @@ def _places(rows: Sequence[Row]) -> list[tuple[str, int]]:
 
 def place_text(place: tuple[str, int]) -> str:
     """Return a place in words: the file, the line and its statement."""
-    return f"{_position(*place)}: {statement_at(*place)}"
+    return printable(f"{_position(*place)}: {statement_at(*place)}")
 
 
 def _position(file: str, line: int) -> str:

@@ -40,6 +40,7 @@ defvjp(
     lambda ans, A, value, *index: lambda g: cleared_at(g, *index),
     lambda ans, A, value, *index: lambda g: unbroadcast(take(g, *index), anp.metadata(value)),
 )
+defvjp(cleared_at, lambda ans, g, *index: lambda h: cleared_at(h, *index))
 
 
 @primitive  # type: ignore[untyped-decorator]
@@ -147,6 +148,8 @@ class NumpyBox(RecordedBox):
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the array in another dtype."""
+        if np.dtype(dtype).kind in "cO":
+            self._refuse(f"an array of dtype {np.dtype(dtype)}")
         if np.dtype(dtype).kind != "f":
             return np.asarray(_plain(self)).astype(dtype)
         return (

@@ -13,6 +13,11 @@ from autograd.tracer import isbox, new_box, toposort, trace_stack
 from ...pytree import leaves
 from ...recording import Call, Recording, name_of, parents_of
 from ...validation import Array
+from ..blocks import largest
+from ..guard import NEVER, Deadline
+
+# What NumPy raises where changed values do not fit an operation.
+UNFIT = (ValueError, IndexError, ArithmeticError)
 
 Values = dict[Call, Any]
 Make = Callable[[Call, Callable[[Any], Any]], Any]
@@ -57,7 +62,7 @@ class BackwardGraph:
             if c.gradient_of is not None and c in self.reaches and c in self._carrying
             if _is_float(c.value)
         ]
-        self._still = frozenset() if through_max else self._cancelled()
+        self.still = frozenset() if through_max else self._cancelled()
         grads = zip(self.roots, recording.grads, strict=True)
         self.wholes = [*self.adjoints.items(), *((r, g) for r, g in grads if isinstance(g, Call))]
         self._paths = {to: paths_of(whole) for to, whole in self.wholes}
@@ -196,8 +201,8 @@ class BackwardGraph:
         found = set()
         for call, adjoint in self.adjoints.items():
             if name_of(call.fun) in ("max", "amax", "min", "amin"):
-                parts = [np.max(np.abs(self.value(a)), initial=0.0) for a in parents_of(adjoint)]
-                if np.max(np.abs(self.value(adjoint)), initial=0.0) <= 1e-6 * max(parts, default=0):
+                parts = [_size(self.value(a)) for a in parents_of(adjoint)]
+                if _size(self.value(adjoint)) <= 1e-6 * max(parts, default=0):
                     found.add(adjoint)
         return frozenset(found)
 
@@ -238,7 +243,7 @@ class BackwardGraph:
             elif backward_only and call.gradient_of is None:
                 continue
             elif any(arg in values for arg in parents_of(call)):
-                still = call in self._still
+                still = call in self.still
                 values[call] = np.zeros_like(self.value(call)) if still else again(call, get)
         return values
 
@@ -274,9 +279,11 @@ class BackwardGraph:
 
         None where there is no such max.
         """
-        return BackwardGraph(self.recording, self.base, through_max=True) if self._still else None
+        return BackwardGraph(self.recording, self.base, through_max=True) if self.still else None
 
-    def sensitivities(self, weights: Mapping[int, Array]) -> dict[Call, Array]:
+    def sensitivities(
+        self, weights: Mapping[int, Array], deadline: Deadline = NEVER
+    ) -> dict[Call, Array]:
         """Return how Σ weights · gradients moves with each backward value.
 
         The backward pass is linear in its adjoints, so the inner product of a change with these
@@ -291,8 +298,9 @@ class BackwardGraph:
                 known = any(arg in values for arg in parents_of(call))
                 if call.gradient_of is None or not (known or call in shift):
                     continue
-                if call in self._still:
+                if call in self.still:
                     continue
+                deadline.check()
                 value = self.value(call)
                 if known:
                     args = [
@@ -309,22 +317,24 @@ class BackwardGraph:
             return total
 
         zeros = [np.zeros(np.shape(call.value)) for call in nodes]
-        return dict(zip(nodes, _gradients(moved, zeros), strict=True)) if nodes else {}
+        return dict(zip(nodes, _gradients(moved, zeros, deadline), strict=True)) if nodes else {}
 
     # -------------------- without a small constant --------------------
 
-    def without(self, call: Call, position: int) -> BackwardGraph | None:
-        """Return the graph of the forward pass with one of its constants set to zero."""
+    def without(self, constants: Sequence[tuple[Call, int, float]]) -> BackwardGraph | None:
+        """Return the graph of the forward pass with some constants, arguments of calls, at zero."""
 
         def make(call: Call, get: Callable[[Any], Any]) -> Any:
             args = [get(arg) for arg in call.args]
-            args[position] = np.zeros_like(args[position])[()]
+            for position in (place for of, place, _ in constants if of is call):
+                args[position] = np.zeros_like(args[position])[()]
             return call.fun.fun(*args, **call.kwargs)
 
         try:
             with np.errstate(all="ignore"):
-                return self.changed(self.replay({call: make}, backward_only=False))
-        except Exception:
+                changes = {call: make for call, *_ in constants}
+                return self.changed(self.replay(changes, backward_only=False))
+        except UNFIT:
             return None
 
     def small_constants(self) -> Iterator[tuple[Call, int, float]]:
@@ -337,15 +347,22 @@ class BackwardGraph:
                     yield call, position, float(arg)
 
 
-def _gradients(function: Callable[[list[Any]], Any], arrays: list[Array]) -> list[Array]:
+def _gradients(
+    function: Callable[[list[Any]], Any], arrays: list[Array], deadline: Deadline
+) -> list[Array]:
     """Return the gradient for each of many arrays: a root each, in one reverse pass."""
-    with trace_stack.new_trace() as trace:
-        roots = [VJPNode.new_root() for _ in arrays]
-        end = function([new_box(a, trace, n) for a, n in zip(arrays, roots, strict=True)])
+    top = trace_stack.top
+    try:
+        with trace_stack.new_trace() as trace:
+            roots = [VJPNode.new_root() for _ in arrays]
+            end = function([new_box(a, trace, n) for a, n in zip(arrays, roots, strict=True)])
+    finally:
+        trace_stack.top = top  # an exception leaves autograd's traces open
     if not isbox(end):
         return [np.zeros_like(array) for array in arrays]
     gradients: dict[Any, Any] = {end._node: (1.0, False)}
     for node in toposort(end._node):
+        deadline.check()
         if node.parents:
             gradient = gradients.pop(node)[0]
             for parent, part in zip(node.parents, node.vjp(gradient), strict=True):
@@ -394,9 +411,13 @@ def again(call: Call, get: Callable[[Any], Any]) -> Any:
 
 def is_number(arg: Any) -> bool:
     """Tell whether an argument of a call is one constant number."""
-    if isinstance(arg, bool | str) or np.ndim(arg):
-        return False
-    return isinstance(arg, int | float | np.generic | np.ndarray)
+    kinds = int | float | np.generic | np.ndarray
+    return isinstance(arg, kinds) and not isinstance(arg, bool | str) and np.ndim(arg) == 0
+
+
+def _size(value: Any) -> float:
+    """Return the largest entry of a value; 0 of what is no array, as autograd's sparse ones."""
+    return largest(value) if _is_float(value) else 0.0
 
 
 def _is_float(value: Any) -> bool:

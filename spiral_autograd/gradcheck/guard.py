@@ -1,0 +1,154 @@
+"""What guards a verdict: a deadline for all that comes after it, and the errors of that.
+
+A verdict is not lost. What fails while it is explained is said in the report; with `STRICT`, as in
+the library's own tests, it is raised.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+STRICT = False
+
+
+def printable(text: str) -> str:
+    r"""Return a text with escapes in place of what would command a terminal or reorder its line.
+
+    Examples
+    --------
+    >>> printable("W\x1b[31m"), printable("größe 2")
+    ('W\\x1b[31m', 'größe 2')
+    """
+    return "".join(
+        c if c.isprintable() else " " if c in "\t\n" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+class CheckError(ValueError):
+    """A layer, a pair or a gradient function cannot be checked as it is; the message says why."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("\n".join(map(printable, message.split("\n"))))
+
+
+class TheirError(CheckError):
+    """The user's code raised, where it was run otherwise than the user does: on boxes, say."""
+
+
+class OutOfTime(Exception):  # noqa: N818 (no error: what has been found until then counts)
+    """The time for what comes after a verdict is spent."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When to stop.
+
+    Attributes
+    ----------
+    at : float
+        By `time.monotonic`.
+    """
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """Return the deadline that is so many seconds from now."""
+        return cls(time.monotonic() + seconds)
+
+    def later(self, seconds: float) -> Deadline:
+        """Return one that is so much later."""
+        return Deadline(self.at + seconds)
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left, none at the least."""
+        return max(0.0, self.at - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is spent."""
+        return time.monotonic() > self.at
+
+    def check(self) -> None:
+        """Raise OutOfTime where the time is spent."""
+        if time.monotonic() > self.at:
+            raise OutOfTime
+
+
+NEVER = Deadline(float("inf"))
+
+
+@contextmanager
+def theirs(what: str = "the code", more: Callable[[], str] = str) -> Iterator[None]:
+    """Run the user's code: whatever it raises becomes a TheirError. It may raise anything."""
+    try:
+        yield
+    except (CheckError, OutOfTime):
+        raise
+    except Exception as error:
+        own = error.__traceback__.tb_next if error.__traceback__ is not None else None
+        cause = error.with_traceback(own)  # from where the code was called
+        raise TheirError(f"{what} raised {_text(error)}{more()}") from cause
+
+
+@contextmanager
+def guarded(what: str, notes: list[str]) -> Iterator[None]:
+    """Let what fails while a verdict is explained be a note, so that the verdict stands."""
+    try:
+        yield
+    except OutOfTime:
+        _say(notes, f"{what} stopped when the budget= was spent")
+    except CheckError as error:
+        _say(notes, f"{what} stopped: {error}")
+    except Exception as error:
+        if STRICT:
+            raise
+        _say(
+            notes,
+            f"{what} failed with {_text(error)} ({_place_of(error)}). The verdicts stand; this is "
+            "a mistake of spiral_autograd's own: please report it",
+        )
+
+
+@contextmanager
+def answerable(title: str) -> Iterator[None]:
+    """Let what fails before there is a verdict be a CheckError; what a door raises stays."""
+    try:
+        yield
+    except CheckError:
+        raise
+    except Exception as error:
+        if STRICT or _place_of(error).startswith(_DOORS):
+            raise
+        raise CheckError(
+            f"{title} cannot be checked: {_text(error)} ({_place_of(error)}). Unless one of its "
+            "objects raises this, it is a mistake of spiral_autograd's own: please report it"
+        ) from error
+
+
+_DOORS = ("pytree.py", "validation.py")
+
+
+def _place_of(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{os.path.basename(last.filename)}:{last.lineno}"
+
+
+def _text(error: Exception) -> str:
+    """Return the kind and the message of an error; its message is made by the user's code too."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
+def _say(notes: list[str], text: str) -> None:
+    if text not in notes:
+        notes.append(text)
