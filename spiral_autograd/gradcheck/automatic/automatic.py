@@ -42,6 +42,7 @@ from .stepping import (
     estimates,
     output_noise,
     random_part,
+    unit_of,
 )
 
 # -------------------- autograd --------------------
@@ -69,12 +70,12 @@ def by_autograd(
         outputs[:] = [plain_of(out) for out in found]
         return weighted(found, upstream)
 
-    values = in_double(subject) if double else list(subject.values)
     # The upstream gradient is traced too, so that the graph tells what depends on it.
     ups = [np.asarray(up, dtype=float) for up in upstream] if double else list(upstream)
     stand_in = rebinding(constants=rebind == "constants") if rebind else nullcontext()
     with subject.session.fresh(), warnings.catch_warnings(), stand_in:
         warnings.simplefilter("ignore")
+        values = in_double(subject) if double else list(subject.values)
         recording = _recorded(loss, values, ups)
     plain = outputs_now(subject) if plain is None else plain
     has_rounded = any(getattr(call.value, "dtype", None) in SINGLE for call in recording.calls)
@@ -231,7 +232,7 @@ def nearby(subject: Subject, rng: np.random.Generator, size: float = 1e-4) -> li
     """Return the values moved a little, off any kink."""
     others = []
     for k, value in enumerate(subject.values):
-        scale = size * (largest(value) or 1.0)
+        scale = size * unit_of(value)
         shift = rng.uniform(0.5, 1.0, value.shape) * rng.choice([-1.0, 1.0], value.shape)
         is_still = k in subject.marks
         others.append(value if is_still else value + (scale * shift).astype(value.dtype))

@@ -44,21 +44,24 @@ class Measured(NamedTuple):
 def complex_derivative(subject: Subject, upstream: list[Array], direction: Direction) -> Measured:
     """Return the derivative in a direction, by a step along the imaginary axis."""
     step = 1e-30
-    moved = [
-        v + 1j * (step * direction[k].astype(float)) if k in direction else v.astype(complex)
-        for k, v in enumerate(subject.values)
-    ]
+
+    def moved() -> list[Array]:
+        return [
+            v + 1j * (step * direction[k].astype(float)) if k in direction else v.astype(complex)
+            for k, v in enumerate(subject.values)
+        ]
+
     outputs = _complex_outputs(subject, moved)
     parts = (np.sum(np.imag(out) * up) for out, up in zip(outputs, upstream, strict=True))
     return Measured(float(sum(parts)) / step, 0.0)
 
 
-def _complex_outputs(subject: Subject, values: list[Array]) -> list[Array]:
+def _complex_outputs(subject: Subject, values: Callable[[], list[Array]]) -> list[Array]:
     """Run the forward pass on complex numbers; what throws the imaginary part away is an error."""
     with subject.session.fresh(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", ComplexWarning)
-        return [np.asarray(out) for out in substituted(subject, values)]
+        return [np.asarray(out) for out in substituted(subject, values())]
 
 
 def by_complex_step(
@@ -70,7 +73,7 @@ def by_complex_step(
     """Return the gradient by complex steps, where the forward pass carries complex numbers."""
     plain = outputs_now(subject) if plain is None else plain
     single = has_single([*subject.values, *plain])
-    outputs = _complex_outputs(subject, [v.astype(complex) for v in subject.values])
+    outputs = _complex_outputs(subject, lambda: [v.astype(complex) for v in subject.values])
     if not any(np.iscomplexobj(out) for out in outputs):
         raise Distrust("the forward pass does not carry complex numbers")
     require_equal([np.real(out) for out in outputs], plain, single)
@@ -98,10 +101,10 @@ def moved_outputs(subject: Subject, direction: Direction, size: float) -> list[A
 
 def _double_outputs(subject: Subject, direction: Direction, size: float) -> list[Array]:
     """Return the outputs of a copy in float64, with its arrays moved."""
-    moved = in_double(subject)
-    for k, part in direction.items():
-        moved[k] = moved[k] + size * part.astype(float)
     with subject.session.fresh():
+        moved = in_double(subject)
+        for k, part in direction.items():
+            moved[k] = moved[k] + size * part.astype(float)
         return [np.asarray(out, dtype=float) for out in substituted(subject, moved)]
 
 

@@ -48,9 +48,11 @@ def find_kinks(c: Comparison) -> dict[int, Array]:
 
 def _excused(c: Comparison, left: dict[int, Array], size: float) -> dict[int, Array]:
     """Return the entries that are right at four places near by, two and two on opposite sides."""
+    c.subject.session.restore()
     seed = int(c.rng.integers(1 << 31))
     beside: list[dict[int, Array]] = []
-    for share in (1.0, -1.0, 1 / 16, -1 / 16):
+    nearer = 1 / 16 if c.reference.single else 1 / 1024
+    for share in (1.0, -1.0, nearer, -nearer):
         there = _look(c, left, nearby(c.subject, np.random.default_rng(seed), size * share))
         left = {k: off & ~there.off[k] for k, off in left.items()} if there is not None else {}
         left = {k: off for k, off in left.items() if off.any()}

@@ -69,6 +69,7 @@ def _size_of_moves(c: Comparison) -> float:
 def _differences_at(c: Comparison, salt: int) -> list[Any] | None:
     """Return handwritten minus reference at moved values, for a moved upstream gradient."""
     subject, size = c.subject, _size_of_moves(c)
+    subject.session.restore()
     ups = c.upstream if subject.is_loss else [moved(u, size, salt + 20) for u in c.upstream]
     try:
         with subject.session.moved(subject.values, [moved(v, size, salt) for v in subject.values]):
