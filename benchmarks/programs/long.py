@@ -12,7 +12,7 @@ MISTAKES = (
     "the state of the next step",
     "carried over three steps only",
     "1 - h for 1 - h²",
-    "one weight's gradient 1 % off",
+    "a row of a weight's gradient 5 % off",
 )
 NEXT, CUT, SLOPE, SHARE = MISTAKES
 
@@ -50,7 +50,7 @@ class Recurrence:
             dx[:, t] = da @ self.Wx.T
             dh = 0 * dh if self.wrong == CUT and t == steps - 3 else da @ self.Wh.T
         if self.wrong == SHARE:
-            self.dWh[0, 0] *= 1.01
+            self.dWh[0] *= 1.05
         return dx
 
 
@@ -94,7 +94,7 @@ class LSTM:
             if self.wrong == CUT and t == last - 2:
                 dh, dc = 0 * dh, 0 * dc
         if self.wrong == SHARE:
-            self.dW[0, 0] *= 1.01
+            self.dW[0] *= 1.05
         return dx
 
 
@@ -141,7 +141,7 @@ class GRU:
             if self.wrong == CUT and t == last - 2:
                 dh = 0 * dh
         if self.wrong == SHARE:
-            self.dWz[0, 0] *= 1.01
+            self.dWz[0] *= 1.05
         return dx
 
 
@@ -185,7 +185,7 @@ class Network:
             passed = 0 * dh if self.wrong == CUT and k == depth - 3 else da @ self.params[2 * k].T
             dh = dh + passed if self.residual else passed
         if self.wrong == SHARE:
-            self.grads[0][0, 0] *= 1.01
+            self.grads[0][0] *= 1.05
         return dh
 
 

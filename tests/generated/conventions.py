@@ -260,7 +260,7 @@ def a_flat_array(params):
     shapes = {name: value.shape for name, value in params.items()}
 
     def pack(values):
-        return np.concatenate([np.ravel(values[name]) for name in params])
+        return np.concatenate([np.ravel(values[name] + 0 * held) for name, held in params.items()])
 
     def unpack(flat):
         out, start = {}, 0

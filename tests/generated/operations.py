@@ -94,88 +94,42 @@ def positive(x):
 
 
 # name: function, its slope, wrong slopes, what it takes
+# fmt: off
 ENTRYWISE: dict[str, tuple] = {
-    "tanh": (
-        np.tanh,
-        lambda x, y: 1 - y * y,
-        [lambda x, y: 1 - y, lambda x, y: 1 - x * x, lambda x, y: y * (1 - y)],
-        anything,
-    ),
-    "sigmoid": (
-        sigmoid,
-        lambda x, y: y * (1 - y),
-        [lambda x, y: x * (1 - x), lambda x, y: 1 - y, lambda x, y: y],
-        within(700),
-    ),
+    "tanh": (np.tanh, lambda x, y: 1 - y * y,
+             [lambda x, y: 1 - y, lambda x, y: 1 - x * x, lambda x, y: y * (1 - y)], anything),
+    "sigmoid": (sigmoid, lambda x, y: y * (1 - y),
+                [lambda x, y: x * (1 - x), lambda x, y: 1 - y, lambda x, y: y], within(700)),
     "exp": (np.exp, lambda x, y: y, [lambda x, y: x, lambda x, y: y - 1], within(20)),
     "log": (np.log, lambda x, y: 1 / x, [lambda x, y: -1 / x, lambda x, y: x], positive),
-    "log1p of a square": (
-        lambda x: np.log1p(x**2),
-        lambda x, y: 2 * x / (1 + x**2),
-        [lambda x, y: 1 / (1 + x**2), lambda x, y: 2 * x / (1 + x)],
-        within(1e5),
-    ),
+    "log1p of a square": (lambda x: np.log1p(x**2), lambda x, y: 2 * x / (1 + x**2),
+                          [lambda x, y: 1 / (1 + x**2)], within(1e5)),
     "sqrt": (np.sqrt, lambda x, y: 0.5 / y, [lambda x, y: 1 / y, lambda x, y: y / 2], positive),
     "square": (lambda x: x**2, lambda x, y: 2 * x, [lambda x, y: x], within(1e4)),
     "cube": (lambda x: x**3, lambda x, y: 3 * x**2, [lambda x, y: 3 * x], within(1e3)),
-    "bell": (
-        lambda x: 1 / (1 + x**2),
-        lambda x, y: -2 * x * y**2,
-        [lambda x, y: 2 * x * y**2, lambda x, y: -2 * x * y],
-        within(1e4),
-    ),
-    "relu": (
-        lambda x: np.maximum(0, x),
-        lambda x, y: x > 0,
-        [lambda x, y: x < 0, lambda x, y: y > 1, lambda x, y: x != 0],
-        anything,
-    ),
+    "bell": (lambda x: 1 / (1 + x**2), lambda x, y: -2 * x * y**2,
+             [lambda x, y: 2 * x * y**2, lambda x, y: -2 * x * y], within(1e4)),
+    "relu": (lambda x: np.maximum(0, x), lambda x, y: x > 0,
+             [lambda x, y: x < 0, lambda x, y: y > 1, lambda x, y: x != 0], anything),
     "relu in place": (cleared, lambda x, y: x >= 0, [lambda x, y: x >= 1], anything),
-    "leaky relu": (
-        lambda x: np.where(x > 0, x, 0.01 * x),
-        lambda x, y: np.where(x > 0, 1, 0.01),
-        [lambda x, y: x > 0, lambda x, y: np.where(x > 0, 1, 0.1)],
-        anything,
-    ),
+    "leaky relu": (lambda x: np.where(x > 0, x, 0.01 * x), lambda x, y: np.where(x > 0, 1, 0.01),
+                   [lambda x, y: x > 0, lambda x, y: np.where(x > 0, 1, 0.1)], anything),
     "abs": (np.abs, lambda x, y: np.sign(x), [lambda x, y: x > 0, lambda x, y: x], anything),
-    "clip": (
-        lambda x: np.clip(x, -1, 1),
-        lambda x, y: (x > -1) & (x < 1),
-        [lambda x, y: x < 1, lambda x, y: np.abs(x) > 1],
-        anything,
-    ),
-    "softplus": (
-        lambda x: np.log(1 + np.exp(x)),
-        lambda x, y: sigmoid(x),
-        [lambda x, y: y, lambda x, y: sigmoid(-x)],
-        within(30),
-    ),
-    "softsign": (
-        lambda x: x / (1 + np.abs(x)),
-        lambda x, y: 1 / (1 + np.abs(x)) ** 2,
-        [lambda x, y: 1 / (1 + np.abs(x))],
-        anything,
-    ),
-    "softsign with out=": (
-        softsign_into,
-        lambda x, y: 1 / (1 + np.abs(x)) ** 2,
-        [lambda x, y: 1 / (1 + np.abs(x))],
-        anything,
-    ),
-    "swish": (
-        lambda x: x * sigmoid(x),
-        lambda x, y: sigmoid(x) * (1 + x * (1 - sigmoid(x))),
-        [lambda x, y: sigmoid(x), lambda x, y: y * (1 - y)],
-        within(100),
-    ),
-    "gelu": (
-        lambda x: 0.5 * x * (1 + np.tanh(0.8 * (x + 0.04 * x**3))),
-        gelu_slope,
-        [lambda x, y: 0.5 * (1 + np.tanh(0.8 * (x + 0.04 * x**3)))],
-        within(100),
-    ),
+    "clip": (lambda x: np.clip(x, -1, 1), lambda x, y: (x > -1) & (x < 1),
+             [lambda x, y: x < 1, lambda x, y: np.abs(x) > 1], anything),
+    "softplus": (lambda x: np.log(1 + np.exp(x)), lambda x, y: sigmoid(x),
+                 [lambda x, y: y, lambda x, y: sigmoid(-x)], within(30)),
+    "softsign": (lambda x: x / (1 + np.abs(x)), lambda x, y: 1 / (1 + np.abs(x)) ** 2,
+                 [lambda x, y: 1 / (1 + np.abs(x))], anything),
+    "softsign with out=": (softsign_into, lambda x, y: 1 / (1 + np.abs(x)) ** 2,
+                           [lambda x, y: 1 / (1 + np.abs(x))], anything),
+    "swish": (lambda x: x * sigmoid(x), lambda x, y: sigmoid(x) * (1 + x * (1 - sigmoid(x))),
+              [lambda x, y: sigmoid(x), lambda x, y: y * (1 - y)], within(100)),
+    "gelu": (lambda x: 0.5 * x * (1 + np.tanh(0.8 * (x + 0.04 * x**3))), gelu_slope,
+             [lambda x, y: 0.5 * (1 + np.tanh(0.8 * (x + 0.04 * x**3)))], within(100)),
     "sine": (np.sin, lambda x, y: np.cos(x), [lambda x, y: -np.cos(x)], within(1e3)),
 }
+# fmt: on
 
 
 def entrywise(choices, x):

@@ -209,7 +209,7 @@ def _draw_step(choices, values, i, last, chain):
     taken = [values[a] for a in args]
     operation = make(choices, *taken)
     with np.errstate(all="ignore"):
-        y, cache = operation.forward(*taken, *operation.params.values())
+        y, _ = operation.forward(*taken, *operation.params.values())
     if not (np.all(np.isfinite(y)) and 0 < np.size(y) <= 200 and np.abs(y).max() < 1e8):
         raise Unfit
     names = {f"{name}{i + 1}": value for name, value in operation.params.items()}
@@ -288,8 +288,9 @@ class Truth:
         It is 0 too where the difference might be that of leaving out a small constant.
         """
         found = gradients(self.plan, edit)
+        exact = gradients(self.plan, edit, np.longdouble)
         names = names or list(found)
-        share = max(self._share(name, found[name], self.true[name]) for name in names)
+        share = max(self._share(name, found[name], exact[name]) for name in names)
         ideals = [step.operation.ideal for step in self.plan.steps]
         if share and any(ideals):
             pairs = zip(self.plan.steps, ideals, strict=True)
@@ -299,16 +300,17 @@ class Truth:
                 return 0.0
         return share
 
-    def _share(self, name, found, true):
-        """Return the largest clear difference as a share of its own row or column."""
-        if np.shape(found) != true.shape:
+    def _share(self, name, found, exact):
+        """Return the largest clear difference as a share of its own row or column.
+
+        It is that of long double, and clear if it is far above what is rounded on both sides.
+        """
+        true = self.true[name]
+        if found.shape != true.shape or not np.all(np.isfinite(found)):
             return np.inf
-        if not np.all(np.isfinite(found)):
-            return np.inf
-        difference = np.abs(found - true)
-        clear = (difference > 300 * self.noise[name]) & ~self.touched[name]
-        limit = TOLERANCE[self.plan.dtype] * own(true)
-        clear &= difference > limit
+        noise, difference = np.abs(found - exact).max() + self.noise[name], np.abs(exact - true)
+        clear = (difference > 300 * noise) & ~self.touched[name]
+        clear &= difference > TOLERANCE[self.plan.dtype] * own(true)
         if not clear.any():
             return 0.0
         with np.errstate(divide="ignore", invalid="ignore"):
