@@ -11,6 +11,7 @@ import time
 import types
 import warnings
 import weakref
+from unittest import mock
 
 import autograd.numpy as anp
 import numpy as np
@@ -385,7 +386,9 @@ STRANGE = {
     "a list that holds itself": lambda: (a := [1], a.append(a), a)[2],
     "a deep list": lambda: functools.reduce(lambda inner, _: [inner], range(3000), []),
     "many strings": lambda: [str(i) for i in range(100_000)],
-    "many arrays": lambda: [np.ones(2) for _ in range(2000)],
+    "many lists": lambda: [[i, i] for i in range(20_000)],
+    "a mock": mock.MagicMock,
+    "many arrays": lambda: [np.ones(2) for _ in range(500)],
     "an exception": lambda: ValueError("text"),
     "a property that raises": lambda: type("P", (), {"p": property(lambda self: 1 / 0)})(),
 }

@@ -16,6 +16,7 @@ from ...recording import Call
 from ...validation import Array, Shape
 from ..blocks import largest
 from ..guard import NEVER, Deadline
+from ..handwritten.reached import dict_of, is_vocabulary
 from .source import Step, steps_of
 from .uses import UNKNOWN, Place, Scope, uses_of
 
@@ -310,14 +311,16 @@ def _arrays(names: dict[str, Any]) -> list[tuple[str, Array]]:
                 found.append((name, value))
         elif isinstance(value, np.floating):
             found.append((name, np.asarray(value)))
-        elif depth and isinstance(value, dict):
-            for key, item in list(value.items()):
+        elif not depth or is_vocabulary(value):
+            return
+        elif isinstance(value, dict):
+            for key, item in list(dict.items(value)):
                 collect(f"{name}[{key!r}]", item, depth - 1)
-        elif depth and isinstance(value, list | tuple):
+        elif isinstance(value, list | tuple):
             for i, item in enumerate(value):
                 collect(f"{name}[{i}]", item, depth - 1)
-        elif depth and hasattr(value, "__dict__") and not isinstance(value, type | ModuleType):
-            for key, item in list(vars(value).items()):
+        elif not isinstance(value, ModuleType):
+            for key, item in list((dict_of(value) or {}).items()):
                 collect(f"{name}.{key}", item, depth - 1)
 
     for name, value in list(names.items()):

@@ -29,7 +29,7 @@ from .conventions import (
     read,
     reset_of,
 )
-from .reached import is_vocabulary
+from .reached import has_any, is_vocabulary
 from .subject import MISSING, is_float_array
 
 Steps = tuple[Any, ...]
@@ -365,6 +365,7 @@ def parts_of(item: Any) -> Iterator[tuple[str, Any]]:
                 yield name, part
 
 
+_OF_LAYERS = frozenset((*BACKWARD, *(values for values, _ in CONTAINERS)))
 _NO_LAYERS = (
     *(str, bytes, int, float, complex, type(None)),
     *(np.ndarray, np.generic, type, ModuleType, FunctionType, MethodType),
@@ -372,7 +373,7 @@ _NO_LAYERS = (
 
 
 def _is_layer(item: Any) -> bool:
-    if isinstance(item, _NO_LAYERS):
+    if issubclass(type(item), _NO_LAYERS) or not has_any(item, _OF_LAYERS):
         return False
     runs = method_name(item, FORWARD) is not None and method_name(item, BACKWARD) is not None
     return runs or any(has_attribute(item, v) and has_attribute(item, g) for v, g in CONTAINERS)

@@ -77,12 +77,12 @@ def is_plain(values: Iterable[Any]) -> bool:
 
 
 def is_vocabulary(held: Any) -> bool:
-    """Tell whether a list or dict is long, and holds nothing but numbers and strings."""
-    return (
-        type(held) in (dict, list, tuple)
-        and len(held) >= 64
-        and is_plain(held.values() if type(held) is dict else held)
-    )
+    """Tell whether a list or dict is long, and holds but numbers and strings, or lists of them."""
+    if type(held) not in (dict, list, tuple) or len(held) < 64:
+        return False
+    values = held.values() if type(held) is dict else held
+    inner = (item for item in values if type(item) in (list, tuple))
+    return set(map(type, values)) <= _PLAIN | {list, tuple} and all(map(is_plain, inner))
 
 
 class _Held:
@@ -158,6 +158,12 @@ def _attributes(item: Any) -> list[Any]:
     attributes = dict_of(item)
     values = (value for _, value in slots_of(item) if value is not ABSENT)
     return [*([] if attributes is None else [attributes]), *values]
+
+
+def has_any(item: Any, names: frozenset[str]) -> bool:
+    """Tell whether an object has one of some attributes, not counting what `__getattr__` gives."""
+    there = [base.__dict__ for base in type(item).__mro__]
+    return not all(map(names.isdisjoint, [*there, dict_of(item) or {}]))
 
 
 def dict_of(item: Any) -> dict[str, Any] | None:
