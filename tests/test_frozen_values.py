@@ -328,6 +328,36 @@ def test_an_object_whose_state_is_compiled_is_refused():
     assert_follows(lambda w: anp.sum(w) * number.value, changes, refused=True)
 
 
+class Slippery:
+    __slots__ = ("scale",)
+
+    def __getattribute__(self, name):
+        if name == "scale" and not Slippery.ready:
+            raise OSError("not now")
+        return object.__getattribute__(self, name)
+
+    ready = False
+
+
+def test_an_object_that_cannot_be_looked_at_is_refused():
+    slippery = Slippery()
+
+    def loss(w):
+        return anp.sum(w**2)
+
+    function = sa.value_and_grad(lambda w: loss(w) if slippery is not None else 0.0)
+    with pytest.warns(DerivationWarning, match="not now"):
+        assert function(W)[0] == np.sum(W**2)
+
+
+def test_an_array_that_becomes_shorter_is_another():
+    array = np.array([1.0, "two", None], dtype=object)
+    watched = outside.Outside(lambda w: array[0] * w, []).only_watch()
+    assert watched.holds()
+    array.resize(2, refcheck=False)
+    assert not watched.holds()
+
+
 def test_a_loss_that_is_made_anew_for_each_call_is_derived_once(monkeypatch):
     derived = []
     original = cached.derive

@@ -94,12 +94,13 @@ def reached_by(loss: Loss, data: tuple[Pytree, ...]) -> Outside:
     """Return what a loss reaches besides its arrays and numbers, or raise a refusal."""
     arrays = np.ndarray | np.generic | float | int
     objects = [leaf for leaf in leaves(list(data)) if not isinstance(leaf, arrays)]
-    try:
-        return Outside(loss, objects)
-    except UnwatchableError as error:
-        raise DerivationError(str(error)) from None
-    except TracedError as error:
-        raise DerivationError("it reaches a value of a trace that runs") from error
+    with refused("what it reaches cannot be looked at: it raised "):
+        try:
+            return Outside(loss, objects)
+        except UnwatchableError as error:
+            raise DerivationError(str(error)) from None
+        except TracedError as error:
+            raise DerivationError("it reaches a value of a trace that runs") from error
 
 
 @contextmanager

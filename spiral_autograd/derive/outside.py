@@ -109,6 +109,18 @@ class Outside:
 
     def holds(self) -> bool:
         """Tell whether all is as it was, by identity; what is equal but another object is not."""
+        try:
+            return self._is_same()
+        except (LookupError, RuntimeError):  # an array is shorter, or another thread changes a dict
+            return False
+
+    def only_watch(self) -> Outside:
+        """Drop the copies by which everything could be put back."""
+        self._undo.clear()
+        self._large.clear()
+        return self
+
+    def _is_same(self) -> bool:
         same = operator.is_
         for get, names, values in self._attributes:
             if not all(map(same, map(get, names, itertools.repeat(MISSING)), values)):
@@ -186,8 +198,7 @@ class Outside:
     def _array(self, path: str, array: Any) -> None:
         if array.dtype.hasobject:
             self._facts.append(("objects", array.shape))
-            entries = array.reshape(-1)[:] if array.flags.c_contiguous else array.flat
-            self._watch(path, partial(_entry, entries), tuple(range(array.size)), tuple(entries))
+            self._watch(path, partial(_entry, array), tuple(range(array.size)), tuple(array.flat))
             return
         small = array.nbytes <= COMPARED_BYTES
         places = None if small else np.linspace(0, array.size - 1, SAMPLES).astype(np.intp)
@@ -425,8 +436,8 @@ def _content(cell: CellType) -> Any:
         return MISSING
 
 
-def _entry(entries: Any, place: int, missing: Any) -> Any:
-    return entries[place]
+def _entry(array: Any, place: int, missing: Any) -> Any:
+    return array.flat[place]
 
 
 def _array_key(array: Any, places: Any) -> Any:
