@@ -14,7 +14,7 @@ from generated.conventions import GRADIENTS, LAYERS, LOSS_LAYERS, as_object, net
 from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
 
-EXAMPLES = int(os.environ.get("GENERATED_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("GENERATED_EXAMPLES", "4"))
 BUDGET = 0.0  # for the reason, which is not judged here
 
 SEEDS = st.integers(0, 2**32 - 1)
