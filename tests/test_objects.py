@@ -485,7 +485,7 @@ def test_eight_threads_check_at_once(shared):
     def check(i):
         together.wait()
         right = sa.check_layer(layers[i], x_of(5, 2, seed=i)).ok
-        grad = sa.value_and_grad(lambda p, i=i: anp.sum(p**2) * (i + 1))(np.ones(2))[1]
+        grad = sa.value_and_grad(lambda p, c: anp.sum(p**2) * c)(np.ones(2), i + 1.0)[1]
         wrong = sa.check_gradient(anp.sum, lambda p: 2 * p, x_of(3)).ok
         found[i] = right, wrong, grad.tolist()
 

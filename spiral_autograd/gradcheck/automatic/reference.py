@@ -26,9 +26,9 @@ class Sharpness:
 
 SHARPNESS = {
     ("autograd", False): Sharpness(1e-10, 1e-6),
-    ("autograd", True): Sharpness(1e-4, 1e-3),
+    ("autograd", True): Sharpness(1e-5, 1e-4),
     ("complex step", False): Sharpness(1e-10, 1e-6),
-    ("complex step", True): Sharpness(1e-4, 1e-3),
+    ("complex step", True): Sharpness(1e-5, 1e-4),
     ("central differences", False): Sharpness(1e-7, 1e-6),
     ("central differences", True): Sharpness(2e-3, 2e-2),
 }

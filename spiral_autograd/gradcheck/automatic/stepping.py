@@ -273,6 +273,8 @@ def by_differences(
     measure = partial(derivative, subject, upstream, single=single, double=double, noise=noise)
     reference = _measured("central differences", subject, measure, single, seconds)
     reference.size, reference.double = size_of(plain, upstream), double
+    if double:  # as sharp as what it is compared with
+        reference.sharpness = SHARPNESS["autograd", True]
     return reference
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -41,10 +41,9 @@ def without_small_constants(function: Any, depth: int = 2) -> Iterator[tuple[flo
         defaults, closure = function.__defaults__, function.__closure__
         return FunctionType(code, names, function.__name__, defaults, closure)
 
-    small = [c for c in guards_in(function) if 0 < abs(c) <= 1e-2 and c in code.co_consts]
+    small = [c for c in guards_in(function) if 0 < abs(c) <= 1e-2]
     for left_out in [[c] for c in small] + ([small] if len(small) > 1 else []):
-        others = tuple(0.0 if _is_one_of(c, left_out) else c for c in code.co_consts)
-        yield max(left_out), rebuilt(code.replace(co_consts=others), names)
+        yield max(left_out), rebuilt(_without(code, left_out), names)
     for name in code.co_names:
         helper = names.get(name)
         if depth and isinstance(helper, FunctionType) and helper is not function:
@@ -52,8 +51,15 @@ def without_small_constants(function: Any, depth: int = 2) -> Iterator[tuple[flo
                 yield constant, rebuilt(code, {**names, name: other})
 
 
-def _is_one_of(constant: Any, numbers: list[float]) -> bool:
-    return isinstance(constant, float) and constant in numbers
+def _without(code: CodeType, numbers: list[float]) -> CodeType:
+    """Return code in which some constants are zero, in the functions inside it too."""
+
+    def other(constant: Any) -> Any:
+        if isinstance(constant, CodeType):
+            return _without(constant, numbers)
+        return 0.0 if isinstance(constant, float) and constant in numbers else constant
+
+    return code.replace(co_consts=tuple(map(other, code.co_consts)))
 
 
 def guards_in(function: Any) -> list[float]:
