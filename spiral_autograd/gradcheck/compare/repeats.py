@@ -126,9 +126,10 @@ def _difference(h: Any, g: Any) -> Any:
 
 def _scatter(there: list[Any], otherwise: Any) -> Any:
     """Return the deviation of each entry over the points, or that of its row or column."""
-    if any(d is None or not np.isfinite(largest(d)) for d in there):
+    if any(d is None for d in there):
         return np.zeros_like(otherwise)
-    return across(np.std(there, axis=0, ddof=1))
+    known = np.ma.masked_invalid(np.array(there))
+    return across(np.ma.filled(np.std(known, axis=0, ddof=1), 0.0))
 
 
 def _repeats(c: Comparison, k: int, here: Any, there: list[Any]) -> bool:
@@ -212,16 +213,21 @@ def _least(c: Comparison) -> list[Any]:
     """Return what the last sum of each gradient is rounded by, and what the reference may be off.
 
     Any sum is rounded as its terms are, and the array of a gradient as its largest entry: a
-    saturated function has no digits where its gradient vanishes.
+    saturated function has no digits where its gradient vanishes. Where there is no cache to round
+    once more, what could not move the last bit of the output is no difference either.
     """
     eps, single = c.reference.eps, c.reference.single
+    has_cache = runner_of(c.subject) is not None
     terms = _last_terms(c.graph) if c.graph is not None else c.reference.grads
     errors: list[Any] = list(c.reference.errors) or [0.0] * len(terms)
-    base = (2 if single else 8) * eps
+    base = (2 if single and has_cache else 8) * eps
     smallest = _UNDERFLOW["float32" if single else c.reference.kind]
+    unseen = 0.0 if has_cache else 1e-3 * eps * c.reference.size
     return [
-        8 * eps * np.abs(t) + base * largest(g) + 3 * error + smallest
-        for t, g, error in zip(terms, c.reference.grads, errors, strict=True)
+        8 * eps * np.abs(t) + base * largest(g) + 3 * error + smallest + unseen / unit_of(value)
+        for t, g, error, value in zip(
+            terms, c.reference.grads, errors, c.subject.values, strict=True
+        )
     ]
 
 
