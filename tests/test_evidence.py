@@ -246,6 +246,19 @@ class InListOfAnyName(InDict):
         self.everything = [db, dW]
 
 
+class InListAndDict(InDict):
+    """A list of parameters, and a dict of their gradients."""
+
+    def keep(self, W, b):
+        self.params, self.grads = [W, b], {}
+
+    def held(self):
+        return self.params
+
+    def write(self, dW, db):
+        self.grads = {"dW": dW, "db": db}
+
+
 class MadeInForward(InDict):
     """Makes its weights in the first forward pass, and has odd names for their gradients."""
 
@@ -262,7 +275,9 @@ class MadeInForward(InDict):
 
 
 @pytest.mark.parametrize("change", MISTAKES)
-@pytest.mark.parametrize("kind", [InLists, InTuple, ReturningLists, InListOfAnyName, MadeInForward])
+@pytest.mark.parametrize(
+    "kind", [InLists, InTuple, ReturningLists, InListOfAnyName, InListAndDict, MadeInForward]
+)
 def test_gradients_that_no_convention_names_are_found(kind, change):
     layer = kind(MISTAKES[change])
     before = set(vars(layer))

@@ -291,6 +291,12 @@ def _from_container(item: Any, values: str, grads: str) -> Iterator[Parameter]:
             found = reach(found, (in_order.index(steps),), name)
         elif found is not MISSING:
             found = reach(found, steps, name)
+        if (
+            found is None
+            and isinstance(held, list | tuple)
+            and isinstance(entries(item, grads), dict)
+        ):
+            return MISSING  # keys that say nothing of places: evidence does
         by_right = isinstance(held, dict) and any(word in name for word in STATISTICS)
         return MISSING if found is None and by_right else found
 
