@@ -162,14 +162,21 @@ def moved(value: Array, size: float, salt: int) -> Array:
     """Return numbers moved up or down by a share `size`: zeros stay, equal numbers stay equal."""
     if not isinstance(value, np.ndarray | np.floating) or value.dtype.kind != "f":
         return value
-    bits = np.abs(value).astype(float).view(np.uint64)
-    with np.errstate(over="ignore"):
-        mixed = bits + np.uint64((0x9E3779B97F4A7C15 * (salt + 1)) % (1 << 64))
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)  # SplitMix64
-    share = (mixed >> np.uint64(11)).astype(float) * 2.0**-52 - 1  # from -1 to 1
-    away = np.copysign(np.maximum(np.abs(share), 0.25), share)
+    bits = np.atleast_1d(np.abs(value)).astype(float).view(np.uint64)
+    mixed = bits + np.uint64((0x9E3779B97F4A7C15 * (salt + 1)) % (1 << 64))
+    for shift, factor in _MIXING:
+        mixed = (mixed ^ (mixed >> shift)) * factor
+    share = (mixed >> np.uint64(11)) * 2.0**-52 - 1  # from -1 to 1
+    away = (share + np.copysign(0.25, share)).reshape(np.shape(value))
     return (value * (1 + size * away)).astype(value.dtype)
+
+
+# Those of SplitMix64 (Steele, Lea and Flood 2014).
+_MIXING = [
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+    (np.uint64(31), np.uint64(1)),
+]
 
 
 def checksum(array: Array) -> int:

@@ -79,8 +79,8 @@ class Comparison:
 
     def begin(self) -> None:
         """Let the time begin for what comes after the verdicts: why, and then where."""
-        self.deadline = Deadline.after(0.9 * self.budget)
-        self.until = Deadline.after(self.budget + 0.5)
+        self.deadline = Deadline.after(0.8 * self.budget)
+        self.until = Deadline.after(self.budget + 0.2)
 
     # -------------------- rows --------------------
 
