@@ -245,5 +245,5 @@ def _report(title: str, c: Comparison) -> GradientReport:
         notes=tuple(c.notes),
         failures=tuple(c.failures),
         unchecked=tuple(dict.fromkeys(c.subject.unchecked)),
-        precision=f" ({kind}; match up to {c.reference.sharpness.match:g} of the largest entry)",
+        precision=f" ({kind}; match up to {c.reference.sharpness.match:g} of its row and column)",
     )

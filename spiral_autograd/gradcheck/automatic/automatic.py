@@ -17,15 +17,16 @@ import numpy as np
 from ...recording import Call, Recording, record
 from ...validation import Array
 from ..blocks import inner, largest
-from ..handwritten.subject import CheckError, Subject
+from ..guard import CheckError, theirs
+from ..handwritten.subject import Subject
 from ..tracing.boxes import NumpyBox
 from ..tracing.rebind import rebinding
 from .reference import (
     SHARPNESS,
     SINGLE,
     Direction,
-    Distrust,
     Reference,
+    UntrustedError,
     has_single,
     in_double,
     outputs_now,
@@ -83,7 +84,7 @@ def by_autograd(
     require_equal(outputs, plain, single)
     grads = [np.asarray(g.value if isinstance(g, Call) else g) for g in recording.grads]
     if any(g.shape != value.shape for g, value in zip(grads, values, strict=True)):
-        raise Distrust("a gradient has not the shape of its value")
+        raise UntrustedError("a gradient has not the shape of its value")
     return Reference(
         "autograd",
         SHARPNESS["autograd", single],
@@ -98,10 +99,8 @@ def by_autograd(
 
 def _recorded(loss: Callable[..., Any], values: list[Array], upstream: list[Array]) -> Recording:
     """Record other people's code, which may raise anything when it runs on boxes."""
-    try:
+    with theirs("the traced forward pass"):
         return record(loss, values, upstream, box_type=NumpyBox)
-    except Exception as error:
-        raise Distrust(f"autograd cannot follow: {type(error).__name__}: {error}") from error
 
 
 def once_more(
@@ -204,7 +203,7 @@ def find_reference(
     for make in sharp:
         try:
             reference = make(subject, upstream, plain=plain)
-        except Distrust:
+        except CheckError:
             continue
         if not all(np.isfinite(np.sum(grad)) for grad in reference.grads):
             continue
@@ -250,5 +249,5 @@ def _agrees_nearby(
         try:
             moved = make(subject, upstream)
             return agrees_with_differences(subject, upstream, moved, rng)
-        except (Distrust, CheckError):
+        except CheckError:
             return False

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...recording import Recording
 from ...validation import Array
+from ..guard import CheckError, theirs
 from ..handwritten.subject import Subject
 
 # -------------------- how sharp a reference is --------------------
@@ -119,16 +120,14 @@ def has_single(arrays: Sequence[Any]) -> bool:
     return any(np.asarray(a).dtype in SINGLE for a in arrays)
 
 
-class Distrust(Exception):  # noqa: N818 (no error: the next reference is taken)
+class UntrustedError(CheckError):
     """A reference is not to be had, or not to be believed."""
 
 
 def substituted(subject: Subject, values: Sequence[Any]) -> list[Any]:
     """Run the forward pass on other values than it was written for, which may raise anything."""
-    try:
+    with theirs("the forward pass"):
         return subject.substitute(values)
-    except Exception as error:
-        raise Distrust(f"the forward pass raised {type(error).__name__}: {error}") from error
 
 
 def in_double(subject: Subject) -> list[Array]:
@@ -146,7 +145,7 @@ def runs_in_double(subject: Subject, plain: Sequence[Array]) -> bool:
         if any(out.dtype != np.float64 for out in outputs if out.dtype.kind == "f"):
             return False
         require_equal(outputs, plain, single=True)
-    except Distrust:
+    except CheckError:
         return False
     finally:
         subject.session.restore()
@@ -157,11 +156,11 @@ def require_equal(traced: Sequence[Any], plain: Sequence[Array], single: bool) -
     """Raise unless a traced forward pass has returned what the plain one does."""
     tolerance = 1e-5 if single else 1e-12
     if len(traced) != len(plain):
-        raise Distrust("the traced forward pass has other outputs")
-    for ours, theirs in zip(traced, plain, strict=True):
-        largest = np.max(np.abs(theirs), initial=0.0) or 1.0
+        raise UntrustedError("the traced forward pass has other outputs")
+    for ours, own in zip(traced, plain, strict=True):
+        largest = np.max(np.abs(own), initial=0.0) or 1.0
         if (
-            np.shape(ours) != theirs.shape
-            or np.max(np.abs(ours - theirs), initial=0) > tolerance * largest
+            np.shape(ours) != own.shape
+            or np.max(np.abs(ours - own), initial=0) > tolerance * largest
         ):
-            raise Distrust("the traced forward pass gives another output than the plain one")
+            raise UntrustedError("the traced forward pass gives another output than the plain one")

@@ -18,8 +18,8 @@ from ..handwritten.subject import CheckError, Subject
 from .reference import (
     SHARPNESS,
     Direction,
-    Distrust,
     Reference,
+    UntrustedError,
     has_single,
     in_double,
     outputs_now,
@@ -76,7 +76,7 @@ def by_complex_step(
     single = has_single([*subject.values, *plain])
     outputs = _complex_outputs(subject, lambda: [v.astype(complex) for v in subject.values])
     if not any(np.iscomplexobj(out) for out in outputs):
-        raise Distrust("the forward pass does not carry complex numbers")
+        raise UntrustedError("the forward pass does not carry complex numbers")
     require_equal([np.real(out) for out in outputs], plain, single)
     derivative = partial(complex_derivative, subject, upstream)
     reference = _measured("complex step", subject, derivative, single, seconds)
@@ -183,7 +183,7 @@ def estimates(
             ahead, behind = (outputs(subject, direction, s) for s in (step, -step))
             value, error = _quotient(ahead, behind, upstream, step, single)
             here = [Measured(value, max(error, noise / step), step)]
-        except (CheckError, Distrust):
+        except CheckError:
             here = []
         if here and np.isfinite(here[0].value):
             yield here[0]
@@ -229,7 +229,7 @@ def bend(
     outputs = _double_outputs if double else moved_outputs
     try:
         here, ahead, behind = (outputs(subject, direction, s) for s in (0.0, step, -step))
-    except (CheckError, Distrust):
+    except CheckError:
         return np.inf
     parts = zip(here, ahead, behind, upstream, strict=True)
     return sum(float(np.sum(np.abs((a + b - 2 * o) * up))) for o, a, b, up in parts) / step

@@ -86,13 +86,10 @@ class Comparison:
 
     def compare(self) -> None:
         """Compare afresh, all that there is."""
-        self.rows = {k: self._row(k) for k, g in enumerate(self.grads) if g is not MISSING}
+        self.rows = {k: self.compared(k) for k, g in enumerate(self.grads) if g is not MISSING}
 
-    def compare_row(self, k: int) -> None:
-        """Compare one gradient afresh."""
-        self.rows[k] = self._row(k)
-
-    def _row(self, k: int) -> Row:
+    def compared(self, k: int) -> Row:
+        """Return the row of one gradient, compared afresh."""
         name, reference = self.subject.names[k], self.reference
         if not reference.grads:
             shape = self.subject.values[k].shape

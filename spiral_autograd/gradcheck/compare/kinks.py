@@ -9,7 +9,6 @@ import numpy as np
 
 from ...validation import Array
 from ..automatic.automatic import nearby, once_more
-from ..automatic.reference import Distrust
 from ..automatic.stepping import bend, unit_of
 from ..blocks import differing, furthest
 from ..handwritten.subject import CheckError
@@ -95,7 +94,7 @@ def _look(c: Comparison, rows: dict[int, Array], values: list[Array]) -> _Nearby
             there = once_more(subject, c.upstream, c.reference)
             with subject.session.fresh():
                 grads = c.backward()
-        except (Distrust, CheckError):
+        except CheckError:
             return None
     if not there.grads:
         return None

@@ -13,6 +13,7 @@ import numpy as np
 from ...validation import Array
 from ..blocks import close, largest
 from ..code.lines import state_places
+from ..guard import theirs
 from ..handwritten.conventions import BACKWARD, FORWARD, GRADIENT_LISTS, accepts, positional_names
 from ..handwritten.parameters import attributes_of, find_parameters
 from ..handwritten.state import Session
@@ -347,11 +348,12 @@ def reset_by_effect(subject: Subject) -> str | None:
         try:
             with subject.session.fresh():
                 _gradients(subject)
-                method()
+                with theirs(f"the method {name}"):
+                    method()
                 left = [p.gradient() for p in find_parameters(owner)]
                 if left and all(g is None or g is MISSING or not np.any(g) for g in left):
                     return name
-        except Exception:  # it is for something else
+        except CheckError:  # it is for something else
             continue
         finally:
             subject.session.restore()

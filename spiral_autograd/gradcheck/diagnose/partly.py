@@ -9,6 +9,7 @@ import numpy as np
 
 from ...recording import Call, name_of
 from ...validation import Array
+from ..blocks import largest
 from ..tracing.graph import is_number
 from .case import Case, Finding
 
@@ -27,11 +28,24 @@ def partly_wrong(case: Case, k: int) -> Finding | None:
         return None
     share = f"is wrong in part only: {int(wrong.sum())} of {wrong.size} entries are wrong"
     for text, mask in _marks(case, k, wrong):
-        if mask.shape == wrong.shape and np.array_equal(mask & live, wrong):
+        is_like = mask.shape == wrong.shape and np.array_equal(mask & live, wrong)
+        if is_like and _holds_elsewhere(case, k, mask):
             return Finding("part", f"{share}, {text}", [k])
     if int(right.sum()) >= max(3, int(wrong.sum()) // 2):
         return Finding("part", f"{share}, at {_listed(wrong)}", [k])
     return None
+
+
+def _holds_elsewhere(case: Case, k: int, mask: Array) -> bool:
+    """Tell whether the same entries are wrong for other upstream gradients too."""
+    for graph, h in case.for_other_upstreams(k):
+        g = graph.gradient(k, {})
+        noise = 10 * case.tolerance * max(largest(g), largest(h)) + 10 * case.floors[k]
+        wrong = np.abs(h - g) > noise
+        live = (np.abs(g) > noise) | (np.abs(h) > noise)
+        if not np.array_equal(mask & live, wrong):
+            return False
+    return True
 
 
 def _listed(wrong: Array) -> str:

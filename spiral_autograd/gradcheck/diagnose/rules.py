@@ -238,6 +238,9 @@ def upstream_misused(case: Case, k: int) -> Finding | None:
 
     if close(h, given("other"), 1e-12) and close(h, given("turned"), 1e-12):
         return Finding("upstream", "does not depend on the upstream gradient: it is ignored", [k])
+    if largest(h) <= 1e-3 * case.tolerance * largest(case.automatic[k]):
+        text = "the gradient is never written: it is zero up to rounding"
+        return Finding("unwritten", text, [k])
     nothing = given("none")
     if not np.isfinite(nothing).all():
         return None
