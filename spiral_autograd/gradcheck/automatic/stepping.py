@@ -214,25 +214,28 @@ def _quotient(
     return value / (2 * step), eps * float(np.sqrt(square)) / (2 * step)
 
 
-def bend(
+def slopes(
     subject: Subject,
     upstream: Sequence[Array],
     direction: Direction,
     step: float,
     *,
     double: bool = False,
-) -> float:
-    """Return by how much the slopes from the two sides differ; infinity where that is unknown.
+) -> tuple[float, float, float]:
+    """Return the slopes before and after, and by how much those of the outputs differ.
 
-    Output by output, since the jumps of several may cancel.
+    Output by output, since the jumps of several may cancel; infinite where that is unknown.
     """
     outputs = _double_outputs if double else moved_outputs
     try:
         here, ahead, behind = (outputs(subject, direction, s) for s in (0.0, step, -step))
     except CheckError:
-        return np.inf
-    parts = zip(here, ahead, behind, upstream, strict=True)
-    return sum(float(np.sum(np.abs((a + b - 2 * o) * up))) for o, a, b, up in parts) / step
+        return np.nan, np.nan, np.inf
+    parts = list(zip(here, ahead, behind, upstream, strict=True))
+    before = sum(float(np.sum((o - b) * up)) for o, _, b, up in parts) / step
+    after = sum(float(np.sum((a - o) * up)) for o, a, _, up in parts) / step
+    bend = sum(float(np.sum(np.abs((a + b - 2 * o) * up))) for o, a, b, up in parts) / step
+    return before, after, bend
 
 
 def output_noise(

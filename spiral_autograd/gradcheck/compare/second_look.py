@@ -17,8 +17,8 @@ from .kinks import find_kinks
 from .repeats import rounding
 
 KINK = (
-    "the forward pass has a kink here (a ReLU at 0, a tie of a max): the gradient is undefined, and "
-    "beside the kink the handwritten one is right"
+    "the forward pass has a kink here (a ReLU at 0, a tie of a max): the gradient is undefined, "
+    "and beside the kink the handwritten one is right"
 )
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as
 
