@@ -31,10 +31,15 @@ import numpy as np
 
 ABSENT: Any = object()
 
+
+class Unreached:
+    """What a check itself keeps of somebody's objects: it is not looked through for others."""
+
+
 _PLAIN: frozenset[type] = frozenset(
     (str, bytes, int, float, complex, bool, type(None), range, np.float64, np.int64)
 )
-_ATOMS: tuple[type, ...] = (*_PLAIN, ModuleType, CodeType, np.generic, np.dtype)
+_ATOMS: tuple[type, ...] = (*_PLAIN, ModuleType, CodeType, np.generic, np.dtype, Unreached)
 STREAMS = (np.random.RandomState, np.random.Generator, random.Random)
 CONTAINERS = (dict, list, tuple, set, frozenset, deque, bytearray, array.array, np.ndarray)
 # Of what belongs to libraries, what users keep their own things in.

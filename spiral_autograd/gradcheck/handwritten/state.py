@@ -22,6 +22,7 @@ from ...recording import process_lock
 from ...validation import Array
 from .reached import (
     ABSENT,
+    Unreached,
     cell_content,
     names_used,
     own_bases,
@@ -31,7 +32,7 @@ from .reached import (
 from .reached import reach as reach
 
 
-class Snapshot:
+class Snapshot(Unreached):
     """The state of everything that some objects and their code reach.
 
     Attributes, containers, arrays, random streams; classes of the user's own, and the globals that
@@ -256,7 +257,7 @@ def _put_slots(item: Any, slots: list[tuple[Any, Any]]) -> None:
             descriptor.__set__(item, value)
 
 
-class Session:
+class Session(Unreached):
     """Runs code of the user's, each time from the same state of its objects and of np.random.
 
     Parameters
