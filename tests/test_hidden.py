@@ -101,6 +101,17 @@ def test_mistakes_that_special_values_hide_are_found(make, names):
     assert all(np.array_equal(getattr(layer, name), value) for name, value in before.items())
 
 
+def test_a_column_of_ones_is_no_column_of_probabilities():
+    def forward(x, gamma):
+        return np.sin(x) * gamma, (x, gamma)
+
+    def backward(dout, cache):
+        x, _ = cache
+        return dout * np.cos(x), np.sum(dout * np.sin(x), axis=1, keepdims=True)
+
+    assert not sa.check_backward(forward, backward, x, np.ones((5, 1))).ok
+
+
 def test_zeros_hide_a_gradient_that_is_never_written():
     class LowRank:
         def __init__(self):

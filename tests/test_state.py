@@ -712,6 +712,24 @@ def test_what_accumulates_as_a_whole_is_right_and_said():
     assert any("accumulate" in note and "W" in note for note in report.notes)
 
 
+def test_what_accumulates_in_float32_is_rounded_at_each_call():
+    class Table:
+        def __init__(self):
+            self.W = x_of(3, 4).astype(np.float32)
+            self.dW = np.zeros_like(self.W)
+
+        def forward(self, words):
+            self.words = words
+            return self.W[words]
+
+        def backward(self, dout):
+            np.add.at(self.dW, self.words, dout)
+
+    report = sa.check_layer(Table(), np.array([0, 1, 1, 2, 2, 2, 0, 1]))
+    assert report.ok, str(report)
+    assert any("accumulate" in note for note in report.notes)
+
+
 def test_what_accumulates_in_the_gradient_of_the_input_too_is_wrong():
     report = sa.check_layer(AccumulatingBeyond(x_of(3, 2)), x_of(4, 3, seed=5))
     assert [row.rule for row in report.rows] == ["state", "state"], str(report)

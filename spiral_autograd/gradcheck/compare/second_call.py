@@ -167,8 +167,13 @@ def _changed(before: Sequence[Any], now: Sequence[Any]) -> dict[int, Array]:
     return {
         k: np.array(b)
         for k, (a, b) in arrays.items()
-        if np.isfinite(largest(a)) and not close(a, b, 1e-9 if a.itemsize > 4 else 1e-4, noise)
+        if np.isfinite(largest(a)) and not close(a, b, _same(a), noise)
     }
+
+
+def _same(grad: Array) -> float:
+    """Return up to which share of the largest entry two calls count as equal."""
+    return 1e-9 if grad.itemsize > 4 else 1e-4
 
 
 def _is_numeric(grad: Any) -> bool:
@@ -361,6 +366,6 @@ def reset_by_effect(subject: Subject) -> str | None:
 
 
 def _how(first: Array, later: Sequence[Array]) -> str:
-    if all(close(g, n * first, 1e-9) for n, g in enumerate(later, start=2)):
+    if all(close(g, n * first, _same(first)) for n, g in enumerate(later, start=2)):
         return "accumulates"
     return "second call" if _changed([first], later[:1]) else "third call"

@@ -99,6 +99,6 @@ def _other(value: Array, rng: np.random.Generator) -> Array:
     other = np.where(
         value == 0, 0.3 * np.max(np.abs(value), initial=0.5) * factors, value * factors
     )
-    if value.ndim and np.all(value > 0) and np.allclose(value.sum(axis=-1), 1):
+    if value.shape[-1:] > (1,) and np.all(value > 0) and np.allclose(value.sum(axis=-1), 1):
         other /= other.sum(axis=-1, keepdims=True)
     return np.asarray(other, dtype=value.dtype)
