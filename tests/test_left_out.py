@@ -3,6 +3,7 @@
 # ruff: noqa: F841, RUF059  (variables that are never used are what this is about)
 
 import copy
+import cProfile
 
 import numpy as np
 import pytest
@@ -591,3 +592,23 @@ def test_a_pair_with_a_dict_of_parameters_beside_its_input():
     assert rows(report) == {"x": "right", "W": "right", "b": "right"}
     assert rows(sa.check_backward(forward, wrong, x, params))["W"] == "wrong"
     assert sa.check_backward(forward, short, x, params).unchecked == ("b",)
+
+
+def test_a_profiler_may_run_meanwhile():
+    class Unkept:
+        def __init__(self):
+            self.W = np.array([1.0, 2.0])
+
+        def forward(self, x):
+            self.x = x
+            return x * self.W
+
+        def backward(self, dout):
+            dW = (self.x * dout).sum(axis=0)
+            del dW
+            return dout * self.W
+
+    profile = cProfile.Profile()
+    report = profile.runcall(sa.check_layer, Unkept(), np.random.default_rng(0).normal(size=(3, 2)))
+    assert [row.verdict for row in report.rows if row.name == "x"] == ["exact"]
+    assert "W" in str(report).split("\n")[0] or not report.ok

@@ -166,17 +166,21 @@ def local_variables(names: Sequence[str]) -> Iterator[Returning]:
     """Note the local variables of functions that have one named like the gradient of a name."""
     found: Returning = []
 
-    def note(frame: Any, event: str, _: Any) -> None:
-        code = frame.f_code
-        if event == "return" and any(_locals_like(code, name) for name in names):
-            found.append((code, dict(frame.f_locals)))
+    def enter(frame: Any, event: str, _: Any) -> Any:
+        wanted = any(_locals_like(frame.f_code, name) for name in names)
+        return leave if event == "call" and wanted else None
 
-    before = sys.getprofile()
-    sys.setprofile(note)
+    def leave(frame: Any, event: str, _: Any) -> Any:
+        if event == "return":
+            found.append((frame.f_code, dict(frame.f_locals)))
+        return leave
+
+    before = sys.gettrace()
+    sys.settrace(enter)
     try:
         yield found
     finally:
-        sys.setprofile(before)
+        sys.settrace(before)
 
 
 def _locals_like(code: CodeType, name: str) -> list[str]:
