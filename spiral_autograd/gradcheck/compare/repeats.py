@@ -112,6 +112,7 @@ def _handwritten(c: Comparison, ups: list[Array], salt: int) -> list[Any] | None
     session, values = c.subject.session, c.subject.values
     size = 4 * c.reference.eps  # enough for each number to become another
     runner = runner_of(c.subject)
+    session.restore()  # the arrays are now at the values that they are to be moved from
     try:
         with session.moved(values, [moved(v, size, salt + 40) for v in values]), session.fresh():
             if runner is None:
