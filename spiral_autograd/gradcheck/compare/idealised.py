@@ -58,7 +58,7 @@ def _agrees(c: Comparison, k: int, gradient: Array) -> bool:
 def _is_steady(c: Comparison, graph: BackwardGraph, k: int, without: list[Guard]) -> bool:
     """Tell whether a gradient has its digits: the log of a saturated 1 - y has few or none."""
     gradient = graph.gradient(k, {})
-    eps = float(np.finfo(np.float32 if c.reference.single else np.float64).eps)
+    eps = float(np.finfo(float).eps) if c.reference.double else c.reference.eps
     if not np.isfinite(largest(gradient)):
         return False
     moves = [
@@ -106,7 +106,8 @@ class _Milder:
                     continue
                 for k in c.doubtful:
                     if _is_steady(c, ideal, k, left_out):
-                        agrees = close(grads[k], ideal.gradient(k, {}), c.tolerance)
+                        tolerance = 100 * c.tolerance if c.reference.single else c.tolerance
+                        agrees = close(grads[k], ideal.gradient(k, {}), tolerance)
                         found.setdefault(number, set()).update({k} if agrees else ())
         return found
 

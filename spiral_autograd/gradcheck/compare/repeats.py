@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,8 +21,7 @@ from .second_call import runner_of
 
 POINTS = 8
 FACTOR = 30.0  # a tail of Student's t with seven degrees of freedom: one in 10^8 lies beyond
-SECONDS = 0.5
-LONG = 5_000  # calls of a graph from which on one handwritten pass must do where that is clear
+LONG = 5_000  # calls of a graph from which on half of the points must do
 
 
 def rounding(c: Comparison) -> list[Any]:
@@ -32,40 +30,38 @@ def rounding(c: Comparison) -> list[Any]:
     Handwritten minus reference is taken anew at values that differ from the given ones in their
     last bits. What a mistake makes of it stays; what rounding makes of it is drawn anew.
     """
-    started = time.monotonic()
     least = _least(c)
     if c.reference.kind == "central differences":
         return _around_differences(c, least)
-    given = [_difference(h, g) for h, g in zip(c.grads, c.reference.grads, strict=True)]
-    if c.graph is not None and len(c.graph.calls) > LONG and _is_clear_at_once(c, given):
+    clear = _clear_mistakes(c)
+    if clear >= set(c.doubtful):
         return least
-    found: list[list[Any]] = []
-    for salt in range(1, POINTS + 1):
-        there = _differences_at(c, salt)
-        if there is not None:
-            found.append(there)
-        clear = all(_repeats(c, k, given[k], [d[k] for d in found]) for k in c.doubtful)
-        is_late = time.monotonic() - started > SECONDS
-        if len(found) >= (2 if clear else 4) and (clear or is_late):
-            break
+    is_long = c.graph is None or len(c.graph.calls) > LONG
+    points = range(1, (POINTS // 2 if is_long else POINTS) + 1)
+    found = [d for d in (_differences_at(c, salt) for salt in points) if d is not None]
     if len(found) < 2:
         return least
     return [
-        np.maximum(floor, FACTOR * _scatter([d[k] for d in found], floor))
+        floor if k in clear else np.maximum(floor, FACTOR * _scatter([d[k] for d in found], floor))
         for k, floor in enumerate(least)
     ]
 
 
-def _is_clear_at_once(c: Comparison, given: list[Any]) -> bool:
-    """Tell whether what is furthest off hardly moves with the handwritten gradient."""
-    subject, size = c.subject, _size_of_moves(c)
-    subject.session.restore()
-    with subject.session.moved(subject.values, [moved(v, size, 1) for v in subject.values]):
-        hand = _handwritten(c, c.upstream, 1)
-    if hand is None:
-        return False
-    there = [_difference(h, g) for h, g in zip(hand, c.reference.grads, strict=True)]
-    return all(_repeats(c, k, given[k], [there[k]]) for k in c.doubtful)
+def _clear_mistakes(c: Comparison) -> set[int]:
+    """Return which gradients are off by much, and by just the same at moved values.
+
+    There the caches are what the forward pass makes of the moved values: a saturated one is as it
+    was, and a rounding of it that has not happened excuses nothing.
+    """
+    clear = set(c.doubtful)
+    for salt in (1, 2):
+        there = _differences_at(c, salt, rounded_cache=False) if clear else None
+        if there is None:
+            return set()
+        clear = {k for k in clear if _repeats(c, k, there[k])}
+        if c.graph is not None and len(c.graph.calls) > LONG:
+            break
+    return clear
 
 
 def _around_differences(c: Comparison, least: list[Any]) -> list[Any]:
@@ -82,7 +78,7 @@ def _size_of_moves(c: Comparison) -> float:
     return 32 * c.reference.eps if c.reference.single else 1e-11
 
 
-def _differences_at(c: Comparison, salt: int) -> list[Any] | None:
+def _differences_at(c: Comparison, salt: int, *, rounded_cache: bool = True) -> list[Any] | None:
     """Return handwritten minus reference at moved values, for a moved upstream gradient."""
     subject, size = c.subject, _size_of_moves(c)
     subject.session.restore()
@@ -90,11 +86,12 @@ def _differences_at(c: Comparison, salt: int) -> list[Any] | None:
     ups = c.upstream if subject.is_loss else [moved(u, size, salt + 20) for u in c.upstream]
     try:
         with subject.session.moved(subject.values, values):
-            hand = _handwritten(c, ups, salt)
+            hand = _handwritten(c, ups, salt) if rounded_cache else _plainly(c, ups)
             if c.graph is None:
                 grads = once_more(subject, ups, c.reference).grads
         if c.graph is not None:  # with its own roundings drawn anew
             eps = float(np.finfo(float).eps) if c.reference.double else c.reference.eps
+            eps = eps if rounded_cache else 0.0
             start = {
                 **dict(zip(c.graph.roots, values, strict=True)),
                 **dict(zip(c.graph.upstream, ups, strict=True)),
@@ -105,6 +102,15 @@ def _differences_at(c: Comparison, salt: int) -> list[Any] | None:
     if hand is None or not grads:
         return None
     return [_difference(h, g) for h, g in zip(hand, grads, strict=True)]
+
+
+def _plainly(c: Comparison, ups: list[Array]) -> list[Any] | None:
+    """Return the handwritten gradients."""
+    try:
+        with c.subject.session.fresh():
+            return c.backward(ups)
+    except CheckError:
+        return None
 
 
 def _handwritten(c: Comparison, ups: list[Array], salt: int) -> list[Any] | None:
@@ -148,17 +154,17 @@ def _scatter(there: list[Any], otherwise: Any) -> Any:
     return across(np.ma.filled(np.std(known, axis=0, ddof=1), 0.0))
 
 
-def _repeats(c: Comparison, k: int, here: Any, there: list[Any]) -> bool:
-    """Tell whether what is furthest off is off by just the same at each point.
+def _repeats(c: Comparison, k: int, there: Any) -> bool:
+    """Tell whether what is furthest off is off by just the same there, and by much.
 
     Two roundings may be the same by chance: what hardly moves the objective is looked at longer.
     """
-    index = c.rows[k].index
-    if here is None or index is None or any(d is None for d in there):
-        return True
+    here, index = _difference(c.grads[k], c.reference.grads[k]), c.rows[k].index
+    if here is None or index is None or there is None:
+        return True  # of another shape, or not finite
     moves = abs(here[index]) * unit_of(c.subject.values[k])[index]
     is_clear = moves > 1e3 * c.reference.eps * c.reference.size
-    return is_clear and all(abs(d[index] - here[index]) < 1e-3 * abs(here[index]) for d in there)
+    return bool(is_clear and abs(there[index] - here[index]) < 1e-3 * abs(here[index]))
 
 
 # -------------------- a recording with its roundings drawn anew --------------------
@@ -207,7 +213,7 @@ def replayed(
     for call in recording.calls:
         if call in graph.still:
             continue
-        rounds = name_of(call.fun) in _ROUNDING
+        rounds = size > 0 and name_of(call.fun) in _ROUNDING
         if rounds or any(isinstance(arg, Call) and arg in values for arg in call.args):
             args = [get(arg) for arg in call.args]
             for zero in (position for of, position, _ in without if of is call):
@@ -215,7 +221,7 @@ def replayed(
             value = values[call] = call.fun.fun(*args, **call.kwargs)
             if rounds:
                 values[call] = moved(value, size, salt)
-            if name_of(call.fun) in _BETWEEN_TWO and all(map(_is_numeric, args)):
+            if rounds and name_of(call.fun) in _BETWEEN_TWO and all(map(_is_numeric, args)):
                 # x + 0 and x * 1 are not rounded
                 same = (value == args[0]) | (value == args[1])
                 values[call] = np.where(same, value, values[call])
