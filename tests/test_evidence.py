@@ -399,3 +399,22 @@ def test_a_table_of_many_arrays_costs_little():
     assert report.ok, str(report)
     assert report.unchecked == ("table.word1",)
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize(
+    "keys", [(0, 1), ((0, "W"), (1, "W")), ("a\\b", 'it\'s "b"'), ("\x1b[2J", 1)]
+)
+def test_parameters_under_any_keys_have_their_gradients_under_the_same(keys):
+    def loss(params):
+        return np.sum(params[keys[0]] ** 2) + np.sum(params[keys[1]] ** 3)
+
+    def gradient(params, share=1.0):
+        return {keys[0]: 2 * params[keys[0]], keys[1]: 3 * share * params[keys[1]] ** 2}
+
+    params = {key: np.random.default_rng(k).normal(size=(2, 3)) for k, key in enumerate(keys)}
+    report = sa.check_gradient(loss, gradient, params)
+    assert report.ok, str(report)
+    assert report.unchecked == report.notes == ()
+    report = sa.check_gradient(loss, lambda p: gradient(p, 0.5), params)
+    assert [row.verdict == "wrong" for row in report.rows] == [False, True]
+    assert "\x1b" not in str(report)

@@ -196,10 +196,12 @@ class Gradient:
     def _paired(self, grads: Any) -> list[tuple[str, Array, Callable[[Any], Any]]]:
         """Return each value with its name and how to read its gradient from what was returned."""
         if isinstance(grads, dict) and not (isinstance(self.params, dict) and _nested(self.params)):
-            named = [(self._leaf(path), value) for path, value in self.held]
-            named += list(self.marks.items())
-            self._require_keys(grads, [name for name, _ in named])
-            return [(name, value, _by_key(name)) for name, value in named]
+            flat = self.params if isinstance(self.params, dict) else {}
+            own = {f"[{key!r}]": key for key in flat}  # any keys, not names alone
+            named = [(self._leaf(path), value, own.get(path)) for path, value in self.held]
+            named += [(name, zeros, name) for name, zeros in self.marks.items()]
+            self._require_keys(grads, {name: key for name, _, key in named})
+            return [(name, value, _by_key(name, key)) for name, value, key in named]
         self._require_structure(grads)
         return [(self._leaf(path), value, _by_path(path)) for path, value in self.held]
 
@@ -208,8 +210,8 @@ class Gradient:
         name = leaf_name(path)
         return f"{self.name}{name}" if not name or name.startswith("[") else name
 
-    def _require_keys(self, grads: dict[Any, Any], names: list[str]) -> None:
-        keys = {name: gradient_key(grads, name) for name in names}
+    def _require_keys(self, grads: dict[Any, Any], names: dict[str, Any]) -> None:
+        keys = {name: _key_of(grads, name, key) for name, key in names.items()}
         absent = [n for n, key in keys.items() if key is None and not self.constant.has(n)]
         unread = [str(key) for key in grads if key not in keys.values()]
         if isinstance(self.params, dict):
@@ -296,8 +298,15 @@ def gradient_subject(
     )
 
 
-def _by_key(name: str) -> Callable[[Any], Any]:
-    return lambda found: found.get(gradient_key(found, name))
+def _by_key(name: str, key: Any) -> Callable[[Any], Any]:
+    return lambda found: found.get(_key_of(found, name, key))
+
+
+def _key_of(grads: dict[Any, Any], name: str, key: Any) -> Any:
+    """Return the key of a gradient: the parameter's own, or one that is made of its name."""
+    if key in grads and not isinstance(key, str):
+        return key
+    return gradient_key(grads, key if isinstance(key, str) else name)
 
 
 def _by_path(path: str) -> Callable[[Any], Any]:
