@@ -98,16 +98,19 @@ def furthest(ours: Array, theirs: Array, excused: float | Array = 0.0) -> Furthe
         return Furthest(0.0, 0.0, 0.0, place)
     sizes = [_sizes(ours, theirs, axis) for axis in range(ours.ndim)] or [np.array(scale)]
     excused = np.broadcast_to(excused, ours.shape)
-    beyond, there, before = -1.0, 0, 0
+    beyond, most, there, before = 0.0, 0.0, place, 0
     for rows in blocks(ours):
+        size = _smallest(sizes, rows)
         with np.errstate(all="ignore"):
-            over = np.abs(ours[rows] - theirs[rows]) - excused[rows]
-            share = np.where(over > 0, over / _smallest(sizes, rows), 0.0)
+            apart_here = np.abs(ours[rows] - theirs[rows])
+            over = apart_here - excused[rows]
+            share = np.where(over > 0, apart_here / size, 0.0)
+            beyond = max(beyond, float(np.max(np.where(over > 0, over / size, 0.0))))
         flat = int(np.argmax(share))
-        if share.ravel()[flat] > beyond:
-            beyond, there = float(share.ravel()[flat]), before + flat
+        if share.ravel()[flat] > most:
+            most, there = float(share.ravel()[flat]), before + flat
         before += share.size
-    if there == place or beyond <= 0:
+    if there == place:
         return Furthest(distance, distance / scale, beyond, place)
     at = np.unravel_index(there, ours.shape)
     here = float(np.abs(ours[at] - theirs[at]))
