@@ -812,3 +812,68 @@ def test_a_gradient_of_zero_is_not_called_wrong_for_the_noise_of_differences(see
     w = np.random.default_rng(seed).normal(size=4)
     report = sa.check_gradient(always_zero, np.zeros_like, w)
     assert report.ok, str(report)
+
+
+# -------------------- functions that keep something --------------------
+
+
+def functions():
+    """Return a loss, and a gradient that gives what it keeps beside."""
+    x, kept = x_of(5, 3), {}
+
+    def loss(params):
+        return np.sum(np.tanh(x @ params["W"]) ** 2)
+
+    def gradient(params):
+        h = np.tanh(x @ params["W"])
+        kept["calls"] = kept.get("calls", 0) + 1
+        g = x.T @ (2 * h * (1 - h * h))
+        kept["sum"] = kept.get("sum", 0) + g
+        return {"W": g}, kept
+
+    return loss, gradient
+
+
+@pytest.mark.parametrize(
+    ("word", "change"),
+    [
+        ("second", lambda g, kept: g["W"] * (1 + (kept["calls"] > 1))),
+        ("third", lambda g, kept: g["W"] * (1 + (kept["calls"] > 2))),
+        ("earlier call", lambda g, kept: kept.setdefault("first", g["W"])),
+    ],
+)
+def test_functions_that_change_from_call_to_call(word, change):
+    loss, gradient = functions()
+    params = {"W": x_of(3, 2)}
+    right = sa.check_gradient(loss, lambda p: gradient(p)[0], params)
+    assert right.ok, str(right)
+    assert not right.notes
+    report = sa.check_gradient(loss, lambda p: {"W": change(*gradient(p))}, params)
+    assert [row.rule for row in report.rows] == ["state"]
+    assert word in report.failures[0]
+
+    def forward(W):
+        return np.array(loss({"W": W})), W
+
+    def backward(dout, W):
+        return dout * change(*gradient({"W": W}))
+
+    assert [row.rule for row in sa.check_backward(forward, backward, x_of(3, 2)).rows] == ["state"]
+
+
+def test_functions_that_accumulate_or_read_what_the_loss_left():
+    loss, gradient = functions()
+    params = {"W": x_of(3, 2)}
+    report = sa.check_gradient(loss, lambda p: {"W": gradient(p)[1]["sum"]}, params)
+    assert report.ok, str(report)
+    assert any("accumulate" in note for note in report.notes)
+    left, x = {}, x_of(5, 3)
+
+    def leaving(params):
+        left["h"] = np.tanh(x @ params["W"])
+        return np.sum(left["h"])
+
+    leaving(params)
+    report = sa.check_gradient(leaving, lambda p: {"W": x.T @ (1 - left["h"] ** 2)}, params)
+    assert report.ok, str(report)
+    assert not report.notes

@@ -51,9 +51,9 @@ def call_again(subject: Subject) -> Calls:
     there too.
     """
     session, runner = subject.session, runner_of(subject)
-    if subject.owner is None:
+    if not subject.backward_code:  # a finished gradient
         return Calls()
-    inputs = Inputs(runner.inputs, session)
+    inputs = Values(subject.values, session) if runner is None else Inputs(runner.inputs, session)
     after = []
     for _ in range(2):
         session.same_random()
@@ -65,7 +65,7 @@ def call_again(subject: Subject) -> Calls:
     return Calls() if same else _look_closer(subject, inputs)
 
 
-def _look_closer(subject: Subject, inputs: Inputs) -> Calls:
+def _look_closer(subject: Subject, inputs: Inputs | Values) -> Calls:
     """Tell what changes at a later call from what depends on an earlier one, and from a state."""
     session = subject.session
     calls: list[list[Any]] = []
@@ -91,7 +91,7 @@ def _look_closer(subject: Subject, inputs: Inputs) -> Calls:
         later = {k: [np.asarray(call[k]) for call in calls[1:]] for k in numbers}
         return Calls(later=later if same else {}, grown=grown)
     with session.unused():
-        if not inputs.are_in_domain(subject):
+        if not _are_in_domain(inputs, subject):
             return Calls(error=error)
     with session.fresh():
         _tried(subject)
@@ -125,6 +125,8 @@ def unused_upstream(subject: Subject, first: Sequence[Any]) -> list[str]:
 
 def _lengths(layer: Any) -> dict[str, int]:
     """Return the lengths of the lists of gradients that a layer keeps."""
+    if layer is None:
+        return {}
     lists = [(name, attributes_of(layer).get(name)) for name in GRADIENT_LISTS]
     return {name: len(held) for name, held in lists if isinstance(held, list)}
 
@@ -144,6 +146,8 @@ def runner_of(subject: Subject) -> Any:
 
 
 def _gradients(subject: Subject) -> list[Any]:
+    if runner_of(subject) is None:
+        subject.forward()  # what a gradient function reads may be the loss's to leave
     return subject.backward([np.array(u) for u in subject.upstream])
 
 
@@ -180,7 +184,7 @@ def _is_numeric(grad: Any) -> bool:
     return grad is not None and grad is not MISSING and np.asarray(grad).dtype.kind == "f"
 
 
-def _same_output_again(subject: Subject, inputs: Inputs) -> bool:
+def _same_output_again(subject: Subject, inputs: Inputs | Values) -> bool:
     """Tell whether later forward passes give the same output: else the object has a state."""
     with subject.session.fresh():
         first = [np.array(out) for out in subject.forward()]
@@ -194,7 +198,7 @@ def _same_output_again(subject: Subject, inputs: Inputs) -> bool:
     return True
 
 
-def _same_output_elsewhere(subject: Subject, inputs: Inputs) -> bool:
+def _same_output_elsewhere(subject: Subject, inputs: Inputs | Values) -> bool:
     with subject.session.unused(), inputs.others():
         without = [np.array(out) for out in subject.forward()]
     with subject.session.fresh():
@@ -253,14 +257,51 @@ class Inputs:
         finally:
             self.own[:] = here
 
-    def are_in_domain(self, subject: Subject) -> bool:
-        """Tell whether the forward pass takes the others; if need be, take nearer ones."""
-        for nearer in (False, True):
-            self.nearer = nearer
-            with suppress(CheckError), self.others():
-                subject.forward()
-                return True
-        return False
+
+@dataclass
+class Values:
+    """The values of a loss, which can hold others for a while; as Inputs otherwise."""
+
+    arrays: list[Array]
+    session: Session
+    nearer: bool = False
+
+    @contextmanager
+    def others(self) -> Iterator[None]:
+        """Exchange the contents of the arrays for a while."""
+        with self._holding([np.asarray(_other(v, self.nearer)) for v in self._unwritten()]):
+            yield
+
+    @contextmanager
+    def same(self) -> Iterator[None]:
+        """Give the arrays the contents that they had before a loss wrote into them."""
+        with self._holding(self._unwritten()):
+            yield
+
+    def _unwritten(self) -> list[Array]:
+        kept = [self.session.start.kept(array) for array in self.arrays]
+        return [a if k is None else k for a, k in zip(self.arrays, kept, strict=True)]
+
+    @contextmanager
+    def _holding(self, others: list[Array]) -> Iterator[None]:
+        here = [array.copy() for array in self.arrays]
+        for array, other in zip(self.arrays, others, strict=True):
+            array[...] = other
+        try:
+            yield
+        finally:
+            for array, content in zip(self.arrays, here, strict=True):
+                array[...] = content
+
+
+def _are_in_domain(inputs: Inputs | Values, subject: Subject) -> bool:
+    """Tell whether the forward pass takes the others; if need be, take nearer ones."""
+    for nearer in (False, True):
+        inputs.nearer = nearer
+        with suppress(CheckError), inputs.others():
+            subject.forward()
+            return True
+    return False
 
 
 def _other(value: Any, nearer: bool) -> Any:
@@ -338,7 +379,11 @@ def judge(c: Comparison, calls: Calls) -> None:
 
 def _all_add(c: Comparison, adding: Sequence[int]) -> bool:
     """Tell whether the gradients of all parameters add up from zero, and no others."""
-    parameters = range(len(c.grads) - len(runner_of(c.subject).parameters), len(c.grads))
+    runner = runner_of(c.subject)
+    inputs = 0 if runner is None else 1  # of two functions the first argument is none
+    if c.subject.owner is not None:
+        inputs = len(c.grads) - len(runner.parameters)
+    parameters = range(inputs, len(c.grads))
     return set(adding) == {k for k in parameters if _is_numeric(c.grads[k]) and np.any(c.grads[k])}
 
 
