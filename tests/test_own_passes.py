@@ -731,3 +731,48 @@ def test_a_gradient_that_stands_nowhere_is_never_written():
 
     (row,) = (r for r in sa.check_layer(dense(4, 3, 1, Unwritten), X).rows if r.why)
     assert row.why == "the gradient is never written: it is all zeros"
+
+
+@pytest.mark.parametrize("skipped", [None, 0, 1])
+def test_a_layer_that_the_own_backward_pass_skips_is_named(skipped):
+    class Layer:
+        def __init__(self, n, m):
+            self.W = np.random.default_rng(n).normal(size=(n, m))
+
+        def forward(self, x):
+            self.x, self.y = x, np.tanh(x @ self.W)
+            return self.y
+
+        def backward(self, dout):
+            dz = dout * (1 - self.y**2)
+            self.dW = self.x.T @ dz
+            return dz @ self.W.T
+
+    class Loss:
+        def forward(self, y, t):
+            self.d = y - t
+            return np.mean(self.d**2)
+
+        def backward(self):
+            return 2 * self.d / self.d.size
+
+    class Net:
+        def __init__(self):
+            self.layers = [Layer(4, 3), Layer(3, 3)]
+            self.loss_layer = Loss()
+
+        def forward(self, x, t):
+            for layer in self.layers:
+                x = layer.forward(x)
+            return self.loss_layer.forward(x, t)
+
+        def backward(self):
+            dout = self.loss_layer.backward()
+            for i in (1, 0):
+                if i != skipped:
+                    dout = self.layers[i].backward(dout)
+
+    stream = np.random.default_rng(0)
+    report = sa.check_network(Net(), stream.normal(size=(5, 4)), stream.normal(size=(5, 3)))
+    assert report.ok is (skipped is None), str(report)
+    assert skipped is None or f"layers[{skipped}]" in str(report)

@@ -152,10 +152,16 @@ def _against_layers(network: Network, chain: Chain, group: list[Way], found: Own
                 f"{outcome.error}; the network's own backward pass is not checked"
             )
         return
-    if not all(_mismatches(network, chain, outcome) for _, outcome in ran):
-        found.is_right = True
-        return
     way, outcome = ran[0]
+    if not all(_mismatches(network, chain, outcome) for _, outcome in ran):
+        skipped = [] if any(_is_complete(chain, o) for _, o in ran) else skipped_by(outcome, chain)
+        found.failures += [
+            f"{network.title}.{way.method} never calls {name}.backward: its parameters get no "
+            "gradient there"
+            for name in skipped
+        ]
+        found.is_right = not skipped
+        return
     if not same_states(outcome.streams, chain.streams):
         found.notes.append(
             f"{network.title}.{way.method} draws other random numbers than the layers one after "
@@ -169,6 +175,19 @@ def _against_layers(network: Network, chain: Chain, group: list[Way], found: Own
         )
         return
     found.rows += _rows(network, chain, way, outcome, found.notes)
+
+
+def _is_complete(chain: Chain, outcome: Outcome) -> bool:
+    """Tell whether a pass has left a gradient for each parameter for which the layers do."""
+    there = {id(entry.value) for entry in outcome.listed}
+    return all(id(entry.value) in there for entry in chain.left)
+
+
+def skipped_by(outcome: Outcome, chain: Chain) -> list[str]:
+    """Return the layers with parameters whose backward a pass leaves out, but for others."""
+    called = {call.name for call in outcome.heard if not call.is_forward}
+    steps = [step for step in chain.steps[:-1] if step.after and step.name not in called]
+    return [step.name for step in steps] if called else []
 
 
 def _raised(network: Network, way: Way, outcome: Outcome, chain: Chain | None) -> str:
