@@ -854,3 +854,25 @@ def test_no_parameters_and_an_empty_list_of_their_gradients(nothing):
     x = np.random.default_rng(0).normal(size=(3, 4))
     assert sa.check_layer(ReLU(1), x).ok
     assert not sa.check_layer(ReLU(2), x).ok
+
+
+@pytest.mark.parametrize("used_before", [False, True])
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_a_gradient_that_reads_what_the_loss_has_left(used_before, factor):
+    left = {}
+
+    def loss(W, x):
+        left["x"], left["y"] = x, np.tanh(x @ W)
+        return (left["y"] ** 2).sum()
+
+    def gradient(W, x):
+        return factor * left["x"].T @ (2 * left["y"] * (1 - left["y"] ** 2))
+
+    stream = np.random.default_rng(0)
+    W, x = stream.normal(size=(3, 2)), stream.normal(size=(4, 3))
+    if used_before:
+        loss(W + 1, x)
+    before = dict(left)
+    assert sa.check_gradient(loss, gradient, W, x).ok is (factor == 1)
+    assert left.keys() == before.keys()
+    assert all(left[name] is before[name] for name in left)

@@ -17,7 +17,7 @@ from .conventions import differing, gradient_key, positional_names
 from .inputs import as_array, leaf_name, prepared
 from .parameters import nested
 from .side_effects import written_into
-from .state import Session
+from .state import Session, put_back, states, streams_of
 from .subject import (
     CheckError,
     Gradients,
@@ -25,6 +25,7 @@ from .subject import (
     as_gradient,
     as_update_takes,
     called,
+    checksums,
     described,
     is_float_array,
     name_of_function,
@@ -133,6 +134,9 @@ class Gradient:
                 "arrays that returns (out, cache) use check_backward"
             )
         session.add(self.marks)
+        self.follows_loss = False
+        if callable(gradient) and not self.remarks:  # a loss that writes into params spoils them
+            self.follows_loss = self._reads_what_is_left(session)
         with session.fresh():
             found = self.handwritten()
             self._say_written(name_of_function(gradient, "gradient"), session)
@@ -142,6 +146,23 @@ class Gradient:
             self.entries = [e for e in paired if not self.constant.covers(e[0], e[2](found))]
             self.first = Gradients.of(self._read(found), session)
             self.remarks += other_shapes((n, read(found), v) for n, v, read in self.entries)
+
+    def _reads_what_is_left(self, session: Session) -> bool:
+        """Tell whether the gradient function reads what the loss has left, so that it comes after.
+
+        Alone it then raises, or gives what belongs to an earlier loss.
+        """
+        alone, after = (self._tried(session, follows) for follows in (False, True))
+        self.follows_loss = False
+        return after is not None and alone != after
+
+    def _tried(self, session: Session, follows_loss: bool) -> list[int] | None:
+        self.follows_loss = follows_loss
+        try:
+            with session.fresh():
+                return checksums([leaf for _, leaf in named_leaves("", self.handwritten())])
+        except CheckError:
+            return None
 
     def _say_written(self, label: str, session: Session) -> None:
         """Say into which parameters and data a function has written."""
@@ -177,6 +198,10 @@ class Gradient:
         if not callable(self.gradient):
             return self.gradient
         label = name_of_function(self.gradient, "gradient")
+        if self.follows_loss:  # which is not to draw the random numbers of the gradient
+            noted = states(streams_of(self.loss, self.gradient, self.params, self.data))
+            self.run()
+            put_back(noted)
         result = called(label, self.gradient, self.params, *self.data)
         return result[1] if self._has_value(result) else result
 
