@@ -26,7 +26,7 @@ AT_KINKS = [name for name in LAYERS if name.endswith(("_at_zero", "_ties"))]
 SMOOTH = [name for name in LAYERS if name not in AT_KINKS]
 
 # .ci/run takes 100, which is a minute.
-EXAMPLES = int(os.environ.get("LAYER_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("LAYER_EXAMPLES", "10"))
 
 SIZES = st.builds(
     Sizes,
