@@ -126,7 +126,7 @@ class Softmax:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("scale", [1, 30, 1000])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_saturated_layers_have_no_digits_and_are_right(dtype, scale, seed):
     x = (scale * stream(seed).normal(size=(2, 3))).astype(dtype)
 
