@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -114,32 +114,25 @@ def _double_outputs(subject: Subject, direction: Direction, size: float) -> list
 _SHORTER, _LEVELS = 4.0, 10
 
 
-def derivative(
-    subject: Subject,
-    upstream: Sequence[Array],
-    direction: Direction,
-    *,
-    single: bool = False,
-    double: bool = False,
-    noise: float = 0.0,
-    enough: float = 1e-10,
-) -> Measured:
-    """Return the best estimate of the derivative in a direction; stop where it is good enough.
+ENOUGH = 1e-10  # the relative error at which an estimate is good enough
+
+
+def best_of(found: Iterable[Measured]) -> Measured:
+    """Return the best of some estimates of a derivative; take no more than are needed.
 
     A step that leaves the domain of the forward pass, or crosses a kink, is passed over. Where
     estimates contradict each other, the shorter steps are right: far away a function may be flat.
     """
     best = Measured(np.nan, np.inf)
-    measure = partial(estimates, single=single, double=double, noise=noise)
-    for found in measure(subject, upstream, direction):
-        if not found.is_extrapolated:
-            if best.value and found.error > best.error:  # rounding is all that it could see
+    for estimate in found:
+        if not estimate.is_extrapolated:
+            if best.value and estimate.error > best.error:  # rounding is all that it could see
                 break
             continue
-        contradicts = abs(found.value - best.value) > 3 * (found.error + best.error)
-        if found.error < best.error or contradicts:
-            best = found
-        if best.value and best.error <= enough * abs(best.value):
+        contradicts = abs(estimate.value - best.value) > 3 * (estimate.error + best.error)
+        if estimate.error < best.error or contradicts:
+            best = estimate
+        if best.value and best.error <= ENOUGH * abs(best.value):
             break
     return best
 
@@ -273,8 +266,12 @@ def by_differences(
     single = has_single([*subject.values, *plain])
     units = {k: unit_of(value) for k, value in enumerate(subject.values)}
     noise = output_noise(subject, upstream, units, single=single, double=double)
-    measure = partial(derivative, subject, upstream, single=single, double=double, noise=noise)
-    reference = _measured("central differences", subject, measure, single, seconds)
+    measure = partial(estimates, subject, upstream, single=single, double=double, noise=noise)
+
+    def derivative(direction: Direction) -> Measured:
+        return best_of(measure(direction))
+
+    reference = _measured("central differences", subject, derivative, single, seconds)
     reference.size, reference.double = size_of(plain, upstream), double
     if double:  # as sharp as what it is compared with
         reference.sharpness = SHARPNESS["autograd", True]

@@ -10,7 +10,7 @@ import numpy as np
 from ...validation import Array
 from ..automatic.automatic import nearby, once_more
 from ..automatic.stepping import slopes, unit_of
-from ..blocks import differing, furthest
+from ..blocks import apart, differing
 from ..handwritten.subject import CheckError
 from .comparison import Comparison
 
@@ -140,7 +140,7 @@ def _off(
         return None
     h = np.asarray(h, dtype=float)
     noise = np.where(np.isfinite(c.noise[k]), c.noise[k], 0.0)
-    if not np.isfinite(furthest(h, g).distance):
+    if not np.isfinite(apart(h, g)[0]):
         return None
     tolerance = lenience * c.reference.sharpness.match
     return differing(h, g, tolerance, np.maximum(noise, errors))

@@ -159,12 +159,13 @@ def _repeats(c: Comparison, k: int, there: Any) -> bool:
 
     Two roundings may be the same by chance: what hardly moves the objective is looked at longer.
     """
-    here, index = _difference(c.grads[k], c.reference.grads[k]), c.rows[k].index
-    if here is None or index is None or there is None:
-        return True  # of another shape, or not finite
-    moves = abs(here[index]) * unit_of(c.subject.values[k])[index]
+    row = c.rows[k]
+    if row.index is None or there is None:
+        return True  # of another shape
+    here = float(row.handwritten[row.index]) - float(row.automatic[row.index])
+    moves = abs(here) * unit_of(c.subject.values[k])[row.index]
     is_clear = moves > 1e3 * c.reference.eps * c.reference.size
-    return bool(is_clear and abs(there[index] - here[index]) < 1e-3 * abs(here[index]))
+    return bool(is_clear and abs(there[row.index] - here) < 1e-3 * abs(here))
 
 
 # -------------------- a recording with its roundings drawn anew --------------------

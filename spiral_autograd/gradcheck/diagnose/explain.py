@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from ..automatic.stepping import derivative, unit_of
+from ..automatic.stepping import best_of, estimates, unit_of
 from ..blocks import largest
 from ..code.lines import places
 from ..compare.compare import Row
@@ -131,7 +131,7 @@ def _differences_agree(c: Comparison, k: int) -> bool:
         np.min(unit_of(c.subject.values[k]) / sizes)
     )  # no entry moves by more than its own
     along = {k: unit * direction}
-    found = derivative(c.subject, c.upstream, along, single=single, double=double)
+    found = best_of(estimates(c.subject, c.upstream, along, single=single, double=double))
     measured = found.value / unit
     if not found.error / unit <= 0.1 * abs(ours - theirs):
         return False  # they cannot tell
