@@ -10,20 +10,20 @@ import numpy as np
 
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
-from .automatic.automatic import find_reference
-from .compare.comparison import Comparison, is_small
-from .compare.second_call import call_again, first_gradients, judge, unused_upstream
-from .compare.second_look import second_look
-from .diagnose.explain import ask_differences, explain
-from .diagnose.hidden import look_at_other_values
+from .diagnosis.explain import ask_differences, explain
+from .diagnosis.hidden import look_at_other_values
 from .guard import CheckError, answerable, guarded
-from .handwritten.constant import Names
-from .handwritten.functions import gradient_subject
-from .handwritten.objects import layer_subject
-from .handwritten.pairs import pair_subject
-from .handwritten.state import untouched
-from .handwritten.subject import Subject, name_of_function
-from .report.report import GradientReport
+from .reference.automatic import find_reference
+from .report import GradientReport
+from .subject.constant import Names
+from .subject.functions import gradient_subject
+from .subject.objects import layer_subject
+from .subject.pairs import pair_subject
+from .subject.state import untouched
+from .subject.subject import Subject, name_of_function
+from .verdict.comparison import Comparison, is_small
+from .verdict.second_call import call_again, first_gradients, judge, unused_upstream
+from .verdict.second_look import second_look
 
 BUDGET = 10.0
 

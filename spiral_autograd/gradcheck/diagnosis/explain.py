@@ -1,0 +1,146 @@
+"""Why a gradient is wrong, and where: what the diagnosis finds, written into the rows."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ...validation import Array
+from ..blocks import largest
+from ..guard import CheckError
+from ..lines.lines import places
+from ..reference.backward_graph import BackwardGraph
+from ..reference.stepping import best_of, estimates, unit_of
+from ..subject.subject import MISSING
+from ..verdict.comparison import Comparison, join
+from ..verdict.rows import Row
+from .case import Case, Finding, other_upstream
+from .diagnose import diagnose
+from .replaced import elsewhere
+
+
+def explain(c: Comparison, ideal: BackwardGraph | None) -> None:
+    """Write into the wrong rows why they are wrong, and where.
+
+    `ideal` is the graph of the forward pass without its small constant: a mistake may be one
+    against the gradient of that.
+    """
+    wrong = c.wrong
+    if not c.reference.grads:
+        for k in wrong:
+            c.change(k, why=c.rows[k].why or "no known pattern")
+        return
+    findings, remaining = _diagnosed(c, wrong, ideal)
+    for finding in findings:
+        for k in finding.rows:
+            lines = finding.lines or c.places(places, k, finding)
+            said = " in place of (" in finding.text  # the shapes, which the row tells as well
+            why = finding.text if said else join(c.rows[k].why, finding.text)
+            c.change(k, rule=finding.rule, why=why, lines=lines)
+    for k in remaining:
+        why = _no_pattern(c.rows[k], late=c.deadline.is_over)
+        c.change(k, why=join(c.rows[k].why, why), lines=c.places(places, k))
+
+
+def ask_differences(c: Comparison) -> None:
+    """Ask central differences about the wrong rows; what they side with is right, or said."""
+    agreeing = [c.rows[k].name for k in c.wrong if c.reference.grads and _differences_agree(c, k)]
+    if agreeing and c.reference.kind != "central differences":
+        side = "autograd" if c.reference.kind == "autograd" else f"the {c.reference.kind}"
+        c.notes.append(f"central differences side with {side}: {', '.join(agreeing)}")
+
+
+def _diagnosed(
+    c: Comparison, wrong: list[int], ideal: BackwardGraph | None
+) -> tuple[list[Finding], list[int]]:
+    """Return what is found, and the rows that nothing explains."""
+    cases = [_case(c, [np.asarray(g) for g in c.reference.grads], wrong, c.graph)]
+    if ideal is not None:
+        true = [np.asarray(ideal.gradient(k, {})) for k in range(len(c.grads))]
+        if all(np.isfinite(largest(g)) for g in true):
+            cases.append(_case(c, true, wrong, ideal))
+    findings = diagnose(*cases)
+    explained = {k for finding in findings for k in finding.rows}
+    return findings, [k for k in wrong if k not in explained]
+
+
+def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGraph | None) -> Case:
+    session = c.subject.session
+
+    def again(kind: str) -> list[Any]:
+        try:
+            with session.fresh():
+                found = c.backward(other_upstream(c.upstream, kind))
+        except CheckError:  # the code does not take it
+            found = [None] * len(c.grads)
+        finally:
+            session.restore()
+        return [g if k in wrong and g is not MISSING else None for k, g in enumerate(found)]
+
+    return Case(
+        names=c.subject.names,
+        values=c.subject.values,
+        automatic=true,
+        handwritten=[None if g is MISSING else g for g in c.grads],
+        wrong=wrong,
+        tolerance=c.tolerance,
+        floors=c.floors,
+        graph=graph,
+        upstream=c.upstream,
+        again=None if not c.subject.takes_upstream else lru_cache(again),
+        is_loss=c.subject.is_loss,
+        deadline=c.deadline,
+        seen=lambda: c.seen,
+        elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
+    )
+
+
+def _no_pattern(row: Row, *, late: bool) -> str:
+    none = "no known pattern" + (" (the search stopped when its budget= was spent)" if late else "")
+    if row.handwritten is None or row.automatic is None:
+        return none
+    h, g = np.asarray(row.handwritten), np.asarray(row.automatic)
+    if h.shape != g.shape:
+        return none
+    if not np.isfinite(largest(h)):
+        return f"{int((~np.isfinite(h)).sum())} of {h.size} entries are not finite"
+    off = np.abs(h - g) > 1e-6 * max(largest(h), largest(g))
+    return f"{none}; {int(off.sum())} of {h.size} entries differ, most at {row.index}"
+
+
+def _differences_agree(c: Comparison, k: int) -> bool:
+    """Ask central differences, in the direction in which the two gradients differ most.
+
+    Where they side with the handwritten gradient, the row says so, and is not called wrong.
+    """
+    h, g = c.grads[k], c.reference.grads[k]
+    if h is None or np.shape(h) != g.shape or not np.isfinite(largest(h)):
+        return False
+    h = np.asarray(h, dtype=float)  # of a matrix too
+    direction = h - g
+    norm = float(np.linalg.norm(direction.ravel()))
+    if norm == 0 or not np.isfinite(norm):
+        return False
+    direction /= norm
+    ours, theirs = float(np.vdot(h, direction)), float(np.vdot(g, direction))
+    single, double = c.reference.single, c.reference.double
+    sizes = np.maximum(np.abs(direction), 1e-12 * largest(direction))
+    unit = float(
+        np.min(unit_of(c.subject.values[k]) / sizes)
+    )  # no entry moves by more than its own
+    along = {k: unit * direction}
+    found = best_of(estimates(c.subject, c.upstream, along, single=single, double=double))
+    measured = found.value / unit
+    if not found.error / unit <= 0.1 * abs(ours - theirs):
+        return False  # they cannot tell
+    if abs(measured - theirs) < 0.1 * abs(measured - ours):
+        return True
+    if abs(measured - ours) < 0.1 * abs(measured - theirs):
+        why = (
+            f"central differences side with the handwritten gradient, not with the reference "
+            f"({c.reference.kind}), which may be wrong here"
+        )
+        c.change(k, verdict="approximate", rule=None, lines=(), why=why)
+    return False

@@ -1,0 +1,322 @@
+"""GradientReport: the rows of a check as text, HTML, dict, picture or assertion."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from .guard import printable
+from .lines.source import statement_at
+from .verdict.rows import FAILURES, Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH = 100
+COSTLY = 0.01  # the share from which on what a constant costs stands in the title
+RED = "#d9423f"  # to be read on white and on black
+COLUMNS = ("", "shape", "largest", "max |diff|", "relative", "at", "verdict")
+
+
+@dataclass(frozen=True, repr=False)
+class GradientReport:
+    """What a check found: a row for each argument, and notes.
+
+    It is true where it is ok, so that ``assert report`` fails on a wrong gradient.
+
+    Attributes
+    ----------
+    subject : str
+        What was checked.
+    reference : str
+        "autograd", "complex step" or "central differences".
+    rows : tuple of Row
+    notes : tuple of str
+        Side effects, and what else is worth saying.
+    failures : tuple of str
+        What is wrong, and has no row or more than a row.
+    unchecked : tuple of str
+        What has no row, though it is used.
+    precision : str
+        How sharp the reference is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spiral_autograd import check_backward, manual
+    >>> report = check_backward(manual.sigmoid, manual.sigmoid_backward, np.array([[0.5, -1.0]]))
+    >>> report.ok, report.rows[0].verdict in ("exact", "match")
+    (True, True)
+    """
+
+    subject: str
+    reference: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+    precision: str = ""
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether no row is wrong or missing, and there is no failure besides."""
+        return not self.failures and not any(row.verdict in FAILURES for row in self.rows)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def raise_if_wrong(self, *, complete: bool = False) -> None:
+        """Raise an AssertionError that bears the table, unless all is right.
+
+        Parameters
+        ----------
+        complete : bool, default False
+            Whether to raise too where something that is used is not checked; what is meant to
+            have no gradient is named in the check: ``constant=["mask"]``.
+
+        Raises
+        ------
+        AssertionError
+        """
+        __tracebackhide__ = True  # pytest shows the line that called this
+        if not self.ok or (complete and self.unchecked):
+            raise AssertionError(str(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready data."""
+        return {
+            "subject": self.subject,
+            "ok": self.ok,
+            "reference": self.reference,
+            "precision": self.precision.strip(),
+            "rows": [_row_dict(row) for row in self.rows],
+            "notes": list(self.notes),
+            "failures": list(self.failures),
+            "unchecked": list(self.unchecked),
+        }
+
+    def __repr__(self) -> str:
+        return str(self)  # what a prompt shows
+
+    def __str__(self) -> str:
+        self = self._printable()
+        lines = [
+            *_wrapped(self._title()),
+            *_wrapped(f"reference: {self.reference} {self.precision.strip()}".rstrip()),
+        ]
+        for failure in self._failures():
+            lines += ["", *_wrapped(f"failure: {failure}")]
+        if self.rows or not self.failures:
+            lines += ["", *_table([COLUMNS, *(_cells(row) for row in self.rows)])]
+        for rows in self._reasons():
+            names = ", ".join(row.name for row in rows[:8]) + (", …" if len(rows) > 8 else "")
+            lines += ["", *_wrapped(f"{names}: {rows[0].why or rows[0].verdict}")]
+            lines += [_short(f"    {place_text(place)}", WIDTH) for place in _places(rows)]
+        for note in self._notes():
+            lines += ["", *_wrapped(f"note: {note}")]
+        return "\n".join(lines)
+
+    def _printable(self) -> GradientReport:
+        """Return the report without what would command a terminal."""
+        rows = [replace(r, name=printable(r.name), why=printable(r.why)) for r in self.rows]
+        notes, failures, unchecked = (
+            tuple(map(printable, texts)) for texts in (self.notes, self.failures, self.unchecked)
+        )
+        return replace(
+            self,
+            subject=printable(self.subject),
+            rows=tuple(rows),
+            notes=notes,
+            failures=failures,
+            unchecked=unchecked,
+        )
+
+    def _title(self) -> str:
+        said = [
+            f"{row.name} is idealised: {row.max_rel:.2g} off at these values"
+            for row in self.rows
+            if row.verdict == "idealised" and row.max_rel > COSTLY
+        ]
+        if self.unchecked:
+            be = "is" if len(self.unchecked) == 1 else "are"
+            said.append(f"{', '.join(self.unchecked)} {be} not checked")
+        more = f" ({'; '.join(said)})" if said else ""
+        return f"{self.subject}: {'right' if self.ok else 'NOT right'}{more}"
+
+    def _reasons(self) -> list[list[Row]]:
+        """Return the rows of which something is said, together those of which the same is."""
+        groups: dict[Any, list[Row]] = {}
+        for i, row in enumerate(self.rows):
+            if row.why or row.lines:
+                groups.setdefault(row.why or i, []).append(row)
+        return list(groups.values())
+
+    def _failures(self) -> list[str]:
+        """Return the failures that no row speaks of, each once."""
+        states = [row.why for row in self.rows if row.rule == "state"]
+
+        def is_said(failure: str) -> bool:
+            return any(failure.endswith(why.rpartition("; ")[2]) for why in states)
+
+        return list(dict.fromkeys(text for text in self.failures if not is_said(text)))
+
+    def _notes(self) -> list[str]:
+        """Return what is said besides, each once."""
+        return list(dict.fromkeys(note for note in self.notes if note not in self.failures))
+
+    def _repr_html_(self) -> str:
+        self = self._printable()
+        failures = "".join(
+            f'<p><b style="color: {RED}">failure:</b> {html.escape(text)}</p>'
+            for text in self._failures()
+        )
+        rows = "".join(f"<tr>{_html_cells('td', _cells(row))}</tr>" for row in self.rows)
+        reasons = "".join(f"<tr>{_html_reason(rows)}</tr>" for rows in self._reasons())
+        notes = _html_cells("li", self._notes())
+        sharp = self.precision.strip().removeprefix("(").removesuffix(")")
+        reference = html.escape(", ".join(filter(None, (self.reference, sharp))))
+        head = _html_cells("th", COLUMNS)
+        return (
+            f"<p><b>{html.escape(self._title())}</b><br>reference: {reference}</p>{failures}"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+            # a table of its own: sentences would stretch the columns of numbers
+            + (f"<table><tbody>{reasons}</tbody></table>" if reasons else "")
+            + (f"<ul>{notes}</ul>" if notes else "")
+        )
+
+    def plot(self) -> Figure:
+        """Draw, for each argument, handwritten, automatic and difference side by side.
+
+        The three share a scale, so that what differs by rounding alone vanishes. The entry that is
+        furthest off is framed.
+
+        Returns
+        -------
+        matplotlib Figure
+        """
+        self = self._printable()
+        shown = [r for r in self.rows if r.handwritten is not None or r.automatic is not None]
+        if not shown:
+            raise ValueError("the report has no gradient to draw")
+        from .pictures import draw_rows
+
+        title = _short(self._title(), WIDTH)
+        return draw_rows(f"{title} (reference: {self.reference})", shown)
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2e}"
+
+
+def _html_cells(tag: str, texts: Iterable[str]) -> str:
+    def marked(text: str) -> str:
+        bad = tag == "td" and text in FAILURES
+        return f'<b style="color: {RED}">{text}</b>' if bad else html.escape(text)
+
+    return "".join(f"<{tag}>{marked(text)}</{tag}>" for text in texts)
+
+
+def _html_reason(rows: Sequence[Row]) -> str:
+    names = html.escape(", ".join(row.name for row in rows))
+    places = [f"<br><code>{html.escape(place_text(place))}</code>" for place in _places(rows)]
+    left = '<td style="text-align: left; vertical-align: top">'
+    why = html.escape(rows[0].why or rows[0].verdict)
+    return f"{left}{names}</td>{left}{why}{''.join(places)}</td>"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    apart = [row.max_abs, row.max_rel]
+    if row.index is None:  # of gradients of two shapes there is no difference
+        apart = [math.nan if math.isinf(value) else value for value in apart]
+    where = "" if row.index is None or row.max_abs == 0 else str(row.index).replace(" ", "")
+    return (
+        row.name,
+        str(row.shape).replace(" ", ""),
+        _number(row.scale),
+        *map(_number, apart),
+        where,
+        f"{row.verdict} (kink)" if row.rule == "kink" else row.verdict,
+    )
+
+
+def _table(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines of at most `WIDTH`: where there is not room for all, the longest are cut."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+    room = WIDTH - 2 * (len(COLUMNS) - 1)
+    while sum(widths) > room:  # a name needs more room than a shape or a place to be told
+        i = max(range(len(widths)), key=lambda i: widths[i] - (20 if i == 0 else 0))
+        widths[i] -= 1
+    lines = []
+    for line in cells:
+        fitted = [_short(cell, width) for cell, width in zip(line, widths, strict=True)]
+        aligned = [
+            f"{cell:<{width}}" if COLUMNS[i] in ("", "verdict") else f"{cell:>{width}}"
+            for i, (cell, width) in enumerate(zip(fitted, widths, strict=True))
+        ]
+        lines.append("  ".join(aligned).rstrip())
+    return lines
+
+
+def _short(text: str, width: int) -> str:
+    """Return a text in one line, without its middle where it is too long."""
+    text = text.replace("\n", " ")
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent="    ")
+
+
+def _places(rows: Sequence[Row]) -> list[tuple[str, int]]:
+    """Return the places of rows with one reason: first those that most of them name.
+
+    Of one row there are at most three, of several at most five: each has its own last one.
+    """
+    named = Counter(place for row in rows for place in row.lines)
+    found = dict.fromkeys(place for place, _ in named.most_common(3))
+    if len(rows) > 1:
+        found |= dict.fromkeys(row.lines[-1] for row in rows if row.lines)
+    return list(found)[:5]
+
+
+def place_text(place: tuple[str, int]) -> str:
+    """Return a place in words: the file, the line and its statement."""
+    return printable(f"{_position(*place)}: {statement_at(*place)}")
+
+
+def _position(file: str, line: int) -> str:
+    """Return a file and a line, or a cell of a notebook and a line as IPython says them."""
+    interactive: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    try:
+        label, name = interactive.compile.format_code_name(file)
+    except (AttributeError, TypeError, ValueError):  # no notebook, or a file of its own
+        return f"{os.path.basename(file)}:{line}"
+    return f"{label} {name}, line {line}"
+
+
+def _row_dict(row: Row) -> dict[str, Any]:
+    def finite(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    return {
+        "name": row.name,
+        "shape": list(row.shape),
+        "scale": finite(row.scale),
+        "max_abs": finite(row.max_abs),
+        "max_rel": finite(row.max_rel),
+        "index": None if row.index is None else list(row.index),
+        "verdict": row.verdict,
+        "rule": row.rule,
+        "why": row.why,
+        "lines": [list(place) for place in row.lines],
+    }

@@ -1,1 +1,0 @@
-"""GradientReport: text, HTML, dict, picture, assertion."""

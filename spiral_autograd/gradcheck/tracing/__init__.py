@@ -1,1 +1,0 @@
-"""NumPy code on boxes: how autograd follows it, and what it has recorded."""

@@ -1,0 +1,146 @@
+"""A kink, which is no mistake: a ReLU at 0, a tie of a max."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...validation import Array
+from ..blocks import apart, differing
+from ..reference.automatic import nearby, once_more
+from ..reference.stepping import slopes, unit_of
+from ..subject.subject import CheckError
+from .comparison import Comparison
+
+
+@dataclass(frozen=True)
+class _Nearby:
+    """The gradients at values a little off the given ones, and where they differ."""
+
+    off: dict[int, Array]
+    reference: dict[int, Array]
+
+
+def find_kinks(c: Comparison) -> dict[int, Array]:
+    """Return which entries differ only where no gradient is defined, and are right beside.
+
+    An entry is at a kink where the reference jumps between values that are close together, and
+    the handwritten gradient agrees with it at each of them.
+    """
+    if not c.reference.grads:
+        return {}
+    rows = [k for k in c.doubtful if _may_be_kink(c, k)]
+    offs = {k: _off(c, k, c.grads[k], c.reference.grads[k]) for k in rows}
+    here = {k: off for k, off in offs.items() if off is not None}
+    found = {k: _between_slopes(c, k, off) for k, off in here.items() if k in c.subject.marks}
+    for size in (1e-4, 1e-3, 1e-2):
+        left = {k: off & ~found.get(k, False) for k, off in here.items()}
+        left = {k: off for k, off in left.items() if off.any()}
+        if not left:
+            break
+        excused = _excused(c, left, size)
+        if not any(e.any() for e in excused.values()) and not c.reference.single:
+            break  # in float32 a tie may need longer steps to be undone
+        found |= {k: found.get(k, False) | e for k, e in excused.items() if e.any()}
+    return {k: excused for k, excused in found.items() if excused.any()}
+
+
+def _may_be_kink(c: Comparison, k: int) -> bool:
+    """Tell whether the slope in the entry that is furthest off may jump: else the row is wrong."""
+    row = c.rows[k]
+    if row.index is None or (c.reference.single and not c.reference.double):
+        return row.index is not None
+    *_, bend = _slopes(c, k, row.index)
+    return bend > 0.01 * row.max_abs
+
+
+def _slopes(c: Comparison, k: int, index: tuple[int, ...]) -> tuple[float, float, float]:
+    """Return the slopes before and after in one entry, and by how much they differ."""
+    value = c.subject.values[k]
+    unit = np.zeros(value.shape)
+    unit[index] = size = unit_of(value)[index]
+    found = slopes(c.subject, c.upstream, {k: unit}, 1e-6, double=c.reference.double)
+    return found[0] / size, found[1] / size, found[2] / size
+
+
+def _between_slopes(c: Comparison, k: int, off: Array) -> Array:
+    """Return which entries of a mark's gradient lie between the slopes, where these differ.
+
+    The handwritten pass knows nothing of what moves a mark: it cannot be asked near by.
+    """
+    found = np.zeros_like(off)
+    for index in map(tuple, np.argwhere(off)[:64]):
+        before, after, _ = _slopes(c, k, index)
+        h, width = float(c.grads[k][index]), abs(after - before)
+        distance = abs(h - float(c.reference.grads[k][index]))
+        inside = min(before, after) - 1e-3 * width <= h <= max(before, after) + 1e-3 * width
+        found[index] = inside and width >= 0.5 * distance
+    return found
+
+
+def _excused(c: Comparison, left: dict[int, Array], size: float) -> dict[int, Array]:
+    """Return the entries that are right at four places near by, two and two on opposite sides."""
+    c.subject.session.restore()
+    seed = int(c.rng.integers(1 << 31))
+    beside: list[dict[int, Array]] = []
+    nearer = 1 / 16 if c.reference.single else 1 / 1024
+    for share in (1.0, -1.0, nearer, -nearer):
+        there = _look(c, left, nearby(c.subject, np.random.default_rng(seed), size * share))
+        left = {k: off & ~there.off[k] for k, off in left.items()} if there is not None else {}
+        left = {k: off for k, off in left.items() if off.any()}
+        if there is None or not left:
+            return {}
+        beside.append(there.reference)
+    return {k: off & _jumps(c, k, *(b[k] for b in beside[-2:])) for k, off in left.items()}
+
+
+# A jump is that of one kink; a gradient may be a sum over many of them.
+_KINKS_IN_A_SUM = 30
+
+
+def _jumps(c: Comparison, k: int, after: Array, before: Array) -> Array:
+    """Tell where the reference jumps by about as much as the handwritten gradient is off."""
+    here = np.asarray(c.reference.grads[k])
+    jump = np.maximum.reduce([abs(after - before), abs(after - here), abs(before - here)])
+    distance = np.abs(np.asarray(c.grads[k], dtype=float) - here)
+    return np.asarray(distance <= _KINKS_IN_A_SUM * jump)
+
+
+def _look(c: Comparison, rows: dict[int, Array], values: list[Array]) -> _Nearby | None:
+    """Compare anew at other values; None where that cannot be done."""
+    subject = c.subject
+    with subject.session.moved(subject.values, values):
+        try:
+            there = once_more(subject, c.upstream, c.reference)
+            with subject.session.fresh():
+                grads = c.backward()
+        except CheckError:
+            return None
+    if not there.grads:
+        return None
+    errors: list[Any] = list(there.errors) or [0.0] * len(there.grads)
+    off = {}
+    for k in rows:
+        found = _off(c, k, grads[k], there.grads[k], 3 * errors[k], lenience=100)
+        off[k] = np.ones(np.shape(there.grads[k]), dtype=bool) if found is None else found
+    return _Nearby(off, {k: np.asarray(there.grads[k]) for k in rows})
+
+
+def _off(
+    c: Comparison, k: int, h: Any, g: Array, errors: Any = 0.0, *, lenience: float = 1.0
+) -> Any:
+    """Return which entries of a gradient are off by more than rounding; None of another shape.
+
+    How far rounding moves them is known for the given values alone: at others be lenient.
+    """
+    g = np.asarray(g)
+    if h is None or np.shape(h) != g.shape or np.asarray(h).dtype.kind not in "fiub":
+        return None
+    h = np.asarray(h, dtype=float)
+    noise = np.where(np.isfinite(c.noise[k]), c.noise[k], 0.0)
+    if not np.isfinite(apart(h, g)[0]):
+        return None
+    tolerance = lenience * c.reference.sharpness.match
+    return differing(h, g, tolerance, np.maximum(noise, errors))

@@ -1,0 +1,139 @@
+"""Leaf by leaf: exact, match, approximate, wrong or missing. Shapes are never broadcast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ...validation import Array, Shape
+from ..blocks import furthest, inner
+from ..blocks import largest as largest
+from ..reference.reference import Reference, Sharpness
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found about one gradient.
+
+    Attributes
+    ----------
+    name : str
+        The argument's name, as the person named it.
+    shape : tuple of int
+        Its shape.
+    scale : float
+        The largest entry of the reference gradient.
+    max_abs, max_rel : float
+        The largest difference, and that relative to the larger of the two largest entries. Where
+        a smaller one weighs more in its own row or column: that, and relative to these.
+    index : tuple of int or None
+        Where this difference is.
+    verdict : str
+        "exact", "match", "idealised", "approximate", "wrong" or "missing".
+    why : str
+        The mistake in one sentence with the evidence; empty where there is none.
+    rule : str or None
+        The kind of mistake: "factor", "layout", "sum", "upstream", "value", "term", "state",
+        "unwritten", "part" or "kink".
+    lines : tuple of (str, int)
+        The places in the reader's code: file and line.
+    """
+
+    name: str
+    shape: Shape
+    scale: float
+    max_abs: float
+    max_rel: float
+    index: tuple[int, ...] | None
+    verdict: str
+    why: str = ""
+    rule: str | None = None
+    lines: tuple[tuple[str, int], ...] = ()
+    handwritten: Any = field(default=None, repr=False, compare=False)
+    automatic: Any = field(default=None, repr=False, compare=False)
+
+
+RIGHT = ("exact", "match")
+FAILURES = ("wrong", "missing")
+
+
+def compare(
+    name: str, handwritten: Any, automatic: Array, sharp: Sharpness, floor: float | Array = 0.0
+) -> Row:
+    """Return the row for a handwritten gradient and the reference.
+
+    Each entry is judged by the size of its own row and column. `floor` is how far rounding alone
+    moves the entries: one number, or one for each.
+    """
+    scale = largest(automatic)
+    blank = Row(name, automatic.shape, scale, np.nan, np.nan, None, "wrong", automatic=automatic)
+    if handwritten is None:
+        verdict = "missing" if np.any(np.abs(automatic) > floor) else "match"
+        return replace(blank, verdict=verdict, why="no gradient is returned", rule="unwritten")
+    h = np.asarray(handwritten)
+    if h.dtype.kind not in "fiub":
+        return replace(blank, why=f"a gradient of dtype {h.dtype}")
+    if h.shape != automatic.shape:
+        why = _other_shape(h.shape, automatic.shape)
+        return replace(blank, max_abs=np.inf, max_rel=np.inf, handwritten=h, why=why)
+    found = furthest(h if h.dtype.kind == "f" else h.astype(float), automatic, floor)
+    return replace(
+        blank,
+        max_abs=found.distance,
+        max_rel=found.relative,
+        index=tuple(int(i) for i in np.unravel_index(found.place, h.shape)),
+        verdict=_verdict(found.distance, found.beyond, sharp),
+        handwritten=h,
+    )
+
+
+def _other_shape(ours: Shape, theirs: Shape) -> str:
+    """Return what to say of a gradient of another shape, and what an update makes of it."""
+    text = f"has the shape {ours} in place of {theirs}"
+    try:
+        both = np.broadcast_shapes(ours, theirs)
+    except ValueError:
+        return f"{text}: the update W -= lr * dW fails"
+    if both == theirs:
+        return f"{text}: the update W -= lr * dW broadcasts it in silence"
+    return f"{text}: W - lr * dW has the shape {both}"
+
+
+def _verdict(distance: float, beyond: float, sharp: Sharpness) -> str:
+    """Return the verdict on gradients that differ by `beyond`, relative to what stands there."""
+    if distance == 0:
+        return "exact"
+    for verdict, tolerance in (("match", sharp.match), ("approximate", sharp.approximate)):
+        if np.isfinite(distance) and beyond <= tolerance:
+            return verdict
+    return "wrong"
+
+
+def compare_directions(
+    name: str, k: int, handwritten: Any, shape: Shape, reference: Reference
+) -> Row:
+    """Return the row for a gradient of which only derivatives in random directions are known."""
+    along = [(d[k], value) for d, value in reference.directions if k in d]
+    scale = max((abs(value) for _, value in along), default=0.0)
+    blank = Row(name, shape, scale, np.nan, np.nan, None, "wrong")
+    if handwritten is None:
+        why = "no gradient is returned"
+        return replace(blank, verdict="missing", why=why, rule="unwritten")
+    h = np.asarray(handwritten)
+    if h.shape != shape:
+        why = _other_shape(h.shape, shape)
+        return replace(blank, max_abs=np.inf, max_rel=np.inf, why=why)
+    distance = max((abs(inner(h, d) - value) for d, value in along), default=0.0)
+    both = max(scale, float(np.sqrt(inner(h, h) / max(h.size, 1))))
+    beyond = max(distance - reference.noise, 0.0) / both if both > 0 else distance
+    verdict = _verdict(distance, beyond, reference.sharpness)
+    return replace(
+        blank,
+        verdict="match" if verdict == "exact" else verdict,
+        max_abs=distance,
+        max_rel=distance / both if both > 0 else 0.0,
+        handwritten=h,
+        why="" if verdict in RIGHT else "compared along random directions only",
+    )

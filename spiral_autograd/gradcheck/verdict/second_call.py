@@ -1,0 +1,424 @@
+"""Called again, and called on other inputs: what a backward pass leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import MethodType
+from typing import Any
+
+import numpy as np
+
+from ...validation import Array
+from ..blocks import close, largest
+from ..guard import theirs
+from ..lines.lines import state_places
+from ..subject.conventions import BACKWARD, FORWARD, GRADIENT_LISTS, accepts, positional_names
+from ..subject.parameters import attributes_of, find_parameters
+from ..subject.state import Session
+from ..subject.subject import MISSING, CheckError, Subject, checksums, copied, is_array
+from .comparison import Comparison, join
+
+
+@dataclass
+class Calls:
+    """How the handwritten gradients of later calls differ.
+
+    Attributes
+    ----------
+    later : dict
+        From number to gradients: those of a second and a third call, where one is another.
+    elsewhere : dict
+        From number to gradient: those for other inputs that depend on an earlier call.
+    grown : list of str
+        The lists of gradients that become longer at each call.
+    error : str
+        Why there can be no later call.
+    """
+
+    later: dict[int, list[Array]] = field(default_factory=dict)
+    elsewhere: dict[int, Array] = field(default_factory=dict)
+    grown: list[str] = field(default_factory=list)
+    error: str = ""
+
+
+def call_again(subject: Subject) -> Calls:
+    """Return how the gradients of later calls differ; the first call must have been the last one.
+
+    A stale cache shows only on other inputs: there the gradients after a first call are held
+    against those of the object as it was found. What adds up, or changes from call to call, shows
+    there too.
+    """
+    session, runner = subject.session, runner_of(subject)
+    if not subject.backward_code:  # a finished gradient
+        return Calls()
+    inputs = Values(subject.values, session) if runner is None else Inputs(runner.inputs, session)
+    after = []
+    for _ in range(2):
+        session.same_random()
+        with inputs.others():
+            after.append(checksums(_tried(subject)))
+    with session.unused(), inputs.others():
+        without = checksums(_tried(subject))
+    same = without and all(found == without for found in after)
+    return Calls() if same else _look_closer(subject, inputs)
+
+
+def _look_closer(subject: Subject, inputs: Inputs | Values) -> Calls:
+    """Tell what changes at a later call from what depends on an earlier one, and from a state."""
+    session = subject.session
+    calls: list[list[Any]] = []
+    grown: list[str] = []
+    error = ""
+    with session.fresh():
+        before = _lengths(subject.owner)
+        try:
+            for _ in range(3):
+                session.same_random()
+                with inputs.same():
+                    calls.append([copied(g) for g in _gradients(subject)])
+                now = _lengths(subject.owner)
+                grown = grown or [n for n in before if len(calls) > 1 and now.get(n, 0) > before[n]]
+                before = now
+        except CheckError as raised:
+            cause = raised.__cause__
+            error = str(raised) if cause is None else f"{type(cause).__name__}: {cause}"
+    changed = [_changed(calls[0], later) for later in calls[1:]]
+    if any(changed):
+        small = {k for k, g in enumerate(calls[0]) if len(calls) > 1 and _is_double(calls[1][k], g)}
+        numbers = sorted(small.union(*changed))
+        same = _same_output_again(subject, inputs)
+        later = {k: [np.asarray(call[k]) for call in calls[1:]] for k in numbers}
+        return Calls(later=later if same else {}, grown=grown)
+    with session.unused():
+        if not _are_in_domain(inputs, subject):
+            return Calls(error=error)
+    with session.fresh():
+        _tried(subject)
+        session.same_random()
+        with inputs.others():
+            after = [copied(g) for g in _tried(subject)]
+    with session.unused(), inputs.others():
+        elsewhere = _changed(_tried(subject), after)
+    same = bool(elsewhere) and _same_output_elsewhere(subject, inputs)
+    return Calls(elsewhere=elsewhere if same else {}, grown=grown, error=error)
+
+
+def unused_upstream(subject: Subject, first: Sequence[Any]) -> list[str]:
+    """Return what to say of a loss whose backward pass takes an upstream gradient for nothing."""
+    runner = runner_of(subject)
+    if subject.owner is None or subject.takes_upstream or not accepts(runner.backward_method, 1):
+        return []
+    (name,) = positional_names(runner.backward_method, 1)
+    if name[:1] != "d" and not any(word in name for word in ("grad", "upstream")):
+        return []
+    try:
+        with subject.session.fresh():
+            doubled = subject.backward([2 * u for u in subject.upstream])
+    except CheckError:
+        return []
+    pairs = [(a, b) for a, b in zip(first, doubled, strict=True) if is_array(a)]
+    ignored = any(np.any(a) and np.array_equal(a, b) for a, b in pairs)
+    what = f"backward takes {name}, and does not use it: it is right for {name} = 1 only"
+    return [what] if ignored else []
+
+
+def _lengths(layer: Any) -> dict[str, int]:
+    """Return the lengths of the lists of gradients that a layer keeps."""
+    if layer is None:
+        return {}
+    lists = [(name, attributes_of(layer).get(name)) for name in GRADIENT_LISTS]
+    return {name: len(held) for name, held in lists if isinstance(held, list)}
+
+
+def first_gradients(subject: Subject) -> list[Any]:
+    """Return the gradients of a first call, made again where a later call wrote into them."""
+    if subject.first.are_whole():
+        return subject.first.arrays
+    with subject.session.fresh():
+        return [copied(g) for g in _gradients(subject)]
+
+
+def runner_of(subject: Subject) -> Any:
+    """Return what runs the user's code: a Layer or a Pair; None of a gradient function."""
+    runner = getattr(subject.backward, "__self__", None)
+    return runner if hasattr(runner, "run_backward") else None
+
+
+def _gradients(subject: Subject) -> list[Any]:
+    if runner_of(subject) is None:
+        subject.forward()  # what a gradient function reads may be the loss's to leave
+    return subject.backward([np.array(u) for u in subject.upstream])
+
+
+def _tried(subject: Subject) -> list[Any]:
+    try:
+        return _gradients(subject)
+    except CheckError:  # the other inputs are not fit for it
+        return []
+
+
+def _changed(before: Sequence[Any], now: Sequence[Any]) -> dict[int, Array]:
+    """Return the gradients that are others now."""
+    arrays = {
+        k: (np.asarray(a), np.asarray(b))
+        for k, (a, b) in enumerate(zip(before, now, strict=False))
+        if _is_numeric(a) and np.shape(a) == np.shape(b) and not np.array_equal(a, b)
+    }
+    if not arrays:
+        return {}
+    noise = 1e-12 * max(largest(np.asarray(a)) for a in before if _is_numeric(a))
+    return {
+        k: np.array(b)
+        for k, (a, b) in arrays.items()
+        if np.isfinite(largest(a)) and not close(a, b, _same(a), noise)
+    }
+
+
+def _is_double(later: Any, first: Any) -> bool:
+    """Tell whether a gradient has doubled, however small it is beside the others."""
+    if not _is_numeric(first) or not np.any(first) or np.shape(later) != np.shape(first):
+        return False
+    return close(np.asarray(later), 2 * np.asarray(first), _same(np.asarray(first)))
+
+
+def _same(grad: Array) -> float:
+    """Return up to which share of the largest entry two calls count as equal."""
+    return 1e-9 if grad.itemsize > 4 else 1e-4
+
+
+def _is_numeric(grad: Any) -> bool:
+    return grad is not None and grad is not MISSING and np.asarray(grad).dtype.kind == "f"
+
+
+def _same_output_again(subject: Subject, inputs: Inputs | Values) -> bool:
+    """Tell whether later forward passes give the same output: else the object has a state."""
+    with subject.session.fresh():
+        first = [np.array(out) for out in subject.forward()]
+    with subject.session.fresh(), suppress(CheckError):
+        for _ in range(2):
+            with inputs.same():
+                _gradients(subject)
+            subject.session.same_random()
+        with inputs.same():
+            return _equal(first, subject.forward())
+    return True
+
+
+def _same_output_elsewhere(subject: Subject, inputs: Inputs | Values) -> bool:
+    with subject.session.unused(), inputs.others():
+        without = [np.array(out) for out in subject.forward()]
+    with subject.session.fresh():
+        _gradients(subject)
+        subject.session.same_random()
+        with inputs.others():
+            return _equal(without, subject.forward())
+
+
+def _equal(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
+    return all(close(a, b, 1e-12) for a, b in zip(ours, theirs, strict=True))
+
+
+# -------------------- other inputs --------------------
+
+
+@dataclass
+class Inputs:
+    """The inputs of a forward pass, which can be exchanged for others of the same shapes.
+
+    Attributes
+    ----------
+    own : list
+    session : Session
+    nearer : bool
+        Whether the others must be close to these, since farther ones leave the domain.
+    """
+
+    own: list[Any]
+    session: Session
+    nearer: bool = False
+
+    @contextmanager
+    def others(self) -> Iterator[None]:
+        """Exchange the inputs for a while; labels and indices change places."""
+        with self._exchanged([_other(value, self.nearer) for value in self._unwritten()]):
+            yield
+
+    @contextmanager
+    def same(self) -> Iterator[None]:
+        """Exchange the inputs for copies, as they were before a forward pass wrote into them."""
+        copies = [v.copy() if isinstance(v, np.ndarray) else v for v in self._unwritten()]
+        with self._exchanged(copies):
+            yield
+
+    def _unwritten(self) -> list[Any]:
+        kept = [self.session.start.kept(v) if is_array(v) else None for v in self.own]
+        return [v if k is None else k for v, k in zip(self.own, kept, strict=True)]
+
+    @contextmanager
+    def _exchanged(self, others: list[Any]) -> Iterator[None]:
+        here = list(self.own)
+        self.own[:] = others
+        try:
+            yield
+        finally:
+            self.own[:] = here
+
+
+@dataclass
+class Values:
+    """The values of a loss, which can hold others for a while; as Inputs otherwise."""
+
+    arrays: list[Array]
+    session: Session
+    nearer: bool = False
+
+    @contextmanager
+    def others(self) -> Iterator[None]:
+        """Exchange the contents of the arrays for a while."""
+        with self._holding([np.asarray(_other(v, self.nearer)) for v in self._unwritten()]):
+            yield
+
+    @contextmanager
+    def same(self) -> Iterator[None]:
+        """Give the arrays the contents that they had before a loss wrote into them."""
+        with self._holding(self._unwritten()):
+            yield
+
+    def _unwritten(self) -> list[Array]:
+        kept = [self.session.start.kept(array) for array in self.arrays]
+        return [a if k is None else k for a, k in zip(self.arrays, kept, strict=True)]
+
+    @contextmanager
+    def _holding(self, others: list[Array]) -> Iterator[None]:
+        here = [array.copy() for array in self.arrays]
+        for array, other in zip(self.arrays, others, strict=True):
+            array[...] = other
+        try:
+            yield
+        finally:
+            for array, content in zip(self.arrays, here, strict=True):
+                array[...] = content
+
+
+def _are_in_domain(inputs: Inputs | Values, subject: Subject) -> bool:
+    """Tell whether the forward pass takes the others; if need be, take nearer ones."""
+    for nearer in (False, True):
+        inputs.nearer = nearer
+        with suppress(CheckError), inputs.others():
+            subject.forward()
+            return True
+    return False
+
+
+def _other(value: Any, nearer: bool) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.kind in "iu" and value.ndim > 0:
+        there, at = np.unique(np.roll(value, 1, axis=0), return_inverse=True)
+        used = max(len(there) - 1, 2)  # one is used no more: a table may keep its gradient
+        return there[at.reshape(value.shape) % used % len(there)]
+    if value.dtype.kind != "f":
+        return value
+    other = value if nearer else -1.1 * value if value.size == 1 else _mixed(value)
+    if np.array_equal(other, value):
+        other = value + 0.1 * (1 + np.abs(value))
+    return np.asarray(other, dtype=value.dtype)
+
+
+def _mixed(value: Array) -> Array:
+    """Return an array in whose rows and columns all entries have changed places.
+
+    Signs and the places of the largest entries change. Mixed from two orders, the entries are new
+    ones and stay between the old: positive ones positive, rows of probabilities such rows.
+    """
+    stream = np.random.default_rng(0)
+    first = second = value
+    for axis, n in enumerate(value.shape):
+        first, second = (np.take(a, _cycle(n, stream), axis) for a in (first, second))
+    return 0.9 * first + 0.1 * second
+
+
+def _cycle(n: int, stream: np.random.Generator) -> Array:
+    """Return a random order in which nothing keeps its place."""
+    places = stream.permutation(n)
+    order = np.empty(n, dtype=int)
+    order[places] = np.roll(places, 1)
+    return order
+
+
+# -------------------- what is said of it --------------------
+
+_STATES = {
+    "accumulates": "accumulates, which not every gradient of the layer does: a second call adds to "
+    "that of the first; write it anew in each backward pass",
+    "second call": "changes at the second call, though the forward pass gives the same output",
+    "third call": "changes at the third call, though the forward pass gives the same output",
+    "grows": "stays that of the first call: each backward pass appends to a list of gradients, "
+    "which grows, and the layer offers no reset; begin a new list in each backward pass",
+    "stale": "depends on an earlier call: a cache is left from a forward pass on other inputs",
+}
+
+
+def judge(c: Comparison, calls: Calls) -> None:
+    """Write into the rows what changes from call to call."""
+    said = {k: _how(c.grads[k], later) for k, later in calls.later.items()}
+    said |= dict.fromkeys(calls.elsewhere, "grows" if calls.grown else "stale")
+    adding = [k for k, what in said.items() if what == "accumulates"]
+    reset = reset_by_effect(c.subject) if adding else None
+    if adding and (reset is not None or _all_add(c, adding)):
+        said = {k: what for k, what in said.items() if what != "accumulates"}
+        names = ", ".join(c.subject.names[k] for k in adding)
+        how = f"call {reset}()" if reset is not None else "set them to zero"
+        c.notes.append(f"the gradients accumulate from call to call ({names}): {how} between calls")
+    if calls.error:
+        c.notes.append(f"what another call gives is not known; it raised {calls.error}")
+    for what in dict.fromkeys(said.values()):
+        rows = [k for k in c.rows if said.get(k) == what]
+        for k in rows:
+            why = join(c.rows[k].why if c.rows[k].rule is None else "", _STATES[what])
+            adds = "accumulates" if what in ("accumulates", "grows") else what
+            c.change(k, verdict="wrong", rule="state", why=why)
+            c.change(k, lines=c.places(state_places, k, adds))
+        names = ", ".join(c.rows[k].name for k in rows)
+        c.failures += [f"the gradient of {names} {_STATES[what]}"] if rows else []
+
+
+def _all_add(c: Comparison, adding: Sequence[int]) -> bool:
+    """Tell whether the gradients of all parameters add up from zero, and no others."""
+    runner = runner_of(c.subject)
+    inputs = 0 if runner is None else 1  # of two functions the first argument is none
+    if c.subject.owner is not None:
+        inputs = len(c.grads) - len(runner.parameters)
+    parameters = range(inputs, len(c.grads))
+    return set(adding) == {k for k in parameters if _is_numeric(c.grads[k]) and np.any(c.grads[k])}
+
+
+def reset_by_effect(subject: Subject) -> str | None:
+    """Return the method of a layer, if any, after which the gradients that it keeps are zero."""
+    owner = subject.owner
+    names = [n for n in dir(type(owner)) if n[0] != "_" and n not in (*FORWARD, *BACKWARD)]
+    for name in names:
+        method = getattr(owner, name, None)
+        if not isinstance(method, MethodType) or not accepts(method, 0):
+            continue
+        try:
+            with subject.session.fresh():
+                _gradients(subject)
+                with theirs(f"the method {name}"):
+                    method()
+                left = [p.gradient() for p in find_parameters(owner)]
+                if left and all(g is None or g is MISSING or not np.any(g) for g in left):
+                    return name
+        except CheckError:  # it is for something else
+            continue
+        finally:
+            subject.session.restore()
+    return None
+
+
+def _how(first: Array, later: Sequence[Array]) -> str:
+    if all(close(g, n * first, _same(first)) for n, g in enumerate(later, start=2)):
+        return "accumulates"
+    return "second call" if _changed([first], later[:1]) else "third call"
