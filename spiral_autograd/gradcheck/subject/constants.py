@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..lines.source import root_of, text_of
+from ..source import root_of, text_of
 
 LOGS_AND_ROOTS = frozenset("log log2 log10 log1p sqrt rsqrt cbrt reciprocal".split())
 
