@@ -26,7 +26,7 @@ from ..reference.reference import SHARPNESS
 from ..report import GradientReport, place_text
 from ..subject.chain import Chain, Listed, Named, left_in, precision, totals
 from ..subject.conventions import BACKWARD, FORWARD, accepts, method_name
-from ..subject.state import Session, same_states
+from ..subject.session import Session, same_states
 from ..subject.subject import CheckError
 from ..verdict.rows import FAILURES, Row, compare
 from .own_passes import (
