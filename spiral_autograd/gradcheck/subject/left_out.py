@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...pytree import leaves
-from ..lines.source import Step, text_of
+from ..source import Step, text_of
 from .choice import last_name
 from .conventions import STATES, STATISTICS, TARGETS, gradient_keys
 from .evidence import claim

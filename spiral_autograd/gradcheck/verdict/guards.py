@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ...recording import Call, name_of
-from ..lines.source import root_of, text_of
 from ..reference.backward_graph import BackwardGraph
+from ..source import root_of, text_of
 
 LOGS_AND_ROOTS = frozenset("log log2 log10 log1p sqrt rsqrt cbrt reciprocal".split())
 

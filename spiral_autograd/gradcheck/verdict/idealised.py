@@ -7,9 +7,9 @@ import numpy as np
 from ...validation import Array
 from ..blocks import close, largest
 from ..guard import CheckError
-from ..lines.moments import forward_line
 from ..reference.automatic import by_autograd, find_reference
 from ..reference.backward_graph import BackwardGraph
+from ..source import forward_line
 from .comparison import Comparison, Places
 from .guards import Guard, guards, without_small_constants
 from .repeats import replayed

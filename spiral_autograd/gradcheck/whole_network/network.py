@@ -14,9 +14,9 @@ from ...validation import Random, number
 from ..blocks import close
 from ..checks import BUDGET, check_layer
 from ..guard import Deadline, answerable
-from ..lines.source import replacing_lines
 from ..reference.reference import SHARPNESS
 from ..report import GradientReport
+from ..source import replacing_lines
 from ..subject.chain import Chain, Named, Step, estranged, naming, run_chain, totals
 from ..subject.conventions import BACKWARD, method_name, positional_names, read
 from ..subject.inputs import RANDOM_IS_BETTER, Constant, Names
