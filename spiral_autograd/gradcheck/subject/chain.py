@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...optimizers import Sharing
+from ...pytree import Sharing
 from ...validation import Array
 from ..blocks import close, largest
 from ..guard import theirs

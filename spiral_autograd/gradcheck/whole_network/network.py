@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...optimizers import Sharing
+from ...pytree import Sharing
 from ...validation import Random, number
 from ..blocks import close
 from ..checks import BUDGET, check_layer

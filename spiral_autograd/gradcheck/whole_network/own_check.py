@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...optimizers import Sharing
+from ...pytree import Sharing
 from ...validation import Array, Random
 from ..blocks import largest
 from ..checks import check_gradient, check_layer
