@@ -25,7 +25,7 @@ from ..report import GradientReport, place_text
 from ..source import Place, is_readable, text_of
 from ..subject.chain import Chain, Listed, Named, left_in, precision, totals
 from ..subject.conventions import BACKWARD, FORWARD, accepts, method_name
-from ..subject.state import Session, same_states
+from ..subject.session import Session, same_states
 from ..subject.subject import CheckError
 from ..verdict.rows import FAILURES, Row, compare
 from .own_passes import (
