@@ -122,10 +122,14 @@ class Comparison:
 
     # -------------------- the handwritten side --------------------
 
-    def backward(self, upstream: Sequence[Array] | None = None) -> list[Any]:
+    def backward(
+        self,
+        upstream: Sequence[Array] | None = None,
+        between: Callable[[Any], None] | None = None,
+    ) -> list[Any]:
         """Run forward and backward from where the objects stand; return copies."""
-        upstream = self.upstream if upstream is None else upstream
-        return [copied(g) for g in self.subject.backward([np.array(u) for u in upstream])]
+        ups = [np.array(u) for u in (self.upstream if upstream is None else upstream)]
+        return [copied(g) for g in self.subject.backward(ups, between)]
 
     @property
     def small(self) -> bool:
