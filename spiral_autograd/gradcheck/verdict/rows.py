@@ -11,6 +11,7 @@ from ...validation import Array, Shape
 from ..blocks import furthest, inner
 from ..blocks import largest as largest
 from ..reference.reference import Reference, Sharpness
+from ..source import Place
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Row:
     verdict: str
     why: str = ""
     rule: str | None = None
-    lines: tuple[tuple[str, int], ...] = ()
+    lines: tuple[Place, ...] = ()
     handwritten: Any = field(default=None, repr=False, compare=False)
     automatic: Any = field(default=None, repr=False, compare=False)
 
