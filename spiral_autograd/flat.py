@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .optimizers import Sharing
-from .pytree import Pytree, leaves, leaves_like, with_leaves
+from .pytree import Pytree, Sharing, leaves, leaves_like, with_leaves
 from .validation import Array, Shape
 
 

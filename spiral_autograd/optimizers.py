@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from autograd.extend import vspace
 
-from .pytree import Pytree, leaves, same_structure, tree_map
+from .pytree import Pytree, Sharing, leaves, same_structure, tree_map
 from .validation import Array
 from .validation import number as in_range
 
@@ -410,48 +410,3 @@ def remove_duplicate(
     same_structure("params", list(params), "grads", list(grads))
     shared = Sharing.of(params)
     return shared.unique(params), shared.merge(grads)
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """Which arrays of a list are one array: for each, (where it first stood, is it transposed)."""
-
-    places: tuple[tuple[int, bool], ...]
-
-    @classmethod
-    def of(cls, arrays: Sequence[Array]) -> Sharing:
-        """Return the sharing among `arrays`."""
-        first: dict[Any, int] = {}
-        places = []
-        for index, array in enumerate(arrays):
-            view, transposed = _view(array), _view(np.transpose(array))
-            if view in first or transposed not in first:
-                places.append((first.setdefault(view, index), False))
-            else:
-                places.append((first[transposed], True))
-        return cls(tuple(places))
-
-    def unique(self, arrays: Sequence[Array]) -> list[Array]:
-        """Return each array once."""
-        return [arrays[i] for i, (first, _) in enumerate(self.places) if i == first]
-
-    def merge(self, grads: Sequence[Array]) -> list[Array]:
-        """Return the gradient for each array that `unique` keeps."""
-        sums: dict[int, Array] = {}
-        for grad, (first, transposed) in zip(grads, self.places, strict=True):
-            own = np.transpose(grad) if transposed else grad
-            sums[first] = sums[first] + own if first in sums else own
-        return list(sums.values())
-
-    def spread(self, unique: Sequence[Array]) -> list[Array]:
-        """Return the list of arrays again, from those that `unique` keeps."""
-        by_place = dict(zip(dict.fromkeys(first for first, _ in self.places), unique, strict=True))
-        return [by_place[first].T if turned else by_place[first] for first, turned in self.places]
-
-
-def _view(array: Any) -> Any:
-    """Return what makes two arrays the same one: address, shape, strides and dtype."""
-    if not isinstance(array, np.ndarray):
-        return object()
-    address = array.__array_interface__["data"][0]
-    return address, array.shape, array.strides, array.dtype.str

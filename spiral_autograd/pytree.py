@@ -6,7 +6,8 @@ something else, such as a shape, a name or a call of a recording.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -116,3 +117,48 @@ def same_structure(name: str, tree: Pytree, other_name: str, other: Pytree) -> N
                 f"{other_name}{path} must have the shape of {name}{path}, {expected[path]}, "
                 f"got {got[path]}"
             )
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Which arrays of a list are one array: for each, (where it first stood, is it transposed)."""
+
+    places: tuple[tuple[int, bool], ...]
+
+    @classmethod
+    def of(cls, arrays: Sequence[Array]) -> Sharing:
+        """Return the sharing among `arrays`."""
+        first: dict[Any, int] = {}
+        places = []
+        for index, array in enumerate(arrays):
+            view, transposed = _view(array), _view(np.transpose(array))
+            if view in first or transposed not in first:
+                places.append((first.setdefault(view, index), False))
+            else:
+                places.append((first[transposed], True))
+        return cls(tuple(places))
+
+    def unique(self, arrays: Sequence[Array]) -> list[Array]:
+        """Return each array once."""
+        return [arrays[i] for i, (first, _) in enumerate(self.places) if i == first]
+
+    def merge(self, grads: Sequence[Array]) -> list[Array]:
+        """Return the gradient for each array that `unique` keeps."""
+        sums: dict[int, Array] = {}
+        for grad, (first, transposed) in zip(grads, self.places, strict=True):
+            own = np.transpose(grad) if transposed else grad
+            sums[first] = sums[first] + own if first in sums else own
+        return list(sums.values())
+
+    def spread(self, unique: Sequence[Array]) -> list[Array]:
+        """Return the list of arrays again, from those that `unique` keeps."""
+        by_place = dict(zip(dict.fromkeys(first for first, _ in self.places), unique, strict=True))
+        return [by_place[first].T if turned else by_place[first] for first, turned in self.places]
+
+
+def _view(array: Any) -> Any:
+    """Return what makes two arrays the same one: address, shape, strides and dtype."""
+    if not isinstance(array, np.ndarray):
+        return object()
+    address = array.__array_interface__["data"][0]
+    return address, array.shape, array.strides, array.dtype.str

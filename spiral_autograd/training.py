@@ -15,8 +15,16 @@ import numpy as np
 from . import network
 from .derive import Watched, cached_program, warn_of_change
 from .flat import FlatLayout
-from .optimizers import Optimizer, Sharing, clip_grads, number, sgd
-from .pytree import Pytree, float_tree, leaves, named_leaves, same_structure, tree_map
+from .optimizers import Optimizer, clip_grads, number, sgd
+from .pytree import (
+    Pytree,
+    Sharing,
+    float_tree,
+    leaves,
+    named_leaves,
+    same_structure,
+    tree_map,
+)
 from .validation import (
     Array,
     Random,

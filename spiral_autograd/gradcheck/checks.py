@@ -16,11 +16,11 @@ from .finding import as_finding, found
 from .guard import CheckError, answerable, guarded
 from .reference.automatic import find_reference
 from .report import GradientReport
-from .subject.constant import Names
 from .subject.functions import gradient_subject
+from .subject.inputs import Names
 from .subject.objects import layer_subject
 from .subject.pairs import pair_subject
-from .subject.state import untouched
+from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
 from .verdict.comparison import Comparison, is_small
 from .verdict.second_call import call_again, first_gradients, judge, unused_upstream

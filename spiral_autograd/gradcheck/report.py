@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .finding import Finding, Said, as_finding
 from .guard import printable
-from .lines.source import statement_at
+from .source import Place, statement_at
 from .verdict.rows import FAILURES, Row
 from .words import sentence
 
@@ -279,7 +279,7 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(printable(text), WIDTH, subsequent_indent="    ")
 
 
-def _places(rows: Sequence[Row]) -> list[tuple[str, int]]:
+def _places(rows: Sequence[Row]) -> list[Place]:
     """Return the places of rows with one reason: first those that most of them name.
 
     Of one row there are at most three, of several at most five: each has its own last one.
@@ -291,7 +291,7 @@ def _places(rows: Sequence[Row]) -> list[tuple[str, int]]:
     return list(found)[:5]
 
 
-def place_text(place: tuple[str, int]) -> str:
+def place_text(place: Place) -> str:
     """Return a place in words: the file, the line and its statement."""
     return printable(f"{_position(*place)}: {statement_at(*place)}")
 

@@ -15,8 +15,8 @@ from ...validation import Array
 from ..blocks import close, largest
 from ..guard import Deadline
 from ..lines.moments import Moment
-from ..lines.source import assigned_to, expression
 from ..reference.backward_graph import BackwardGraph, again, is_number
+from ..source import assigned_to, expression
 
 
 @dataclass

@@ -13,7 +13,6 @@ import numpy as np
 
 from ...recording import Call, name_of
 from ...validation import Array
-from ..lines.source import expression, operand
 from ..reference.backward_graph import (
     BackwardGraph,
     Make,
@@ -22,6 +21,7 @@ from ..reference.backward_graph import (
     is_number,
     is_sum_of_paths,
 )
+from ..source import expression, operand
 from .case import Case
 
 

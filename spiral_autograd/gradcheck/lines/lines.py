@@ -12,10 +12,10 @@ import numpy as np
 from ...recording import Call, name_of
 from ..blocks import close
 from ..guard import NEVER, Deadline
-from .moments import Moment, forward_line
+from ..source import Step, Text, code_of, forward_line, steps_of, targets_of, text_of
+from .moments import Moment
 from .slices import Slices
-from .source import Step, Text, steps_of, targets_of, text_of
-from .suspects import attributes_of, code_of, made_at, suspects
+from .suspects import attributes_of, made_at, suspects
 
 _KINKS = set(
     "maximum minimum max min amax amin fmax fmin abs absolute fabs clip where sign heaviside "

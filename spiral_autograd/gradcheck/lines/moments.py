@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ...recording import Call
 from ...validation import Array, Shape
 from ..blocks import largest
 from ..guard import NEVER, Deadline
+from ..source import Step, is_theirs, steps_of
 from ..subject.reached import dict_of, is_vocabulary
-from .source import Step, steps_of
 from .uses import UNKNOWN, Place, Scope, uses_of
 
 LARGEST = 200_000  # entries of an array that is still noted
@@ -33,23 +30,6 @@ class Moment:
     name: str = ""  # such as "dx", "self.dW", "self.grads[0]", "return[1]"
     event: int | None = None  # the run of a statement that made it
     fresh: bool = True  # it was not there before, with these numbers
-
-
-_SKIP = tuple(
-    os.path.dirname(os.path.abspath(m)) + os.sep
-    for m in (np.__file__, os.__file__, os.path.dirname(__file__))
-)
-
-
-def is_readable(place: tuple[str, int]) -> bool:
-    """Tell whether there is a source line to show at a place."""
-    return bool(linecache.getline(*place).strip())
-
-
-def is_theirs(code: CodeType) -> bool:
-    """Tell whether code is the user's: not NumPy's, not Python's, not this package's checker."""
-    file = os.path.normpath(code.co_filename)
-    return not file.startswith(_SKIP) and not file.startswith("<frozen")
 
 
 @dataclass
@@ -372,13 +352,3 @@ class Known:
         scale = np.maximum(np.abs(stack).max(axis=axes), np.abs(value).max())
         numbers = self._numbers[value.shape]
         return [numbers[near[i]] for i in np.flatnonzero(apart <= tolerance * scale)]
-
-
-def forward_line(call: Call | None) -> tuple[str, int] | None:
-    """Return the line of the forward operation that a call was recorded at."""
-    if call is None or call.source is None:
-        return None
-    file, line = call.source[0], call.source[1]
-    if os.path.normpath(file).startswith(_SKIP) or "site-packages" in file or file.startswith("<"):
-        return None
-    return file, line

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..guard import NEVER, Deadline
+from ..source import Step
 from .moments import Event, History, Moment
-from .source import Step
 from .uses import Place, Where, references, uses_of
 
 _ANY = object()  # any key

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,9 +13,18 @@ import numpy as np
 from ...recording import Call
 from ..blocks import close
 from ..reference.backward_graph import BackwardGraph, is_sum_of_paths
-from .moments import LARGEST, Event, Known, Moment, forward_line
+from ..source import (
+    code_of,
+    counts,
+    forward_line,
+    is_computing,
+    only_calls,
+    root_of,
+    skips,
+    targets_of,
+)
+from .moments import LARGEST, Event, Known, Moment
 from .slices import Slices, gives_several, is_identical
-from .source import counts, is_computing, only_calls, root_of, skips, targets_of
 from .uses import inside
 
 if TYPE_CHECKING:
@@ -386,14 +394,6 @@ class Inquiry:
             return []
         c = float(np.sum(g * h)) / norm
         return [c * np.asarray(call.value) for call in graph.backward]
-
-
-def code_of(function: Any) -> Any:
-    """Return the code of a function or method of the user's."""
-    if inspect.isclass(function):
-        function = getattr(function, "backward", None)
-    function = inspect.unwrap(function) if callable(function) else function
-    return getattr(getattr(function, "__func__", function), "__code__", None)
 
 
 def _parts(graph: BackwardGraph) -> set[Call]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .source import Step, mutated, targets_of
+from ..source import Step, mutated, targets_of
 
 # ("local", frame, name), ("cell", name), ("global", module, name), ("attr", object, name), or
 # ("inside", object): objects are told by their id.

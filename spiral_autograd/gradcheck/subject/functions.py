@@ -12,12 +12,11 @@ import numpy as np
 from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..reference.rebind import rebound, rebound_data
-from .constant import Constant, Names, say_unread
 from .conventions import differing, gradient_key, positional_names
-from .inputs import as_array, leaf_name, prepared
+from .inputs import Constant, Names, as_array, leaf_name, prepared, say_unread
 from .parameters import nested
+from .session import Session, put_back, states, streams_of
 from .side_effects import written_into
-from .state import Session, put_back, states, streams_of
 from .subject import (
     CheckError,
     Gradients,

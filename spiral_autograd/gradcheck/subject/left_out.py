@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...pytree import leaves
-from ..lines.source import Step, text_of
+from ..source import Step, text_of
 from .choice import last_name
 from .conventions import STATES, STATISTICS, TARGETS, gradient_keys
 from .evidence import claim
 from .moving import depends_on, depends_on_number, take_number
 from .parameters import Held, Parameter, held_arrays, is_number, numbers_of
-from .state import Snapshot, reach
+from .session import Snapshot, reach
 from .subject import MISSING, is_float_array
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from types import FunctionType, GeneratorType
 from typing import Any
 
@@ -20,17 +21,18 @@ from ...validation import Array
 from ..guard import theirs
 from ..reference.rebind import adopt, rebound
 from .choice import beside_inputs, has_gradient, listed, returned, returned_names
-from .constant import Constant, Names, say_unread
-from .constants import without_small_constants
 from .conventions import (
     accepts,
     positional_names,
 )
 from .inputs import (
+    Constant,
+    Names,
     floats_with_gradients,
     prepared,
     refuse_overlap,
     refuse_parameter,
+    say_unread,
 )
 from .left_out import Unkept, look_beside, may_be_parameters, unwritten
 from .moving import CANNOT_MOVE, depends_on_number, differs, exchange, lend, trained_numbers
@@ -45,8 +47,8 @@ from .parameters import (
 )
 from .passes import input_gradient_of, methods_of, output_of
 from .reached import is_vocabulary, reach
+from .session import Session
 from .side_effects import SideEffects, replaced_gradients, watched
-from .state import Session
 from .subject import (
     MISSING,
     CheckError,
@@ -446,19 +448,16 @@ class Layer:
             result = rebound(forward)(other, *arguments)
         return leaves(output_of(other, result))
 
-    def idealised(self, subject: Subject) -> Iterator[tuple[float, Subject]]:
-        """Yield each small constant of the forward code, and the layer with zero for it."""
-        code = getattr(type(self.layer), self.forward_name)
+    def with_forward(self, subject: Subject, function: Callable[..., Any]) -> Subject:
+        """Return the subject with another function in place of the class's forward pass."""
         what = f"{self.kind}.{self.forward_name}"
-        for constant, function in without_small_constants(code):
 
-            def plain(function: Any = function) -> list[Array]:
-                return outputs_of(what, output_of(self.layer, function(self.layer, *self.inputs)))
+        def plain() -> list[Array]:
+            return outputs_of(what, output_of(self.layer, function(self.layer, *self.inputs)))
 
-            def ideal(values: Sequence[Any], function: Any = function) -> list[Any]:
-                return self.substitute(values, function)
-
-            yield constant, replace(subject, forward=plain, substitute=ideal)
+        return replace(
+            subject, forward=plain, substitute=partial(self.substitute, forward=function)
+        )
 
     def _moving(self) -> list[tuple[str, Array]]:
         """Return the inputs whose gradients are compared."""
@@ -498,8 +497,8 @@ class Layer:
             failures=self.failures,
             unkept={name: (lost.text, lost.place) for name, lost in self.unkept.items()},
         )
-        if isinstance(getattr(type(self.layer), self.forward_name, None), FunctionType):
-            subject.idealised = lambda: self.idealised(subject)
+        if isinstance(getattr(self.forward_method, "__func__", None), FunctionType):
+            subject.with_forward = partial(self.with_forward, subject)
         return subject
 
 

@@ -13,12 +13,11 @@ import numpy as np
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
 from ..reference.rebind import rebound
-from .constant import Constant, Names, say_unread
 from .conventions import STATISTICS, gradient_key, positional_names
-from .inputs import floats_with_gradients, leaf_name, prepared
+from .inputs import Constant, Names, floats_with_gradients, leaf_name, prepared, say_unread
 from .moving import differs, moved
+from .session import Session
 from .side_effects import watched
-from .state import Session
 from .subject import (
     MISSING,
     CheckError,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..blocks import checksum
 from ..guard import CheckError as CheckError
 from ..guard import theirs
 from .conventions import gradient_key, read
-from .state import Session
+from .session import Session
 
 
 @dataclass
@@ -90,8 +90,8 @@ class Subject:
         of which the handwritten pass knows nothing.
     owner : object or None
         The layer, which may keep something from one call to the next.
-    idealised : callable or None
-        Yields each small constant of the forward code with the subject that has zero for it.
+    with_forward : callable or None
+        ``with_forward(function)`` is the subject with another function in place of its forward.
     """
 
     names: list[str]
@@ -113,7 +113,7 @@ class Subject:
     is_loss: bool = False
     marks: frozenset[int] = frozenset()
     owner: Any = None
-    idealised: Callable[[], Iterator[tuple[float, Subject]]] | None = None
+    with_forward: Callable[[Callable[..., Any]], Subject] | None = None
 
 
 class _Missing:

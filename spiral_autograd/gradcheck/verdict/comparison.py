@@ -13,12 +13,12 @@ from ...validation import Array
 from ..finding import Said, found
 from ..guard import CheckError, Deadline, guarded, theirs
 from ..lines.lines import Evidence
-from ..lines.moments import Moments, is_readable, moments
+from ..lines.moments import Moments, moments
 from ..lines.slices import Slices
-from ..lines.suspects import code_of
 from ..reference.automatic import once_more
 from ..reference.backward_graph import BackwardGraph
 from ..reference.reference import Reference
+from ..source import code_of, is_readable
 from ..subject.subject import MISSING, Subject, copied
 from .rows import FAILURES, RIGHT, Row, compare, compare_directions
 

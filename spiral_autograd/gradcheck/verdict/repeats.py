@@ -13,7 +13,7 @@ from ..blocks import across, largest, moved
 from ..reference.automatic import once_more
 from ..reference.backward_graph import BackwardGraph
 from ..reference.stepping import unit_of
-from ..subject.state import reach
+from ..subject.session import reach
 from ..subject.subject import CheckError
 from .comparison import Comparison
 from .guards import Guard

@@ -12,6 +12,7 @@ from ..blocks import furthest, inner
 from ..blocks import largest as largest
 from ..finding import Finding, found
 from ..reference.reference import Reference, Sharpness
+from ..source import Place
 from ..words import sentences
 
 
@@ -48,7 +49,7 @@ class Row:
     index: tuple[int, ...] | None
     verdict: str
     findings: tuple[Finding, ...] = ()
-    lines: tuple[tuple[str, int], ...] = ()
+    lines: tuple[Place, ...] = ()
     handwritten: Any = field(default=None, repr=False, compare=False)
     automatic: Any = field(default=None, repr=False, compare=False)
 

@@ -17,7 +17,7 @@ from ..guard import theirs
 from ..lines.lines import state_places
 from ..subject.conventions import BACKWARD, FORWARD, GRADIENT_LISTS, accepts, positional_names
 from ..subject.parameters import attributes_of, find_parameters
-from ..subject.state import Session
+from ..subject.session import Session
 from ..subject.subject import MISSING, CheckError, Subject, checksums, copied, is_array
 from .comparison import Comparison
 

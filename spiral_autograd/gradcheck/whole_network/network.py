@@ -9,23 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from ...optimizers import Sharing
+from ...pytree import Sharing
 from ...validation import Random, number
 from ..blocks import close
 from ..checks import BUDGET, check_layer
 from ..finding import Said
 from ..guard import Deadline, answerable
-from ..lines.source import replacing_lines
 from ..reference.reference import SHARPNESS
 from ..report import GradientReport
+from ..source import replacing_lines
 from ..subject.chain import Chain, Named, Step, estranged, naming, run_chain, totals
-from ..subject.constant import Constant, Names
 from ..subject.conventions import BACKWARD, method_name, positional_names, read
-from ..subject.inputs import RANDOM_IS_BETTER
+from ..subject.inputs import RANDOM_IS_BETTER, Constant, Names
 from ..subject.objects import names_in
 from ..subject.parameters import find_parameters
 from ..subject.passes import methods_of
-from ..subject.state import Session, untouched
+from ..subject.session import Session, untouched
 from ..subject.subject import CheckError
 from ..verdict.rows import FAILURES, Row, compare
 from ..words import sentence

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...optimizers import Sharing
+from ...pytree import Sharing
 from ...validation import Array, Random
 from ..blocks import largest
 from ..checks import check_gradient, check_layer
@@ -21,14 +21,13 @@ from ..diagnosis.diagnose import diagnose
 from ..finding import Said
 from ..finding import found as saying
 from ..guard import Deadline, guarded, theirs
-from ..lines.moments import is_readable
-from ..lines.source import text_of
 from ..reference.rebind import adopt
 from ..reference.reference import SHARPNESS
 from ..report import GradientReport, place_text
+from ..source import Place, is_readable, text_of
 from ..subject.chain import Chain, Listed, Named, left_in, precision, totals
 from ..subject.conventions import BACKWARD, FORWARD, accepts, method_name
-from ..subject.state import Session, same_states
+from ..subject.session import Session, same_states
 from ..subject.subject import CheckError
 from ..verdict.rows import FAILURES, Row, compare
 from .own_passes import (
@@ -41,7 +40,7 @@ from .own_passes import (
     outcome_of,
     ways,
 )
-from .spy import Heard, Place, listening, misgiven, ran_otherwise, same_forward
+from .spy import Heard, listening, misgiven, ran_otherwise, same_forward
 
 Runs = dict[str, tuple[Any, list[Heard]]]  # what each method that may give the loss has given
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
+import os
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,12 @@ from itertools import islice
 from types import CodeType
 from typing import Any
 
-from ...recording import Call, Site, name_of
+import numpy as np
+
+from ..recording import Call, Site, name_of
+
+# A line of a file.
+Place = tuple[str, int]
 
 _OWN_MUTATORS = {"append", "extend", "fill", "update", "insert", "sort", "setdefault"}
 _MUTATORS = {
@@ -175,7 +181,7 @@ class Text:
                 return step
         return None
 
-    def place(self, step: Step) -> tuple[str, int]:
+    def place(self, step: Step) -> Place:
         """Return where a statement begins."""
         return self.file, step.line
 
@@ -344,10 +350,10 @@ def counts(value: ast.AST) -> bool:
     return isinstance(value, ast.Attribute) and value.attr in _SIZES
 
 
-def replacing_lines(backward: Any) -> list[tuple[str, int]]:
+def replacing_lines(backward: Any) -> list[Place]:
     """Return the lines of a backward pass that put a new array in the list of gradients."""
     text = text_of(backward)
-    found: list[tuple[str, int]] = []
+    found: list[Place] = []
     if text is None:
         return found
     for step in text.steps:
@@ -360,3 +366,39 @@ def replacing_lines(backward: Any) -> list[tuple[str, int]]:
             if isinstance(target, ast.Attribute) and target.attr in ("grads", "gradients"):
                 found.append((text.file, step.line))
     return found
+
+
+# -------------------- whose code it is --------------------
+
+_SKIP = tuple(
+    os.path.dirname(os.path.abspath(file)) + os.sep for file in (np.__file__, os.__file__, __file__)
+)
+
+
+def is_readable(place: Place) -> bool:
+    """Tell whether there is a source line to show at a place."""
+    return bool(linecache.getline(*place).strip())
+
+
+def is_theirs(code: CodeType) -> bool:
+    """Tell whether code is the user's: not NumPy's, not Python's, not this package's checker."""
+    file = os.path.normpath(code.co_filename)
+    return not file.startswith(_SKIP) and not file.startswith("<frozen")
+
+
+def forward_line(call: Call | None) -> Place | None:
+    """Return the line of the forward operation that a call was recorded at."""
+    if call is None or call.source is None:
+        return None
+    file, line = call.source[0], call.source[1]
+    if os.path.normpath(file).startswith(_SKIP) or "site-packages" in file or file.startswith("<"):
+        return None
+    return file, line
+
+
+def code_of(function: Any) -> Any:
+    """Return the code of a function or method of the user's."""
+    if inspect.isclass(function):
+        function = getattr(function, "backward", None)
+    function = inspect.unwrap(function) if callable(function) else function
+    return getattr(getattr(function, "__func__", function), "__code__", None)

@@ -1,0 +1,70 @@
+"""The recorded forward pass as nodes: values, gradients, and both passes once more."""
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+
+from spiral_autograd.gradcheck.reference.graph import Graph
+from spiral_autograd.recording import record
+
+RNG = np.random.default_rng(0)
+X, W, U = RNG.normal(size=(4, 3)), RNG.normal(size=(3, 2)), RNG.normal(size=(4, 2))
+
+
+def guarded(params, data):
+    x, w = params
+    h = anp.tanh(x @ w)
+    scores = h - anp.max(h, axis=1, keepdims=True)
+    p = anp.exp(scores) / anp.sum(anp.exp(scores), axis=1, keepdims=True)
+    return anp.sum(anp.log(p + 1e-3) * data[0] + x[:, :2] ** 2)
+
+
+@pytest.fixture
+def graph():
+    return Graph(record(guarded, [X, W], [U]))
+
+
+def test_each_value_knows_its_users_and_its_gradient(graph):
+    for node in graph.nodes:
+        assert np.shape(node.adjoint) == np.shape(node.value)
+        assert all(node in user.parents for user in node.users)
+    assert graph.nodes[: len(graph.roots)] == graph.roots
+    assert graph.end.adjoint == 1
+
+
+def test_a_vjp_gives_what_autograd_adds_up_and_a_jvp_is_its_transpose(graph):
+    for node in graph.nodes:
+        parts = [
+            part
+            for user in node.users
+            for parent, part in zip(user.parents, user.vjp(user.adjoint), strict=True)
+            if parent is node
+        ]
+        if parts:
+            np.testing.assert_allclose(sum(parts), node.adjoint, atol=1e-12)
+        if node.parents:
+            tangents = [RNG.normal(size=np.shape(parent.value)) for parent in node.parents]
+            g = RNG.normal(size=np.shape(node.value))
+            back = sum(np.sum(p * t) for p, t in zip(node.vjp(g), tangents, strict=True))
+            assert np.sum(g * node.jvp(tangents)) == pytest.approx(back)
+
+
+def test_a_replay_at_other_values_is_the_recording_there(graph):
+    there = graph.replay({graph.recording.params[0]: 2 * X})
+    expected = record(guarded, [2 * X, W], [U]).grads
+    for ours, theirs in zip(graph.gradients(there), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs.value, rtol=1e-12)
+
+
+def test_without_a_constant(graph):
+    (log,) = (node for node in graph.nodes if node.name == "log")
+    ideal = graph.without([(log.parents[0].call, 1)])
+    shorter = Graph(record(lambda p, d: guarded(p, d), [X, W], [U]))
+    assert not np.allclose(ideal.gradient(1), graph.gradient(1), rtol=1e-6)
+    np.testing.assert_allclose(shorter.gradient(1), graph.gradient(1))
+    zero = next(n for n in ideal.nodes if n.call is log.parents[0].call)
+    np.testing.assert_array_equal(zero.value, zero.parents[0].value)
+
+
+def test_what_flows_back_through_the_max_of_a_softmax_cancels(graph):
+    assert [node.name in ("max", "amax") for node in graph.cancelled] == [True]
