@@ -12,12 +12,13 @@ import numpy as np
 
 from ...validation import Array
 from ..blocks import close, largest
+from ..finding import Said, found, together
 from ..guard import theirs
 from ..lines.lines import state_places
 from ..subject.conventions import BACKWARD, FORWARD, GRADIENT_LISTS, accepts, positional_names
 from ..subject.parameters import attributes_of, find_parameters
 from ..subject.subject import MISSING, CheckError, Subject, checksums, copied, is_array
-from .comparison import Comparison, join
+from .comparison import Comparison
 
 
 @dataclass
@@ -104,7 +105,7 @@ def _look_closer(subject: Subject, inputs: Inputs) -> Calls:
     return Calls(elsewhere=elsewhere if same else {}, grown=grown, error=error)
 
 
-def unused_upstream(subject: Subject, first: Sequence[Any]) -> list[str]:
+def unused_upstream(subject: Subject, first: Sequence[Any]) -> list[Said]:
     """Return what to say of a loss whose backward pass takes an upstream gradient for nothing."""
     if subject.owner is None or subject.takes_upstream or not accepts(subject.backward_code[0], 1):
         return []
@@ -118,8 +119,7 @@ def unused_upstream(subject: Subject, first: Sequence[Any]) -> list[str]:
         return []
     pairs = [(a, b) for a, b in zip(first, doubled, strict=True) if is_array(a)]
     ignored = any(np.any(a) and np.array_equal(a, b) for a, b in pairs)
-    what = f"backward takes {name}, and does not use it: it is right for {name} = 1 only"
-    return [what] if ignored else []
+    return [found("upstream_unused", name=name)] if ignored else []
 
 
 def _lengths(layer: Any) -> dict[str, int]:
@@ -292,16 +292,6 @@ def _cycle(n: int, stream: np.random.Generator) -> Array:
 
 # -------------------- what is said of it --------------------
 
-_STATES = {
-    "accumulates": "accumulates, which not every gradient of the layer does: a second call adds to "
-    "that of the first; write it anew in each backward pass",
-    "second call": "changes at the second call, though the forward pass gives the same output",
-    "third call": "changes at the third call, though the forward pass gives the same output",
-    "grows": "stays that of the first call: each backward pass appends to a list of gradients, "
-    "which grows, and the layer offers no reset; begin a new list in each backward pass",
-    "stale": "depends on an earlier call: a cache is left from a forward pass on other inputs",
-}
-
 
 def judge(c: Comparison, calls: Calls) -> None:
     """Write into the rows what changes from call to call."""
@@ -311,20 +301,19 @@ def judge(c: Comparison, calls: Calls) -> None:
     reset = reset_by_effect(c.subject) if adding else None
     if adding and (reset is not None or _all_add(c, adding)):
         said = {k: what for k, what in said.items() if what != "accumulates"}
-        names = ", ".join(c.subject.names[k] for k in adding)
-        how = f"call {reset}()" if reset is not None else "set them to zero"
-        c.notes.append(f"the gradients accumulate from call to call ({names}): {how} between calls")
+        names = [c.subject.names[k] for k in adding]
+        c.notes.append(found("accumulating", names=names, reset=reset))
     if calls.error:
-        c.notes.append(f"what another call gives is not known; it raised {calls.error}")
+        c.notes.append(found("no_other_call", error=calls.error))
     for what in dict.fromkeys(said.values()):
         rows = [k for k in c.rows if said.get(k) == what]
         for k in rows:
-            why = join(c.rows[k].why if c.rows[k].rule is None else "", _STATES[what])
+            before = c.rows[k].findings if c.rows[k].rule is None else ()
             adds = "accumulates" if what in ("accumulates", "grows") else what
-            c.change(k, verdict="wrong", rule="state", why=why)
+            c.change(k, verdict="wrong", findings=together(before, found(what)))
             c.change(k, lines=c.places(state_places, k, adds))
-        names = ", ".join(c.rows[k].name for k in rows)
-        c.failures += [f"the gradient of {names} {_STATES[what]}"] if rows else []
+        names = [c.rows[k].name for k in rows]
+        c.failures += [found("gradients", names=names, what=found(what))] if rows else []
 
 
 def _all_add(c: Comparison, adding: Sequence[int]) -> bool:
@@ -359,4 +348,4 @@ def reset_by_effect(subject: Subject) -> str | None:
 def _how(first: Array, later: Sequence[Array]) -> str:
     if all(close(g, n * first, _same(first)) for n, g in enumerate(later, start=2)):
         return "accumulates"
-    return "second call" if _changed([first], later[:1]) else "third call"
+    return "second_call" if _changed([first], later[:1]) else "third_call"
