@@ -15,7 +15,7 @@ import numpy as np
 from . import network
 from .derive import Watched, cached_program, warn_of_change
 from .flat import FlatLayout
-from .optimizers import Optimizer, clip_grads, number, sgd
+from .optimizers import Optimizer, clip_grads, sgd
 from .pytree import (
     Pytree,
     Sharing,
@@ -30,6 +30,7 @@ from .validation import (
     Random,
     Stream,
     finite_array,
+    number,
     positive_integer,
     random_stream,
 )
