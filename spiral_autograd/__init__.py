@@ -31,7 +31,8 @@ from .optimizers import (
     sgd,
 )
 from .plotting import decision_grid, plot_data, plot_decision_boundary, plot_loss
-from .training import Evaluation, NonFiniteLossError, TrainState, fit
+from .train_state import Evaluation, NonFiniteLossError, TrainState
+from .training import fit
 
 __version__ = "0.1.0"
 

@@ -20,7 +20,8 @@ from .data import load_data
 from .derive import derive
 from .interrupts import raise_again
 from .optimizers import sgd
-from .training import NonFiniteLossError, TrainState, fit
+from .train_state import NonFiniteLossError, TrainState
+from .training import fit
 from .validation import Array, number, positive_integer
 
 TOLERANCE = 1e-10

@@ -8,7 +8,7 @@ import numpy as np
 
 from .network import affine, predict, scores_or_classes, sigmoid
 from .pytree import float_tree
-from .training import TrainState
+from .train_state import TrainState
 from .validation import Array, examples, finite_array, network_params, number, targets
 
 if TYPE_CHECKING:
