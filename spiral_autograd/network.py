@@ -60,17 +60,13 @@ def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)), elementwise, without overflow for any finite `x`.
 
     An elementary function with a derivative rule of its own, as autograd has them for exp and
-    tanh: traced through the quotient, the gradient would be inf / inf where exp(-x) overflows
-    (the node: Saito, *Deep Learning from Scratch 2*, section 1.3.5).
+    tanh: traced through the quotient, the gradient would be inf / inf where exp(-x) overflows.
+    Saito, *Deep Learning from Scratch 2*, section 1.3.5.
 
     Parameters
     ----------
     x : float array of any shape
-        Other dtypes raise TypeError, an empty array ValueError.
-
-    Returns
-    -------
-    float array of the shape and dtype of `x`
+        The result has its dtype. Others raise TypeError, an empty array ValueError.
 
     Examples
     --------
@@ -87,7 +83,9 @@ defjvp(sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
 
 
 def affine(x: Array, W: Array, b: Array) -> Array:
-    """Return x W + b (Saito, *Deep Learning from Scratch 2*, section 1.3.5).
+    """Return x W + b, a float array (examples, outputs).
+
+    Saito, *Deep Learning from Scratch 2*, section 1.3.5.
 
     Parameters
     ----------
@@ -95,10 +93,6 @@ def affine(x: Array, W: Array, b: Array) -> Array:
     W : float array, shape (inputs, outputs)
     b : float array, shape (outputs,)
         Shapes that do not fit together raise ValueError.
-
-    Returns
-    -------
-    float array, shape (examples, outputs)
 
     Examples
     --------
@@ -115,18 +109,15 @@ def _shifted(scores: Array) -> Array:
 
 
 def softmax(scores: Array) -> Array:
-    """Return the probabilities exp(s) / Σ exp(s) of each row of scores.
+    """Return the probabilities exp(s) / Σ exp(s) of each row of scores, which sum to 1.
 
     Saito, *Deep Learning from Scratch 2*, section 1.3.1.
 
     Parameters
     ----------
     scores : float array, shape (..., classes)
-        Other dtypes raise TypeError, an empty array ValueError.
-
-    Returns
-    -------
-    float array of the shape and dtype of `scores`, each row summing to 1
+        The result has their shape and dtype. Other dtypes raise TypeError, an empty array
+        ValueError.
 
     Examples
     --------
@@ -146,14 +137,10 @@ def cross_entropy(scores: Array, t: Array) -> Any:
     Parameters
     ----------
     scores : float array, shape (examples, classes)
-        Scores (logits), not probabilities.
+        Scores (logits), not probabilities; the loss is a scalar of their dtype.
     t : array, shape (examples, classes) or (examples,)
         One-hot rows, or class indices; ValueError or TypeError if it is neither, or of a class
         that there is not.
-
-    Returns
-    -------
-    float scalar of the dtype of `scores`
 
     Examples
     --------
@@ -218,7 +205,7 @@ def init_params(
 
 
 def predict(params: Params, x: Array) -> Array:
-    """Return the scores of the network: affine, sigmoid, affine.
+    """Return the scores (examples, classes) of the network: affine, sigmoid, affine.
 
     Saito, *Deep Learning from Scratch 2*, section 1.4.2.
 
@@ -228,10 +215,6 @@ def predict(params: Params, x: Array) -> Array:
         W1, b1, W2, b2, as `init_params` makes them; ValueError for another structure.
     x : float array, shape (examples, inputs)
         ValueError if it is empty, not finite, or of another width than W1.
-
-    Returns
-    -------
-    float array, shape (examples, classes)
 
     Examples
     --------
@@ -246,7 +229,7 @@ def predict(params: Params, x: Array) -> Array:
 
 
 def loss(params: Params, x: Array, t: Array) -> Any:
-    """Return the mean cross-entropy of the network's scores.
+    """Return the mean cross-entropy of the network's scores, a float scalar.
 
     Saito, *Deep Learning from Scratch 2*, section 1.4.2. Raises as `predict` and `cross_entropy`.
 
@@ -257,10 +240,6 @@ def loss(params: Params, x: Array, t: Array) -> Any:
     x : float array, shape (examples, inputs)
     t : array, shape (examples, classes) or (examples,)
         One-hot rows, or class indices.
-
-    Returns
-    -------
-    float scalar
 
     Examples
     --------
@@ -299,7 +278,7 @@ def scores_or_classes(predictor: Any, x: Array) -> Array:
 
 
 def accuracy(params: Any, x: Array, t: Array) -> float:
-    """Return the fraction of the examples whose largest score is that of their class.
+    """Return the fraction, from 0 to 1, of the examples whose largest score is their class's.
 
     Parameters
     ----------
@@ -309,11 +288,6 @@ def accuracy(params: Any, x: Array, t: Array) -> float:
     x : float array, shape (examples, inputs)
     t : array, shape (examples, classes) or (examples,)
         One-hot rows, or class indices: see `cross_entropy`.
-
-    Returns
-    -------
-    float
-        From 0 to 1.
 
     Examples
     --------

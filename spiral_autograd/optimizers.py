@@ -75,18 +75,14 @@ def _fraction(name: str, value: float) -> float:
 
 
 def sgd(lr: float = 0.01) -> Optimizer:
-    """Return stochastic gradient descent: p ← p - lr g.
+    """Return stochastic gradient descent, which remembers nothing: p ← p - lr g.
 
-    Saito, *Deep Learning from Scratch 2*, section 1.3.6. It has nothing to remember.
+    Saito, *Deep Learning from Scratch 2*, section 1.3.6.
 
     Parameters
     ----------
-    lr : float, default 0.01
-        The learning rate, above 0 (else ValueError).
-
-    Returns
-    -------
-    Optimizer
+    lr : float, above 0
+        The learning rate.
 
     Examples
     --------
@@ -105,25 +101,20 @@ def sgd(lr: float = 0.01) -> Optimizer:
 def momentum(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
     """Return gradient descent with momentum: v ← μ v - lr g, p ← p + v.
 
-    Polyak (1964), *Some methods of speeding up the convergence of iteration methods*.
+    Its state is the velocity v, of the structure of the parameters. Polyak (1964), *Some methods
+    of speeding up the convergence of iteration methods*.
 
     Parameters
     ----------
-    lr : float, default 0.01
-        The learning rate, above 0 (else ValueError).
-    momentum : float, default 0.9
-        μ, at least 0 and below 1 (else ValueError).
-
-    Returns
-    -------
-    Optimizer
-        Its state is the velocity v, of the structure of the parameters.
+    lr : float, above 0
+        The learning rate.
+    momentum : float, at least 0 and below 1
+        μ, the part of the velocity that is kept.
 
     Examples
     --------
     >>> rule = momentum(lr=0.1, momentum=0.5)
-    >>> p, v = rule.update(np.array([1.0]), np.array([2.0]), np.array([0.4]))
-    >>> p, v
+    >>> rule.update(np.array([1.0]), np.array([2.0]), np.array([0.4]))
     (array([1.]), array([0.]))
     """
     lr, mu = _positive("lr", lr), _fraction("momentum", momentum)
@@ -133,21 +124,16 @@ def momentum(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
 def nesterov(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
     """Return Nesterov's accelerated gradient: v ← μ v - lr g, p ← p + μ v - lr g.
 
-    The parameters are those of the look-ahead point, at which the next gradient is taken: Bengio,
-    Boulanger-Lewandowski and Pascanu (2012), *Advances in optimizing recurrent networks*,
-    section 3.5.
+    Its state is the velocity v, of the structure of the parameters, which are those of the
+    look-ahead point, at which the next gradient is taken. Bengio, Boulanger-Lewandowski and
+    Pascanu (2012), *Advances in optimizing recurrent networks*, section 3.5.
 
     Parameters
     ----------
-    lr : float, default 0.01
-        The learning rate, above 0 (else ValueError).
-    momentum : float, default 0.9
-        μ, at least 0 and below 1 (else ValueError).
-
-    Returns
-    -------
-    Optimizer
-        Its state is the velocity v, of the structure of the parameters.
+    lr : float, above 0
+        The learning rate.
+    momentum : float, at least 0 and below 1
+        μ, the part of the velocity that is kept.
 
     Examples
     --------
@@ -165,20 +151,13 @@ def nesterov(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
 def adagrad(lr: float = 0.01, eps: float = 1e-7) -> Optimizer:
     """Return AdaGrad: h ← h + g², p ← p - lr g / (√h + ε).
 
-    Duchi, Hazan and Singer (2011), *Adaptive subgradient methods for online learning and
-    stochastic optimization*.
+    Its state is the sum of squares h, of the structure of the parameters. Duchi, Hazan and Singer
+    (2011), *Adaptive subgradient methods for online learning and stochastic optimization*.
 
     Parameters
     ----------
-    lr : float, default 0.01
-        The learning rate, above 0 (else ValueError).
-    eps : float, default 1e-7
-        ε, above 0 (else ValueError), which keeps the quotient finite.
-
-    Returns
-    -------
-    Optimizer
-        Its state is the sum of squares h, of the structure of the parameters.
+    lr, eps : float, above 0
+        The learning rate, and ε, which keeps the quotient finite.
 
     Examples
     --------
@@ -196,21 +175,15 @@ def adagrad(lr: float = 0.01, eps: float = 1e-7) -> Optimizer:
 def rmsprop(lr: float = 0.01, decay: float = 0.99, eps: float = 1e-7) -> Optimizer:
     """Return RMSprop: h ← d h + (1 - d) g², p ← p - lr g / (√h + ε).
 
-    Tieleman and Hinton (2012), *Lecture 6.5: rmsprop*, Neural Networks for Machine Learning.
+    Its state is the mean of squares h, of the structure of the parameters. Tieleman and Hinton
+    (2012), *Lecture 6.5: rmsprop*, Neural Networks for Machine Learning.
 
     Parameters
     ----------
-    lr : float, default 0.01
-        The learning rate, above 0 (else ValueError).
-    decay : float, default 0.99
-        d, at least 0 and below 1 (else ValueError).
-    eps : float, default 1e-7
-        ε, above 0 (else ValueError), which keeps the quotient finite.
-
-    Returns
-    -------
-    Optimizer
-        Its state is the mean of squares h, of the structure of the parameters.
+    lr, eps : float, above 0
+        The learning rate, and ε, which keeps the quotient finite.
+    decay : float, at least 0 and below 1
+        d, the part of the mean that is kept.
 
     Examples
     --------
@@ -234,21 +207,15 @@ def adam(
 
     The step size lrₜ = lr √(1 - β₂ᵗ) / (1 - β₁ᵗ) corrects the bias of both means: the efficient
     order of Kingma and Ba (2015), *Adam: a method for stochastic optimization*, section 2, in
-    which ε stands beside the uncorrected √v.
+    which ε stands beside the uncorrected √v. Its state is (m, v, t): both means, of the structure
+    of the parameters, and the number of updates.
 
     Parameters
     ----------
-    lr : float, default 0.001
-        The learning rate, above 0 (else ValueError).
-    beta1, beta2 : float, defaults 0.9 and 0.999
-        The decay of the means, at least 0 and below 1 (else ValueError).
-    eps : float, default 1e-7
-        ε, above 0 (else ValueError), which keeps the quotient finite.
-
-    Returns
-    -------
-    Optimizer
-        Its state is (m, v, t): both means, and the number of updates.
+    lr, eps : float, above 0
+        The learning rate, and ε, which keeps the quotient finite.
+    beta1, beta2 : float, at least 0 and below 1
+        The parts of the two means that are kept.
 
     Examples
     --------

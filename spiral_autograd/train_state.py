@@ -21,27 +21,25 @@ class TrainState:
     Attributes
     ----------
     params : pytree of float arrays
-        The parameters.
-    loss_list : tuple of float
-        The mean loss of each evaluation interval.
-    epoch : int
-        The number of whole epochs behind.
-    iteration : int
-        The number of updates in the epoch begun; 0 but where the run was interrupted.
-    eval_interval : int or None
-        The number of iterations to an entry of `loss_list`.
     optimizer, optimizer_state
         The optimizer's name, and what it remembers.
     rng : RandomState or Generator
         The stream of the shuffles.
-    draws : int
-        The shuffles already drawn since `rng` stood so; 0 but where the run was interrupted.
     order : int array, shape (examples,)
         The order of the examples in the last epoch begun; the next one re-orders it.
-    losses_since : tuple of (float, int)
-        The sum and the number of the losses since the last entry of `loss_list`.
     sharing : Sharing
         Which leaves of the parameters are one array.
+    loss_list : tuple of float
+        The mean loss of each evaluation interval.
+    losses_since : tuple of (float, int)
+        The sum and the number of the losses since the last entry of `loss_list`.
+    eval_interval : int or None
+        The number of iterations to an entry of `loss_list`.
+    epoch : int
+        The number of whole epochs behind.
+    iteration, draws : int
+        The updates in the epoch begun, and the shuffles drawn since `rng` stood so: 0 but where
+        the run was interrupted.
 
     Examples
     --------
@@ -52,17 +50,17 @@ class TrainState:
     """
 
     params: Pytree
-    loss_list: tuple[float, ...]
-    epoch: int
-    iteration: int
-    eval_interval: int | None
     optimizer: str
     optimizer_state: Any
     rng: Stream
-    draws: int
     order: Array
-    losses_since: tuple[float, int]
     sharing: Sharing
+    loss_list: tuple[float, ...] = ()
+    losses_since: tuple[float, int] = (0.0, 0)
+    eval_interval: int | None = None
+    epoch: int = 0
+    iteration: int = 0
+    draws: int = 0
 
     def __repr__(self) -> str:
         """Return one line: how far the run is, its last loss, the shapes of its parameters."""
@@ -136,16 +134,10 @@ def begun(params: Pytree, optimizer: Optimizer, samples: int, rng: Random | None
     layout = FlatLayout.of(params)
     return TrainState(
         params=params,
-        loss_list=(),
-        epoch=0,
-        iteration=0,
-        eval_interval=None,
         optimizer=optimizer.name,
         optimizer_state=optimizer.init(layout.pack_tree(params)),
         rng=np.random.RandomState() if rng is None else copy.deepcopy(random_stream(rng)),
-        draws=0,
         order=np.arange(samples),
-        losses_since=(0.0, 0),
         sharing=layout.sharing,
     )
 
