@@ -14,9 +14,9 @@ import numpy as np
 
 from . import network
 from .derive import Watched, cached_program, warn_of_change
-from .flat import FlatLayout
 from .optimizers import Optimizer, clip_grads, number, sgd
 from .pytree import (
+    FlatLayout,
     Pytree,
     Sharing,
     float_tree,

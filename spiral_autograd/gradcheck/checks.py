@@ -12,6 +12,7 @@ from ..pytree import Pytree
 from ..validation import Random, number, random_stream
 from .diagnosis.explain import ask_differences, explain
 from .diagnosis.hidden import look_at_other_values
+from .finding import as_finding, found
 from .guard import CheckError, answerable, guarded
 from .reference.automatic import find_reference
 from .report import GradientReport
@@ -231,9 +232,8 @@ def _say_unkept(c: Comparison) -> None:
         lost = c.subject.unkept.get(row.name)
         if lost is not None and row.rule == "unwritten":
             why, place = lost
-            c.change(
-                k, why=why, lines=tuple(dict.fromkeys((*row.lines[:1], place, *row.lines)))[:3]
-            )
+            lines = tuple(dict.fromkeys((*row.lines[:1], place, *row.lines)))[:3]
+            c.change(k, findings=(found("text", text=why, rule="unwritten"),), lines=lines)
 
 
 def _report(title: str, c: Comparison) -> GradientReport:
@@ -242,8 +242,8 @@ def _report(title: str, c: Comparison) -> GradientReport:
         subject=title,
         reference=c.reference.kind,
         rows=tuple(c.rows[k] for k in sorted(c.rows)),
-        notes=tuple(c.notes),
-        failures=tuple(c.failures),
+        remarks=tuple(map(as_finding, c.notes)),
+        faults=tuple(map(as_finding, c.failures)),
         unchecked=tuple(dict.fromkeys(c.subject.unchecked)),
         precision=f" ({kind}; match up to {c.reference.sharpness.match:g} of its row and column)",
     )

@@ -9,12 +9,13 @@ import numpy as np
 
 from ...validation import Array
 from ..blocks import largest
+from ..finding import found, together
 from ..guard import CheckError
 from ..lines.lines import places
 from ..reference.backward_graph import BackwardGraph
 from ..reference.stepping import best_of, estimates, unit_of
 from ..subject.subject import MISSING
-from ..verdict.comparison import Comparison, join
+from ..verdict.comparison import Comparison
 from ..verdict.rows import Row
 from .case import Case, Finding, other_upstream
 from .diagnose import diagnose
@@ -30,18 +31,19 @@ def explain(c: Comparison, ideal: BackwardGraph | None) -> None:
     wrong = c.wrong
     if not c.reference.grads:
         for k in wrong:
-            c.change(k, why=c.rows[k].why or "no known pattern")
+            c.change(k, findings=c.rows[k].findings or (found("text", text="no known pattern"),))
         return
     findings, remaining = _diagnosed(c, wrong, ideal)
     for finding in findings:
         for k in finding.rows:
             lines = finding.lines or c.places(places, k, finding)
-            said = " in place of (" in finding.text  # the shapes, which the row tells as well
-            why = finding.text if said else join(c.rows[k].why, finding.text)
-            c.change(k, rule=finding.rule, why=why, lines=lines)
+            said = found("text", text=finding.text, rule=finding.rule)
+            if " in place of (" in finding.text:  # the shapes, which the row tells as well
+                said = found("text", text=finding.text, rule=finding.rule, shape=())
+            c.change(k, findings=together(c.rows[k].findings, said), lines=lines)
     for k in remaining:
-        why = _no_pattern(c.rows[k], late=c.deadline.is_over)
-        c.change(k, why=join(c.rows[k].why, why), lines=c.places(places, k))
+        why = found("text", text=_no_pattern(c.rows[k], late=c.deadline.is_over))
+        c.change(k, findings=together(c.rows[k].findings, why), lines=c.places(places, k))
 
 
 def ask_differences(c: Comparison) -> None:
@@ -131,9 +133,9 @@ def _differences_agree(c: Comparison, k: int) -> bool:
         np.min(unit_of(c.subject.values[k]) / sizes)
     )  # no entry moves by more than its own
     along = {k: unit * direction}
-    found = best_of(estimates(c.subject, c.upstream, along, single=single, double=double))
-    measured = found.value / unit
-    if not found.error / unit <= 0.1 * abs(ours - theirs):
+    best = best_of(estimates(c.subject, c.upstream, along, single=single, double=double))
+    measured = best.value / unit
+    if not best.error / unit <= 0.1 * abs(ours - theirs):
         return False  # they cannot tell
     if abs(measured - theirs) < 0.1 * abs(measured - ours):
         return True
@@ -142,5 +144,5 @@ def _differences_agree(c: Comparison, k: int) -> bool:
             f"central differences side with the handwritten gradient, not with the reference "
             f"({c.reference.kind}), which may be wrong here"
         )
-        c.change(k, verdict="approximate", rule=None, lines=(), why=why)
+        c.change(k, verdict="approximate", findings=(found("text", text=why),), lines=())
     return False

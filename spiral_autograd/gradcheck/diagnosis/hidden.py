@@ -8,6 +8,7 @@ import numpy as np
 
 from ...validation import Array
 from ..blocks import close
+from ..finding import found
 from ..guard import guarded
 from ..reference.automatic import find_reference
 from ..reference.reference import outputs_now
@@ -40,7 +41,7 @@ def look_at_other_values(c: Comparison) -> None:
     for k, row in beside.rows.items():
         if row.verdict in FAILURES and c.rows[k].verdict not in FAILURES:
             why = f"does not show a mistake at these values ({said}), but at others: {row.why}"
-            c.rows[k] = replace(row, why=why)
+            c.rows[k] = replace(row, findings=(found("text", text=why, rule=row.rule),))
 
 
 def _single_weights(c: Comparison) -> list[str]:

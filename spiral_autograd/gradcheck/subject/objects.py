@@ -8,7 +8,7 @@ import io
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from types import FunctionType, GeneratorType
@@ -112,7 +112,7 @@ class Layer:
         self.inputs, self.remarks = prepared(inputs, self.names, held)
         session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
-        self.given, self.rng = upstream, rng
+        self.upstream_given, self.rng = upstream, rng
         self.takes_nothing = upstream is None and accepts(self.backward_method, 0)
         self.structure: Any = None
         self.result: Any = None  # of the last backward pass
@@ -201,7 +201,7 @@ class Layer:
     def _upstream(self) -> list[Array]:
         if self.takes_nothing and self.is_scalar:
             return [np.ones((), dtype=self.outputs[0].dtype)]
-        return upstream_of(self.outputs, self.given, self.rng)
+        return upstream_of(self.outputs, self.upstream_given, self.rng)
 
     @property
     def is_scalar(self) -> bool:
@@ -398,11 +398,24 @@ class Layer:
 
     # -------------------- as a subject --------------------
 
-    def gradients(self, ups: list[Array]) -> list[Any]:
+    def gradients(
+        self, ups: list[Array], between: Callable[[Any], None] | None = None
+    ) -> list[Any]:
         """Run both passes, and return the gradient of each input and parameter."""
         self.reset()
         self.run()
+        if between is not None:
+            between(self.layer)
         return self._read(self.run_backward(ups))
+
+    @contextmanager
+    def given(self, others: Sequence[Any]) -> Iterator[None]:
+        """Give the forward pass other inputs for a while."""
+        here, self.inputs = self.inputs, list(others)
+        try:
+            yield
+        finally:
+            self.inputs = here
 
     def _read(self, result: Any) -> list[Any]:
         """Return the gradient of each input and parameter after both passes."""
@@ -487,9 +500,12 @@ class Layer:
             upstream=self.upstream,
             outputs=self.outputs,
             first=self.first,
+            inputs=self.inputs,
+            given=self.given,
+            n_inputs=len(self._moving()),
             forward_code=[self.forward_method],
             backward_code=[self.backward_method],
-            is_loss=self.is_scalar and self.given is None,
+            is_loss=self.is_scalar and self.upstream_given is None,
             takes_upstream=not (self.is_scalar and self.takes_nothing),
             owner=self.layer,
             remarks=self.remarks,
@@ -498,7 +514,7 @@ class Layer:
             unkept={name: (lost.text, lost.place) for name, lost in self.unkept.items()},
         )
         if isinstance(getattr(self.forward_method, "__func__", None), FunctionType):
-            subject.with_forward = partial(self.with_forward, subject)
+            subject = replace(subject, with_forward=partial(self.with_forward, subject))
         return subject
 
 

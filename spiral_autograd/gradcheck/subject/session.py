@@ -15,7 +15,7 @@ import numpy as np
 from autograd.tracer import trace_stack
 from numpy.random import get_state, set_state
 
-from ...recording import process_lock
+from ...boxes import process_lock
 from ...validation import Array
 from .reached import ABSENT, Unreached, names_used, walk
 from .reached import reach as reach

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
+from ..finding import Said, found
 from ..guard import CheckError, Deadline, guarded, theirs
 from ..lines.lines import Evidence
 from ..lines.moments import Moments, moments
@@ -22,10 +23,7 @@ from ..subject.subject import MISSING, Subject, copied
 from .rows import FAILURES, RIGHT, Row, compare, compare_directions
 
 Places = tuple[tuple[str, int], ...]
-UNREADABLE = (
-    "no lines are shown, as the source cannot be read: it was typed at a prompt, or run by exec or "
-    "python -c; put it in a file"
-)
+UNREADABLE = found("unreadable")
 
 
 @dataclass
@@ -48,7 +46,7 @@ class Comparison:
     noise : list of arrays or floats
         How far rounding alone moves the entries of each gradient; infinite where a kink excuses
         any.
-    notes, failures : lists of str
+    notes, failures : lists of Finding
     """
 
     subject: Subject
@@ -58,8 +56,8 @@ class Comparison:
     budget: float
     rows: dict[int, Row] = field(default_factory=dict)
     noise: list[Any] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    notes: list[Said] = field(default_factory=list)
+    failures: list[Said] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._evidence: Evidence | None = None
@@ -122,10 +120,14 @@ class Comparison:
 
     # -------------------- the handwritten side --------------------
 
-    def backward(self, upstream: Sequence[Array] | None = None) -> list[Any]:
+    def backward(
+        self,
+        upstream: Sequence[Array] | None = None,
+        between: Callable[[Any], None] | None = None,
+    ) -> list[Any]:
         """Run forward and backward from where the objects stand; return copies."""
-        upstream = self.upstream if upstream is None else upstream
-        return [copied(g) for g in self.subject.backward([np.array(u) for u in upstream])]
+        ups = [np.array(u) for u in (self.upstream if upstream is None else upstream)]
+        return [copied(g) for g in self.subject.backward(ups, between)]
 
     @property
     def small(self) -> bool:
@@ -207,8 +209,3 @@ class Comparison:
 def is_small(subject: Subject) -> bool:
     """Tell whether a few more copies of the arrays of a subject do not matter."""
     return sum(value.size for value in subject.values) <= 200_000
-
-
-def join(before: str, text: str) -> str:
-    """Return both sentences, once."""
-    return text if not before or before in text else f"{before}; {text}"

@@ -6,6 +6,7 @@ import numpy as np
 
 from ...validation import Array
 from ..blocks import close, largest
+from ..finding import found
 from ..guard import CheckError
 from ..reference.automatic import by_autograd, find_reference
 from ..reference.backward_graph import BackwardGraph
@@ -141,12 +142,5 @@ def _by_steps(c: Comparison) -> None:
 
 
 def _say(c: Comparison, k: int, constant: float, lines: Places = ()) -> None:
-    why = _without(constant, c.rows[k].max_rel)
-    c.change(k, verdict="idealised", lines=lines, why=why)
-
-
-def _without(constant: float, apart: float) -> str:
-    return (
-        f"exact for the forward pass without its {constant:g}; with it the true gradient "
-        f"differs by up to {apart:.2g} of the largest entry"
-    )
+    said = found("idealised", constant=constant, apart=c.rows[k].max_rel)
+    c.change(k, verdict="idealised", lines=lines, findings=(said,))

@@ -17,7 +17,6 @@ from ..subject.session import reach
 from ..subject.subject import CheckError
 from .comparison import Comparison
 from .guards import Guard
-from .second_call import runner_of
 
 POINTS = 8
 FACTOR = 30.0  # a tail of Student's t with seven degrees of freedom: one in 10^8 lies beyond
@@ -117,26 +116,17 @@ def _handwritten(c: Comparison, ups: list[Array], salt: int) -> list[Any] | None
     """Return the handwritten gradients, with what the forward pass left rounded once more."""
     session, values = c.subject.session, c.subject.values
     size = 4 * c.reference.eps  # enough for each number to become another
-    runner = runner_of(c.subject)
+
+    def rounded(kept: Any) -> None:
+        for array in reach(kept):
+            is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+            if is_float and array.flags.writeable and session.start.kept(array) is None:
+                array[...] = moved(array, size, salt)
+
     session.restore()  # the arrays are now at the values that they are to be moved from
     try:
         with session.moved(values, [moved(v, size, salt + 40) for v in values]), session.fresh():
-            if runner is None:
-                return c.backward(ups)
-            run_backward = runner.run_backward
-
-            def with_rounded_cache(ups: list[Array], *cache: Any, **named: Any) -> Any:
-                for array in reach(cache or tuple(named.values()) or runner.layer):
-                    is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
-                    if is_float and array.flags.writeable and session.start.kept(array) is None:
-                        array[...] = moved(array, size, salt)
-                return run_backward(ups, *cache, **named)
-
-            vars(runner)["run_backward"] = with_rounded_cache
-            try:
-                return c.backward(ups)
-            finally:
-                del vars(runner)["run_backward"]
+            return c.backward(ups, rounded)
     except CheckError:
         return None
 
@@ -240,7 +230,7 @@ def _least(c: Comparison) -> list[Any]:
     once more, what could not move the last bit of the output is no difference either.
     """
     eps, single = c.reference.eps, c.reference.single
-    has_cache = runner_of(c.subject) is not None
+    has_cache = c.subject.has_cache
     terms = _last_terms(c.graph) if c.graph is not None else c.reference.grads
     errors: list[Any] = list(c.reference.errors) or [0.0] * len(terms)
     base = (2 if single and has_cache else 8) * eps

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..blocks import differing
+from ..finding import found
 from ..lines.lines import kink_places
 from ..reference.backward_graph import BackwardGraph
 from ..reference.stepping import unit_of
@@ -16,10 +17,6 @@ from .kinks import find_kinks
 from .repeats import rounding
 from .rows import RIGHT
 
-KINK = (
-    "the forward pass has a kink here (a ReLU at 0, a tie of a max): the gradient is undefined, "
-    "and beside the kink the handwritten one is right"
-)
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as
 
 
@@ -42,12 +39,12 @@ def second_look(c: Comparison) -> BackwardGraph | None:
         row = c.compared(k)
         if row.verdict in RIGHT:
             lines = c.places(kink_places, k)  # while the row counts as wrong
-            row = replace(row, verdict="match", rule="kink", why=KINK, lines=lines)
+            row = replace(row, verdict="match", findings=(found("kink"),), lines=lines)
         c.rows[k] = row
     ideal = find_idealised(c)
     for k in c.doubtful:
-        if c.rows[k].verdict == "approximate" and not c.rows[k].why:
-            c.change(k, why=f"differs by more than rounding, though by little; {_not_known(c)}")
+        if c.rows[k].verdict == "approximate" and not c.rows[k].findings:
+            c.change(k, findings=(found("approximate", match=c.reference.sharpness.match),))
     return ideal
 
 
@@ -62,13 +59,4 @@ def _say_unknown(c: Comparison, k: int) -> None:
     )
     moves = noise * unit_of(c.subject.values[k])
     if np.any(excused & (moves > AMPLIFIED * c.reference.eps * c.reference.size)):
-        why = (
-            "rounding is amplified so much here that a mistake could not be told from it; try "
-            "fewer steps, or other inputs"
-        )
-        c.change(k, verdict="approximate", why=why)
-
-
-def _not_known(c: Comparison) -> str:
-    match = c.reference.sharpness.match
-    return f"why is not known (a match differs by at most {match:g} of its row and column)"
+        c.change(k, verdict="approximate", findings=(found("amplified"),))
