@@ -1,4 +1,4 @@
-"""Pytrees: nests of dicts, lists and tuples, as autograd has them.
+"""Pytrees: nests of dicts, lists and tuples, as autograd has them; and the flat vectors of one.
 
 autograd's vector spaces add and scale pytrees of arrays; these few functions serve where a leaf is
 something else, such as a shape, a name or a call of a recording.
@@ -12,20 +12,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .validation import Array
+from .validation import Array, Shape
 
 Pytree: TypeAlias = Any
-
 
 DEEPEST = 100  # a deeper nest contains itself, or is no nest of parameters that a person wrote
 
 
-def tree_map(function: Callable[..., Any], tree: Pytree, *rest: Pytree) -> Pytree:
+def tree_map(
+    function: Callable[..., Any], tree: Pytree, *rest: Pytree, depth: int = DEEPEST
+) -> Pytree:
     """Return a tree of `function` called with the leaves of `tree` and of `rest`, in step."""
-    return _mapped(function, DEEPEST, tree, *rest)
-
-
-def _mapped(function: Callable[..., Any], depth: int, tree: Pytree, *rest: Pytree) -> Pytree:
     kind = type(tree)
     if kind not in (dict, list, tuple):
         return function(tree, *rest)
@@ -33,9 +30,11 @@ def _mapped(function: Callable[..., Any], depth: int, tree: Pytree, *rest: Pytre
         raise too_deep("a pytree")
     if kind is dict:
         return {
-            key: _mapped(function, depth - 1, tree[key], *(r[key] for r in rest)) for key in tree
+            key: tree_map(function, tree[key], *(r[key] for r in rest), depth=depth - 1)
+            for key in tree
         }
-    return kind(_mapped(function, depth - 1, *items) for items in zip(tree, *rest, strict=True))
+    items = zip(tree, *rest, strict=True)
+    return kind(tree_map(function, *item, depth=depth - 1) for item in items)
 
 
 def named_leaves(name: str, tree: Pytree) -> Iterator[tuple[str, Any]]:
@@ -119,6 +118,9 @@ def same_structure(name: str, tree: Pytree, other_name: str, other: Pytree) -> N
             )
 
 
+# -------------------- flat vectors --------------------
+
+
 @dataclass(frozen=True)
 class Sharing:
     """Which arrays of a list are one array: for each, (where it first stood, is it transposed)."""
@@ -128,7 +130,7 @@ class Sharing:
     @classmethod
     def of(cls, arrays: Sequence[Array]) -> Sharing:
         """Return the sharing among `arrays`."""
-        first: dict[Any, int] = {}
+        first: dict[object, int] = {}
         places = []
         for index, array in enumerate(arrays):
             view, transposed = _view(array), _view(np.transpose(array))
@@ -156,9 +158,74 @@ class Sharing:
         return [by_place[first].T if turned else by_place[first] for first, turned in self.places]
 
 
-def _view(array: Any) -> Any:
+def _view(array: Array) -> object:
     """Return what makes two arrays the same one: address, shape, strides and dtype."""
     if not isinstance(array, np.ndarray):
         return object()
     address = array.__array_interface__["data"][0]
     return address, array.shape, array.strides, array.dtype.str
+
+
+@dataclass(frozen=True, eq=False)
+class FlatLayout:
+    """Where each leaf of a pytree lies in flat vectors, one vector for each dtype.
+
+    Leaves that share their memory have one place. With a single dtype, as is usual, the vectors
+    are one array; else they are a tuple, which is a pytree for the optimizers.
+
+    Examples
+    --------
+    >>> layout = FlatLayout.of({"W": np.ones((2, 2)), "b": np.zeros(2)})
+    >>> vector = layout.pack([np.ones((2, 2)), np.zeros(2)])
+    >>> vector
+    array([1., 1., 1., 1., 0., 0.])
+    >>> layout.tree(vector)["b"]
+    array([0., 0.])
+    """
+
+    template: Pytree
+    sharing: Sharing
+    dtypes: tuple[np.dtype[Any], ...]
+    places: tuple[tuple[int, slice, Shape], ...]  # of each leaf once: its vector, part and shape
+
+    @classmethod
+    def of(cls, params: Pytree, sharing: Sharing | None = None) -> FlatLayout:
+        """Return the layout of a pytree of float arrays, whose sharing may be known before."""
+        sharing = Sharing.of(leaves(params)) if sharing is None else sharing
+        unique = sharing.unique(leaves(params))
+        dtypes = tuple(dict.fromkeys(np.asarray(leaf).dtype for leaf in unique))
+        ends = [0] * len(dtypes)
+        places = []
+        for leaf in unique:
+            vector = dtypes.index(np.asarray(leaf).dtype)
+            start, ends[vector] = ends[vector], ends[vector] + np.size(leaf)
+            places.append((vector, slice(start, ends[vector]), np.shape(leaf)))
+        return cls(params, sharing, dtypes, tuple(places))
+
+    def pack(self, unique: Sequence[Array]) -> Pytree:
+        """Return new vectors that hold the leaves, each given once."""
+        parts: list[list[Array]] = [[] for _ in self.dtypes]
+        for leaf, (vector, _, _) in zip(unique, self.places, strict=True):
+            parts[vector].append(np.ravel(leaf))
+        vectors = [
+            np.concatenate(part, dtype=dtype, casting="same_kind")
+            for part, dtype in zip(parts, self.dtypes, strict=True)
+        ]
+        return vectors[0] if len(vectors) == 1 else tuple(vectors)
+
+    def views(self, vectors: Pytree) -> list[Array]:
+        """Return the leaves, each once, as views of the vectors."""
+        each = leaves(vectors)
+        return [each[vector][part].reshape(shape) for vector, part, shape in self.places]
+
+    def tree(self, vectors: Pytree) -> Pytree:
+        """Return the pytree, its leaves as views of the vectors."""
+        return with_leaves(self.template, self.sharing.spread(self.views(vectors)))
+
+    def pack_tree(self, params: Pytree) -> Pytree:
+        """Return the vectors of a pytree of parameters."""
+        return self.pack(self.sharing.unique(leaves(params)))
+
+    def pack_grads(self, grads: Pytree) -> Pytree:
+        """Return the vectors of a gradient, in which those of a repeated leaf are added."""
+        return self.pack(self.sharing.merge(leaves_like(self.template, grads)))

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .flat import FlatLayout
 from .optimizers import Optimizer
-from .pytree import Pytree, Sharing, float_tree, named_leaves
+from .pytree import FlatLayout, Pytree, Sharing, float_tree, named_leaves
 from .validation import Array, Random, Stream, random_stream
 
 

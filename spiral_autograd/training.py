@@ -13,9 +13,8 @@ import numpy as np
 
 from . import network
 from .derive import Program, cached_program, warn_of_change
-from .flat import FlatLayout
 from .optimizers import Optimizer, clip_grads, sgd
-from .pytree import Pytree, leaves, same_structure, tree_map
+from .pytree import FlatLayout, Pytree, leaves, same_structure, tree_map
 from .train_state import Evaluation, NonFiniteLossError, TrainState, begun, resumed, stream_of
 from .validation import Array, Random, Stream, finite_array, number, positive_integer
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 import spiral_autograd as sa
-from spiral_autograd.flat import FlatLayout
+from spiral_autograd.pytree import FlatLayout
 
 from ..spiral import Array, Params
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 
 import spiral_autograd as sa
-from spiral_autograd.flat import FlatLayout
+from spiral_autograd.pytree import FlatLayout
 from spiral_autograd.training import _from_program
 
 from ..spiral import Array, Params, Task

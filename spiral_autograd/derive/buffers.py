@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..recording import add_at, take
+from ..boxes import add_at, take
 from .emit import (
     PYTHON_OPERATORS,
     VIEWS,

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import autograd
 import numpy as np
 
+from ..boxes import process_lock
 from ..pytree import Pytree, leaves
-from ..recording import process_lock
 from .deriving import Loss, derive, reached_by
 from .outside import Outside, TracedError
 from .program import Program, signature

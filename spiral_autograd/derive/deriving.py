@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from ..boxes import RecordingError, process_lock
 from ..pytree import Pytree, float_tree, leaves, with_leaves
-from ..recording import Call, Recording, RecordingError, process_lock, record
+from ..recording import Call, Recording, record
 from .buffers import write_buffered
 from .examples import Example, examples, is_equal
 from .guards import agree_with_autograd, all_finite, by_autograd, require_same

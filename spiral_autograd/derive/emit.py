@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..recording import take
+from ..boxes import take
 from ..validation import Shape
 from .expressions import Expr, astype, broadcast, concatenate, reshape, scale, transpose, uniform
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ..boxes import add_at, take
 from ..pytree import Pytree, tree_map
-from ..recording import Call, Recording, add_at, take
+from ..recording import Call, Recording
 from .emit import (
     ATOM,
     VIEWS,

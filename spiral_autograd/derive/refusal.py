@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 from autograd.tracer import trace_stack
 
-from ..recording import RecordingError
+from ..boxes import RecordingError
 
 
 class DerivationError(RecordingError):

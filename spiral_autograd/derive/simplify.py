@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..recording import Call, Recording, add_at, take
+from ..boxes import add_at, take
+from ..recording import Call, Recording
 from ..validation import Shape
 from .expressions import Expr, Graph, astype, concatenate, meta, put, scale
 from .rules import RULES

@@ -18,7 +18,8 @@ from autograd.numpy import numpy_vjps, numpy_wrapper
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.numpy.numpy_vspaces import ArrayVSpace
 
-from ..recording import Call, add_at
+from ..boxes import add_at
+from ..recording import Call
 from ..validation import Shape
 from .expressions import Expr, Graph, astype, concatenate, is_basic, meta, put
 

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+
+# The rule of a kind: what sort of mistake it is, as `Row.rule` has it. A kind that is not here has
+# none, unless one of its fields is a `rule`.
+RULES: dict[str, str] = {
+    # -------------------- rows: what the numbers alone show --------------------
+    # -------------------- rows: what a change of the backward pass shows --------------------
+    # -------------------- rows: verdicts (shapes, kinks, small constants, rounding) ----------
+    "no_gradient": "unwritten",
+    "kink": "kink",
+    # -------------------- rows and failures: calls, and what is left of earlier ones ---------
+    **dict.fromkeys(("accumulates", "second_call", "third_call", "grows", "stale"), "state"),
+    # -------------------- networks --------------------
+}
 
 
 @dataclass(frozen=True)
@@ -16,11 +31,29 @@ class Finding:
     kind : str
         A key of `words.SENTENCES`.
     fields : dict
-        What the sentence of that kind is made of: names, numbers, shapes, places.
+        What the sentence of that kind is made of: names, numbers, shapes, places, other findings.
     """
 
     kind: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def rule(self) -> str | None:
+        """What sort of mistake it is; None where it is none, or none of a sort."""
+        rule: str | None = self.fields.get("rule", RULES.get(self.kind))
+        return rule
+
+    def parts(self) -> Iterator[Finding]:
+        """Yield this finding and those that are fields of it."""
+        yield self
+        for value in self.fields.values():
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, Finding):
+                    yield from item.parts()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the finding as JSON-ready data."""
+        return {"kind": self.kind, **{name: _plain(value) for name, value in self.fields.items()}}
 
 
 def found(kind: str, /, **fields: Any) -> Finding:
@@ -32,3 +65,38 @@ def found(kind: str, /, **fields: Any) -> Finding:
     2.0
     """
     return Finding(kind, fields)
+
+
+Said = Finding | str  # until no part hands on sentences any more
+
+
+def as_finding(said: Said) -> Finding:
+    """Return a finding; of a sentence one that quotes it."""
+    return found("text", text=said) if isinstance(said, str) else said
+
+
+def together(before: Iterable[Finding], new: Finding) -> tuple[Finding, ...]:
+    """Return findings with a new one, without those of which the new one tells more."""
+    return (*(old for old in before if not _is_told_by(old, new)), new)
+
+
+def _is_told_by(old: Finding, new: Finding) -> bool:
+    """Tell whether a new finding says what an old one says: the shapes, or that nothing came."""
+    is_shape = old.kind == "shape" and "shape" in new.fields
+    is_nothing = old.kind == "no_gradient" and new.rule == "unwritten"
+    return old == new or is_shape or is_nothing
+
+
+def _plain(value: Any) -> Any:
+    """Return a field as JSON has it; of what it knows nothing, the text."""
+    if isinstance(value, Finding):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)

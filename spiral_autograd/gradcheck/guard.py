@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from .finding import Finding, Said, found
+
 STRICT = False
 
 
@@ -109,22 +111,19 @@ def theirs(what: str = "the code", more: Callable[[], str] = str) -> _Theirs:
 
 
 @contextmanager
-def guarded(what: str, notes: list[str]) -> Iterator[None]:
+def guarded(what: str, notes: list[Said]) -> Iterator[None]:
     """Let what fails while a verdict is explained be a note, so that the verdict stands."""
     try:
         yield
     except OutOfTime:
-        _say(notes, f"{what} stopped when the budget= was spent")
+        _say(notes, found("out_of_time", what=what))
     except CheckError as error:
-        _say(notes, f"{what} stopped: {error}")
+        _say(notes, found("stopped", what=what, error=str(error)))
     except Exception as error:
         if STRICT:
             raise
-        _say(
-            notes,
-            f"{what} failed with {_text(error)} ({_place_of(error)}). The verdicts stand; this is "
-            "a mistake of spiral_autograd's own: please report it",
-        )
+        place = _place_of(error)
+        _say(notes, found("own_mistake", what=what, error=_text(error), place=place))
 
 
 @contextmanager
@@ -162,6 +161,6 @@ def _text(error: Exception) -> str:
         return type(error).__name__
 
 
-def _say(notes: list[str], text: str) -> None:
-    if text not in notes:
-        notes.append(text)
+def _say(notes: list[Said], said: Finding) -> None:
+    if said not in notes:
+        notes.append(said)

@@ -9,12 +9,14 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .finding import Finding, Said, as_finding
 from .guard import printable
 from .source import Place, statement_at
 from .verdict.rows import FAILURES, Row
+from .words import sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,10 +40,10 @@ class GradientReport:
     reference : str
         "autograd", "complex step" or "central differences".
     rows : tuple of Row
-    notes : tuple of str
-        Side effects, and what else is worth saying.
-    failures : tuple of str
-        What is wrong, and has no row or more than a row.
+    remarks : tuple of Finding
+        Side effects, and what else is worth saying, as data; `notes` says it.
+    faults : tuple of Finding
+        What is wrong, and has no row or more than a row, as data; `failures` says it.
     unchecked : tuple of str
         What has no row, though it is used.
     precision : str
@@ -59,15 +61,30 @@ class GradientReport:
     subject: str
     reference: str
     rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
-    failures: tuple[str, ...] = ()
+    remarks: tuple[Said, ...] = ()
+    faults: tuple[Said, ...] = ()
     precision: str = ""
     unchecked: tuple[str, ...] = ()
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Side effects, and what else is worth saying."""
+        return tuple(map(sentence, self.remarks))
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What is wrong, and has no row or more than a row."""
+        return tuple(map(sentence, self.faults))
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All that is said beside the rows, as data: what is wrong, and what else."""
+        return tuple(map(as_finding, (*self.faults, *self.remarks)))
+
+    @property
     def ok(self) -> bool:
         """Whether no row is wrong or missing, and there is no failure besides."""
-        return not self.failures and not any(row.verdict in FAILURES for row in self.rows)
+        return not self.faults and not any(row.verdict in FAILURES for row in self.rows)
 
     def __bool__(self) -> bool:
         return self.ok
@@ -99,6 +116,7 @@ class GradientReport:
             "rows": [_row_dict(row) for row in self.rows],
             "notes": list(self.notes),
             "failures": list(self.failures),
+            "findings": [finding.to_dict() for finding in self.findings],
             "unchecked": list(self.unchecked),
         }
 
@@ -106,14 +124,13 @@ class GradientReport:
         return str(self)  # what a prompt shows
 
     def __str__(self) -> str:
-        self = self._printable()
         lines = [
             *_wrapped(self._title()),
             *_wrapped(f"reference: {self.reference} {self.precision.strip()}".rstrip()),
         ]
         for failure in self._failures():
             lines += ["", *_wrapped(f"failure: {failure}")]
-        if self.rows or not self.failures:
+        if self.rows or not self.faults:
             lines += ["", *_table([COLUMNS, *(_cells(row) for row in self.rows)])]
         for rows in self._reasons():
             names = ", ".join(row.name for row in rows[:8]) + (", …" if len(rows) > 8 else "")
@@ -122,21 +139,6 @@ class GradientReport:
         for note in self._notes():
             lines += ["", *_wrapped(f"note: {note}")]
         return "\n".join(lines)
-
-    def _printable(self) -> GradientReport:
-        """Return the report without what would command a terminal."""
-        rows = [replace(r, name=printable(r.name), why=printable(r.why)) for r in self.rows]
-        notes, failures, unchecked = (
-            tuple(map(printable, texts)) for texts in (self.notes, self.failures, self.unchecked)
-        )
-        return replace(
-            self,
-            subject=printable(self.subject),
-            rows=tuple(rows),
-            notes=notes,
-            failures=failures,
-            unchecked=unchecked,
-        )
 
     def _title(self) -> str:
         said = [
@@ -160,31 +162,27 @@ class GradientReport:
 
     def _failures(self) -> list[str]:
         """Return the failures that no row speaks of, each once."""
-        states = [row.why for row in self.rows if row.rule == "state"]
-
-        def is_said(failure: str) -> bool:
-            return any(failure.endswith(why.rpartition("; ")[2]) for why in states)
-
-        return list(dict.fromkeys(text for text in self.failures if not is_said(text)))
+        states = [what for row in self.rows for what in row.findings if what.rule == "state"]
+        untold = [f for f in self.faults if not any(p in states for p in as_finding(f).parts())]
+        return list(dict.fromkeys(map(sentence, untold)))
 
     def _notes(self) -> list[str]:
         """Return what is said besides, each once."""
         return list(dict.fromkeys(note for note in self.notes if note not in self.failures))
 
     def _repr_html_(self) -> str:
-        self = self._printable()
         failures = "".join(
-            f'<p><b style="color: {RED}">failure:</b> {html.escape(text)}</p>'
+            f'<p><b style="color: {RED}">failure:</b> {_html(text)}</p>'
             for text in self._failures()
         )
         rows = "".join(f"<tr>{_html_cells('td', _cells(row))}</tr>" for row in self.rows)
         reasons = "".join(f"<tr>{_html_reason(rows)}</tr>" for rows in self._reasons())
         notes = _html_cells("li", self._notes())
         sharp = self.precision.strip().removeprefix("(").removesuffix(")")
-        reference = html.escape(", ".join(filter(None, (self.reference, sharp))))
+        reference = _html(", ".join(filter(None, (self.reference, sharp))))
         head = _html_cells("th", COLUMNS)
         return (
-            f"<p><b>{html.escape(self._title())}</b><br>reference: {reference}</p>{failures}"
+            f"<p><b>{_html(self._title())}</b><br>reference: {reference}</p>{failures}"
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
             # a table of its own: sentences would stretch the columns of numbers
             + (f"<table><tbody>{reasons}</tbody></table>" if reasons else "")
@@ -201,7 +199,6 @@ class GradientReport:
         -------
         matplotlib Figure
         """
-        self = self._printable()
         shown = [r for r in self.rows if r.handwritten is not None or r.automatic is not None]
         if not shown:
             raise ValueError("the report has no gradient to draw")
@@ -215,19 +212,24 @@ def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.2e}"
 
 
+def _html(text: str) -> str:
+    """Return a text as HTML, without what would command a terminal or reorder its line."""
+    return html.escape(printable(text))
+
+
 def _html_cells(tag: str, texts: Iterable[str]) -> str:
     def marked(text: str) -> str:
         bad = tag == "td" and text in FAILURES
-        return f'<b style="color: {RED}">{text}</b>' if bad else html.escape(text)
+        return f'<b style="color: {RED}">{text}</b>' if bad else _html(text)
 
     return "".join(f"<{tag}>{marked(text)}</{tag}>" for text in texts)
 
 
 def _html_reason(rows: Sequence[Row]) -> str:
-    names = html.escape(", ".join(row.name for row in rows))
-    places = [f"<br><code>{html.escape(place_text(place))}</code>" for place in _places(rows)]
+    names = _html(", ".join(row.name for row in rows))
+    places = [f"<br><code>{_html(place_text(place))}</code>" for place in _places(rows)]
     left = '<td style="text-align: left; vertical-align: top">'
-    why = html.escape(rows[0].why or rows[0].verdict)
+    why = _html(rows[0].why or rows[0].verdict)
     return f"{left}{names}</td>{left}{why}{''.join(places)}</td>"
 
 
@@ -266,7 +268,7 @@ def _table(cells: Sequence[Sequence[str]]) -> list[str]:
 
 def _short(text: str, width: int) -> str:
     """Return a text in one line, without its middle where it is too long."""
-    text = text.replace("\n", " ")
+    text = printable(text)
     if len(text) <= width:
         return text
     end = (width - 1) // 2
@@ -274,7 +276,7 @@ def _short(text: str, width: int) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent="    ")
+    return textwrap.wrap(printable(text), WIDTH, subsequent_indent="    ")
 
 
 def _places(rows: Sequence[Row]) -> list[Place]:
@@ -318,5 +320,6 @@ def _row_dict(row: Row) -> dict[str, Any]:
         "verdict": row.verdict,
         "rule": row.rule,
         "why": row.why,
+        "findings": [finding.to_dict() for finding in row.findings],
         "lines": [list(place) for place in row.lines],
     }

@@ -2,23 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
-from .finding import Finding
+from .finding import Finding, Said
+
+
+def _shape(ours: Sequence[int], theirs: Sequence[int], update: Sequence[int] | None) -> str:
+    """Say that a gradient has another shape, and what an update W -= lr * dW makes of it."""
+    text = f"has the shape {ours} in place of {theirs}"
+    if update is None:
+        return f"{text}: the update W -= lr * dW fails"
+    if update == theirs:
+        return f"{text}: the update W -= lr * dW broadcasts it in silence"
+    return f"{text}: W - lr * dW has the shape {update}"
+
+
+def _gradients(names: Sequence[str], what: Finding) -> str:
+    return f"the gradient of {', '.join(names)} {sentence(what)}"
+
 
 # From the kind of a finding to its sentence: a template for `str.format`, or a function of the
 # fields. Those of a row go on after the name of its gradient.
 SENTENCES: dict[str, str | Callable[..., str]] = {
+    "text": "{text}",  # a sentence of the user's code, or one that is not data yet
     # -------------------- rows: what the numbers alone show --------------------
     # -------------------- rows: what a change of the backward pass shows --------------------
     # -------------------- rows: verdicts (shapes, kinks, small constants, rounding) ----------
+    "no_gradient": "no gradient is returned",
+    "dtype": "a gradient of dtype {dtype}",
+    "shape": _shape,
+    "directions_only": "compared along random directions only",
+    "kink": "the forward pass has a kink here (a ReLU at 0, a tie of a max): the gradient is "
+    "undefined, and beside the kink the handwritten one is right",
+    "idealised": "exact for the forward pass without its {constant:g}; with it the true gradient "
+    "differs by up to {apart:.2g} of the largest entry",
+    "approximate": "differs by more than rounding, though by little; why is not known (a match "
+    "differs by at most {match:g} of its row and column)",
+    "amplified": "rounding is amplified so much here that a mistake could not be told from it; try "
+    "fewer steps, or other inputs",
     # -------------------- rows and failures: calls, and what is left of earlier ones ---------
+    "accumulates": "accumulates, which not every gradient of the layer does: a second call adds to "
+    "that of the first; write it anew in each backward pass",
+    "second_call": "changes at the second call, though the forward pass gives the same output",
+    "third_call": "changes at the third call, though the forward pass gives the same output",
+    "grows": "stays that of the first call: each backward pass appends to a list of gradients, "
+    "which grows, and the layer offers no reset; begin a new list in each backward pass",
+    "stale": "depends on an earlier call: a cache is left from a forward pass on other inputs",
+    "gradients": _gradients,
     # -------------------- notes: how the gradients were found, and what is beside them -------
+    "accumulating": lambda names, reset: (
+        f"the gradients accumulate from call to call ({', '.join(names)}): "
+        f"{f'call {reset}()' if reset else 'set them to zero'} between calls"
+    ),
+    "no_other_call": "what another call gives is not known; it raised {error}",
+    "upstream_unused": "backward takes {name}, and does not use it: it is right for {name} = 1 "
+    "only",
+    "unreadable": "no lines are shown, as the source cannot be read: it was typed at a prompt, or "
+    "run by exec or python -c; put it in a file",
+    "out_of_time": "{what} stopped when the budget= was spent",
+    "stopped": "{what} stopped: {error}",
+    "own_mistake": "{what} failed with {error} ({place}). The verdicts stand; this is a mistake of "
+    "spiral_autograd's own: please report it",
     # -------------------- networks --------------------
 }
 
 
-def sentence(finding: Finding) -> str:
+def sentence(finding: Said) -> str:
     """Return the sentence of a finding."""
+    if isinstance(finding, str):
+        return finding
     made = SENTENCES[finding.kind]
-    return made(**finding.fields) if callable(made) else made.format(**finding.fields)
+    if callable(made):
+        return made(**{name: value for name, value in finding.fields.items() if name != "rule"})
+    return made.format(**finding.fields)
+
+
+def sentences(findings: Iterable[Said]) -> str:
+    """Return the sentences of some findings as one."""
+    return "; ".join(map(sentence, findings))

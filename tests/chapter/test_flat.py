@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiral_autograd.flat import FlatLayout
-from spiral_autograd.pytree import leaves
+from spiral_autograd.pytree import FlatLayout, leaves
 
 RNG = np.random.default_rng(2)
 TREE = {

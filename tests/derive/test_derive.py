@@ -26,8 +26,7 @@ from spiral_autograd.derive import (
     emit,
     rules,
 )
-from spiral_autograd.flat import FlatLayout
-from spiral_autograd.pytree import leaves, named_leaves, tree_map
+from spiral_autograd.pytree import FlatLayout, leaves, named_leaves, tree_map
 
 R = np.random.default_rng(3)
 N = 12

@@ -11,17 +11,11 @@ from autograd.tracer import trace_stack
 from witness import frozen, random_params
 
 import spiral_autograd as sa
+from spiral_autograd import boxes
 from spiral_autograd import recording as module
+from spiral_autograd.boxes import RecordingError, add_at, take
 from spiral_autograd.pytree import leaves
-from spiral_autograd.recording import (
-    Call,
-    RecordingError,
-    add_at,
-    name_of,
-    parents_of,
-    record,
-    take,
-)
+from spiral_autograd.recording import Call, name_of, parents_of, record
 
 RNG = np.random.default_rng(5)
 X, Y = RNG.standard_normal((6, 4)), RNG.standard_normal((6, 3))
@@ -266,7 +260,7 @@ def test_autograds_trace_stack_and_registry_are_as_before(loss, error):
     assert Box.type_mappings == mappings
     assert list(Box.type_mappings) == list(mappings)
     assert Box.types == types
-    assert module._active.tape is None
+    assert boxes.running.tape is None
     value, _ = autograd.value_and_grad(squares)(PARAMS, X, Y)
     assert type(value) is np.float64
 

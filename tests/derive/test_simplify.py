@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spiral_autograd.boxes import add_at
 from spiral_autograd.derive import rules
 from spiral_autograd.derive.expressions import (
     Expr,
@@ -26,7 +27,7 @@ from spiral_autograd.derive.rules import RULES
 from spiral_autograd.derive.simplify import memory_of, simplify
 from spiral_autograd.derive.translations import TRANSLATIONS
 from spiral_autograd.pytree import leaves
-from spiral_autograd.recording import Call, add_at, name_of, record
+from spiral_autograd.recording import Call, name_of, record
 
 F32 = np.dtype(np.float32)
 RNG = np.random.default_rng(4)

@@ -20,7 +20,7 @@ from autograd.tracer import isbox, trace_stack
 
 import spiral_autograd as sa
 from spiral_autograd.gradcheck import guard
-from spiral_autograd.gradcheck.subject.state import Snapshot, reach
+from spiral_autograd.gradcheck.subject.session import Snapshot, reach
 
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix")
 

@@ -8,7 +8,7 @@ import pytest
 import spiral_autograd as sa
 from spiral_autograd.gradcheck.reference import automatic, reference
 from spiral_autograd.gradcheck.subject.objects import layer_subject
-from spiral_autograd.gradcheck.subject.state import untouched
+from spiral_autograd.gradcheck.subject.session import untouched
 
 
 class Elementwise:

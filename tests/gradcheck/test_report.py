@@ -15,12 +15,19 @@ from hypothesis import strategies as st
 
 import spiral_autograd as sa
 from spiral_autograd.gradcheck import GradientReport, Row
+from spiral_autograd.gradcheck.finding import found
 from spiral_autograd.gradcheck.pictures import CELLS, coarse
 
 NAN = float("nan")
 
 
-def row(name="W", shape=(3, 2), verdict="match", **changes):
+def said_as(*texts, **fields):
+    """Findings that say what a text says."""
+    return tuple(found("text", text=text, **fields) for text in texts if text)
+
+
+def row(name="W", shape=(3, 2), verdict="match", why="", **changes):
+    changes.setdefault("findings", said_as(why))
     values = {"scale": 1.5, "max_abs": 2e-16, "max_rel": 1e-16, "index": (0,) * len(shape)}
     return Row(name, shape, verdict=verdict, **{**values, **changes})
 
@@ -31,8 +38,9 @@ def pair(name, ours, theirs, verdict="wrong", index=None, **changes):
     return row(name, shape, verdict, handwritten=ours, automatic=theirs, index=index, **changes)
 
 
-def report(*rows, **changes):
-    return GradientReport("Affine", "autograd", rows, **changes)
+def report(*rows, notes=(), failures=(), **changes):
+    said = {"remarks": said_as(*notes), "faults": said_as(*failures)}
+    return GradientReport("Affine", "autograd", rows, **said, **changes)
 
 
 class Affine:
@@ -142,8 +150,8 @@ def test_what_commands_a_terminal_does_not_reach_one(evil):
         f"La{evil}yer",
         "autograd",
         (row(f"W{evil}", verdict="wrong", why=f"the mark {evil} is wrong"),),
-        notes=(f"note {evil}",),
-        failures=(f"failure {evil}",),
+        remarks=said_as(f"note {evil}"),
+        faults=said_as(f"failure {evil}"),
         unchecked=(f"mask{evil}",),
     )
     drawn = dataclasses.replace(said, rows=(pair(f"W{evil}", np.ones(2), np.zeros(2)),))
@@ -220,7 +228,7 @@ def test_where_shapes_differ_there_is_no_difference():
 
 
 def test_a_kink_is_marked_in_the_table():
-    kink = row(rule="kink", why="undefined here")
+    kink = row(findings=(found("kink"),))
     assert str(report(kink)).splitlines()[4].endswith("  match (kink)")
     assert "<td>match (kink)</td>" in report(kink)._repr_html_()
     assert report(kink).to_dict()["rows"][0]["verdict"] == "match"
@@ -315,6 +323,7 @@ def test_the_data_go_through_json(wrong):
         "verdict": "match",
         "rule": None,
         "why": "",
+        "findings": [],
         "lines": [],
     }
     assert data["ok"] is True

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import spiral_autograd as sa
-from spiral_autograd.gradcheck.subject.state import Session, Snapshot
+from spiral_autograd.gradcheck.subject.session import Session, Snapshot
 
 
 def x_of(*shape, seed=0):

@@ -16,7 +16,7 @@ from ..source import replacing_lines
 from ..subject.chain import Listed, totals
 from ..subject.conventions import BACKWARD, method_name, read
 from ..subject.parameters import attributes_of, find_parameters
-from ..subject.state import reach
+from ..subject.session import reach
 from ..subject.subject import Subject
 
 Places = tuple[tuple[str, int], ...]

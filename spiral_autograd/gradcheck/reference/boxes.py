@@ -16,7 +16,7 @@ from autograd.numpy import numpy_wrapper
 from autograd.numpy.numpy_vjps import unbroadcast
 from autograd.tracer import Box, isbox
 
-from ...recording import RecordedBox, take
+from ...boxes import RecordedBox, take
 
 
 @primitive  # type: ignore[untyped-decorator]

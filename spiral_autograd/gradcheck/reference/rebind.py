@@ -22,7 +22,7 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import isbox
 
-from ... import recording
+from ... import boxes, recording
 from ...pytree import tree_map
 from ..guard import CheckError, theirs
 
@@ -31,6 +31,7 @@ _LIBRARIES = (
         os.path.dirname(os.path.abspath(m)) + os.sep
         for m in (np.__file__, os.__file__, autograd.__file__, os.path.dirname(__file__))
     ),
+    os.path.abspath(boxes.__file__),
     os.path.abspath(recording.__file__),
 )
 

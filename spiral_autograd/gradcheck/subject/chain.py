@@ -16,7 +16,7 @@ from ..guard import theirs
 from .conventions import accepts
 from .parameters import find_parameters, resets_of
 from .passes import input_gradient_of, methods_of, output_of
-from .state import Session, put_back, states, streams_of
+from .session import Session, put_back, states, streams_of
 from .subject import CheckError, called
 
 Named = Sequence[tuple[str, Any]]

@@ -12,7 +12,7 @@ import numpy as np
 from ..source import root_of, targets_of, text_of
 from .conventions import GRADIENT_LISTS, TRAINED, gradient_key
 from .parameters import Parameter, attributes_of, is_number
-from .state import Snapshot
+from .session import Snapshot
 from .subject import MISSING, is_float_array
 
 

@@ -162,10 +162,12 @@ def _automatic(layer: Layer, values: list[Array]) -> list[Array | None]:
         session=layer.session,
         forward=layer.run_forward,
         substitute=partial(layer.substitute, values=values),
-        backward=lambda upstream: [],
+        backward=layer.gradients,
         upstream=layer.upstream,
         outputs=layer.outputs,
         first=Gradients([], []),
+        inputs=layer.inputs,
+        given=layer.given,
     )
     try:
         rng = np.random.default_rng(0)

@@ -12,12 +12,11 @@ import numpy as np
 from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..reference.rebind import rebound, rebound_data
-from .constant import Constant, Names, say_unread
 from .conventions import differing, gradient_key, positional_names
-from .inputs import as_array, leaf_name, prepared
+from .inputs import Constant, Names, as_array, leaf_name, prepared, say_unread
 from .parameters import nested
+from .session import Session, put_back, states, streams_of
 from .side_effects import written_into
-from .state import Session, put_back, states, streams_of
 from .subject import (
     CheckError,
     Gradients,
@@ -280,7 +279,20 @@ class Gradient:
         with _tapping(added=added):
             return [_value_of(rebound(self.loss)(others, *rebound_data(self.data)))]
 
-    def gradients(self, ups: list[Array]) -> list[Any]:
+    @contextmanager
+    def given(self, others: Sequence[Any]) -> Iterator[None]:
+        """Let the values hold other numbers for a while."""
+        values = [value for _, value, _ in self.entries]
+        here = [value.copy() for value in values]
+        _fill(values, others)
+        try:
+            yield
+        finally:
+            _fill(values, here)
+
+    def gradients(
+        self, ups: list[Array], between: Callable[[Any], None] | None = None
+    ) -> list[Any]:
         """Return the handwritten gradient of each value."""
         return self._read(self.handwritten())
 
@@ -312,6 +324,9 @@ def gradient_subject(
         upstream=[np.ones(output.shape, dtype=output.dtype)],
         outputs=run.outputs,
         first=run.first,
+        inputs=[value for _, value, _ in run.entries],
+        given=run.given,
+        has_cache=False,
         forward_code=[loss],
         backward_code=[gradient] if callable(gradient) else [],
         takes_upstream=False,
@@ -321,6 +336,11 @@ def gradient_subject(
         marks=frozenset(k for k, (_, v, _) in enumerate(run.entries) if run.is_mark(v)),
         is_loss=True,
     )
+
+
+def _fill(values: Sequence[Array], contents: Sequence[Array]) -> None:
+    for value, content in zip(values, contents, strict=True):
+        value[...] = content
 
 
 def _by_key(name: str, key: Any) -> Callable[[Any], Any]:

@@ -18,7 +18,7 @@ from .conventions import STATES, STATISTICS, TARGETS, gradient_keys
 from .evidence import claim
 from .moving import depends_on, depends_on_number, take_number
 from .parameters import Held, Parameter, held_arrays, is_number, numbers_of
-from .state import Snapshot, reach
+from .session import Snapshot, reach
 from .subject import MISSING, is_float_array
 
 if TYPE_CHECKING:

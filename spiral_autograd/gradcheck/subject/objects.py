@@ -8,8 +8,9 @@ import io
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from types import FunctionType, GeneratorType
 from typing import Any
 
@@ -20,17 +21,18 @@ from ...validation import Array
 from ..guard import theirs
 from ..reference.rebind import adopt, rebound
 from .choice import beside_inputs, has_gradient, listed, returned, returned_names
-from .constant import Constant, Names, say_unread
-from .constants import without_small_constants
 from .conventions import (
     accepts,
     positional_names,
 )
 from .inputs import (
+    Constant,
+    Names,
     floats_with_gradients,
     prepared,
     refuse_overlap,
     refuse_parameter,
+    say_unread,
 )
 from .left_out import Unkept, look_beside, may_be_parameters, unwritten
 from .moving import CANNOT_MOVE, depends_on_number, differs, exchange, lend, trained_numbers
@@ -45,8 +47,8 @@ from .parameters import (
 )
 from .passes import input_gradient_of, methods_of, output_of
 from .reached import is_vocabulary, reach
+from .session import Session
 from .side_effects import SideEffects, replaced_gradients, watched
-from .state import Session
 from .subject import (
     MISSING,
     CheckError,
@@ -110,7 +112,7 @@ class Layer:
         self.inputs, self.remarks = prepared(inputs, self.names, held)
         session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
-        self.given, self.rng = upstream, rng
+        self.upstream_given, self.rng = upstream, rng
         self.takes_nothing = upstream is None and accepts(self.backward_method, 0)
         self.structure: Any = None
         self.result: Any = None  # of the last backward pass
@@ -199,7 +201,7 @@ class Layer:
     def _upstream(self) -> list[Array]:
         if self.takes_nothing and self.is_scalar:
             return [np.ones((), dtype=self.outputs[0].dtype)]
-        return upstream_of(self.outputs, self.given, self.rng)
+        return upstream_of(self.outputs, self.upstream_given, self.rng)
 
     @property
     def is_scalar(self) -> bool:
@@ -396,11 +398,24 @@ class Layer:
 
     # -------------------- as a subject --------------------
 
-    def gradients(self, ups: list[Array]) -> list[Any]:
+    def gradients(
+        self, ups: list[Array], between: Callable[[Any], None] | None = None
+    ) -> list[Any]:
         """Run both passes, and return the gradient of each input and parameter."""
         self.reset()
         self.run()
+        if between is not None:
+            between(self.layer)
         return self._read(self.run_backward(ups))
+
+    @contextmanager
+    def given(self, others: Sequence[Any]) -> Iterator[None]:
+        """Give the forward pass other inputs for a while."""
+        here, self.inputs = self.inputs, list(others)
+        try:
+            yield
+        finally:
+            self.inputs = here
 
     def _read(self, result: Any) -> list[Any]:
         """Return the gradient of each input and parameter after both passes."""
@@ -446,19 +461,16 @@ class Layer:
             result = rebound(forward)(other, *arguments)
         return leaves(output_of(other, result))
 
-    def idealised(self, subject: Subject) -> Iterator[tuple[float, Subject]]:
-        """Yield each small constant of the forward code, and the layer with zero for it."""
-        code = getattr(type(self.layer), self.forward_name)
+    def with_forward(self, subject: Subject, function: Callable[..., Any]) -> Subject:
+        """Return the subject with another function in place of the class's forward pass."""
         what = f"{self.kind}.{self.forward_name}"
-        for constant, function in without_small_constants(code):
 
-            def plain(function: Any = function) -> list[Array]:
-                return outputs_of(what, output_of(self.layer, function(self.layer, *self.inputs)))
+        def plain() -> list[Array]:
+            return outputs_of(what, output_of(self.layer, function(self.layer, *self.inputs)))
 
-            def ideal(values: Sequence[Any], function: Any = function) -> list[Any]:
-                return self.substitute(values, function)
-
-            yield constant, replace(subject, forward=plain, substitute=ideal)
+        return replace(
+            subject, forward=plain, substitute=partial(self.substitute, forward=function)
+        )
 
     def _moving(self) -> list[tuple[str, Array]]:
         """Return the inputs whose gradients are compared."""
@@ -488,9 +500,12 @@ class Layer:
             upstream=self.upstream,
             outputs=self.outputs,
             first=self.first,
+            inputs=self.inputs,
+            given=self.given,
+            n_inputs=len(self._moving()),
             forward_code=[self.forward_method],
             backward_code=[self.backward_method],
-            is_loss=self.is_scalar and self.given is None,
+            is_loss=self.is_scalar and self.upstream_given is None,
             takes_upstream=not (self.is_scalar and self.takes_nothing),
             owner=self.layer,
             remarks=self.remarks,
@@ -498,8 +513,8 @@ class Layer:
             failures=self.failures,
             unkept={name: (lost.text, lost.place) for name, lost in self.unkept.items()},
         )
-        if isinstance(getattr(type(self.layer), self.forward_name, None), FunctionType):
-            subject.idealised = lambda: self.idealised(subject)
+        if isinstance(getattr(self.forward_method, "__func__", None), FunctionType):
+            subject = replace(subject, with_forward=partial(self.with_forward, subject))
         return subject
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,11 @@ import numpy as np
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
 from ..reference.rebind import rebound
-from .constant import Constant, Names, say_unread
 from .conventions import STATISTICS, gradient_key, positional_names
-from .inputs import floats_with_gradients, leaf_name, prepared
+from .inputs import Constant, Names, floats_with_gradients, leaf_name, prepared, say_unread
 from .moving import differs, moved
+from .session import Session
 from .side_effects import watched
-from .state import Session
 from .subject import (
     MISSING,
     CheckError,
@@ -213,9 +213,22 @@ class Pair:
     def _by_name(self, result: Any) -> dict[str, Any]:
         return by_position(self.backward_label, result, self.names, self.floats)
 
-    def gradients(self, ups: list[Array]) -> list[Any]:
+    @contextmanager
+    def given(self, others: Sequence[Any]) -> Iterator[None]:
+        """Give the forward pass other inputs for a while."""
+        here, self.inputs = self.inputs, list(others)
+        try:
+            yield
+        finally:
+            self.inputs = here
+
+    def gradients(
+        self, ups: list[Array], between: Callable[[Any], None] | None = None
+    ) -> list[Any]:
         """Run both passes, and return the gradient of each argument."""
         _, cache = self.run()
+        if between is not None:
+            between(cache)
         return self._read(self.run_backward(ups, cache))
 
     def _read(self, result: Any) -> list[Any]:
@@ -266,6 +279,9 @@ def pair_subject(
         upstream=pair.upstream,
         outputs=pair.outputs,
         first=pair.first,
+        inputs=pair.inputs,
+        given=pair.given,
+        n_inputs=1,
         forward_code=[forward],
         backward_code=[backward],
         remarks=pair.remarks,

@@ -14,7 +14,7 @@ from ...validation import Array
 from ..blocks import checksum
 from .conventions import GRADIENT_LISTS
 from .parameters import Parameter, attributes_of, find_parameters, held_arrays, nested
-from .state import Session, reach
+from .session import Session, reach
 from .subject import is_float_array
 
 

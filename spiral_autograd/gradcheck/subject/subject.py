@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from ..blocks import checksum
 from ..guard import CheckError as CheckError
 from ..guard import theirs
 from .conventions import gradient_key, read
-from .state import Session
+from .session import Session
 
 
 @dataclass
@@ -45,7 +46,21 @@ class Gradients:
         return checksums(self.arrays) == self.checksums
 
 
-@dataclass
+class Backward(Protocol):
+    """Runs both passes, and returns the gradient for each value: an array, None, or MISSING.
+
+    It does not restore the state before. Between the passes `between` is called with what the
+    forward pass has left for the backward one: the layer, or the cache.
+    """
+
+    def __call__(self, ups: list[Array], between: Callable[[Any], None] | None = None) -> list[Any]:
+        """Run forward, and backward on upstream gradients."""
+
+
+Given = Callable[[Sequence[Any]], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
 class Subject:
     """A forward pass and a handwritten backward pass, ready to be compared.
 
@@ -68,9 +83,16 @@ class Subject:
         What the forward pass returns.
     first : Gradients
         The handwritten gradients of a first call.
-    backward : callable
-        ``backward(upstream)`` runs forward and backward, and returns the gradient for each value:
-        an array, or None. It does not restore the state before.
+    backward : Backward
+        ``backward(upstream)`` runs forward and backward.
+    inputs : list
+        What the forward pass is given; of a loss, the arrays of its parameters.
+    given : callable
+        ``with given(others):`` lets the forward pass be given others for a while.
+    n_inputs : int
+        How many of the values, the first ones, are inputs and no parameters.
+    has_cache : bool
+        Whether the forward pass leaves something for the backward pass, which runs after it.
     forward_code, backward_code : lists of callables
         The functions whose lines the report may name.
     takes_upstream : bool
@@ -90,8 +112,8 @@ class Subject:
         of which the handwritten pass knows nothing.
     owner : object or None
         The layer, which may keep something from one call to the next.
-    idealised : callable or None
-        Yields each small constant of the forward code with the subject that has zero for it.
+    with_forward : callable or None
+        ``with_forward(function)`` is the subject with another function in place of its forward.
     """
 
     names: list[str]
@@ -99,10 +121,14 @@ class Subject:
     session: Session
     forward: Callable[[], list[Array]]
     substitute: Callable[[Sequence[Any]], list[Any]]
-    backward: Callable[[list[Array]], list[Any]]
+    backward: Backward
     upstream: list[Array]
     outputs: list[Array]
     first: Gradients
+    inputs: Sequence[Any]
+    given: Given
+    n_inputs: int = 0
+    has_cache: bool = True
     forward_code: list[Any] = field(default_factory=list)
     backward_code: list[Any] = field(default_factory=list)
     takes_upstream: bool = True
@@ -113,7 +139,7 @@ class Subject:
     is_loss: bool = False
     marks: frozenset[int] = frozenset()
     owner: Any = None
-    idealised: Callable[[], Iterator[tuple[float, Subject]]] | None = None
+    with_forward: Callable[[Callable[..., Any]], Subject] | None = None
 
 
 class _Missing:

@@ -10,8 +10,10 @@ import numpy as np
 from ...validation import Array, Shape
 from ..blocks import furthest, inner
 from ..blocks import largest as largest
+from ..finding import Finding, found
 from ..reference.reference import Reference, Sharpness
 from ..source import Place
+from ..words import sentences
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,8 @@ class Row:
         Where this difference is.
     verdict : str
         "exact", "match", "idealised", "approximate", "wrong" or "missing".
-    why : str
-        The mistake in one sentence with the evidence; empty where there is none.
-    rule : str or None
-        The kind of mistake: "factor", "layout", "sum", "upstream", "value", "term", "state",
-        "unwritten", "part" or "kink".
+    findings : tuple of Finding
+        What is said of it, as data.
     lines : tuple of (str, int)
         The places in the reader's code: file and line.
     """
@@ -49,11 +48,25 @@ class Row:
     max_rel: float
     index: tuple[int, ...] | None
     verdict: str
-    why: str = ""
-    rule: str | None = None
+    findings: tuple[Finding, ...] = ()
     lines: tuple[Place, ...] = ()
     handwritten: Any = field(default=None, repr=False, compare=False)
     automatic: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def why(self) -> str:
+        """The mistake in one sentence with the evidence; empty where there is none."""
+        return sentences(self.findings)
+
+    @property
+    def rule(self) -> str | None:
+        """The kind of mistake, where it is of a kind.
+
+        It is "factor", "layout", "sum", "upstream", "value", "term", "state", "unwritten", "part"
+        or "kink".
+        """
+        rules = [finding.rule for finding in self.findings if finding.rule is not None]
+        return rules[-1] if rules else None
 
 
 RIGHT = ("exact", "match")
@@ -72,34 +85,32 @@ def compare(
     blank = Row(name, automatic.shape, scale, np.nan, np.nan, None, "wrong", automatic=automatic)
     if handwritten is None:
         verdict = "missing" if np.any(np.abs(automatic) > floor) else "match"
-        return replace(blank, verdict=verdict, why="no gradient is returned", rule="unwritten")
+        return replace(blank, verdict=verdict, findings=(found("no_gradient"),))
     h = np.asarray(handwritten)
     if h.dtype.kind not in "fiub":
-        return replace(blank, why=f"a gradient of dtype {h.dtype}")
+        return replace(blank, findings=(found("dtype", dtype=str(h.dtype)),))
     if h.shape != automatic.shape:
-        why = _other_shape(h.shape, automatic.shape)
-        return replace(blank, max_abs=np.inf, max_rel=np.inf, handwritten=h, why=why)
-    found = furthest(h if h.dtype.kind == "f" else h.astype(float), automatic, floor)
+        return _of_other_shape(replace(blank, handwritten=h), h.shape)
+    most = furthest(h if h.dtype.kind == "f" else h.astype(float), automatic, floor)
     return replace(
         blank,
-        max_abs=found.distance,
-        max_rel=found.relative,
-        index=tuple(int(i) for i in np.unravel_index(found.place, h.shape)),
-        verdict=_verdict(found.distance, found.beyond, sharp),
+        max_abs=most.distance,
+        max_rel=most.relative,
+        index=tuple(int(i) for i in np.unravel_index(most.place, h.shape)),
+        verdict=_verdict(most.distance, most.beyond, sharp),
         handwritten=h,
     )
 
 
-def _other_shape(ours: Shape, theirs: Shape) -> str:
-    """Return what to say of a gradient of another shape, and what an update makes of it."""
-    text = f"has the shape {ours} in place of {theirs}"
+def _of_other_shape(row: Row, ours: Shape) -> Row:
+    """Return the row of a gradient of another shape, with what an update makes of it."""
+    update: Shape | None
     try:
-        both = np.broadcast_shapes(ours, theirs)
+        update = np.broadcast_shapes(ours, row.shape)
     except ValueError:
-        return f"{text}: the update W -= lr * dW fails"
-    if both == theirs:
-        return f"{text}: the update W -= lr * dW broadcasts it in silence"
-    return f"{text}: W - lr * dW has the shape {both}"
+        update = None
+    said = found("shape", ours=ours, theirs=row.shape, update=update)
+    return replace(row, max_abs=np.inf, max_rel=np.inf, findings=(said,))
 
 
 def _verdict(distance: float, beyond: float, sharp: Sharpness) -> str:
@@ -120,12 +131,10 @@ def compare_directions(
     scale = max((abs(value) for _, value in along), default=0.0)
     blank = Row(name, shape, scale, np.nan, np.nan, None, "wrong")
     if handwritten is None:
-        why = "no gradient is returned"
-        return replace(blank, verdict="missing", why=why, rule="unwritten")
+        return replace(blank, verdict="missing", findings=(found("no_gradient"),))
     h = np.asarray(handwritten)
     if h.shape != shape:
-        why = _other_shape(h.shape, shape)
-        return replace(blank, max_abs=np.inf, max_rel=np.inf, why=why)
+        return _of_other_shape(blank, h.shape)
     distance = max((abs(inner(h, d) - value) for d, value in along), default=0.0)
     both = max(scale, float(np.sqrt(inner(h, h) / max(h.size, 1))))
     beyond = max(distance - reference.noise, 0.0) / both if both > 0 else distance
@@ -136,5 +145,5 @@ def compare_directions(
         max_abs=distance,
         max_rel=distance / both if both > 0 else 0.0,
         handwritten=h,
-        why="" if verdict in RIGHT else "compared along random directions only",
+        findings=() if verdict in RIGHT else (found("directions_only"),),
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
@@ -12,13 +12,12 @@ import numpy as np
 
 from ...validation import Array
 from ..blocks import close, largest
+from ..finding import Said, found, together
 from ..guard import theirs
-from ..lines.lines import state_places
 from ..subject.conventions import BACKWARD, FORWARD, GRADIENT_LISTS, accepts, positional_names
 from ..subject.parameters import attributes_of, find_parameters
-from ..subject.state import Session
 from ..subject.subject import MISSING, CheckError, Subject, checksums, copied, is_array
-from .comparison import Comparison, join
+from .comparison import Comparison
 
 
 @dataclass
@@ -50,10 +49,10 @@ def call_again(subject: Subject) -> Calls:
     against those of the object as it was found. What adds up, or changes from call to call, shows
     there too.
     """
-    session, runner = subject.session, runner_of(subject)
+    session = subject.session
     if not subject.backward_code:  # a finished gradient
         return Calls()
-    inputs = Values(subject.values, session) if runner is None else Inputs(runner.inputs, session)
+    inputs = Inputs(subject)
     after = []
     for _ in range(2):
         session.same_random()
@@ -65,7 +64,7 @@ def call_again(subject: Subject) -> Calls:
     return Calls() if same else _look_closer(subject, inputs)
 
 
-def _look_closer(subject: Subject, inputs: Inputs | Values) -> Calls:
+def _look_closer(subject: Subject, inputs: Inputs) -> Calls:
     """Tell what changes at a later call from what depends on an earlier one, and from a state."""
     session = subject.session
     calls: list[list[Any]] = []
@@ -105,12 +104,11 @@ def _look_closer(subject: Subject, inputs: Inputs | Values) -> Calls:
     return Calls(elsewhere=elsewhere if same else {}, grown=grown, error=error)
 
 
-def unused_upstream(subject: Subject, first: Sequence[Any]) -> list[str]:
+def unused_upstream(subject: Subject, first: Sequence[Any]) -> list[Said]:
     """Return what to say of a loss whose backward pass takes an upstream gradient for nothing."""
-    runner = runner_of(subject)
-    if subject.owner is None or subject.takes_upstream or not accepts(runner.backward_method, 1):
+    if subject.owner is None or subject.takes_upstream or not accepts(subject.backward_code[0], 1):
         return []
-    (name,) = positional_names(runner.backward_method, 1)
+    (name,) = positional_names(subject.backward_code[0], 1)
     if name[:1] != "d" and not any(word in name for word in ("grad", "upstream")):
         return []
     try:
@@ -120,8 +118,7 @@ def unused_upstream(subject: Subject, first: Sequence[Any]) -> list[str]:
         return []
     pairs = [(a, b) for a, b in zip(first, doubled, strict=True) if is_array(a)]
     ignored = any(np.any(a) and np.array_equal(a, b) for a, b in pairs)
-    what = f"backward takes {name}, and does not use it: it is right for {name} = 1 only"
-    return [what] if ignored else []
+    return [found("upstream_unused", name=name)] if ignored else []
 
 
 def _lengths(layer: Any) -> dict[str, int]:
@@ -140,14 +137,8 @@ def first_gradients(subject: Subject) -> list[Any]:
         return [copied(g) for g in _gradients(subject)]
 
 
-def runner_of(subject: Subject) -> Any:
-    """Return what runs the user's code: a Layer or a Pair; None of a gradient function."""
-    runner = getattr(subject.backward, "__self__", None)
-    return runner if hasattr(runner, "run_backward") else None
-
-
 def _gradients(subject: Subject) -> list[Any]:
-    if runner_of(subject) is None:
+    if not subject.has_cache:
         subject.forward()  # what a gradient function reads may be the loss's to leave
     return subject.backward([np.array(u) for u in subject.upstream])
 
@@ -192,7 +183,7 @@ def _is_numeric(grad: Any) -> bool:
     return grad is not None and grad is not MISSING and np.asarray(grad).dtype.kind == "f"
 
 
-def _same_output_again(subject: Subject, inputs: Inputs | Values) -> bool:
+def _same_output_again(subject: Subject, inputs: Inputs) -> bool:
     """Tell whether later forward passes give the same output: else the object has a state."""
     with subject.session.fresh():
         first = [np.array(out) for out in subject.forward()]
@@ -206,7 +197,7 @@ def _same_output_again(subject: Subject, inputs: Inputs | Values) -> bool:
     return True
 
 
-def _same_output_elsewhere(subject: Subject, inputs: Inputs | Values) -> bool:
+def _same_output_elsewhere(subject: Subject, inputs: Inputs) -> bool:
     with subject.session.unused(), inputs.others():
         without = [np.array(out) for out in subject.forward()]
     with subject.session.fresh():
@@ -225,84 +216,34 @@ def _equal(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
 
 @dataclass
 class Inputs:
-    """The inputs of a forward pass, which can be exchanged for others of the same shapes.
+    """What a forward pass is given, which can be exchanged for others of the same shapes.
 
     Attributes
     ----------
-    own : list
-    session : Session
+    subject : Subject
     nearer : bool
         Whether the others must be close to these, since farther ones leave the domain.
     """
 
-    own: list[Any]
-    session: Session
+    subject: Subject
     nearer: bool = False
 
-    @contextmanager
-    def others(self) -> Iterator[None]:
-        """Exchange the inputs for a while; labels and indices change places."""
-        with self._exchanged([_other(value, self.nearer) for value in self._unwritten()]):
-            yield
+    def others(self) -> AbstractContextManager[None]:
+        """Give others for a while; labels and indices change places."""
+        return self.subject.given([_other(value, self.nearer) for value in self._unwritten()])
 
-    @contextmanager
-    def same(self) -> Iterator[None]:
-        """Exchange the inputs for copies, as they were before a forward pass wrote into them."""
-        copies = [v.copy() if isinstance(v, np.ndarray) else v for v in self._unwritten()]
-        with self._exchanged(copies):
-            yield
+    def same(self) -> AbstractContextManager[None]:
+        """Give copies for a while, as they were before a forward pass wrote into them."""
+        copies = [v.copy() if is_array(v) else v for v in self._unwritten()]
+        return self.subject.given(copies)
 
     def _unwritten(self) -> list[Any]:
-        kept = [self.session.start.kept(v) if is_array(v) else None for v in self.own]
-        return [v if k is None else k for v, k in zip(self.own, kept, strict=True)]
-
-    @contextmanager
-    def _exchanged(self, others: list[Any]) -> Iterator[None]:
-        here = list(self.own)
-        self.own[:] = others
-        try:
-            yield
-        finally:
-            self.own[:] = here
+        start, own = self.subject.session.start, self.subject.inputs
+        kept = [start.kept(v) if is_array(v) else None for v in own]
+        return [v if k is None else k for v, k in zip(own, kept, strict=True)]
 
 
-@dataclass
-class Values:
-    """The values of a loss, which can hold others for a while; as Inputs otherwise."""
-
-    arrays: list[Array]
-    session: Session
-    nearer: bool = False
-
-    @contextmanager
-    def others(self) -> Iterator[None]:
-        """Exchange the contents of the arrays for a while."""
-        with self._holding([np.asarray(_other(v, self.nearer)) for v in self._unwritten()]):
-            yield
-
-    @contextmanager
-    def same(self) -> Iterator[None]:
-        """Give the arrays the contents that they had before a loss wrote into them."""
-        with self._holding(self._unwritten()):
-            yield
-
-    def _unwritten(self) -> list[Array]:
-        kept = [self.session.start.kept(array) for array in self.arrays]
-        return [a if k is None else k for a, k in zip(self.arrays, kept, strict=True)]
-
-    @contextmanager
-    def _holding(self, others: list[Array]) -> Iterator[None]:
-        here = [array.copy() for array in self.arrays]
-        for array, other in zip(self.arrays, others, strict=True):
-            array[...] = other
-        try:
-            yield
-        finally:
-            for array, content in zip(self.arrays, here, strict=True):
-                array[...] = content
-
-
-def _are_in_domain(inputs: Inputs | Values, subject: Subject) -> bool:
+def _are_in_domain(inputs: Inputs, subject: Subject) -> bool:
     """Tell whether the forward pass takes the others; if need be, take nearer ones."""
     for nearer in (False, True):
         inputs.nearer = nearer
@@ -350,16 +291,6 @@ def _cycle(n: int, stream: np.random.Generator) -> Array:
 
 # -------------------- what is said of it --------------------
 
-_STATES = {
-    "accumulates": "accumulates, which not every gradient of the layer does: a second call adds to "
-    "that of the first; write it anew in each backward pass",
-    "second call": "changes at the second call, though the forward pass gives the same output",
-    "third call": "changes at the third call, though the forward pass gives the same output",
-    "grows": "stays that of the first call: each backward pass appends to a list of gradients, "
-    "which grows, and the layer offers no reset; begin a new list in each backward pass",
-    "stale": "depends on an earlier call: a cache is left from a forward pass on other inputs",
-}
-
 
 def judge(c: Comparison, calls: Calls) -> None:
     """Write into the rows what changes from call to call."""
@@ -369,29 +300,22 @@ def judge(c: Comparison, calls: Calls) -> None:
     reset = reset_by_effect(c.subject) if adding else None
     if adding and (reset is not None or _all_add(c, adding)):
         said = {k: what for k, what in said.items() if what != "accumulates"}
-        names = ", ".join(c.subject.names[k] for k in adding)
-        how = f"call {reset}()" if reset is not None else "set them to zero"
-        c.notes.append(f"the gradients accumulate from call to call ({names}): {how} between calls")
+        names = [c.subject.names[k] for k in adding]
+        c.notes.append(found("accumulating", names=names, reset=reset))
     if calls.error:
-        c.notes.append(f"what another call gives is not known; it raised {calls.error}")
+        c.notes.append(found("no_other_call", error=calls.error))
     for what in dict.fromkeys(said.values()):
         rows = [k for k in c.rows if said.get(k) == what]
         for k in rows:
-            why = join(c.rows[k].why if c.rows[k].rule is None else "", _STATES[what])
-            adds = "accumulates" if what in ("accumulates", "grows") else what
-            c.change(k, verdict="wrong", rule="state", why=why)
-            c.change(k, lines=c.places(state_places, k, adds))
-        names = ", ".join(c.rows[k].name for k in rows)
-        c.failures += [f"the gradient of {names} {_STATES[what]}"] if rows else []
+            before = c.rows[k].findings if c.rows[k].rule is None else ()
+            c.change(k, verdict="wrong", findings=together(before, found(what)))
+        names = [c.rows[k].name for k in rows]
+        c.failures += [found("gradients", names=names, what=found(what))] if rows else []
 
 
 def _all_add(c: Comparison, adding: Sequence[int]) -> bool:
     """Tell whether the gradients of all parameters add up from zero, and no others."""
-    runner = runner_of(c.subject)
-    inputs = 0 if runner is None else 1  # of two functions the first argument is none
-    if c.subject.owner is not None:
-        inputs = len(c.grads) - len(runner.parameters)
-    parameters = range(inputs, len(c.grads))
+    parameters = range(c.subject.n_inputs, len(c.grads))
     return set(adding) == {k for k in parameters if _is_numeric(c.grads[k]) and np.any(c.grads[k])}
 
 
@@ -421,4 +345,4 @@ def reset_by_effect(subject: Subject) -> str | None:
 def _how(first: Array, later: Sequence[Array]) -> str:
     if all(close(g, n * first, _same(first)) for n, g in enumerate(later, start=2)):
         return "accumulates"
-    return "second call" if _changed([first], later[:1]) else "third call"
+    return "second_call" if _changed([first], later[:1]) else "third_call"

@@ -13,20 +13,21 @@ from ...pytree import Sharing
 from ...validation import Random, number
 from ..blocks import close
 from ..checks import BUDGET, check_layer
+from ..finding import Said
 from ..guard import Deadline, answerable
 from ..reference.reference import SHARPNESS
 from ..report import GradientReport
 from ..source import replacing_lines
 from ..subject.chain import Chain, Named, Step, estranged, naming, run_chain, totals
-from ..subject.constant import Constant, Names
 from ..subject.conventions import BACKWARD, method_name, positional_names, read
-from ..subject.inputs import RANDOM_IS_BETTER
+from ..subject.inputs import RANDOM_IS_BETTER, Constant, Names
 from ..subject.objects import names_in
 from ..subject.parameters import find_parameters
 from ..subject.passes import methods_of
-from ..subject.state import Session, untouched
+from ..subject.session import Session, untouched
 from ..subject.subject import CheckError
 from ..verdict.rows import FAILURES, Row, compare
+from ..words import sentence
 from .own_check import Network, OwnPasses, compare_own, is_right_as_a_whole
 from .own_passes import listed_by
 from .spy import steps_of
@@ -106,7 +107,7 @@ def check_network(
         if not _is_plain(network):
             own = compare_own(Network(network, every, session, x, t), chain, rng, deadline)
         if chain is None and own.report is None:
-            raise CheckError(own.failures[0]) if own.failures else error
+            raise CheckError(sentence(own.failures[0])) if own.failures else error
         if chain is None:
             found.notes.append(
                 f"the layers cannot be run one after another ({error}): the network is checked as "
@@ -153,7 +154,7 @@ def _without_layers(
         if own.report is not None:
             return replace(own.report, subject=_title(network))
         for text in (*own.failures, *own.notes):
-            raise CheckError(text)
+            raise CheckError(sentence(text))
     if named is None:
         raise CheckError(
             "network must have layers (a list, or a dict in order), or be a list of them; or else "
@@ -241,8 +242,8 @@ class _Found:
 
     reports: dict[str, GradientReport] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    notes: list[Said] = field(default_factory=list)
+    failures: list[Said] = field(default_factory=list)
     notes_on: list[tuple[str, str]] = field(default_factory=list)  # a layer, and what is said
     failures_of: list[tuple[str, str]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -269,7 +270,7 @@ class _Found:
         kinds = list(dict.fromkeys(kind for kind, _ in SHARPNESS))
         every = [*self.reports.values(), *([] if whole is None else [whole])]
         least = max(every, key=lambda report: kinds.index(report.reference))
-        notes = [*self.notes, *_merged(self.notes_on)]
+        notes: list[Said] = [*self.notes, *_merged(self.notes_on)]
         if any(report.reference != least.reference for report in self.reports.values()):
             notes += [
                 f"{name}: the reference is {report.reference}{report.precision}"

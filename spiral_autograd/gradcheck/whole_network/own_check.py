@@ -18,6 +18,8 @@ from ..blocks import largest
 from ..checks import check_gradient, check_layer
 from ..diagnosis.case import Case, Finding
 from ..diagnosis.diagnose import diagnose
+from ..finding import Said
+from ..finding import found as saying
 from ..guard import Deadline, guarded, theirs
 from ..reference.rebind import adopt
 from ..reference.reference import SHARPNESS
@@ -25,7 +27,7 @@ from ..report import GradientReport, place_text
 from ..source import Place, is_readable, text_of
 from ..subject.chain import Chain, Listed, Named, left_in, precision, totals
 from ..subject.conventions import BACKWARD, FORWARD, accepts, method_name
-from ..subject.state import Session, same_states
+from ..subject.session import Session, same_states
 from ..subject.subject import CheckError
 from ..verdict.rows import FAILURES, Row, compare
 from .own_passes import (
@@ -51,7 +53,7 @@ class OwnPasses:
     ----------
     rows : list of Row
         Those that are wrong.
-    notes, failures : lists of str
+    notes, failures : lists of Finding
     differs : bool
         Whether the network computes something else than the chain of its layers.
     heard : list of Heard
@@ -59,8 +61,8 @@ class OwnPasses:
     """
 
     rows: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    notes: list[Said] = field(default_factory=list)
+    failures: list[Said] = field(default_factory=list)
     is_right: bool = False
     differs: bool = False
     report: GradientReport | None = None
@@ -233,7 +235,7 @@ def _pairs(network: Network, chain: Chain, outcome: Outcome) -> list[tuple[Liste
 
 
 def _rows(
-    network: Network, chain: Chain, way: Way, outcome: Outcome, notes: list[str]
+    network: Network, chain: Chain, way: Way, outcome: Outcome, notes: list[Said]
 ) -> list[Row]:
     """Return the wrong rows, with why and where."""
     verb = "returns" if outcome.is_returned else "leaves"
@@ -248,8 +250,7 @@ def _rows(
             replace(
                 row,
                 name=f"network.{row.name}",
-                why=f"{start}: {text}" if text else start,
-                rule=rule,
+                findings=(saying("text", text=f"{start}: {text}" if text else start, rule=rule),),
                 lines=tuple(filter(is_readable, lines)),
             )
         )
@@ -257,7 +258,7 @@ def _rows(
 
 
 def _explained(
-    network: Network, chain: Chain, outcome: Outcome, notes: list[str]
+    network: Network, chain: Chain, outcome: Outcome, notes: list[Said]
 ) -> dict[str, tuple[str, str | None]]:
     """Return what the numbers tell about each wrong gradient, and the kind of mistake."""
     pairs = _pairs(network, chain, outcome)

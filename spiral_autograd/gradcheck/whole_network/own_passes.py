@@ -31,7 +31,7 @@ from ..subject.conventions import (
     read,
 )
 from ..subject.parameters import attributes_of, entries
-from ..subject.state import Session, states, streams_of
+from ..subject.session import Session, states, streams_of
 from .spy import Heard, listening
 
 LOSSES = [
