@@ -2,7 +2,7 @@
 
 from .checks import check_backward, check_gradient, check_layer
 from .report import GradientReport
-from .subject.functions import tap
+from .subject.loss import tap
 from .subject.subject import CheckError
 from .verdict.rows import Row
 from .whole_network.network import check_network

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ class Adapter:
 
     layer: Any = None  # none of functions
     label, backward_label = "forward", "backward"
+    backward_method: Any = None
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Adapter:
         self.outputs: list[Array] = []
         self.upstream: list[Array] = []
         self.first = Gradients([], [])
+        self.claimed: set[Any] = set()  # the places in the result where there are parameters'
 
     # -------------------- what each convention has of its own --------------------
 
@@ -70,8 +74,8 @@ class Adapter:
         """Run the backward pass, and return what it returns."""
         raise NotImplementedError
 
-    def substitute(self, replacements: Sequence[Any]) -> list[Any]:
-        """Run a copy of the forward pass on other values."""
+    def substitute(self, replacements: Sequence[Any], values: Any = None) -> list[Any]:
+        """Run a copy of the forward pass with replacements for the values, or for other arrays."""
         raise NotImplementedError
 
     def reset(self) -> None:
@@ -166,7 +170,14 @@ class Adapter:
 
     def say_not_returned(self, name: str) -> None:
         """Say that backward returns no gradient for an input."""
-        self.say_unchecked(name, found("not_returned", what=self.backward_label, name=name))
+        what = self.backward_label if self.layer is None else "backward"
+        self.say_unchecked(name, found("not_returned", what=what, name=name))
+
+    def kept(self, values: list[Array]) -> Subject:
+        """Return the passes as a subject of other arrays that the layer keeps."""
+        substitute = partial(self.substitute, values=values)
+        names = [""] * len(values)
+        return replace(self.subject(), names=names, values=values, substitute=substitute)
 
     def subject(self) -> Subject:
         """Return the arrays and the passes as a subject."""

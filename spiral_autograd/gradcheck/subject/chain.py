@@ -13,9 +13,8 @@ from ...pytree import Sharing
 from ...validation import Array
 from ..blocks import close, largest
 from ..guard import theirs
-from .conventions import accepts
+from .conventions import accepts, input_gradient_of, methods_of, output_of
 from .parameters import find_parameters, resets_of
-from .passes import input_gradient_of, methods_of, output_of
 from .session import Session, put_back, states, streams_of
 from .subject import CheckError, called
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
+from ..finding import Finding, found
 from ..guard import CheckError, theirs
 
 # -------------------- layers --------------------
@@ -193,18 +194,20 @@ def is_of_optimizer(name: str, stem: str) -> bool:
     return rest in ("v", "m", "s") or any(word in rest for word in _OPTIMIZER_WORDS)
 
 
-def differing(names: Iterable[Any], keys: Iterable[Any]) -> list[str]:
+def differing(
+    names: Iterable[Any], keys: Iterable[Any], places: Sequence[str] = ()
+) -> list[Finding]:
     """Return which keys of gradients are those of the parameters but for upper and lower case.
 
     Examples
     --------
-    >>> differing(["W", "b"], ["w", "b"])
-    ["'w' is no key 'W', by which an optimizer reads both"]
+    >>> [dict(one.fields) for one in differing(["W", "b"], ["w", "b"])]
+    [{'key': 'w', 'name': 'W', 'places': ()}]
     """
     there, names = list(keys), list(names)
     pairs = [(name, key) for name in names for key in there if name not in there]
     return [
-        f"{key!r} is no key {name!r}, by which an optimizer reads both"
+        found("keys_differ", key=key, name=name, places=tuple(places))
         for name, key in pairs
         if key not in names and str(key).lower() == str(name).lower()
     ]
@@ -242,8 +245,9 @@ def attributes_of(item: Any) -> dict[str, Any]:
 def asker(item: Any) -> Callable[[str], bool]:
     """Return what tells whether an object has an attribute, even one that raises now."""
     names = set(read(item, "__dict__") or ()).union(*(vars(base) for base in type(item).__mro__))
-    makes_up = "__getattr__" in names or type(item).__getattribute__ is not object.__getattribute__
-    return (lambda name: read(item, name) is not None) if makes_up else names.__contains__
+    if "__getattr__" in names:  # which may make up others
+        return lambda name: name in names or read(item, name) is not None
+    return names.__contains__
 
 
 def method_name(item: Any, names: Iterable[str]) -> str | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -15,52 +14,19 @@ from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum, close, inner
 from ..reference.automatic import find_reference
-from ..source import root_of, targets_of, text_of
+from .adapter import Adapter
 from .conventions import (
     CONTAINERS,
-    GRADIENT_LISTS,
-    attributes_of,
-    gradient_key,
     gradient_keys,
     is_like_gradient,
     is_of_optimizer,
     last_name,
 )
-from .parameters import Held, Parameter, held_arrays, held_at, is_number, nested
-from .session import Session
-from .subject import MISSING, CheckError, Subject, is_float_array
+from .held import Held, held_arrays, held_at, nested
+from .parameters import returned_names
+from .subject import MISSING, CheckError, is_float_array
 
 MOST = 10_000  # pairs to look at: a layer may keep a table of many arrays
-
-
-class Layer(Protocol):
-    """What runs somebody's layer, and has its parameters."""
-
-    layer: Any
-    names: list[str]
-    inputs: list[Any]
-    outputs: list[Array]
-    upstream: list[Array]
-    parameters: list[Parameter]
-    session: Session
-    result: Any
-    claimed: set[Any]
-
-    @property
-    def values(self) -> list[Array]:
-        """The arrays whose gradients are compared."""
-
-    def take(self, name: str, value: Array, read: Callable[[], Any], first: Any) -> None:
-        """Take one more parameter."""
-
-    def run(self) -> Any:
-        """Run the forward pass."""
-
-    def gradients(self, ups: list[Array]) -> list[Any]:
-        """Run both passes."""
-
-    def kept(self, values: list[Array]) -> Subject:
-        """Return the layer as a subject of other arrays that it keeps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +45,7 @@ class Part:
 Pairs = dict[Part, Held]
 
 
-def claim(layer: Layer, held: Sequence[Held]) -> list[Held]:
+def claim(layer: Adapter, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array whose gradient it keeps; return the others."""
     written = _written_by_backward(layer) if held else []
     if not written or len(held) * len(written) > MOST:
@@ -105,31 +71,37 @@ def _own_name(name: str) -> str:
     return rest if rest and first in {values for values, _ in CONTAINERS} else name
 
 
-def _written_by_backward(layer: Layer) -> list[Held]:
+def _written_by_backward(layer: Adapter) -> list[Held]:
     """Return copies of the arrays that a backward pass has written, and that are not yet read."""
     with layer.session.fresh():
-        before: dict[str, tuple[Array, int]] = {}
+        before: dict[str, tuple[int, int]] = {}
 
         def note(kept: Any) -> None:
-            before.update({h.name: (h.value, checksum(h.value)) for h in held_arrays(kept)})
+            before.update({h.name: (id(h.value), checksum(h.value)) for h in held_arrays(kept)})
 
         read = layer.gradients([np.array(u) for u in layer.upstream], note)
         known = {id(a) for a in (*(a for g in read for a in leaves(g)), *layer.values)}
         found: dict[int, Held] = {}
-        for h in (*held_arrays(layer.layer), *_anywhere_in(layer.result)):
-            array, content = before.get(h.name, (None, 0))
-            if h.holder is None or array is not h.value or checksum(h.value) != content:
+        for h in held_arrays(layer.layer):
+            if before.get(h.name) != (id(h.value), checksum(h.value)):
                 found.setdefault(id(h.value), h)
+        for h in _returned(layer):
+            found.setdefault(id(h.value), h)
         return [replace(h, value=np.array(h.value)) for i, h in found.items() if i not in known]
 
 
-def _anywhere_in(result: Any) -> Iterator[Held]:
+def _returned(layer: Adapter) -> Iterator[Held]:
+    """Yield the arrays that backward returns, by their keys, or what they are called there."""
+    result = layer.result
+    names = returned_names(layer.backward_method, len(result)) if isinstance(result, tuple) else []
     for _, steps, value in nested("", result):
         if is_float_array(value):
-            yield Held(".".join(map(str, ("returned", *steps))), value, None, steps)
+            name = names[steps[0]] if names else ""
+            parts = (name, *steps[1:]) if name else ("returned", *steps)
+            yield Held(".".join(map(str, parts)), value, None, steps)
 
 
-def _parts(layer: Layer, held: Sequence[Held]) -> list[Part]:
+def _parts(layer: Adapter, held: Sequence[Held]) -> list[Part]:
     """Return the parameters and the views of parts of them, each with its automatic gradient."""
     grads = _automatic(layer, [h.value for h in held])
     with layer.session.fresh():
@@ -164,7 +136,7 @@ def _address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _automatic(layer: Layer, values: list[Array]) -> list[Array | None]:
+def _automatic(layer: Adapter, values: list[Array]) -> list[Array | None]:
     """Return the automatic gradients of arrays that the layer keeps."""
     rng = np.random.default_rng(0)
     try:
@@ -174,7 +146,7 @@ def _automatic(layer: Layer, values: list[Array]) -> list[Array | None]:
     return list(found) or [None] * len(values)
 
 
-def _assigned(parts: Sequence[Part], written: Sequence[Held], layer: Layer) -> Pairs:
+def _assigned(parts: Sequence[Part], written: Sequence[Held], layer: Adapter) -> Pairs:
     """Return the array that is the gradient of each part, by the surest sign that there is."""
     found: Pairs = {}
     free = list(written)
@@ -190,7 +162,7 @@ def _assigned(parts: Sequence[Part], written: Sequence[Held], layer: Layer) -> P
     return found
 
 
-def _rules(found: Pairs, layer: Layer) -> list[tuple[Callable[[Part, Held], bool], bool]]:
+def _rules(found: Pairs, layer: Adapter) -> list[tuple[Callable[[Part, Held], bool], bool]]:
     """Return the signs that two belong together, the surest first.
 
     Those that are unsure tell something only where there is but one gradient of which they hold.
@@ -303,7 +275,7 @@ def _may_be_gradient(h: Held) -> bool:
     return h.holder is None or is_like_gradient(h.name)
 
 
-def _read(layer: Layer, value: Array, own: Sequence[tuple[Part, Held]]) -> Any:
+def _read(layer: Adapter, value: Array, own: Sequence[tuple[Part, Held]]) -> Any:
     """Return the gradient of a parameter as it now stands."""
     roots = [layer.result if h.holder is None else layer.layer for _, h in own]
     found = [held_at(root, h.path) for root, (_, h) in zip(roots, own, strict=True)]

@@ -33,7 +33,15 @@ from .conventions import (
     positional_names,
 )
 from .held import Held, held_arrays, held_at
-from .inputs import Names, floats_with_gradients, refuse_overlap, refuse_parameter, say_unread
+from .inputs import (
+    Names,
+    effects_on,
+    floats_with_gradients,
+    refuse_parameters,
+    replaced_gradients,
+    say_unread,
+    watched,
+)
 from .parameters import (
     Parameter,
     every_parameter,
@@ -49,7 +57,6 @@ from .parameters import (
 )
 from .reached import is_vocabulary, reach
 from .session import Session
-from .side_effects import SideEffects, replaced_gradients, watched
 from .subject import (
     MISSING,
     CheckError,
@@ -105,7 +112,6 @@ class Layer(Adapter):
         self.upstream_given, self.rng = upstream, rng
         self.takes_nothing = upstream is None and accepts(self.backward_method, 0)
         self.more: list[str] = []  # parameters whose gradients backward returns
-        self.claimed: set[Any] = set()  # the places of these in what it returns
         # What there is at the start, and a forward pass leaves alone: arrays, and numbers by name.
         self.unwritten: list[Held] = []
         self.numbers: dict[str, Any] = {}
@@ -159,7 +165,7 @@ class Layer(Adapter):
             reset()
 
     def substitute(
-        self, replacements: Sequence[Any], forward: Any = None, values: Any = None
+        self, replacements: Sequence[Any], values: Any = None, forward: Any = None
     ) -> list[Any]:
         """Run the forward pass of a copy, or another forward function on the copy.
 
@@ -206,20 +212,21 @@ class Layer(Adapter):
             effects = self._run_again(set(before), made, numbers)
         self._require_fit()
         self.settle()
-        self.remarks += effects.notes(self.value_names)
+        self.remarks += effects_on(effects, self.value_names)
         self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)
         self._require_no_surplus()
         self.remarks += other_keys(self.layer)
         require_any(self.backward_label, self.result, self.value_names, self.first)
-        known = [name for name in names_in(self.layer, self.names) if self.constant.names]
-        self.constant.require_known(type(self.layer).__name__, known)
+        if self.constant.names:
+            known = names_in(self.layer, self.names)
+            self.constant.require_known(type(self.layer).__name__, known)
 
     def _known(self) -> Before:
         """Return the parameters by name, with what is now in the place of their gradients."""
         return {name: (p, p.gradient()) for p in kept_by(self.layer) for name in p.names}
 
-    def _first_run(self) -> SideEffects:
+    def _first_run(self) -> list[Finding]:
         """Run both passes, note what there is and is made, and return the side effects."""
         with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
             self.reset()
@@ -251,7 +258,7 @@ class Layer(Adapter):
         still = {id(h.value) for h in held_arrays(self.layer)} - inputs if made else set()
         return {h.name for h, c in made if id(h.value) in still and np.array_equal(h.value, c)}
 
-    def _run_again(self, before: set[str], made: set[str], numbers: list[str]) -> SideEffects:
+    def _run_again(self, before: set[str], made: set[str], numbers: list[str]) -> list[Finding]:
         """Run both passes from where the parameters are made, and numbers are arrays."""
         begun, outputs = self.session.start, self.outputs
         try:
@@ -304,24 +311,24 @@ class Layer(Adapter):
         of_kept = [g for g in beside if id(g.value) in own and g.value is not None]
         self.claimed = {g.path[0] for g in (*(g for _, g in pairs), *of_kept)}
         free = [p for p in free if p in known and p.name not in self.more]
+        pairs += (in_list := self._in_list(free, own))
+        read = {p: replace(p, gradient=partial(self._at, g)) for p, g in pairs}
+        self.parameters = [read.get(p, p) for p in known if p in kept or p.name in self.more]
+        self.parameters += [read[p] for p, _ in in_list]
+        floats = zip(self.names, self.inputs, self.floats, strict=True)
+        self.of_inputs = [
+            Parameter(n, v, partial(self._of_input, n)) for n, v, flag in floats if flag
+        ]
+
+    def _in_list(self, free: list[Parameter], own: set[int]) -> list[tuple[Parameter, Held]]:
+        """Return parameters with their gradients in a list of the layer, which may have others."""
         there = [
             g
             for g in listed(self.layer, self.backward_method)
             if id(g.value) not in own
             if not any(gradient_key([last_name(g.name)], name) for name in self.names)
         ]
-        pairs += matched(free, there, in_order=len(free) == len(there))
-        places_of = {p: g for p, g in pairs}
-        self.parameters = [p for p in known if p in kept]
-        self.parameters = [
-            replace(p, gradient=partial(self._at, places_of[p])) if p in places_of else p
-            for p in known
-            if p in kept or p in places_of
-        ]
-        floats = zip(self.names, self.inputs, self.floats, strict=True)
-        self.of_inputs = [
-            Parameter(n, v, partial(self._of_input, n)) for n, v, flag in floats if flag
-        ]
+        return matched(free, there, in_order=len(free) == len(there))
 
     def _at(self, gradient: Held) -> Any:
         """Return what stands in the place of a gradient: in the layer, or in what backward gave."""
@@ -337,8 +344,7 @@ class Layer(Adapter):
             rest = tuple(g for i, g in enumerate(rest) if i not in self.claimed)
         elif self.claimed and isinstance(rest, dict):
             rest = {key: g for key, g in rest.items() if key not in self.claimed}
-        what, surplus = self.backward_label, bool(self.claimed)
-        return by_position(what, rest, self.names, self.floats, surplus=surplus)
+        return by_position(self.backward_label, rest, self.names, self.floats, surplus=True)
 
     def read(self) -> list[Any]:
         """Return the gradient of each value after both passes.
@@ -349,9 +355,7 @@ class Layer(Adapter):
         return grads[:n] + [None if g is MISSING else g for g in grads[n:]]
 
     def _require_fit(self) -> None:
-        for p in self.parameters:
-            refuse_parameter(p.name, p.value)
-        refuse_overlap([p.name for p in self.parameters], [p.value for p in self.parameters])
+        refuse_parameters([p.name for p in self.parameters], [p.value for p in self.parameters])
         if self.result is None and self.takes_nothing and self.parameters:
             self.of_inputs = []  # a network with its loss
             self.remarks.append(found("inputs_left_out"))
@@ -360,7 +364,7 @@ class Layer(Adapter):
             if p.name not in returned and not is_of_loss(self.structure, self.result):
                 self.say_not_returned(p.name)
         self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
-        is_array = is_float_array(self.result) and not self.floats[:1] == [True]
+        is_array = is_float_array(self.result) and self.floats[:1] != [True]
         if is_array and self.names and np.shape(self.inputs[0]) == self.result.shape:
             self.say_unchecked(self.names[0], found("integers", name=self.names[0]))
 
@@ -395,12 +399,6 @@ class Layer(Adapter):
         if isinstance(getattr(self.forward_method, "__func__", None), FunctionType):
             subject = replace(subject, with_forward=partial(self._with_forward, subject))
         return subject
-
-    def kept(self, values: list[Array]) -> Subject:
-        """Return the layer as a subject of other arrays that it keeps."""
-        substitute = partial(self.substitute, values=values)
-        names = [""] * len(values)
-        return replace(self.subject(), names=names, values=values, substitute=substitute)
 
     def _with_forward(self, subject: Subject, function: Callable[..., Any]) -> Subject:
         """Return the subject with another function in place of the class's forward pass."""

@@ -18,10 +18,9 @@ from ..reference.rebind import rebound, rebound_data
 from .adapter import Adapter
 from .conventions import differing, gradient_key, positional_names
 from .held import nested
-from .inputs import Names, as_array, leaf_name, say_unread
+from .inputs import Names, as_array, leaf_name, say_unread, written_into
 from .parameters import Parameter
 from .session import Session, put_back, states, streams_of
-from .side_effects import written_into
 from .subject import (
     CheckError,
     Subject,
@@ -152,7 +151,7 @@ class Gradient(Adapter):
         self.run_backward(ups)
         return self.read()
 
-    def substitute(self, replacements: Sequence[Any]) -> list[Any]:
+    def substitute(self, replacements: Sequence[Any], values: Any = None) -> list[Any]:
         """Run the loss on other values."""
         memo = {id(v): r for v, r in zip(self.values, replacements, strict=True)}
         others = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
@@ -192,7 +191,7 @@ class Gradient(Adapter):
         for name, item in zip(self.data_names, self.data, strict=True):
             arrays += [(path, leaf) for path, _, leaf in nested(name, item)]
         written = written_into(self.session, arrays)
-        self.remarks += [found("writes_into", what=label, name=name) for name in written]
+        self.remarks += [found("writes", who=label, name=name) for name in written]
 
     def _has_value(self, result: Any) -> bool:
         """Tell whether the gradient comes in a tuple after the loss, and is not the tuple."""

@@ -16,10 +16,9 @@ from ...validation import Array
 from ..reference.rebind import rebound
 from .adapter import Adapter, by_key, by_position, is_of_loss, require_any
 from .conventions import is_statistic, positional_names
-from .inputs import Names, floats_with_gradients, leaf_name, say_unread
+from .inputs import Names, effects_on, floats_with_gradients, leaf_name, say_unread, watched
 from .parameters import Parameter
 from .session import Session
-from .side_effects import watched
 from .subject import (
     MISSING,
     CheckError,
@@ -75,7 +74,7 @@ class Pair(Adapter):
         else:
             floats = [name for name, _ in self.named_values()]
             require_any(self.backward_label, self.result, floats, self.first)
-        self.remarks += effects.notes(self.value_names)
+        self.remarks += effects_on(effects, self.value_names)
 
     @property
     def left(self) -> Any:
@@ -107,7 +106,7 @@ class Pair(Adapter):
         self.result = self._flat(called(self.backward_label, function, *tree, self.cache))
         return self.result
 
-    def substitute(self, replacements: Sequence[Any]) -> list[Any]:
+    def substitute(self, replacements: Sequence[Any], values: Any = None) -> list[Any]:
         """Run the forward pass on other values."""
         memo = {id(v): r for v, r in zip(self.values, replacements, strict=True)}
         arguments = (copy.deepcopy(value, dict(memo)) for value in self.inputs)
@@ -179,8 +178,8 @@ class Pair(Adapter):
 
     def subject(self) -> Subject:
         """Return the two functions as a subject."""
-        codes = {"forward_code": [self.forward], "backward_code": [self.backward]}
-        return replace(super().subject(), **codes)
+        subject = super().subject()
+        return replace(subject, forward_code=[self.forward], backward_code=[self.backward])
 
 
 def _required_names(function: Callable[..., Any]) -> list[str]:

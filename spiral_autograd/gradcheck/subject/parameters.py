@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from ..finding import Finding
+from ..source import root_of, targets_of, text_of
 from .conventions import (
     BACKWARD,
     CONTAINERS,
     FORWARD,
     GRADIENT_CONTAINERS,
+    GRADIENT_LISTS,
     HOLDERS,
     TRAINED,
     asker,
@@ -242,16 +245,13 @@ def _is_layer(item: Any) -> bool:
 
 def other_keys(layer: Any) -> list[Finding]:
     """Return what is to be said of dicts whose gradients have other keys than the parameters."""
-    found: dict[str, Finding] = {}
+    found: list[Finding] = []
     for item in (layer, *(part for _, part in parts_of(layer))):
         for values, grads in CONTAINERS:
             held, there = entries(item, values), entries(item, grads)
             if isinstance(held, dict) and isinstance(there, dict):
-                found |= {
-                    str(one): Finding("keys_differ_in", {**one.fields, "in": (grads, values)})
-                    for one in differing(held, there)
-                }
-    return list(found.values())
+                found += [f for f in differing(held, there, (grads, values)) if f not in found]
+    return found
 
 
 def resets_of(layer: Any, met: frozenset[int] = frozenset()) -> list[Callable[[], Any]]:
@@ -311,7 +311,8 @@ def returned(result: Any, floats: Sequence[bool], backward: Any) -> list[Held]:
     if not isinstance(result, tuple) or not result:
         return []
     last, counts = result[-1], (sum(floats), len(floats))
-    if isinstance(last, dict) or (isinstance(last, list | tuple) and any(map(is_float_array, last))):
+    is_list = isinstance(last, list | tuple) and any(map(is_float_array, last))
+    if is_list or isinstance(last, dict):
         if len(result) - 1 not in counts:
             return []
         pairs = last.items() if isinstance(last, dict) else enumerate(last)
@@ -324,9 +325,9 @@ def returned(result: Any, floats: Sequence[bool], backward: Any) -> list[Held]:
     return [_called(names, i - first, result[i], (i,)) for i in range(first, len(result))]
 
 
-def _called(names: Sequence[str], key: Any, value: Any, path: tuple[Any, ...]) -> Held:
+def _called(names: Sequence[str], key: Any, value: Any, path: Steps, holder: Any = None) -> Held:
     name = names[key] if isinstance(key, int) and key < len(names) else ""
-    return Held(name or ("" if isinstance(key, int) else str(key)), value, None, path)
+    return Held(name or ("" if isinstance(key, int) else str(key)), value, holder, path)
 
 
 def listed(layer: Any, backward: Any) -> list[Held]:
@@ -336,7 +337,7 @@ def listed(layer: Any, backward: Any) -> list[Held]:
         if isinstance(held, list | tuple) and held and all(map(is_gradient, held)):
             names = _listed_names(backward, container)
             names = names if len(names) == len(held) else []
-            return [_called(names, i, g, (container, i)) for i, g in enumerate(held)]
+            return [_called(names, i, g, (container, i), layer) for i, g in enumerate(held)]
     return []
 
 

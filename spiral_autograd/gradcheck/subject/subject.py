@@ -12,7 +12,7 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum
-from ..finding import Said
+from ..finding import Finding, Said
 from ..guard import CheckError as CheckError
 from ..guard import theirs
 from ..source import Place
@@ -79,7 +79,7 @@ class Subject:
     failures: Sequence[Said] = ()  # what is wrong whatever the numbers are
     unchecked: Sequence[str] = ()  # inputs and parameters that have no row
     # From name to what is said of a gradient that is computed and not kept, and where.
-    unkept: Mapping[str, tuple[Any, Place]] = field(default_factory=dict)
+    unkept: Mapping[str, tuple[Finding, Place]] = field(default_factory=dict)
     is_loss: bool = False  # whether the output is a scalar, and the upstream gradient one
     # The numbers of the values that stand for marks: zeros that are added in the forward pass, of
     # which the handwritten pass knows nothing.

@@ -19,11 +19,10 @@ from ..reference.reference import SHARPNESS
 from ..report import GradientReport
 from ..source import replacing_lines
 from ..subject.chain import Chain, Named, Step, estranged, naming, run_chain, totals
-from ..subject.conventions import BACKWARD, method_name, positional_names, read
+from ..subject.conventions import BACKWARD, method_name, methods_of, positional_names, read
 from ..subject.inputs import RANDOM_IS_BETTER, Constant, Names
-from ..subject.objects import names_in
+from ..subject.layer import names_in
 from ..subject.parameters import find_parameters
-from ..subject.passes import methods_of
 from ..subject.session import Session, untouched
 from ..subject.subject import CheckError
 from ..verdict.rows import FAILURES, Row, compare

@@ -25,12 +25,13 @@ from ..subject.conventions import (
     FORWARD,
     STATISTICS,
     accepts,
+    attributes_of,
     gradient_key,
     method_name,
     positional_names,
     read,
 )
-from ..subject.parameters import attributes_of, entries
+from ..subject.held import entries
 from ..subject.session import Session, states, streams_of
 from .spy import Heard, listening
 

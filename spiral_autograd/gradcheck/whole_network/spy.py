@@ -14,8 +14,7 @@ from ..blocks import close, largest
 from ..guard import CheckError, theirs
 from ..source import Place
 from ..subject.chain import Chain, Named, Step, first_of, own, precision
-from ..subject.parameters import attributes_of
-from ..subject.passes import input_gradient_of, methods_of, output_of
+from ..subject.conventions import attributes_of, input_gradient_of, methods_of, output_of
 from ..subject.subject import described
 
 
