@@ -13,7 +13,7 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum, close, inner
-from ..reference.automatic import find_reference
+from ..reference.reference import find_reference
 from .adapter import Adapter
 from .conventions import (
     CONTAINERS,
