@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import pytree
 from ..recording import Call, Site, name_of
 
 # A line of a file.
@@ -370,8 +371,9 @@ def replacing_lines(backward: Any) -> list[Place]:
 
 # -------------------- whose code it is --------------------
 
-_SKIP = tuple(
-    os.path.dirname(os.path.abspath(file)) + os.sep for file in (np.__file__, os.__file__, __file__)
+_SKIP = (
+    *(os.path.dirname(os.path.abspath(f)) + os.sep for f in (np.__file__, os.__file__, __file__)),
+    os.path.abspath(pytree.__file__),
 )
 
 
