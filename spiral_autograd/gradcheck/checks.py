@@ -23,8 +23,9 @@ from .subject.pairs import pair_subject
 from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
 from .verdict.comparison import Comparison, is_small
+from .verdict.doubt import look_again
 from .verdict.second_call import call_again, first_gradients, judge, unused_upstream
-from .verdict.second_look import second_look
+from .where import Where
 
 BUDGET = 10.0
 
@@ -211,17 +212,19 @@ def _checked(
     if not is_small(subject):  # record again if there is something to explain
         reference.recording = None
         gc.collect(1)  # autograd's traces are cycles, which hold arrays
-    c = Comparison(subject, reference, first_gradients(subject), stream, budget)
-    c.failures = list(subject.failures)
-    c.notes = [*subject.remarks, *unused_upstream(subject, c.grads)]
-    ideal = second_look(c) if len(c.right) < len(c.rows) else None
+    c = Comparison(subject, reference, first_gradients(subject), stream)
+    c.failures += subject.failures
+    c.notes += [*subject.remarks, *unused_upstream(subject, c.grads)]
+    ideal = look_again(c) if len(c.right) < len(c.rows) else None
     ask_differences(c)
-    c.begin()  # the verdicts on the first call stand
+    where = Where(c, budget)  # the verdicts on the first call stand
+    where.of_verdicts()
     if c.wrong:
         with guarded("the search for why", c.notes):
-            explain(c, ideal)
-    look_at_other_values(c)
+            explain(c, where, ideal)
+    look_at_other_values(c, where)
     judge(c, calls)
+    where.of_states()
     _say_unkept(c)
     return _report(title, c)
 

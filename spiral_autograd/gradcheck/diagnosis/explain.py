@@ -13,16 +13,18 @@ from ..finding import found, together
 from ..guard import CheckError
 from ..lines.lines import places
 from ..reference.backward_graph import BackwardGraph
+from ..reference.graph import Graph
 from ..reference.stepping import best_of, estimates, unit_of
 from ..subject.subject import MISSING
 from ..verdict.comparison import Comparison
 from ..verdict.rows import Row
+from ..where import Where
 from .case import Case, Finding, other_upstream
 from .diagnose import diagnose
 from .replaced import elsewhere
 
 
-def explain(c: Comparison, ideal: BackwardGraph | None) -> None:
+def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     """Write into the wrong rows why they are wrong, and where.
 
     `ideal` is the graph of the forward pass without its small constant: a mistake may be one
@@ -33,17 +35,17 @@ def explain(c: Comparison, ideal: BackwardGraph | None) -> None:
         for k in wrong:
             c.change(k, findings=c.rows[k].findings or (found("text", text="no known pattern"),))
         return
-    findings, remaining = _diagnosed(c, wrong, ideal)
+    findings, remaining = _diagnosed(c, where, wrong, ideal)
     for finding in findings:
         for k in finding.rows:
-            lines = finding.lines or c.places(places, k, finding)
+            lines = finding.lines or where.places(places, k, finding)
             said = found("text", text=finding.text, rule=finding.rule)
             if " in place of (" in finding.text:  # the shapes, which the row tells as well
                 said = found("text", text=finding.text, rule=finding.rule, shape=())
             c.change(k, findings=together(c.rows[k].findings, said), lines=lines)
     for k in remaining:
-        why = found("text", text=_no_pattern(c.rows[k], late=c.deadline.is_over))
-        c.change(k, findings=together(c.rows[k].findings, why), lines=c.places(places, k))
+        why = found("text", text=_no_pattern(c.rows[k], late=where.deadline.is_over))
+        c.change(k, findings=together(c.rows[k].findings, why), lines=where.places(places, k))
 
 
 def ask_differences(c: Comparison) -> None:
@@ -55,20 +57,25 @@ def ask_differences(c: Comparison) -> None:
 
 
 def _diagnosed(
-    c: Comparison, wrong: list[int], ideal: BackwardGraph | None
+    c: Comparison, where: Where, wrong: list[int], ideal: Graph | None
 ) -> tuple[list[Finding], list[int]]:
     """Return what is found, and the rows that nothing explains."""
-    cases = [_case(c, [np.asarray(g) for g in c.reference.grads], wrong, c.graph)]
+    cases = [
+        _case(c, where, [np.asarray(g) for g in c.reference.grads], wrong, where.backward_graph)
+    ]
     if ideal is not None:
-        true = [np.asarray(ideal.gradient(k, {})) for k in range(len(c.grads))]
+        true = [ideal.gradient(k) for k in range(len(c.grads))]
         if all(np.isfinite(largest(g)) for g in true):
-            cases.append(_case(c, true, wrong, ideal))
+            graph = BackwardGraph(ideal.recording, dict(ideal._values))
+            cases.append(_case(c, where, true, wrong, graph))
     findings = diagnose(*cases)
     explained = {k for finding in findings for k in finding.rows}
     return findings, [k for k in wrong if k not in explained]
 
 
-def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGraph | None) -> Case:
+def _case(
+    c: Comparison, where: Where, true: list[Array], wrong: list[int], graph: BackwardGraph | None
+) -> Case:
     session = c.subject.session
 
     def again(kind: str) -> list[Any]:
@@ -93,8 +100,8 @@ def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGra
         upstream=c.upstream,
         again=None if not c.subject.takes_upstream else lru_cache(again),
         is_loss=c.subject.is_loss,
-        deadline=c.deadline,
-        seen=lambda: c.seen,
+        deadline=where.deadline,
+        seen=lambda: where.seen,
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
     )
 

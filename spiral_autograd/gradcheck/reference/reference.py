@@ -85,6 +85,11 @@ class Reference:
         """The rounding of the numbers in the forward and the handwritten backward pass."""
         return float(np.finfo(np.float32 if self.single else np.float64).eps)
 
+    @property
+    def eps_of_trace(self) -> float:
+        """The rounding of the numbers in the reference's own forward pass."""
+        return float(np.finfo(float).eps) if self.double else self.eps
+
 
 def weighted(outputs: Sequence[Any], upstream: Sequence[Any]) -> Any:
     """Return Σ upstream · output: the scalar whose gradient a backward pass computes."""
