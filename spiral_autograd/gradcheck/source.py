@@ -24,8 +24,7 @@ Place = tuple[str, int]
 # -------------------- whose code it is --------------------
 
 _SKIP = tuple(
-    os.path.dirname(os.path.abspath(file)) + os.sep
-    for file in (np.__file__, os.__file__, __file__)
+    os.path.dirname(os.path.abspath(file)) + os.sep for file in (np.__file__, os.__file__, __file__)
 )
 
 
@@ -65,9 +64,8 @@ def code_of(function: Any, method: str = "backward") -> CodeType | None:
 
 # What writes into its own object, and what into its first argument.
 _OWN_MUTATORS = frozenset("append extend fill insert setdefault sort update".split())
-_MUTATORS = frozenset(
-    "at copyto fill_diagonal place put put_along_axis putmask shuffle".split()
-)
+_MUTATORS = frozenset("at copyto fill_diagonal place put put_along_axis putmask shuffle".split())
+_ADDERS = ("append", "extend", "insert")
 _COMPUTING = ast.BinOp | ast.UnaryOp | ast.Call | ast.IfExp | ast.Compare
 
 
@@ -171,8 +169,9 @@ def _text_of(code: CodeType) -> Text | None:
         if isinstance(node, ast.Lambda) and code.co_name == "<lambda>" and node.lineno == first:
             given = ast.copy_location(ast.Return(node.body), node.body)
             return Text(file, tuple(_steps([given], ())))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == code.co_name:
-            if first in (node.lineno, *(d.lineno for d in node.decorator_list)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.lineno, *(d.lineno for d in node.decorator_list))
+            if node.name == code.co_name and first in lines:
                 return Text(file, tuple(_steps(node.body, ())))
     return None
 
@@ -236,9 +235,8 @@ def _mutated(call: ast.Call) -> list[ast.expr]:
 
 def _references(node: ast.AST) -> list[ast.expr]:
     """Return the largest expressions of names, attributes and entries that are read in one."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        if node.func.attr in ("append", "extend", "insert"):  # a list is not read to add to it
-            return _of_all([*node.args, *node.keywords])
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in _ADDERS:
+        return _of_all([*node.args, *node.keywords])  # a list is not read to add to it
     if not isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
         return _of_all(ast.iter_child_nodes(node))
     found: list[ast.expr] = [] if _is_stored(node) else [node]
@@ -303,7 +301,9 @@ def replacing_lines(backward: Callable[..., Any]) -> list[Place]:
     """Return the lines of a backward pass that put a new array in the list of gradients."""
     text = text_of(backward)
     found: list[Place] = []
-    for step in text.steps if text is not None else ():
+    if text is None:
+        return found
+    for step in text.steps:
         for target in step.targets if isinstance(step.node, ast.Assign) else ():
             if isinstance(target, ast.Subscript):
                 index = target.slice

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...recording import Call, name_of
+from ...recording import Call, Recording, name_of, parents_of
 from ...validation import Array, Shape
 from ..blocks import close, largest
 from ..guard import NEVER, Deadline
@@ -37,7 +37,7 @@ class Evidence:
         What the statements of the handwritten pass made.
     values, upstream : sequences of arrays
         The arguments, and the upstream gradient.
-    graph : Graph or None
+    recording : Recording or None
         autograd's forward and reverse pass.
     forward, backward : callables or None
         The user's own functions.
@@ -52,7 +52,7 @@ class Evidence:
     trail: Trail | None
     values: Sequence[Array]
     upstream: Sequence[Array]
-    graph: Any
+    recording: Recording | None
     forward: Any
     backward: Any
     tolerance: float = 1e-9
@@ -78,7 +78,7 @@ def places(evidence: Evidence, k: int, reason: Any = None) -> tuple[Place, ...]:
         found = [*blame.suspects(k, reason)]
     else:
         guilty = (blame.suspects(k, reason) or blame.ends()) if blame is not None else []
-        if first is None and evidence.graph is None:
+        if first is None and evidence.recording is None:
             first = _namesake(evidence, guilty)
         found = [first, *guilty]
     return tuple(dict.fromkeys(place for place in found if place is not None))[:3]
@@ -93,9 +93,9 @@ def _kind(reason: Any) -> str:
 
 def _forward_place(evidence: Evidence, k: int, reason: Any) -> Place | None:
     """Return the line of the forward operation whose gradient is wrong."""
-    if evidence.graph is None or reason is None:
+    if evidence.recording is None or reason is None:
         return None
-    recording = evidence.graph.recording
+    recording = evidence.recording
     if reason.rule == "factor" and (place := _scaling_line(evidence, k)) is not None:
         return place
     if reason.call is not None:
@@ -114,8 +114,10 @@ def _times(evidence: Evidence, k: int) -> float:
 
 def _scaling_line(evidence: Evidence, k: int) -> Place | None:
     """Return the last forward line that multiplies by, or averages over, the lost factor."""
-    c = abs(_times(evidence, k))
-    for call in reversed(list(evidence.graph.recording.adjoints)):
+    c, recording = abs(_times(evidence, k)), evidence.recording
+    for call in reversed(recording.calls if recording is not None else ()):
+        if call.gradient_of is not None:
+            continue
         factors = [float(a) for a in call.args if isinstance(a, int | float) and a]
         sizes = [np.size(a.value) for a in call.args if isinstance(a, Call)]
         if sizes and name_of(call.fun) in ("mean", "average"):
@@ -129,7 +131,9 @@ def _scaling_line(evidence: Evidence, k: int) -> Place | None:
 def _namesake(evidence: Evidence, found: Iterable[Place]) -> Place | None:
     """Return the forward line that makes h, where the first suspect line makes dh."""
     text, forward = text_of(evidence.backward), text_of(evidence.forward)
-    for place in found if text is not None and forward is not None else ():
+    if text is None or forward is None:
+        return None
+    for place in found:
         step = text.at(place[1]) if place[0] == text.file else None
         for name in step.writes if step is not None else ():
             bare = name.split(".")[-1]
@@ -148,7 +152,7 @@ class Blame:
         self.moments = [m for m in trail.moments if m.event >= self.start]
         self._feeding: dict[int, set[int]] = {}
         self._equal: dict[int, list[Moment]] = {}
-        self.recording = evidence.graph.recording if evidence.graph is not None else None
+        self.recording = evidence.recording
 
     # -------------------- the way of one gradient --------------------
 
@@ -200,6 +204,15 @@ class Blame:
         return found
 
     @cached_property
+    def _handed(self) -> dict[int, list[Moment]]:
+        """What each event handed on."""
+        found: dict[int, list[Moment]] = {}
+        for moment in self.moments:
+            if not moment.fresh:
+                found.setdefault(moment.event, []).append(moment)
+        return found
+
+    @cached_property
     def _computing(self) -> dict[int, _Key]:
         """The statements that compute, or take one gradient for another, in order."""
         numbers = dict.fromkeys(m.event for m in self.moments)
@@ -214,36 +227,61 @@ class Blame:
         value = node.value
         if isinstance(node, ast.AugAssign):
             return not isinstance(value, ast.Constant)
-        if number not in self.made:
-            return event.gives_back or self._copies(event, node)
+        made = self.made.get(number, ())
+        if not made:
+            return event.gives_back or self._copies(number, event)
+        if value is None or not (is_computing(value) or any(m.value.ndim for m in made)):
+            return False
         while isinstance(value, ast.Subscript):
             value = value.value
         if isinstance(value, ast.Attribute) and value.attr in _SIZES:
             return False
         called = root_of(value.func) if isinstance(value, ast.Call) else ""
-        return called.split(".")[-1] not in _EMPTY or any(event.step.changed)
+        return called.split(".")[-1] not in _EMPTY
 
-    def _copies(self, event: Event, node: ast.stmt) -> bool:
+    def _copies(self, number: int, event: Event) -> bool:
         """Tell whether a statement takes one gradient for another: ``dh = dout``."""
-        value, targets = getattr(node, "value", None), event.step.targets if event.step else []
-        plain = isinstance(value, ast.Name | ast.Attribute | ast.Subscript)
-        return plain and len(targets) == 1 and isinstance(targets[0], ast.Name)
+        targets = event.step.targets if event.step is not None else []
+        if len(targets) != 1 or not isinstance(targets[0], ast.Name):
+            return False
+        if event.copied is None:
+            return False
+        handed = (m.value for m in self._handed.get(number, ()))
+        return event.copied >= self.start or any(self.upstream.has(v, 0.0) for v in handed)
 
     # -------------------- what is innocent --------------------
+
+    @cached_property
+    def upstream(self) -> Known:
+        """The upstream gradient."""
+        return Known(self.evidence.upstream)
 
     @cached_property
     def calls(self) -> list[Call]:
         """autograd's values, but for single numbers and what is only the upstream gradient."""
         calls = self.recording.calls if self.recording is not None else []
-        upstream = Known(self.evidence.upstream)
-        return [c for c in calls if _is_known(c.value) and not upstream.has(c.value, 1e-12)]
+        return [c for c in calls if _is_known(c.value) and not self.upstream.has(c.value, 1e-12)]
+
+    @cached_property
+    def carrying(self) -> set[Call]:
+        """The backward calls that depend on the upstream gradient: no factors by themselves."""
+        found = set(self.wholes)
+        for call in self.recording.calls if self.recording is not None else ():
+            if call.gradient_of is not None and not found.isdisjoint(parents_of(call)):
+                found.add(call)
+        return found
+
+    @cached_property
+    def wholes(self) -> list[Call]:
+        """autograd's gradients of the arguments and of all values of the forward pass."""
+        made = self.recording
+        found = [] if made is None else [*made.grads, *made.adjoints.values()]
+        return [call for call in found if isinstance(call, Call)]
 
     @cached_property
     def whole(self) -> Known:
         """The upstream gradient, and the whole gradients of the values of the forward pass."""
-        adjoints = self.recording.adjoints.values() if self.recording is not None else ()
-        wholes = [a.value for a in adjoints if isinstance(a, Call) and _is_known(a.value)]
-        return Known([*self.evidence.upstream, *self.evidence.automatic, *wholes])
+        return Known([*self.evidence.upstream, *(call.value for call in self.wholes)])
 
     @cached_property
     def true(self) -> Known:
@@ -278,6 +316,7 @@ class Blame:
         # Where a term is lacking, what is there is a part of the true value, not the whole of it.
         parts = self._parts if rule == "term" else set()
         known = Known([call.value for call in self.calls if call not in parts])
+        carrying = Known([call.value for call in self.calls if call in self.carrying])
         bad = Known([self.evidence.grads[j] for j in self.evidence.wrong])
         found = set()
         for number, key in self._computing.items():
@@ -285,7 +324,7 @@ class Blame:
             values = [moment.value for moment in self.made.get(number, ())]
             # A gradient that is equal to a forward value has lost the rest of its factors.
             lost = rule in ("value", "upstream") and _names_gradient(self.events[number])
-            true = self.whole if lost else known
+            true = carrying if lost else known
             if values and all(true.has(v, 1e-9) and not bad.has(v, 0.0) for v in values):
                 found.add(key)
         return found
@@ -293,16 +332,14 @@ class Blame:
     @cached_property
     def _parts(self) -> set[Call]:
         """The calls that are terms of a gradient in which several paths meet."""
-        assert self.recording is not None
-        pending = [a for a in self.recording.adjoints.values() if isinstance(a, Call)]
-        wholes, found = set(pending), set()
+        pending, found = list(self.wholes), set()
         while pending:
             call = pending.pop()
             if name_of(call.fun) == "add" and type(call.args[0]).__name__.endswith("VSpace"):
                 terms = [arg for arg in call.args[1:] if isinstance(arg, Call)]
                 found |= set(terms)
                 pending += terms
-        return found - wholes
+        return found.difference(self.wholes)
 
     # -------------------- what is left --------------------
 
@@ -375,9 +412,9 @@ class Blame:
         wanted, among = Known([p for p in some if not self.true.has(p, tolerance)]), set(keys)
         for number, moments in self.made.items():
             self.evidence.deadline.check()
-            if self._computing.get(number) in among:
-                if any(wanted.has(moment.value, tolerance) for moment in moments):
-                    return self.events[number].place
+            values = [m.value for m in moments] if self._computing.get(number) in among else []
+            if any(wanted.has(value, tolerance) for value in values):
+                return self.events[number].place
         return None
 
     def _skipping(self, numbers: Iterable[int]) -> list[Place]:
@@ -387,7 +424,7 @@ class Blame:
             (event.place[0], block.lineno)
             for event in events
             for block in (event.step.blocks if event.step is not None else ())
-            if skips(block)
+            if isinstance(block, ast.For) and skips(block)
         ]
 
     # -------------------- a gradient that is not there --------------------
@@ -491,7 +528,7 @@ _KINKS = set(
 
 def kink_places(evidence: Evidence, k: int) -> tuple[Place, ...]:
     """Return the forward line that has the kink, and the backward line that decides at it."""
-    calls = evidence.graph.recording.calls if evidence.graph is not None else []
+    calls = evidence.recording.calls if evidence.recording is not None else []
     bent = [c for c in calls if c.gradient_of is None and name_of(c.fun) in _KINKS]
     found = [line for line in map(forward_line, bent) if line is not None][:1]
     for number, text in enumerate((text_of(evidence.forward), text_of(evidence.backward))):
@@ -549,7 +586,7 @@ class Known:
 
 def _is_known(value: Any, least: int = 2) -> bool:
     array = np.asarray(value)
-    finite = array.dtype.kind in "fiub" and bool(np.isfinite(array).all())
+    finite = array.dtype.kind == "f" and bool(np.isfinite(array).all())
     return least <= array.size <= LARGEST and finite
 
 

@@ -39,6 +39,7 @@ class Event:
     parts: dict[str, int] = field(default_factory=dict)
     passing: dict[int, int] = field(default_factory=dict)  # by the id of an array: who passed it on
     gives_back: bool = False  # it returns just what the function was given
+    copied: int | None = None  # it gives an array one more name: the event that made the array
 
 
 @dataclass(eq=False)
@@ -142,7 +143,7 @@ class _Scope:
         """Return a plain key: a number or string, or made of variables that are."""
         if isinstance(node, ast.Constant | ast.Name | ast.Attribute):
             value = node.value if isinstance(node, ast.Constant) else self.look(node)[0]
-            return value if type(value) in (int, str) else None
+            return value if isinstance(value, int | str) else None
         if isinstance(node, ast.JoinedStr):
             parts = [v.value if isinstance(v, ast.FormattedValue) else v for v in node.values]
             keys = [self._key(part) for part in parts]
@@ -209,18 +210,23 @@ class _Recorder:
         names = dict(frame.f_locals)
         self._keep.append(names)
         given = frozenset(map(id, names.values()))
-        self.trail.runs.append(Run(frame.f_code, caller, given, len(self.trail.events)))
         if caller is None:
+            self.trail.runs.append(Run(frame.f_code, caller, given, len(self.trail.events)))
             for _, array in _arrays(names):
                 self._makers.setdefault(id(array), None)
             return
+        event, call = self.trail.events[caller], len(self.trail.events)
+        self.trail.events.append(
+            Event(event.place, event.step, event.run, "()", set(event.sources), event.returns)
+        )
         for name, value in names.items():
             cell = ("local", number, name)
             if isinstance(value, np.ndarray):
-                self._note(value, caller, name, handed=False)  # the caller made it for the call
-                self._set(self._passing, cell, self.trail.events[caller].passing.get(id(value)))
+                self._note(value, call, name, handed=False)  # the caller made it for the call
+                self._set(self._passing, cell, event.passing.get(id(value)))
             elif _is_plain(value):
-                self._writers[cell] = caller
+                self._writers[cell] = call
+        self.trail.runs.append(Run(frame.f_code, caller, given, len(self.trail.events)))
 
     def _leave(self, frame: FrameType, run: Run, given: Any) -> None:
         del self._frames[id(frame)]
@@ -314,6 +320,8 @@ class _Recorder:
             return None
         source = getattr(event.step and event.step.node, "value", None)
         if source is not None and scope.look(source)[0] is value:
+            made = self._makers[id(value)]
+            event.copied = -1 if made is None else made
             return number
         given = (self.trail.events[n].passing.get(id(value)) for n in event.returns)
         return next((n for n in given if n is not None), None)
