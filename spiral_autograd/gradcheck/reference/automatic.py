@@ -19,7 +19,7 @@ from ...validation import Array
 from ..blocks import inner, largest
 from ..guard import CheckError, theirs
 from ..reference.boxes import NumpyBox
-from ..reference.rebind import rebinding
+from ..reference.rebind import standing_in
 from ..subject.subject import Subject
 from .reference import (
     SHARPNESS,
@@ -73,7 +73,8 @@ def by_autograd(
 
     # The upstream gradient is traced too, so that the graph tells what depends on it.
     ups = [np.asarray(up, dtype=float) for up in upstream] if double else list(upstream)
-    stand_in = rebinding(constants=rebind == "constants") if rebind else nullcontext()
+    roots, constants = subject.session.roots, rebind == "constants"
+    stand_in = standing_in(*roots, constants=constants) if rebind else nullcontext()
     with subject.session.fresh(), warnings.catch_warnings(), stand_in:
         warnings.simplefilter("ignore")
         values = in_double(subject) if double else list(subject.values)

@@ -137,7 +137,7 @@ class Session(Unreached):
     """
 
     def __init__(self, *roots: Any) -> None:
-        self._roots = roots
+        self.roots = roots
         self.original = self.start = Snapshot(*roots)
         self.random_state = get_state(), random.getstate()
         self._is_at_start = True
@@ -196,7 +196,7 @@ class Session(Unreached):
 
     def add(self, *roots: Any) -> None:
         """Take more objects among those that are restored."""
-        self._roots = (*self._roots, *roots)
+        self.roots = (*self.roots, *roots)
         self.start.add(*roots)
 
     def restore(self) -> None:
@@ -207,7 +207,7 @@ class Session(Unreached):
 
     def rebase(self) -> None:
         """Take the present state as the one to begin from."""
-        self.start = Snapshot(*self._roots, like=self.original)
+        self.start = Snapshot(*self.roots, like=self.original)
 
     def covers(self, array: Array) -> bool:
         """Tell whether restoring would write into an array."""
