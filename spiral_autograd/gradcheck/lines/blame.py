@@ -114,10 +114,9 @@ def _times(evidence: Evidence, k: int) -> float:
 
 def _scaling_line(evidence: Evidence, k: int) -> Place | None:
     """Return the last forward line that multiplies by, or averages over, the lost factor."""
-    c, recording = abs(_times(evidence, k)), evidence.recording
-    for call in reversed(recording.calls if recording is not None else ()):
-        if call.gradient_of is not None:
-            continue
+    c = abs(_times(evidence, k))
+    calls = evidence.recording.calls if evidence.recording is not None else []
+    for call in reversed([call for call in calls if call.gradient_of is None]):
         factors = [float(a) for a in call.args if isinstance(a, int | float) and a]
         sizes = [np.size(a.value) for a in call.args if isinstance(a, Call)]
         if sizes and name_of(call.fun) in ("mean", "average"):
