@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from autograd.core import VSpace
 
-from ..validation import Shape
+from ..validation import Array, Shape
 
 # -------------------- expressions --------------------
 
@@ -65,7 +65,11 @@ def uniform(x: Any) -> float | None:
     """Return the number that a constant consists of throughout; None if it is not that."""
     if not isinstance(x, Expr) or x.fun is not None or x.value is None:
         return None
-    values = np.asarray(x.value)
+    return uniform_number(np.asarray(x.value))
+
+
+def uniform_number(values: Array) -> float | None:
+    """Return the finite number that an array consists of throughout, to the sign of its zeros."""
     if values.size == 0 or values.dtype.kind not in "fiub":
         return None
     first = values.flat[0]

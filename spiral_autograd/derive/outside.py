@@ -23,7 +23,6 @@ import numpy as np
 from autograd.tracer import getval, isbox
 
 from ..recording import is_installed
-from .emit import COMPARED_BYTES
 from .expressions import static_key
 from .kinds import (
     CONSTANT_MODULES,
@@ -35,6 +34,7 @@ from .kinds import (
 )
 from .names import line_of, names_in
 from .undo import MISSING, put_attribute_back, put_entry_back, stream_undo
+from .writer import COMPARED_BYTES
 
 MOST_VALUES = 20_000  # a loss that reaches more is not watched but refused
 SAMPLES = 1024  # entries of an array that is too large to be compared

@@ -6,7 +6,7 @@ turns autograd's helpers into NumPy's functions (`translations`), then a table o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,13 +55,13 @@ def _birth(expr: Expr) -> int:
     return expr.birth
 
 
-def needed(results: Iterable[Expr]) -> set[Expr]:
-    """Return the expressions that results are computed from, themselves included."""
+def needed(results: Iterable[Expr], known: Container[Expr] = ()) -> set[Expr]:
+    """Return what results are computed from, themselves included, but for what is known."""
     found: set[Expr] = set()
     pending = list(results)
     while pending:
         expr = pending.pop()
-        if expr not in found:
+        if expr not in found and expr not in known:
             found.add(expr)
             pending.extend(expr.parents)
     return found
