@@ -168,11 +168,7 @@ def _recorded(
 ) -> tuple[Recording, Simplified]:
     with refused("while it was recorded, the loss raised "), silence():
         recording = record(loss, params, *data, trace_ints=trace_ints)
-        roots = [
-            [leaf for leaf in leaves(tree) if isinstance(leaf, Call)]
-            for tree in (recording.params, list(recording.data))
-        ]
-        return recording, simplify(recording, *roots)
+        return recording, simplify(recording)
 
 
 def _recorded_elsewhere(
