@@ -12,7 +12,7 @@ from ..pytree import Pytree
 from ..validation import Random, number, random_stream
 from .diagnosis.explain import ask_differences, explain
 from .diagnosis.hidden import look_at_other_values
-from .finding import as_finding, found
+from .finding import as_finding
 from .guard import CheckError, answerable, guarded
 from .reference.automatic import find_reference
 from .report import GradientReport
@@ -236,7 +236,7 @@ def _say_unkept(c: Comparison) -> None:
         if lost is not None and row.rule == "unwritten":
             why, place = lost
             lines = tuple(dict.fromkeys((*row.lines[:1], place, *row.lines)))[:3]
-            c.change(k, findings=(found("text", text=why, rule="unwritten"),), lines=lines)
+            c.change(k, findings=(why,), lines=lines)
 
 
 def _report(title: str, c: Comparison) -> GradientReport:
