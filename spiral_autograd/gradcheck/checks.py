@@ -10,11 +10,11 @@ import numpy as np
 
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
-from .diagnosis.explain import ask_differences, explain
+from .diagnosis.explain import explain
 from .diagnosis.hidden import look_at_other_values
-from .finding import as_finding, found
+from .finding import as_finding
 from .guard import CheckError, answerable, guarded
-from .reference.automatic import find_reference
+from .reference.reference import find_reference
 from .report import GradientReport
 from .subject.functions import gradient_subject
 from .subject.inputs import Names
@@ -23,8 +23,9 @@ from .subject.pairs import pair_subject
 from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
 from .verdict.comparison import Comparison, is_small
+from .verdict.doubt import ask_differences, look_again
 from .verdict.second_call import call_again, first_gradients, judge, unused_upstream
-from .verdict.second_look import second_look
+from .where import Where
 
 BUDGET = 10.0
 
@@ -211,17 +212,19 @@ def _checked(
     if not is_small(subject):  # record again if there is something to explain
         reference.recording = None
         gc.collect(1)  # autograd's traces are cycles, which hold arrays
-    c = Comparison(subject, reference, first_gradients(subject), stream, budget)
-    c.failures = list(subject.failures)
-    c.notes = [*subject.remarks, *unused_upstream(subject, c.grads)]
-    ideal = second_look(c) if len(c.right) < len(c.rows) else None
+    c = Comparison(subject, reference, first_gradients(subject), stream)
+    c.failures += subject.failures
+    c.notes += [*subject.remarks, *unused_upstream(subject, c.grads)]
+    ideal = look_again(c) if len(c.right) < len(c.rows) else None
     ask_differences(c)
-    c.begin()  # the verdicts on the first call stand
+    where = Where(c, budget)  # the verdicts on the first call stand
+    where.of_verdicts()
     if c.wrong:
         with guarded("the search for why", c.notes):
-            explain(c, ideal)
-    look_at_other_values(c)
+            explain(c, where, ideal)
+    look_at_other_values(c, where)
     judge(c, calls)
+    where.of_states()
     _say_unkept(c)
     return _report(title, c)
 
@@ -233,7 +236,7 @@ def _say_unkept(c: Comparison) -> None:
         if lost is not None and row.rule == "unwritten":
             why, place = lost
             lines = tuple(dict.fromkeys((*row.lines[:1], place, *row.lines)))[:3]
-            c.change(k, findings=(found("text", text=why, rule="unwritten"),), lines=lines)
+            c.change(k, findings=(why,), lines=lines)
 
 
 def _report(title: str, c: Comparison) -> GradientReport:

@@ -13,16 +13,17 @@ from ..finding import found, together
 from ..guard import CheckError
 from ..lines.lines import places
 from ..reference.backward_graph import BackwardGraph
-from ..reference.stepping import best_of, estimates, unit_of
+from ..reference.graph import Graph
 from ..subject.subject import MISSING
 from ..verdict.comparison import Comparison
 from ..verdict.rows import Row
+from ..where import Where
 from .case import Case, Finding, other_upstream
 from .diagnose import diagnose
 from .replaced import elsewhere
 
 
-def explain(c: Comparison, ideal: BackwardGraph | None) -> None:
+def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     """Write into the wrong rows why they are wrong, and where.
 
     `ideal` is the graph of the forward pass without its small constant: a mistake may be one
@@ -33,42 +34,39 @@ def explain(c: Comparison, ideal: BackwardGraph | None) -> None:
         for k in wrong:
             c.change(k, findings=c.rows[k].findings or (found("text", text="no known pattern"),))
         return
-    findings, remaining = _diagnosed(c, wrong, ideal)
+    findings, remaining = _diagnosed(c, where, wrong, ideal)
     for finding in findings:
         for k in finding.rows:
-            lines = finding.lines or c.places(places, k, finding)
+            lines = finding.lines or where.places(places, k, finding)
             said = found("text", text=finding.text, rule=finding.rule)
             if " in place of (" in finding.text:  # the shapes, which the row tells as well
                 said = found("text", text=finding.text, rule=finding.rule, shape=())
             c.change(k, findings=together(c.rows[k].findings, said), lines=lines)
     for k in remaining:
-        why = found("text", text=_no_pattern(c.rows[k], late=c.deadline.is_over))
-        c.change(k, findings=together(c.rows[k].findings, why), lines=c.places(places, k))
-
-
-def ask_differences(c: Comparison) -> None:
-    """Ask central differences about the wrong rows; what they side with is right, or said."""
-    agreeing = [c.rows[k].name for k in c.wrong if c.reference.grads and _differences_agree(c, k)]
-    if agreeing and c.reference.kind != "central differences":
-        side = "autograd" if c.reference.kind == "autograd" else f"the {c.reference.kind}"
-        c.notes.append(f"central differences side with {side}: {', '.join(agreeing)}")
+        why = found("text", text=_no_pattern(c.rows[k], late=where.deadline.is_over))
+        c.change(k, findings=together(c.rows[k].findings, why), lines=where.places(places, k))
 
 
 def _diagnosed(
-    c: Comparison, wrong: list[int], ideal: BackwardGraph | None
+    c: Comparison, where: Where, wrong: list[int], ideal: Graph | None
 ) -> tuple[list[Finding], list[int]]:
     """Return what is found, and the rows that nothing explains."""
-    cases = [_case(c, [np.asarray(g) for g in c.reference.grads], wrong, c.graph)]
+    cases = [
+        _case(c, where, [np.asarray(g) for g in c.reference.grads], wrong, where.backward_graph)
+    ]
     if ideal is not None:
-        true = [np.asarray(ideal.gradient(k, {})) for k in range(len(c.grads))]
+        true = [ideal.gradient(k) for k in range(len(c.grads))]
         if all(np.isfinite(largest(g)) for g in true):
-            cases.append(_case(c, true, wrong, ideal))
+            graph = BackwardGraph(ideal.recording, dict(ideal._values))
+            cases.append(_case(c, where, true, wrong, graph))
     findings = diagnose(*cases)
     explained = {k for finding in findings for k in finding.rows}
     return findings, [k for k in wrong if k not in explained]
 
 
-def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGraph | None) -> Case:
+def _case(
+    c: Comparison, where: Where, true: list[Array], wrong: list[int], graph: BackwardGraph | None
+) -> Case:
     session = c.subject.session
 
     def again(kind: str) -> list[Any]:
@@ -93,8 +91,8 @@ def _case(c: Comparison, true: list[Array], wrong: list[int], graph: BackwardGra
         upstream=c.upstream,
         again=None if not c.subject.takes_upstream else lru_cache(again),
         is_loss=c.subject.is_loss,
-        deadline=c.deadline,
-        seen=lambda: c.seen,
+        deadline=where.deadline,
+        seen=lambda: where.seen,
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
     )
 
@@ -110,39 +108,3 @@ def _no_pattern(row: Row, *, late: bool) -> str:
         return f"{int((~np.isfinite(h)).sum())} of {h.size} entries are not finite"
     off = np.abs(h - g) > 1e-6 * max(largest(h), largest(g))
     return f"{none}; {int(off.sum())} of {h.size} entries differ, most at {row.index}"
-
-
-def _differences_agree(c: Comparison, k: int) -> bool:
-    """Ask central differences, in the direction in which the two gradients differ most.
-
-    Where they side with the handwritten gradient, the row says so, and is not called wrong.
-    """
-    h, g = c.grads[k], c.reference.grads[k]
-    if h is None or np.shape(h) != g.shape or not np.isfinite(largest(h)):
-        return False
-    h = np.asarray(h, dtype=float)  # of a matrix too
-    direction = h - g
-    norm = float(np.linalg.norm(direction.ravel()))
-    if norm == 0 or not np.isfinite(norm):
-        return False
-    direction /= norm
-    ours, theirs = float(np.vdot(h, direction)), float(np.vdot(g, direction))
-    single, double = c.reference.single, c.reference.double
-    sizes = np.maximum(np.abs(direction), 1e-12 * largest(direction))
-    unit = float(
-        np.min(unit_of(c.subject.values[k]) / sizes)
-    )  # no entry moves by more than its own
-    along = {k: unit * direction}
-    best = best_of(estimates(c.subject, c.upstream, along, single=single, double=double))
-    measured = best.value / unit
-    if not best.error / unit <= 0.1 * abs(ours - theirs):
-        return False  # they cannot tell
-    if abs(measured - theirs) < 0.1 * abs(measured - ours):
-        return True
-    if abs(measured - ours) < 0.1 * abs(measured - theirs):
-        why = (
-            f"central differences side with the handwritten gradient, not with the reference "
-            f"({c.reference.kind}), which may be wrong here"
-        )
-        c.change(k, verdict="approximate", findings=(found("text", text=why),), lines=())
-    return False

@@ -10,26 +10,26 @@ from ...validation import Array
 from ..blocks import close
 from ..finding import found
 from ..guard import guarded
-from ..reference.automatic import find_reference
-from ..reference.reference import outputs_now
+from ..reference.reference import find_reference, outputs_now
 from ..subject.conventions import TARGETS
 from ..subject.inputs import RANDOM_IS_BETTER
 from ..subject.subject import MISSING, CheckError, copied
 from ..verdict.comparison import Comparison, is_small
+from ..verdict.doubt import look_again
 from ..verdict.rows import FAILURES
-from ..verdict.second_look import second_look
+from ..where import Where
 from .explain import explain
 
 TELLING = (0.0, 1.0, -1.0, 2.0)  # single numbers that are like their squares, or doubles
 
 
-def look_at_other_values(c: Comparison) -> None:
+def look_at_other_values(c: Comparison, where: Where) -> None:
     """Compare once more where values that hide mistakes are others; write it into the rows."""
     c.notes += _single_weights(c)
     hiding = {k: what for k in c.rows if (what := _hides(c, k))}
     if not hiding:
         return
-    beside = _beside(c, hiding)
+    beside = _beside(c, where, hiding)
     if beside is None:
         c.notes += [
             f"{c.subject.names[k]} {what}, and mistakes may hide there, but it could not be "
@@ -52,7 +52,7 @@ def _single_weights(c: Comparison) -> list[str]:
     return [f"{names}: of a matrix of 1 by 1 no transpose shows; try other sizes"] if names else []
 
 
-def _beside(c: Comparison, hiding: dict[int, str]) -> Comparison | None:
+def _beside(c: Comparison, where: Where, hiding: dict[int, str]) -> Comparison | None:
     """Return the comparison at other values, explained; None where it cannot be had."""
     subject, rng = c.subject, np.random.default_rng(0)
     if not c.reference.grads or not subject.backward_code:
@@ -70,11 +70,11 @@ def _beside(c: Comparison, hiding: dict[int, str]) -> Comparison | None:
             return None
         if not is_small(subject):
             reference.recording = None
-        beside = Comparison(moved, reference, grads, c.rng, c.deadline.left)
-        ideal = second_look(beside) if len(beside.right) < len(beside.rows) else None
+        beside = Comparison(moved, reference, grads, c.rng)
+        ideal = look_again(beside) if len(beside.right) < len(beside.rows) else None
         if beside.wrong:
             with guarded("the search for why", c.notes):
-                explain(beside, ideal)
+                explain(beside, Where(beside, where.deadline.left), ideal)
         return beside
 
 

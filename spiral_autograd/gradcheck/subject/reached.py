@@ -1,19 +1,18 @@
-"""What somebody's objects reach: what may change while their code runs.
+"""What somebody's objects reach, and how each kind of thing there is read and put back.
 
 None of the user's own code runs here: no property, no `__getattr__`, no `__eq__`.
 """
 
 from __future__ import annotations
 
-import argparse
 import array
 import functools
 import os
 import random
 import sys
-import sysconfig
 import threading
-from collections import deque
+from argparse import Namespace
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from types import (
     CellType,
@@ -25,144 +24,204 @@ from types import (
     ModuleType,
     SimpleNamespace,
 )
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-ABSENT: Any = object()
+from ...recording import is_installed
 
 
 class Unreached:
     """What a check itself keeps of somebody's objects: it is not looked through for others."""
 
 
+ABSENT: Any = Unreached()
+
 _PLAIN: frozenset[type] = frozenset(
     (str, bytes, int, float, complex, bool, type(None), range, np.float64, np.int64)
 )
 _ATOMS: tuple[type, ...] = (*_PLAIN, ModuleType, CodeType, np.generic, np.dtype, Unreached)
 STREAMS = (np.random.RandomState, np.random.Generator, random.Random)
-CONTAINERS = (dict, list, tuple, set, frozenset, deque, bytearray, array.array, np.ndarray)
-# Of what belongs to libraries, what users keep their own things in.
-_OPEN = (
-    *(*CONTAINERS, *STREAMS, FunctionType, MethodType, CellType, functools.partial),
-    *(SimpleNamespace, argparse.Namespace, threading.local),
-)
 
 
-def reach(*roots: Any) -> Iterator[Any]:
-    """Yield every object that some objects reach, once: what may change, and what holds it."""
-    return _walked(roots, _Held(), (*_ATOMS, type))
+# -------------------- how each kind of thing is read, and put back --------------------
 
 
-def reach_with_code(*roots: Any) -> Iterator[Any]:
-    """Yield besides what their code reaches: classes, the globals that are used, defaults.
+class Kind(NamedTuple):
+    """How what a thing holds is read as a list, and written back; None where it cannot change.
 
-    Only of code of the user's own.
+    What is read holds nothing further where it is made for us, as the state of a random stream is.
     """
-    return _walked(roots, _HeldByCode(), _ATOMS)
+
+    read: Callable[[Any], list[Any]]
+    write: Callable[[Any, list[Any]], object] | None = None
+    is_made: bool = False
 
 
-def _walked(
-    roots: Iterable[Any], held: Callable[[Any], Iterable[Any]], atoms: tuple[type, ...]
-) -> Iterator[Any]:
-    seen: dict[int, Any] = {}
-    pending = list(roots)
-    while pending:
-        item = pending.pop()
-        if issubclass(type(item), atoms) or id(item) in seen:
-            continue
-        seen[id(item)] = item
-        pending.extend(held(item))
-        yield item
+def _mapping(kind: type[dict[Any, Any]]) -> Kind:
+    def write(held: dict[Any, Any], parts: list[Any]) -> None:
+        kind.clear(held)
+        kind.update(held, _halves(parts))
+
+    return Kind(lambda held: [*kind.keys(held), *kind.values(held)], write)
 
 
-def is_plain(values: Iterable[Any]) -> bool:
-    """Tell whether there are only numbers and strings, which reach nothing and cannot change."""
-    return set(map(type, values)) <= _PLAIN
+def _halves(parts: list[Any]) -> dict[Any, Any]:
+    """Return the dict of which the keys and then the values stand in a list."""
+    half = len(parts) // 2
+    return dict(zip(parts[:half], parts[half:], strict=True))
 
 
-def is_vocabulary(held: Any) -> bool:
-    """Tell whether a list or dict is long, and holds but numbers and strings, or lists of them."""
-    if type(held) not in (dict, list, tuple) or len(held) < 64:
-        return False
-    values = held.values() if type(held) is dict else held
-    inner = (item for item in values if type(item) in (list, tuple))
-    return set(map(type, values)) <= _PLAIN | {list, tuple} and all(map(is_plain, inner))
+def _elements(kind: Any, refill: Any = None) -> Kind:
+    def write(held: Any, parts: list[Any]) -> None:
+        kind.clear(held)
+        refill(held, parts)
+
+    return Kind(lambda held: list(kind.__iter__(held)), write if refill else None)
 
 
-class _Held:
-    """What an object holds."""
-
-    def __init__(self) -> None:
-        self._modules: set[str] = set()
-
-    def __call__(self, item: Any) -> list[Any]:
-        kind = type(item)
-        if kind in CONTAINERS:
-            return _contents(item)
-        if issubclass(kind, CONTAINERS):
-            return _contents(item) + _attributes(item)
-        if issubclass(kind, np.random.RandomState | np.random.Generator):
-            return []
-        if issubclass(kind, MethodType):
-            return [item.__self__]
-        if issubclass(kind, functools.partial):
-            return [item.func, item.args, item.keywords]
-        if issubclass(kind, CellType):
-            return [] if (content := cell_content(item)) is ABSENT else [content]
-        if issubclass(kind, FunctionType):
-            cells = [c for c in item.__closure__ or () if cell_content(c) is not ABSENT]
-            return [*cells, *self._streams(item.__globals__), *_attributes(item)]
-        module = sys.modules.get(kind.__module__) if isinstance(kind.__module__, str) else None
-        streams = self._streams(vars(module)) if isinstance(module, ModuleType) else []
-        return _attributes(item) + streams
-
-    def _streams(self, names: dict[str, Any]) -> list[Any]:
-        """Return the random streams among the globals of a module, which its code may draw from."""
-        name = str(names.get("__name__"))
-        if name in self._modules:
-            return []
-        self._modules.add(name)
-        return [value for value in list(names.values()) if issubclass(type(value), STREAMS)]
+def _holding(*names: str) -> Kind:
+    return Kind(lambda held: [getattr(held, name) for name in names])
 
 
-class _HeldByCode(_Held):
-    """What an object holds, and what its code reaches."""
-
-    def __call__(self, item: Any) -> list[Any]:
-        kind = type(item)
-        if issubclass(kind, FunctionType):
-            more = [item.__defaults__, item.__kwdefaults__]
-            used = [value for _, _, value in names_used(item) if _is_open(value)]
-            return [*super().__call__(item), *filter(None, more), *used]
-        if issubclass(kind, MethodType):
-            return [item.__self__, item.__func__]
-        if issubclass(kind, type):
-            values = [value for base in own_bases(item) for value in vars(base).values()]
-            parts = (part for value in values for part in _functions_in(value))
-            return [part for part in parts if _is_open(part)]
-        return [*super().__call__(item), *([kind] if own_bases(kind) else [])]
+def _state(get: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> Kind:
+    return Kind(lambda held: [get(held)], lambda held, parts: put(held, parts[0]), is_made=True)
 
 
-def _contents(item: Any) -> list[Any]:
-    """Return what a container holds, unless it can be nothing but numbers and strings."""
-    kind = type(item)
-    if issubclass(kind, np.ndarray):
-        return list(item.view(np.ndarray).flat) if item.dtype == object else []
-    if issubclass(kind, bytearray | array.array):
+def _bytes(kind: Any) -> Kind:
+    return _state(
+        lambda held: kind.__getitem__(held, slice(None)),
+        lambda held, content: kind.__setitem__(held, slice(None), content),
+    )
+
+
+def _read_cell(cell: CellType) -> list[Any]:
+    try:
+        return [cell.cell_contents]
+    except ValueError:
         return []
-    if issubclass(kind, dict):
-        parts = [list(dict.keys(item)), list(dict.values(item))]
+
+
+def _put_in_cell(cell: CellType, parts: list[Any]) -> None:
+    if parts:
+        cell.cell_contents = parts[0]
     else:
-        parts = [list(next(b for b in CONTAINERS if issubclass(kind, b)).__iter__(item))]
-    return [value for part in parts if not is_plain(part) for value in part]
+        del cell.cell_contents
 
 
-def _attributes(item: Any) -> list[Any]:
-    """Return what the attributes of an object hold: its dict, and what stands in its slots."""
-    attributes = dict_of(item)
-    values = (value for _, value in slots_of(item) if value is not ABSENT)
-    return [*([] if attributes is None else [attributes]), *values]
+def _put_defaults(function: FunctionType, parts: list[Any]) -> None:
+    function.__defaults__, function.__kwdefaults__ = parts[:2]
+
+
+def _read_class(kind: type) -> list[Any]:
+    held = dict(vars(kind)) if _is_own_class(kind) else {}
+    return [*held, *held.values()]
+
+
+def _put_class(kind: type, parts: list[Any]) -> None:
+    saved = _halves(parts)
+    for name, value in saved.items():
+        if vars(kind).get(name, ABSENT) is not value:
+            type.__setattr__(kind, name, value)
+    for name in [n for n in vars(kind) if n not in saved and not n.startswith("__")]:
+        type.__delattr__(kind, name)
+
+
+# By the first of these classes that an object's own inherits from.
+_KINDS: dict[type, Kind] = {
+    # The numbers of other arrays are kept by the snapshot.
+    np.ndarray: Kind(lambda held: list(held.view(np.ndarray).flat) if held.dtype == object else []),
+    OrderedDict: _mapping(OrderedDict),  # it has an order of its own
+    dict: _mapping(dict),
+    list: _elements(list, list.extend),
+    tuple: _elements(tuple),
+    set: _elements(set, set.update),
+    frozenset: _elements(frozenset),
+    deque: _elements(deque, deque.extend),
+    bytearray: _bytes(bytearray),
+    array.array: _bytes(array.array),
+    CellType: Kind(_read_cell, _put_in_cell),
+    FunctionType: Kind(
+        lambda held: [held.__defaults__, held.__kwdefaults__, *(held.__closure__ or ())],
+        _put_defaults,
+    ),
+    MethodType: _holding("__self__", "__func__"),
+    functools.partial: _holding("func", "args", "keywords"),
+    staticmethod: _holding("__func__"),
+    classmethod: _holding("__func__"),
+    property: _holding("fget", "fset", "fdel"),
+    functools.cached_property: _holding("func"),
+    threading.local: _holding("__dict__"),
+    random.SystemRandom: _holding(),
+    random.Random: _state(random.Random.getstate, random.Random.setstate),
+    np.random.RandomState: _state(  # with the second of two normal numbers
+        lambda held: held.get_state(legacy=False), np.random.RandomState.set_state
+    ),
+    np.random.Generator: _state(
+        lambda held: held.bit_generator.state,
+        lambda held, state: setattr(held.bit_generator, "state", state),
+    ),
+    type: Kind(_read_class, _put_class, is_made=True),
+    object: _holding(),
+}
+_ROWS = {id(kind): row for kind, row in _KINDS.items()}
+# Of what belongs to libraries, what users keep their own things in.
+_OPEN = (*(kind for kind in _KINDS if kind not in (type, object)), SimpleNamespace, Namespace)
+
+
+def _rows_of(kind: type) -> list[Kind]:
+    """Return how objects of a class are read: as what it inherits from, and their attributes."""
+    row = next(_ROWS[id(base)] for base in kind.__mro__ if id(base) in _ROWS)
+    places = [] if issubclass(kind, type) else _places_of(kind)
+
+    def read(item: Any) -> list[Any]:
+        return [_standing_in(place, item) for place in places]
+
+    def write(item: Any, parts: list[Any]) -> None:
+        for place, part in zip(places, parts, strict=True):
+            now = _standing_in(place, item)
+            if now is not part and part is ABSENT:
+                place.__delete__(item)
+            elif now is not part:
+                place.__set__(item, part)
+
+    return [row, Kind(read, write)] if places else [row]
+
+
+def _places_of(kind: type) -> list[Any]:
+    """Return the descriptors of what objects of a class hold: their slots, and the dict."""
+    found = []
+    for base in kind.__mro__:
+        has_slots = "__slots__" in base.__dict__
+        for name, descriptor in list(base.__dict__.items()):
+            is_slot = has_slots and isinstance(descriptor, MemberDescriptorType)
+            is_dict = name == "__dict__" and isinstance(descriptor, _DESCRIPTORS)
+            if is_slot or is_dict:
+                found.append(descriptor)
+    return found
+
+
+_DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType)
+
+
+def _standing_in(place: Any, item: Any) -> Any:
+    try:
+        return place.__get__(item)
+    except AttributeError:
+        return ABSENT
+
+
+_BUILT_IN = {id(kind): _rows_of(kind) for kind in _KINDS}
+
+
+def dict_of(item: Any) -> dict[str, Any] | None:
+    """Return the dict of an object's attributes; None where there is none of the usual kind."""
+    kind = type(item)
+    if issubclass(kind, threading.local):
+        return item.__dict__
+    places = [] if issubclass(kind, type) else _places_of(kind)
+    held = (place.__get__(item) for place in places if place.__name__ == "__dict__")
+    return next((found for found in held if isinstance(found, dict)), None)
 
 
 def has_any(item: Any, names: frozenset[str]) -> bool:
@@ -171,66 +230,85 @@ def has_any(item: Any, names: frozenset[str]) -> bool:
     return not all(map(names.isdisjoint, [*there, dict_of(item) or {}]))
 
 
-def dict_of(item: Any) -> dict[str, Any] | None:
-    """Return the dict of an object's attributes; None where there is none of the usual kind."""
-    kind = type(item)
-    if issubclass(kind, type):
-        return None
-    if issubclass(kind, threading.local):
-        return item.__dict__
-    for base in kind.__mro__:
-        descriptor = base.__dict__.get("__dict__")
-        if isinstance(descriptor, GetSetDescriptorType | MemberDescriptorType):
-            found = descriptor.__get__(item)
-            return found if isinstance(found, dict) else None
-    return None
+def is_vocabulary(held: Any) -> bool:
+    """Tell whether a list or dict is long, and holds but numbers and strings, or lists of them."""
+    if type(held) not in (dict, list, tuple) or len(held) < 64:
+        return False
+    values = held.values() if type(held) is dict else held
+    inner = (item for item in values if type(item) in (list, tuple))
+    kinds = [set(map(type, part)) for part in inner]
+    return set(map(type, values)) <= _PLAIN | {list, tuple} and all(k <= _PLAIN for k in kinds)
 
 
-def slots_of(item: Any) -> list[tuple[Any, Any]]:
-    """Return the descriptors of an object's slots, each with what stands in it, or ABSENT."""
-    found = []
-    for base in type(item).__mro__:
-        if "__slots__" in base.__dict__:
-            for descriptor in list(base.__dict__.values()):
-                if isinstance(descriptor, MemberDescriptorType):
-                    try:
-                        found.append((descriptor, descriptor.__get__(item)))
-                    except AttributeError:
-                        found.append((descriptor, ABSENT))
-    return found
+# -------------------- the walk --------------------
+
+Held = list[tuple[Kind, list[Any]]]
 
 
-def cell_content(cell: CellType) -> Any:
-    """Return what is in a cell of a closure; ABSENT where it is empty."""
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return ABSENT
+def reach(*roots: Any) -> Iterator[Any]:
+    """Yield every object that some objects reach, once: what may change, and what holds it."""
+    return (item for item, _ in walk(roots, with_code=False))
+
+
+def walk(roots: Iterable[Any], *, with_code: bool) -> Iterator[tuple[Any, Held]]:
+    """Yield each object that is reached, once, with how it is read and what it holds now.
+
+    With the code: also classes, and the globals that functions use, as far as they are the user's.
+    """
+    seen: dict[int, Any] = {}
+    modules: set[int] = set()
+    rows = dict(_BUILT_IN)
+    pending = list(roots)
+    atoms = _ATOMS if with_code else (*_ATOMS, type)
+    while pending:
+        item = pending.pop()
+        kind = type(item)
+        if issubclass(kind, atoms) or id(item) in seen:
+            continue
+        seen[id(item)] = item
+        if id(kind) not in rows:
+            rows[id(kind)] = _rows_of(kind)
+            pending += _reached_by_class(kind, modules, with_code=with_code)
+        held = [(row, row.read(item)) for row in rows[id(kind)]]
+        for row, parts in held:
+            if not row.is_made:
+                pending += [part for part in parts if type(part) not in _PLAIN]
+        if issubclass(kind, FunctionType):
+            pending += _streams_in(item.__globals__, modules)
+        if with_code and issubclass(kind, FunctionType | type):
+            pending += filter(_is_open, _used_by(item))
+        yield item, held
+
+
+def _reached_by_class(kind: type, modules: set[int], *, with_code: bool) -> list[Any]:
+    """Return what all objects of a class reach: the class, and random streams beside it."""
+    module = sys.modules.get(kind.__module__) if isinstance(kind.__module__, str) else None
+    streams = _streams_in(vars(module), modules) if isinstance(module, ModuleType) else []
+    return [*streams, kind] if with_code and own_bases(kind) else streams
+
+
+def _streams_in(names: dict[str, Any], met: set[int]) -> list[Any]:
+    """Return the random streams among the globals of a module, which its code may draw from."""
+    if id(names) in met:
+        return []
+    met.add(id(names))
+    return [value for value in list(names.values()) if issubclass(type(value), STREAMS)]
 
 
 # -------------------- the user's own code --------------------
-
-_LIBRARIES = tuple(
-    os.path.normpath(folder) + os.sep
-    for folder in {
-        *(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
-        os.path.dirname(os.path.dirname(np.__file__)),
-    }
-)
 
 
 @functools.lru_cache(maxsize=4096)
 def is_own_file(file: str) -> bool:
     """Tell whether code of a file is the user's own: not of a library, nor of this one."""
-    file = os.path.normpath(file)
-    installed = {"site-packages", "dist-packages"}.intersection(file.split(os.sep))
-    return not installed and not file.startswith((*_LIBRARIES, "<frozen"))
+    parts = os.path.normpath(file).split(os.sep)
+    installed = {"site-packages", "dist-packages"}.intersection(parts)
+    return not installed and not is_installed(file) and not file.startswith("<frozen")
 
 
 def own_bases(kind: type) -> list[type]:
     """Return a class and those that it inherits from, as far as they are the user's own."""
-    return [base for base in type.mro(kind) if _is_own_class(base)] if kind is not type else []
+    return [base for base in kind.__mro__ if _is_own_class(base)]
 
 
 def _is_own_class(kind: type) -> bool:
@@ -255,27 +333,22 @@ def _is_open(value: Any) -> bool:
     return issubclass(kind, _OPEN) or bool(own_bases(kind))
 
 
-def _functions_in(value: Any) -> list[Any]:
-    """Return the functions that a class attribute is made of; else the attribute itself."""
-    if isinstance(value, staticmethod | classmethod):
-        return [value.__func__]
-    if isinstance(value, property):
-        return [f for f in (value.fget, value.fset, value.fdel) if f is not None]
-    return [value.func] if isinstance(value, functools.cached_property) else [value]
+def _used_by(code: Any) -> list[Any]:
+    """Return what a function uses of its globals, or what a class of the user's holds."""
+    if isinstance(code, FunctionType):
+        return [value for _, _, value in names_used(code)]
+    return [value for base in own_bases(code) for value in (base, *vars(base).values())]
 
 
 def names_used(function: FunctionType) -> list[tuple[dict[str, Any], str, Any]]:
-    """Return what a function of the user's own uses of its module's globals, and of others'.
+    """Return the globals that a function of the user's own uses: where, the name, and the value.
 
-    Returns
-    -------
-    list of (dict, str, object)
-        The globals, a name in it, and its value; ABSENT where there is none.
+    Those of its module, and of other modules of the user's; ABSENT where there is none yet.
     """
     if not is_own_file(function.__code__.co_filename):
         return []
-    names = names_of(function.__code__)
-    contents = (cell_content(cell) for cell in function.__closure__ or ())
+    names = _names_of(function.__code__)
+    contents = (part for cell in function.__closure__ or () for part in _read_cell(cell))
     modules = [*contents, *(sys.modules.get(name) for name in names)]
     pending = [function.__globals__, *(vars(m) for m in modules if _is_own_module(m))]
     met: set[int] = set()
@@ -299,13 +372,7 @@ def _is_own_module(value: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def names_of(code: CodeType) -> tuple[str, ...]:
+def _names_of(code: CodeType) -> tuple[str, ...]:
     """Return the names that code uses, those of the functions inside it too."""
-    found = dict.fromkeys(code.co_names)
-    pending = [code]
-    while pending:
-        for inner in pending.pop().co_consts:
-            if isinstance(inner, CodeType):
-                found.update(dict.fromkeys(inner.co_names))
-                pending.append(inner)
-    return tuple(found)
+    inner = (part for part in code.co_consts if isinstance(part, CodeType))
+    return tuple(dict.fromkeys((*code.co_names, *(n for c in inner for n in _names_of(c)))))

@@ -5,13 +5,10 @@ from __future__ import annotations
 import pickle
 import random
 import warnings
-from array import array as Numbers  # noqa: N812
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from operator import is_
-from types import CellType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,29 +17,16 @@ from numpy.random import get_state, set_state
 
 from ...boxes import process_lock
 from ...validation import Array
-from .reached import (
-    ABSENT,
-    Unreached,
-    cell_content,
-    names_used,
-    own_bases,
-    reach_with_code,
-    slots_of,
-)
+from .reached import ABSENT, Unreached, names_used, walk
 from .reached import reach as reach
+
+Form = tuple[tuple[int, ...], Any, bool]  # shape, dtype, and whether it can be written into
 
 
 class Snapshot(Unreached):
-    """The state of everything that some objects and their code reach.
+    """The state of everything that some objects and their code reach, which can be put back.
 
-    Attributes, containers, arrays, random streams; classes of the user's own, and the globals that
-    the user's functions use.
-
-    Parameters
-    ----------
-    *roots : objects
-    like : Snapshot, optional
-        An earlier one, whose copies are shared where nothing has changed.
+    Where an earlier snapshot is given, copies of arrays that have not changed are shared with it.
 
     Examples
     --------
@@ -56,26 +40,37 @@ class Snapshot(Unreached):
 
     def __init__(self, *roots: Any, like: Snapshot | None = None) -> None:
         self._like = like
-        self._undo: list[Callable[[], Any]] = []
-        self._arrays: dict[int, tuple[Array, Array]] = {}
-        self._globals: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
         self._items: dict[int, Any] = {}  # kept alive, so that their ids stay theirs
+        self._held: list[tuple[Any, Callable[[Any], list[Any]], Any, list[Any]]] = []
+        self._forms: list[tuple[Array, Form]] = []
+        self._arrays: dict[int, tuple[Array, Array]] = {}
+        self._globals: dict[tuple[int, str], tuple[dict[str, Any], Any]] = {}
         self.add(*roots)
 
     def add(self, *roots: Any) -> None:
         """Take in the state of more objects."""
-        for item in reach_with_code(*roots):
-            if id(item) not in self._items:
-                self._items[id(item)] = item
-                self._note(item)
+        for item, held in walk(roots, with_code=True):
+            if id(item) in self._items:
+                continue
+            self._items[id(item)] = item
+            self._held += [(item, *kind[:2], parts) for kind, parts in held if kind.write]
+            if issubclass(type(item), np.ndarray):
+                self._note_array(item)
+            elif issubclass(type(item), FunctionType):
+                for names, name, value in names_used(item):
+                    self._globals.setdefault((id(names), name), (names, value))
 
     def restore(self) -> None:
         """Put everything back."""
-        failed = [undo for undo in self._undo if not _done(undo)]
-        for undo in failed:  # a view may be unlocked only after what it looks into
-            undo()
-        for names, values in self._globals.values():
-            _put_names(names, values)
+        locked = [(array, form) for array, form in self._forms if not _put_form(array, form)]
+        for item, read, write, parts in self._held:
+            now = read(item)
+            if len(now) != len(parts) or not all(map(is_, now, parts)):
+                write(item, parts)
+        for array, form in locked:  # a view may be unlocked only after what it looks into
+            _put_form(array, form)
+        for (_, name), (names, value) in self._globals.items():
+            _put_name(names, name, value)
         for own, saved in self._arrays.values():
             _refill_array(own, saved)
 
@@ -92,102 +87,28 @@ class Snapshot(Unreached):
         """Tell whether restoring would write into an array."""
         return any(np.may_share_memory(array, own) for own, _ in self._arrays.values())
 
-    def _note(self, item: Any) -> None:
-        """Note how to restore an object itself."""
-        kind = type(item)
-        if issubclass(kind, np.ndarray):
-            self._note_array(item)
-        elif issubclass(kind, FunctionType):
-            defaults = item.__defaults__, item.__kwdefaults__
-            self._undo.append(partial(_put_defaults, item, defaults))
-            for names, name, value in names_used(item):
-                _, values = self._globals.setdefault(id(names), (names, {}))
-                values.setdefault(name, value)
-        elif issubclass(kind, type):
-            for base in own_bases(item):
-                if base is item or id(base) not in self._items:
-                    self._items[id(base)] = base
-                    self._undo.append(partial(_put_class, base, dict(vars(base))))
-        elif (undo := _undo_of(item)) is not None:
-            self._undo.append(undo)
-        if not issubclass(kind, type) and (slots := slots_of(item)):
-            self._undo.append(partial(_put_slots, item, slots))
-
     def _note_array(self, item: Array) -> None:
         plain = item.view(np.ndarray)
         if item.flags.writeable or item.flags.owndata:  # what is read-only may be unlocked
-            self.keep(item, self._copy(item, plain))
-        self._undo.append(partial(_put_form, item, item.shape, item.dtype, item.flags.writeable))
-
-    def _copy(self, array: Array, plain: Array) -> Array:
-        """Return a copy, or that of an earlier snapshot where the content is the same."""
-        before = self._like.kept(array) if self._like is not None else None
-        if before is not None and plain.dtype != object and np.array_equal(before, plain):
-            return before
-        return plain.copy()
+            before = self._like.kept(item) if self._like is not None else None
+            is_same = before is not None and plain.dtype != object and np.array_equal(before, plain)
+            self.keep(item, before if is_same and before is not None else plain.copy())
+        self._forms.append((item, (item.shape, item.dtype, item.flags.writeable)))
 
 
-# -------------------- one object, put back --------------------
-
-
-def _done(undo: Callable[[], Any]) -> bool:
+def _put_form(held: Array, form: Form) -> bool:
+    """Give an array its shape, dtype and flag back, and tell whether that could be done."""
+    shape, dtype, writeable = form
     try:
-        undo()
+        if held.dtype != dtype:
+            held.dtype = dtype  # type: ignore[misc]
+        if held.shape != shape:
+            held.shape = shape
+        if held.flags.writeable != writeable:
+            held.flags.writeable = writeable
     except ValueError:
         return False
     return True
-
-
-def _undo_of(item: Any) -> Callable[[], Any] | None:
-    """Return what puts a container, a cell or a random stream back; None of anything else."""
-    kind = type(item)
-    if issubclass(kind, dict):
-        base = OrderedDict if issubclass(kind, OrderedDict) else dict  # it has an order of its own
-        saved = dict.copy(item) if kind is dict else dict(base.items(item))
-        return partial(_refill, item, saved)
-    if issubclass(kind, list):
-        return partial(_refill_list, item, list.copy(item))
-    if issubclass(kind, set):
-        return partial(_refill_set, item, set.copy(item))
-    if issubclass(kind, deque):
-        return partial(_refill_deque, item, list(deque.__iter__(item)))
-    if issubclass(kind, bytearray | Numbers):
-        return partial(kind.__setitem__, item, slice(None), item[:])
-    if issubclass(kind, CellType):
-        return partial(_put_in_cell, item, cell_content(item))
-    if issubclass(kind, random.Random) and kind is not random.SystemRandom:
-        return partial(item.setstate, item.getstate())
-    if issubclass(kind, np.random.RandomState):  # with the second of two normal numbers
-        return partial(item.set_state, item.get_state(legacy=False))
-    if issubclass(kind, np.random.Generator):
-        bits = item.bit_generator
-        return partial(setattr, bits, "state", bits.state)
-    return None
-
-
-def _refill(mapping: dict[Any, Any], saved: dict[Any, Any]) -> None:
-    kind = OrderedDict if issubclass(type(mapping), OrderedDict) else dict
-    if dict.__len__(mapping) == len(saved) and all(
-        map(is_, (*kind.keys(mapping), *kind.values(mapping)), (*saved, *saved.values()))
-    ):
-        return
-    kind.clear(mapping)
-    kind.update(mapping, saved)
-
-
-def _refill_list(held: list[Any], saved: list[Any]) -> None:
-    if list.__len__(held) != len(saved) or not all(map(is_, list.__iter__(held), saved)):
-        list.__setitem__(held, slice(None), saved)
-
-
-def _refill_set(held: set[Any], saved: set[Any]) -> None:
-    set.clear(held)
-    set.update(held, saved)
-
-
-def _refill_deque(held: deque[Any], saved: list[Any]) -> None:
-    deque.clear(held)
-    deque.extend(held, saved)
 
 
 def _refill_array(held: Array, saved: Array) -> None:
@@ -200,81 +121,23 @@ def _refill_array(held: Array, saved: Array) -> None:
         held.flags.writeable = False
 
 
-def _put_form(held: Array, shape: tuple[int, ...], dtype: Any, writeable: bool) -> None:
-    if held.dtype != dtype:
-        held.dtype = dtype  # type: ignore[misc]
-    if held.shape != shape:
-        held.shape = shape
-    if held.flags.writeable != writeable:
-        held.flags.writeable = writeable
-
-
-def _put_in_cell(cell: CellType, content: Any) -> None:
-    if content is not ABSENT:
-        cell.cell_contents = content
-    elif cell_content(cell) is not ABSENT:
-        del cell.cell_contents
-
-
-def _put_names(names: dict[str, Any], values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        now = names.get(name, ABSENT)
-        if now is value:
-            continue
-        if value is not ABSENT:
-            names[name] = value
-        elif not isinstance(now, ModuleType):  # one imported meanwhile stays imported
-            del names[name]
-
-
-def _put_defaults(function: FunctionType, defaults: tuple[Any, Any]) -> None:
-    if function.__defaults__ is not defaults[0]:
-        function.__defaults__ = defaults[0]
-    if function.__kwdefaults__ is not defaults[1]:
-        function.__kwdefaults__ = defaults[1]
-
-
-def _put_class(kind: type, saved: dict[str, Any]) -> None:
-    for name, value in saved.items():
-        if vars(kind).get(name, ABSENT) is not value:
-            type.__setattr__(kind, name, value)
-    if len(vars(kind)) > len(saved):
-        for name in [n for n in vars(kind) if n not in saved and not n.startswith("__")]:
-            type.__delattr__(kind, name)
-
-
-def _put_slots(item: Any, slots: list[tuple[Any, Any]]) -> None:
-    for descriptor, value in slots:
-        try:
-            now = descriptor.__get__(item)
-        except AttributeError:
-            now = ABSENT
-        if now is value:
-            continue
-        if value is ABSENT:
-            descriptor.__delete__(item)
-        else:
-            descriptor.__set__(item, value)
+def _put_name(names: dict[str, Any], name: str, value: Any) -> None:
+    now = names.get(name, ABSENT)
+    if value is not ABSENT and now is not value:
+        names[name] = value
+    elif value is ABSENT and now is not value and not isinstance(now, ModuleType):
+        del names[name]  # but a module that was imported meanwhile stays
 
 
 class Session(Unreached):
     """Runs code of the user's, each time from the same state of its objects and of np.random.
 
-    Parameters
-    ----------
-    *roots : objects
-        What the code reaches: its state now is the one to begin from.
-
-    Attributes
-    ----------
-    original : Snapshot
-        The state in which the objects were found, and are left.
-    start : Snapshot
-        The state to begin from: another where parameters are made in the first forward pass.
+    `original` is the state in which they were found, and are left; `start` the one to begin from,
+    which is another where parameters are made in the first forward pass.
     """
 
     def __init__(self, *roots: Any) -> None:
-        self._roots = roots
+        self.roots = roots
         self.original = self.start = Snapshot(*roots)
         self.random_state = get_state(), random.getstate()
         self._is_at_start = True
@@ -333,7 +196,7 @@ class Session(Unreached):
 
     def add(self, *roots: Any) -> None:
         """Take more objects among those that are restored."""
-        self._roots = (*self._roots, *roots)
+        self.roots = (*self.roots, *roots)
         self.start.add(*roots)
 
     def restore(self) -> None:
@@ -344,7 +207,7 @@ class Session(Unreached):
 
     def rebase(self) -> None:
         """Take the present state as the one to begin from."""
-        self.start = Snapshot(*self._roots, like=self.original)
+        self.start = Snapshot(*self.roots, like=self.original)
 
     def covers(self, array: Array) -> bool:
         """Tell whether restoring would write into an array."""

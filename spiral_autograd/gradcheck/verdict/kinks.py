@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...validation import Array
 from ..blocks import apart, differing
-from ..reference.automatic import nearby, once_more
-from ..reference.stepping import slopes, unit_of
-from ..subject.subject import CheckError
+from ..guard import CheckError
+from ..reference.reference import nearby, once_more
+from ..reference.stepping import unit_of
 from .comparison import Comparison
 
+# A jump is that of one kink; a gradient may be a sum over many of them.
+_KINKS_IN_A_SUM = 30
 
-@dataclass(frozen=True)
-class _Nearby:
-    """The gradients at values a little off the given ones, and where they differ."""
-
-    off: dict[int, Array]
-    reference: dict[int, Array]
+Entries = dict[int, Array]  # which entries of which gradients
 
 
-def find_kinks(c: Comparison) -> dict[int, Array]:
+def find_kinks(c: Comparison) -> Entries:
     """Return which entries differ only where no gradient is defined, and are right beside.
 
     An entry is at a kink where the reference jumps between values that are close together, and
@@ -36,15 +32,18 @@ def find_kinks(c: Comparison) -> dict[int, Array]:
     here = {k: off for k, off in offs.items() if off is not None}
     found = {k: _between_slopes(c, k, off) for k, off in here.items() if k in c.subject.marks}
     for size in (1e-4, 1e-3, 1e-2):
-        left = {k: off & ~found.get(k, False) for k, off in here.items()}
-        left = {k: off for k, off in left.items() if off.any()}
+        left = _any({k: off & ~found.get(k, False) for k, off in here.items()})
         if not left:
             break
         excused = _excused(c, left, size)
-        if not any(e.any() for e in excused.values()) and not c.reference.single:
+        if not excused and not c.reference.single:
             break  # in float32 a tie may need longer steps to be undone
-        found |= {k: found.get(k, False) | e for k, e in excused.items() if e.any()}
-    return {k: excused for k, excused in found.items() if excused.any()}
+        found |= {k: found.get(k, False) | e for k, e in excused.items()}
+    return _any(found)
+
+
+def _any(entries: Entries) -> Entries:
+    return {k: some for k, some in entries.items() if some.any()}
 
 
 def _may_be_kink(c: Comparison, k: int) -> bool:
@@ -61,7 +60,7 @@ def _slopes(c: Comparison, k: int, index: tuple[int, ...]) -> tuple[float, float
     value = c.subject.values[k]
     unit = np.zeros(value.shape)
     unit[index] = size = unit_of(value)[index]
-    found = slopes(c.subject, c.upstream, {k: unit}, 1e-6, double=c.reference.double)
+    found = c.reference.steps(c.subject).slopes({k: unit}, 1e-6)
     return found[0] / size, found[1] / size, found[2] / size
 
 
@@ -80,24 +79,23 @@ def _between_slopes(c: Comparison, k: int, off: Array) -> Array:
     return found
 
 
-def _excused(c: Comparison, left: dict[int, Array], size: float) -> dict[int, Array]:
+def _excused(c: Comparison, left: Entries, size: float) -> Entries:
     """Return the entries that are right at four places near by, two and two on opposite sides."""
     c.subject.session.restore()
     seed = int(c.rng.integers(1 << 31))
-    beside: list[dict[int, Array]] = []
+    beside: list[list[Array]] = []
     nearer = 1 / 16 if c.reference.single else 1 / 1024
     for share in (1.0, -1.0, nearer, -nearer):
-        there = _look(c, left, nearby(c.subject, np.random.default_rng(seed), size * share))
-        left = {k: off & ~there.off[k] for k, off in left.items()} if there is not None else {}
-        left = {k: off for k, off in left.items() if off.any()}
-        if there is None or not left:
+        values = nearby(c.subject, np.random.default_rng(seed), size * share)
+        there = _look(c, left, values)
+        if there is None:
             return {}
-        beside.append(there.reference)
-    return {k: off & _jumps(c, k, *(b[k] for b in beside[-2:])) for k, off in left.items()}
-
-
-# A jump is that of one kink; a gradient may be a sum over many of them.
-_KINKS_IN_A_SUM = 30
+        off, grads = there
+        left = _any({k: here & ~off[k] for k, here in left.items()})
+        if not left:
+            return {}
+        beside.append(grads)
+    return _any({k: off & _jumps(c, k, *(b[k] for b in beside[-2:])) for k, off in left.items()})
 
 
 def _jumps(c: Comparison, k: int, after: Array, before: Array) -> Array:
@@ -108,8 +106,8 @@ def _jumps(c: Comparison, k: int, after: Array, before: Array) -> Array:
     return np.asarray(distance <= _KINKS_IN_A_SUM * jump)
 
 
-def _look(c: Comparison, rows: dict[int, Array], values: list[Array]) -> _Nearby | None:
-    """Compare anew at other values; None where that cannot be done."""
+def _look(c: Comparison, rows: Entries, values: list[Array]) -> tuple[Entries, list[Array]] | None:
+    """Return what is off at other values, and the reference; None where that cannot be had."""
     subject = c.subject
     with subject.session.moved(subject.values, values):
         try:
@@ -125,12 +123,12 @@ def _look(c: Comparison, rows: dict[int, Array], values: list[Array]) -> _Nearby
     for k in rows:
         found = _off(c, k, grads[k], there.grads[k], 3 * errors[k], lenience=100)
         off[k] = np.ones(np.shape(there.grads[k]), dtype=bool) if found is None else found
-    return _Nearby(off, {k: np.asarray(there.grads[k]) for k in rows})
+    return off, [np.asarray(grad) for grad in there.grads]
 
 
 def _off(
     c: Comparison, k: int, h: Any, g: Array, errors: Any = 0.0, *, lenience: float = 1.0
-) -> Any:
+) -> Array | None:
     """Return which entries of a gradient are off by more than rounding; None of another shape.
 
     How far rounding moves them is known for the given values alone: at others be lenient.
@@ -139,8 +137,8 @@ def _off(
     if h is None or np.shape(h) != g.shape or np.asarray(h).dtype.kind not in "fiub":
         return None
     h = np.asarray(h, dtype=float)
-    noise = np.where(np.isfinite(c.noise[k]), c.noise[k], 0.0)
     if not np.isfinite(apart(h, g)[0]):
         return None
+    noise = np.where(np.isfinite(c.noise[k]), c.noise[k], 0.0)
     tolerance = lenience * c.reference.sharpness.match
     return differing(h, g, tolerance, np.maximum(noise, errors))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,25 @@ import numpy as np
 from ...recording import Call, name_of
 from ...validation import Array
 from ..blocks import across, largest, moved
-from ..reference.automatic import once_more
-from ..reference.backward_graph import BackwardGraph
+from ..guard import CheckError
+from ..primitives import primitive
+from ..reference.graph import Graph, Rounding
+from ..reference.reference import once_more
 from ..reference.stepping import unit_of
 from ..subject.session import reach
-from ..subject.subject import CheckError
 from .comparison import Comparison
-from .guards import Guard
 
 POINTS = 8
 FACTOR = 30.0  # a tail of Student's t with seven degrees of freedom: one in 10^8 lies beyond
 LONG = 5_000  # calls of a graph from which on half of the points must do
+
+# Below this, products on the way may have been zero; complex functions are not sharp there.
+_UNDERFLOW = {
+    "float32": 1e-30,
+    "autograd": 1e-290,
+    "complex step": 1e-60,
+    "central differences": 1e-290,
+}
 
 
 def rounding(c: Comparison) -> list[Any]:
@@ -29,21 +37,28 @@ def rounding(c: Comparison) -> list[Any]:
     Handwritten minus reference is taken anew at values that differ from the given ones in their
     last bits. What a mistake makes of it stays; what rounding makes of it is drawn anew.
     """
-    if c.reference.kind == "central differences":
-        return _around_differences(c, _least(c))
-    clear = _clear_mistakes(c)
-    if clear >= set(c.doubtful):
-        return [8 * c.reference.eps * largest(g) for g in c.reference.grads]
-    least = _least(c)
-    is_long = c.graph is None or len(c.graph.calls) > LONG
-    points = range(1, (POINTS // 2 if is_long else POINTS) + 1)
-    found = [d for d in (_differences_at(c, salt) for salt in points) if d is not None]
+    clear: set[int] = set()
+    if c.reference.kind == "central differences":  # how far they may be off is known
+        least = _least(c)
+        hands = [_handwritten(c, c.upstream, salt) for salt in (1, 2, 3, 4)]
+        found = [_differences(hand, c.reference.grads) for hand in hands if hand]
+    else:
+        clear = _clear_mistakes(c)
+        if clear >= set(c.doubtful):
+            return [8 * c.reference.eps * largest(g) for g in c.reference.grads]
+        least = _least(c)
+        points = POINTS // 2 if c.graph is None or _is_long(c.graph) else POINTS
+        found = [d for d in (_apart_at(c, salt) for salt in range(1, points + 1)) if d]
     if len(found) < 2:
         return least
     return [
         floor if k in clear else np.maximum(floor, FACTOR * _scatter([d[k] for d in found], floor))
         for k, floor in enumerate(least)
     ]
+
+
+def _is_long(graph: Graph) -> bool:
+    return len(graph.recording.calls) > LONG
 
 
 def _clear_mistakes(c: Comparison) -> set[int]:
@@ -54,94 +69,13 @@ def _clear_mistakes(c: Comparison) -> set[int]:
     """
     clear = set(c.doubtful)
     for salt in (1, 2):
-        there = _differences_at(c, salt, rounded_cache=False) if clear else None
+        there = _apart_at(c, salt, rounded=False) if clear else None
         if there is None:
             return set()
         clear = {k for k in clear if _repeats(c, k, there[k])}
-        if not c.small or (c.graph is not None and len(c.graph.calls) > LONG):
+        if not c.small or (c.graph is not None and _is_long(c.graph)):
             break
     return clear
-
-
-def _around_differences(c: Comparison, least: list[Any]) -> list[Any]:
-    """Return the same where the reference is measured: how far it may be off is known."""
-    found = [h for h in (_handwritten(c, c.upstream, salt) for salt in (1, 2, 3, 4)) if h]
-    moves = [[_difference(h[k], g) for h in found] for k, g in enumerate(c.reference.grads)]
-    return [
-        np.maximum(floor, FACTOR * _scatter(moves[k], floor)) if len(found) > 1 else floor
-        for k, floor in enumerate(least)
-    ]
-
-
-def _size_of_moves(c: Comparison) -> float:
-    return 32 * c.reference.eps if c.reference.single else 1e-11
-
-
-def _differences_at(c: Comparison, salt: int, *, rounded_cache: bool = True) -> list[Any] | None:
-    """Return handwritten minus reference at moved values, for a moved upstream gradient."""
-    subject, size = c.subject, _size_of_moves(c)
-    subject.session.restore()
-    values = [moved(v, size, salt) for v in subject.values]
-    ups = c.upstream if subject.is_loss else [moved(u, size, salt + 20) for u in c.upstream]
-    try:
-        with subject.session.moved(subject.values, values):
-            hand = _handwritten(c, ups, salt) if rounded_cache else _plainly(c, ups)
-            if c.graph is None:
-                grads = once_more(subject, ups, c.reference).grads
-        if c.graph is not None:  # with its own roundings drawn anew
-            eps = float(np.finfo(float).eps) if c.reference.double else c.reference.eps
-            eps = eps if rounded_cache else 0.0
-            start = {
-                **dict(zip(c.graph.roots, values, strict=True)),
-                **dict(zip(c.graph.upstream, ups, strict=True)),
-            }
-            grads = replayed(c.graph, eps, salt, start)
-    except CheckError:
-        return None
-    if hand is None or not grads:
-        return None
-    return [_difference(h, g) for h, g in zip(hand, grads, strict=True)]
-
-
-def _plainly(c: Comparison, ups: list[Array]) -> list[Any] | None:
-    """Return the handwritten gradients."""
-    try:
-        with c.subject.session.fresh():
-            return c.backward(ups)
-    except CheckError:
-        return None
-
-
-def _handwritten(c: Comparison, ups: list[Array], salt: int) -> list[Any] | None:
-    """Return the handwritten gradients, with what the forward pass left rounded once more."""
-    session, values = c.subject.session, c.subject.values
-    size = 4 * c.reference.eps  # enough for each number to become another
-
-    def rounded(kept: Any) -> None:
-        for array in reach(kept):
-            is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
-            if is_float and array.flags.writeable and session.start.kept(array) is None:
-                array[...] = moved(array, size, salt)
-
-    session.restore()  # the arrays are now at the values that they are to be moved from
-    try:
-        with session.moved(values, [moved(v, size, salt + 40) for v in values]), session.fresh():
-            return c.backward(ups, rounded)
-    except CheckError:
-        return None
-
-
-def _difference(h: Any, g: Any) -> Any:
-    h = np.asarray(h)
-    return h.astype(float) - g if h.dtype.kind in "fiub" and h.shape == np.shape(g) else None
-
-
-def _scatter(there: list[Any], otherwise: Any) -> Any:
-    """Return the deviation of each entry over the points, or that of its row or column."""
-    if any(d is None for d in there):
-        return np.zeros_like(otherwise)
-    known = np.ma.masked_invalid(np.array(there))
-    return across(np.ma.filled(np.std(known, axis=0, ddof=1), 0.0))
 
 
 def _repeats(c: Comparison, k: int, there: Any) -> bool:
@@ -158,65 +92,83 @@ def _repeats(c: Comparison, k: int, there: Any) -> bool:
     return bool(is_clear and abs(there[row.index] - here) < 1e-3 * abs(here))
 
 
-# -------------------- a recording with its roundings drawn anew --------------------
+def _apart_at(c: Comparison, salt: int, *, rounded: bool = True) -> list[Any] | None:
+    """Return handwritten minus reference at moved values, both with other roundings if wanted."""
+    subject, reference = c.subject, c.reference
+    size = 32 * reference.eps if reference.single else 1e-11
+    subject.session.restore()
+    values = [moved(v, size, salt) for v in subject.values]
+    ups = c.upstream if subject.is_loss else [moved(u, size, salt + 20) for u in c.upstream]
+    try:
+        with subject.session.moved(subject.values, values):
+            hand = _handwritten(c, ups, salt if rounded else None)
+            if c.graph is None:
+                grads = once_more(subject, ups, reference).grads
+        if c.graph is not None:
+            calls = [*(root.call for root in c.graph.roots), *c.graph.upstream]
+            start = dict(zip(calls, [*values, *ups], strict=True))
+            draw = drawn_anew(reference.eps_of_trace, salt) if rounded else None
+            grads = c.graph.gradients(c.graph.replay(start, rounded=draw))
+    except CheckError:
+        return None
+    return _differences(hand, grads) if hand and grads else None
 
-# The primitives that round. What only chooses or moves its arguments does not, and must not be
-# moved itself: the largest entry has to stay one of the entries.
-_ROUNDING = frozenset(
-    "add subtract multiply divide true_divide power square sqrt reciprocal exp exp2 expm1 log log2 "
-    "log10 log1p tanh sinh cosh sin cos tan arctan sum mean var std prod cumsum dot matmul inner "
-    "outer tensordot einsum norm logaddexp dot_adjoint_0 dot_adjoint_1 matmul_adjoint_0 "
-    "matmul_adjoint_1 tensordot_adjoint_0 tensordot_adjoint_1".split()
-)
 
-_BETWEEN_TWO = frozenset("add subtract multiply divide true_divide".split())
+def _handwritten(c: Comparison, ups: list[Array], salt: int | None) -> list[Any] | None:
+    """Return the handwritten gradients; with a salt what forward left is rounded once more."""
+    session, values = c.subject.session, c.subject.values
+    size = 4 * c.reference.eps  # enough for each number to become another
+
+    def rounded(kept: Any) -> None:
+        for array in reach(kept):
+            is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+            if is_float and array.flags.writeable and session.start.kept(array) is None:
+                array[...] = moved(array, size, salt or 0)
+
+    session.restore()  # the arrays are now at the values that they are to be moved from
+    try:
+        if salt is None:
+            with session.fresh():
+                return c.backward(ups)
+        others = [moved(v, size, salt + 40) for v in values]
+        with session.moved(values, others), session.fresh():
+            return c.backward(ups, rounded)
+    except CheckError:
+        return None
 
 
-def replayed(
-    graph: BackwardGraph,
-    size: float,
-    salt: int,
-    start: Mapping[Call, Array] | None = None,
-    without: Sequence[Guard] = (),
-) -> list[Any]:
-    """Return the gradients of a graph in which each result is off by one rounding error.
+def _differences(hand: Sequence[Any], grads: Sequence[Any]) -> list[Any]:
+    """Return handwritten minus true gradients; None where the shapes differ."""
+    pairs = ((np.asarray(h), g) for h, g in zip(hand, grads, strict=True))
+    return [
+        h.astype(float) - g if h.dtype.kind in "fiub" and h.shape == np.shape(g) else None
+        for h, g in pairs
+    ]
 
-    Parameters
-    ----------
-    graph : BackwardGraph
-    size : float
-        That of the rounding error.
-    salt : int
-        Another one gives other errors.
-    start : dict, optional
-        Values for the roots to begin with.
-    without : sequence
-        The arguments of calls, constants, that are zero in this graph.
-    """
-    values: dict[Call, Any] = dict(start or {})
-    recording = graph.recording
 
-    def get(arg: Any) -> Any:
-        return values[arg] if isinstance(arg, Call) and arg in values else graph.value(arg)
+def _scatter(there: list[Any], otherwise: Any) -> Any:
+    """Return the deviation of each entry over the points, or that of its row or column."""
+    if any(d is None for d in there):
+        return np.zeros_like(otherwise)
+    known = np.ma.masked_invalid(np.array(there))
+    return across(np.ma.filled(np.std(known, axis=0, ddof=1), 0.0))
 
-    # What flows back through the max in a softmax is zero but for rounding. A handwritten pass
-    # leaves it out; here it would take back the very rounding that is to be seen.
-    for call in recording.calls:
-        if call in graph.still:
-            continue
-        rounds = size > 0 and name_of(call.fun) in _ROUNDING
-        if rounds or any(isinstance(arg, Call) and arg in values for arg in call.args):
-            args = [get(arg) for arg in call.args]
-            for zero in (position for of, position, _ in without if of is call):
-                args[zero] = np.zeros_like(args[zero])[()]
-            value = values[call] = call.fun.fun(*args, **call.kwargs)
-            if rounds:
-                values[call] = moved(value, size, salt)
-            if rounds and name_of(call.fun) in _BETWEEN_TWO and all(map(_is_numeric, args)):
-                # x + 0 and x * 1 are not rounded
-                same = (value == args[0]) | (value == args[1])
-                values[call] = np.where(same, value, values[call])
-    return [get(grad) for grad in recording.grads]
+
+def drawn_anew(size: float, salt: int) -> Rounding:
+    """Return what draws the roundings of a replay anew: each result is off by one more."""
+
+    def rounded(call: Call, value: Any, args: Sequence[Any]) -> Any:
+        known = primitive(name_of(call.fun))
+        if not known.rounds:  # the largest entry has to stay one of the entries
+            return value
+        other = moved(value, size, salt)
+        kinds = float | int | np.ndarray | np.generic
+        if not known.is_arithmetic or not all(isinstance(arg, kinds) for arg in args):
+            return other
+        same = (value == args[0]) | (value == args[1])  # x + 0 and x * 1 are not rounded
+        return np.where(same, value, other)
+
+    return rounded
 
 
 # -------------------- the least that rounding does --------------------
@@ -244,53 +196,34 @@ def _least(c: Comparison) -> list[Any]:
     ]
 
 
-# Below this, products on the way may have been zero; complex functions are not sharp there.
-_UNDERFLOW = {
-    "float32": 1e-30,
-    "autograd": 1e-290,
-    "complex step": 1e-60,
-    "central differences": 1e-290,
-}
-
-
-def _last_terms(graph: BackwardGraph) -> list[Any]:
+def _last_terms(graph: Graph) -> list[Any]:
     """Return, for each entry, the sum of the absolute terms of the last sum that made it."""
-    recording = graph.recording
-    needed = [g for g in recording.grads if isinstance(g, Call)]
+    grads = graph.recording.grads
+    needed = [g for g in grads if isinstance(g, Call)]
     seen = set(needed)
     for call in needed:  # and what it adds up
-        if name_of(call.fun) in _PASSED:
-            more = [a for a in call.args if isinstance(a, Call) and a not in seen]
+        more = [a for a in call.args if isinstance(a, Call) and a not in seen]
+        if _passes(call) and more:
             seen.update(more)
             needed.extend(more)
     sums: dict[Any, Any] = {}
 
-    def get(arg: Any, adds: bool) -> Any:
-        return (
-            sums[arg]
-            if adds and isinstance(arg, Call) and arg in sums
-            else _absolute(graph.value(arg))
-        )
+    def absolute(arg: Any, of_sum: bool) -> Any:
+        """Return the absolute terms of a value; what is no number as it is."""
+        if of_sum and isinstance(arg, Call) and arg in sums:
+            return sums[arg]
+        value = graph.value(arg)
+        return np.abs(value) if isinstance(value, float | np.ndarray | np.floating) else value
 
-    for call in (call for call in recording.calls if call in seen):
-        name = name_of(call.fun)
-        if name in _PASSED or name in _PRODUCTS:
-            fun = np.add if name == "subtract" else call.fun.fun
-            sums[call] = np.abs(fun(*(get(a, name in _PASSED) for a in call.args), **call.kwargs))
-    return [get(grad, True) for grad in recording.grads]
-
-
-def _is_numeric(value: Any) -> bool:
-    return isinstance(value, float | int | np.ndarray | np.generic)
+    for call in (call for call in graph.recording.calls if call in seen):
+        known, passes = primitive(name_of(call.fun)), _passes(call)
+        if passes or (known.multiplies and known.sums):
+            fun = np.add if name_of(call.fun) == "subtract" else call.fun.fun
+            sums[call] = np.abs(fun(*(absolute(a, passes) for a in call.args), **call.kwargs))
+    return [absolute(grad, True) for grad in grads]
 
 
-def _absolute(value: Any) -> Any:
-    """Return the absolute value of numbers; other arguments of a call as they are."""
-    return np.abs(value) if isinstance(value, float | np.ndarray | np.floating) else value
-
-
-_PASSED = frozenset("add subtract negative sum reshape transpose squeeze swapaxes moveaxis".split())
-_PRODUCTS = frozenset(
-    "dot matmul inner tensordot einsum dot_adjoint_0 dot_adjoint_1 matmul_adjoint_0 "
-    "matmul_adjoint_1 tensordot_adjoint_0 tensordot_adjoint_1".split()
-)
+def _passes(call: Call) -> bool:
+    """Tell whether a call only adds up, or lays out in another way."""
+    known = primitive(name_of(call.fun))
+    return known.adds or known.moves

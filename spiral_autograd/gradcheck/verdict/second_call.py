@@ -14,7 +14,6 @@ from ...validation import Array
 from ..blocks import close, largest
 from ..finding import Said, found, together
 from ..guard import theirs
-from ..lines.lines import state_places
 from ..subject.conventions import BACKWARD, FORWARD, GRADIENT_LISTS, accepts, positional_names
 from ..subject.parameters import attributes_of, find_parameters
 from ..subject.subject import MISSING, CheckError, Subject, checksums, copied, is_array
@@ -309,9 +308,7 @@ def judge(c: Comparison, calls: Calls) -> None:
         rows = [k for k in c.rows if said.get(k) == what]
         for k in rows:
             before = c.rows[k].findings if c.rows[k].rule is None else ()
-            adds = "accumulates" if what in ("accumulates", "grows") else what
             c.change(k, verdict="wrong", findings=together(before, found(what)))
-            c.change(k, lines=c.places(state_places, k, adds))
         names = [c.rows[k].name for k in rows]
         c.failures += [found("gradients", names=names, what=found(what))] if rows else []
 

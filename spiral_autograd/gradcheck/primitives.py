@@ -1,0 +1,90 @@
+"""What NumPy's primitives do to their arguments, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """What is known of one of NumPy's functions.
+
+    Attributes
+    ----------
+    rounds : bool
+        Whether its results are rounded: those of what only chooses or moves numbers are not.
+    is_arithmetic : bool
+        Whether it is +, -, * or /, which do not round where one argument is 0, or 1.
+    kinks : bool
+        Whether its derivative jumps somewhere, or whether it decides.
+    moves : bool
+        Whether it returns the numbers of its argument in another layout.
+    adds : bool
+        Whether its result is a sum of its arguments or of their entries, with signs.
+    multiplies : bool
+        Whether it multiplies its first two arguments, or divides.
+    sums : bool
+        Whether it adds up entries.
+    is_singular : bool
+        Whether it has no value, or no derivative, at zero: logarithms and roots.
+    guards : bool
+        Whether a small constant among its arguments may keep its result from zero.
+    hands_on : bool
+        Whether it hands its argument on more or less as it is, so that what keeps that from zero
+        keeps its result from zero.
+    """
+
+    rounds: bool = False
+    is_arithmetic: bool = False
+    kinks: bool = False
+    moves: bool = False
+    adds: bool = False
+    multiplies: bool = False
+    sums: bool = False
+    is_singular: bool = False
+    guards: bool = False
+    hands_on: bool = False
+
+
+_UNKNOWN = Primitive()
+_TABLE = {
+    "add subtract": Primitive(rounds=True, is_arithmetic=True, adds=True, guards=True),
+    "negative": Primitive(adds=True, hands_on=True),
+    "multiply": Primitive(rounds=True, is_arithmetic=True, multiplies=True, hands_on=True),
+    "divide true_divide": Primitive(rounds=True, is_arithmetic=True, multiplies=True),
+    "dot matmul inner tensordot einsum dot_adjoint_0 dot_adjoint_1 matmul_adjoint_0 "
+    "matmul_adjoint_1 tensordot_adjoint_0 tensordot_adjoint_1": Primitive(
+        rounds=True, multiplies=True, sums=True
+    ),
+    "outer": Primitive(rounds=True, multiplies=True),
+    "sum": Primitive(rounds=True, adds=True, sums=True, hands_on=True),
+    "mean": Primitive(rounds=True, sums=True, hands_on=True),
+    "var std cumsum norm": Primitive(rounds=True, sums=True),
+    "power square exp exp2 expm1 tanh sinh cosh sin cos tan arctan prod logaddexp": Primitive(
+        rounds=True
+    ),
+    "log log2 log10 log1p sqrt reciprocal": Primitive(rounds=True, is_singular=True),
+    "rsqrt cbrt": Primitive(is_singular=True),
+    "reshape transpose swapaxes moveaxis ravel squeeze expand_dims": Primitive(
+        moves=True, hands_on=True
+    ),
+    "rollaxis": Primitive(moves=True),
+    "broadcast_to repeat tile concatenate stack take getitem __getitem__ copy astype _astype "
+    "float": Primitive(hands_on=True),
+    "maximum fmax clip where": Primitive(kinks=True, guards=True, hands_on=True),
+    "minimum fmin max amax min amin": Primitive(kinks=True, hands_on=True),
+    "abs absolute fabs sign heaviside argmax argmin argsort sort select greater less greater_equal "
+    "less_equal": Primitive(kinks=True),
+}
+_BY_NAME = {name: primitive for names, primitive in _TABLE.items() for name in names.split()}
+
+
+def primitive(name: str) -> Primitive:
+    """Return what is known of a primitive by its name: nothing, of most.
+
+    Examples
+    --------
+    >>> primitive("maximum").kinks, primitive("maximum").rounds
+    (True, False)
+    """
+    return _BY_NAME.get(name, _UNKNOWN)
