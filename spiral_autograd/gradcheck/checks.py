@@ -10,11 +10,11 @@ import numpy as np
 
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
-from .diagnosis.explain import ask_differences, explain
+from .diagnosis.explain import explain
 from .diagnosis.hidden import look_at_other_values
-from .finding import as_finding, found
+from .finding import as_finding
 from .guard import CheckError, answerable, guarded
-from .reference.automatic import find_reference
+from .reference.reference import find_reference
 from .report import GradientReport
 from .subject.functions import gradient_subject
 from .subject.inputs import Names
@@ -23,7 +23,7 @@ from .subject.pairs import pair_subject
 from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
 from .verdict.comparison import Comparison, is_small
-from .verdict.doubt import look_again
+from .verdict.doubt import ask_differences, look_again
 from .verdict.second_call import call_again, first_gradients, judge, unused_upstream
 from .where import Where
 
@@ -236,7 +236,7 @@ def _say_unkept(c: Comparison) -> None:
         if lost is not None and row.rule == "unwritten":
             why, place = lost
             lines = tuple(dict.fromkeys((*row.lines[:1], place, *row.lines)))[:3]
-            c.change(k, findings=(found("text", text=why, rule="unwritten"),), lines=lines)
+            c.change(k, findings=(why,), lines=lines)
 
 
 def _report(title: str, c: Comparison) -> GradientReport:

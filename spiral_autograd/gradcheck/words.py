@@ -21,6 +21,13 @@ def _gradients(names: Sequence[str], what: Finding) -> str:
     return f"the gradient of {', '.join(names)} {sentence(what)}"
 
 
+def _unread(keys: Sequence[str], other: str) -> str:
+    return (
+        f"the dict of gradients has {', '.join(keys)}, but there is no parameter and no {other} of "
+        "that name"
+    )
+
+
 # -------------------- networks --------------------
 
 
@@ -101,6 +108,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "differs by up to {apart:.2g} of the largest entry",
     "approximate": "differs by more than rounding, though by little; why is not known (a match "
     "differs by at most {match:g} of its row and column)",
+    "differences_disagree": "central differences side with the handwritten gradient, not with the "
+    "reference ({reference}), which may be wrong here",
     "amplified": "rounding is amplified so much here that a mistake could not be told from it; try "
     "fewer steps, or other inputs",
     # -------------------- rows and failures: calls, and what is left of earlier ones ---------
@@ -120,12 +129,41 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "no_other_call": "what another call gives is not known; it raised {error}",
     "upstream_unused": "backward takes {name}, and does not use it: it is right for {name} = 1 "
     "only",
+    "differences_agree": lambda reference, names: (
+        f"central differences side with {'' if reference == 'autograd' else 'the '}{reference}: "
+        f"{', '.join(names)}"
+    ),
     "unreadable": "no lines are shown, as the source cannot be read: it was typed at a prompt, or "
     "run by exec or python -c; put it in a file",
     "out_of_time": "{what} stopped when the budget= was spent",
     "stopped": "{what} stopped: {error}",
     "own_mistake": "{what} failed with {error} ({place}). The verdicts stand; this is a mistake of "
     "spiral_autograd's own: please report it",
+    # what is given, and written into
+    "shares_memory": "{name} shares memory with a parameter or another input: a copy of it is "
+    "checked",
+    "float_input": "{name} is a float, whose gradient is not checked: give np.array({name})",
+    "writes": "{who} writes into {name}",
+    "writes_cache": lambda names: (
+        f"backward writes into its cache{': ' if names else ''}{', '.join(names)}"
+    ),
+    "writes_upstream": "backward writes into its upstream gradient",
+    "replaces_gradients": "backward puts new arrays in {holder}: what holds the old ones, as a "
+    "network may, does not see them (write {holder}[i][...] = dW)",
+    "value_gradients": lambda keys, other, mark: (
+        f"{_unread(keys, other)}: not checked"
+        + (f' (mark the value: tap("{mark}", ...))' if mark is not None else "")
+    ),
+    "unread_gradients": _unread,
+    # what is used, and not checked
+    "unchecked": lambda why: f"{sentence(why)}: it is not checked",
+    "updates_itself": "backward changes {name} itself, and keeps no gradient of it "
+    "(docs/checker.md, 'Layers that update themselves', shows how to check such a layer)",
+    "used_without_gradient": "{name} is used by forward, but there is no gradient of it (d{last}, "
+    "{last}_grad, grads['{last}'], …)",
+    "cannot_move": "{name} is a number that cannot be moved",
+    "unkept": "is computed as the local variable {variable} of {function} and not kept: write "
+    "self.{variable}",
     # -------------------- networks --------------------
     "unheld": _unheld,
     "estranged": _estranged,

@@ -11,12 +11,12 @@ import numpy as np
 
 from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
+from ..finding import Said, found
 from ..reference.rebind import rebound, rebound_data
 from .conventions import differing, gradient_key, positional_names
-from .inputs import Constant, Names, as_array, leaf_name, prepared, say_unread
+from .inputs import Constant, Names, as_array, leaf_name, prepared, say_unread, written_into
 from .parameters import nested
 from .session import Session, put_back, states, streams_of
-from .side_effects import written_into
 from .subject import (
     CheckError,
     Gradients,
@@ -114,7 +114,7 @@ class Gradient:
     ) -> None:
         self.constant = Constant(constant)
         self.unchecked: list[str] = []
-        self.failures: list[str] = []
+        self.failures: list[Said] = []
         require_function("loss", loss)
         self.loss, self.gradient, self.data = loss, gradient, data
         self.label = name_of_function(loss, "loss")
@@ -169,7 +169,9 @@ class Gradient:
         arrays = [(self._leaf(path), value) for path, value in self.held]
         for name, item in zip(names, self.data, strict=True):
             arrays += [(path, leaf) for path, _, leaf in nested(name, item)]
-        self.remarks += [f"{label} writes into {n}" for n in written_into(session, arrays)]
+        self.remarks += [
+            found("writes", who=label, name=name) for name in written_into(session, arrays)
+        ]
 
     def _held(self) -> list[tuple[str, Array]]:
         found = list(named_leaves("", self.params))

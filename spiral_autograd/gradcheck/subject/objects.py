@@ -18,8 +18,10 @@ import numpy as np
 
 from ...pytree import leaves, with_leaves
 from ...validation import Array
+from ..finding import Finding, Said, found
 from ..guard import theirs
 from ..reference.rebind import adopt, rebound
+from ..source import Place
 from .choice import beside_inputs, has_gradient, listed, returned, returned_names
 from .conventions import (
     accepts,
@@ -28,14 +30,14 @@ from .conventions import (
 from .inputs import (
     Constant,
     Names,
+    effects_on,
     floats_with_gradients,
     prepared,
-    refuse_overlap,
-    refuse_parameter,
+    refuse_parameters,
+    replaced_gradients,
     say_unread,
+    watched,
 )
-from .left_out import Unkept, look_beside, may_be_parameters, unwritten
-from .moving import CANNOT_MOVE, depends_on_number, differs, exchange, lend, trained_numbers
 from .parameters import (
     Held,
     Parameter,
@@ -48,7 +50,6 @@ from .parameters import (
 from .passes import input_gradient_of, methods_of, output_of
 from .reached import is_vocabulary, reach
 from .session import Session
-from .side_effects import SideEffects, replaced_gradients, watched
 from .subject import (
     MISSING,
     CheckError,
@@ -66,6 +67,16 @@ from .subject import (
     outputs_of,
     require_any,
     upstream_of,
+)
+from .unchecked import (
+    depends_on_number,
+    differs,
+    exchange,
+    lend,
+    look_beside,
+    may_be_parameters,
+    trained_numbers,
+    unwritten,
 )
 
 # What a copy of an object shares with it, since it cannot be copied; and long lists of words.
@@ -125,8 +136,8 @@ class Layer:
         self.made: list[tuple[str, Array, Array]] = []  # by forward: with their content
         self.numbers: dict[str, Any] = {}
         self.unchecked: list[str] = []
-        self.failures: list[str] = []
-        self.unkept: dict[str, Unkept] = {}
+        self.failures: list[Said] = []
+        self.unkept: dict[str, tuple[Finding, Place]] = {}
         self.claimed: set[Any] = set()  # the places in what backward returns that are read by it
 
     @property
@@ -181,7 +192,7 @@ class Layer:
         for reset in resets_of(self.layer):
             reset()
 
-    def forward_and_backward(self) -> tuple[Any, SideEffects]:
+    def forward_and_backward(self) -> tuple[Any, list[Finding]]:
         """Run both for the first time, and return what backward returned, and the side effects."""
         with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
             self.reset()
@@ -232,7 +243,7 @@ class Layer:
         self._require_fit(result)
         self.first = Gradients.of(self._without_constants(self._read(result)), self.session)
         self.remarks += other_shapes(self._gradients_of_parameters(self.by_name(result)))
-        self.remarks += effects.notes(self.value_names)
+        self.remarks += effects_on(effects, self.value_names)
         self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)
         self._require_no_surplus(result)
@@ -247,7 +258,7 @@ class Layer:
 
     def _run_again(
         self, before: set[str], made: list[str], numbers: list[str]
-    ) -> tuple[Any, SideEffects]:
+    ) -> tuple[Any, list[Finding]]:
         """Run both passes from where the parameters are made, and numbers are arrays."""
         begun, outputs = self.session.start, self.outputs
         try:
@@ -269,7 +280,7 @@ class Layer:
                 raise
             self.session.start = begun
             for name in numbers:
-                self.say_unchecked(name, CANNOT_MOVE.format(name))
+                self.say_unchecked(name, found("cannot_move", name=name))
             return self._run_again(before, made, [])
         return result
 
@@ -352,9 +363,7 @@ class Layer:
         return [gradient for gradient, out in zip(grads, left, strict=True) if not out]
 
     def _require_fit(self, result: Any) -> None:
-        for parameter in self.parameters:
-            refuse_parameter(parameter.name, parameter.value)
-        refuse_overlap([p.name for p in self.parameters], [p.value for p in self.parameters])
+        refuse_parameters([p.name for p in self.parameters], [p.value for p in self.parameters])
         found = self.by_name(result)
         pairs = list(zip(self.names, self.inputs, self.floats, strict=True))
         if result is None and self.takes_nothing and self.parameters:  # a network with its loss
@@ -384,12 +393,12 @@ class Layer:
         self.first.arrays.append(gradient)
         self.first.checksums += checksums([gradient])
 
-    def say_unchecked(self, name: str, why: str) -> None:
+    def say_unchecked(self, name: str, why: Said) -> None:
         """Say that there is no row for an input or a parameter, unless it is meant to have none."""
         if self.constant.has(name):
             return
         self.unchecked.append(name)
-        self.remarks.append(f"{why}: it is not checked")
+        self.remarks.append(found("unchecked", why=why))
 
     def by_name(self, result: Any) -> dict[str, Any]:
         """Return the gradients that backward returned, by name."""
@@ -511,7 +520,7 @@ class Layer:
             remarks=self.remarks,
             unchecked=self.unchecked,
             failures=self.failures,
-            unkept={name: (lost.text, lost.place) for name, lost in self.unkept.items()},
+            unkept=self.unkept,
         )
         if isinstance(getattr(self.forward_method, "__func__", None), FunctionType):
             subject = replace(subject, with_forward=partial(self.with_forward, subject))

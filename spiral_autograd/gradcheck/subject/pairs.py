@@ -13,12 +13,20 @@ import numpy as np
 
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
+from ..finding import Said
 from ..reference.rebind import rebound
 from .conventions import STATISTICS, gradient_key, positional_names
-from .inputs import Constant, Names, floats_with_gradients, leaf_name, prepared, say_unread
-from .moving import differs, moved
+from .inputs import (
+    Constant,
+    Names,
+    effects_on,
+    floats_with_gradients,
+    leaf_name,
+    prepared,
+    say_unread,
+    watched,
+)
 from .session import Session
-from .side_effects import watched
 from .subject import (
     MISSING,
     CheckError,
@@ -38,6 +46,7 @@ from .subject import (
     require_function,
     upstream_of,
 )
+from .unchecked import differs, moved
 
 
 class Pair:
@@ -76,7 +85,7 @@ class Pair:
         self.inputs, self.remarks = prepared(inputs, self.names)
         self.session, self.layer = session, None
         self.left_out: list[tuple[str, Array]] = []
-        self.failures: list[str] = []
+        self.failures: list[Said] = []
         session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
         self.taken = self._taken()
@@ -98,7 +107,7 @@ class Pair:
             require_any(self.backward_label, result, floats, self.first)
         if self.arguments:
             outputs_of(self.label, self.outputs)
-        self.remarks += effects.notes([name for name, _ in self.arguments])
+        self.remarks += effects_on(effects, [name for name, _ in self.arguments])
 
     def _taken(self) -> list[str]:
         """Return the parameters that `backward` requires."""

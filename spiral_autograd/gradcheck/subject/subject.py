@@ -15,8 +15,10 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum
+from ..finding import Finding, Said
 from ..guard import CheckError as CheckError
 from ..guard import theirs
+from ..source import Place
 from .conventions import gradient_key, read
 from .session import Session
 
@@ -97,9 +99,9 @@ class Subject:
         The functions whose lines the report may name.
     takes_upstream : bool
         Whether the backward pass takes an upstream gradient: that of a scalar loss need not.
-    remarks : list of str
+    remarks : list of Finding or str
         What the report should say besides its rows.
-    failures : list of str
+    failures : list of Finding or str
         What is wrong whatever the numbers are.
     unchecked : list of str
         Inputs and parameters that have no row.
@@ -132,10 +134,10 @@ class Subject:
     forward_code: list[Any] = field(default_factory=list)
     backward_code: list[Any] = field(default_factory=list)
     takes_upstream: bool = True
-    remarks: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    remarks: list[Said] = field(default_factory=list)
+    failures: list[Said] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
-    unkept: dict[str, tuple[str, tuple[str, int]]] = field(default_factory=dict)
+    unkept: dict[str, tuple[Finding, Place]] = field(default_factory=dict)
     is_loss: bool = False
     marks: frozenset[int] = frozenset()
     owner: Any = None
