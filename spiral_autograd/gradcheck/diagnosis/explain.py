@@ -11,7 +11,7 @@ from ...validation import Array
 from ..blocks import largest
 from ..finding import found, together
 from ..guard import CheckError
-from ..lines.lines import places
+from ..lines.blame import places
 from ..reference.backward_graph import BackwardGraph
 from ..reference.graph import Graph
 from ..subject.subject import MISSING
@@ -92,7 +92,7 @@ def _case(
         again=None if not c.subject.takes_upstream else lru_cache(again),
         is_loss=c.subject.is_loss,
         deadline=where.deadline,
-        seen=lambda: where.seen,
+        seen=lambda: where.trail.moments if where.trail is not None else (),
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
     )
 
