@@ -18,7 +18,7 @@ from ..guard import CheckError, theirs
 from ..subject.conventions import BACKWARD, FORWARD, GRADIENT_LISTS, accepts, positional_names
 from ..subject.parameters import attributes_of, find_parameters
 from ..subject.subject import MISSING, Subject, checksums, copied, is_array
-from .comparison import Comparison
+from .rows import Comparison
 
 Gradients = Sequence[Any]  # arrays, None, or MISSING
 
