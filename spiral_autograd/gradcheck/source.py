@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import pytree
 from ..recording import Call, Site, name_of
 
 # A line of a file.
@@ -23,8 +24,9 @@ Place = tuple[str, int]
 
 # -------------------- whose code it is --------------------
 
-_SKIP = tuple(
-    os.path.dirname(os.path.abspath(file)) + os.sep for file in (np.__file__, os.__file__, __file__)
+_SKIP = (
+    *(os.path.dirname(os.path.abspath(f)) + os.sep for f in (np.__file__, os.__file__, __file__)),
+    os.path.abspath(pytree.__file__),
 )
 
 

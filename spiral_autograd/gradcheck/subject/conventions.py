@@ -225,3 +225,43 @@ def positional_names(function: Any, count: int) -> list[str]:
     more = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), "input")
     first = len(names) if more != "input" else 0
     return [names[i] if i < len(names) else f"{more}[{i - first}]" for i in range(count)]
+
+
+# -------------------- networks --------------------
+
+LOSS_LAYERS = "loss_layer lossLayer last_layer lastLayer loss criterion loss_fn".split()
+
+# A network's own methods: of (x, t) the loss, of x the scores, of (x, t) the gradients.
+LOSSES = [
+    *FORWARD,
+    *"loss compute_loss calc_loss get_loss loss_function cost compute_cost".split(),
+]
+SCORES = [*FORWARD, "predict"]
+GRADIENTS = (
+    "gradient gradients compute_gradient compute_gradients compute_grads calc_gradient "
+    "calc_gradients get_gradients loss_and_grads loss_and_gradients loss_and_gradient"
+).split()
+TRAINING = "train_flg train_flag train training is_train is_training train_mode".split()
+
+_UPSTREAM = ("d", "g", "up", "err", "top", "loss", "out", "v")
+_PREDICTED = ("pred", "score", "out", "logit", "prob")
+_TRUE = ("t", "y", "label", "gold", "answer", "expected")
+_NOT_TRUE = ("top", "tau", "temp", "tol", "thr", "time", "y_pred", "y_hat", "yhat", "ypred")
+
+
+def means_targets(name: str) -> bool:
+    """Tell whether an argument is the targets, by its name."""
+    name = name.lower()
+    return name.startswith(_TRUE) and not name.startswith(_NOT_TRUE) and name not in TRAINING
+
+
+def means_scores(first: str, second: str) -> bool:
+    """Tell whether the first of two arguments is the scores, by their names: y may be either."""
+    first = first.lower()
+    is_y = first.startswith("y") and (first != "y" or not means_targets(second))
+    return is_y or first.startswith(_PREDICTED)
+
+
+def means_upstream(name: str) -> bool:
+    """Tell whether an argument is an upstream gradient, by its name."""
+    return name.lower().startswith(_UPSTREAM)
