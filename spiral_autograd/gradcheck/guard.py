@@ -77,15 +77,20 @@ class Deadline:
 NEVER = Deadline(float("inf"))
 
 
-@contextmanager
-def theirs(what: str = "the code", more: Callable[[], str] = str) -> Iterator[None]:
+class theirs:  # noqa: N801 (it is used as a function)
     """Run the user's code: whatever it raises becomes a TheirError. It may raise anything."""
-    try:
-        yield
-    except (CheckError, OutOfTime):
-        raise
-    except Exception as error:
-        raise TheirError(f"{what} raised {_text(error)}{more()}") from error
+
+    __slots__ = ("more", "what")
+
+    def __init__(self, what: str = "the code", more: Callable[[], str] = str) -> None:
+        self.what, self.more = what, more
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, CheckError | OutOfTime):
+            raise TheirError(f"{self.what} raised {_text(error)}{self.more()}") from error
 
 
 @contextmanager
