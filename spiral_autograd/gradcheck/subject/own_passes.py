@@ -19,6 +19,7 @@ from .conventions import (
     STATISTICS,
     TRAINING,
     accepts,
+    attributes_of,
     gradient_key,
     means_scores,
     means_targets,
@@ -27,7 +28,8 @@ from .conventions import (
     positional_names,
     read,
 )
-from .parameters import attributes_of, entries, find_parameters
+from .held import entries
+from .parameters import find_parameters
 
 # -------------------- its methods --------------------
 
