@@ -22,8 +22,8 @@ from .subject.loss import Gradient
 from .subject.pair import Pair
 from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
-from .verdict.comparison import Comparison, is_small
 from .verdict.doubt import ask_differences, look_again
+from .verdict.rows import Comparison, is_small
 from .verdict.second_call import call_again, first_gradients, judge, unused_upstream
 from .where import Where
 
