@@ -235,9 +235,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     apart = _differences(handwritten.params, automatic.params)
     print(f"{_table('Parameters after training by each of them', params, apart)}\n")
     print(f"accuracy on the data: {network.accuracy(automatic.params, x, t):.1%}")
-    if not _save_all(options, automatic, x, t):
-        return STOPPED
-    return _verdict(differences)
+    return _verdict(differences) if _save_all(options, automatic, x, t) else STOPPED
 
 
 def _save_all(options: argparse.Namespace, state: TrainState, x: Array, t: Array) -> bool:
