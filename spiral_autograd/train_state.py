@@ -28,12 +28,9 @@ class TrainState:
         The order of the examples in the last epoch begun; the next one re-orders it.
     sharing : Sharing
         Which leaves of the parameters are one array.
-    loss_list : tuple of float
-        The mean loss of each evaluation interval.
-    losses_since : tuple of (float, int)
-        The sum and the number of the losses since the last entry of `loss_list`.
-    eval_interval : int or None
-        The number of iterations to an entry of `loss_list`.
+    loss_list, losses_since : tuple of float, tuple of (float, int)
+        The mean loss of each interval of `eval_interval` iterations, and the sum and the number of
+        the losses since.
     epoch : int
         The number of whole epochs behind.
     iteration, draws : int
@@ -81,10 +78,8 @@ class Evaluation:
 
     Attributes
     ----------
-    epoch, iteration : int
-        Counted from 1; the iteration within the epoch.
-    max_iters : int
-        The iterations of an epoch.
+    epoch, iteration, max_iters : int
+        Counted from 1; the iteration within the epoch, and the iterations of an epoch.
     elapsed : float
         Seconds since `fit` was called.
     loss : float

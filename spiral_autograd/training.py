@@ -38,10 +38,9 @@ def fit(
     """Train on shuffled batches for `max_epoch` more epochs, and return the new state.
 
     Each epoch re-orders the data, already shuffled by the epochs before it, by one
-    ``permutation``; the examples that fill no whole batch are dropped (Saito, *Deep Learning from
-    Scratch 2*, sections 1.4.3 and 1.4.4). Nothing that is given is mutated, the random stream
-    included (a copy is drawn from), and ``fit(…, max_epoch=100)`` then
-    ``fit(state, …, max_epoch=200)`` is ``max_epoch=300`` bit for bit.
+    ``permutation``; the examples that fill no whole batch are dropped. Nothing that is given is
+    mutated, not even the random stream, and 100 epochs, then 200 from the state that they return,
+    are 300 bit for bit. Saito, *Deep Learning from Scratch 2*, sections 1.4.3 and 1.4.4.
 
     Whatever stops the run (Ctrl-C, a loss that is not finite, an error raised in `loss` or
     `on_eval`) loses nothing: the exception bears the last whole state as its attribute
@@ -56,44 +55,36 @@ def fit(
     Parameters
     ----------
     start : pytree of float arrays, or TrainState
-        The initial parameters, or the state from which to go on. Arrays that stand in the pytree
-        twice, or once more as their transpose, are one parameter: their gradients are added, and
-        they stay one array.
+        The initial parameters, or the state from which to go on. An array that stands in the
+        pytree twice, or once more transposed, is one parameter, and stays one.
     *data : arrays
-        Arrays with one entry for each example, such as x and t.
+        With one entry for each example, such as x and t.
     loss : callable, default `network.loss`
         ``loss(params, *batch)`` returns a scalar. Before the first update it is called on all the
         data, so that data which it refuses is refused before any work.
     value_and_grad : callable, optional
-        ``value_and_grad(params, *batch)`` returns the loss and its gradient, of the structure of
-        `params`; in place of the automatic gradient of `loss`, which then is not used.
+        ``value_and_grad(params, *batch)`` returns the loss and its gradient, a pytree as `params`;
+        `loss` then is not used.
     optimizer : Optimizer, default ``sgd(0.01)``
-    max_epoch : int, default 10
-        How many epochs more. An epoch that was interrupted is finished and counts. A state may
-        ask for 0, which returns it as it is.
-    batch_size : int, default 32
+    max_epoch, batch_size : int
+        How many epochs more, of batches of how many examples. An epoch that was interrupted is
+        finished and counts. From a state, 0 epochs return it as it is.
     max_grad : float, optional
         The largest global L2 norm of the gradient: see `clip_grads`.
-    eval_interval : int or None, default 20
+    eval_interval : int or None
         After every so many iterations, counted over all epochs, their mean loss is kept in
         ``loss_list`` and handed to `on_eval`. None: never.
     rng : int, RandomState or Generator, optional
-        The stream of the shuffles. Without it a run goes on with its state's stream, and a new
-        one starts from fresh entropy.
+        The stream of the shuffles; by default the state's, or a new one from fresh entropy.
     on_eval : callable, optional
         Receives an `Evaluation` at the end of each interval; ``print`` writes the book's log.
-
-    Returns
-    -------
-    TrainState
 
     Raises
     ------
     ValueError, TypeError
-        Before any work, for bad input: data of different lengths, empty or not finite, fewer
-        examples than a batch, parameters that are no pytree of finite float arrays, an option out
-        of its range, a loss that is not a finite scalar from the start, a gradient of another
-        structure, a state of another optimizer or of other data.
+        Before any work, for data of different lengths, empty or not finite, fewer examples than a
+        batch, parameters that are no finite floats, an option out of its range, a loss that is no
+        finite scalar, a gradient of another structure, a state of another optimizer or other data.
     NonFiniteLossError
         When the loss becomes NaN or infinite during training, with the epoch and iteration.
 
@@ -116,11 +107,10 @@ def fit(
         max_grad = number("max_grad", max_grad, above=0)
     if eval_interval is not None:
         eval_interval = positive_integer("eval_interval", eval_interval)
-    for name, function in (("on_eval", on_eval), ("value_and_grad", value_and_grad)):
-        if function is not None and not callable(function):
-            raise TypeError(f"{name} must be a function or None, got {function!r}")
-    if not callable(loss):
-        raise TypeError(f"loss must be a function, got {loss!r}")
+    functions = {"loss": loss, "value_and_grad": value_and_grad, "on_eval": on_eval}
+    for name, function in functions.items():
+        if not callable(function) and (function is not None or name == "loss"):
+            raise TypeError(f"{name} must be a function, got {function!r}")
     arrays = _checked_data(data, batch_size)
     if isinstance(start, TrainState):
         state = resumed(start, optimizer, len(arrays[0]), batch_size, rng)
@@ -130,11 +120,7 @@ def fit(
     last_epoch = state.epoch + max_epoch
     loop = _Loop(state, optimizer, max_grad, batch_size, last_epoch, on_eval, started)
     try:
-        try:
-            return loop.run(*_source(loop.layout, loss, value_and_grad, arrays, batch_size))
-        except _OutsideChanged:
-            warn_of_change(loss)
-        return loop.run(_from_pytrees(loop.layout, autograd.value_and_grad(loss)), arrays)
+        return loop.run(*_source(loop.layout, loss, value_and_grad, arrays, batch_size))
     except BaseException as stop:
         stop.state = loop.state()  # type: ignore[attr-defined]
         raise
@@ -165,10 +151,6 @@ def _checked_data(data: tuple[Any, ...], batch_size: int) -> list[Array]:
 Source = Callable[[Pytree, list[Array]], tuple[float, Pytree]]
 
 
-class _OutsideChanged(Exception):  # noqa: N818
-    """What a loss reaches is no longer as it was when its gradient was derived."""
-
-
 def _source(
     layout: FlatLayout,
     loss: Loss,
@@ -184,18 +166,23 @@ def _source(
         _require_scalar(value)
         if not np.isfinite(value):
             raise ValueError(f"the loss is {value} for the parameters given, before any update")
+    plain = _from_pytrees(layout, autograd.value_and_grad(loss))
     found = cached_program(loss, layout.template, tuple(array[:batch_size] for array in data))
     if found is None or found.program is None:
-        return _from_pytrees(layout, autograd.value_and_grad(loss)), data
-    source, cast = _from_program(layout, found.program, data)
-    holds = found.outside.holds
+        return plain, data
+    derived, cast = _from_program(layout, found.program, data)
+    outside, has_changed = found.outside, False
 
     def watched(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
-        if not holds():
-            raise _OutsideChanged
-        return source(vectors, batch)
+        nonlocal has_changed
+        if not (has_changed or outside.holds()):
+            has_changed = True
+            warn_of_change(loss)
+        if has_changed:  # what the loss reaches is no longer as it was when it was derived
+            return plain(vectors, batch[: len(data)])
+        return derived(vectors, batch[len(data) :])
 
-    return (watched if found.outside.watches else source), cast
+    return (watched, [*data, *cast]) if outside.watches else (derived, cast)
 
 
 def _from_pytrees(layout: FlatLayout, value_and_grad: ValueAndGrad) -> Source:
@@ -287,7 +274,7 @@ class _Loop:
 
     def run(self, source: Source, data: list[Array]) -> TrainState:
         """Train to the end of the last epoch, and return the state there."""
-        stream, interval, good = stream_of(self.state()), self.start.eval_interval, self.place
+        stream, interval, good = stream_of(self.start), self.start.eval_interval, self.place
         for behind, batch in self.batches(stream, data):
             place = self.place
             loss, grads = source(place.vectors, batch)

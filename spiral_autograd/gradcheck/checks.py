@@ -10,11 +10,11 @@ import numpy as np
 
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
-from .diagnosis.explain import ask_differences, explain
+from .diagnosis.explain import explain
 from .diagnosis.hidden import look_at_other_values
 from .finding import as_finding
 from .guard import CheckError, answerable, guarded
-from .reference.automatic import find_reference
+from .reference.reference import find_reference
 from .report import GradientReport
 from .subject.functions import gradient_subject
 from .subject.inputs import Names
@@ -23,7 +23,7 @@ from .subject.pairs import pair_subject
 from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
 from .verdict.comparison import Comparison, is_small
-from .verdict.doubt import look_again
+from .verdict.doubt import ask_differences, look_again
 from .verdict.second_call import call_again, first_gradients, judge, unused_upstream
 from .where import Where
 

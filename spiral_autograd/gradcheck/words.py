@@ -45,6 +45,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "differs by up to {apart:.2g} of the largest entry",
     "approximate": "differs by more than rounding, though by little; why is not known (a match "
     "differs by at most {match:g} of its row and column)",
+    "differences_disagree": "central differences side with the handwritten gradient, not with the "
+    "reference ({reference}), which may be wrong here",
     "amplified": "rounding is amplified so much here that a mistake could not be told from it; try "
     "fewer steps, or other inputs",
     # -------------------- rows and failures: calls, and what is left of earlier ones ---------
@@ -64,6 +66,10 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "no_other_call": "what another call gives is not known; it raised {error}",
     "upstream_unused": "backward takes {name}, and does not use it: it is right for {name} = 1 "
     "only",
+    "differences_agree": lambda reference, names: (
+        f"central differences side with {'' if reference == 'autograd' else 'the '}{reference}: "
+        f"{', '.join(names)}"
+    ),
     "unreadable": "no lines are shown, as the source cannot be read: it was typed at a prompt, or "
     "run by exec or python -c; put it in a file",
     "out_of_time": "{what} stopped when the budget= was spent",

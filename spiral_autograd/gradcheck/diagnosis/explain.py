@@ -14,7 +14,6 @@ from ..guard import CheckError
 from ..lines.lines import places
 from ..reference.backward_graph import BackwardGraph
 from ..reference.graph import Graph
-from ..reference.stepping import best_of, estimates, unit_of
 from ..subject.subject import MISSING
 from ..verdict.comparison import Comparison
 from ..verdict.rows import Row
@@ -46,14 +45,6 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     for k in remaining:
         why = found("text", text=_no_pattern(c.rows[k], late=where.deadline.is_over))
         c.change(k, findings=together(c.rows[k].findings, why), lines=where.places(places, k))
-
-
-def ask_differences(c: Comparison) -> None:
-    """Ask central differences about the wrong rows; what they side with is right, or said."""
-    agreeing = [c.rows[k].name for k in c.wrong if c.reference.grads and _differences_agree(c, k)]
-    if agreeing and c.reference.kind != "central differences":
-        side = "autograd" if c.reference.kind == "autograd" else f"the {c.reference.kind}"
-        c.notes.append(f"central differences side with {side}: {', '.join(agreeing)}")
 
 
 def _diagnosed(
@@ -117,39 +108,3 @@ def _no_pattern(row: Row, *, late: bool) -> str:
         return f"{int((~np.isfinite(h)).sum())} of {h.size} entries are not finite"
     off = np.abs(h - g) > 1e-6 * max(largest(h), largest(g))
     return f"{none}; {int(off.sum())} of {h.size} entries differ, most at {row.index}"
-
-
-def _differences_agree(c: Comparison, k: int) -> bool:
-    """Ask central differences, in the direction in which the two gradients differ most.
-
-    Where they side with the handwritten gradient, the row says so, and is not called wrong.
-    """
-    h, g = c.grads[k], c.reference.grads[k]
-    if h is None or np.shape(h) != g.shape or not np.isfinite(largest(h)):
-        return False
-    h = np.asarray(h, dtype=float)  # of a matrix too
-    direction = h - g
-    norm = float(np.linalg.norm(direction.ravel()))
-    if norm == 0 or not np.isfinite(norm):
-        return False
-    direction /= norm
-    ours, theirs = float(np.vdot(h, direction)), float(np.vdot(g, direction))
-    single, double = c.reference.single, c.reference.double
-    sizes = np.maximum(np.abs(direction), 1e-12 * largest(direction))
-    unit = float(
-        np.min(unit_of(c.subject.values[k]) / sizes)
-    )  # no entry moves by more than its own
-    along = {k: unit * direction}
-    best = best_of(estimates(c.subject, c.upstream, along, single=single, double=double))
-    measured = best.value / unit
-    if not best.error / unit <= 0.1 * abs(ours - theirs):
-        return False  # they cannot tell
-    if abs(measured - theirs) < 0.1 * abs(measured - ours):
-        return True
-    if abs(measured - ours) < 0.1 * abs(measured - theirs):
-        why = (
-            f"central differences side with the handwritten gradient, not with the reference "
-            f"({c.reference.kind}), which may be wrong here"
-        )
-        c.change(k, verdict="approximate", findings=(found("text", text=why),), lines=())
-    return False

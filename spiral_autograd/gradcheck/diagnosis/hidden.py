@@ -10,8 +10,7 @@ from ...validation import Array
 from ..blocks import close
 from ..finding import found
 from ..guard import guarded
-from ..reference.automatic import find_reference
-from ..reference.reference import outputs_now
+from ..reference.reference import find_reference, outputs_now
 from ..subject.conventions import TARGETS
 from ..subject.inputs import RANDOM_IS_BETTER
 from ..subject.subject import MISSING, CheckError, copied

@@ -16,7 +16,7 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum, close, inner
-from ..reference.automatic import find_reference
+from ..reference.reference import find_reference
 from .choice import returned_names
 from .conventions import CONTAINERS, gradient_keys
 from .parameters import Held, held_arrays, held_at, nested

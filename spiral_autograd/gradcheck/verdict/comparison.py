@@ -13,9 +13,8 @@ from ...recording import Call
 from ...validation import Array
 from ..finding import Said
 from ..guard import theirs
-from ..reference.automatic import once_more
 from ..reference.graph import Graph
-from ..reference.reference import Reference
+from ..reference.reference import Reference, once_more
 from ..subject.subject import MISSING, Subject, copied
 from .rows import FAILURES, RIGHT, Row, compare, compare_directions
 

@@ -12,8 +12,8 @@ from ...validation import Array
 from ..blocks import across, largest, moved
 from ..guard import CheckError
 from ..primitives import primitive
-from ..reference.automatic import once_more
 from ..reference.graph import Graph, Rounding
+from ..reference.reference import once_more
 from ..reference.stepping import unit_of
 from ..subject.session import reach
 from .comparison import Comparison

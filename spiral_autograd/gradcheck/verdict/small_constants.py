@@ -19,8 +19,8 @@ from ..blocks import close, largest
 from ..finding import found
 from ..guard import CheckError
 from ..primitives import primitive
-from ..reference.automatic import by_autograd, find_reference
 from ..reference.graph import Graph, Node, is_number
+from ..reference.reference import by_autograd, find_reference
 from ..source import root_of, text_of
 from .comparison import Comparison
 from .repeats import drawn_anew
