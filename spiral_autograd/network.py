@@ -99,7 +99,7 @@ def affine(x: Array, W: Array, b: Array) -> Array:
     >>> affine(onp.ones((1, 2)), onp.ones((2, 3)), onp.zeros(3))
     array([[2., 2., 2.]])
     """
-    affine_shapes(("x", onp.shape(x)), ("W", onp.shape(W)), ("b", onp.shape(b)))
+    affine_shapes(x=onp.shape(x), W=onp.shape(W), b=onp.shape(b))
     return np.dot(x, W) + b
 
 

@@ -70,10 +70,9 @@ def _grid(predictor: Any, x: Array, h: float) -> tuple[Array, Array, Array, int]
     """Return the grid, the class at each of its points, and the number of classes."""
     x = _two_columns(x)
     h = number("h", h, above=0)
-    if hasattr(predictor, "keys"):
-        network_params(float_tree("params", predictor), x)
     xs, ys = (np.arange(column.min() - 0.1, column.max() + 0.1, h) for column in x.T)
     if hasattr(predictor, "keys"):
+        network_params(float_tree("params", predictor), x)
         return xs, ys, _classes_of_network(predictor, xs, ys), len(predictor["b2"])
     classes, count = np.empty((len(ys), len(xs)), dtype=int), 1
     rows = max(1, POINTS // len(xs))
@@ -152,14 +151,6 @@ def _axes(ax: Axes | None) -> Axes:
     return plt.figure(figsize=(5.6, 5.0), layout="constrained").add_subplot()
 
 
-def _plane(ax: Axes) -> None:
-    ax.set_aspect("equal")
-    ax.set_xlabel("x[:, 0]")
-    ax.set_ylabel("x[:, 1]")
-    ax.set_title("Spiral Data Set")
-    ax.legend(loc="upper right", framealpha=0.9)
-
-
 def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> Axes:
     """Draw the points, each class with a colour and a marker of its own, and return the Axes.
 
@@ -192,7 +183,8 @@ def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> 
         if marker not in "x+":
             style |= {"edgecolor": "white", "linewidth": 0.6}
         ax.scatter(points[:, 0], points[:, 1], label=f"class {k}", **(style | scatter))
-    _plane(ax)
+    ax.set(aspect="equal", xlabel="x[:, 0]", ylabel="x[:, 1]", title="Spiral Data Set")
+    ax.legend(loc="upper right", framealpha=0.9)
     return ax
 
 
@@ -225,15 +217,11 @@ def plot_loss(
         got = type(state).__name__
         raise TypeError(f"state must be a TrainState, as fit returns it, got {got}")
     if not state.loss_list:
-        raise ValueError(
-            "state has no losses to draw: train it with an eval_interval of at most "
-            "the number of its iterations"
-        )
+        raise ValueError("state has no losses to draw: fit it with a smaller eval_interval")
     ax = _axes(ax)
     ax.plot(np.arange(len(state.loss_list)), state.loss_list, color=COLORS[0])
-    ax.set_xlabel(f"iterations (x{state.eval_interval})")
-    ax.set_ylabel("loss")
-    ax.set_title("Cross Entropy Loss")
+    iterations = f"iterations (x{state.eval_interval})"
+    ax.set(xlabel=iterations, ylabel="loss", title="Cross Entropy Loss")
     if ylim is not None:
         ax.set_ylim(ylim)
     return ax
@@ -267,10 +255,7 @@ def plot_decision_boundary(
     1
     """
     x = _two_columns(x)
-    known = None
-    if hasattr(params, "keys"):
-        network_params(params, x)
-        known = len(params["b2"])
+    known = len(network_params(params, x)[-1]) if hasattr(params, "keys") else None
     labels, count = class_indices(t, len(x), known)
     xs, ys, classes, predicted = _grid(params, x, h)
     count = max(count, predicted)

@@ -150,7 +150,7 @@ def targets(t: Any, scores_shape: Shape) -> Any:
 
 
 def _require_one_hot(t: Array, classes: int) -> None:
-    right = ((t == 0) | (t == 1)).all(axis=1) & (t.sum(axis=1) == 1)
+    right = ((t != 0).sum(axis=1) == 1) & (t.max(axis=1) == 1)
     if not right.all():
         row = int(np.argmin(right))
         raise ValueError(f"t must be one-hot, a single 1 in each row, got row {row}: {t[row]}")
@@ -181,9 +181,9 @@ def class_indices(t: Any, samples: int, classes: int | None = None) -> tuple[Arr
 # -------------------- the network's parameters --------------------
 
 
-def affine_shapes(x: tuple[str, Shape], W: tuple[str, Shape], b: tuple[str, Shape]) -> Shape:
-    """Return the shape of x @ W + b for the named shapes (…, n), (n, m), (m,), or raise."""
-    (x_name, x_shape), (W_name, W_shape), (b_name, b_shape) = x, W, b
+def affine_shapes(**named: Shape) -> Shape:
+    """Return the shape of x @ W + b for three named shapes (…, n), (n, m), (m,), or raise."""
+    (x_name, x_shape), (W_name, W_shape), (b_name, b_shape) = named.items()
     if len(W_shape) != 2:
         raise ValueError(f"{W_name} must have the shape (inputs, outputs), got {W_shape}")
     if not x_shape or x_shape[-1] != W_shape[0]:
@@ -211,8 +211,6 @@ def network_params(params: Any, x: Any) -> tuple[Any, Any, Any, Any]:
         if not hasattr(params[name], "shape"):
             raise TypeError(f"params[{name!r}] must be an array, got {type(params[name]).__name__}")
     W1, b1, W2, b2 = (params[name] for name in names)
-    hidden = affine_shapes(("x", x.shape), ("params['W1']", W1.shape), ("params['b1']", b1.shape))
-    affine_shapes(
-        ("the hidden layer", hidden), ("params['W2']", W2.shape), ("params['b2']", b2.shape)
-    )
+    h = affine_shapes(**{"x": x.shape, "params['W1']": W1.shape, "params['b1']": b1.shape})
+    affine_shapes(**{"the hidden layer": h, "params['W2']": W2.shape, "params['b2']": b2.shape})
     return W1, b1, W2, b2

@@ -71,7 +71,7 @@ OPEN = """
     gradcheck.lines.suspects is long
     gradcheck.reference.backward_graph is long
     gradcheck.source is long
-    gradcheck.subject.evidence imports gradcheck.reference.automatic
+    gradcheck.subject.evidence imports gradcheck.reference.reference
     gradcheck.subject.evidence._assigned is long
     gradcheck.subject.functions imports gradcheck.reference.rebind
     gradcheck.subject.objects imports gradcheck.reference.rebind
