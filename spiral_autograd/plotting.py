@@ -31,18 +31,17 @@ def decision_grid(params: Any, x: Array, h: float = 0.001) -> tuple[Array, Array
 
     Saito, *Deep Learning from Scratch 2*, section 1.4.3.
 
-    For the network's parameters the grid is worked through in square tiles. At a tile's centre the
-    scores and a bound on how far each can move within the tile tell whether one class wins
-    everywhere in it; only the points of the other tiles, along the boundaries, are evaluated one by
-    one. The bound follows from sigmoid being monotone, so the map is that of
-    ``argmax(predict(params, point))`` at each point.
+    The map is that of ``argmax(predict(params, point))`` at each point. For the network's
+    parameters the grid is worked through in square tiles: the scores at a tile's centre, and a
+    bound on how far each can move within it (sigmoid is monotone), tell whether one class wins
+    everywhere in it; only the other tiles, along the boundaries, are evaluated point by point.
 
     Parameters
     ----------
     params : dict of float arrays, callable, or object with a method `predict`
-        W1, b1, W2, b2 of a network with two inputs; or any other predictor, which is called with
-        the points (points, 2), many at a time, and returns scores (points, classes) or class
-        indices (points,), else ValueError.
+        W1, b1, W2, b2 of a network with two inputs; or any other predictor, which returns scores
+        (points, classes) or class indices (points,) for many points (points, 2) at a time, else
+        ValueError.
     x : float array, shape (examples, 2)
         The grid reaches from ``x.min() - 0.1`` to ``x.max() + 0.1`` in each coordinate. ValueError
         if it has not two columns, is empty or not finite.
@@ -51,8 +50,7 @@ def decision_grid(params: Any, x: Array, h: float = 0.001) -> tuple[Array, Array
 
     Returns
     -------
-    xs : float array, shape (columns,)
-    ys : float array, shape (rows,)
+    xs, ys : float arrays, shapes (columns,) and (rows,)
     classes : int array, shape (rows, columns)
         The class at (xs[j], ys[i]) stands at [i, j].
 

@@ -13,8 +13,6 @@ Random: TypeAlias = int | np.random.RandomState | np.random.Generator
 Stream: TypeAlias = np.random.RandomState | np.random.Generator
 Shape: TypeAlias = tuple[int, ...]
 
-# -------------------- numbers --------------------
-
 
 def _index(value: Any) -> int:
     """Return `value` as an int; unlike to `operator.index`, booleans are no numbers."""
@@ -69,9 +67,6 @@ def random_stream(rng: Any) -> Stream:
     if not 0 <= seed < 2**32:
         raise ValueError(f"rng must be a seed from 0 to 2**32 - 1, got {seed}")
     return np.random.RandomState(seed)
-
-
-# -------------------- arrays --------------------
 
 
 def finite_array(name: str, value: Any) -> Array:
@@ -130,9 +125,6 @@ def float_scores(name: str, value: Any, *, axes: int = 0) -> Any:
     return value
 
 
-# -------------------- classes --------------------
-
-
 def targets(t: Any, scores_shape: Shape) -> Any:
     """Return `t` as the one-hot or index array for scores (examples, classes), or raise."""
     if len(scores_shape) != 2:
@@ -176,9 +168,6 @@ def class_indices(t: Any, samples: int, classes: int | None = None) -> tuple[Arr
         classes = t.shape[1] if t.ndim == 2 else int(t.max()) + 1
     t = targets(t, (samples, classes))
     return (t if t.ndim == 1 else np.argmax(t, axis=1)), classes
-
-
-# -------------------- the network's parameters --------------------
 
 
 def affine_shapes(**named: Shape) -> Shape:

@@ -33,7 +33,17 @@ def printable(text: str) -> str:
 
 
 class CheckError(ValueError):
-    """A layer, a pair or a gradient function cannot be checked as it is; the message says why."""
+    """A layer, a pair or a gradient function cannot be checked as it is; the message says why.
+
+    Examples
+    --------
+    >>> from spiral_autograd import check_layer
+    >>> try:
+    ...     check_layer("no layer", 1.0)
+    ... except CheckError as error:
+    ...     print(str(error)[:48])
+    layer must have the methods forward and backward
+    """
 
     def __init__(self, message: str = "") -> None:
         super().__init__("\n".join(map(printable, message.split("\n"))))
