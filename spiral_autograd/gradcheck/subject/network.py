@@ -45,35 +45,16 @@ class Call:
 
 @dataclass
 class Pass:
-    """One run through a network, with the calls of its layers' passes in their order.
+    """One run through a network, with the calls of its layers' passes in their order."""
 
-    Attributes
-    ----------
-    random : list
-        The random streams that the network reaches.
-    forward, backward : lists of Call
-    result : object
-        What the network's own method returned.
-    gradients : list of Listed
-        The gradients that it returned or left, each parameter once.
-    is_returned : bool
-        Whether it returned them.
-    unheld : dict of Finding
-        Which of the network's own gradients are not those of its layers, by their label.
-    streams : list
-        The states of the random streams after it.
-    error : Exception or None
-        What stopped it.
-    """
-
-    random: list[Any] = field(default_factory=list)
+    random: list[Any] = field(default_factory=list)  # the random streams that the network reaches
     forward: list[Call] = field(default_factory=list)
     backward: list[Call] = field(default_factory=list)
-    result: Any = None
-    gradients: list[Listed] = field(default_factory=list)
+    result: Any = None  # of the network's own method
+    gradients: list[Listed] = field(default_factory=list)  # that are returned or left: totals
     is_returned: bool = False
-    unheld: dict[str, Finding] = field(default_factory=dict)
-    streams: list[Any] = field(default_factory=list)
+    unheld: dict[str, Finding] = field(default_factory=dict)  # those that the network lacks
+    streams: list[Any] = field(default_factory=list)  # the states of the random streams after it
     error: Exception | None = None
 
     def run(self, name: str, layer: Any, step: int, method: Any, *args: Any, **more: Any) -> Any:
@@ -113,18 +94,14 @@ class Pass:
 
     def given(self) -> dict[str, tuple[Call, Any]]:
         """Return the forward call of each layer that ran once, and its upstream gradient."""
-        names = [call.name for call in self.forward]
-        ups: dict[str, list[Any]] = {name: [] for name in names}
-        for call in self.backward:
-            ups.setdefault(call.name, []).append(call.arguments[0] if call.arguments else None)
-        once = [call for call in self.forward if names.count(call.name) == 1]
-        return {c.name: (c, ups[c.name][0] if _fits(ups[c.name], c.result) else None) for c in once}
-
-
-def _fits(ups: Sequence[Any], output: Any) -> bool:
-    """Tell whether there is one upstream gradient, of the shape of the output."""
-    one = len(ups) == 1 and isinstance(ups[0], np.ndarray)
-    return one and np.shape(ups[0]) == np.shape(output)
+        names, found = [call.name for call in self.forward], {}
+        for call in self.forward:
+            ups = [c.arguments[0] for c in self.backward if c.name == call.name and c.arguments]
+            fits = len(ups) == 1 and isinstance(ups[0], np.ndarray)
+            fits = fits and ups[0].shape == np.shape(call.result)
+            if names.count(call.name) == 1:
+                found[call.name] = call, ups[0] if fits else None
+        return found
 
 
 def _copies(name: str, layer: Any) -> list[Listed]:
@@ -149,23 +126,11 @@ def _reset(layer: Any) -> None:
 
 @dataclass(frozen=True)
 class Network:
-    """A network with its layers by name, and what its passes are run with.
+    """A network with its layers by name, and what its passes are run with."""
 
-    Attributes
-    ----------
-    object : object
-        The caller's own: an object, or a list or dict of layers.
-    layers : sequence of (str, object)
-        The last one is the loss layer, where there is one.
-    is_chain : bool
-        Whether it has both, so that they can be run one after another.
-    x, t : objects
-    session : Session
-    """
-
-    object: Any
-    layers: Named
-    is_chain: bool
+    object: Any  # the caller's own, or a list or dict of layers
+    layers: Named  # the loss layer is the last one, where there is one
+    is_chain: bool  # whether there are both, so that they can be run one after another
     x: Any
     t: Any
     session: Session
