@@ -33,8 +33,8 @@ def _unread(keys: Sequence[str], other: str) -> str:
 
 def _unheld(label: str, lacking: str, held: Sequence[str], places: Sequence[str]) -> str:
     """Say that a network does not hold the gradient of a parameter of its layers."""
-    is_list = label.startswith("params[")
-    name = label.replace("params", "grads", 1) if is_list else f"grads[{label!r}]"
+    name = label.split(" = ")[0]
+    name = name.replace("params", "grads") if name.startswith("params[") else f"grads[{name!r}]"
     if held:
         return (
             f"network.{name} is the gradient of {held[0]} alone, but {lacking} is the same array: "

@@ -165,6 +165,8 @@ class Network:
 
     def chain(self) -> Pass:
         """Run the layers one after another, and back; an error is noted."""
+        if not self.is_chain:
+            return Pass(error=self._no_chain())
         for name, layer in self.layers:
             with naming(name):
                 methods_of(layer)
@@ -180,6 +182,24 @@ class Network:
             ran = Pass(error=error)
         self.session.restore()
         return ran
+
+    def _no_chain(self) -> CheckError:
+        """Return why there are no layers to be run one after another."""
+        if isinstance(self.object, type):
+            return CheckError(
+                f"network must be an object, got the class {self.object.__name__} itself: give "
+                f"{self.object.__name__}(...)"
+            )
+        if self.layers:
+            return CheckError(
+                "network must have a loss_layer with forward(x, t) and backward(); or give one as "
+                "loss="
+            )
+        return CheckError(
+            "network must have layers (a list, or a dict in order), or be a list of them; or else "
+            "forward(x, t) and backward() of its own, or loss(x, t) and gradient(x, t); for one "
+            "method that returns the loss with its gradients use check_gradient"
+        )
 
     def _there(self, ran: Pass) -> None:
         """Give each layer what the one before gives, and the last one the targets as well."""
@@ -237,17 +257,20 @@ def _unheld(
         wanted = gradient_in(true, value)
         if wanted is None or close(total, wanted, 1e-9):
             continue
-        mine = [entry.gradient for entry in listed if entry.value is value]
-        uses = [entry for entry in left if entry.value is value]
-        held = [u.label for u in uses if any(np.array_equal(g, u.gradient) for g in mine)]
-        lacking = [use for use in uses if use.label not in held]
-        if lacking:
-            lines = replacing_lines(read(lacking[-1].holder, methods_of(lacking[-1].holder)[1]))
-            places = [f"{os.path.basename(file)}:{line}" for file, line in dict.fromkeys(lines)]
-            missing[f"network.{label}"] = found(
-                "unheld", label=label, lacking=lacking[-1].label, held=held[:1], places=places
-            )
+        uses = [use for use in left if use.value is value]
+        held = [use for use in uses if np.array_equal(total, use.gradient)]
+        for use in uses:
+            if not np.array_equal(total, use.gradient):
+                missing[f"network.{label}"] = _lacking(label, held, use)
     return missing
+
+
+def _lacking(label: str, held: Sequence[Listed], use: Listed) -> Finding:
+    """Return what is said of a gradient that a network lacks, though a layer has it."""
+    lines = replacing_lines(read(use.holder, methods_of(use.holder)[1]))
+    places = [f"{os.path.basename(file)}:{line}" for file, line in dict.fromkeys(lines)]
+    names = [other.label for other in held[:1]]
+    return found("unheld", label=label, lacking=use.label, held=names, places=places)
 
 
 @contextmanager
