@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..validation import Random
+from ..validation import Array, Random
 from .blocks import close, largest
 from .checks import check_gradient, check_layer
 from .diagnosis.case import Case
@@ -25,7 +25,7 @@ from .reference.reference import SHARPNESS
 from .report import GradientReport, place_text
 from .source import Place, is_readable, text_of
 from .subject.conventions import BACKWARD, FORWARD, accepts, method_name
-from .subject.network import Call, Network, Pass, precision
+from .subject.network import Call, Network, Pass, is_plain, precision
 from .subject.own_passes import Listed, Way, call, gradient_in, loss_methods, number_in, ways
 from .subject.session import same_states
 from .subject.subject import described
@@ -52,7 +52,10 @@ def check_own(net: Network, chain: Pass, rng: Random, deadline: Deadline) -> Own
 
     Where there is no chain, or it gives another loss, the network is checked as a whole.
     """
-    own, losses = Own(), losses_of(net)
+    own = Own()
+    if is_plain(net.object):
+        return own
+    losses = losses_of(net)
     if chain.error is None and _same_loss(losses, chain):
         for group in ways(net.object, list(losses), net.x, net.t, chain.backward[0].result):
             if group and chain.is_whole and not own.rows and not own.faults:
@@ -165,25 +168,20 @@ def _misgiven(heard: Pass, chain: Pass) -> Misgiven | None:
 
     None where each is given what the next one returned, or where that cannot be told.
     """
-    back = {call.name: call for call in chain.backward}
-    if len({id(call.layer) for call in chain.forward}) < len(chain.forward) or not heard.backward:
+    order = [call.name for call in chain.backward]
+    if len({id(call.layer) for call in chain.forward}) < len(chain.forward):
         return None
     last: tuple[Place, ...] = ()
     for ran in heard.backward:
-        true = back[ran.name]
-        if true is chain.backward[0]:
-            if ran.result is not None and not _same(ran.result, true.result):
-                given = [described(argument) for argument in ran.arguments]
-                return found("loss_misgiven", given=given), (ran.place,)
-        elif not _same(ran.arguments[0], true.arguments[0]):
-            places = tuple(dict.fromkeys((*last, ran.place)))
-            return _how_given(
-                ran.arguments[0], chain.backward[: chain.backward.index(true) + 1]
-            ), places
+        back = chain.backward[: order.index(ran.name) + 1]
+        wrong = _loss_misgiven(ran, back[0]) if len(back) == 1 else _how_given(ran, back)
+        if wrong is not None:
+            places = (ran.place,) if len(back) == 1 else (*last, ran.place)
+            return wrong, tuple(dict.fromkeys(places))
         last = (ran.place,)
     names = {ran.name for ran in heard.backward}
     skipped = [c.name for c in chain.backward if c.after and c.name not in names]
-    return (found("never_called", name=skipped[0]), last) if skipped else None
+    return (found("never_called", name=skipped[0]), last) if skipped and names else None
 
 
 def _same(ours: Any, theirs: Any) -> bool:
@@ -193,17 +191,36 @@ def _same(ours: Any, theirs: Any) -> bool:
     return close(ours, theirs, tolerance, 1e-3 * tolerance * largest(np.asarray(theirs)))
 
 
-def _how_given(given: Any, back: Sequence[Call]) -> Finding:
+def _loss_misgiven(ran: Call, true: Call) -> Finding | None:
+    """Return with what the loss layer's backward pass is called, where it returns another."""
+    if ran.result is None or _same(ran.result, true.result):
+        return None
+    return found("loss_misgiven", given=[described(argument) for argument in ran.arguments])
+
+
+def _how_given(ran: Call, back: Sequence[Call]) -> Finding | None:
     """Return what the last layer on a way back is given in place of its upstream gradient."""
-    here, true, factor = back[-1], np.asarray(back[-1].arguments[0], dtype=float), None
+    (given,), (true,) = ran.arguments[:1], back[-1].arguments
+    if _same(given, true):
+        return None
     # What one returns is what the next one on the way back is given.
-    pairs = pairwise(back[:-1])
-    same = [one.name for one, after in pairs if _same(given, after.arguments[0])]
+    same = [one.name for one, after in pairwise(back[:-1]) if _same(given, after.arguments[0])]
+    return found(
+        "misgiven",
+        name=back[-1].name,
+        wanted=back[-2].name,
+        given=same[-1:],
+        factor=None if same else _factor(given, np.asarray(true, dtype=float)),
+    )
+
+
+def _factor(given: Any, true: Array) -> float | None:
+    """Return by what a gradient is multiplied, if it is."""
     norm = float(np.sum(true * true))
-    if not same and np.shape(given) == true.shape and norm > 0 and true.size > 1:
-        share = float(np.sum(np.asarray(given) * true)) / norm
-        factor = share if _same(given, share * true) else None
-    return found("misgiven", name=here.name, wanted=back[-2].name, given=same[-1:], factor=factor)
+    if np.shape(given) != true.shape or norm == 0 or true.size < 2:
+        return None
+    factor = float(np.sum(np.asarray(given) * true)) / norm
+    return factor if _same(given, factor * true) else None
 
 
 def _raised(method: str, heard: Pass, chain: Pass | None, *, is_sure: bool = True) -> Finding:
@@ -303,7 +320,8 @@ def check_whole(
 def is_right_as_a_whole(net: Network, rng: Random) -> bool:
     """Tell whether a network's own gradients are those of its own loss, whatever its layers do."""
     whole = Own()
-    check_whole(net, losses_of(net), rng, Deadline.after(0.0), whole)
+    if not is_plain(net.object):
+        check_whole(net, losses_of(net), rng, Deadline.after(0.0), whole)
     return whole.report is not None and whole.report.ok
 
 
