@@ -179,16 +179,16 @@ def _save_plots(folder: Path, state: TrainState, x: Array, t: Array) -> Iterator
     """Save the pictures one by one, and yield where each is."""
     from matplotlib.figure import Figure
 
-    draw: tuple[Callable[[Any], Any], ...] = (
-        lambda ax: plotting.plot_data(x, t, ax=ax),
-        lambda ax: plotting.plot_loss(state, ax=ax),
-        lambda ax: plotting.plot_decision_boundary(state.params, x, t, ax=ax),
+    pictures: tuple[Callable[..., Any], ...] = (
+        partial(plotting.plot_data, x, t),
+        partial(plotting.plot_loss, state),
+        partial(plotting.plot_decision_boundary, state.params, x, t),
     )
-    for name, picture in zip(PICTURES, draw, strict=True):
+    for name, draw in zip(PICTURES, pictures, strict=True):
         if name == "loss.png" and not state.loss_list:
             continue
         figure = Figure(figsize=(5.6, 5.0), layout="constrained")
-        picture(figure.add_subplot())
+        draw(ax=figure.add_subplot())
         _save(folder / name, partial(figure.savefig, dpi=150, format="png"))
         yield folder / name
 

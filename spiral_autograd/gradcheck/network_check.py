@@ -16,8 +16,9 @@ from .guard import CheckError, Deadline, answerable
 from .network_passes import Own, check_own, is_right_as_a_whole
 from .reference.reference import SHARPNESS
 from .report import GradientReport
-from .subject.conventions import positional_names
+from .subject.conventions import methods_of, positional_names
 from .subject.inputs import RANDOM_IS_BETTER, Constant, Names
+from .subject.layer import names_in
 from .subject.network import (
     Call,
     Network,
@@ -28,9 +29,7 @@ from .subject.network import (
     network_of,
     precision,
 )
-from .subject.objects import names_in
 from .subject.own_passes import gradient_in, gradients_of, groups, totals
-from .subject.passes import methods_of
 from .subject.session import untouched
 from .verdict.rows import FAILURES, Row, compare
 from .words import sentence

@@ -13,7 +13,7 @@ from .lines.trail import Trail, follow
 from .reference.backward_graph import BackwardGraph
 from .source import Place, code_of, forward_line, is_readable
 from .subject.subject import MISSING
-from .verdict.comparison import Comparison
+from .verdict.rows import Comparison
 
 Places = tuple[Place, ...]
 UNREADABLE = found("unreadable")

@@ -158,6 +158,27 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         + (f' (mark the value: tap("{mark}", ...))' if mark is not None else "")
     ),
     "unread_gradients": _unread,
+    # what backward returns, and keeps
+    "not_returned": "{what} returns no gradient for {name}",
+    "inputs_left_out": "backward returns nothing: the gradients of the inputs are left out",
+    "integers": "{name} holds integers, which have no gradient (use {name}.astype(float))",
+    "belongs_to_nothing": "entry {number} of what {what} returns belongs to nothing",
+    "update_takes": lambda names, ours, theirs: (
+        f"the gradient of {', '.join(names)} has the shape {ours} in place of {theirs}, which the "
+        f"update {names[0]} -= lr * gradient takes as it is; other code may not"
+    ),
+    "keys_differ": lambda key, name, places: (
+        f"{' and '.join(places) or 'the keys'} differ: {key!r} is no key {name!r}, by which an "
+        "optimizer reads both"
+    ),
+    "no_entry": lambda names, others: (
+        f"the dict of gradients has no entry for {', '.join(names)}"
+        + (f", but has {', '.join(others)}" if others else "")
+    ),
+    "other_structure": lambda names: (
+        f"the gradient has another structure than params: {', '.join(names)} belongs to no "
+        "parameter"
+    ),
     # what is used, and not checked
     "unchecked": lambda why: f"{sentence(why)}: it is not checked",
     "updates_itself": "backward changes {name} itself, and keeps no gradient of it "

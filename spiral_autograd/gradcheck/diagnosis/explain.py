@@ -15,8 +15,7 @@ from ..lines.blame import places
 from ..reference.backward_graph import BackwardGraph
 from ..reference.graph import Graph
 from ..subject.subject import MISSING
-from ..verdict.comparison import Comparison
-from ..verdict.rows import Row
+from ..verdict.rows import Comparison, Row
 from ..where import Where
 from .case import Case, Finding, other_upstream
 from .diagnose import diagnose

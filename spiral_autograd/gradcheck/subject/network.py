@@ -16,10 +16,19 @@ from ..blocks import close
 from ..finding import Finding, found
 from ..guard import CheckError, theirs
 from ..source import Place, replacing_lines
-from .conventions import BACKWARD, LOSS_LAYERS, accepts, method_name, read
+from .conventions import (
+    BACKWARD,
+    LOSS_LAYERS,
+    accepts,
+    attributes_of,
+    input_gradient_of,
+    method_name,
+    methods_of,
+    output_of,
+    read,
+)
 from .own_passes import Listed, gradient_in, gradients_of, listed_by, own, totals
-from .parameters import attributes_of, resets_of
-from .passes import input_gradient_of, methods_of, output_of
+from .parameters import resets_of
 from .session import Session, put_back, states, streams_of
 from .subject import called
 

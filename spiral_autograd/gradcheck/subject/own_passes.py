@@ -16,10 +16,11 @@ from .conventions import (
     GRADIENTS,
     LOSSES,
     SCORES,
-    STATISTICS,
     TRAINING,
     accepts,
+    attributes_of,
     gradient_key,
+    is_statistic,
     means_scores,
     means_targets,
     means_upstream,
@@ -27,7 +28,8 @@ from .conventions import (
     positional_names,
     read,
 )
-from .parameters import attributes_of, entries, find_parameters
+from .held import entries
+from .parameters import find_parameters
 from .subject import MISSING
 
 # -------------------- its methods --------------------
@@ -171,7 +173,7 @@ def _returned(held: Any, result: Any) -> list[Listed]:
     if isinstance(held, dict) and isinstance(result, dict):
         keys = {n: n if n in result else gradient_key(result, str(n)) for n in held}
         listed = [Listed(str(n), v, result.get(keys[n])) for n, v in held.items()]
-        listed = [e for e in listed if e.gradient is not None or not _is_statistic(e.label)]
+        listed = [e for e in listed if e.gradient is not None or not is_statistic(e.label)]
         return _arrays(listed) if any(key is not None for key in keys.values()) else []
     if isinstance(held, list | tuple) and isinstance(result, list | tuple):
         pairs = enumerate(zip(held, result, strict=False))
@@ -187,10 +189,6 @@ def _arrays(listed: Sequence[Listed]) -> list[Listed]:
 def _fits(entry: Listed) -> bool:
     """Tell whether a gradient is an array of the shape of its parameter."""
     return isinstance(entry.gradient, np.ndarray) and entry.gradient.shape == entry.value.shape
-
-
-def _is_statistic(name: str) -> bool:
-    return any(word in name for word in STATISTICS)
 
 
 def groups(arrays: Sequence[Array]) -> list[list[tuple[int, bool]]]:
