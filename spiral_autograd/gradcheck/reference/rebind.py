@@ -21,7 +21,7 @@ from autograd.tracer import isbox
 
 from ... import recording
 from ...pytree import tree_map
-from ..subject.reached import names_used, walk
+from ..subject.reached import Globals, walk
 
 # -------------------- a stand-in for NumPy --------------------
 
@@ -159,18 +159,16 @@ def standing_in(*roots: Any, constants: bool) -> Iterator[None]:
 
 def _places_of_numpy(roots: Sequence[Any]) -> Iterator[tuple[Callable[[Any], None], Any]]:
     """Yield where functions of the user's hold NumPy or one of its functions: how it is put."""
-    for item, _ in walk(roots, with_code=True):
-        if isinstance(item, FunctionType):
-            for there, name, value in names_used(item):
+    for item, held in walk(roots, with_code=True):
+        values = [value for _, parts in held for value in parts]
+        if isinstance(item, Globals):
+            for name, value in zip(item.names, values, strict=True):
                 if id(value) in _BY_ID:
-                    yield partial(there.__setitem__, name), value
+                    yield partial(item.there.__setitem__, name), value
         elif isinstance(item, CellType):
-            try:
-                value = item.cell_contents
-            except ValueError:  # not filled yet
-                continue
-            if id(value) in _BY_ID:
-                yield partial(setattr, item, "cell_contents"), value
+            for value in values:
+                if id(value) in _BY_ID:
+                    yield partial(setattr, item, "cell_contents"), value
 
 
 # -------------------- until substitute() takes boxes for constants --------------------
