@@ -20,9 +20,9 @@ import numpy as np
 from ..boxes import process_lock
 from ..pytree import Pytree, leaves
 from .deriving import Loss, derive, reached_by
+from .guards import DerivationError
 from .outside import Outside, TracedError
 from .program import Program, signature
-from .refusal import DerivationError
 
 CACHE_SIZE = 128
 FEW = 6  # programs that a loss may have before it must be called often for each further one
