@@ -19,19 +19,9 @@ import numpy as np
 from ..boxes import RecordingError, process_lock
 from ..pytree import Pytree, float_tree, leaves, with_leaves
 from ..recording import Call, Recording, record
+from . import guards
 from .buffers import write_buffered
-from .guards import (
-    DerivationError,
-    Example,
-    agree_with_autograd,
-    all_finite,
-    by_autograd,
-    examples,
-    is_equal,
-    refused,
-    require_same,
-    silence,
-)
+from .guards import DerivationError, Example, refused, silence
 from .listing import write_listing
 from .outside import Outside, TracedError, UnwatchableError
 from .program import Buffered, Program, described, signature
@@ -135,27 +125,27 @@ def _unchanged(outside: Outside) -> Iterator[None]:
 
 
 def _derived(loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints: bool) -> Program:
-    given, near, *far = examples(params, data, trace_ints)
+    given, near, *far = guards.examples(params, data, trace_ints)
     recording, simplified = first = _recorded(loss, given, trace_ints)
-    require_same(first, _recorded_elsewhere(loss, [*far, near], trace_ints))
-    expected = by_autograd(loss, given, what="the loss raised ")
-    if not is_equal(given, (params, data)):
+    guards.require_same(first, _recorded_elsewhere(loss, [*far, near], trace_ints))
+    expected = guards.by_autograd(loss, given, what="the loss raised ")
+    if not guards.is_equal(given, (params, data)):
         raise DerivationError("the loss writes into its arguments, which a program would not")
     with refused("it could not be written as NumPy: "):
         source, needs, function = _listed(recording, simplified, loss, given, expected)
         buffered = _buffered(simplified)
         functions = function, _run_buffered(buffered, simplified, recording, params)
-    finite = agree_with_autograd(functions, given, expected, far=False)
+    finite = guards.agree_with_autograd(functions, given, expected, far=False)
     for example in (near, *far):
         is_far = example is not near
         try:
-            expected = by_autograd(loss, example, what="on redrawn inputs, the loss raised ")
+            expected = guards.by_autograd(loss, example, what="on redrawn inputs, the loss raised ")
         except DerivationError:
             if is_far:
                 continue  # the loss may not be defined there
             raise
-        if not is_far or all_finite(expected):
-            finite |= agree_with_autograd(functions, example, expected, far=is_far)
+        if not is_far or guards.all_finite(expected):
+            finite |= guards.agree_with_autograd(functions, example, expected, far=is_far)
     if not finite:
         raise DerivationError(
             "the loss and its gradient are not finite for the inputs given, nor for any redrawn "

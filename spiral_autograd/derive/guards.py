@@ -222,8 +222,9 @@ def agree_with_autograd(
 
 
 def all_finite(tree: Pytree) -> bool:
-    """Tell whether all leaves of a pytree are finite."""
-    return all(np.isfinite(leaf).all() for leaf in leaves(tree))
+    """Tell whether all floats among the leaves of a pytree are finite."""
+    floats = [leaf for leaf in map(np.asarray, leaves(tree)) if leaf.dtype.kind == "f"]
+    return all(np.isfinite(leaf).all() for leaf in floats)
 
 
 def _largest(array: Any) -> float:

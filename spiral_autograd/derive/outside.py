@@ -21,29 +21,9 @@ import numpy as np
 from autograd.tracer import getval, isbox
 
 from ..recording import is_installed
+from . import kinds, watches
 from .expressions import static_key
-from .kinds import (
-    CONSTANT_MODULES,
-    has_compiled_state,
-    is_compiled,
-    is_foreign,
-    is_foreign_module,
-    names_in,
-    slots_of,
-)
-from .watches import (
-    MISSING,
-    Contents,
-    Get,
-    Names,
-    Put,
-    dotted,
-    identical,
-    put_attribute,
-    put_entry,
-    refill,
-    state_of_stream,
-)
+from .watches import MISSING, Contents, Get, Names, Put
 from .writer import COMPARED_BYTES
 
 MOST_VALUES = 20_000  # a loss that reaches more is not watched but refused
@@ -157,8 +137,8 @@ class Outside:
             self._facts.append(("again", self._seen[id(value)][0]))
             return
         self._seen[id(value)] = len(self._seen), value
-        for kinds, look in _LOOKS:
-            if isinstance(value, kinds):
+        for types, look in _LOOKS:
+            if isinstance(value, types):
                 look(self, path, value)
                 return
         self._object(path, value)
@@ -181,7 +161,7 @@ class Outside:
                 if value is MISSING:
                     self._facts.append("absent")
                 else:
-                    self._push(dotted(path, name), (value,))
+                    self._push(watches.dotted(path, name), (value,))
 
     # ---- containers ----
 
@@ -206,14 +186,14 @@ class Outside:
         self._facts.append((type(sequence), len(sequence)))
         if not isinstance(sequence, tuple):
             read = partial(tuple, sequence)
-            self.watches.append(Contents(path, read, refill(sequence), identical))
+            self.watches.append(Contents(path, read, watches.refill(sequence), watches.identical))
         self._push(f"{path}[…]", tuple(sequence))
         self._own_attributes(path, sequence)
 
     def _table(self, path: str, table: Any) -> None:
         self._facts.append((type(table), len(table)))
         items = partial(_items, table)
-        self.watches.append(Contents(path, items, refill(table), identical))
+        self.watches.append(Contents(path, items, watches.refill(table), watches.identical))
         self._push(f"a key of {path}", tuple(table))
         for key, value in table.items():
             name = repr(key)[:40] if isinstance(key, str | int) else "…"
@@ -225,11 +205,13 @@ class Outside:
         if not all(isinstance(member, (*_IMMUTABLE, tuple)) for member in members):
             raise UnwatchableError(f"it reaches {path}, a set of objects")
         if isinstance(members, set):
-            self.watches.append(Contents(path, partial(frozenset, members), refill(members)))
+            self.watches.append(
+                Contents(path, partial(frozenset, members), watches.refill(members))
+            )
 
     def _stream(self, path: str, random_stream: Any) -> None:
         self._facts.append(("stream", _Same(random_stream)))
-        self._streams.append(state_of_stream(path, random_stream))
+        self._streams.append(watches.state_of_stream(path, random_stream))
 
     # ---- code ----
 
@@ -247,7 +229,7 @@ class Outside:
         reached = [(name, table.get(name)) for name in named]
         reached += [(name, _content(cell)) for name, cell in cells.items()]
         escapes = [name for name, value in reached if value is getval]
-        for line in (names_in(code).lines.get(name) for name in (*escapes, "getval")):
+        for line in (kinds.names_in(code).lines.get(name) for name in (*escapes, "getval")):
             if line is not None:
                 raise UnwatchableError(
                     f"{function.__name__} takes a value out of the trace by getval, in "
@@ -259,7 +241,7 @@ class Outside:
 
     def _read_code(self, name: str, code: CodeType) -> list[str]:
         """Return the globals that code names, and note the attributes that it names."""
-        names = names_in(code)
+        names = kinds.names_in(code)
         self._push("an import", [sys.modules[m] for m in names.modules if m in sys.modules])
         if unseen := names.globals & _UNSEEN:
             raise UnwatchableError(f"{name} uses {min(unseen)}, which may reach anything")
@@ -268,7 +250,7 @@ class Outside:
         return sorted(names.globals)
 
     def _cell(self, path: str, cell: CellType) -> None:
-        put = put_attribute(cell)
+        put = watches.put_attribute(cell)
         get, put_content = (
             (lambda *_: _content(cell)),
             (lambda _, value: put("cell_contents", value)),
@@ -276,7 +258,7 @@ class Outside:
         self._watch("", get, put_content, (path,))
 
     def _namespace(self, path: str, table: dict[str, Any], names: list[str]) -> None:
-        self._watch(path, table.get, put_entry(table), names)
+        self._watch(path, table.get, watches.put_entry(table), names)
 
     def _method(self, path: str, method: Any) -> None:
         self._facts.append("method")
@@ -302,42 +284,42 @@ class Outside:
 
     def _module(self, path: str, module: ModuleType) -> None:
         self._facts.append(("module", module.__name__))
-        if not is_foreign_module(module):
+        if not kinds.is_foreign_module(module):
             table = vars(module)
             self._namespace(path, table, sorted(name for name in self._names if name in table))
 
     def _class(self, path: str, kind: type) -> None:
         self._facts.append(("class", _Same(kind)))
-        bases = [base for base in kind.__mro__[:-1] if not is_foreign(base)]
+        bases = [base for base in kind.__mro__[:-1] if not kinds.is_foreign(base)]
         own = [(name, value) for base in bases for name, value in vars(base).items()]
         special = {n for n, value in own if n[:2] == "__" and isinstance(value, FunctionType)}
         names = sorted(special | {name for name in self._names if name[:2] != "__"})
         for base in bases:
-            self._watch(path, vars(base).get, put_attribute(base), names)
+            self._watch(path, vars(base).get, watches.put_attribute(base), names)
 
     def _object(self, path: str, value: Any) -> None:
         kind = type(value)
-        foreign = is_foreign(kind)
+        foreign = kinds.is_foreign(kind)
         if isinstance(value, Iterator) and foreign:
             raise UnwatchableError(f"it reaches {path}, a {kind.__name__}, which each use changes")
         self._facts.append(("object", _Same(kind)))
-        if is_compiled(value):
+        if kinds.is_compiled(value):
             self._facts.append(_Same(value))
-        elif foreign and kind.__module__.lstrip("_") in CONSTANT_MODULES:
+        elif foreign and kind.__module__.lstrip("_") in kinds.CONSTANT_MODULES:
             self._facts.append(static_key(value))
-        elif not self._own_attributes(path, value) or has_compiled_state(kind):
+        elif not self._own_attributes(path, value) or kinds.has_compiled_state(kind):
             what = f"{path}, a {kind.__name__}, whose changes cannot be seen"
             raise UnwatchableError(f"it reaches {what}")
 
     def _own_attributes(self, path: str, value: Any) -> bool:
         """Watch the attributes of an object that code may name; tell if it can have any."""
         kind = type(value)
-        table, slots = getattr(value, "__dict__", None), slots_of(kind)
+        table, slots = getattr(value, "__dict__", None), kinds.slots_of(kind)
         if isinstance(table, dict):
-            every = self._every_attribute or is_foreign(kind) or hasattr(kind, "__getattr__")
+            every = self._every_attribute or kinds.is_foreign(kind) or hasattr(kind, "__getattr__")
             self._namespace(path, table, sorted({*table, *self._names} if every else self._names))
-        self._watch(path, partial(getattr, value), put_attribute(value), slots)
-        if not is_foreign(kind):
+        self._watch(path, partial(getattr, value), watches.put_attribute(value), slots)
+        if not kinds.is_foreign(kind):
             self._push(path, (kind,))
         return isinstance(table, dict) or bool(slots)
 
