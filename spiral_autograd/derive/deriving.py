@@ -19,14 +19,13 @@ import numpy as np
 from ..boxes import RecordingError, process_lock
 from ..pytree import Pytree, float_tree, leaves, with_leaves
 from ..recording import Call, Recording, record
-from . import guards
+from . import guards, watches
 from .buffers import write_buffered
 from .guards import DerivationError, Example, refused, silence
 from .listing import write_listing
 from .outside import Outside, TracedError, UnwatchableError
 from .program import Buffered, Program, described, signature
 from .simplify import Simplified, simplify
-from .watches import state_of_stream
 
 Loss = Callable[..., Any]
 
@@ -108,8 +107,8 @@ def reached_by(loss: Loss, data: tuple[Pytree, ...]) -> Outside:
 def _unchanged(outside: Outside) -> Iterator[None]:
     """Put back what the loss changes meanwhile, random streams included, and refuse such a loss."""
     streams = (
-        state_of_stream("NumPy's global random numbers", np.random.mtrand._rand),
-        state_of_stream("Python's global random numbers", random._inst),
+        watches.stream("NumPy's global random numbers", np.random.mtrand._rand),
+        watches.stream("Python's global random numbers", random._inst),
     )
     changed: list[str] = []
     try:

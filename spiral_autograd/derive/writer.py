@@ -28,11 +28,11 @@ from .expressions import (
     uniform_number,
 )
 from .simplify import Simplified, memory_of
+from .watches import COMPARED_BYTES
 
 # -------------------- literals --------------------
 
 LONGEST_LITERAL = 64
-COMPARED_BYTES = 2**18  # an array up to this size is compared entry by entry before each call
 
 
 def literal(value: Any) -> str | None:
