@@ -140,7 +140,7 @@ class _Buffered(Writer):
         """Write a number, a view, or what cannot be written into a buffer."""
         write = self.call if e.fun is np.power else self.write  # a number's ** rounds otherwise
         text = write(e)[0]
-        if not e.shape and _is_plain_reduction(e):
+        if not e.shape and e.fun in REDUCTIONS and e.is_plain_reduction():
             text = f"{self._reduction_of(e)}({self.plain(e.args[0])}, None)"
         # A reshape of a view may be a copy, which a later step would not see change; an index that
         # leaves a number makes a copy.
@@ -257,11 +257,6 @@ def _by_columns(e: Expr) -> bool:
     return last and len(x.shape) > 1 and 2 <= x.shape[-1] <= 4 and x.dtype == e.dtype
 
 
-def _is_plain_reduction(e: Expr) -> bool:
-    keywords = {name for name, _ in e.kwargs}
-    return e.fun in REDUCTIONS and len(e.args) == 1 and keywords <= {"axis", "keepdims"}
-
-
 def _has_out(e: Expr) -> bool:
     """Tell whether a value can be written into an array that is there already."""
     if isinstance(e.fun, np.ufunc):
@@ -269,4 +264,6 @@ def _has_out(e: Expr) -> bool:
     if e.fun is np.dot:
         a, b = e.args
         return max(len(a.shape), len(b.shape)) <= 2 and a.dtype == b.dtype == e.dtype
-    return _is_plain_reduction(e) or e.fun in (scale, astype, concatenate, *SCATTERS)
+    if e.fun in REDUCTIONS:
+        return e.is_plain_reduction()
+    return e.fun in (scale, astype, concatenate, *SCATTERS)

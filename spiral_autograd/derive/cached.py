@@ -40,6 +40,11 @@ class Watched(NamedTuple):
     outside: Outside
     program: Program | None
 
+    def holds_for(self, loss: Loss) -> bool:
+        """Tell whether a loss is the same, or a method looked up again, and reaches the same."""
+        is_method = type(loss) is MethodType and self.loss == loss
+        return (self.loss is loss or is_method) and self.outside.holds()
+
 
 class _Bounded(OrderedDict[Any, Any]):
     """A dict that forgets what came first."""
@@ -97,7 +102,7 @@ def cached_program(
         return None
     if known is not None:
         known.calls += 1
-        if current is not None and _is_same(current.loss, loss) and current.outside.holds():
+        if current is not None and current.holds_for(loss):
             return current if current.program is not None else None
         if known.unwatchable:
             return None
@@ -105,11 +110,6 @@ def cached_program(
         known = _known.setdefault(id(code), _Known(code, 1))
         found = _looked_up(known, loss, params, data, once)
         return found if found is not None and found.program is not None else None
-
-
-def _is_same(first: Loss, second: Loss) -> bool:
-    """Tell whether two losses are one, or one method of one object."""
-    return first is second or (type(first) is MethodType and first == second)
 
 
 def _code_of(loss: Loss) -> Any:

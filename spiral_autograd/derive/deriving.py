@@ -26,6 +26,7 @@ from .listing import write_listing
 from .outside import Outside, TracedError, UnwatchableError
 from .program import Buffered, Program, described, signature
 from .simplify import Simplified, simplify
+from .writer import literal
 
 Loss = Callable[..., Any]
 
@@ -191,17 +192,12 @@ def _listed(
         got = function(params, *data)
     for k, (ours, wanted) in enumerate(zip(leaves(got), leaves(expected), strict=True)):
         if type(ours) is not type(wanted):
-            types[k] = _maker(wanted)
+            is_array = isinstance(wanted, np.ndarray)
+            types[k] = "np.array" if is_array else literal(type(wanted))
     if any(types):
         source, needs = write_listing(recording, simplified, loss, params, types)
         function = _compiled(source, needs)["value_and_grad"]
     return source, needs, function
-
-
-def _maker(wanted: Any) -> str:
-    if isinstance(wanted, np.generic):
-        return f"np.{wanted.dtype.name}"
-    return "np.array" if isinstance(wanted, np.ndarray) else type(wanted).__name__
 
 
 def _buffered(simplified: Simplified) -> Buffered:

@@ -241,9 +241,6 @@ class Outside:
         self._names |= names.attributes
         return sorted(names.globals)
 
-    def _cell(self, path: str, cell: CellType) -> None:
-        self._watch(path, cell, ("cell_contents",))
-
     def _builtin(self, path: str, method: Any) -> None:
         owner = method.__self__
         self._facts.append(("builtin", _Same(method) if owner is None else method.__name__))
@@ -308,7 +305,7 @@ _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
     (dict, Outside._table),
     ((set, frozenset), Outside._set),
     (FunctionType, Outside._function),
-    (CellType, Outside._cell),
+    (CellType, lambda self, path, cell: self._watch(path, cell, ("cell_contents",))),
     (BuiltinMethodType, Outside._builtin),
     (
         (MethodType, partial, staticmethod, classmethod, property, cached_property),

@@ -66,16 +66,12 @@ class Program:
 _PLAIN = (bool, int, str, bytes, complex, slice, range, type(None))
 
 
-def _identity(value: object) -> object:
-    return type(value), id(value)
-
-
 def signature(
     params: Pytree,
     data: tuple[Pytree, ...],
     *,
     trace_ints: bool = False,
-    of_object: Callable[[Any], object] = _identity,
+    of_object: Callable[[Any], object] = lambda value: (type(value), id(value)),
 ) -> tuple[object, ...]:
     """Return the structure, shapes and dtypes of the arguments, to be compared.
 

@@ -22,7 +22,6 @@ from autograd.numpy.numpy_vspaces import ArrayVSpace
 from ..boxes import add_at, take
 from ..pytree import leaves
 from ..recording import Call, Recording
-from ..validation import Shape
 from .expressions import Expr, Graph, astype, concatenate, is_basic, meta, put, scale
 from .rules import RULES
 
@@ -42,11 +41,8 @@ class Simplified:
         """Return what the results need: the forward part, then the rest, each as it was born."""
         forward = needed([self.loss])
         rest = needed(self.grads, forward)
-        return [*sorted(forward, key=_birth), *sorted(rest, key=_birth)]
-
-
-def _birth(expr: Expr) -> int:
-    return expr.birth
+        birth = operator.attrgetter("birth")
+        return [*sorted(forward, key=birth), *sorted(rest, key=birth)]
 
 
 def needed(results: Iterable[Expr], known: Container[Expr] = ()) -> set[Expr]:
@@ -147,16 +143,12 @@ def _dot_adjoint(graph: Graph, call: Call, factor: Expr, g: Expr, *_: Any) -> Ex
     factor = graph.transposed(factor)
     a, b = (g, factor) if first else (factor, g)
     fun = np.dot if dimensions[0] == 2 else np.outer if g.shape else np.multiply
-    if _shape_of_product(fun, a.shape, b.shape) != np.shape(call.value):
+    fits = fun is not np.dot or a.shape[-1] == b.shape[0]
+    shape = (*a.shape[:-1], *b.shape[1:]) if fun is np.dot else (*a.shape, *b.shape)
+    if not fits or shape != np.shape(call.value):
         return None
-    result = graph.make(fun, (a, b), np.shape(call.value), np.result_type(a.dtype, b.dtype))
+    result = graph.make(fun, (a, b), shape, np.result_type(a.dtype, b.dtype))
     return graph.cast(result, call.value.dtype)
-
-
-def _shape_of_product(fun: Any, a: Shape, b: Shape) -> Shape | None:
-    if fun is np.dot:
-        return (*a[:-1], *b[1:]) if a[-1] == b[0] else None
-    return (*a, *b)
 
 
 def _space_add(graph: Graph, call: Call, space: Any, a: Any, b: Any) -> Expr | None:
