@@ -217,6 +217,7 @@ def value_and_grad(loss: Loss, argnum: Any = 0) -> Callable[..., tuple[Any, Pytr
 
     Examples
     --------
+    >>> import numpy as np
     >>> value, grad = value_and_grad(lambda w: (w * w).sum())(np.array([1.0, 2.0]))
     >>> float(value), grad
     (5.0, array([2., 4.]))
