@@ -44,8 +44,7 @@ def _same_shape(x: Array, y: Array) -> None:
 def add(x: Array, y: Array) -> tuple[Array, Residuals]:
     """Return x + y, for arrays of the same shape, and its residuals (none).
 
-    >>> z, residuals = add(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
-    >>> z
+    >>> add(np.array([1.0, 2.0]), np.array([3.0, 4.0]))[0]
     array([4., 6.])
     """
     _same_shape(x, y)
@@ -64,8 +63,7 @@ def add_backward(g: Array, residuals: Residuals) -> tuple[Array, Array]:
 def multiply(x: Array, y: Array) -> tuple[Array, Residuals]:
     """Return x y, elementwise, for arrays of the same shape, and its residuals (x, y).
 
-    >>> z, residuals = multiply(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
-    >>> z
+    >>> multiply(np.array([1.0, 2.0]), np.array([3.0, 4.0]))[0]
     array([3., 8.])
     """
     _same_shape(x, y)
@@ -85,8 +83,7 @@ def multiply_backward(g: Array, residuals: Residuals) -> tuple[Array, Array]:
 def branch(x: Array, n: int = 2) -> tuple[tuple[Array, ...], Residuals]:
     """Return `n` copies of x and its residuals (none).
 
-    >>> copies, residuals = branch(np.array([1.0]))
-    >>> copies
+    >>> branch(np.array([1.0]))[0]
     (array([1.]), array([1.]))
     """
     return tuple(np.copy(x) for _ in range(positive_integer("n", n))), ()
@@ -111,8 +108,7 @@ def _axis_length(x: Array, axis: int) -> int:
 def repeat(x: Array, n: int, axis: int = 0) -> tuple[Array, Residuals]:
     """Return x repeated `n` times along an `axis` of length 1, and its residuals (axis,).
 
-    >>> y, residuals = repeat(np.array([[1.0, 2.0]]), 3)
-    >>> y
+    >>> repeat(np.array([[1.0, 2.0]]), 3)[0]
     array([[1., 2.],
            [1., 2.],
            [1., 2.]])
@@ -135,8 +131,7 @@ def repeat_backward(g: Array, residuals: Residuals) -> Array:
 def sum(x: Array, axis: int = 0) -> tuple[Array, Residuals]:  # noqa: A001 (the node's name)
     """Return the sum of x along an `axis`, kept with length 1, and its residuals (n, axis).
 
-    >>> y, residuals = sum(np.array([[1.0, 2.0], [3.0, 4.0]]))
-    >>> y
+    >>> sum(np.array([[1.0, 2.0], [3.0, 4.0]]))[0]
     array([[4., 6.]])
     """
     n = _axis_length(x, axis)
@@ -160,14 +155,13 @@ def sum_backward(g: Array, residuals: Residuals) -> Array:
 def _check_affine(x: Array, W: Array, b_shape: tuple[int, ...]) -> None:
     if np.ndim(x) != 2:
         raise ValueError(f"x must have the shape (examples, inputs), got {np.shape(x)}")
-    affine_shapes(("x", np.shape(x)), ("W", np.shape(W)), ("b", b_shape))
+    affine_shapes(x=np.shape(x), W=np.shape(W), b=b_shape)
 
 
 def matmul(x: Array, W: Array) -> tuple[Array, Residuals]:
     """Return x W for x (N, D) and W (D, H), and its residuals (x, W).
 
-    >>> y, residuals = matmul(np.ones((1, 2)), np.ones((2, 3)))
-    >>> y
+    >>> matmul(np.ones((1, 2)), np.ones((2, 3)))[0]
     array([[2., 2., 2.]])
     """
     _check_affine(x, W, np.shape(W)[1:])
@@ -188,8 +182,7 @@ def matmul_backward(g: Array, residuals: Residuals) -> tuple[Array, Array]:
 def affine(x: Array, W: Array, b: Array) -> tuple[Array, Residuals]:
     """Return x W + b for x (N, D), W (D, H) and b (H,), and its residuals (x, W).
 
-    >>> y, residuals = affine(np.ones((1, 2)), np.ones((2, 3)), np.ones(3))
-    >>> y
+    >>> affine(np.ones((1, 2)), np.ones((2, 3)), np.ones(3))[0]
     array([[3., 3., 3.]])
     """
     _check_affine(x, W, np.shape(b))
@@ -212,8 +205,7 @@ def sigmoid(x: Array) -> tuple[Array, Residuals]:
 
     Both parts of the quotient are multiplied by exp(-max(x, 0)), so that neither overflows.
 
-    >>> y, residuals = sigmoid(np.array([-1e4, 0.0, 1e4]))
-    >>> y
+    >>> sigmoid(np.array([-1e4, 0.0, 1e4]))[0]
     array([0. , 0.5, 1. ])
     """
     x = float_scores("x", x)
@@ -239,8 +231,7 @@ def sigmoid_backward(g: Array, residuals: Residuals) -> Array:
 def softmax(scores: Array) -> tuple[Array, Residuals]:
     """Return y = exp(s) / Σ exp(s) of each row of scores (N, C), and its residuals (y,).
 
-    >>> y, residuals = softmax(np.array([[0.0, 0.0], [1e4, -1e4]]))
-    >>> y
+    >>> softmax(np.array([[0.0, 0.0], [1e4, -1e4]]))[0]
     array([[0.5, 0.5],
            [1. , 0. ]])
     """

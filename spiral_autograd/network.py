@@ -89,9 +89,7 @@ def affine(x: Array, W: Array, b: Array) -> Array:
 
     Parameters
     ----------
-    x : float array, shape (examples, inputs)
-    W : float array, shape (inputs, outputs)
-    b : float array, shape (outputs,)
+    x, W, b : float arrays, shapes (examples, inputs), (inputs, outputs) and (outputs,)
         Shapes that do not fit together raise ValueError.
 
     Examples
@@ -99,7 +97,7 @@ def affine(x: Array, W: Array, b: Array) -> Array:
     >>> affine(onp.ones((1, 2)), onp.ones((2, 3)), onp.zeros(3))
     array([[2., 2., 2.]])
     """
-    affine_shapes(("x", onp.shape(x)), ("W", onp.shape(W)), ("b", onp.shape(b)))
+    affine_shapes(x=onp.shape(x), W=onp.shape(W), b=onp.shape(b))
     return np.dot(x, W) + b
 
 
@@ -186,8 +184,7 @@ def init_params(
     Raises
     ------
     ValueError, TypeError
-        If a size is not a whole number of at least 1, `scale` is not above 0, or `rng` is no seed
-        and no stream.
+        If a size is no whole number above 0, `scale` not above 0, or `rng` no seed or stream.
 
     Examples
     --------

@@ -16,8 +16,6 @@ from autograd.extend import vspace
 from .pytree import Pytree, Sharing, leaves, same_structure, tree_map
 from .validation import Array, number
 
-Update = Callable[[Pytree, Pytree, Any], tuple[Pytree, Any]]
-
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -44,7 +42,7 @@ class Optimizer:
 
     name: str
     init: Callable[[Pytree], Any]
-    update: Update
+    update: Callable[[Pytree, Pytree, Any], tuple[Pytree, Any]]
 
 
 def _zeros_like(params: Pytree) -> Pytree:

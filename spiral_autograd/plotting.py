@@ -31,18 +31,17 @@ def decision_grid(params: Any, x: Array, h: float = 0.001) -> tuple[Array, Array
 
     Saito, *Deep Learning from Scratch 2*, section 1.4.3.
 
-    For the network's parameters the grid is worked through in square tiles. At a tile's centre the
-    scores and a bound on how far each can move within the tile tell whether one class wins
-    everywhere in it; only the points of the other tiles, along the boundaries, are evaluated one by
-    one. The bound follows from sigmoid being monotone, so the map is that of
-    ``argmax(predict(params, point))`` at each point.
+    The map is that of ``argmax(predict(params, point))`` at each point. For the network's
+    parameters the grid is worked through in square tiles: the scores at a tile's centre, and a
+    bound on how far each can move within it (sigmoid is monotone), tell whether one class wins
+    everywhere in it; only the other tiles, along the boundaries, are evaluated point by point.
 
     Parameters
     ----------
     params : dict of float arrays, callable, or object with a method `predict`
-        W1, b1, W2, b2 of a network with two inputs; or any other predictor, which is called with
-        the points (points, 2), many at a time, and returns scores (points, classes) or class
-        indices (points,), else ValueError.
+        W1, b1, W2, b2 of a network with two inputs; or any other predictor, which returns scores
+        (points, classes) or class indices (points,) for many points (points, 2) at a time, else
+        ValueError.
     x : float array, shape (examples, 2)
         The grid reaches from ``x.min() - 0.1`` to ``x.max() + 0.1`` in each coordinate. ValueError
         if it has not two columns, is empty or not finite.
@@ -51,8 +50,7 @@ def decision_grid(params: Any, x: Array, h: float = 0.001) -> tuple[Array, Array
 
     Returns
     -------
-    xs : float array, shape (columns,)
-    ys : float array, shape (rows,)
+    xs, ys : float arrays, shapes (columns,) and (rows,)
     classes : int array, shape (rows, columns)
         The class at (xs[j], ys[i]) stands at [i, j].
 
@@ -70,10 +68,9 @@ def _grid(predictor: Any, x: Array, h: float) -> tuple[Array, Array, Array, int]
     """Return the grid, the class at each of its points, and the number of classes."""
     x = _two_columns(x)
     h = number("h", h, above=0)
-    if hasattr(predictor, "keys"):
-        network_params(float_tree("params", predictor), x)
     xs, ys = (np.arange(column.min() - 0.1, column.max() + 0.1, h) for column in x.T)
     if hasattr(predictor, "keys"):
+        network_params(float_tree("params", predictor), x)
         return xs, ys, _classes_of_network(predictor, xs, ys), len(predictor["b2"])
     classes, count = np.empty((len(ys), len(xs)), dtype=int), 1
     rows = max(1, POINTS // len(xs))
@@ -152,14 +149,6 @@ def _axes(ax: Axes | None) -> Axes:
     return plt.figure(figsize=(5.6, 5.0), layout="constrained").add_subplot()
 
 
-def _plane(ax: Axes) -> None:
-    ax.set_aspect("equal")
-    ax.set_xlabel("x[:, 0]")
-    ax.set_ylabel("x[:, 1]")
-    ax.set_title("Spiral Data Set")
-    ax.legend(loc="upper right", framealpha=0.9)
-
-
 def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> Axes:
     """Draw the points, each class with a colour and a marker of its own, and return the Axes.
 
@@ -192,7 +181,8 @@ def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> 
         if marker not in "x+":
             style |= {"edgecolor": "white", "linewidth": 0.6}
         ax.scatter(points[:, 0], points[:, 1], label=f"class {k}", **(style | scatter))
-    _plane(ax)
+    ax.set(aspect="equal", xlabel="x[:, 0]", ylabel="x[:, 1]", title="Spiral Data Set")
+    ax.legend(loc="upper right", framealpha=0.9)
     return ax
 
 
@@ -225,15 +215,11 @@ def plot_loss(
         got = type(state).__name__
         raise TypeError(f"state must be a TrainState, as fit returns it, got {got}")
     if not state.loss_list:
-        raise ValueError(
-            "state has no losses to draw: train it with an eval_interval of at most "
-            "the number of its iterations"
-        )
+        raise ValueError("state has no losses to draw: fit it with a smaller eval_interval")
     ax = _axes(ax)
     ax.plot(np.arange(len(state.loss_list)), state.loss_list, color=COLORS[0])
-    ax.set_xlabel(f"iterations (x{state.eval_interval})")
-    ax.set_ylabel("loss")
-    ax.set_title("Cross Entropy Loss")
+    iterations = f"iterations (x{state.eval_interval})"
+    ax.set(xlabel=iterations, ylabel="loss", title="Cross Entropy Loss")
     if ylim is not None:
         ax.set_ylim(ylim)
     return ax
@@ -267,10 +253,7 @@ def plot_decision_boundary(
     1
     """
     x = _two_columns(x)
-    known = None
-    if hasattr(params, "keys"):
-        network_params(params, x)
-        known = len(params["b2"])
+    known = len(network_params(params, x)[-1]) if hasattr(params, "keys") else None
     labels, count = class_indices(t, len(x), known)
     xs, ys, classes, predicted = _grid(params, x, h)
     count = max(count, predicted)

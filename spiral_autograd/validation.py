@@ -13,8 +13,6 @@ Random: TypeAlias = int | np.random.RandomState | np.random.Generator
 Stream: TypeAlias = np.random.RandomState | np.random.Generator
 Shape: TypeAlias = tuple[int, ...]
 
-# -------------------- numbers --------------------
-
 
 def _index(value: Any) -> int:
     """Return `value` as an int; unlike to `operator.index`, booleans are no numbers."""
@@ -69,9 +67,6 @@ def random_stream(rng: Any) -> Stream:
     if not 0 <= seed < 2**32:
         raise ValueError(f"rng must be a seed from 0 to 2**32 - 1, got {seed}")
     return np.random.RandomState(seed)
-
-
-# -------------------- arrays --------------------
 
 
 def finite_array(name: str, value: Any) -> Array:
@@ -130,9 +125,6 @@ def float_scores(name: str, value: Any, *, axes: int = 0) -> Any:
     return value
 
 
-# -------------------- classes --------------------
-
-
 def targets(t: Any, scores_shape: Shape) -> Any:
     """Return `t` as the one-hot or index array for scores (examples, classes), or raise."""
     if len(scores_shape) != 2:
@@ -150,7 +142,7 @@ def targets(t: Any, scores_shape: Shape) -> Any:
 
 
 def _require_one_hot(t: Array, classes: int) -> None:
-    right = ((t == 0) | (t == 1)).all(axis=1) & (t.sum(axis=1) == 1)
+    right = ((t != 0).sum(axis=1) == 1) & (t.max(axis=1) == 1)
     if not right.all():
         row = int(np.argmin(right))
         raise ValueError(f"t must be one-hot, a single 1 in each row, got row {row}: {t[row]}")
@@ -178,12 +170,9 @@ def class_indices(t: Any, samples: int, classes: int | None = None) -> tuple[Arr
     return (t if t.ndim == 1 else np.argmax(t, axis=1)), classes
 
 
-# -------------------- the network's parameters --------------------
-
-
-def affine_shapes(x: tuple[str, Shape], W: tuple[str, Shape], b: tuple[str, Shape]) -> Shape:
-    """Return the shape of x @ W + b for the named shapes (…, n), (n, m), (m,), or raise."""
-    (x_name, x_shape), (W_name, W_shape), (b_name, b_shape) = x, W, b
+def affine_shapes(**named: Shape) -> Shape:
+    """Return the shape of x @ W + b for three named shapes (…, n), (n, m), (m,), or raise."""
+    (x_name, x_shape), (W_name, W_shape), (b_name, b_shape) = named.items()
     if len(W_shape) != 2:
         raise ValueError(f"{W_name} must have the shape (inputs, outputs), got {W_shape}")
     if not x_shape or x_shape[-1] != W_shape[0]:
@@ -211,8 +200,6 @@ def network_params(params: Any, x: Any) -> tuple[Any, Any, Any, Any]:
         if not hasattr(params[name], "shape"):
             raise TypeError(f"params[{name!r}] must be an array, got {type(params[name]).__name__}")
     W1, b1, W2, b2 = (params[name] for name in names)
-    hidden = affine_shapes(("x", x.shape), ("params['W1']", W1.shape), ("params['b1']", b1.shape))
-    affine_shapes(
-        ("the hidden layer", hidden), ("params['W2']", W2.shape), ("params['b2']", b2.shape)
-    )
+    h = affine_shapes(**{"x": x.shape, "params['W1']": W1.shape, "params['b1']": b1.shape})
+    affine_shapes(**{"the hidden layer": h, "params['W2']": W2.shape, "params['b2']": b2.shape})
     return W1, b1, W2, b2

@@ -249,6 +249,14 @@ def _sum_of_ones(graph: Graph, e: Expr) -> Expr | None:
     return graph.reshaped(x, e.shape) if is_reshape else None
 
 
+def _over_all(graph: Graph, e: Expr) -> Expr | None:
+    """Along the one axis there is, is over all."""
+    if len(e.args) > 1 or len(e.args[0].shape) != 1 or e.keyword("axis") not in (0, -1, (0,)):
+        return None
+    kwargs = [(name, value) for name, value in e.kwargs if name != "axis"]
+    return graph.make(e.fun, e.args, e.shape, e.dtype, kwargs)
+
+
 def _scalar_choice(graph: Graph, e: Expr) -> Expr | None:
     """In where(c, x, zeros) the zeros need not be an array."""
     if len(e.args) != 3:
@@ -276,7 +284,8 @@ RULES: dict[Any, tuple[Rule, ...]] = {
     astype: (_unchanged,),
     np.power: (_power_rule, _without_broadcast),
     transpose: (_twice_transposed,),
-    np.sum: (_sum_of_ones, _factor_through),
+    np.sum: (_sum_of_ones, _factor_through, _over_all),
+    **dict.fromkeys((np.mean, np.max, np.min), (_over_all,)),
     np.where: (_scalar_choice,),
     **dict.fromkeys((np.maximum, np.minimum), (_without_broadcast,)),
 }

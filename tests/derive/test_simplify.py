@@ -273,6 +273,13 @@ ACTS = [
         lambda m: m(np.sum, m.one, axis=1, keepdims=True),
         ("reshape", "one", (2, 1)),
     ),
+    (rules._over_all, lambda m: m(np.sum, m.v, axis=0), ("sum", "v")),
+    (rules._over_all, lambda m: m(np.max, m.v, axis=-1), ("max", "v")),
+    (
+        rules._over_all,
+        lambda m: m(np.mean, m.v, axis=0, keepdims=True),
+        ("mean", "v", "keepdims=True"),
+    ),
     (
         rules._scalar_choice,
         lambda m: m(np.where, m(np.greater, m.a, 0.0), m.b, ZEROS),
@@ -336,6 +343,7 @@ STAYS = [
     (rules._twice_transposed, lambda m: m(transpose, m.a)),
     (rules._scalar_choice, lambda m: m(np.where, m(np.greater, m.s, 0.0), m.s, ZEROS)),
     (rules._sum_of_ones, lambda m: m(np.sum, m.a, axis=1)),
+    (rules._over_all, lambda m: m(np.sum, m.a, axis=0)),
     # what is not there, or not constant throughout
     (rules._constant_factor, lambda m: m(np.multiply, m.a, np.array([1.0, 1.0, 2.0]))),
     (rules._constant_quotient, lambda m: m(np.divide, m.a, ZEROS)),

@@ -7,7 +7,7 @@ import pytest
 
 import spiral_autograd as sa
 from spiral_autograd.gradcheck.reference import reference as references
-from spiral_autograd.gradcheck.subject.objects import layer_subject
+from spiral_autograd.gradcheck.subject.layer import Layer
 from spiral_autograd.gradcheck.subject.session import untouched
 
 
@@ -33,7 +33,7 @@ def x_of(*shape, seed=0):
 def prepared(layer, *inputs):
     """Yield the layer as a subject, and an upstream gradient of its own."""
     with untouched(layer, inputs) as session:
-        subject = layer_subject(layer, inputs, session, None, np.random.default_rng(0))
+        subject = Layer(layer, inputs, session, None, np.random.default_rng(0)).subject()
         with session.fresh():
             outputs = subject.forward()
         rng = np.random.default_rng(1)

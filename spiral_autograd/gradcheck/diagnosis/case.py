@@ -14,7 +14,7 @@ from ...recording import Call, Site, name_of
 from ...validation import Array
 from ..blocks import close, largest
 from ..guard import Deadline
-from ..lines.moments import Moment
+from ..lines.trail import Moment
 from ..reference.backward_graph import BackwardGraph, again, is_number
 from ..source import assigned_to, expression
 

@@ -11,12 +11,11 @@ from ...validation import Array
 from ..blocks import largest
 from ..finding import found, together
 from ..guard import CheckError
-from ..lines.lines import places
+from ..lines.blame import places
 from ..reference.backward_graph import BackwardGraph
 from ..reference.graph import Graph
 from ..subject.subject import MISSING
-from ..verdict.comparison import Comparison
-from ..verdict.rows import Row
+from ..verdict.rows import Comparison, Row
 from ..where import Where
 from .case import Case, Finding, other_upstream
 from .diagnose import diagnose
@@ -92,7 +91,7 @@ def _case(
         again=None if not c.subject.takes_upstream else lru_cache(again),
         is_loss=c.subject.is_loss,
         deadline=where.deadline,
-        seen=lambda: where.seen,
+        seen=lambda: where.trail.moments if where.trail is not None else (),
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
     )
 

@@ -14,9 +14,8 @@ from ..reference.reference import find_reference, outputs_now
 from ..subject.conventions import TARGETS
 from ..subject.inputs import RANDOM_IS_BETTER
 from ..subject.subject import MISSING, CheckError, copied
-from ..verdict.comparison import Comparison, is_small
 from ..verdict.doubt import look_again
-from ..verdict.rows import FAILURES
+from ..verdict.rows import FAILURES, Comparison, is_small
 from ..where import Where
 from .explain import explain
 

@@ -19,20 +19,23 @@ import numpy as np
 
 from ...recording import Call, Recording, record
 from ...validation import Array
-from ..blocks import inner, largest
+from ..blocks import largest
 from ..guard import CheckError, theirs
+from ..subject.reached import reach
 from ..subject.subject import Subject
 from .boxes import NumpyBox
-from .rebind import standing_in
+from .rebind import boxed, standing_in
 from .stepping import (
     SINGLE,
     Direction,
     Measured,
     Steps,
+    balanced_direction,
     complex_derivative,
     complex_outputs,
     has_single,
     in_double,
+    nearby,
     random_part,
     substituted,
     unit_of,
@@ -130,14 +133,16 @@ def by_autograd(
     outputs: list[Any] = []
 
     def objective(values: list[Any], upstream: list[Any]) -> Any:
-        found = subject.substitute(values)
+        others = [*values, *map(boxed, constants)]
+        found = subject.substitute(others, values=[*subject.values, *constants])
         outputs[:] = [_without_boxes(out) for out in found]
         return sum((anp.sum(o * u) for o, u in zip(found, upstream, strict=True)), 0.0)
 
     # The upstream gradient is traced too, so that the graph tells what depends on it.
     ups = [np.asarray(up, dtype=float) for up in upstream] if double else list(upstream)
-    roots, constants = subject.session.roots, rebind == "constants"
-    stand_in = standing_in(*roots, constants=constants) if rebind else nullcontext()
+    roots = subject.session.roots
+    constants = _constants_of(subject) if rebind == "constants" else []
+    stand_in = standing_in(roots) if rebind else nullcontext()
     with subject.session.fresh(), warnings.catch_warnings(), stand_in:
         warnings.simplefilter("ignore")
         values = in_double(subject) if double else list(subject.values)
@@ -152,6 +157,13 @@ def by_autograd(
         raise UntrustedError("a gradient has not the shape of its value")
     size, double = _size_of(plain, upstream), double and not has_rounded
     return Reference("autograd", single, grads, recording, size=size, rebound=rebind, double=double)
+
+
+def _constants_of(subject: Subject) -> list[Array]:
+    """Return the float arrays that the objects hold beside the values."""
+    known = {id(value) for value in subject.values}
+    arrays = (item for item in reach(*subject.session.roots) if isinstance(item, np.ndarray))
+    return [array for array in arrays if array.dtype.kind == "f" and id(array) not in known]
 
 
 def _without_boxes(value: Any) -> Array:
@@ -334,71 +346,17 @@ def agrees_with_differences(
     """
     if not reference.grads:
         return True
-    direction, expected, scale = _balanced_direction(subject, reference.grads, rng)
+    direction, expected, scale = balanced_direction(subject, reference.grads, rng)
     size = max(abs(expected), 0.2 * scale, 1e-300)
     for double in (False, True) if reference.double else (False,):
         steps = Steps(subject, upstream, reference.single, double)
         tolerance = 2e-2 if reference.single and not double else 1e-5
-        found = _witnessed(steps, direction, expected, size, tolerance)
+        found = steps.witness(direction, expected, size, tolerance)
         if found is None:
-            noise = steps.noise(direction)
-            found = _witnessed(steps, direction, expected, size, tolerance, noise)
+            found = steps.witness(direction, expected, size, tolerance, steps.noise(direction))
         if found is None or (reference.kind != "autograd" and not found):
             return False
     return True
-
-
-def _balanced_direction(
-    subject: Subject, grads: list[Array], rng: np.random.Generator
-) -> tuple[Direction, float, float]:
-    """Return a random direction in which every gradient has about the same share.
-
-    With it the derivative in it, and what the derivative is in other such directions.
-    """
-    direction, expected, square = {}, 0.0, 0.0
-    for k, (value, grad) in enumerate(zip(subject.values, grads, strict=True)):
-        norm = float(np.sqrt(inner(grad, grad)))
-        scale = (largest(value) or 1.0) / np.sqrt(value.size)
-        scale = min(scale, 1 / norm) if norm > 0 else scale
-        direction[k] = random_part(value.shape, rng, scale)
-        expected += inner(grad, direction[k])
-        square += (norm * scale) ** 2
-    return direction, expected, float(np.sqrt(square))
-
-
-def _witnessed(
-    steps: Steps,
-    direction: Direction,
-    expected: float,
-    size: float,
-    tolerance: float,
-    noise: float = 0.0,
-) -> bool | None:
-    """Tell whether a derivative is what differences say; False where they say nothing, else None.
-
-    They say nothing where no step stays inside the domain, or rounding is all that they see. Short
-    steps see nothing of what is rounded off in the forward pass: far ones do.
-    """
-    best = Measured(np.nan, np.inf)
-    for first in (1e-3, 0.1):
-        for found in steps.estimates(direction, noise=noise, first=first):
-            if tolerance < 1e-3 and abs(found.value - expected) <= tolerance * size:
-                return True  # which is not by chance
-            if found.is_extrapolated and found.error < best.error:
-                best = found
-    if best.error > 0.1 * max(size, abs(best.value)):
-        return False
-    return True if abs(best.value - expected) <= best.error + tolerance * size else None
-
-
-def nearby(subject: Subject, rng: np.random.Generator, size: float = 1e-4) -> list[Array]:
-    """Return the values moved a little, off any kink; marks stay."""
-    others = []
-    for k, value in enumerate(subject.values):
-        shift = rng.uniform(0.5, 1.0, value.shape) * rng.choice([-1.0, 1.0], value.shape)
-        moved = value + (size * unit_of(value) * shift).astype(value.dtype)
-        others.append(value if k in subject.marks else moved)
-    return others
 
 
 def _agrees_nearby(

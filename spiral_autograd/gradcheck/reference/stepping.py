@@ -15,7 +15,7 @@ import numpy as np
 from numpy.exceptions import ComplexWarning
 
 from ...validation import Array, Shape
-from ..blocks import blocks, largest
+from ..blocks import blocks, inner, largest
 from ..guard import CheckError, theirs
 from ..subject.subject import Subject
 
@@ -64,6 +64,37 @@ def random_part(shape: Shape, rng: np.random.Generator, scale: float = 1.0) -> A
     part -= np.float32(0.5)
     part *= np.float32(scale * np.sqrt(12))
     return part
+
+
+# -------------------- where to --------------------
+
+
+def nearby(subject: Subject, rng: np.random.Generator, size: float = 1e-4) -> list[Array]:
+    """Return the values moved a little, off any kink; marks stay."""
+    others = []
+    for k, value in enumerate(subject.values):
+        shift = rng.uniform(0.5, 1.0, value.shape) * rng.choice([-1.0, 1.0], value.shape)
+        moved = value + (size * unit_of(value) * shift).astype(value.dtype)
+        others.append(value if k in subject.marks else moved)
+    return others
+
+
+def balanced_direction(
+    subject: Subject, grads: list[Array], rng: np.random.Generator
+) -> tuple[Direction, float, float]:
+    """Return a random direction in which every gradient has about the same share.
+
+    With it the derivative in it, and what the derivative is in other such directions.
+    """
+    direction, expected, square = {}, 0.0, 0.0
+    for k, (value, grad) in enumerate(zip(subject.values, grads, strict=True)):
+        norm = float(np.sqrt(inner(grad, grad)))
+        scale = (largest(value) or 1.0) / np.sqrt(value.size)
+        scale = min(scale, 1 / norm) if norm > 0 else scale
+        direction[k] = random_part(value.shape, rng, scale)
+        expected += inner(grad, direction[k])
+        square += (norm * scale) ** 2
+    return direction, expected, float(np.sqrt(square))
 
 
 # -------------------- along the imaginary axis --------------------
@@ -197,6 +228,31 @@ class Steps:
         last = [abs(b.value - a.value) * b.step for a, b in pairs[-3:]]
         stairs = [abs(a.value) * a.step for a, b in pairs if a.value and not b.value]
         return max([*last, *stairs], default=0.0)
+
+    def witness(
+        self,
+        direction: Direction,
+        expected: float,
+        size: float,
+        tolerance: float,
+        noise: float = 0.0,
+    ) -> bool | None:
+        """Tell whether a derivative is what differences say; False where they say nothing.
+
+        None where they say another. They say nothing where no step stays inside the domain, or
+        rounding is all that they see. Short steps see nothing of what is rounded off in the
+        forward pass: far ones do.
+        """
+        best = Measured(np.nan, np.inf)
+        for first in (1e-3, 0.1):
+            for found in self.estimates(direction, noise=noise, first=first):
+                if tolerance < 1e-3 and abs(found.value - expected) <= tolerance * size:
+                    return True  # which is not by chance
+                if found.is_extrapolated and found.error < best.error:
+                    best = found
+        if best.error > 0.1 * max(size, abs(best.value)):
+            return False
+        return True if abs(best.value - expected) <= best.error + tolerance * size else None
 
 
 def best_of(estimates: Iterable[Measured]) -> Measured:

@@ -15,9 +15,9 @@ from ...pytree import leaves, tree_map
 from ...validation import Array
 from ..blocks import checksum
 from ..finding import Finding, Said, found
-from .choice import last_name
-from .conventions import GRADIENT_LISTS
-from .parameters import Parameter, attributes_of, find_parameters, held_arrays, nested
+from .conventions import GRADIENT_LISTS, attributes_of, last_name
+from .held import held_arrays, nested
+from .parameters import Parameter, find_parameters
 from .session import Session, reach
 from .subject import MISSING, CheckError, described, is_array, is_float_array
 

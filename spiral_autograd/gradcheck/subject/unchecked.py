@@ -19,17 +19,15 @@ from ..blocks import close
 from ..finding import Finding, Said, found
 from ..guard import CheckError
 from ..source import Place, Step, text_of
-from .choice import fits_number, has_gradient, last_name
-from .conventions import STATES, STATISTICS, TARGETS, gradient_keys
+from .conventions import STATES, TARGETS, gradient_keys, is_statistic, last_name
 from .evidence import claim
+from .held import Held, held_arrays, is_number, of_class
 from .parameters import (
-    Held,
     Parameter,
     every_parameter,
-    held_arrays,
-    is_number,
+    fits_number,
+    has_gradient,
     numbers_of,
-    of_class,
     parts_of,
 )
 from .session import Session, Snapshot, reach
@@ -195,7 +193,7 @@ def may_be_parameters(layer: Any) -> list[Held]:
         h
         for h in reversed(every.values())
         if last_name(h.name).strip("_") not in TARGETS
-        if not any(word in h.name for word in STATISTICS)
+        if not is_statistic(h.name)
     ]
 
 

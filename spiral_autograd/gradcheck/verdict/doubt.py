@@ -10,10 +10,9 @@ from ..blocks import differing, largest
 from ..finding import found
 from ..reference.graph import Graph
 from ..reference.stepping import unit_of
-from .comparison import Comparison
 from .kinks import find_kinks
 from .repeats import rounding
-from .rows import RIGHT
+from .rows import RIGHT, Comparison
 from .small_constants import find_idealised
 
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as

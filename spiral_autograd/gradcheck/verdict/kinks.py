@@ -9,9 +9,9 @@ import numpy as np
 from ...validation import Array
 from ..blocks import apart, differing
 from ..guard import CheckError
-from ..reference.reference import nearby, once_more
-from ..reference.stepping import unit_of
-from .comparison import Comparison
+from ..reference.reference import once_more
+from ..reference.stepping import nearby, unit_of
+from .rows import Comparison
 
 # A jump is that of one kink; a gradient may be a sum over many of them.
 _KINKS_IN_A_SUM = 30
