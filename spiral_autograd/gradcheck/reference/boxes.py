@@ -7,6 +7,8 @@ value takes the place of its old one. NumPy's own functions are never patched.
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import autograd.numpy as anp
@@ -96,18 +98,6 @@ class NumpyBox(RecordedBox):
         parts = index if isinstance(index, tuple) else (index,)
         self._assigned(set_at(self, value, *parts))
 
-    def __iadd__(self, other: Any) -> Any:
-        return self._assigned(self + other)
-
-    def __isub__(self, other: Any) -> Any:
-        return self._assigned(self - other)
-
-    def __imul__(self, other: Any) -> Any:
-        return self._assigned(self * other)
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self._assigned(self / other)
-
     def _assigned(self, new: Any) -> Any:
         """Take a new value in place, as an array does, so that all names of it see it."""
         for name in ("_value", "_node", "_trace"):
@@ -117,28 +107,15 @@ class NumpyBox(RecordedBox):
     def __pos__(self) -> Any:
         return self
 
-    def __and__(self, other: Any) -> Any:
-        return anp.logical_and(self, other)
-
-    def __or__(self, other: Any) -> Any:
-        return anp.logical_or(self, other)
-
-    def __invert__(self) -> Any:
-        return anp.logical_not(self)
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
 
     def copy(self, *args: Any) -> Any:
         """Return a box of the same value, which may be assigned into on its own."""
         return type(self)(self._value, self._trace, self._node)
 
-    def __copy__(self) -> Any:
-        return self.copy()
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        return self
-
-    def dot(self, other: Any) -> Any:
-        """Return the product with another array."""
-        return anp.dot(self, other)
+    __copy__ = copy
+    dot = anp.dot
 
     def transpose(self, *axes: Any) -> Any:
         """Return the array with its axes in another order."""
@@ -152,22 +129,28 @@ class NumpyBox(RecordedBox):
             self._refuse(f"an array of dtype {np.dtype(dtype)}")
         if np.dtype(dtype).kind != "f":
             return np.asarray(_plain(self)).astype(dtype)
-        return (
-            numpy_wrapper._astype(self, np.dtype(dtype))
-            if np.dtype(dtype) != self.dtype
-            else self.copy()
-        )
+        if np.dtype(dtype) == self.dtype:
+            return self.copy()
+        return numpy_wrapper._astype(self, np.dtype(dtype))
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes of the array."""
-        return int(np.asarray(_plain(self)).nbytes)
+    nbytes = property(lambda self: np.asarray(_plain(self)).nbytes)
+    flags = property(lambda self: np.asarray(_plain(self)).flags)
 
-    @property
-    def flags(self) -> Any:
-        """The flags of the array."""
-        return np.asarray(_plain(self)).flags
 
+def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda box, other: box._assigned(function(box, other))
+
+
+for _name, _function in {
+    "__iadd__": _in_place(operator.add),
+    "__isub__": _in_place(operator.sub),
+    "__imul__": _in_place(operator.mul),
+    "__itruediv__": _in_place(operator.truediv),
+    "__and__": lambda box, other: anp.logical_and(box, other),
+    "__or__": lambda box, other: anp.logical_or(box, other),
+    "__invert__": lambda box: anp.logical_not(box),
+}.items():
+    setattr(NumpyBox, _name, _function)
 
 Box.types.add(NumpyBox)
 Box.type_mappings[NumpyBox] = NumpyBox
@@ -197,16 +180,9 @@ def _pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> A
     return anp.pad(array, pad_width, mode)
 
 
-def _copy(x: Any, *args: Any, **kwargs: Any) -> Any:
-    return x.copy()
-
-
 def _clip(x: Any, low: Any = None, high: Any = None, **kwargs: Any) -> Any:
-    low = kwargs.pop("min", low)
-    high = kwargs.pop("max", high)
-    low = -np.inf if low is None else low
-    high = np.inf if high is None else high
-    return anp.clip(x, low, high)
+    low, high = kwargs.get("min", low), kwargs.get("max", high)
+    return anp.clip(x, -np.inf if low is None else low, np.inf if high is None else high)
 
 
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
@@ -225,7 +201,7 @@ def _plain_call(function: Any) -> Any:
 
 
 _SPECIAL: dict[Any, Any] = {
-    np.copy: _copy,
+    np.copy: lambda x, *args, **kwargs: x.copy(),
     np.pad: _pad,
     np.clip: _clip,
     np.linalg.norm: _norm,
@@ -235,19 +211,8 @@ _SPECIAL: dict[Any, Any] = {
     np.full_like: _constant_like(np.full_like),
     np.transpose: lambda x, axes=None: x.transpose(axes) if isbox(x) else np.transpose(x, axes),
     **{
-        function: _plain_call(function)
-        for function in (
-            np.shape,
-            np.ndim,
-            np.size,
-            np.argmax,
-            np.argmin,
-            np.argsort,
-            np.nonzero,
-            np.result_type,
-            np.iscomplexobj,
-            np.isrealobj,
-            np.shares_memory,
-        )
+        getattr(np, name): _plain_call(getattr(np, name))
+        for name in "shape ndim size argmax argmin argsort nonzero result_type iscomplexobj "
+        "isrealobj shares_memory".split()
     },
 }
