@@ -362,7 +362,7 @@ def means_targets(name: str) -> bool:
 def means_scores(first: str, second: str) -> bool:
     """Tell whether the first of two arguments is the scores, by their names: y may be either."""
     first = first.lower()
-    is_y = first.startswith("y") and (first != "y" or not means_targets(second))
+    is_y = first.startswith("y") and (first != "y" or means_targets(second))
     return is_y or first.startswith(_PREDICTED)
 
 
