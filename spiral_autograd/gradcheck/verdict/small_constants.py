@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from types import CodeType, FunctionType
+from typing import Any
 
 import numpy as np
 
@@ -194,7 +195,7 @@ def _find_in_code(c: Comparison) -> None:
     if c.subject.with_forward is None:
         return
     is_defined = True
-    method = c.subject.forward_code[0]
+    method: Any = c.subject.forward_code[0]
     code: FunctionType = getattr(method, "__func__", method)
     for constant, function in without_small_constants(code):
         try:
