@@ -7,6 +7,7 @@ What cannot be watched is refused before the loss is recorded.
 
 from __future__ import annotations
 
+import operator
 import random
 import sys
 import weakref
@@ -85,7 +86,7 @@ class Outside:
     def holds(self) -> bool:
         """Tell whether all is as it was, by identity; what is equal but another object is not."""
         try:
-            return all(watch.is_same() for watch in self.watches)
+            return all(map(operator.methodcaller("is_same"), self.watches))
         except (LookupError, RuntimeError):  # an array is shorter, or another thread changes a dict
             return False
 
