@@ -132,7 +132,7 @@ def _looked_up(
     known: _Known, loss: Loss, params: Pytree, data: tuple[Pytree, ...], once: bool
 ) -> Watched | None:
     try:
-        outside = reached_by(loss, data).only_watch()
+        outside = reached_by(loss, data)
     except DerivationError as error:
         if not isinstance(error.__cause__, TracedError):
             known.unwatchable = True

@@ -90,15 +90,6 @@ class Outside:
         except (LookupError, RuntimeError):  # an array is shorter, or another thread changes a dict
             return False
 
-    def only_watch(self) -> Outside:
-        """Drop the copies by which everything could be put back."""
-        for watch in self.watches:
-            if isinstance(watch, Contents):
-                watch.forget()
-        self._large.clear()
-        self._streams.clear()
-        return self
-
     @contextmanager
     def kept(self, changed: list[str]) -> Iterator[None]:
         """Put everything back as it was at the end, and note how a person reaches what differed."""
