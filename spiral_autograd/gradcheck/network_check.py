@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..validation import Array, Random, number
+from ..validation import Random, number
 from .blocks import largest
 from .checks import BUDGET, check_layer
 from .finding import Finding, Said, as_finding, found
@@ -29,7 +29,7 @@ from .subject.network import (
     network_of,
     precision,
 )
-from .subject.own_passes import gradient_in, gradients_of, groups, totals
+from .subject.own_passes import Listed, gradient_in, gradients_of, groups, totals
 from .subject.session import untouched
 from .verdict.rows import FAILURES, Row, compare
 from .words import sentence
@@ -166,29 +166,22 @@ def _with_shared(net: Network, reports: Reports) -> list[Row]:
     rows = {name: replace(row, name=name) for name, row in named}
     held = [e for named in net.layers for e in gradients_of(*named) if e.label in rows]
     for members in groups([entry.value for entry in held]):
-        parts = [(rows[held[i].label], turned) for i, turned in members]
-        shared = _shared(parts) if len(parts) > 1 else None
-        if shared is not None:
-            (first, _), *others = parts
-            rows[first.name] = shared
-            for row, _ in others:
-                del rows[row.name]
+        uses = [held[i] for i, _ in members]
+        parts = [rows[use.label] for use in uses]
+        if len(uses) > 1 and not any(r.verdict in FAILURES or r.handwritten is None for r in parts):
+            label = " = ".join(held[i].label + (".T" if turned else "") for i, turned in members)
+            rows[uses[0].label] = _summed(label, uses, parts)
+            for use in uses[1:]:
+                del rows[use.label]
     return list(rows.values())
 
 
-def _shared(parts: Sequence[tuple[Row, bool]]) -> Row | None:
-    """Return the row of a weight from those of its uses, with the sums; None if one fails."""
-    if any(row.verdict in FAILURES or row.handwritten is None for row, _ in parts):
-        return None
-    ours = _sum([(row.handwritten, turned) for row, turned in parts])
-    true = _sum([(row.automatic, turned) for row, turned in parts])
-    label = " = ".join(row.name + (".T" if turned else "") for row, turned in parts)
-    return compare(label, ours, true, SHARPNESS["autograd", False], 1e-12)
-
-
-def _sum(parts: Sequence[tuple[Any, bool]]) -> Array:
-    """Return the sum of gradients, of which some are to be transposed."""
-    return np.sum([np.asarray(g).T if turned else np.asarray(g) for g, turned in parts], axis=0)
+def _summed(label: str, uses: Sequence[Listed], rows: Sequence[Row]) -> Row:
+    """Return the row of a weight from those of its uses."""
+    pairs = list(zip(uses, rows, strict=True))
+    (ours,) = totals([use._replace(gradient=row.handwritten) for use, row in pairs])
+    (true,) = totals([use._replace(gradient=row.automatic) for use, row in pairs])
+    return compare(label, ours.gradient, true.gradient, SHARPNESS["autograd", False], 1e-12)
 
 
 # -------------------- layers that are right by themselves, and not together --------------------
@@ -197,14 +190,17 @@ def _sum(parts: Sequence[tuple[Any, bool]]) -> Array:
 def _estranged(net: Network, chain: Pass, reports: Reports) -> list[Finding]:
     """Return where layers that are right by themselves give other gradients in the chain."""
     there = {call.name: call for call in chain.forward}
-    right = [c for c in reversed(chain.backward[1:]) if c.name in reports and reports[c.name].ok]
-    runs = [(call, net.alone(there[call.name], call)) for call in right]
-    alone = {call.name: run for call, run in runs if run is not None}
-    strange = [c for c in right if c.name in alone and not _as_alone(c, alone[c.name])]
-    twins = [[c.name for c in chain.forward if c.layer is one.layer] for one in strange]
-    if twins:
-        return list(dict.fromkeys(found("estranged", names=names) for names in twins))
-    return _not_the_sum(chain, alone)
+    right = {name for name, report in reports.items() if report.ok}
+    back = [call for call in reversed(chain.backward[1:]) if call.name in right]
+    runs = [(call, net.alone(there[call.name], call)) for call in back]
+    strange = [call for call, alone in runs if alone is not None and not _as_alone(call, alone)]
+    if not strange:
+        return _not_the_sum(chain, [alone for _, alone in runs if alone is not None])
+    said = []
+    for call in strange:
+        twins = [other.name for other in chain.forward if other.layer is call.layer]
+        said.append(found("estranged", names=twins))
+    return list(dict.fromkeys(said))
 
 
 def _as_alone(call: Call, alone: Call) -> bool:
@@ -224,10 +220,10 @@ def _as_alone(call: Call, alone: Call) -> bool:
     return True
 
 
-def _not_the_sum(chain: Pass, alone: Mapping[str, Call]) -> list[Finding]:
+def _not_the_sum(chain: Pass, alone: Sequence[Call]) -> list[Finding]:
     """Return of which parameters the chain has left the gradient of one use, not the sum of all."""
     uses = [entry for call in chain.backward for entry in call.after]
-    by_itself = {entry.label: entry.gradient for run in alone.values() for entry in run.after}
+    by_itself = {entry.label: entry.gradient for run in alone for entry in run.after}
     said = []
     for members in groups([use.value for use in uses]):
         parts = [
