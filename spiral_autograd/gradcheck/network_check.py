@@ -166,19 +166,21 @@ def _with_shared(net: Network, reports: Reports) -> list[Row]:
     rows = {name: replace(row, name=name) for name, row in named}
     held = [e for named in net.layers for e in gradients_of(*named) if e.label in rows]
     for members in groups([entry.value for entry in held]):
-        uses = [held[i] for i, _ in members]
-        parts = [rows[use.label] for use in uses]
-        if len(uses) > 1 and not any(r.verdict in FAILURES or r.handwritten is None for r in parts):
-            label = " = ".join(held[i].label + (".T" if turned else "") for i, turned in members)
-            rows[uses[0].label] = _summed(label, uses, parts)
-            for use in uses[1:]:
+        label = " = ".join(held[i].label + (".T" if turned else "") for i, turned in members)
+        first, *others = (held[i] for i, _ in members)
+        summed = _summed(label, [first, *others], rows) if others else None
+        if summed is not None:
+            rows[first.label] = summed
+            for use in others:
                 del rows[use.label]
     return list(rows.values())
 
 
-def _summed(label: str, uses: Sequence[Listed], rows: Sequence[Row]) -> Row:
-    """Return the row of a weight from those of its uses."""
-    pairs = list(zip(uses, rows, strict=True))
+def _summed(label: str, uses: Sequence[Listed], rows: Mapping[str, Row]) -> Row | None:
+    """Return the row of a weight from those of its uses; None where one of them fails."""
+    pairs = [(use, rows[use.label]) for use in uses]
+    if any(row.verdict in FAILURES or row.handwritten is None for _, row in pairs):
+        return None
     (ours,) = totals([use._replace(gradient=row.handwritten) for use, row in pairs])
     (true,) = totals([use._replace(gradient=row.automatic) for use, row in pairs])
     return compare(label, ours.gradient, true.gradient, SHARPNESS["autograd", False], 1e-12)
@@ -189,18 +191,21 @@ def _summed(label: str, uses: Sequence[Listed], rows: Sequence[Row]) -> Row:
 
 def _estranged(net: Network, chain: Pass, reports: Reports) -> list[Finding]:
     """Return where layers that are right by themselves give other gradients in the chain."""
+    runs = _alone(net, chain, {name for name, report in reports.items() if report.ok})
+    said = []
+    for call, alone in runs:
+        if not _as_alone(call, alone):
+            twins = [other.name for other in chain.forward if other.layer is call.layer]
+            said.append(found("estranged", names=twins))
+    return list(dict.fromkeys(said)) or _not_the_sum(chain, [alone for _, alone in runs])
+
+
+def _alone(net: Network, chain: Pass, right: set[str]) -> list[tuple[Call, Call]]:
+    """Return the backward calls of some layers in the chain, each with that by itself, if it can."""
     there = {call.name: call for call in chain.forward}
-    right = {name for name, report in reports.items() if report.ok}
     back = [call for call in reversed(chain.backward[1:]) if call.name in right]
     runs = [(call, net.alone(there[call.name], call)) for call in back]
-    strange = [call for call, alone in runs if alone is not None and not _as_alone(call, alone)]
-    if not strange:
-        return _not_the_sum(chain, [alone for _, alone in runs if alone is not None])
-    said = []
-    for call in strange:
-        twins = [other.name for other in chain.forward if other.layer is call.layer]
-        said.append(found("estranged", names=twins))
-    return list(dict.fromkeys(said))
+    return [(call, alone) for call, alone in runs if alone is not None]
 
 
 def _as_alone(call: Call, alone: Call) -> bool:

@@ -30,7 +30,7 @@ from .conventions import (
 )
 from .held import entries
 from .parameters import find_parameters
-from .subject import MISSING
+from .subject import MISSING, is_array
 
 # -------------------- its methods --------------------
 
@@ -178,19 +178,20 @@ def _listings(network: Any) -> list[Any]:
 
 def _by_key(network: Any, result: dict[Any, Any]) -> list[Listed]:
     """Return a network's parameters with their gradients in a dict; of attributes, those in it."""
-    own = {n: v for n, v in attributes_of(network).items() if isinstance(v, np.ndarray)}
-    for held in [*_listings(network), own]:
-        keys = {n: n if n in result else gradient_key(result, str(n)) for n in _dict(held)}
-        if any(key is not None for key in keys.values()):
+    for held in _listings(network):
+        if keys := _keys(held, result):
             listed = [Listed(str(n), held[n], result.get(key)) for n, key in keys.items()]
-            there = [e for e in listed if e.gradient is not None or not is_statistic(e.label)]
-            there = [e for e in there if e.gradient is not None or held is not own]
-            return [entry for entry in there if isinstance(entry.value, np.ndarray)]
-    return []
+            return [e for e in listed if e.gradient is not None or not is_statistic(e.label)]
+    own = attributes_of(network)
+    listed = [Listed(n, own[n], result.get(key)) for n, key in _keys(own, result).items()]
+    return [entry for entry in listed if entry.gradient is not None]
 
 
-def _dict(held: Any) -> dict[Any, Any]:
-    return held if isinstance(held, dict) else {}
+def _keys(held: Any, result: dict[Any, Any]) -> dict[Any, Any]:
+    """Return under which keys the gradients of a dict's arrays are in another, if any is there."""
+    names = [n for n, v in held.items() if is_array(v)] if isinstance(held, dict) else []
+    keys = {n: n if n in result else gradient_key(result, str(n)) for n in names}
+    return keys if any(key is not None for key in keys.values()) else {}
 
 
 def _in_order(network: Any, result: Sequence[Any]) -> list[Listed]:
@@ -200,14 +201,14 @@ def _in_order(network: Any, result: Sequence[Any]) -> list[Listed]:
             pairs = enumerate(zip(held, result, strict=True))
             listed = [Listed(f"params[{i}]", v, g) for i, (v, g) in pairs]
             if any(map(_fits, listed)):
-                return [entry for entry in listed if isinstance(entry.value, np.ndarray)]
+                return [entry for entry in listed if is_array(entry.value)]
     return []
 
 
 def _fits(entry: Listed) -> bool:
     """Tell whether a gradient is an array of the shape of its parameter."""
-    is_array = isinstance(entry.gradient, np.ndarray) and isinstance(entry.value, np.ndarray)
-    return is_array and entry.gradient.shape == entry.value.shape
+    both = is_array(entry.gradient) and is_array(entry.value)
+    return both and entry.gradient.shape == entry.value.shape
 
 
 def groups(arrays: Sequence[Array]) -> list[list[tuple[int, bool]]]:
