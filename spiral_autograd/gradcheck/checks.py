@@ -10,10 +10,10 @@ import numpy as np
 
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
-from .diagnosis.explain import ask_differences, explain
-from .diagnosis.hidden import look_at_other_values
+from .explain import ask_differences, explain
 from .finding import as_finding, found
 from .guard import CheckError, answerable, guarded
+from .hidden import look_at_other_values
 from .reference.automatic import find_reference
 from .report import GradientReport
 from .subject.functions import gradient_subject

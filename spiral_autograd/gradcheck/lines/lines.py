@@ -83,7 +83,7 @@ def places(evidence: Evidence, k: int, finding: Any = None) -> tuple[tuple[str, 
     else:
         guilty = suspects(evidence, k, finding) or _ends(evidence)
         found = [_forward_place(evidence, k, finding), *guilty]
-        if finding is not None and "arguments swapped" in finding.text and len(evidence.wrong) > 1:
+        if finding is not None and finding.kind == "swapped" and len(evidence.wrong) > 1:
             return tuple(guilty)
     text = text_of(evidence.backward)
     if found[0] is None and evidence.graph is None and text is not None:

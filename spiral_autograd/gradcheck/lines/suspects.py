@@ -94,10 +94,10 @@ class Inquiry:
         pool = self.statements(self.feeding(k))
         giver = self.giver(k, sink)
         left = self._left(k, pool, giver, finding)
-        if finding is not None and "arguments swapped" in finding.text:
+        if finding is not None and finding.kind == "swapped":
             return [giver]
         made = self._first_wrong(k, left, pool, finding)
-        if finding is not None and ("lacks the" in finding.text or "in part only" in finding.text):
+        if finding is not None and finding.kind in ("lacks_entry", "part"):
             made = next(iter(self._skipping(k)), made)
         ends = [*left[:1], *left[-1:]]
         order = [*ends[:1], made, *ends[1:]] if rule is None else [made, *ends]

@@ -16,8 +16,8 @@ from ...pytree import Sharing
 from ...validation import Array, Random
 from ..blocks import largest
 from ..checks import check_gradient, check_layer
-from ..diagnosis.case import Case, Finding
-from ..diagnosis.diagnose import diagnose
+from ..diagnosis.case import Case, Reason
+from ..diagnosis.search import diagnose
 from ..finding import Said
 from ..finding import found as saying
 from ..guard import Deadline, guarded, theirs
@@ -30,6 +30,7 @@ from ..subject.conventions import BACKWARD, FORWARD, accepts, method_name
 from ..subject.session import Session, same_states
 from ..subject.subject import CheckError
 from ..verdict.rows import FAILURES, Row, compare
+from ..words import sentence
 from .own_passes import (
     Outcome,
     Way,
@@ -276,13 +277,12 @@ def _explained(
         graph=None,
         upstream=[np.ones(())],
         again=None,
-        is_loss=True,
         deadline=Deadline.after(1.0),
     )
-    findings: list[Finding] = []
+    reasons: list[Reason] = []
     with guarded("the search for why", notes):
-        findings = diagnose(case)
-    return {names[k]: (_as_clause(f.text), f.rule) for f in findings for k in f.rows}
+        reasons = diagnose(case)
+    return {names[k]: (_as_clause(sentence(r.finding)), r.rule) for r in reasons for k in r.rows}
 
 
 def _as_clause(text: str) -> str:

@@ -7,21 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from ...validation import Array
-from ..blocks import largest
-from ..finding import found, together
-from ..guard import CheckError
-from ..lines.lines import places
-from ..reference.backward_graph import BackwardGraph
-from ..reference.graph import Graph
-from ..reference.stepping import best_of, estimates, unit_of
-from ..subject.subject import MISSING
-from ..verdict.comparison import Comparison
-from ..verdict.rows import Row
-from ..where import Where
-from .case import Case, Finding, other_upstream
-from .diagnose import diagnose
-from .replaced import elsewhere
+from ..validation import Array
+from .blocks import largest
+from .diagnosis.case import Case, other_upstream
+from .diagnosis.elsewhere import elsewhere
+from .diagnosis.search import diagnose
+from .finding import Finding, found, together
+from .guard import CheckError
+from .lines.lines import places
+from .reference.graph import Graph
+from .reference.stepping import best_of, estimates, unit_of
+from .subject.subject import MISSING
+from .verdict.comparison import Comparison
+from .verdict.rows import Row
+from .where import Where
 
 
 def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
@@ -30,21 +29,25 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     `ideal` is the graph of the forward pass without its small constant: a mistake may be one
     against the gradient of that.
     """
-    wrong = c.wrong
+    left = c.wrong
     if not c.reference.grads:
-        for k in wrong:
-            c.change(k, findings=c.rows[k].findings or (found("text", text="no known pattern"),))
+        for k in left:
+            c.change(
+                k, findings=c.rows[k].findings or (found("no_pattern", late=False, differing=None),)
+            )
         return
-    findings, remaining = _diagnosed(c, where, wrong, ideal)
-    for finding in findings:
-        for k in finding.rows:
-            lines = finding.lines or where.places(places, k, finding)
-            said = found("text", text=finding.text, rule=finding.rule)
-            if " in place of (" in finding.text:  # the shapes, which the row tells as well
-                said = found("text", text=finding.text, rule=finding.rule, shape=())
-            c.change(k, findings=together(c.rows[k].findings, said), lines=lines)
-    for k in remaining:
-        why = found("text", text=_no_pattern(c.rows[k], late=where.deadline.is_over))
+    cases = [_case(c, where, [np.asarray(g) for g in c.reference.grads], c.graph)]
+    if ideal is not None:
+        true = [ideal.gradient(k) for k in range(len(c.grads))]
+        if all(np.isfinite(largest(g)) for g in true):
+            cases.append(_case(c, where, true, ideal))
+    for reason in diagnose(*cases):
+        for k in reason.rows:
+            left.remove(k)
+            lines = reason.lines or where.places(places, k, reason)
+            c.change(k, findings=together(c.rows[k].findings, reason.finding), lines=lines)
+    for k in left:
+        why = _no_pattern(c.rows[k], late=where.deadline.is_over)
         c.change(k, findings=together(c.rows[k].findings, why), lines=where.places(places, k))
 
 
@@ -56,67 +59,45 @@ def ask_differences(c: Comparison) -> None:
         c.notes.append(f"central differences side with {side}: {', '.join(agreeing)}")
 
 
-def _diagnosed(
-    c: Comparison, where: Where, wrong: list[int], ideal: Graph | None
-) -> tuple[list[Finding], list[int]]:
-    """Return what is found, and the rows that nothing explains."""
-    cases = [
-        _case(c, where, [np.asarray(g) for g in c.reference.grads], wrong, where.backward_graph)
-    ]
-    if ideal is not None:
-        true = [ideal.gradient(k) for k in range(len(c.grads))]
-        if all(np.isfinite(largest(g)) for g in true):
-            graph = BackwardGraph(ideal.recording, dict(ideal._values))
-            cases.append(_case(c, where, true, wrong, graph))
-    findings = diagnose(*cases)
-    explained = {k for finding in findings for k in finding.rows}
-    return findings, [k for k in wrong if k not in explained]
-
-
-def _case(
-    c: Comparison, where: Where, true: list[Array], wrong: list[int], graph: BackwardGraph | None
-) -> Case:
+def _case(c: Comparison, where: Where, true: list[Array], graph: Graph | None) -> Case:
+    """Return what the diagnosis has to go on, with these as the true gradients."""
     session = c.subject.session
 
     def again(kind: str) -> list[Any]:
         try:
             with session.fresh():
-                found = c.backward(other_upstream(c.upstream, kind))
+                grads = c.backward(other_upstream(c.upstream, kind))
         except CheckError:  # the code does not take it
-            found = [None] * len(c.grads)
+            grads = [None] * len(c.grads)
         finally:
             session.restore()
-        return [g if k in wrong and g is not MISSING else None for k, g in enumerate(found)]
+        return [g if k in c.wrong and g is not MISSING else None for k, g in enumerate(grads)]
 
     return Case(
         names=c.subject.names,
         values=c.subject.values,
         automatic=true,
         handwritten=[None if g is MISSING else g for g in c.grads],
-        wrong=wrong,
+        wrong=c.wrong,
         tolerance=c.tolerance,
         floors=c.floors,
         graph=graph,
         upstream=c.upstream,
         again=None if not c.subject.takes_upstream else lru_cache(again),
-        is_loss=c.subject.is_loss,
         deadline=where.deadline,
-        seen=lambda: where.seen,
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
     )
 
 
-def _no_pattern(row: Row, *, late: bool) -> str:
-    none = "no known pattern" + (" (the search stopped when its budget= was spent)" if late else "")
-    if row.handwritten is None or row.automatic is None:
-        return none
+def _no_pattern(row: Row, *, late: bool) -> Finding:
+    """Return what is said of a gradient that nothing explains."""
     h, g = np.asarray(row.handwritten), np.asarray(row.automatic)
-    if h.shape != g.shape:
-        return none
+    if row.handwritten is None or row.automatic is None or h.shape != g.shape:
+        return found("no_pattern", late=late, differing=None)
     if not np.isfinite(largest(h)):
-        return f"{int((~np.isfinite(h)).sum())} of {h.size} entries are not finite"
-    off = np.abs(h - g) > 1e-6 * max(largest(h), largest(g))
-    return f"{none}; {int(off.sum())} of {h.size} entries differ, most at {row.index}"
+        return found("not_finite", count=int((~np.isfinite(h)).sum()), of=h.size)
+    differing = int((np.abs(h - g) > 1e-6 * max(largest(h), largest(g))).sum())
+    return found("no_pattern", late=late, differing=differing, of=h.size, index=row.index)
 
 
 def _differences_agree(c: Comparison, k: int) -> bool:

@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...validation import Array
-from ..blocks import close
-from ..finding import found
-from ..guard import guarded
-from ..reference.automatic import find_reference
-from ..reference.reference import outputs_now
-from ..subject.conventions import TARGETS
-from ..subject.inputs import RANDOM_IS_BETTER
-from ..subject.subject import MISSING, CheckError, copied
-from ..verdict.comparison import Comparison, is_small
-from ..verdict.doubt import look_again
-from ..verdict.rows import FAILURES
-from ..where import Where
+from ..validation import Array
+from .blocks import close
 from .explain import explain
+from .finding import found
+from .guard import guarded
+from .reference.automatic import find_reference
+from .reference.reference import outputs_now
+from .subject.conventions import TARGETS
+from .subject.inputs import RANDOM_IS_BETTER
+from .subject.subject import MISSING, CheckError, copied
+from .verdict.comparison import Comparison, is_small
+from .verdict.doubt import look_again
+from .verdict.rows import FAILURES
+from .where import Where
 
 TELLING = (0.0, 1.0, -1.0, 2.0)  # single numbers that are like their squares, or doubles
 
