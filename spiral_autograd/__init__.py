@@ -31,7 +31,8 @@ from .optimizers import (
     sgd,
 )
 from .plotting import decision_grid, plot_data, plot_decision_boundary, plot_loss
-from .training import Evaluation, NonFiniteLossError, TrainState, fit
+from .train_state import Evaluation, NonFiniteLossError, TrainState
+from .training import fit
 
 __version__ = "0.1.0"
 
@@ -46,63 +47,23 @@ if TYPE_CHECKING:
         tap,
     )
 
-__all__ = [
-    "CheckError",
-    "DerivationError",
-    "DerivationWarning",
-    "Evaluation",
-    "GradientReport",
-    "NonFiniteLossError",
-    "Optimizer",
-    "Program",
-    "TrainState",
-    "accuracy",
-    "adagrad",
-    "adam",
-    "affine",
-    "check_backward",
-    "check_gradient",
-    "check_layer",
-    "check_network",
-    "clip_grads",
-    "cross_entropy",
-    "data",
-    "decision_grid",
-    "derive",
-    "fit",
-    "init_params",
-    "load_data",
-    "loss",
-    "manual",
-    "momentum",
-    "nesterov",
-    "network",
-    "optimizers",
-    "plot_data",
-    "plot_decision_boundary",
-    "plot_loss",
-    "plotting",
-    "predict",
-    "remove_duplicate",
-    "rmsprop",
-    "sgd",
-    "sigmoid",
-    "softmax",
-    "stop_gradient",
-    "tap",
-    "training",
-    "value_and_grad",
+# fmt: off
+__all__ = [  # noqa: RUF022  # as the streets go
+    # the chapter: data, a network, its gradients by hand, a trainer, pictures
+    "data", "network", "manual", "optimizers", "training", "plotting",
+    "load_data", "init_params", "predict", "loss", "accuracy",
+    "affine", "sigmoid", "softmax", "cross_entropy", "stop_gradient",
+    "Optimizer", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam",
+    "clip_grads", "remove_duplicate",
+    "fit", "TrainState", "Evaluation", "NonFiniteLossError",
+    "decision_grid", "plot_data", "plot_loss", "plot_decision_boundary",
+    # the engine between: autograd's backward pass as NumPy
+    "derive", "value_and_grad", "Program", "DerivationError", "DerivationWarning",
+    # the checker
+    "check_layer", "check_backward", "check_gradient", "check_network",
+    "tap", "GradientReport", "CheckError",
 ]
-
-_OF_THE_CHECKER = (
-    "CheckError",
-    "GradientReport",
-    "check_backward",
-    "check_gradient",
-    "check_layer",
-    "check_network",
-    "tap",
-)
+# fmt: on
 
 
 def __dir__() -> list[str]:
@@ -111,7 +72,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> object:
     """Import the checker when it is first asked for: whoever only trains need not wait for it."""
-    if name not in _OF_THE_CHECKER:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import gradcheck
 

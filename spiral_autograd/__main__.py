@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,12 +19,23 @@ from .data import load_data
 from .derive import derive
 from .interrupts import raise_again
 from .optimizers import sgd
-from .training import NonFiniteLossError, TrainState, fit
-from .validation import Array, number, positive_integer
+from .train_state import NonFiniteLossError, TrainState
+from .training import fit
+from .validation import Array
 
 TOLERANCE = 1e-10
 UNWRITABLE, CLOSED, STOPPED = 3, 141, 130  # the last two are those of shells
 PARAMETERS, PICTURES = "parameters.npz", ("data.png", "loss.png", "decision_boundary.png")
+DESCRIPTION = (
+    "Trains the two-layer network of 'Deep Learning from Scratch 2', chapter 1, on the spiral with "
+    "automatic gradients, compares every handwritten gradient with them on every batch, and saves "
+    "the pictures and the trained parameters."
+)
+EXIT_STATUS = (
+    f"Exit status: 0 if all gradients agree to {TOLERANCE:g}, 1 if not, 2: bad options, "
+    f"{UNWRITABLE}: the files or the output cannot be written, {STOPPED}: stopped by Ctrl-C, "
+    f"{CLOSED}: the reader of the output closed it"
+)
 Params = dict[str, Array]
 Differences = dict[str, tuple[float, float]]
 
@@ -37,60 +47,46 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help explains the options)\n")
 
 
-def _checked(check: Callable[[str, Any], Any], convert: type) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        try:
-            return check("the value", convert(text))
-        except (ValueError, TypeError):
-            kind = "a whole number of at least 1" if convert is int else "a number above 0"
-            raise argparse.ArgumentTypeError(f"must be {kind}, got {text!r}") from None
+def _read(
+    convert: Callable[[str], Any], accept: Callable[[Any], bool], kind: str
+) -> Callable[[str], Any]:
+    """Return what makes an option's value of its text, or says of what kind it must be."""
 
-    return parse
+    def read(text: str) -> Any:
+        with contextlib.suppress(ValueError):
+            value = convert(text)
+            if accept(value):
+                return value
+        raise argparse.ArgumentTypeError(f"must be {kind}, got {text!r}")
 
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 2**32 - 1, got {text!r}")
-    return int(text)
+    return read
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="spiral-autograd",
-        description=(
-            "Trains the two-layer network of 'Deep Learning from Scratch 2', chapter 1, on the "
-            "spiral with automatic gradients, compares every handwritten gradient with them on "
-            "every batch, and saves the pictures and the trained parameters."
-        ),
-        epilog=(
-            f"Exit status: 0 if all gradients agree to {TOLERANCE:g}, 1 if not, 2: bad options, "
-            f"{UNWRITABLE}: the files or the output cannot be written, {STOPPED}: stopped by "
-            f"Ctrl-C, {CLOSED}: the reader of the output closed it"
-        ),
+        description=DESCRIPTION,
+        epilog=EXIT_STATUS,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    count = _checked(positive_integer, int)
-    above_zero = _checked(lambda name, value: number(name, value, above=0), float)
-    option = parser.add_argument
-    option(
-        "command",
-        nargs="?",
-        choices=["train", "derive"],
-        default="train",
-        help="'derive' prints autograd's backward pass of the network, as NumPy",
+    count = _read(int, lambda n: n >= 1, "a whole number of at least 1")
+    rate = _read(float, lambda r: 0 < r < np.inf, "a number above 0")
+    seed = _read(int, lambda s: 0 <= s < 2**32, "from 0 to 2**32 - 1")
+    command = "'derive' prints autograd's backward pass of the network, as NumPy"
+    parser.add_argument(
+        "command", nargs="?", choices=["train", "derive"], default="train", help=command
     )
-    option("--epochs", type=count, default=300, metavar="N", help="passes over the data")
-    option("--batch-size", type=count, default=30, metavar="N", help="examples to an update")
-    option("--hidden-size", type=count, default=10, metavar="N", help="units of the hidden layer")
-    option("--learning-rate", type=above_zero, default=1.0, metavar="R", help="step size of SGD")
-    option(
-        "--seed", type=_seed, default=1984, metavar="S", help="of the data, weights and shuffles"
-    )
-    option("--max-grad", type=above_zero, metavar="R", help="clip gradients to this global L2 norm")
-    option(
-        "--output", type=Path, default=Path("spiral-output"), metavar="DIR", help="where to save"
-    )
-    option("--no-plots", action="store_true", help="save the parameters only")
+    for name, kind, default, letter, meaning in (
+        ("epochs", count, 300, "N", "passes over the data"),
+        ("batch-size", count, 30, "N", "examples to an update"),
+        ("hidden-size", count, 10, "N", "units of the hidden layer"),
+        ("learning-rate", rate, 1.0, "R", "step size of SGD"),
+        ("seed", seed, 1984, "S", "of the data, weights and shuffles"),
+        ("max-grad", rate, None, "R", "clip gradients to this global L2 norm"),
+        ("output", Path, Path("spiral-output"), "DIR", "where to save"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=default, metavar=letter, help=meaning)
+    parser.add_argument("--no-plots", action="store_true", help="save the parameters only")
     return parser
 
 
@@ -142,35 +138,27 @@ class _UnwritableError(Exception):
     """A file cannot be written, or the output; the message says which, and why."""
 
 
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _save(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+def _save(path: Path, write: Callable[[IO[bytes]], Any], said: object = None) -> None:
     """Write a new file beside a path, then move it there: whole, or not at all."""
-    part = None
+    part = path.with_name(f".{os.urandom(8).hex()}.part")
     try:
-        number, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-        with open(number, "wb") as file:
+        with part.open("xb") as file:
             write(file)
-        os.chmod(part, 0o666 & ~_umask())
         os.replace(part, path)
-        part = None
     except OSError as error:
-        raise _UnwritableError(f"cannot write {path}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise _UnwritableError(f"cannot write {said or path}: {reason}") from error
     finally:
-        if part is not None:
-            os.unlink(part)
+        with contextlib.suppress(OSError):
+            part.unlink()  # there only where something went wrong
 
 
-def _try_folder(folder: Path, names: Sequence[str]) -> None:
+def _try_folder(parser: argparse.ArgumentParser, folder: Path, names: Sequence[str]) -> None:
     """Make the output folder, and raise unless all the files can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise
+    except (FileExistsError, NotADirectoryError) as error:
+        parser.error(f"argument --output: cannot make the folder: {error}")
     except OSError as error:
         reason = error.strerror or error
         raise _UnwritableError(f"cannot make the folder {folder}: {reason}") from error
@@ -178,34 +166,29 @@ def _try_folder(folder: Path, names: Sequence[str]) -> None:
         if (folder / name).is_dir():
             raise _UnwritableError(f"cannot write {folder / name}: a directory is in the way")
     trial = folder / f".{os.urandom(8).hex()}"
-    try:
-        _save(trial, lambda file: file.write(bytes(8192)))
-    except _UnwritableError as error:
-        message = str(error).replace(str(trial), f"into {folder}")
-        raise _UnwritableError(message) from error
+    _save(trial, lambda file: file.write(bytes(8192)), f"into {folder}")
     trial.unlink()
 
 
-def _save_parameters(folder: Path, params: Params) -> list[Path]:
-    path = folder / PARAMETERS
-    _save(path, lambda file: np.savez(file, **params))  # type: ignore[arg-type]
-    return [path]
+def _save_parameters(folder: Path, params: Params) -> Path:
+    _save(folder / PARAMETERS, lambda file: np.savez(file, **params))  # type: ignore[arg-type]
+    return folder / PARAMETERS
 
 
 def _save_plots(folder: Path, state: TrainState, x: Array, t: Array) -> Iterator[Path]:
     """Save the pictures one by one, and yield where each is."""
     from matplotlib.figure import Figure
 
-    draw: tuple[Callable[[Any], Any], ...] = (
-        lambda ax: plotting.plot_data(x, t, ax=ax),
-        lambda ax: plotting.plot_loss(state, ax=ax),
-        lambda ax: plotting.plot_decision_boundary(state.params, x, t, ax=ax),
+    pictures: tuple[Callable[..., Any], ...] = (
+        partial(plotting.plot_data, x, t),
+        partial(plotting.plot_loss, state),
+        partial(plotting.plot_decision_boundary, state.params, x, t),
     )
-    for name, picture in zip(PICTURES, draw, strict=True):
+    for name, draw in zip(PICTURES, pictures, strict=True):
         if name == "loss.png" and not state.loss_list:
             continue
         figure = Figure(figsize=(5.6, 5.0), layout="constrained")
-        picture(figure.add_subplot())
+        draw(ax=figure.add_subplot())
         _save(folder / name, partial(figure.savefig, dpi=150, format="png"))
         yield folder / name
 
@@ -223,53 +206,49 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         batch = x[: options.batch_size], t[: options.batch_size]
         print(derive(network.loss, params, *batch).source, end="")
         return 0
-    try:
-        _try_folder(options.output, [PARAMETERS, *(() if options.no_plots else PICTURES)])
-    except OSError as error:
-        parser.error(f"argument --output: cannot make the folder: {error}")
+    _try_folder(parser, options.output, [PARAMETERS, *(() if options.no_plots else PICTURES)])
+    train = partial(
+        fit,
+        *(params, x, t),
+        optimizer=sgd(options.learning_rate),
+        max_epoch=options.epochs,
+        batch_size=options.batch_size,
+        max_grad=options.max_grad,
+        eval_interval=10,
+        rng=stream,
+    )
     differences: Differences = {}
-
-    def train(value_and_grad: Callable[..., Any], on_eval: Any) -> TrainState:
-        return fit(
-            params,
-            x,
-            t,
-            value_and_grad=value_and_grad,
-            optimizer=sgd(options.learning_rate),
-            max_epoch=options.epochs,
-            batch_size=options.batch_size,
-            max_grad=options.max_grad,
-            eval_interval=10,
-            rng=stream,
-            on_eval=on_eval,
-        )
-
-    automatic, saved = None, list[Path]()
+    automatic = None
     try:
-        automatic = train(_watched(differences), print)
-        handwritten = train(manual.value_and_grad, None)
+        automatic = train(value_and_grad=_watched(differences), on_eval=print)
+        handwritten = train(value_and_grad=manual.value_and_grad)
     except KeyboardInterrupt as stop:
         state = automatic or getattr(stop, "state", None)
         if state is None:  # before there was anything to keep
             raise
         saved = _save_parameters(options.output, state.params)
-        print(f"\nstopped in epoch {state.epoch + 1}; saved:", *saved)
+        print(f"\nstopped in epoch {state.epoch + 1}; saved:", saved)
         return STOPPED
     batches = options.epochs * (len(x) // options.batch_size)
     title = f"Handwritten against automatic gradients, on each of {batches:,} batches"
-    apart = _differences(handwritten.params, automatic.params)
     print(f"\n{_table(title, params, differences)}\n")
+    apart = _differences(handwritten.params, automatic.params)
     print(f"{_table('Parameters after training by each of them', params, apart)}\n")
     print(f"accuracy on the data: {network.accuracy(automatic.params, x, t):.1%}")
+    return _verdict(differences) if _save_all(options, automatic, x, t) else STOPPED
+
+
+def _save_all(options: argparse.Namespace, state: TrainState, x: Array, t: Array) -> bool:
+    """Save the parameters and the pictures, say where, and tell whether all are there."""
+    saved: list[Path] = []
     try:
-        saved += _save_parameters(options.output, automatic.params)
-        for picture in () if options.no_plots else _save_plots(options.output, automatic, x, t):
-            saved.append(picture)
+        saved.append(_save_parameters(options.output, state.params))
+        saved.extend(() if options.no_plots else _save_plots(options.output, state, x, t))
     except KeyboardInterrupt:
         print("\nstopped; saved:", " ".join(map(str, saved)) or "nothing")
-        return STOPPED
+        return False
     print("saved:", *saved)
-    return _verdict(differences)
+    return True
 
 
 def _verdict(differences: Differences) -> int:
@@ -281,17 +260,14 @@ def _verdict(differences: Differences) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
+    It is 0 where every handwritten gradient agrees with the automatic one, 1 where not, 2 for bad
+    options, 3 where the files or the output cannot be written, 130 after a Ctrl-C, 141 where the
+    reader of the output closed it.
+
     Parameters
     ----------
     argv : sequence of str, optional
         The arguments; by default those of the process.
-
-    Returns
-    -------
-    int
-        0 where every handwritten gradient agrees with the automatic one, 1 where not, 2 for bad
-        options, 3 where the files or the output cannot be written, 130 after a Ctrl-C, 141 where
-        the reader of the output closed it.
 
     Examples
     --------
@@ -306,26 +282,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     try:
         raise_again()
-        options = parser.parse_args(argv)
-        status = _run(parser, options)
+        status = _run(parser, parser.parse_args(argv))
         sys.stdout.flush()
         return status
-    except NonFiniteLossError as error:
-        return _ended(parser, str(error), 1)
-    except _UnwritableError as error:
-        return _ended(parser, str(error), UNWRITABLE)
-    except BrokenPipeError:
-        _abandon_output()
-        return _ended(parser, "the reader of the output closed it", CLOSED)
+    except (NonFiniteLossError, _UnwritableError) as error:
+        status, why = 1 if isinstance(error, NonFiniteLossError) else UNWRITABLE, str(error)
     except OSError as error:
         _abandon_output()
-        return _ended(parser, f"cannot write the output: {error}", UNWRITABLE)
+        status, why = UNWRITABLE, f"cannot write the output: {error}"
+        if isinstance(error, BrokenPipeError):
+            status, why = CLOSED, "the reader of the output closed it"
     except KeyboardInterrupt:
+        status, why = STOPPED, "stopped"
         print(file=sys.stderr)
-        return _ended(parser, "stopped", STOPPED)
-
-
-def _ended(parser: argparse.ArgumentParser, why: str, status: int) -> int:
     print(f"{parser.prog}: {why}", file=sys.stderr)
     return status
 

@@ -13,7 +13,8 @@ def load_data(
     """Return the points of the spiral and their one-hot classes.
 
     Point i of class j lies at the radius r = i / samples_per_class and at the angle
-    4 j + 4 r + 0.2 z, where z is one standard normal draw for each point, class after class.
+    4 j + 4 r + 0.2 z, where z is one standard normal draw for each point, class after class
+    (Saito, *Deep Learning from Scratch 2*, section 1.4.1).
 
     Parameters
     ----------
@@ -34,10 +35,6 @@ def load_data(
     ------
     ValueError, TypeError
         If a count is not a whole number of at least 1, or `rng` is no seed and no stream.
-
-    References
-    ----------
-    Saito, *Deep Learning from Scratch 2*, section 1.4.1.
 
     Examples
     --------

@@ -4,7 +4,8 @@ Every forward function returns its output and the residuals that its backward fu
 every backward function takes the upstream gradient g (the gradient of the loss with respect to
 the node's output, of the output's shape) and these residuals, and returns the gradient with
 respect to each input. Nothing here is shared with ``network``: two independent accounts of the
-same mathematics, which the tests compare.
+same mathematics, which the tests compare. Bad input raises ValueError or TypeError with the
+argument's name.
 
 Source: Saito, *Deep Learning from Scratch 2*, sections 1.3.4 and 1.3.5. The derivations are
 written out in ``docs/derivations.md``.
@@ -43,10 +44,7 @@ def _same_shape(x: Array, y: Array) -> None:
 def add(x: Array, y: Array) -> tuple[Array, Residuals]:
     """Return x + y, for arrays of the same shape, and its residuals (none).
 
-    Examples
-    --------
-    >>> z, residuals = add(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
-    >>> z
+    >>> add(np.array([1.0, 2.0]), np.array([3.0, 4.0]))[0]
     array([4., 6.])
     """
     _same_shape(x, y)
@@ -56,8 +54,6 @@ def add(x: Array, y: Array) -> tuple[Array, Residuals]:
 def add_backward(g: Array, residuals: Residuals) -> tuple[Array, Array]:
     """Return dx = g and dy = g: the upstream gradient flows on unchanged.
 
-    Examples
-    --------
     >>> add_backward(np.array([5.0]), ())
     (array([5.]), array([5.]))
     """
@@ -67,10 +63,7 @@ def add_backward(g: Array, residuals: Residuals) -> tuple[Array, Array]:
 def multiply(x: Array, y: Array) -> tuple[Array, Residuals]:
     """Return x y, elementwise, for arrays of the same shape, and its residuals (x, y).
 
-    Examples
-    --------
-    >>> z, residuals = multiply(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
-    >>> z
+    >>> multiply(np.array([1.0, 2.0]), np.array([3.0, 4.0]))[0]
     array([3., 8.])
     """
     _same_shape(x, y)
@@ -80,8 +73,6 @@ def multiply(x: Array, y: Array) -> tuple[Array, Residuals]:
 def multiply_backward(g: Array, residuals: Residuals) -> tuple[Array, Array]:
     """Return dx = g y and dy = g x: each input is the other's factor.
 
-    Examples
-    --------
     >>> multiply_backward(np.array([1.0]), (np.array([2.0]), np.array([3.0])))
     (array([3.]), array([2.]))
     """
@@ -92,10 +83,7 @@ def multiply_backward(g: Array, residuals: Residuals) -> tuple[Array, Array]:
 def branch(x: Array, n: int = 2) -> tuple[tuple[Array, ...], Residuals]:
     """Return `n` copies of x and its residuals (none).
 
-    Examples
-    --------
-    >>> copies, residuals = branch(np.array([1.0]))
-    >>> copies
+    >>> branch(np.array([1.0]))[0]
     (array([1.]), array([1.]))
     """
     return tuple(np.copy(x) for _ in range(positive_integer("n", n))), ()
@@ -104,8 +92,6 @@ def branch(x: Array, n: int = 2) -> tuple[tuple[Array, ...], Residuals]:
 def branch_backward(g: tuple[Array, ...], residuals: Residuals) -> Array:
     """Return dx = g₁ + g₂ + …: the upstream gradients of the copies, added.
 
-    Examples
-    --------
     >>> branch_backward((np.array([1.0]), np.array([2.0])), ())
     array([3.])
     """
@@ -122,10 +108,7 @@ def _axis_length(x: Array, axis: int) -> int:
 def repeat(x: Array, n: int, axis: int = 0) -> tuple[Array, Residuals]:
     """Return x repeated `n` times along an `axis` of length 1, and its residuals (axis,).
 
-    Examples
-    --------
-    >>> y, residuals = repeat(np.array([[1.0, 2.0]]), 3)
-    >>> y
+    >>> repeat(np.array([[1.0, 2.0]]), 3)[0]
     array([[1., 2.],
            [1., 2.],
            [1., 2.]])
@@ -138,8 +121,6 @@ def repeat(x: Array, n: int, axis: int = 0) -> tuple[Array, Residuals]:
 def repeat_backward(g: Array, residuals: Residuals) -> Array:
     """Return dx = Σ g along the axis: a repeat is a branch, so its backward is a sum.
 
-    Examples
-    --------
     >>> repeat_backward(np.array([[1.0, 2.0], [3.0, 4.0]]), (0,))
     array([[4., 6.]])
     """
@@ -150,10 +131,7 @@ def repeat_backward(g: Array, residuals: Residuals) -> Array:
 def sum(x: Array, axis: int = 0) -> tuple[Array, Residuals]:  # noqa: A001 (the node's name)
     """Return the sum of x along an `axis`, kept with length 1, and its residuals (n, axis).
 
-    Examples
-    --------
-    >>> y, residuals = sum(np.array([[1.0, 2.0], [3.0, 4.0]]))
-    >>> y
+    >>> sum(np.array([[1.0, 2.0], [3.0, 4.0]]))[0]
     array([[4., 6.]])
     """
     n = _axis_length(x, axis)
@@ -163,8 +141,6 @@ def sum(x: Array, axis: int = 0) -> tuple[Array, Residuals]:  # noqa: A001 (the 
 def sum_backward(g: Array, residuals: Residuals) -> Array:
     """Return dx = g repeated along the axis: every summand gets the whole upstream gradient.
 
-    Examples
-    --------
     >>> sum_backward(np.array([[1.0, 2.0]]), (2, 0))
     array([[1., 2.],
            [1., 2.]])
@@ -179,16 +155,13 @@ def sum_backward(g: Array, residuals: Residuals) -> Array:
 def _check_affine(x: Array, W: Array, b_shape: tuple[int, ...]) -> None:
     if np.ndim(x) != 2:
         raise ValueError(f"x must have the shape (examples, inputs), got {np.shape(x)}")
-    affine_shapes(("x", np.shape(x)), ("W", np.shape(W)), ("b", b_shape))
+    affine_shapes(x=np.shape(x), W=np.shape(W), b=b_shape)
 
 
 def matmul(x: Array, W: Array) -> tuple[Array, Residuals]:
     """Return x W for x (N, D) and W (D, H), and its residuals (x, W).
 
-    Examples
-    --------
-    >>> y, residuals = matmul(np.ones((1, 2)), np.ones((2, 3)))
-    >>> y
+    >>> matmul(np.ones((1, 2)), np.ones((2, 3)))[0]
     array([[2., 2., 2.]])
     """
     _check_affine(x, W, np.shape(W)[1:])
@@ -198,8 +171,6 @@ def matmul(x: Array, W: Array) -> tuple[Array, Residuals]:
 def matmul_backward(g: Array, residuals: Residuals) -> tuple[Array, Array]:
     """Return dx = g Wᵀ and dW = xᵀ g: the only products whose shapes fit.
 
-    Examples
-    --------
     >>> dx, dW = matmul_backward(np.ones((1, 3)), (np.ones((1, 2)), np.ones((2, 3))))
     >>> dx, dW.shape
     (array([[3., 3.]]), (2, 3))
@@ -211,10 +182,7 @@ def matmul_backward(g: Array, residuals: Residuals) -> tuple[Array, Array]:
 def affine(x: Array, W: Array, b: Array) -> tuple[Array, Residuals]:
     """Return x W + b for x (N, D), W (D, H) and b (H,), and its residuals (x, W).
 
-    Examples
-    --------
-    >>> y, residuals = affine(np.ones((1, 2)), np.ones((2, 3)), np.ones(3))
-    >>> y
+    >>> affine(np.ones((1, 2)), np.ones((2, 3)), np.ones(3))[0]
     array([[3., 3., 3.]])
     """
     _check_affine(x, W, np.shape(b))
@@ -224,8 +192,6 @@ def affine(x: Array, W: Array, b: Array) -> tuple[Array, Residuals]:
 def affine_backward(g: Array, residuals: Residuals) -> tuple[Array, Array, Array]:
     """Return dx = g Wᵀ, dW = xᵀ g and db = Σ g over the batch, along which b is repeated.
 
-    Examples
-    --------
     >>> dx, dW, db = affine_backward(np.ones((4, 3)), (np.ones((4, 2)), np.ones((2, 3))))
     >>> db
     array([4., 4., 4.])
@@ -239,10 +205,7 @@ def sigmoid(x: Array) -> tuple[Array, Residuals]:
 
     Both parts of the quotient are multiplied by exp(-max(x, 0)), so that neither overflows.
 
-    Examples
-    --------
-    >>> y, residuals = sigmoid(np.array([-1e4, 0.0, 1e4]))
-    >>> y
+    >>> sigmoid(np.array([-1e4, 0.0, 1e4]))[0]
     array([0. , 0.5, 1. ])
     """
     x = float_scores("x", x)
@@ -255,8 +218,6 @@ def sigmoid(x: Array) -> tuple[Array, Residuals]:
 def sigmoid_backward(g: Array, residuals: Residuals) -> Array:
     """Return dx = g y (1 - y): the derivative by the output alone.
 
-    Examples
-    --------
     >>> sigmoid_backward(np.array([1.0]), (np.array([0.5]),))
     array([0.25])
     """
@@ -270,10 +231,7 @@ def sigmoid_backward(g: Array, residuals: Residuals) -> Array:
 def softmax(scores: Array) -> tuple[Array, Residuals]:
     """Return y = exp(s) / Σ exp(s) of each row of scores (N, C), and its residuals (y,).
 
-    Examples
-    --------
-    >>> y, residuals = softmax(np.array([[0.0, 0.0], [1e4, -1e4]]))
-    >>> y
+    >>> softmax(np.array([[0.0, 0.0], [1e4, -1e4]]))[0]
     array([[0.5, 0.5],
            [1. , 0. ]])
     """
@@ -286,8 +244,6 @@ def softmax(scores: Array) -> tuple[Array, Residuals]:
 def softmax_backward(g: Array, residuals: Residuals) -> Array:
     """Return ds = y (g - Σ g y), the sum over the classes of each row.
 
-    Examples
-    --------
     >>> softmax_backward(np.array([[1.0, 0.0]]), (np.array([[0.5, 0.5]]),))
     array([[ 0.25, -0.25]])
     """
@@ -308,8 +264,6 @@ def cross_entropy(y: Array, t: Array) -> tuple[Any, Residuals]:
     The class probabilities y (N, C) must be above 0 where t is 1; t is one-hot (N, C) or class
     indices (N,). From scores, `softmax_with_loss` computes the same without this limit.
 
-    Examples
-    --------
     >>> loss, residuals = cross_entropy(np.array([[0.5, 0.5]]), np.array([0]))
     >>> bool(loss == np.log(2))
     True
@@ -323,8 +277,6 @@ def cross_entropy(y: Array, t: Array) -> tuple[Any, Residuals]:
 def cross_entropy_backward(g: Any, residuals: Residuals) -> Array:
     """Return dy = -g t / (N y), where t is 1; elsewhere 0.
 
-    Examples
-    --------
     >>> cross_entropy_backward(1.0, (np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]])))
     array([[-2.,  0.]])
     """
@@ -338,8 +290,6 @@ def softmax_with_loss(scores: Array, t: Array) -> tuple[Any, Residuals]:
 
     The scores have the shape (N, C); t is one-hot (N, C) or class indices (N,).
 
-    Examples
-    --------
     >>> loss, (y, t) = softmax_with_loss(np.zeros((1, 2)), np.array([0]))
     >>> y
     array([[0.5, 0.5]])
@@ -355,8 +305,6 @@ def softmax_with_loss(scores: Array, t: Array) -> tuple[Any, Residuals]:
 def softmax_with_loss_backward(g: Any, residuals: Residuals) -> Array:
     """Return ds = g (y - t) / N: all that is left of softmax and cross-entropy together.
 
-    Examples
-    --------
     >>> softmax_with_loss_backward(1.0, (np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]])))
     array([[-0.5,  0.5]])
     """
@@ -370,7 +318,9 @@ def softmax_with_loss_backward(g: Any, residuals: Residuals) -> Array:
 def value_and_grad(params: Params, x: Array, t: Array) -> tuple[Any, Params]:
     """Return the loss of the two-layer network and its gradient, derived by hand.
 
-    The signature and the result are those of ``autograd.value_and_grad(network.loss)``.
+    The signature and the result (a float, and an array for each parameter, of its shape) are those
+    of ``autograd.value_and_grad(network.loss)``. Saito, *Deep Learning from Scratch 2*, section
+    1.4.2.
 
     Parameters
     ----------
@@ -378,22 +328,8 @@ def value_and_grad(params: Params, x: Array, t: Array) -> tuple[Any, Params]:
         W1 (inputs, hidden), b1 (hidden,), W2 (hidden, classes), b2 (classes,).
     x : float array, shape (examples, inputs)
     t : array, shape (examples, classes) or (examples,)
-        One-hot rows, or class indices.
-
-    Returns
-    -------
-    loss : float scalar
-    grads : dict of float arrays
-        The gradient for each parameter, of its shape.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If an argument has another structure, shape or dtype, or is empty or not finite.
-
-    References
-    ----------
-    Saito, *Deep Learning from Scratch 2*, section 1.4.2.
+        One-hot rows, or class indices. ValueError or TypeError if an argument has another
+        structure, shape or dtype, or is empty or not finite.
 
     Examples
     --------

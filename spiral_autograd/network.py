@@ -1,4 +1,8 @@
-"""The chapter's network as pure functions of its parameters, for autograd to differentiate."""
+"""The chapter's network as pure functions of its parameters, for autograd to differentiate.
+
+Bad input raises ValueError or TypeError with the argument's name. Source: Saito, *Deep Learning
+from Scratch 2*, sections 1.3 and 1.4.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,16 @@ from .validation import (
     Array,
     Random,
     affine_shapes,
+    class_indices,
     examples,
     finite_array,
     float_scores,
     network_params,
+    number,
     positive_integer,
     random_stream,
     targets,
 )
-from .validation import number as check_number
 
 Params: TypeAlias = dict[str, Array]
 
@@ -56,23 +61,12 @@ def sigmoid(x: Array) -> Array:
 
     An elementary function with a derivative rule of its own, as autograd has them for exp and
     tanh: traced through the quotient, the gradient would be inf / inf where exp(-x) overflows.
+    Saito, *Deep Learning from Scratch 2*, section 1.3.5.
 
     Parameters
     ----------
     x : float array of any shape
-
-    Returns
-    -------
-    float array of the shape and dtype of `x`
-
-    Raises
-    ------
-    ValueError, TypeError
-        If `x` is empty, or holds no floating-point numbers.
-
-    References
-    ----------
-    Saito, *Deep Learning from Scratch 2*, section 1.3.5.
+        The result has its dtype. Others raise TypeError, an empty array ValueError.
 
     Examples
     --------
@@ -89,33 +83,21 @@ defjvp(sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
 
 
 def affine(x: Array, W: Array, b: Array) -> Array:
-    """Return x W + b.
+    """Return x W + b, a float array (examples, outputs).
+
+    Saito, *Deep Learning from Scratch 2*, section 1.3.5.
 
     Parameters
     ----------
-    x : float array, shape (examples, inputs)
-    W : float array, shape (inputs, outputs)
-    b : float array, shape (outputs,)
-
-    Returns
-    -------
-    float array, shape (examples, outputs)
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit together.
-
-    References
-    ----------
-    Saito, *Deep Learning from Scratch 2*, section 1.3.5.
+    x, W, b : float arrays, shapes (examples, inputs), (inputs, outputs) and (outputs,)
+        Shapes that do not fit together raise ValueError.
 
     Examples
     --------
     >>> affine(onp.ones((1, 2)), onp.ones((2, 3)), onp.zeros(3))
     array([[2., 2., 2.]])
     """
-    affine_shapes(("x", onp.shape(x)), ("W", onp.shape(W)), ("b", onp.shape(b)))
+    affine_shapes(x=onp.shape(x), W=onp.shape(W), b=onp.shape(b))
     return np.dot(x, W) + b
 
 
@@ -125,24 +107,15 @@ def _shifted(scores: Array) -> Array:
 
 
 def softmax(scores: Array) -> Array:
-    """Return the class probabilities exp(s) / Σ exp(s) of each row of scores.
+    """Return the probabilities exp(s) / Σ exp(s) of each row of scores, which sum to 1.
+
+    Saito, *Deep Learning from Scratch 2*, section 1.3.1.
 
     Parameters
     ----------
     scores : float array, shape (..., classes)
-
-    Returns
-    -------
-    float array of the shape and dtype of `scores`, each row summing to 1
-
-    Raises
-    ------
-    ValueError, TypeError
-        If `scores` is empty, or holds no floating-point numbers.
-
-    References
-    ----------
-    Saito, *Deep Learning from Scratch 2*, section 1.3.1.
+        The result has their shape and dtype. Other dtypes raise TypeError, an empty array
+        ValueError.
 
     Examples
     --------
@@ -157,25 +130,15 @@ def softmax(scores: Array) -> Array:
 def cross_entropy(scores: Array, t: Array) -> Any:
     """Return the mean over the examples of -log softmax(scores)[class], by log-sum-exp.
 
+    Saito, *Deep Learning from Scratch 2*, section 1.3.1.
+
     Parameters
     ----------
     scores : float array, shape (examples, classes)
-        Scores (logits), not probabilities.
+        Scores (logits), not probabilities; the loss is a scalar of their dtype.
     t : array, shape (examples, classes) or (examples,)
-        One-hot rows, or class indices.
-
-    Returns
-    -------
-    float scalar of the dtype of `scores`
-
-    Raises
-    ------
-    ValueError, TypeError
-        If `scores` or `t` has another shape, or `t` is not one-hot or holds an unknown class.
-
-    References
-    ----------
-    Saito, *Deep Learning from Scratch 2*, section 1.3.1.
+        One-hot rows, or class indices; ValueError or TypeError if it is neither, or of a class
+        that there is not.
 
     Examples
     --------
@@ -202,6 +165,8 @@ def init_params(
 ) -> Params:
     """Return new parameters: small normal weights, zero biases.
 
+    Saito, *Deep Learning from Scratch 2*, section 1.4.2.
+
     Parameters
     ----------
     input_size, hidden_size, output_size : int
@@ -219,12 +184,7 @@ def init_params(
     Raises
     ------
     ValueError, TypeError
-        If a size is not a whole number of at least 1, `scale` is not above 0, or `rng` is no seed
-        and no stream.
-
-    References
-    ----------
-    Saito, *Deep Learning from Scratch 2*, section 1.4.2.
+        If a size is no whole number above 0, `scale` not above 0, or `rng` no seed or stream.
 
     Examples
     --------
@@ -234,7 +194,7 @@ def init_params(
     input_size = positive_integer("input_size", input_size)
     hidden_size = positive_integer("hidden_size", hidden_size)
     output_size = positive_integer("output_size", output_size)
-    scale = check_number("scale", scale, above=0)
+    scale = number("scale", scale, above=0)
     stream = random_stream(rng)
     W1 = scale * stream.standard_normal((input_size, hidden_size))
     W2 = scale * stream.standard_normal((hidden_size, output_size))
@@ -242,26 +202,16 @@ def init_params(
 
 
 def predict(params: Params, x: Array) -> Array:
-    """Return the scores of the network: affine, sigmoid, affine.
+    """Return the scores (examples, classes) of the network: affine, sigmoid, affine.
+
+    Saito, *Deep Learning from Scratch 2*, section 1.4.2.
 
     Parameters
     ----------
     params : dict of float arrays
-        W1, b1, W2, b2, as `init_params` makes them.
+        W1, b1, W2, b2, as `init_params` makes them; ValueError for another structure.
     x : float array, shape (examples, inputs)
-
-    Returns
-    -------
-    float array, shape (examples, classes)
-
-    Raises
-    ------
-    ValueError, TypeError
-        If `params` is another structure, the widths do not fit, or `x` is empty or not finite.
-
-    References
-    ----------
-    Saito, *Deep Learning from Scratch 2*, section 1.4.2.
+        ValueError if it is empty, not finite, or of another width than W1.
 
     Examples
     --------
@@ -276,7 +226,9 @@ def predict(params: Params, x: Array) -> Array:
 
 
 def loss(params: Params, x: Array, t: Array) -> Any:
-    """Return the mean cross-entropy of the network's scores.
+    """Return the mean cross-entropy of the network's scores, a float scalar.
+
+    Saito, *Deep Learning from Scratch 2*, section 1.4.2. Raises as `predict` and `cross_entropy`.
 
     Parameters
     ----------
@@ -286,19 +238,6 @@ def loss(params: Params, x: Array, t: Array) -> Any:
     t : array, shape (examples, classes) or (examples,)
         One-hot rows, or class indices.
 
-    Returns
-    -------
-    float scalar
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `predict` and `cross_entropy` raise them.
-
-    References
-    ----------
-    Saito, *Deep Learning from Scratch 2*, section 1.4.2.
-
     Examples
     --------
     >>> params = init_params(2, 10, 3, rng=0)
@@ -306,6 +245,9 @@ def loss(params: Params, x: Array, t: Array) -> Any:
     1.1
     """
     return cross_entropy(predict(params, x), t)
+
+
+# -------------------- any predictor --------------------
 
 
 def scores_or_classes(predictor: Any, x: Array) -> Array:
@@ -333,26 +275,16 @@ def scores_or_classes(predictor: Any, x: Array) -> Array:
 
 
 def accuracy(params: Any, x: Array, t: Array) -> float:
-    """Return the fraction of the examples whose largest score is that of their class.
+    """Return the fraction, from 0 to 1, of the examples whose largest score is their class's.
 
     Parameters
     ----------
     params : dict of float arrays, callable, or object with a method `predict`
         W1, b1, W2, b2, as `init_params` makes them; or any other predictor, which returns scores
-        (examples, classes) or class indices (examples,) for `x`.
+        (examples, classes) or class indices (examples,) for `x`, else ValueError.
     x : float array, shape (examples, inputs)
     t : array, shape (examples, classes) or (examples,)
-        One-hot rows, or class indices.
-
-    Returns
-    -------
-    float
-        From 0 to 1.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `loss` raises them, or if the predictor returns neither scores nor classes.
+        One-hot rows, or class indices: see `cross_entropy`.
 
     Examples
     --------
@@ -364,12 +296,7 @@ def accuracy(params: Any, x: Array, t: Array) -> float:
     0.5
     """
     said = scores_or_classes(params, examples("x", x))
-    if said.ndim == 1:
-        t = finite_array("t", t)
-        count = t.shape[1] if t.ndim == 2 else int(max(said.max(), t.max())) + 1
-        t = targets(t, (len(said), count))
-    else:
-        t = targets(t, said.shape)
-    classes = t if t.ndim == 1 else onp.argmax(t, axis=1)
-    found = said if said.ndim == 1 else onp.argmax(said, axis=1)
+    by_scores = said.ndim == 2
+    classes, _ = class_indices(t, len(said), said.shape[1] if by_scores else None)
+    found = onp.argmax(said, axis=1) if by_scores else said
     return float(onp.mean(found == classes))

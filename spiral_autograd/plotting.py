@@ -8,8 +8,8 @@ import numpy as np
 
 from .network import affine, predict, scores_or_classes, sigmoid
 from .pytree import float_tree
-from .training import TrainState
-from .validation import Array, examples, finite_array, network_params, number, targets
+from .train_state import TrainState
+from .validation import Array, class_indices, examples, network_params, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,39 +29,30 @@ POINTS = 65536  # grid points that another predictor is given at once
 def decision_grid(params: Any, x: Array, h: float = 0.001) -> tuple[Array, Array, Array]:
     """Return the class that is predicted at each point of a fine grid around the data.
 
-    For the network's parameters the grid is worked through in square tiles. At a tile's centre the
-    scores and a bound on how far each can move within the tile tell whether one class wins
-    everywhere in it; only the points of the other tiles, along the boundaries, are evaluated one by
-    one. The bound follows from sigmoid being monotone, so the map is that of
-    ``argmax(predict(params, point))`` at each point.
+    Saito, *Deep Learning from Scratch 2*, section 1.4.3.
+
+    The map is that of ``argmax(predict(params, point))`` at each point. For the network's
+    parameters the grid is worked through in square tiles: the scores at a tile's centre, and a
+    bound on how far each can move within it (sigmoid is monotone), tell whether one class wins
+    everywhere in it; only the other tiles, along the boundaries, are evaluated point by point.
 
     Parameters
     ----------
     params : dict of float arrays, callable, or object with a method `predict`
-        W1, b1, W2, b2 of a network with two inputs; or any other predictor, which is called with
-        the points (points, 2), many at a time, and returns scores (points, classes) or class
-        indices (points,).
+        W1, b1, W2, b2 of a network with two inputs; or any other predictor, which returns scores
+        (points, classes) or class indices (points,) for many points (points, 2) at a time, else
+        ValueError.
     x : float array, shape (examples, 2)
-        The grid reaches from ``x.min() - 0.1`` to ``x.max() + 0.1`` in each coordinate.
-    h : float, default 0.001
+        The grid reaches from ``x.min() - 0.1`` to ``x.max() + 0.1`` in each coordinate. ValueError
+        if it has not two columns, is empty or not finite.
+    h : float, above 0
         The spacing.
 
     Returns
     -------
-    xs : float array, shape (columns,)
-    ys : float array, shape (rows,)
+    xs, ys : float arrays, shapes (columns,) and (rows,)
     classes : int array, shape (rows, columns)
         The class at (xs[j], ys[i]) stands at [i, j].
-
-    Raises
-    ------
-    ValueError, TypeError
-        If `x` has not two columns, `h` is not above 0, as `predict` raises them, or if the
-        predictor returns neither scores nor classes.
-
-    References
-    ----------
-    Saito, *Deep Learning from Scratch 2*, section 1.4.3.
 
     Examples
     --------
@@ -77,17 +68,15 @@ def _grid(predictor: Any, x: Array, h: float) -> tuple[Array, Array, Array, int]
     """Return the grid, the class at each of its points, and the number of classes."""
     x = _two_columns(x)
     h = number("h", h, above=0)
-    if hasattr(predictor, "keys"):
-        network_params(float_tree("params", predictor), x)
     xs, ys = (np.arange(column.min() - 0.1, column.max() + 0.1, h) for column in x.T)
     if hasattr(predictor, "keys"):
+        network_params(float_tree("params", predictor), x)
         return xs, ys, _classes_of_network(predictor, xs, ys), len(predictor["b2"])
     classes, count = np.empty((len(ys), len(xs)), dtype=int), 1
     rows = max(1, POINTS // len(xs))
     for start in range(0, len(ys), rows):
         block = classes[start : start + rows]
-        points = np.stack(np.meshgrid(xs, ys[start : start + rows]), axis=-1).reshape(-1, 2)
-        said = scores_or_classes(predictor, points)
+        said = scores_or_classes(predictor, _points(xs, ys[start : start + rows]))
         block[...] = (said if said.ndim == 1 else np.argmax(said, axis=1)).reshape(block.shape)
         count = max(count, int(block.max()) + 1 if said.ndim == 1 else said.shape[1])
     return xs, ys, classes, count
@@ -108,6 +97,11 @@ def _classes_of_network(params: dict[str, Array], xs: Array, ys: Array) -> Array
     return classes
 
 
+def _points(xs: Array, ys: Array) -> Array:
+    """Return the points of a grid, (rows * columns, 2), row after row."""
+    return np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
+
+
 def _two_columns(x: Array) -> Array:
     x = examples("x", x)
     if x.shape[1] != 2:
@@ -124,16 +118,14 @@ def _tiles(coordinates: Array) -> Array:
 
 def _classes_of_tiles(params: dict[str, Array], xs: Array, ys: Array) -> tuple[Array, Array]:
     """Return the class at each tile's centre, and whether it is certain for the whole tile."""
-    corners = [(np.min(c, axis=1), np.max(c, axis=1)) for c in (xs, ys)]
-    (x_low, x_high), (y_low, y_high) = corners
-    centres = np.stack(np.meshgrid((x_low + x_high) / 2, (y_low + y_high) / 2), axis=-1)
-    radii = np.stack(np.meshgrid((x_high - x_low) / 2, (y_high - y_low) / 2), axis=-1)
+    (x_low, x_high), (y_low, y_high) = (coordinates.T[[0, -1]] for coordinates in (xs, ys))
+    centres = _points((x_low + x_high) / 2, (y_low + y_high) / 2)
+    radii = _points((x_high - x_low) / 2, (y_high - y_low) / 2)
     W1, b1, W2 = params["W1"], params["b1"], params["W2"]
-    at_centre = affine(centres.reshape(-1, 2), W1, b1)
-    reach = radii.reshape(-1, 2) @ np.abs(W1)
+    at_centre, reach = affine(centres, W1, b1), radii @ np.abs(W1)
     middle = sigmoid(at_centre)
     moved = np.maximum(sigmoid(at_centre + reach) - middle, middle - sigmoid(at_centre - reach))
-    scores = predict(params, centres.reshape(-1, 2))
+    scores = predict(params, centres)
     best = np.argmax(scores, axis=1)
     certain = np.ones(len(best), dtype=bool)
     rounding = 1e3 * np.finfo(scores.dtype).eps * (1 + np.abs(scores).max() + np.abs(W2).sum())
@@ -142,7 +134,7 @@ def _classes_of_tiles(params: dict[str, Array], xs: Array, ys: Array) -> tuple[A
         margins = scores[rows, k, None] - scores[rows]
         bounds = moved[rows] @ np.abs(W2[:, k, None] - W2) + rounding
         certain[rows] = np.delete(margins > bounds, k, axis=1).all(axis=1)
-    shape = centres.shape[:2]
+    shape = len(ys), len(xs)
     return best.reshape(shape), certain.reshape(shape)
 
 
@@ -157,39 +149,20 @@ def _axes(ax: Axes | None) -> Axes:
     return plt.figure(figsize=(5.6, 5.0), layout="constrained").add_subplot()
 
 
-def _plane(ax: Axes) -> None:
-    ax.set_aspect("equal")
-    ax.set_xlabel("x[:, 0]")
-    ax.set_ylabel("x[:, 1]")
-    ax.set_title("Spiral Data Set")
-    ax.legend(loc="upper right", framealpha=0.9)
-
-
 def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> Axes:
-    """Draw the points, each class with a colour and a marker of its own.
+    """Draw the points, each class with a colour and a marker of its own, and return the Axes.
+
+    Saito, *Deep Learning from Scratch 2*, section 1.4.1.
 
     Parameters
     ----------
     x : float array, shape (examples, 2)
     t : array, shape (examples, classes) or (examples,)
-        One-hot rows, or class indices.
+        One-hot rows, or class indices. ValueError or TypeError if it does not fit `x`.
     ax : matplotlib Axes, optional
         Where to draw; by default on a new figure.
     **scatter
         Further options of ``Axes.scatter``, such as ``s=40``.
-
-    Returns
-    -------
-    matplotlib Axes
-
-    Raises
-    ------
-    ValueError, TypeError
-        If `x` has not two columns, or `t` does not fit `x`.
-
-    References
-    ----------
-    Saito, *Deep Learning from Scratch 2*, section 1.4.1.
 
     Examples
     --------
@@ -198,7 +171,8 @@ def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> 
     >>> plot_data(*load_data()).get_title()
     'Spiral Data Set'
     """
-    x, labels, count = _points(x, t)
+    x = _two_columns(x)
+    labels, count = class_indices(t, len(x))
     ax = _axes(ax)
     for k in range(count):
         points = x[labels == k]
@@ -207,44 +181,26 @@ def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> 
         if marker not in "x+":
             style |= {"edgecolor": "white", "linewidth": 0.6}
         ax.scatter(points[:, 0], points[:, 1], label=f"class {k}", **(style | scatter))
-    _plane(ax)
+    ax.set(aspect="equal", xlabel="x[:, 0]", ylabel="x[:, 1]", title="Spiral Data Set")
+    ax.legend(loc="upper right", framealpha=0.9)
     return ax
-
-
-def _points(x: Array, t: Array, known: int | None = None) -> tuple[Array, Array, int]:
-    """Return x, the class index of each point, and the number of classes."""
-    x = _two_columns(x)
-    t = finite_array("t", t)
-    classes = known or (t.shape[1] if t.ndim == 2 else int(t.max()) + 1)
-    t = targets(t, (len(x), classes))
-    return x, t if t.ndim == 1 else np.argmax(t, axis=1), classes
 
 
 def plot_loss(
     state: TrainState, ylim: tuple[float, float] | None = None, *, ax: Axes | None = None
 ) -> Axes:
-    """Draw the loss of each evaluation interval of a training run.
+    """Draw the loss of each evaluation interval of a training run, and return the Axes.
+
+    Saito, *Deep Learning from Scratch 2*, section 1.4.4.
 
     Parameters
     ----------
     state : TrainState
+        ValueError if it has no losses to draw.
     ylim : (float, float), optional
         The limits of the loss axis.
     ax : matplotlib Axes, optional
         Where to draw; by default on a new figure.
-
-    Returns
-    -------
-    matplotlib Axes
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the state has no losses to draw, or is no `TrainState`.
-
-    References
-    ----------
-    Saito, *Deep Learning from Scratch 2*, section 1.4.4.
 
     Examples
     --------
@@ -256,19 +212,14 @@ def plot_loss(
     'iterations (x5)'
     """
     if not isinstance(state, TrainState):
-        raise TypeError(
-            f"state must be a TrainState, as fit returns it, got {type(state).__name__}"
-        )
+        got = type(state).__name__
+        raise TypeError(f"state must be a TrainState, as fit returns it, got {got}")
     if not state.loss_list:
-        raise ValueError(
-            "state has no losses to draw: train it with an eval_interval of at most "
-            "the number of its iterations"
-        )
+        raise ValueError("state has no losses to draw: fit it with a smaller eval_interval")
     ax = _axes(ax)
     ax.plot(np.arange(len(state.loss_list)), state.loss_list, color=COLORS[0])
-    ax.set_xlabel(f"iterations (x{state.eval_interval})")
-    ax.set_ylabel("loss")
-    ax.set_title("Cross Entropy Loss")
+    iterations = f"iterations (x{state.eval_interval})"
+    ax.set(xlabel=iterations, ylabel="loss", title="Cross Entropy Loss")
     if ylim is not None:
         ax.set_ylim(ylim)
     return ax
@@ -277,7 +228,9 @@ def plot_loss(
 def plot_decision_boundary(
     params: Any, x: Array, t: Array, h: float = 0.001, *, ax: Axes | None = None
 ) -> Axes:
-    """Draw the region of each class that is predicted, and the data on top.
+    """Draw the region of each class that is predicted, the data on top, and return the Axes.
+
+    Saito, *Deep Learning from Scratch 2*, section 1.4.3. Raises as `decision_grid` and `plot_data`.
 
     Parameters
     ----------
@@ -286,23 +239,10 @@ def plot_decision_boundary(
     x : float array, shape (examples, 2)
     t : array, shape (examples, classes) or (examples,)
         One-hot rows, or class indices.
-    h : float, default 0.001
+    h : float, above 0
         The spacing of the grid of `decision_grid`.
     ax : matplotlib Axes, optional
         Where to draw; by default on a new figure.
-
-    Returns
-    -------
-    matplotlib Axes
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `decision_grid` and `plot_data` raise them.
-
-    References
-    ----------
-    Saito, *Deep Learning from Scratch 2*, section 1.4.3.
 
     Examples
     --------
@@ -313,11 +253,8 @@ def plot_decision_boundary(
     1
     """
     x = _two_columns(x)
-    known = None
-    if hasattr(params, "keys"):
-        network_params(params, x)
-        known = len(params["b2"])
-    x, labels, count = _points(x, t, known)
+    known = len(network_params(params, x)[-1]) if hasattr(params, "keys") else None
+    labels, count = class_indices(t, len(x), known)
     xs, ys, classes, predicted = _grid(params, x, h)
     count = max(count, predicted)
     ax = _axes(ax)

@@ -37,9 +37,11 @@ def number(
 ) -> float:
     """Return `value` as a finite float with above < value < below, or raise.
 
-    With `or_equal`, `above` itself is allowed.
+    With `or_equal`, `above` itself is allowed. Text and booleans are no numbers.
     """
     try:
+        if isinstance(value, str | bytes | bool | np.bool_):
+            raise TypeError
         real = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a real number, got {value!r}") from None
@@ -79,21 +81,24 @@ def finite_array(name: str, value: Any) -> Array:
         raise ValueError(f"{name} is empty: its shape is {array.shape}")
     finite = np.isfinite(array)
     if not finite.all():
-        first = tuple(int(i) for i in np.argwhere(~finite)[0])
+        outside = np.argwhere(~finite)
         raise ValueError(
-            f"{name} must be finite: {array.size - int(finite.sum())} of its {array.size} entries "
-            f"are not, the first at index {first}"
+            f"{name} must be finite: {len(outside)} of its {array.size} entries are not, "
+            f"the first at index {tuple(outside[0].tolist())}"
         )
     return array
 
 
-def examples(name: str, value: Any) -> Any:
-    """Return `value` as a finite (examples, features) array, or raise.
+def _finite_or_traced(name: str, value: Any) -> Any:
+    """Return a finite array, or the value of a tracer as it is: only its shape can be known."""
+    if hasattr(value, "shape") and not isinstance(value, np.ndarray):
+        return value
+    return finite_array(name, value)
 
-    A value that a tracer carries is passed through: only its shape can be known.
-    """
-    if not hasattr(value, "shape") or isinstance(value, np.ndarray):
-        value = finite_array(name, value)
+
+def examples(name: str, value: Any) -> Any:
+    """Return `value` as a finite (examples, features) array or a tracer's value, or raise."""
+    value = _finite_or_traced(name, value)
     if len(value.shape) != 2:
         raise ValueError(
             f"{name} must have the shape (examples, features), got {value.shape}; "
@@ -121,47 +126,53 @@ def float_scores(name: str, value: Any, *, axes: int = 0) -> Any:
 
 
 def targets(t: Any, scores_shape: Shape) -> Any:
-    """Return `t` as the one-hot or index array that belongs to scores (examples, classes).
-
-    A value that a tracer carries is passed through after a look at its shape.
-    """
+    """Return `t` as the one-hot or index array for scores (examples, classes), or raise."""
     if len(scores_shape) != 2:
         raise ValueError(f"the scores must have the shape (examples, classes), got {scores_shape}")
     samples, classes = scores_shape
-    if not hasattr(t, "shape") or isinstance(t, np.ndarray):
-        t = finite_array("t", t)
+    t = _finite_or_traced("t", t)
     if t.shape not in ((samples, classes), (samples,)):
         raise ValueError(
             f"t must be one-hot with the shape ({samples}, {classes}) or class indices with the "
             f"shape ({samples},), got {t.shape}"
         )
-    if not isinstance(t, np.ndarray):
-        return t
-    if t.ndim == 1:
-        _check_indices(t, classes)
-    elif not (((t == 0) | (t == 1)).all() and (t.sum(axis=1) == 1).all()):
-        wrong = ~(((t == 0) | (t == 1)).all(axis=1) & (t.sum(axis=1) == 1))
-        row = int(np.flatnonzero(wrong)[0])
-        raise ValueError(f"t must be one-hot, a single 1 in each row, got row {row}: {t[row]}")
+    if isinstance(t, np.ndarray):
+        (_require_indices if t.ndim == 1 else _require_one_hot)(t, classes)
     return t
 
 
-def _check_indices(t: Array, classes: int) -> None:
+def _require_one_hot(t: Array, classes: int) -> None:
+    right = ((t != 0).sum(axis=1) == 1) & (t.max(axis=1) == 1)
+    if not right.all():
+        row = int(np.argmin(right))
+        raise ValueError(f"t must be one-hot, a single 1 in each row, got row {row}: {t[row]}")
+
+
+def _require_indices(t: Array, classes: int) -> None:
     if t.dtype.kind not in "iu":
         raise TypeError(
             f"t must hold class indices as integers, got dtype {t.dtype}; use t.astype(int)"
         )
     outside = (t < 0) | (t >= classes)
     if outside.any():
-        place = int(np.flatnonzero(outside)[0])
+        place = int(np.argmax(outside))
         raise ValueError(
             f"t must hold class indices from 0 to {classes - 1}, got t[{place}] = {t[place]}"
         )
 
 
-def affine_shapes(x: tuple[str, Shape], W: tuple[str, Shape], b: tuple[str, Shape]) -> Shape:
-    """Return the shape of x @ W + b for the named shapes (…, n), (n, m), (m,), or raise."""
-    (x_name, x_shape), (W_name, W_shape), (b_name, b_shape) = x, W, b
+def class_indices(t: Any, samples: int, classes: int | None = None) -> tuple[Array, int]:
+    """Return each example's class index, and the number of classes: as given, or as `t` has."""
+    t = finite_array("t", t)
+    if classes is None:
+        classes = t.shape[1] if t.ndim == 2 else int(t.max()) + 1
+    t = targets(t, (samples, classes))
+    return (t if t.ndim == 1 else np.argmax(t, axis=1)), classes
+
+
+def affine_shapes(**named: Shape) -> Shape:
+    """Return the shape of x @ W + b for three named shapes (…, n), (n, m), (m,), or raise."""
+    (x_name, x_shape), (W_name, W_shape), (b_name, b_shape) = named.items()
     if len(W_shape) != 2:
         raise ValueError(f"{W_name} must have the shape (inputs, outputs), got {W_shape}")
     if not x_shape or x_shape[-1] != W_shape[0]:
@@ -181,19 +192,14 @@ def network_params(params: Any, x: Any) -> tuple[Any, Any, Any, Any]:
     """Return W1, b1, W2, b2 of a two-layer network that fits the inputs `x`, or raise."""
     names = ("W1", "b1", "W2", "b2")
     if not hasattr(params, "keys") or set(params.keys()) != set(names):
-        found = (
-            sorted(map(str, params.keys())) if hasattr(params, "keys") else type(params).__name__
-        )
+        got = sorted(map(str, params)) if hasattr(params, "keys") else type(params).__name__
         raise ValueError(
-            "params must be a dict with the arrays W1, b1, W2 and b2 (see init_params), "
-            f"got {found}"
+            f"params must be a dict with the arrays W1, b1, W2 and b2 (see init_params), got {got}"
         )
-    W1, b1, W2, b2 = arrays = tuple(params[name] for name in names)
-    for name, array in zip(names, arrays, strict=True):
-        if not hasattr(array, "shape"):
-            raise TypeError(f"params[{name!r}] must be an array, got {type(array).__name__}")
-    hidden = affine_shapes(("x", x.shape), ("params['W1']", W1.shape), ("params['b1']", b1.shape))
-    affine_shapes(
-        ("the hidden layer", hidden), ("params['W2']", W2.shape), ("params['b2']", b2.shape)
-    )
+    for name in names:
+        if not hasattr(params[name], "shape"):
+            raise TypeError(f"params[{name!r}] must be an array, got {type(params[name]).__name__}")
+    W1, b1, W2, b2 = (params[name] for name in names)
+    h = affine_shapes(**{"x": x.shape, "params['W1']": W1.shape, "params['b1']": b1.shape})
+    affine_shapes(**{"the hidden layer": h, "params['W2']": W2.shape, "params['b2']": b2.shape})
     return W1, b1, W2, b2

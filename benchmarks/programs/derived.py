@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import spiral_autograd as sa
 from spiral_autograd.pytree import FlatLayout
-from spiral_autograd.training import _from_program, _make_step
+from spiral_autograd.training import _from_program
 
 from ..spiral import Array, Params, Task
 
@@ -16,14 +16,14 @@ def steps(params: Params, x: Array, t: Array, lr: float) -> Callable[[int], None
     """Return run(n), which takes n steps on one batch."""
     layout, optimizer = FlatLayout.of(params), sa.sgd(lr)
     source, batch = _from_program(layout, sa.derive(sa.loss, params, x, t), [x, t])
-    step = _make_step(source, optimizer, None)
     vectors = layout.pack_tree(params)
     state = optimizer.init(vectors)
 
     def run(n: int) -> None:
         nonlocal vectors, state
         for _ in range(n):
-            _, vectors, state = step(vectors, state, batch)
+            _, grads = source(vectors, batch)
+            vectors, state = optimizer.update(vectors, grads, state)
 
     return run
 

@@ -7,90 +7,65 @@ once, and the parameters and the gradients are views of two flat vectors.
 
 from __future__ import annotations
 
-import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..boxes import add_at, take
-from .emit import (
-    PYTHON_OPERATORS,
-    VIEWS,
-    factor_text,
-    index_text,
-    index_tuple_text,
-    kept,
-    literal,
-    numpy_name,
-)
-from .expressions import Expr, astype, concatenate, is_basic, put, reshape, scale, transpose
-from .simplify import Simplified, memory_of
+from ..boxes import add_at
+from .expressions import Expr, astype, concatenate, put, reshape, scale
+from .simplify import Simplified
+from .writer import ATOM, Writer, is_view, literal, numpy_name
 
 REDUCTIONS = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
-ARITHMETIC = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/"}
-SCALAR_ARITHMETIC = ARITHMETIC | PYTHON_OPERATORS
+ARITHMETIC = (np.add, np.subtract, np.multiply, np.divide)
 
 
 def write_buffered(simple: Simplified) -> tuple[str, dict[str, Any], list[Any]]:
     """Return the source of ``make(params, grads)``, what it needs, and the dtypes of the data.
 
     ``make`` takes the views of the two flat vectors, allocates the buffers, and returns
-    ``step(*data)``, which writes the gradients into `grads` and returns the loss.
-
-    Parameters
-    ----------
-    simple : Simplified
-
-    Returns
-    -------
-    source : str
-    needs : dict
-    data_dtypes : list of dtypes
-        Each array of the data must be cast to its dtype before it comes in.
+    ``step(*data)``, which writes the gradients into `grads` and returns the loss. Each array of
+    the data must be cast to its dtype before it comes in.
     """
     program = _Buffered(simple)
-    for position, e in enumerate(program.order):
-        program.write(position, e)
+    program.walk()
     for k, grad in enumerate(simple.grads):
-        if program.names[grad] != f"g{k}":
-            program.step.append(f"copyto(g{k}, {program.names[grad]})")
-    inputs = [program.names.get(e, f"d{k}") for k, e in enumerate(simple.data)]
+        if program.plain(grad) != f"g{k}":
+            program.step.append(f"copyto(g{k}, {program.plain(grad)})")
     source = [
         "def make(params, grads):",
         "    copyto = np.copyto",
         *(f"    p{k} = params[{k}]" for k in range(len(simple.params))),
         *(f"    g{k} = grads[{k}]" for k in range(len(simple.params))),
         *(f"    {line}" for line in program.setup),
-        f"    def step({', '.join(inputs)}):",
+        f"    def step({', '.join(map(program.plain, simple.data))}):",
         *(f"        {line}" for line in program.step),
-        f"        return {program.names[simple.loss]}",
+        f"        return {program.plain(simple.loss)}",
         "    return step",
     ]
     return "\n".join(source) + "\n", program.needs, program.data_dtypes
 
 
-class _Buffered:
+class _Buffered(Writer):
     """The lines of a buffered program, and which buffer holds what."""
 
     def __init__(self, simple: Simplified) -> None:
-        self.simple = simple
-        self.order = simple.order()
+        super().__init__(simple)
+        self.needs = {"np": np}
         self.setup: list[str] = []
         self.step: list[str] = []
-        self.needs: dict[str, Any] = {"np": np}
-        self.names: dict[Expr, str] = {}
         self.data_dtypes = [self._data_dtype(e) for e in simple.data]
+        for prefix, inputs in (("p", simple.params), ("d", simple.data)):
+            self.texts |= {e: (f"{prefix}{k}", ATOM) for k, e in enumerate(inputs)}
         self._buffer: dict[Expr, str] = {}  # the buffer that a value, or its base, lives in
-        self._static: set[Expr] = set()  # what stays in one place from step to step
-        self._free: dict[Any, list[str]] = {}
+        constants = {e for e in self.order if e.fun is None and not e.args}
+        self._static = constants | set(simple.params)  # what stays in one place from step to step
+        self._free: dict[Any, list[str]] = {}  # buffers by shape and dtype
         self._functions: dict[str, str] = {}
         self._numbers: dict[Any, str] = {}
         self._count = 0
-        self._memory = memory_of(self.order)
         self._last_use = self._last_uses()
-        for prefix, leaves in (("p", simple.params), ("d", simple.data)):
-            self.names.update({e: f"{prefix}{k}" for k, e in enumerate(leaves)})
-        self._static.update(simple.params)
         self._grads: dict[Expr, int] = {}
         for k, grad in enumerate(simple.grads):
             self._grads.setdefault(grad, k)
@@ -102,119 +77,79 @@ class _Buffered:
         last: dict[Expr, int] = {}
         for position, e in enumerate(self.order):
             for parent in e.parents:
-                last.update(dict.fromkeys(self._memory[parent], position))
+                last.update(dict.fromkeys(self.memory[parent], position))
         for result in (self.simple.loss, *self.simple.grads):
-            last.update(dict.fromkeys(self._memory[result], len(self.order)))
+            last.update(dict.fromkeys(self.memory[result], len(self.order)))
         return last
 
     def _data_dtype(self, e: Expr) -> Any:
         """Return the float dtype that a data array of integers is only ever used in."""
-        if not e.shape:
-            return e.dtype
-        wanted = set()
-        for user in self.order:
-            if any(parent is e for parent in user.parents):
-                cast = user.fun is astype or user.fun in ARITHMETIC
-                wanted.add(user.dtype if cast and user.dtype.kind == "f" else e.dtype)
-        return wanted.pop() if len(wanted) == 1 and e.dtype.kind in "iub" else e.dtype
-
-    def _new_name(self, prefix: str) -> str:
-        self._count += 1
-        return f"{prefix}{self._count}"
+        users = [user for user in self.order if e in user.parents]
+        wanted = {
+            u.dtype if u.fun in (astype, *ARITHMETIC) and u.dtype.kind == "f" else e.dtype
+            for u in users
+        }
+        return wanted.pop() if e.shape and len(wanted) == 1 and e.dtype.kind in "iub" else e.dtype
 
     def _output(self, position: int, e: Expr, *, elementwise: bool = False) -> str:
         """Return the name of the array that a value is written into."""
+        self._static.add(e)
         k = self._grads.get(e)
-        if k is not None and e.dtype == self.simple.params[k].dtype and e.shape:
-            self._static.add(e)
+        if k is not None and e.dtype == self.simple.params[k].dtype:
             return f"g{k}"
         kind = e.shape, e.dtype
-        name = None
-        for parent in e.parents if elementwise else ():
-            buffer = self._buffer.get(parent)
-            ends = self._last_use[parent] == position
-            whole = self._memory[parent] == {parent} and (parent.shape, parent.dtype) == kind
-            if buffer is not None and ends and whole:
-                name = buffer
-        if name is None and self._free.get(kind):
-            name = self._free[kind].pop()
-        if name is None:
-            name = self._new_name("b")
-            self.setup.append(f"{name} = np.empty({e.shape}, dtype=np.{e.dtype.name})")
-        self._buffer[e] = name
-        self._static.add(e)
-        return name
+        over = [parent for parent in e.parents if elementwise and self._ends(parent, position)]
+        free = [self._buffer[parent] for parent in over if (parent.shape, parent.dtype) == kind]
+        free = free or self._free.setdefault(kind, [])
+        if not free:
+            free.append(self._new_name("b"))
+            self.setup.append(f"{free[0]} = np.empty({e.shape}, dtype=np.{e.dtype.name})")
+        self._buffer[e] = free.pop()
+        return self._buffer[e]
+
+    def _ends(self, e: Expr, position: int) -> bool:
+        """Tell whether a value has a buffer of its own, which is used here for the last time."""
+        return e in self._buffer and self.memory[e] == {e} and self._last_use[e] == position
 
     def _release(self, position: int, e: Expr) -> None:
         """Give the buffers that were used here for the last time back."""
-        bases: set[Expr] = set().union(*(self._memory[parent] for parent in e.parents))
+        bases = {base: None for parent in e.parents for base in self.memory[parent]}
         for base in bases:
             buffer = self._buffer.get(base)
-            if buffer is not None and self._last_use[base] == position and buffer != self.names[e]:
+            if buffer and self._last_use[base] == position and buffer != self.plain(e):
                 self._free.setdefault((base.shape, base.dtype), []).append(buffer)
 
     # ---- lines ----
 
-    def write(self, position: int, e: Expr) -> None:
-        """Write the line of one expression."""
-        if e in self.names:
-            return
-        if e.fun is None:
-            self.names[e] = self._constant(e.value)
-            self._static.add(e)
-            return
-        for kind in (self._cast_data, self._view, self._scalar, self._into_buffer):
-            name = kind(position, e)
-            if name is not None:
-                self.names[e] = name
-                break
-        else:
-            self.names[e] = self._new_name("v")
-            self.step.append(f"{self.names[e]} = {self._call(e)}")
+    def emit(self, position: int, e: Expr) -> None:
+        name = self._cast_before(e)
+        if name is None and e.shape and not is_view(e):
+            name = self._into_buffer(position, e)
+        self.texts[e] = name or self._value(e), ATOM
         self._release(position, e)
 
-    def _cast_data(self, position: int, e: Expr) -> str | None:
-        x = e.args[0]
-        if e.fun is not astype or x not in self.simple.data:
+    def _cast_before(self, e: Expr) -> str | None:
+        """Return the name of a data array that comes in the dtype that it would be cast to."""
+        if e.fun is not astype or e.args[0] not in self.simple.data:
             return None
-        comes_as = self.data_dtypes[self.simple.data.index(x)]
-        return self.names[x] if comes_as == e.dtype else None
+        comes_as = self.data_dtypes[self.simple.data.index(e.args[0])]
+        return self.plain(e.args[0]) if comes_as == e.dtype else None
 
-    def _view(self, position: int, e: Expr) -> str | None:
-        if not _is_view(e) or not e.shape:  # an index that leaves a number makes a copy
-            return None
-        name, line = self._new_name("v"), f"{self._call(e)}"
-        x = e.args[0]
-        # A reshape of a view may be a copy, which a later step would not see change.
-        stays = x in self._static and not (e.fun is reshape and _is_view(x))
-        (self.setup if stays else self.step).append(f"{name} = {line}")
-        if stays:
+    def _value(self, e: Expr) -> str:
+        """Write a number, a view, or what cannot be written into a buffer."""
+        write = self.call if e.fun is np.power else self.write  # a number's ** rounds otherwise
+        name, text = self._new_name("v"), write(e)[0]
+        if not e.shape and _is_plain_reduction(e):
+            text = f"{self._reduction_of(e)}({self.plain(e.args[0])}, None)"
+        # A reshape of a view may be a copy, which a later step would not see change; an index that
+        # leaves a number makes a copy.
+        stays = bool(e.shape) and is_view(e) and e.args[0] in self._static
+        if stays and not (e.fun is reshape and is_view(e.args[0])):
             self._static.add(e)
-        return name
-
-    def _scalar(self, position: int, e: Expr) -> str | None:
-        if e.shape:
-            return None
-        name = self._new_name("v")
-        if e.fun is scale:
-            line = f"{self._text(e.args[0])} {self._factor(e.args[1])}"
-        elif e.fun in SCALAR_ARITHMETIC:
-            left, right = (
-                f"({text})" if text[0] == "-" else text for text in map(self._text, e.args)
-            )
-            line = f"{left} {SCALAR_ARITHMETIC[e.fun]} {right}"
-        elif e.fun in REDUCTIONS and _plain_reduction(e):
-            reduction = self._reduction_of(e.fun)
-            line = f"{reduction}({self._text(e.args[0])}, None)"
+            self.setup.append(f"{name} = {text}")
         else:
-            line = self._call(e)
-        self.step.append(f"{name} = {line}")
+            self.step.append(f"{name} = {text}")
         return name
-
-    def _factor(self, factor: Any) -> str:
-        if abs(factor.numerator) == 1:
-            return f"/ {factor.denominator * factor.numerator}"
-        return f"* {factor_text(factor)}"
 
     def _into_buffer(self, position: int, e: Expr) -> str | None:
         if isinstance(e.fun, np.ufunc) and not e.kwargs and e.fun.nout == 1:
@@ -222,11 +157,15 @@ class _Buffered:
             name = self._output(position, e, elementwise=e.fun.signature is None)
             self._ufunc(e.fun, args, name)
             return name
-        write = INTO.get(e.fun)
-        return write(self, position, e) if write else None
+        return INTO[e.fun](self, position, e) if e.fun in INTO else None
+
+    def _ufunc(self, fun: Any, args: str, out: str) -> None:
+        # A positional out is quicker, but these two deprecate it.
+        keyword = "out=" if fun in (np.maximum, np.minimum) else ""
+        self.step.append(f"{self._function(fun)}({args}, {keyword}{out})")
 
     def _scale(self, position: int, e: Expr) -> str:
-        x, factor = self._text(e.args[0]), e.args[1]
+        x, factor = self.plain(e.args[0]), e.args[1]
         name = self._output(position, e, elementwise=True)
         if factor == -1:
             self._ufunc(np.negative, x, name)
@@ -237,18 +176,13 @@ class _Buffered:
             self._ufunc(np.multiply, f"{x}, {self._number(float(factor), e.dtype)}", name)
         return name
 
-    def _ufunc(self, fun: Any, args: str, out: str) -> None:
-        # A positional out is quicker, but these two deprecate it.
-        keyword = "out=" if fun in (np.maximum, np.minimum) else ""
-        self.step.append(f"{self._function(fun)}({args}, {keyword}{out})")
-
     def _reduction(self, position: int, e: Expr) -> str | None:
-        if not _plain_reduction(e):
+        if not _is_plain_reduction(e):
             return None
         if _by_columns(e) and e.args[0] in self._static:
             return self._column_reduction(position, e)
-        x, axis = self._text(e.args[0]), e.keyword("axis")
-        reduction = self._reduction_of(e.fun)
+        x, axis = self.plain(e.args[0]), e.keyword("axis")
+        reduction = self._reduction_of(e)
         name = self._output(position, e)
         keepdims = bool(e.keyword("keepdims", False))
         self.step.append(f"{reduction}({x}, {axis}, None, {name}, {keepdims})")
@@ -262,13 +196,12 @@ class _Buffered:
         x, columns = e.args[0], []
         for k in range(x.shape[-1]):
             columns.append(self._new_name("v"))
-            self.setup.append(f"{columns[-1]} = {self.names[x]}[..., {k}]")
+            self.setup.append(f"{columns[-1]} = {self.plain(x)}[..., {k}]")
         name = column = self._output(position, e)
         if len(e.shape) == len(x.shape):
             column = self._new_name("v")
             self.setup.append(f"{column} = {name}[..., 0]")
-        first, second, *others = columns
-        total = second
+        first, total, *others = columns
         for other in others:
             self._ufunc(REDUCTIONS[e.fun], f"{total}, {other}", column)
             total = column
@@ -279,40 +212,38 @@ class _Buffered:
         a, b = e.args
         if max(len(a.shape), len(b.shape)) > 2 or not a.dtype == b.dtype == e.dtype:
             return None
-        args = f"{self._text(a)}, {self._text(b)}"
         name = self._output(position, e)
-        self.step.append(f"{self._function(np.dot)}({args}, {name})")
+        self.step.append(f"{self._function(np.dot)}({self.arguments(e.args, e)}, {name})")
         return name
 
     def _astype(self, position: int, e: Expr) -> str:
-        x = self._text(e.args[0])
         name = self._output(position, e)
-        self.step.append(f"copyto({name}, {x}, casting='unsafe')")
+        self.step.append(f"copyto({name}, {self.plain(e.args[0])}, casting='unsafe')")
         return name
 
     def _concatenate(self, position: int, e: Expr) -> str:
         axis, *parts = e.args
-        inside = ", ".join(map(self._text, parts))
         name = self._output(position, e)
+        inside = ", ".join(map(self.plain, parts))
         self.step.append(f"np.concatenate(({inside},), {axis}, {name})")
         return name
 
     def _scatter(self, position: int, e: Expr) -> str:
-        g, _, *index = e.args
-        write_index = index_text if e.fun is put else index_tuple_text
-        inside = write_index(index, lambda part: (self._text(part), 0)) or "()"
         name = self._output(position, e)
-        self.step.append(f"{name}.fill(0)")
-        if e.fun is put:
-            self.step.append(f"{name}[{inside}] = {self._text(g)}")
-        else:
-            self.step.append(f"np.add.at({name}, {inside}, {self._text(g)})")
+        self.step += [f"{name}.fill(0)", self.scattered(e, name)]
         return name
 
-    # ---- texts ----
+    # ---- names ----
 
-    def _text(self, arg: Any) -> str:
-        return self.names[arg] if isinstance(arg, Expr) else self._constant(arg)
+    def _new_name(self, prefix: str) -> str:
+        self._count += 1
+        return f"{prefix}{self._count}"
+
+    def name_constant(self, value: Any) -> str:
+        return self._new_name("c")
+
+    def literal(self, value: Any) -> str | None:
+        return None if isinstance(value, np.ndarray) else literal(value)
 
     def _operand(self, arg: Expr, e: Expr) -> str:
         """Return an operand; a Python number as an array of the dtype at work: that is quicker."""
@@ -320,57 +251,27 @@ class _Buffered:
             dtypes = [other.dtype for other in e.args if other is not arg]
             if dtypes and dtypes[0].kind == "f":
                 return self._number(arg.value, dtypes[0])
-        return self._text(arg)
+        return self.plain(arg)
 
     def _number(self, value: float, dtype: Any) -> str:
         key = value, dtype
         if key not in self._numbers:
-            self._numbers[key] = self._new_name("c")
-            self.needs[self._numbers[key]] = np.array(value, dtype=dtype)
+            self._numbers[key] = self.constant(np.array(value, dtype=dtype))
         return self._numbers[key]
 
-    def _constant(self, value: Any) -> str:
-        text = None if isinstance(value, np.ndarray) else literal(value)
-        if text is None:
-            text = self._new_name("c")
-            self.needs[text] = kept(value)
-        return text
-
-    def _function(self, fun: Any) -> str:
+    def _function(self, fun: Any, method: str = "") -> str:
+        """Return a short name for a function of NumPy's, bound before the first step."""
         path = numpy_name(fun)
-        return self._constant(fun) if path is None else self._short(path)
-
-    def _reduction_of(self, fun: Any) -> str:
-        return self._short(f"np.{REDUCTIONS[fun].__name__}.reduce")
-
-    def _short(self, path: str) -> str:
-        """Return a short name for a function of NumPy's."""
+        if path is None:
+            return self.constant(fun)
+        path += method
         if path not in self._functions:
             self._functions[path] = path.removeprefix("np.").replace(".", "_")
             self.setup.append(f"{self._functions[path]} = {path}")
         return self._functions[path]
 
-    def _call(self, e: Expr) -> str:
-        """Return a call that allocates its result."""
-        if e.fun is operator.getitem or e.fun is take.fun:
-            x, *index = e.args
-            parts = index[0] if len(index) == 1 and isinstance(index[0], tuple) else index
-            inside = index_text(parts, lambda part: (self._text(part), 0)) or "()"
-            return f"{self._text(x)}[{inside}]"
-        args = [self._text(arg) for arg in e.args]
-        args += [f"{name}={self._constant(value)}" for name, value in e.kwargs]
-        if e.fun is transpose:
-            return f"{args[0]}.T"
-        if e.fun is reshape:
-            of_array = bool(e.args[0].shape)  # a Python number has no methods
-            return f"{args[0]}.reshape({args[1]})" if of_array else f"np.reshape({', '.join(args)})"
-        return f"{numpy_name(e.fun) or self._constant(e.fun)}({', '.join(args)})"
-
-
-def _is_view(e: Expr) -> bool:
-    if e.fun is operator.getitem:
-        return is_basic(e.args[1])
-    return e.fun in VIEWS
+    def _reduction_of(self, e: Expr) -> str:
+        return self._function(REDUCTIONS[e.fun], ".reduce")
 
 
 def _by_columns(e: Expr) -> bool:
@@ -380,11 +281,12 @@ def _by_columns(e: Expr) -> bool:
     return last and len(x.shape) > 1 and 2 <= x.shape[-1] <= 4 and x.dtype == e.dtype
 
 
-def _plain_reduction(e: Expr) -> bool:
-    return len(e.args) == 1 and set(dict(e.kwargs)) <= {"axis", "keepdims"}
+def _is_plain_reduction(e: Expr) -> bool:
+    keywords = {name for name, _ in e.kwargs}
+    return e.fun in REDUCTIONS and len(e.args) == 1 and keywords <= {"axis", "keepdims"}
 
 
-INTO = {
+INTO: dict[Any, Callable[[_Buffered, int, Expr], str | None]] = {
     scale: _Buffered._scale,
     np.dot: _Buffered._dot,
     astype: _Buffered._astype,

@@ -32,7 +32,16 @@ _MISSING: Any = object()
 
 
 class DerivationWarning(UserWarning):
-    """A loss is differentiated by plain autograd, for the reason given: right, but slower."""
+    """A loss is differentiated by plain autograd, for the reason given: right, but slower.
+
+    Examples
+    --------
+    >>> with warnings.catch_warnings(record=True) as said:
+    ...     warnings.simplefilter("always")
+    ...     loss, gradient = value_and_grad(lambda w: w if w > 0 else -w)(-2.0)
+    >>> float(gradient), said[0].category.__name__
+    (-1.0, 'DerivationWarning')
+    """
 
 
 class Watched(NamedTuple):

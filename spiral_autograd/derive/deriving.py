@@ -26,7 +26,7 @@ from .outside import Outside, TracedError, UnwatchableError
 from .program import Buffered, Program, described, signature
 from .refusal import DerivationError, refused, silence
 from .simplify import Simplified, simplify
-from .undo import stream_undo
+from .watches import state_of_stream
 
 Loss = Callable[..., Any]
 
@@ -107,16 +107,17 @@ def reached_by(loss: Loss, data: tuple[Pytree, ...]) -> Outside:
 @contextmanager
 def _unchanged(outside: Outside) -> Iterator[None]:
     """Put back what the loss changes meanwhile, random streams included, and refuse such a loss."""
-    streams = {
-        "NumPy's global random numbers": stream_undo(np.random.mtrand._rand),
-        "Python's global random numbers": stream_undo(random._inst),
-    }
+    streams = (
+        state_of_stream("NumPy's global random numbers", np.random.mtrand._rand),
+        state_of_stream("Python's global random numbers", random._inst),
+    )
     changed: list[str] = []
     try:
         with outside.kept(changed):
             yield
     finally:
-        changed += [name for name, undo in streams.items() if undo()]
+        for each in streams:
+            changed += each.put_back()
     if changed:
         raise DerivationError(
             f"each call changes {changed[0]}, which a program would not; pass what changes as data"
@@ -167,11 +168,7 @@ def _recorded(
 ) -> tuple[Recording, Simplified]:
     with refused("while it was recorded, the loss raised "), silence():
         recording = record(loss, params, *data, trace_ints=trace_ints)
-        roots = [
-            [leaf for leaf in leaves(tree) if isinstance(leaf, Call)]
-            for tree in (recording.params, list(recording.data))
-        ]
-        return recording, simplify(recording, *roots)
+        return recording, simplify(recording)
 
 
 def _recorded_elsewhere(

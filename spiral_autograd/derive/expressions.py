@@ -14,37 +14,20 @@ from typing import Any, TypeAlias
 import numpy as np
 from autograd.core import VSpace
 
-from ..validation import Shape
-
-# -------------------- expressions --------------------
+from ..validation import Array, Shape
 
 
 @dataclass(frozen=True, eq=False)
 class Expr:
-    """A value of the program: a function of other expressions and of constants.
+    """A value of the program: a function of other expressions and of constants."""
 
-    Attributes
-    ----------
-    fun : callable or None
-        None for an input and for a constant.
-    args : tuple
-        Expressions, and what the function takes besides them (axes, shapes, indices).
-    kwargs : tuple of (str, object)
-    shape : tuple of int
-    dtype : numpy dtype
-    birth : int
-        Expressions born earlier never depend on later ones.
-    value : object
-        The value of a constant; None for any other expression.
-    """
-
-    fun: Any
-    args: tuple[Any, ...]
+    fun: Any  # None for an input and for a constant
+    args: tuple[Any, ...]  # expressions, and what the function takes besides (axes, shapes, ...)
     kwargs: tuple[tuple[str, Any], ...]
     shape: Shape
     dtype: Any
-    birth: int
-    value: Any = None
+    birth: int = -1  # expressions born earlier never depend on later ones
+    value: Any = None  # that of a constant
 
     @property
     def parents(self) -> list[Expr]:
@@ -65,7 +48,11 @@ def uniform(x: Any) -> float | None:
     """Return the number that a constant consists of throughout; None if it is not that."""
     if not isinstance(x, Expr) or x.fun is not None or x.value is None:
         return None
-    values = np.asarray(x.value)
+    return uniform_number(np.asarray(x.value))
+
+
+def uniform_number(values: Array) -> float | None:
+    """Return the finite number that an array consists of throughout, to the sign of its zeros."""
     if values.size == 0 or values.dtype.kind not in "fiub":
         return None
     first = values.flat[0]
@@ -117,13 +104,12 @@ def put(g: Any, shape: Shape, *index: Any) -> Any:
 
 def is_basic(index: Any) -> bool:
     """Tell whether an index selects a view: it holds ints, slices, None and ... only."""
-    parts = index if isinstance(index, tuple) else (index,)
     return all(
         part is None
         or part is ...
         or isinstance(part, slice)
         or (isinstance(part, int | np.integer) and not isinstance(part, bool))
-        for part in parts
+        for part in (index if isinstance(index, tuple) else (index,))
     )
 
 
@@ -131,14 +117,9 @@ def is_basic(index: Any) -> bool:
 
 
 class Graph:
-    """The expressions of a program, each made once.
+    """The expressions of a program, each made once: `made`, as they were born.
 
-    Attributes
-    ----------
-    made : list of Expr
-        Every expression, as it was born.
-    forward : set of Expr
-        The values of the forward pass: there already, so worth using again.
+    Those in `forward`, the values of the forward pass, are there already: worth using again.
     """
 
     def __init__(self, rules: Mapping[Any, Sequence[Rule]]) -> None:
@@ -149,17 +130,17 @@ class Graph:
 
     def input(self, name: Any, value: Any) -> Expr:
         """Return the expression of an input, a leaf of the parameters or of the data."""
-        return self._intern(_new(None, (name,), (), *meta(value)))
+        return self._intern(Expr(None, (name,), (), *meta(value)))
 
     def constant(self, value: Any) -> Expr:
         """Return the expression of a constant number or array."""
-        return self._intern(_new(None, (), (), *meta(value), value))
+        return self._intern(Expr(None, (), (), *meta(value), value=value))
 
     def make(
         self, fun: Any, args: Iterable[Any], shape: Shape, dtype: Any, kwargs: Any = ()
     ) -> Expr:
         """Return the expression of a call, simplified."""
-        expr = _new(fun, tuple(args), tuple(kwargs), tuple(shape), np.dtype(dtype))
+        expr = Expr(fun, tuple(args), tuple(kwargs), tuple(shape), np.dtype(dtype))
         for rule in self._rules.get(fun, ()):
             simpler = rule(self, expr)
             if simpler is not None:
@@ -168,7 +149,7 @@ class Graph:
 
     def known(self, fun: Any, *args: Expr) -> Expr | None:
         """Return the expression of a call if there is one already."""
-        return self._table.get(_key(_new(fun, args, (), (), None)))
+        return self._table.get(_key(Expr(fun, args, (), (), None)))
 
     def arithmetic(self, fun: Any, a: Expr, b: Expr) -> Expr:
         """Return the expression of a sum, difference, product or quotient."""
@@ -176,9 +157,8 @@ class Graph:
 
     def in_place_of(self, e: Expr, fun: Any, a: Expr, b: Expr) -> Expr | None:
         """Return an arithmetic expression, if it has the shape and the dtype of `e`."""
-        if _arithmetic_meta(a, b) != (e.shape, e.dtype):
-            return None
-        return self.make(fun, (a, b), e.shape, e.dtype)
+        alike = _arithmetic_meta(a, b) == (e.shape, e.dtype)
+        return self.arithmetic(fun, a, b) if alike else None
 
     def scaled(self, x: Expr, factor: Fraction) -> Expr:
         """Return the expression of x times a constant."""
@@ -196,29 +176,25 @@ class Graph:
         """Return the expression of x with its axes in reverse order."""
         return self.make(transpose, (x,), x.shape[::-1], x.dtype)
 
+    def cast(self, x: Expr, dtype: Any) -> Expr:
+        """Return the expression of x in another dtype."""
+        return self.make(astype, (x, dtype), x.shape, dtype)
+
     def _intern(self, expr: Expr) -> Expr:
         key = _key(expr)
-        known = self._table.get(key)
-        if known is None:
-            known = self._table[key] = replace(expr, birth=len(self.made))
-            self.made.append(known)
-        return known
+        if key not in self._table:
+            self._table[key] = replace(expr, birth=len(self.made))
+            self.made.append(self._table[key])
+        return self._table[key]
 
 
 Rule: TypeAlias = Callable[[Graph, Expr], Expr | None]
 
 
-def _new(fun: Any, args: Any, kwargs: Any, shape: Shape, dtype: Any, value: Any = None) -> Expr:
-    return Expr(fun, args, kwargs, shape, dtype, -1, value)
-
-
 def _arithmetic_meta(a: Expr, b: Expr) -> tuple[Shape, Any]:
-    return np.broadcast_shapes(a.shape, b.shape), np.result_type(_typed(a), _typed(b))
-
-
-def _typed(x: Expr) -> Any:
-    """Return what NumPy's promotion sees of an operand: Python numbers give way to arrays."""
-    return x.value if type(x.value) in (bool, int, float) else x.dtype
+    # Python numbers give way to arrays.
+    typed = [x.value if type(x.value) in (bool, int, float) else x.dtype for x in (a, b)]
+    return np.broadcast_shapes(a.shape, b.shape), np.result_type(*typed)
 
 
 def _key(expr: Expr) -> Any:
@@ -230,22 +206,23 @@ def _key(expr: Expr) -> Any:
 
 def static_key(value: Any) -> Any:
     """Return what tells one constant argument from another."""
+    kind = type(value)
     if isinstance(value, np.ndarray) and value.dtype != object:
         return "array", value.shape, value.dtype.str, value.tobytes()
     if isinstance(value, np.generic):
-        return type(value), value.tobytes()
+        return kind, value.tobytes()
     if isinstance(value, tuple | list):
-        return type(value), tuple(map(static_key, value))
+        return kind, tuple(map(static_key, value))
     if isinstance(value, slice):
-        return "slice", static_key((value.start, value.stop, value.step))
+        return kind, static_key((value.start, value.stop, value.step))
     if isinstance(value, dict):
-        return "dict", tuple((static_key(key), static_key(item)) for key, item in value.items())
+        return "dict", static_key(list(value.items()))
     if isinstance(value, float):
-        return type(value), value.hex()
+        return kind, value.hex()
     if isinstance(value, VSpace):
-        return type(value), repr(value)
+        return kind, repr(value)
     try:
         hash(value)
     except TypeError:
-        return type(value), id(value)
-    return type(value), value
+        return kind, id(value)
+    return kind, value

@@ -1,19 +1,22 @@
-"""What kind of object a loss reaches: the user's, or an installed package's, or compiled."""
+"""What code names, and what kind of object it is that a loss reaches through such names."""
 
 from __future__ import annotations
 
+import dis
 import operator
 import sys
 import types
 from functools import lru_cache
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
 from ..recording import is_installed
 
-_COMPILED: tuple[Any, ...] = (
+# Python's values that cannot change, for all their attributes.
+CONSTANT_MODULES = ("fractions", "decimal", "datetime", "pathlib", "re", "uuid", "zoneinfo")
+_COMPILED: tuple[type, ...] = (
     np.ufunc,
     type(np.sum),
     types.ClassMethodDescriptorType,
@@ -26,23 +29,49 @@ _COMPILED: tuple[Any, ...] = (
     operator.attrgetter,
     operator.methodcaller,
 )
-
-
 _COMPILED_NAMES = ("_tuplegetter", "cython_function_or_method")
-
-
-CONSTANT_MODULES = ("fractions", "decimal", "datetime", "pathlib", "re", "uuid", "zoneinfo")
-
-
 _PLAIN_SIZE = 32  # bytes of an object with attributes, by Python 3.10; later ones have smaller ones
+
+
+class _Names(NamedTuple):
+    """What code names: globals, attributes, imported modules; and the line that loads a name."""
+
+    globals: set[str]
+    attributes: set[str]
+    modules: set[str]
+    lines: dict[object, int]
+
+
+@lru_cache(maxsize=1024)
+def names_in(code: CodeType) -> _Names:
+    """Return what code and the functions inside of it name."""
+    names = _Names(set(), set(), set(), {})
+    kinds = dict.fromkeys(("GLOBAL", "GLOBALS", "NAME"), names.globals)
+    kinds |= dict.fromkeys(("ATTR", "METHOD", "FROM"), names.attributes)
+    codes = [code]
+    for part in codes:
+        line, starts = part.co_firstlineno, dict(dis.findlinestarts(part))
+        for instruction in dis.get_instructions(part):
+            line = starts.get(instruction.offset) or line
+            name, operation = instruction.argval, instruction.opname
+            if operation == "IMPORT_NAME":
+                names.modules.add(name)
+            elif (kind := kinds.get(operation.rpartition("_")[2])) is not None:
+                kind.add(name)
+            if operation.startswith("LOAD_") and "CONST" not in operation:
+                names.lines.setdefault(name, line)
+        for const in part.co_consts:
+            if isinstance(const, CodeType):
+                codes.append(const)
+            elif isinstance(const, str) and const.isidentifier():
+                names.attributes.add(const)  # getattr(options, "decay")
+    return names
 
 
 def is_foreign(kind: type) -> bool:
     """Tell whether a class is Python's, or of an installed package."""
     module = sys.modules.get(kind.__module__)
-    if module is None or kind.__module__ == "__main__":
-        return False
-    return is_foreign_module(module)
+    return module is not None and kind.__module__ != "__main__" and is_foreign_module(module)
 
 
 def is_foreign_module(module: ModuleType) -> bool:
@@ -51,23 +80,24 @@ def is_foreign_module(module: ModuleType) -> bool:
     return file is None or is_installed(file)
 
 
-def slots_of(base: type) -> tuple[str, ...]:
-    """Return the names of the slots that a class itself adds, as attributes."""
-    slots = vars(base).get("__slots__", ())
-    names = (slots,) if isinstance(slots, str) else tuple(slots)
-    names = tuple(name for name in names if name not in ("__dict__", "__weakref__"))
-    private = f"_{base.__name__.lstrip('_')}"
-    hidden = (name.startswith("__") and not name.endswith("__") for name in names)
-    return tuple(private + name if h else name for name, h in zip(names, hidden, strict=True))
+def slots_of(kind: type) -> list[str]:
+    """Return the names of the slots that a class and its bases add, as attributes."""
+    names = []
+    for base in kind.__mro__:
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else tuple(slots):
+            private = name.startswith("__") and not name.endswith("__")
+            if name not in ("__dict__", "__weakref__"):
+                names.append(f"_{base.__name__.lstrip('_')}{name}" if private else name)
+    return names
 
 
-def is_compiled(value: Any) -> bool:
+def is_compiled(value: object) -> bool:
     """Tell whether a value is a function without Python code, and without state."""
     return isinstance(value, _COMPILED) or type(value).__name__ in _COMPILED_NAMES
 
 
 def has_compiled_state(kind: type) -> bool:
     """Tell whether objects of a class have more in them than what Python code gave them."""
-    slots = sum(len(slots_of(base)) for base in kind.__mro__)
     known = kind is types.SimpleNamespace or kind is type(lru_cache(len))
-    return kind.__basicsize__ > _PLAIN_SIZE + 8 * slots and not known
+    return kind.__basicsize__ > _PLAIN_SIZE + 8 * len(slots_of(kind)) and not known

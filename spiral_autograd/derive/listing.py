@@ -8,75 +8,41 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..boxes import add_at, take
-from ..pytree import Pytree, tree_map
+from ..pytree import Pytree, with_leaves
 from ..recording import Call, Recording
-from .emit import (
-    ATOM,
-    VIEWS,
-    Text,
-    Writer,
-    identifier,
-    index_text,
-    index_tuple_text,
-    shape_text,
-    text_of_constant,
-)
 from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
-from .simplify import Simplified, memory_of, needed
+from .simplify import Simplified, needed
+from .writer import ATOM, SCATTERS, VIEWS, Writer, identifier, shape_text
 
 LONGEST = 56  # a longer expression becomes a statement of its own
 WIDTH = 60  # the column at which the comments begin
-PLAIN_NAMES = {
-    np.dot: "product",
-    np.sum: "total",
-    np.max: "largest",
-    np.min: "smallest",
-    np.add: "total",
-    np.subtract: "difference",
-    np.divide: "quotient",
-    np.multiply: "product",
-    np.outer: "product",
-    np.matmul: "product",
-    np.einsum: "product",
-    np.where: "chosen",
-    reshape: "reshaped",
-    transpose: "transposed",
-    operator.getitem: "part",
-    take.fun: "part",
-    scale: "scaled",
-    broadcast: "repeated",
-    astype: "cast",
-    concatenate: "joined",
-    put: "placed",
-    add_at.fun: "placed",
-}
-SCATTERS = {put: "{name}[{index}] = {g}", add_at.fun: "np.add.at({name}, {index}, {g})"}
 HOMES = ("scipy.special", "scipy.linalg", "scipy.signal")  # of functions that do not know theirs
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """How the program's function takes its arguments apart."""
-
-    signature: str
-    unpack: list[str]
-    names: dict[Expr, str]
-    leaf_names: list[str]
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A value of the program that has a name, and its code."""
-
-    expr: Expr
-    name: str
-    code: list[str]
+PLAIN_NAMES = {
+    fun: name
+    for name, funs in {
+        "product": (np.dot, np.multiply, np.outer, np.matmul, np.einsum),
+        "total": (np.sum, np.add),
+        "difference": (np.subtract,),
+        "quotient": (np.divide,),
+        "largest": (np.max,),
+        "smallest": (np.min,),
+        "chosen": (np.where,),
+        "reshaped": (reshape,),
+        "transposed": (transpose,),
+        "part": (operator.getitem, take.fun),
+        "scaled": (scale,),
+        "repeated": (broadcast,),
+        "cast": (astype,),
+        "joined": (concatenate,),
+        "placed": (put, add_at.fun),
+    }.items()
+    for fun in funs
+}
 
 
 def write_listing(
@@ -88,65 +54,161 @@ def write_listing(
 ) -> tuple[str, dict[str, Any]]:
     """Return the source of a program, and what it needs besides NumPy, by name.
 
-    Parameters
-    ----------
-    recording : Recording
-    simple : Simplified
-        The same recording, as expressions.
-    loss : callable
-        What was recorded; the arguments get its arguments' names.
-    params : pytree of float arrays
-    types : sequence of (str or None)
-        For the loss and each leaf of the gradient, the call that makes it autograd's own type.
-
-    Returns
-    -------
-    source : str
-    needs : dict
+    `types` has, for the loss and each leaf of the gradient, the call that makes it autograd's own
+    type, where that is needed.
     """
-    writer = Writer({"np"})
-    inputs = _inputs(recording, simple, writer, loss)
-    statements = _Statements(recording, simple, writer, inputs)
-    texts = statements.texts
-    lines = _with_comments(recording, simple, statements.done)
-    of_loss, *of_grads = types
-    value = texts[simple.loss][0] if of_loss is None else f"{of_loss}({texts[simple.loss][0]})"
-    results = _results(simple, writer, texts, params, of_grads)
-    body = [*inputs.unpack, *lines, f"return {value}, {results}"]
-    source = [f"def value_and_grad({inputs.signature}):", *(f"    {x}" if x else "" for x in body)]
-    return "\n".join([*_imports(writer.needs), *source]) + "\n", writer.needs
+    listing = _Listing(recording, simple, loss)
+    listing.walk()
+    value = listing.plain(simple.loss)
+    value = f"{types[0]}({value})" if types[0] else value
+    grads = listing.tree(with_leaves(params, listing.gradients(types[1:])))
+    body = [*listing.unpack, *listing.lines(), "", f"return {value}, {grads}"]
+    source = [f"def value_and_grad({', '.join(listing.arguments_of_loss)}):"]
+    source += [f"    {line}" if line else "" for line in body]
+    return "\n".join([*_imports(listing.needs), *source]) + "\n", listing.needs
 
 
-# -------------------- the arguments --------------------
+class _Listing(Writer):
+    """The statements as they are written."""
 
+    def __init__(self, recording: Recording, simple: Simplified, loss: Callable[..., Any]) -> None:
+        super().__init__(simple)
+        self.taken = {"np"}
+        self.unpack: list[str] = []  # the lines that take the arguments apart
+        self.done: list[tuple[Expr, list[str]]] = []  # what has a name, and its lines
+        trees = recording.params, *recording.data
+        self.arguments_of_loss = _argument_names(loss, len(trees), self.taken)
+        for argument, tree in zip(self.arguments_of_loss, trees, strict=True):
+            self._take_apart(argument, tree)
+        self._named = set(self.texts)
+        self._uses = Counter(parent for e in self.order for parent in e.parents)
+        self._results = {simple.loss, *simple.grads}
+        self._gradient_of = _gradient_of(recording, simple)
+        self._part_of = _parts_of_gradients(simple, self._gradient_of)
+        self._names = {simple.loss: "loss"}
+        for call, name in recording.names.items():
+            if call in simple.of_call:
+                self._names.setdefault(simple.of_call[call], name)
+        for param, grad in zip(simple.params, simple.grads, strict=True):
+            self._names.setdefault(grad, f"d{self.plain(param)}")
 
-def _inputs(
-    recording: Recording, simple: Simplified, writer: Writer, loss: Callable[..., Any]
-) -> Inputs:
-    trees = recording.params, *recording.data
-    argument_names = _argument_names(loss, len(trees), writer.taken)
-    names: dict[Expr, str] = {}
-    unpack: list[str] = []
-    roots = iter([*simple.params, *simple.data])
-    leaf_names: list[str] = []
-    for argument, tree in zip(argument_names, trees, strict=True):
-        found = []
+    def _take_apart(self, argument: str, tree: Pytree) -> None:
+        """Name the leaves of an argument, and write the lines that bind them, four to each."""
+        names, places = [], []
         for path, leaf in _paths(tree):
             if not isinstance(leaf, Call):
                 continue
-            e = next(roots)
-            stem = "_".join(str(key) for key in path) or argument
-            name = identifier(stem, writer.taken) if path else argument
-            names[e] = name
-            found.append((name, argument + "".join(f"[{writer.constant(k)}]" for k in path)))
-        if tree is recording.params:
-            leaf_names = [name for name, _ in found]
-        taken_apart = [(name, access) for name, access in found if name != access]
-        for start in range(0, len(taken_apart), 4):
-            some = taken_apart[start : start + 4]
-            left, right = zip(*some, strict=True)
-            unpack.append(f"{', '.join(left)} = {', '.join(right)}")
-    return Inputs(", ".join(argument_names), unpack, names, leaf_names)
+            name = identifier("_".join(map(str, path)), self.taken) if path else argument
+            self.texts[self.simple.of_call[leaf]] = name, ATOM
+            names += [name] if path else []
+            places.append(argument + "".join(f"[{self.constant(key)}]" for key in path))
+        for k in range(0, len(names), 4):
+            self.unpack.append(f"{', '.join(names[k : k + 4])} = {', '.join(places[k : k + 4])}")
+
+    def name_constant(self, value: Any) -> str:
+        return identifier(getattr(value, "__name__", "constant"), self.taken)
+
+    # ---- statements ----
+
+    def emit(self, position: int, e: Expr) -> None:
+        scatters = e.fun in SCATTERS
+        self.texts[e] = ("", ATOM) if scatters else self.write(e)
+        while len(self.plain(e)) > LONGEST and (longest := self._longest_part(e)) is not None:
+            self._give_name(longest)
+            self.texts[e] = self.write(e)
+        many = self._uses[e] > 1 and e.fun not in VIEWS
+        if scatters or many or e in self._results or self._own_name(e):
+            self._give_name(e)
+
+    def _longest_part(self, e: Expr) -> Expr | None:
+        """Return the argument whose text is the longest, if that is a statement's worth."""
+        inline = [arg for arg in e.parents if arg not in self._named and arg.fun is not None]
+        longest = max(inline, key=lambda arg: len(self.plain(arg)), default=None)
+        return longest if longest and len(self.plain(longest)) > LONGEST // 3 else None
+
+    def _own_name(self, e: Expr) -> str | None:
+        """Return the name that a value has by itself: of its variable, or of what it is."""
+        name = self._names.get(e) or _formula_name(e)
+        return name or self._named_after(self._gradient_of.get(e, ()), "d{}")
+
+    def _named_after(self, values: Sequence[Expr], form: str) -> str | None:
+        named = (form.format(self.plain(value)) for value in values if value in self._named)
+        return next(named, None)
+
+    def _give_name(self, e: Expr) -> None:
+        name = self._own_name(e) or self._named_after(self._part_of.get(e, ()), "d{}_part")
+        plain_name = PLAIN_NAMES.get(e.fun) or getattr(e.fun, "__name__", "value").strip("_")
+        name = identifier(name or plain_name, self.taken)
+        code = [f"{name} = {self.plain(e)}"]
+        if e.fun in SCATTERS:
+            dtype = "" if e.dtype == float else f", dtype=np.{e.dtype.name}"
+            code = [f"{name} = np.zeros({shape_text(e.args[1])}{dtype})", self.scattered(e, name)]
+        self.done.append((e, code))
+        self._named.add(e)
+        self.texts[e] = name, ATOM
+
+    # ---- lines ----
+
+    def lines(self) -> list[str]:
+        """Return the lines of the statements, each with its shape and where it comes from."""
+        forward = needed([self.simple.loss])
+        number: dict[Expr, int] = {}  # the statement that each expression is a part of
+        lines, section = [], ""
+        for k, (e, (*first, last)) in enumerate(self.done, 1):
+            number.update((part, k) for part in needed([e], number) if part.fun is not None)
+            kind = "forward" if e in forward else "backward"
+            if kind != section:
+                lines += ["", f"# {kind}"]
+                section = kind
+            where = self._source(e, k) if kind == "forward" else self._whose(e, number)
+            lines += [*first, f"{last:{WIDTH}}  # {e.shape if e.shape else 'scalar'}{where}"]
+        return lines
+
+    def _source(self, e: Expr, k: int) -> str:
+        call = self.simple.origin.get(e)
+        if call is None or call.source is None:
+            return f" [{k}]"
+        file, line, _ = call.source
+        name = "".join(c if c.isprintable() else "?" for c in os.path.basename(file))
+        return f" [{k}] {name}:{line}"
+
+    def _whose(self, e: Expr, number: dict[Expr, int]) -> str:
+        """Return the number of the line that a backward line is the gradient of."""
+        call = self.simple.origin.get(e)
+        of = self.simple.of_call[call.gradient_of] if call and call.gradient_of else None
+        return f" gradient of [{number[of]}]" if of in number else ""
+
+    # ---- what is returned ----
+
+    def gradients(self, types: Sequence[str | None]) -> list[str]:
+        """Return the texts of the gradients, each an array of its own."""
+        returned: set[Expr] = set()
+        texts = []
+        for grad, made_by in zip(self.simple.grads, types, strict=True):
+            text, memory = self.plain(grad), self.memory[grad]
+            if made_by is None:
+                is_given = any(e.fun in (None, broadcast) for e in memory)
+                is_literal = grad.fun is None and text.startswith("np.")
+                is_new = is_literal or not (is_given or returned & memory)
+                made_by = None if is_new else "np.array"
+                returned |= memory
+            texts.append(text if made_by is None else f"{made_by}({text})")
+        return texts
+
+    def tree(self, tree: Pytree) -> str:
+        """Return the text of a pytree of texts."""
+        if type(tree) is dict:
+            items = (f"{self.constant(key)}: {self.tree(sub)}" for key, sub in tree.items())
+            return "{" + ", ".join(items) + "}"
+        if type(tree) not in (list, tuple):
+            return str(tree)
+        inside = ", ".join(map(self.tree, tree))
+        if type(tree) is list:
+            return f"[{inside}]"
+        return f"({inside},)" if len(tree) == 1 else f"({inside})"
+
+
+# -------------------- names --------------------
 
 
 def _argument_names(loss: Callable[..., Any], count: int, taken: set[str]) -> list[str]:
@@ -167,108 +229,8 @@ def _paths(tree: Pytree) -> list[tuple[tuple[Any, ...], Any]]:
     return [((key, *path), leaf) for key, sub in items for path, leaf in _paths(sub)]
 
 
-# -------------------- the statements --------------------
-
-
-class _Statements:
-    """The statements as they are written, and the text that stands for each expression."""
-
-    def __init__(
-        self, recording: Recording, simple: Simplified, writer: Writer, inputs: Inputs
-    ) -> None:
-        self.writer = writer
-        self.texts: dict[Expr, Text] = {e: (name, ATOM) for e, name in inputs.names.items()}
-        self.done: list[Statement] = []
-        self._names, self._gradient_of = _names(recording, simple, inputs)
-        self._part_of = _parts_of_gradients(simple, self._gradient_of)
-        order = simple.order()
-        self._uses = Counter(parent for e in order for parent in e.parents)
-        self._results = {simple.loss, *simple.grads}
-        self._named = set(self.texts)
-        for e in order:
-            if e not in self.texts:
-                self._write(e)
-
-    def text_of(self, arg: Any) -> Text:
-        """Return the text of an argument."""
-        if isinstance(arg, Expr):
-            return self.texts[arg]
-        return text_of_constant(self.writer.constant(arg))
-
-    def _write(self, e: Expr) -> None:
-        if e.fun is None:
-            self.texts[e] = text_of_constant(self.writer.constant(e.value))
-            return
-        scatters = e.fun in SCATTERS
-        self.texts[e] = ("", ATOM) if scatters else self.writer.write(e, self.text_of)
-        while len(self.texts[e][0]) > LONGEST and (longest := self._longest_part(e)) is not None:
-            self._give_name(longest)
-            self.texts[e] = self.writer.write(e, self.text_of)
-        many = self._uses[e] > 1 and e.fun not in VIEWS
-        if scatters or many or e in self._results or self._own_name(e):
-            self._give_name(e)
-
-    def _longest_part(self, e: Expr) -> Expr | None:
-        """Return the argument whose text is the longest, if that is a statement's worth."""
-        inline = [arg for arg in e.parents if arg not in self._named and arg.fun is not None]
-        longest = max(inline, key=lambda arg: len(self.texts[arg][0]), default=None)
-        return longest if longest and len(self.texts[longest][0]) > LONGEST // 3 else None
-
-    def _own_name(self, e: Expr) -> str | None:
-        """Return the name that a value has by itself: of its variable, or of what it is."""
-        name = self._names.get(e) or _formula_name(e)
-        for value in self._gradient_of.get(e, ()):
-            if name is None and value in self._named:
-                name = f"d{self.texts[value][0]}"
-        return name
-
-    def _give_name(self, e: Expr) -> None:
-        name = self._own_name(e)
-        for whole in self._part_of.get(e, ()):
-            if name is None and whole in self._named:
-                name = f"d{self.texts[whole][0]}_part"
-        name = identifier(name or _plain_name(e), self.writer.taken)
-        scatters = e.fun in SCATTERS
-        code = _scatter(e, name, self.text_of) if scatters else [f"{name} = {self.texts[e][0]}"]
-        self.done.append(Statement(e, name, code))
-        self._named.add(e)
-        self.texts[e] = name, ATOM
-
-
-def _parts_of_gradients(
-    simple: Simplified, gradient_of: dict[Expr, list[Expr]]
-) -> dict[Expr, list[Expr]]:
-    """Return the summands of gradients -> the values whose gradients they are parts of."""
-    part_of: dict[Expr, list[Expr]] = {}
-    wholes = [(grad, value) for grad, values in gradient_of.items() for value in values]
-    for grad, value in [*wholes, *zip(simple.grads, simple.params, strict=True)]:
-        pending = [grad]
-        while pending:
-            e = pending.pop()
-            if e.fun in (np.add, np.subtract):
-                pending.extend(e.parents)
-                for parent in e.parents:
-                    part_of.setdefault(parent, []).append(value)
-    return part_of
-
-
-def _scatter(e: Expr, name: str, text_of: Callable[[Any], Text]) -> list[str]:
-    g, shape, *index = e.args
-    dtype = "" if e.dtype == float else f", dtype=np.{e.dtype.name}"
-    write_index = index_text if e.fun is put else index_tuple_text
-    inside = write_index(index, text_of) or "()"
-    fill = SCATTERS[e.fun].format(name=name, index=inside, g=text_of(g)[0])
-    return [f"{name} = np.zeros({shape_text(shape)}{dtype})", fill]
-
-
-def _names(
-    recording: Recording, simple: Simplified, inputs: Inputs
-) -> tuple[dict[Expr, str], dict[Expr, list[Expr]]]:
-    """Return the names that the recorded code and the parameters give, and gradient -> values."""
-    names: dict[Expr, str] = {simple.loss: "loss"}
-    for call, name in recording.names.items():
-        if call in simple.of_call:
-            names.setdefault(simple.of_call[call], name)
+def _gradient_of(recording: Recording, simple: Simplified) -> dict[Expr, list[Expr]]:
+    """Return, for each gradient, the values that it is the whole gradient of, by birth."""
     adjoints: dict[Expr, set[Expr]] = {}
     for call, adjoint in recording.adjoints.items():
         if isinstance(adjoint, Call):
@@ -278,9 +240,24 @@ def _names(
         # A value that was computed twice, and merged, has the sum of two adjoints.
         if value is not simple.loss and len(adjoints[value]) == 1:
             gradient_of.setdefault(adjoints[value].pop(), []).append(value)
-    for name, grad in zip(inputs.leaf_names, simple.grads, strict=True):
-        names.setdefault(grad, f"d{name}")
-    return names, gradient_of
+    return gradient_of
+
+
+def _parts_of_gradients(
+    simple: Simplified, gradient_of: dict[Expr, list[Expr]]
+) -> dict[Expr, list[Expr]]:
+    """Return the summands of gradients -> the values whose gradients they are parts of."""
+    part_of: dict[Expr, list[Expr]] = {}
+    totals = [(grad, value) for grad, values in gradient_of.items() for value in values]
+    for grad, value in [*totals, *zip(simple.grads, simple.params, strict=True)]:
+        pending = [grad]
+        while pending:
+            e = pending.pop()
+            if e.fun in (np.add, np.subtract):
+                pending.extend(e.parents)
+                for parent in e.parents:
+                    part_of.setdefault(parent, []).append(value)
+    return part_of
 
 
 def _formula_name(e: Expr) -> str | None:
@@ -292,100 +269,6 @@ def _formula_name(e: Expr) -> str | None:
     return "softmax" if below.fun is np.sum and below.args[0] is above else None
 
 
-def _plain_name(e: Expr) -> str:
-    return PLAIN_NAMES.get(e.fun) or getattr(e.fun, "__name__", "value").strip("_")
-
-
-# -------------------- the comments --------------------
-
-
-def _with_comments(
-    recording: Recording, simple: Simplified, statements: Sequence[Statement]
-) -> list[str]:
-    """Return the lines of the statements, each with its shape and where it comes from."""
-    forward = needed([simple.loss])
-    number: dict[Expr, int] = {}
-    lines, section = [], ""
-    for k, statement in enumerate(statements, 1):
-        e = statement.expr
-        _number_parts(e, k, number)
-        kind = "forward" if e in forward else "backward"
-        if kind != section:
-            lines += ["", f"# {kind}"]
-            section = kind
-        where = _source(simple, e, k) if kind == "forward" else _gradient(simple, e, number)
-        *first, last = statement.code
-        lines += [*first, f"{last:{WIDTH}}  # {e.shape if e.shape else 'scalar'}{where}"]
-    return [*lines, ""]
-
-
-def _number_parts(e: Expr, k: int, number: dict[Expr, int]) -> None:
-    pending = [e]
-    while pending:
-        part = pending.pop()
-        if part.fun is not None and part not in number:
-            number[part] = k
-            pending.extend(part.parents)
-
-
-def _source(simple: Simplified, e: Expr, k: int) -> str:
-    call = simple.origin.get(e)
-    if call is None or call.source is None:
-        return f" [{k}]"
-    file, line, _ = call.source
-    name = "".join(c if c.isprintable() else "?" for c in os.path.basename(file))
-    return f" [{k}] {name}:{line}"
-
-
-def _gradient(simple: Simplified, e: Expr, number: dict[Expr, int]) -> str:
-    call = simple.origin.get(e)
-    if call is None or call.gradient_of is None:
-        return ""
-    line = number.get(simple.of_call[call.gradient_of])
-    return "" if line is None else f" gradient of [{line}]"
-
-
-# -------------------- what is returned, and what is needed --------------------
-
-
-def _results(
-    simple: Simplified,
-    writer: Writer,
-    texts: dict[Expr, Text],
-    params: Pytree,
-    types: Sequence[str | None],
-) -> str:
-    """Return the text of the gradient's pytree, in which each leaf is an array of its own."""
-    memory = memory_of(simple.order())
-    returned: set[Expr] = set()
-    leaf_texts = []
-    for grad, made_by in zip(simple.grads, types, strict=True):
-        text = texts[grad][0]
-        if made_by is not None:
-            leaf_texts.append(f"{made_by}({text})")
-            continue
-        new = returned.isdisjoint(memory[grad]) and not any(
-            e.fun in (None, broadcast) for e in memory[grad]
-        )
-        made_here = grad.fun is None and text.startswith("np.")
-        returned |= memory[grad]
-        leaf_texts.append(text if new or made_here else f"np.array({text})")
-    remaining = iter(leaf_texts)
-    return _tree_text(tree_map(lambda _: next(remaining), params), writer)
-
-
-def _tree_text(tree: Pytree, writer: Writer) -> str:
-    if type(tree) is dict:
-        items = (f"{writer.constant(key)}: {_tree_text(sub, writer)}" for key, sub in tree.items())
-        return "{" + ", ".join(items) + "}"
-    if type(tree) is list:
-        return "[" + ", ".join(_tree_text(sub, writer) for sub in tree) + "]"
-    if type(tree) is tuple:
-        inside = ", ".join(_tree_text(sub, writer) for sub in tree)
-        return f"({inside},)" if len(tree) == 1 else f"({inside})"
-    return str(tree)
-
-
 def _imports(needs: dict[str, Any]) -> list[str]:
     """Return the head of the source: imports where they can be had, else what it must be given."""
     lines = ["import numpy as np"]
@@ -395,9 +278,8 @@ def _imports(needs: dict[str, Any]) -> list[str]:
             if getattr(found, "fun", found) is value:
                 break
         if getattr(found, "fun", found) is value:
-            plain = ".fun" if found is not value else ""
             lines.append(f"from {module} import {name}")
-            lines += [f"{name} = {name}{plain}"] if plain else []
+            lines += [f"{name} = {name}.fun"] if found is not value else []
         else:
             kind = type(value).__name__
             if isinstance(value, np.ndarray):

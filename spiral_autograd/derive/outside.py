@@ -7,23 +7,20 @@ What cannot be watched is refused before the loss is recorded.
 
 from __future__ import annotations
 
-import itertools
-import operator
 import random
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from autograd.tracer import getval, isbox
 
 from ..recording import is_installed
-from .emit import COMPARED_BYTES
 from .expressions import static_key
 from .kinds import (
     CONSTANT_MODULES,
@@ -31,10 +28,23 @@ from .kinds import (
     is_compiled,
     is_foreign,
     is_foreign_module,
+    names_in,
     slots_of,
 )
-from .names import line_of, names_in
-from .undo import MISSING, put_attribute_back, put_entry_back, stream_undo
+from .watches import (
+    MISSING,
+    Contents,
+    Get,
+    Names,
+    Put,
+    dotted,
+    identical,
+    put_attribute,
+    put_entry,
+    refill,
+    state_of_stream,
+)
+from .writer import COMPARED_BYTES
 
 MOST_VALUES = 20_000  # a loss that reaches more is not watched but refused
 SAMPLES = 1024  # entries of an array that is too large to be compared
@@ -52,13 +62,6 @@ class UnwatchableError(Exception):
 
 class TracedError(Exception):
     """A loss reaches a value of a trace that runs: autograd itself differentiates."""
-
-
-class _Place(NamedTuple):
-    """A value to be looked at, and how a person reaches it."""
-
-    path: str
-    value: Any
 
 
 class _Same:
@@ -86,57 +89,34 @@ class _Same:
 class Outside:
     """Everything that a loss reaches besides its arguments.
 
-    Attributes
-    ----------
-    key : tuple
-        The values, to be compared: with an equal one the same program holds.
+    Its `key` holds the values, to be compared: with an equal one the same program holds. Its
+    `watches` are those that could change.
     """
 
     def __init__(self, loss: Any, others: list[Any]) -> None:
-        self._roots = loss, others
         self._names: set[str] = set()
         self._every_attribute = False
         known: Any = None
         while known != (len(self._names), self._every_attribute):
             known = len(self._names), self._every_attribute
-            self._look()  # again, while code that is reached names attributes not yet looked at
+            # again, while code that is reached names attributes not yet looked at
+            self._look(loss, others)
         self.key = tuple(self._facts)
-
-    @property
-    def watches(self) -> bool:
-        """Whether there is anything that could change."""
-        return any((self._attributes, self._sequences, self._tables, self._sets, self._arrays))
 
     def holds(self) -> bool:
         """Tell whether all is as it was, by identity; what is equal but another object is not."""
         try:
-            return self._is_same()
+            return all(watch.is_same() for watch in self.watches)
         except (LookupError, RuntimeError):  # an array is shorter, or another thread changes a dict
             return False
 
     def only_watch(self) -> Outside:
         """Drop the copies by which everything could be put back."""
-        self._undo.clear()
+        for watch in self.watches:
+            watch.put = None
         self._large.clear()
+        self._streams.clear()
         return self
-
-    def _is_same(self) -> bool:
-        same = operator.is_
-        for get, names, values in self._attributes:
-            if not all(map(same, map(get, names, itertools.repeat(MISSING)), values)):
-                return False
-        for sequence, items in self._sequences:
-            if len(sequence) != len(items) or not all(map(same, sequence, items)):
-                return False
-        for table, keys, values in self._tables:
-            if len(table) != len(keys) or not all(map(same, table, keys)):
-                return False
-            if not all(map(same, table.values(), values)):
-                return False
-        for members, copy in self._sets:
-            if members != copy:
-                return False
-        return all(_array_key(array, places) == key for array, places, key in self._arrays)
 
     @contextmanager
     def kept(self, changed: list[str]) -> Iterator[None]:
@@ -149,23 +129,19 @@ class Outside:
         finally:
             for array in writeable:
                 array.flags.writeable = True
-            changed.extend(path for path, undo in self._undo if undo())
+            for watch in (*self.watches, *self._streams):
+                changed.extend(watch.put_back())
 
     # ---- the walk ----
 
-    def _look(self) -> None:
+    def _look(self, loss: Any, others: list[Any]) -> None:
+        self.watches: list[Names | Contents] = []
+        self._streams: list[Contents] = []
+        self._large: list[Any] = []  # arrays that are compared in some places only
         self._facts: list[Any] = []
-        self._attributes: list[tuple[Any, tuple[str, ...], tuple[Any, ...]]] = []
-        self._sequences: list[tuple[Any, tuple[Any, ...]]] = []
-        self._tables: list[tuple[Any, tuple[Any, ...], tuple[Any, ...]]] = []
-        self._sets: list[tuple[Any, Any]] = []
-        self._arrays: list[tuple[Any, Any, Any]] = []
-        self._large: list[Any] = []
-        self._undo: list[tuple[str, Callable[[], bool]]] = []
         self._seen: dict[int, tuple[int, Any]] = {}
         self._count = 0
-        self._pending: list[_Place] = []
-        loss, others = self._roots
+        self._pending: list[tuple[str, Any]] = []  # values, and how a person reaches them
         self._push("an argument", others)
         self._push(getattr(loss, "__name__", type(loss).__name__), [loss])
         while self._pending:
@@ -187,140 +163,101 @@ class Outside:
                 return
         self._object(path, value)
 
-    def _push(self, path: str, values: Any) -> None:
+    def _push(self, path: str, values: Sequence[Any]) -> None:
         self._count += len(values)
         if self._count > MOST_VALUES:
             raise UnwatchableError(
                 f"it reaches more than {MOST_VALUES:,} values, among them {path}"
             )
-        self._pending.extend(_Place(path, value) for value in values)
+        self._pending.extend((path, value) for value in values)
+
+    def _watch(self, path: str, get: Get, put: Put, names: Sequence[Any]) -> None:
+        """Watch some names of an owner, and look at their values."""
+        if names:
+            watch = Names(path, get, put, names)
+            self.watches.append(watch)
+            self._facts.append(tuple(names))
+            for name, value in zip(names, watch.values, strict=True):
+                if value is MISSING:
+                    self._facts.append("absent")
+                else:
+                    self._push(dotted(path, name), (value,))
+
+    # ---- containers ----
 
     def _array(self, path: str, array: Any) -> None:
         if array.dtype.hasobject:
             self._facts.append(("objects", array.shape))
-            self._watch(path, partial(_entry, array), tuple(range(array.size)), tuple(array.flat))
+            get, put = partial(_entry, array), array.flat.__setitem__
+            self._watch(path, get, put, range(array.size))
             return
-        small = array.nbytes <= COMPARED_BYTES
-        places = None if small else np.linspace(0, array.size - 1, SAMPLES).astype(np.intp)
-        key = _array_key(array, places)
-        self._facts.append(key if small else (_Same(array), key))
-        self._arrays.append((array, places, key))
-        if not small:
-            self._large.append(array)
-        elif array.flags.writeable:
-            copy = array.copy()
-
-            def undo() -> bool:
-                if _array_key(array, None) == key:
-                    return False
-                array[...] = copy
-                return True
-
-            self._undo.append((path, undo))
+        is_small = array.nbytes <= COMPARED_BYTES
+        places = None if is_small else np.linspace(0, array.size - 1, SAMPLES).astype(np.intp)
+        self._large += [] if is_small else [array]
+        is_copied = is_small and array.flags.writeable
+        put = partial(array.__setitem__, ..., array.copy()) if is_copied else None
+        watch = Contents(path, partial(_array_key, array, places), put)
+        self.watches.append(watch)
+        self._facts.append(watch.before if is_small else (_Same(array), watch.before))
         if type(array) is not np.ndarray:
             self._own_attributes(path, array)
 
     def _sequence(self, path: str, sequence: Any) -> None:
-        items = tuple(sequence)
-        self._facts.append((type(sequence), len(items)))
+        self._facts.append((type(sequence), len(sequence)))
         if not isinstance(sequence, tuple):
-            self._sequences.append((sequence, items))
-
-            def undo() -> bool:
-                if len(sequence) == len(items) and all(map(operator.is_, sequence, items)):
-                    return False
-                sequence.clear()
-                sequence.extend(items)
-                return True
-
-            self._undo.append((path, undo))
-        self._push(f"{path}[…]", items)
+            read = partial(tuple, sequence)
+            self.watches.append(Contents(path, read, refill(sequence), identical))
+        self._push(f"{path}[…]", tuple(sequence))
         self._own_attributes(path, sequence)
 
     def _table(self, path: str, table: Any) -> None:
-        keys, values = tuple(table), tuple(table.values())
-        self._facts.append((type(table), len(keys)))
-        self._tables.append((table, keys, values))
-
-        def undo() -> bool:
-            same = len(table) == len(keys) and all(map(operator.is_, table, keys))
-            if same and all(map(operator.is_, table.values(), values)):
-                return False
-            table.clear()
-            table.update(zip(keys, values, strict=True))
-            return True
-
-        self._undo.append((path, undo))
-        self._push(f"a key of {path}", keys)
-        for key, value in zip(keys, values, strict=True):
+        self._facts.append((type(table), len(table)))
+        items = partial(_items, table)
+        self.watches.append(Contents(path, items, refill(table), identical))
+        self._push(f"a key of {path}", tuple(table))
+        for key, value in table.items():
             name = repr(key)[:40] if isinstance(key, str | int) else "…"
             self._push(f"{path}[{name}]", (value,))
         self._own_attributes(path, table)
 
     def _set(self, path: str, members: Any) -> None:
-        copy = frozenset(members)
-        self._facts.append((type(members), copy))
-        if not all(isinstance(member, (*_IMMUTABLE, tuple)) for member in copy):
+        self._facts.append((type(members), frozenset(members)))
+        if not all(isinstance(member, (*_IMMUTABLE, tuple)) for member in members):
             raise UnwatchableError(f"it reaches {path}, a set of objects")
         if isinstance(members, set):
-            self._sets.append((members, copy))
+            self.watches.append(Contents(path, partial(frozenset, members), refill(members)))
 
-            def undo() -> bool:
-                if members == copy:
-                    return False
-                members.clear()
-                members.update(copy)
-                return True
+    def _stream(self, path: str, random_stream: Any) -> None:
+        self._facts.append(("stream", _Same(random_stream)))
+        self._streams.append(state_of_stream(path, random_stream))
 
-            self._undo.append((path, undo))
+    # ---- code ----
 
     def _function(self, path: str, function: FunctionType) -> None:
-        code = function.__code__
+        code, table = function.__code__, function.__globals__
         self._facts.append(("function", _Same(code)))
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         for name, cell in cells.items():
-            self._cell(name, cell)
+            self._push(name, (cell,))
         if is_installed(code.co_filename):
             return
-        names = ("__defaults__", "__kwdefaults__")
-        values = tuple(getattr(function, name) for name in names)
-        self._watch(path, partial(getattr, function), names, values)
-        table = function.__globals__
-        named = self._read_code(function.__name__, code, table)
-        escapes = [name for name in named if table.get(name) is getval]
-        escapes += [name for name, cell in cells.items() if _content(cell) is getval]
-        self._refuse_escapes([*escapes, "getval"], function.__name__, code)
-        self._namespace("", table, sorted(name for name in named if name in table))
-        if vars(function):
-            self._namespace(path, vars(function), sorted(self._names))
-
-    def _cell(self, name: str, cell: CellType) -> None:
-        if id(cell) in self._seen:
-            self._facts.append(("again", self._seen[id(cell)][0]))
-            return
-        self._seen[id(cell)] = len(self._seen), cell
-
-        value = _content(cell)
-        self._watch("", lambda *_: _content(cell), (name,), (value,))
-
-        def undo() -> bool:
-            if _content(cell) is value:
-                return False
-            cell.cell_contents = value
-            return True
-
-        self._undo.append((name, undo))
-
-    def _refuse_escapes(self, names: list[str], function: str, code: CodeType) -> None:
-        for name in names:
-            line = line_of(name, code)
+        defaults = "__defaults__", "__kwdefaults__"
+        self._watch(path, partial(getattr, function), partial(setattr, function), defaults)
+        named = self._read_code(function.__name__, code)
+        reached = [(name, table.get(name)) for name in named]
+        reached += [(name, _content(cell)) for name, cell in cells.items()]
+        escapes = [name for name, value in reached if value is getval]
+        for line in (names_in(code).lines.get(name) for name in (*escapes, "getval")):
             if line is not None:
                 raise UnwatchableError(
-                    f"{function} takes a value out of the trace by getval, in {code.co_filename}, "
-                    f"line {line}: it would be frozen; pass it as data, or compute inside the trace"
+                    f"{function.__name__} takes a value out of the trace by getval, in "
+                    f"{code.co_filename}, line {line}: it would be frozen; pass it as data, or "
+                    "compute inside the trace"
                 )
+        self._namespace("", table, [name for name in named if name in table])
+        self._namespace(path, vars(function), sorted(self._names) if vars(function) else [])
 
-    def _read_code(self, name: str, code: CodeType, table: dict[str, Any]) -> set[str]:
+    def _read_code(self, name: str, code: CodeType) -> list[str]:
         """Return the globals that code names, and note the attributes that it names."""
         names = names_in(code)
         self._push("an import", [sys.modules[m] for m in names.modules if m in sys.modules])
@@ -328,27 +265,18 @@ class Outside:
             raise UnwatchableError(f"{name} uses {min(unseen)}, which may reach anything")
         self._every_attribute |= not _DYNAMIC.isdisjoint(names.globals | names.attributes)
         self._names |= names.attributes
-        return set(names.globals)
+        return sorted(names.globals)
 
-    def _watch(self, path: str, get: Any, names: tuple[Any, ...], values: tuple[Any, ...]) -> None:
-        self._attributes.append((get, names, values))
-        for name, value in zip(names, values, strict=True):
-            if value is MISSING:
-                self._facts.append("absent")
-            else:
-                self._push(f"{path}.{name}" if path else name, (value,))
+    def _cell(self, path: str, cell: CellType) -> None:
+        put = put_attribute(cell)
+        get, put_content = (
+            (lambda *_: _content(cell)),
+            (lambda _, value: put("cell_contents", value)),
+        )
+        self._watch("", get, put_content, (path,))
 
-    def _namespace(self, path: str, table: Any, names: list[str]) -> None:
-        """Watch some of the entries of a namespace."""
-        if not names:
-            return
-        values = tuple(table.get(name, MISSING) for name in names)
-        self._facts.append(tuple(names))
-        self._watch(path, table.get, tuple(names), values)
-        for name, value in zip(names, values, strict=True):
-            where = f"{path}.{name}" if path else name
-            if isinstance(table, dict):
-                self._undo.append((where, partial(put_entry_back, table, name, value)))
+    def _namespace(self, path: str, table: dict[str, Any], names: list[str]) -> None:
+        self._watch(path, table.get, put_entry(table), names)
 
     def _method(self, path: str, method: Any) -> None:
         self._facts.append("method")
@@ -370,32 +298,22 @@ class Outside:
         parts = ("__func__", "fget", "func")
         self._push(path, [getattr(wrapper, part) for part in parts if hasattr(wrapper, part)])
 
+    # ---- owners of attributes ----
+
     def _module(self, path: str, module: ModuleType) -> None:
         self._facts.append(("module", module.__name__))
         if not is_foreign_module(module):
-            names = sorted(name for name in self._names if name in vars(module))
-            self._namespace(path, vars(module), names)
+            table = vars(module)
+            self._namespace(path, table, sorted(name for name in self._names if name in table))
 
     def _class(self, path: str, kind: type) -> None:
         self._facts.append(("class", _Same(kind)))
         bases = [base for base in kind.__mro__[:-1] if not is_foreign(base)]
-        special = {
-            name
-            for base in bases
-            for name, value in vars(base).items()
-            if name.startswith("__") and isinstance(value, FunctionType)
-        }
-        names = sorted(special | {name for name in self._names if not name.startswith("__")})
+        own = [(name, value) for base in bases for name, value in vars(base).items()]
+        special = {n for n, value in own if n[:2] == "__" and isinstance(value, FunctionType)}
+        names = sorted(special | {name for name in self._names if name[:2] != "__"})
         for base in bases:
-            table = vars(base)
-            self._namespace(path, table, names)
-            for name in names:
-                undo = partial(put_attribute_back, base, name, table.get(name, MISSING))
-                self._undo.append((f"{path}.{name}", undo))
-
-    def _stream(self, path: str, stream: Any) -> None:
-        self._facts.append(("stream", _Same(stream)))
-        self._undo.append((path, stream_undo(stream)))
+            self._watch(path, vars(base).get, put_attribute(base), names)
 
     def _object(self, path: str, value: Any) -> None:
         kind = type(value)
@@ -414,16 +332,11 @@ class Outside:
     def _own_attributes(self, path: str, value: Any) -> bool:
         """Watch the attributes of an object that code may name; tell if it can have any."""
         kind = type(value)
-        table = getattr(value, "__dict__", None)
+        table, slots = getattr(value, "__dict__", None), slots_of(kind)
         if isinstance(table, dict):
             every = self._every_attribute or is_foreign(kind) or hasattr(kind, "__getattr__")
             self._namespace(path, table, sorted({*table, *self._names} if every else self._names))
-        slots = [name for base in kind.__mro__ for name in slots_of(base)]
-        for name in slots:
-            now = getattr(value, name, MISSING)
-            self._watch(path, partial(getattr, value), (name,), (now,))
-            undo = partial(put_attribute_back, value, name, now)
-            self._undo.append((f"{path}.{name}", undo))
+        self._watch(path, partial(getattr, value), put_attribute(value), slots)
         if not is_foreign(kind):
             self._push(path, (kind,))
         return isinstance(table, dict) or bool(slots)
@@ -440,6 +353,10 @@ def _entry(array: Any, place: int, missing: Any) -> Any:
     return array.flat[place]
 
 
+def _items(table: dict[Any, Any]) -> tuple[Any, ...]:
+    return (*table, *table.values())
+
+
 def _array_key(array: Any, places: Any) -> Any:
     entries = array if places is None else array.flat[places]
     return array.shape, array.dtype, entries.tobytes()
@@ -451,6 +368,7 @@ _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
     (dict, Outside._table),
     ((set, frozenset), Outside._set),
     (FunctionType, Outside._function),
+    (CellType, Outside._cell),
     (MethodType, Outside._method),
     (BuiltinMethodType, Outside._builtin),
     (partial, Outside._partial),

@@ -13,7 +13,17 @@ from ..boxes import RecordingError
 
 
 class DerivationError(RecordingError):
-    """A loss has no program: what it computes is not the same list of calls for all values."""
+    """A loss has no program: what it computes is not the same list of calls for all values.
+
+    Examples
+    --------
+    >>> from spiral_autograd import derive
+    >>> try:
+    ...     derive(lambda w: w if w > 0 else -w, 1.0)
+    ... except DerivationError as error:
+    ...     print(str(error)[:38])
+    a value that depends on the parameters
+    """
 
 
 @contextmanager

@@ -7,6 +7,8 @@ rounding, and none changes the order of a sum.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from fractions import Fraction
 from math import prod
 from typing import Any
@@ -33,7 +35,95 @@ def _parts(x: Expr) -> tuple[Expr, Fraction]:
     return (x.args[0], x.args[1]) if x.fun is scale else (x, Fraction(1))
 
 
+def _remade(graph: Graph, e: Expr, *args: Any) -> Expr:
+    """Return the same function of other arguments."""
+    return graph.make(e.fun, args, e.shape, e.dtype, e.kwargs)
+
+
+def _either_way(rule: Callable[[Graph, Expr, Expr, Expr], Expr | None]) -> Rule:
+    """Return a rule that is tried with either of two arguments as the first."""
+
+    @functools.wraps(rule)
+    def both(graph: Graph, e: Expr) -> Expr | None:
+        a, b = e.args
+        simpler = rule(graph, e, a, b)
+        return rule(graph, e, b, a) if simpler is None else simpler
+
+    return both
+
+
+# -------------------- what does nothing, or passes through --------------------
+
+
+def _unchanged(graph: Graph, e: Expr) -> Expr | None:
+    """To the same shape, or to the same dtype, is nothing."""
+    x = e.args[0]
+    return x if (x.shape, x.dtype) == (e.shape, e.dtype) else None
+
+
+def _of_itself(graph: Graph, e: Expr) -> Expr | None:
+    """A reshape of a reshape is one; so it is with repetitions."""
+    x, shape = e.args
+    return _remade(graph, e, x.args[0], shape) if x.fun is e.fun else None
+
+
+def _factor_through(graph: Graph, e: Expr) -> Expr | None:
+    """f(c a) = c f(a); a sum only lets a sign pass, which keeps its rounding."""
+    x, factor = _parts(e.args[0])
+    is_sum = e.fun is np.sum
+    if factor == 1 or (is_sum and not (factor == -1 and _is_plain_sum(e))):
+        return None
+    return graph.scaled(_remade(graph, e, x, *e.args[1:]), factor)
+
+
+def _reciprocal_through(graph: Graph, e: Expr) -> Expr | None:
+    """A reshape of 1 / x is 1 / a reshape of x."""
+    x, shape = e.args
+    if x.fun is np.divide and uniform(x.args[0]) == 1.0:
+        return graph.arithmetic(np.divide, x.args[0], graph.reshaped(x.args[1], shape))
+    return None
+
+
+def _twice_transposed(graph: Graph, e: Expr) -> Expr | None:
+    (x,) = e.args
+    if len(x.shape) < 2:
+        return x
+    return x.args[0] if x.fun is transpose else None
+
+
+def _without_broadcast(graph: Graph, e: Expr) -> Expr | None:
+    """An operand need not be repeated to the shape that the other one gives the result."""
+    for i, x in enumerate(e.args):
+        repeated, factor = _parts(x)
+        if repeated.fun is broadcast or _adds_leading_axes(repeated):
+            plain = graph.scaled(repeated.args[0], factor)
+            args = (*e.args[:i], plain, *e.args[i + 1 :])
+            if np.broadcast_shapes(*(arg.shape for arg in args)) == e.shape:
+                return _remade(graph, e, *args)
+    return None
+
+
+def _adds_leading_axes(x: Expr) -> bool:
+    if x.fun is not reshape:
+        return False
+    inner = x.args[0].shape
+    return x.shape == (1,) * (len(x.shape) - len(inner)) + inner
+
+
+@_either_way
+def _without_cast(graph: Graph, e: Expr, x: Expr, other: Expr) -> Expr | None:
+    """An operand need not be cast to the dtype that arithmetic would cast it to."""
+    if x.fun is not astype or "f" not in (x.args[0].dtype.kind, other.dtype.kind):
+        return None
+    a, b = (x.args[0] if arg is x else arg for arg in e.args)
+    return graph.in_place_of(e, e.fun, a, b)
+
+
+# -------------------- factors --------------------
+
+
 def _scale_rule(graph: Graph, e: Expr) -> Expr | None:
+    """1 a = a, and c (d a) = (c d) a."""
     x, factor = e.args
     if factor == 1:
         return x
@@ -46,86 +136,50 @@ def _negative_rule(graph: Graph, e: Expr) -> Expr | None:
     return graph.scaled(e.args[0], Fraction(-1)) if e.dtype.kind == "f" else None
 
 
-def _without_broadcast(graph: Graph, e: Expr) -> Expr | None:
-    """An operand need not be repeated to the shape that the other one gives the result."""
-    for i, x in enumerate(e.args):
-        repeated, factor = _parts(x)
-        if repeated.fun is broadcast or _adds_leading_axes(repeated):
-            plain = graph.scaled(repeated.args[0], factor)
-            args = (*e.args[:i], plain, *e.args[i + 1 :])
-            if np.broadcast_shapes(*(arg.shape for arg in args)) == e.shape:
-                return graph.make(e.fun, args, e.shape, e.dtype, e.kwargs)
-    return None
+def _factor_of(constant: Expr, other: Expr, e: Expr) -> Fraction | None:
+    """Return a constant of equal numbers as a factor; None if it, or its place, is otherwise."""
+    number = uniform(constant)
+    if number is None or other.dtype != e.dtype or e.dtype.kind != "f":
+        return None
+    factor = as_fraction(number, e.dtype)
+    return factor if _ordinary(factor, e.dtype) else None
 
 
-def _adds_leading_axes(x: Expr) -> bool:
-    if x.fun is not reshape:
-        return False
-    inner = x.args[0].shape
-    return x.shape == (1,) * (len(x.shape) - len(inner)) + inner
-
-
-def _without_cast(graph: Graph, e: Expr) -> Expr | None:
-    """An operand need not be cast to the dtype that arithmetic would cast it to."""
-    for x, other in (e.args, e.args[::-1]):
-        if x.fun is astype and "f" in (x.args[0].dtype.kind, other.dtype.kind):
-            a, b = (x.args[0] if arg is x else arg for arg in e.args)
-            plain = graph.in_place_of(e, e.fun, a, b)
-            if plain is not None:
-                return plain
-    return None
-
-
-def _constant_factor(graph: Graph, e: Expr) -> Expr | None:
+@_either_way
+def _constant_factor(graph: Graph, e: Expr, constant: Expr, x: Expr) -> Expr | None:
     """c a and a c: a constant array of equal numbers is a factor."""
-    for x, other in (e.args, e.args[::-1]):
-        number = uniform(x)
-        if number is None or other.dtype != e.dtype or e.dtype.kind != "f":
-            continue
-        factor = as_fraction(number, e.dtype)
-        if _ordinary(factor, e.dtype):
-            return graph.scaled(graph.broadcast(other, e.shape), factor)
-    return None
-
-
-def _factors_out(graph: Graph, e: Expr) -> Expr | None:
-    """(c a)(d b) = c d (a b), and the same for quotients."""
-    (a, c), (b, d) = map(_parts, e.args)
-    if c == d == 1:
-        return None
-    if d == 0 and e.fun is np.divide:
-        return None
-    factor = c * d if e.fun is np.multiply else c / d
-    if not _ordinary(factor, e.dtype):
-        return None
-    return graph.scaled(graph.make(e.fun, (a, b), e.shape, e.dtype), factor)
-
-
-def _times_reciprocal(graph: Graph, e: Expr) -> Expr | None:
-    """a (1 / b) = a / b, but where 1 / b is there already."""
-    for x, other in (e.args, e.args[::-1]):
-        if x in graph.forward:
-            continue
-        if x.fun is np.divide and uniform(x.args[0]) == 1.0 and uniform(other) is None:
-            return graph.in_place_of(e, np.divide, other, x.args[1])
-    return None
+    factor = _factor_of(constant, x, e)
+    return None if factor is None else graph.scaled(graph.broadcast(x, e.shape), factor)
 
 
 def _constant_quotient(graph: Graph, e: Expr) -> Expr | None:
     """a / c is a factor; c / a is a reciprocal, and a factor."""
     a, b = e.args
-    below, above = uniform(b), uniform(a)
-    if e.dtype.kind != "f":
+    if uniform(b):
+        factor = _factor_of(b, a, e)
+        return None if factor is None else graph.scaled(graph.broadcast(a, e.shape), 1 / factor)
+    factor = _factor_of(a, b, e)
+    if factor is None or (factor == 1 and not a.shape):
         return None
-    if below and a.dtype == e.dtype:
-        factor = 1 / as_fraction(below, e.dtype)
-        if _ordinary(factor, e.dtype):
-            return graph.scaled(graph.broadcast(a, e.shape), factor)
-    elif above is not None and b.dtype == e.dtype and (above != 1.0 or a.shape):
-        factor = as_fraction(above, e.dtype)
-        if _ordinary(factor, e.dtype):
-            one = graph.make(np.divide, (graph.constant(1.0), b), b.shape, e.dtype)
-            return graph.scaled(graph.broadcast(one, e.shape), factor)
+    one = graph.make(np.divide, (graph.constant(1.0), b), b.shape, e.dtype)
+    return graph.scaled(graph.broadcast(one, e.shape), factor)
+
+
+def _factors_out(graph: Graph, e: Expr) -> Expr | None:
+    """(c a)(d b) = c d (a b), and the same for quotients."""
+    (a, c), (b, d) = map(_parts, e.args)
+    if c == d == 1 or (d == 0 and e.fun is np.divide):
+        return None
+    factor = c * d if e.fun is np.multiply else c / d
+    return graph.scaled(_remade(graph, e, a, b), factor) if _ordinary(factor, e.dtype) else None
+
+
+@_either_way
+def _times_reciprocal(graph: Graph, e: Expr, x: Expr, other: Expr) -> Expr | None:
+    """a (1 / b) = a / b, but where 1 / b is there already."""
+    is_reciprocal = x.fun is np.divide and uniform(x.args[0]) == 1.0 and x not in graph.forward
+    if is_reciprocal and uniform(other) is None:
+        return graph.in_place_of(e, np.divide, other, x.args[1])
     return None
 
 
@@ -135,24 +189,36 @@ def _known_quotient(graph: Graph, e: Expr) -> Expr | None:
     if not (below.fun is np.power and uniform(below.args[1]) == 2.0):
         return None
     y = below.args[0]
-    q = graph.known(np.divide, above, y)
-    if q is not None:
-        return graph.in_place_of(e, np.divide, q, y)
+    ways: list[Any] = [(above, None)]
     if above.fun is np.multiply:
-        for x, other in (above.args, above.args[::-1]):
-            q = graph.known(np.divide, x, y)
-            if q is not None:
-                product = graph.arithmetic(np.multiply, other, q)
-                return graph.in_place_of(e, np.divide, product, y)
+        ways += [above.args, above.args[::-1]]
+    for x, other in ways:
+        q = graph.known(np.divide, x, y)
+        if q is not None:
+            product = graph.arithmetic(np.multiply, other, q) if other else q
+            return graph.in_place_of(e, np.divide, product, y)
     return None
 
 
-def _plus_nothing(graph: Graph, e: Expr) -> Expr | None:
+def _power_rule(graph: Graph, e: Expr) -> Expr | None:
+    """x ** 1 = x, and x ** -0.5 = 1 / √x where the root is known."""
+    x, number = e.args[0], uniform(e.args[1])
+    root = graph.known(np.sqrt, x)
+    if (x.shape, x.dtype) != (e.shape, e.dtype):
+        return None
+    if number == -0.5 and root is not None:
+        return graph.make(np.divide, (graph.constant(1.0), root), e.shape, e.dtype)
+    return x if number == 1.0 else None
+
+
+# -------------------- sums --------------------
+
+
+@_either_way
+def _plus_nothing(graph: Graph, e: Expr, x: Expr, other: Expr) -> Expr | None:
     """a + 0 = a, repeated to the shape of the zeros."""
-    for x, other in (e.args, e.args[::-1]):
-        if uniform(x) == 0.0 and other.dtype == e.dtype and (e.fun is np.add or x is e.args[1]):
-            return graph.broadcast(other, e.shape)
-    return None
+    is_nothing = uniform(x) == 0.0 and (e.fun is np.add or x is e.args[1])
+    return graph.broadcast(other, e.shape) if is_nothing and other.dtype == e.dtype else None
 
 
 def _common_factor(graph: Graph, e: Expr) -> Expr | None:
@@ -175,83 +241,21 @@ def _signs_out(
     graph: Graph, e: Expr, first: tuple[Expr, Fraction], second: tuple[Expr, Fraction]
 ) -> Expr | None:
     """c a + (-d b) = c a - d b, and (-c a) + d b = d b - c a."""
-    (a, c), (b, d) = first, second
-    if c < 0 < d:
-        (a, c), (b, d) = (b, d), (a, c)
+    (a, c), (b, d) = (second, first) if first[1] < 0 < second[1] else (first, second)
     if not d < 0 < c or (e.fun is np.subtract and e.args[0] is graph.scaled(a, c)):
         return None
     return graph.make(np.subtract, (graph.scaled(a, c), graph.scaled(b, -d)), e.shape, e.dtype)
-
-
-def _reshape_rule(graph: Graph, e: Expr) -> Expr | None:
-    """To the same shape is nothing; of a reshape is one; signs, factors and 1 / x pass through."""
-    x, shape = e.args
-    if x.shape == shape:
-        return x
-    if x.fun is reshape:
-        return graph.reshaped(x.args[0], shape)
-    if x.fun is scale:
-        return graph.scaled(graph.reshaped(x.args[0], shape), x.args[1])
-    if x.fun is np.divide and uniform(x.args[0]) == 1.0:
-        return graph.arithmetic(np.divide, x.args[0], graph.reshaped(x.args[1], shape))
-    return None
-
-
-def _broadcast_rule(graph: Graph, e: Expr) -> Expr | None:
-    x, shape = e.args
-    if x.shape == shape:
-        return x
-    if x.fun is broadcast:
-        return graph.broadcast(x.args[0], shape)
-    if x.fun is scale:
-        return graph.scaled(graph.broadcast(x.args[0], shape), x.args[1])
-    return None
-
-
-def _astype_rule(graph: Graph, e: Expr) -> Expr | None:
-    x, dtype = e.args
-    return x if x.dtype == dtype else None
-
-
-def _power_rule(graph: Graph, e: Expr) -> Expr | None:
-    """x ** 1 = x, and x ** -0.5 = 1 / √x where the root is known."""
-    x, exponent = e.args
-    number = uniform(exponent)
-    if x.dtype != e.dtype or x.shape != e.shape:
-        return None
-    if number == 1.0:
-        return x
-    root = graph.known(np.sqrt, x)
-    if number == -0.5 and root is not None:
-        return graph.make(np.divide, (graph.constant(1.0), root), e.shape, e.dtype)
-    return None
-
-
-def _transpose_rule(graph: Graph, e: Expr) -> Expr | None:
-    (x,) = e.args
-    if len(x.shape) < 2:
-        return x
-    return x.args[0] if x.fun is transpose else None
 
 
 def _is_plain_sum(e: Expr) -> bool:
     return len(e.args) == 1 and {name for name, _ in e.kwargs} <= {"axis", "keepdims"}
 
 
-def _sum_of_negative(graph: Graph, e: Expr) -> Expr | None:
-    """Σ -a = -Σ a."""
-    x, factor = _parts(e.args[0])
-    if factor != -1 or not _is_plain_sum(e):
-        return None
-    return graph.scaled(graph.make(np.sum, (x,), e.shape, e.dtype, e.kwargs), factor)
-
-
 def _sum_of_ones(graph: Graph, e: Expr) -> Expr | None:
     """A sum over axes of length 1 is a reshape."""
     x = e.args[0]
-    if _is_plain_sum(e) and prod(x.shape) == prod(e.shape) and x.dtype == e.dtype:
-        return graph.reshaped(x, e.shape)
-    return None
+    is_reshape = _is_plain_sum(e) and prod(x.shape) == prod(e.shape) and x.dtype == e.dtype
+    return graph.reshaped(x, e.shape) if is_reshape else None
 
 
 def _over_all(graph: Graph, e: Expr) -> Expr | None:
@@ -273,40 +277,25 @@ def _scalar_choice(graph: Graph, e: Expr) -> Expr | None:
             continue
         shapes = [arg.shape for arg in (e.args[0], other) if isinstance(arg, Expr)]
         if other.dtype == e.dtype and np.broadcast_shapes(*shapes) == e.shape:
-            args = (*e.args[:i], graph.constant(number), *e.args[i + 1 :])
-            return graph.make(e.fun, args, e.shape, e.dtype)
+            return _remade(graph, e, *e.args[:i], graph.constant(number), *e.args[i + 1 :])
     return None
 
 
+_LIGHTER = (_without_broadcast, _without_cast)
 RULES: dict[Any, tuple[Rule, ...]] = {
     scale: (_scale_rule,),
     np.negative: (_negative_rule,),
-    np.multiply: (
-        _constant_factor,
-        _factors_out,
-        _times_reciprocal,
-        _without_broadcast,
-        _without_cast,
-    ),
-    np.divide: (
-        _constant_quotient,
-        _factors_out,
-        _known_quotient,
-        _without_broadcast,
-        _without_cast,
-    ),
-    np.add: (_plus_nothing, _common_factor, _without_broadcast, _without_cast),
-    np.subtract: (_plus_nothing, _common_factor, _without_broadcast, _without_cast),
-    reshape: (_reshape_rule,),
-    broadcast: (_broadcast_rule,),
-    astype: (_astype_rule,),
+    np.multiply: (_constant_factor, _factors_out, _times_reciprocal, *_LIGHTER),
+    np.divide: (_constant_quotient, _factors_out, _known_quotient, *_LIGHTER),
+    np.add: (_plus_nothing, _common_factor, *_LIGHTER),
+    np.subtract: (_plus_nothing, _common_factor, *_LIGHTER),
+    reshape: (_unchanged, _of_itself, _factor_through, _reciprocal_through),
+    broadcast: (_unchanged, _of_itself, _factor_through),
+    astype: (_unchanged,),
     np.power: (_power_rule, _without_broadcast),
-    transpose: (_transpose_rule,),
-    np.sum: (_sum_of_ones, _sum_of_negative, _over_all),
-    np.mean: (_over_all,),
-    np.max: (_over_all,),
-    np.min: (_over_all,),
+    transpose: (_twice_transposed,),
+    np.sum: (_sum_of_ones, _factor_through, _over_all),
+    **dict.fromkeys((np.mean, np.max, np.min), (_over_all,)),
     np.where: (_scalar_choice,),
-    np.maximum: (_without_broadcast,),
-    np.minimum: (_without_broadcast,),
+    **dict.fromkeys((np.maximum, np.minimum), (_without_broadcast,)),
 }

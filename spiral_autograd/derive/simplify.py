@@ -1,53 +1,47 @@
 """Merge what is computed twice, drop what does nothing, and write the rest as a person would.
 
-A recording becomes a graph of expressions. On the way, small rules rewrite it: first a table that
-turns autograd's helpers into NumPy's functions (`translations`), then a table of algebra (`rules`).
+A recording becomes a graph of expressions. On the way, autograd's helpers become the NumPy that a
+person writes, by a table of translations; then a table of algebra (`rules`) rewrites the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import operator
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
+from autograd.builtins import container_take
+from autograd.core import VSpace, sparse_add
+from autograd.numpy import numpy_vjps, numpy_wrapper
+from autograd.numpy.numpy_boxes import ArrayBox
+from autograd.numpy.numpy_vspaces import ArrayVSpace
 
 from ..boxes import add_at, take
+from ..pytree import leaves
 from ..recording import Call, Recording
 from ..validation import Shape
-from .expressions import Expr, Graph, astype, concatenate, meta, put, scale
+from .expressions import Expr, Graph, astype, concatenate, is_basic, meta, put, scale
 from .rules import RULES
-from .translations import TRANSLATIONS
 
 
 @dataclass(frozen=True, eq=False)
 class Simplified:
-    """A recording as expressions.
-
-    Attributes
-    ----------
-    loss : Expr
-    grads : list of Expr
-        The gradient for each leaf of the parameters.
-    params, data : list of Expr
-        The inputs, in the order of the leaves.
-    of_call : dict
-        The expression of each call that was recorded.
-    origin : dict
-        The call for which each expression was first made.
-    """
+    """A recording as expressions."""
 
     loss: Expr
-    grads: list[Expr]
+    grads: list[Expr]  # for each leaf of the parameters
     params: list[Expr]
     data: list[Expr]
-    of_call: dict[Call, Expr] = field(repr=False)
-    origin: dict[Expr, Call] = field(repr=False)
+    of_call: dict[Call, Expr]  # the expression of each call that was recorded
+    origin: dict[Expr, Call]  # the call for which each expression was first made
 
     def order(self) -> list[Expr]:
         """Return what the results need: the forward part, then the rest, each as it was born."""
         forward = needed([self.loss])
-        rest = needed(self.grads) - forward
+        rest = needed(self.grads, forward)
         return [*sorted(forward, key=_birth), *sorted(rest, key=_birth)]
 
 
@@ -55,13 +49,13 @@ def _birth(expr: Expr) -> int:
     return expr.birth
 
 
-def needed(results: Iterable[Expr]) -> set[Expr]:
-    """Return the expressions that results are computed from, themselves included."""
+def needed(results: Iterable[Expr], known: Container[Expr] = ()) -> set[Expr]:
+    """Return what results are computed from, themselves included, but for what is known."""
     found: set[Expr] = set()
     pending = list(results)
     while pending:
         expr = pending.pop()
-        if expr not in found:
+        if expr not in found and expr not in known:
             found.add(expr)
             pending.extend(expr.parents)
     return found
@@ -83,32 +77,21 @@ def memory_of(order: Iterable[Expr]) -> dict[Expr, set[Expr]]:
     return memory
 
 
-def simplify(recording: Recording, params: list[Call], data: list[Call]) -> Simplified:
+def simplify(recording: Recording) -> Simplified:
     """Return a recording as simplified expressions.
 
-    Parameters
-    ----------
-    recording : Recording
-    params, data : lists of Call
-        The roots, in the order of the leaves.
-
-    Returns
-    -------
-    Simplified
-
-    Examples
-    --------
     >>> from spiral_autograd.recording import name_of, record
-    >>> w = np.array([1.0, 2.0])
-    >>> recording = record(lambda w: (w * w).sum(), w)
-    >>> simple = simplify(recording, [recording.params], [])
+    >>> simple = simplify(record(lambda w: (w * w).sum(), np.array([1.0, 2.0])))
     >>> [name_of(expr.fun) for expr in simple.order() if expr.fun]
     ['multiply', 'sum', 'add']
     """
     graph = Graph(RULES)
-    inputs = {root: graph.input(("params", i), root.value) for i, root in enumerate(params)}
-    inputs |= {root: graph.input(("data", i), root.value) for i, root in enumerate(data)}
-    of_call = dict(inputs)
+    of_call: dict[Call, Expr] = {}
+    inputs: dict[str, list[Expr]] = {}
+    for name, tree in (("params", recording.params), ("data", list(recording.data))):
+        roots = [leaf for leaf in leaves(tree) if isinstance(leaf, Call)]
+        inputs[name] = [graph.input((name, i), root.value) for i, root in enumerate(roots)]
+        of_call.update(zip(roots, inputs[name], strict=True))
     origin: dict[Expr, Call] = {}
 
     def expression(arg: Any) -> Any:
@@ -122,42 +105,138 @@ def simplify(recording: Recording, params: list[Call], data: list[Call]) -> Simp
         if call.gradient_of is None:
             graph.forward.add(of_call[call])
         origin.update(dict.fromkeys(graph.made[already:], call))
-
-    def result(value: Any) -> Expr:
-        return of_call[value] if isinstance(value, Call) else graph.constant(value)
-
-    def in_container(grad: Expr, root: Call) -> Expr:
-        # autograd adds a container's gradients into zeros of each leaf's dtype.
-        dtype = getattr(root.value, "dtype", grad.dtype)
-        return graph.make(astype, (grad, dtype), grad.shape, dtype)
-
-    grads = [result(grad) for grad in recording.grads]
-    if not isinstance(recording.params, Call):
-        grads = list(map(in_container, grads, params))
-    return Simplified(
-        loss=result(recording.loss),
-        grads=grads,
-        params=[inputs[root] for root in params],
-        data=[inputs[root] for root in data],
-        of_call=of_call,
-        origin=origin,
+    loss, *grads = (
+        of_call[value] if isinstance(value, Call) else graph.constant(value)
+        for value in (recording.loss, *recording.grads)
     )
+    if not isinstance(recording.params, Call):
+        # autograd adds a container's gradients into zeros of each leaf's dtype.
+        grads = [
+            graph.cast(grad, getattr(root.value, "dtype", grad.dtype))
+            for grad, root in zip(grads, leaves(recording.params), strict=True)
+        ]
+    return Simplified(loss, grads, inputs["params"], inputs["data"], of_call, origin)
 
 
 def _translated(graph: Graph, call: Call, args: list[Any]) -> Expr:
-    translate = TRANSLATIONS.get(call.fun)
-    if translate is not None:
-        expr = translate(graph, call, *args)
+    """Return the expression of a call: its translation, or the call as autograd makes it."""
+    if call.fun in TRANSLATIONS:
+        expr = TRANSLATIONS[call.fun](graph, call, *args)
         if expr is not None:
             return expr
-    fun = call.fun.fun
+    fun, value = call.fun.fun, call.value
     if isinstance(fun, np.ufunc):
         args = [arg if isinstance(arg, Expr) else graph.constant(arg) for arg in args]
-    shape, dtype = _meta_of_result(call.value)
+    is_array = isinstance(value, np.ndarray | np.generic | float | int | bool | complex)
+    shape, dtype = meta(value) if is_array else ((), object)
     return graph.make(fun, args, shape, dtype, sorted(call.kwargs.items()))
 
 
-def _meta_of_result(value: Any) -> tuple[Shape, Any]:
-    if isinstance(value, np.ndarray | np.generic | float | int | bool | complex):
-        return meta(value)
-    return (), object
+# -------------------- translations --------------------
+
+
+def _dot_adjoint(graph: Graph, call: Call, factor: Expr, g: Expr, *_: Any) -> Expr | None:
+    """g · Bᵀ and Aᵀ · g, of matrices; of vectors, the outer product.
+
+    It stays as autograd makes it where the factor that the gradient belongs to is a scalar.
+    """
+    dimensions = len(factor.shape), len(g.shape)
+    if dimensions not in ((1, 0), (1, 1), (2, 1), (2, 2)):
+        return None
+    first = call.fun is numpy_vjps.dot_adjoint_0
+    factor = graph.transposed(factor)
+    a, b = (g, factor) if first else (factor, g)
+    fun = np.dot if dimensions[0] == 2 else np.outer if g.shape else np.multiply
+    if _shape_of_product(fun, a.shape, b.shape) != np.shape(call.value):
+        return None
+    result = graph.make(fun, (a, b), np.shape(call.value), np.result_type(a.dtype, b.dtype))
+    return graph.cast(result, call.value.dtype)
+
+
+def _shape_of_product(fun: Any, a: Shape, b: Shape) -> Shape | None:
+    if fun is np.dot:
+        return (*a[:-1], *b[1:]) if a[-1] == b[0] else None
+    return (*a, *b)
+
+
+def _space_add(graph: Graph, call: Call, space: Any, a: Any, b: Any) -> Expr | None:
+    if isinstance(space, ArrayVSpace) and isinstance(a, Expr) and isinstance(b, Expr):
+        return graph.make(np.add, (a, b), *meta(call.value))
+    return None
+
+
+def _untake(graph: Graph, call: Call, space: Any, zeros: Any, untaken: Any) -> Expr | None:
+    is_untaken = isinstance(untaken, Expr) and untaken.fun is numpy_vjps.untake.fun
+    if zeros is not None or not is_untaken:
+        return None
+    g, index, _ = untaken.args
+    if (call.value.dtype, call.value.dtype.kind) != (g.dtype, "f"):
+        return None
+    fun = put if is_basic(index) else add_at.fun
+    parts = index if isinstance(index, tuple) else (index,)
+    return graph.make(fun, (g, np.shape(call.value), *parts), np.shape(call.value), g.dtype)
+
+
+def _getitem(graph: Graph, call: Call, x: Any, index: Any) -> Expr | None:
+    is_known = isinstance(x, Expr)
+    return graph.make(operator.getitem, (x, index), *meta(call.value)) if is_known else None
+
+
+def _concatenate(graph: Graph, call: Call, axis: Any, *parts: Any) -> Expr | None:
+    return None if call.kwargs else graph.make(concatenate, (axis, *parts), *meta(call.value))
+
+
+def _same(graph: Graph, call: Call, options: Any, keywords: Any, x: Any) -> Expr | None:
+    return x if isinstance(x, Expr) and (x.shape, x.dtype) == meta(call.value) else None
+
+
+def _reshape(graph: Graph, call: Call, x: Any, *rest: Any) -> Expr | None:
+    orders = {arg for arg in (*rest, *call.kwargs.values()) if isinstance(arg, str)}
+    is_plain = isinstance(x, Expr) and orders <= {"C"}
+    return graph.reshaped(x, np.shape(call.value)) if is_plain else None
+
+
+def _broadcast_to(graph: Graph, call: Call, x: Any, *_: Any) -> Expr | None:
+    return graph.broadcast(x, np.shape(call.value)) if isinstance(x, Expr) else None
+
+
+def _astype(graph: Graph, call: Call, x: Any, *_: Any) -> Expr | None:
+    return graph.cast(x, call.value.dtype) if isinstance(x, Expr) else None
+
+
+def _transpose(graph: Graph, call: Call, x: Any, axes: Any = None) -> Expr | None:
+    if isinstance(axes, Expr):  # autograd's own vjp has them in an array
+        axes = axes.value
+    if not isinstance(x, Expr) or call.kwargs:
+        return None
+    reverses = axes is None or tuple(axes) == tuple(range(len(x.shape)))[::-1]
+    return graph.transposed(x) if reverses else None
+
+
+def _swapaxes(graph: Graph, call: Call, x: Any, *axes: Any) -> Expr | None:
+    if isinstance(x, Expr) and len(x.shape) == 2 and {axis % 2 for axis in axes} == {0, 1}:
+        return graph.transposed(x)
+    return None
+
+
+def _real(graph: Graph, call: Call, x: Any) -> Expr | None:
+    """A conjugate or a real part of what is real is nothing."""
+    return x if isinstance(x, Expr) and x.dtype.kind == "f" else None
+
+
+# Each takes the graph, the recorded call and its arguments as expressions, and returns an
+# expression of the value of the call; or None, where the call stays as autograd makes it.
+TRANSLATIONS: dict[Any, Callable[..., Expr | None]] = {
+    **dict.fromkeys((numpy_vjps.dot_adjoint_0, numpy_vjps.dot_adjoint_1), _dot_adjoint),
+    **dict.fromkeys((VSpace.add, VSpace.mut_add), _space_add),
+    sparse_add: _untake,
+    **dict.fromkeys((ArrayBox.__getitem__, container_take), _getitem),
+    numpy_wrapper.concatenate_args: _concatenate,
+    numpy_wrapper._array_from_scalar_or_array: _same,
+    **dict.fromkeys((anp.reshape, anp.ravel, anp.expand_dims, anp.squeeze), _reshape),
+    anp.broadcast_to: _broadcast_to,
+    numpy_wrapper._astype: _astype,
+    anp.swapaxes: _swapaxes,
+    anp.transpose: _transpose,
+    **dict.fromkeys((anp.conj, anp.real), _real),
+}

@@ -1,11 +1,11 @@
 """The checker: is this handwritten backward pass right, and if not, where and why."""
 
 from .checks import check_backward, check_gradient, check_layer
+from .network_check import check_network
 from .report import GradientReport
-from .subject.functions import tap
+from .subject.loss import tap
 from .subject.subject import CheckError
 from .verdict.rows import Row
-from .whole_network.network import check_network
 
 __all__ = [
     "CheckError",

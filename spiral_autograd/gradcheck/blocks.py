@@ -63,25 +63,14 @@ def apart(ours: Array, theirs: Array) -> tuple[float, int]:
 
 @dataclass(frozen=True)
 class Furthest:
-    """Where two arrays of one shape differ most.
+    """Where two arrays of one shape differ most."""
 
-    Attributes
-    ----------
-    distance : float
-        By how much; infinity where an entry is not finite.
-    relative : float
-        The same relative to the larger of the two largest entries, or to the largest entry of its
-        own row and column where it weighs more there.
-    beyond : float
-        The largest difference beyond what is excused, relative to its own row and column.
-    place : int
-        The place in the flattened arrays.
-    """
-
-    distance: float
+    distance: float  # infinity where an entry is not finite
+    # Relative to the larger of the two largest entries, or to the largest entry of its own row and
+    # column where it weighs more there.
     relative: float
-    beyond: float
-    place: int
+    beyond: float  # the most beyond what is excused, relative to its own row and column
+    place: int  # in the flattened arrays
 
 
 def furthest(ours: Array, theirs: Array, excused: float | Array = 0.0) -> Furthest:

@@ -10,20 +10,19 @@ import numpy as np
 
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
-from .explain import ask_differences, explain
-from .finding import as_finding, found
+from .explain import explain, look_at_other_values
+from .finding import as_finding
 from .guard import CheckError, answerable, guarded
-from .hidden import look_at_other_values
-from .reference.automatic import find_reference
+from .reference.reference import find_reference
 from .report import GradientReport
-from .subject.functions import gradient_subject
 from .subject.inputs import Names
-from .subject.objects import layer_subject
-from .subject.pairs import pair_subject
+from .subject.layer import Layer
+from .subject.loss import Gradient
+from .subject.pair import Pair
 from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
-from .verdict.comparison import Comparison, is_small
-from .verdict.doubt import look_again
+from .verdict.doubt import ask_differences, look_again
+from .verdict.rows import Comparison, is_small
 from .verdict.second_call import call_again, first_gradients, judge, unused_upstream
 from .where import Where
 
@@ -83,7 +82,7 @@ def check_layer(
     stream = _stream(rng)
     title = type(layer).__name__
     with untouched(layer, inputs) as session, answerable(title):
-        subject = layer_subject(layer, inputs, session, upstream, stream, constant)
+        subject = Layer(layer, inputs, session, upstream, stream, constant).subject()
         return _checked(title, subject, stream, budget)
 
 
@@ -132,7 +131,7 @@ def check_backward(
     stream = _stream(rng)
     title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
     with untouched(forward, backward, inputs) as session, answerable(title):
-        subject = pair_subject(forward, backward, inputs, session, upstream, stream, constant)
+        subject = Pair(forward, backward, inputs, session, upstream, stream, constant).subject()
         return _checked(title, subject, stream, budget)
 
 
@@ -184,7 +183,7 @@ def check_gradient(
     budget = number("budget", budget, above=0, or_equal=True)
     title = name_of_function(loss, "loss")
     with untouched(loss, gradient, params, data) as session, answerable(title):
-        subject = gradient_subject(loss, gradient, params, data, session, constant)
+        subject = Gradient(loss, gradient, params, data, session, constant).subject()
         return _checked(title, subject, _stream(rng), budget)
 
 
@@ -236,7 +235,7 @@ def _say_unkept(c: Comparison) -> None:
         if lost is not None and row.rule == "unwritten":
             why, place = lost
             lines = tuple(dict.fromkeys((*row.lines[:1], place, *row.lines)))[:3]
-            c.change(k, findings=(found("text", text=why, rule="unwritten"),), lines=lines)
+            c.change(k, findings=(why,), lines=lines)
 
 
 def _report(title: str, c: Comparison) -> GradientReport:

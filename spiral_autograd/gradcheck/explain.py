@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ..validation import Array
-from .blocks import largest
+from .blocks import close, largest
 from .diagnosis.case import Case, other_upstream
 from .diagnosis.elsewhere import elsewhere
 from .diagnosis.search import diagnose
 from .finding import Finding, found, together
-from .guard import CheckError
-from .lines.lines import places
+from .guard import CheckError, guarded
+from .lines.blame import places
 from .reference.graph import Graph
-from .reference.stepping import best_of, estimates, unit_of
-from .subject.subject import MISSING
-from .verdict.comparison import Comparison
-from .verdict.rows import Row
+from .reference.reference import find_reference, outputs_now
+from .subject.conventions import TARGETS
+from .subject.inputs import RANDOM_IS_BETTER
+from .subject.subject import MISSING, copied
+from .verdict.doubt import look_again
+from .verdict.rows import FAILURES, Comparison, Row, is_small
 from .where import Where
 
 
@@ -49,14 +52,6 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     for k in left:
         why = _no_pattern(c.rows[k], late=where.deadline.is_over)
         c.change(k, findings=together(c.rows[k].findings, why), lines=where.places(places, k))
-
-
-def ask_differences(c: Comparison) -> None:
-    """Ask central differences about the wrong rows; what they side with is right, or said."""
-    agreeing = [c.rows[k].name for k in c.wrong if c.reference.grads and _differences_agree(c, k)]
-    if agreeing and c.reference.kind != "central differences":
-        side = "autograd" if c.reference.kind == "autograd" else f"the {c.reference.kind}"
-        c.notes.append(f"central differences side with {side}: {', '.join(agreeing)}")
 
 
 def _case(c: Comparison, where: Where, true: list[Array], graph: Graph | None) -> Case:
@@ -100,37 +95,88 @@ def _no_pattern(row: Row, *, late: bool) -> Finding:
     return found("no_pattern", late=late, differing=differing, of=h.size, index=row.index)
 
 
-def _differences_agree(c: Comparison, k: int) -> bool:
-    """Ask central differences, in the direction in which the two gradients differ most.
+# -------------------- values at which a mistake does not show --------------------
 
-    Where they side with the handwritten gradient, the row says so, and is not called wrong.
-    """
-    h, g = c.grads[k], c.reference.grads[k]
-    if h is None or np.shape(h) != g.shape or not np.isfinite(largest(h)):
-        return False
-    h = np.asarray(h, dtype=float)  # of a matrix too
-    direction = h - g
-    norm = float(np.linalg.norm(direction.ravel()))
-    if norm == 0 or not np.isfinite(norm):
-        return False
-    direction /= norm
-    ours, theirs = float(np.vdot(h, direction)), float(np.vdot(g, direction))
-    single, double = c.reference.single, c.reference.double
-    sizes = np.maximum(np.abs(direction), 1e-12 * largest(direction))
-    unit = float(
-        np.min(unit_of(c.subject.values[k]) / sizes)
-    )  # no entry moves by more than its own
-    along = {k: unit * direction}
-    best = best_of(estimates(c.subject, c.upstream, along, single=single, double=double))
-    measured = best.value / unit
-    if not best.error / unit <= 0.1 * abs(ours - theirs):
-        return False  # they cannot tell
-    if abs(measured - theirs) < 0.1 * abs(measured - ours):
-        return True
-    if abs(measured - ours) < 0.1 * abs(measured - theirs):
-        why = (
-            f"central differences side with the handwritten gradient, not with the reference "
-            f"({c.reference.kind}), which may be wrong here"
-        )
-        c.change(k, verdict="approximate", findings=(found("text", text=why),), lines=())
-    return False
+TELLING = (0.0, 1.0, -1.0, 2.0)  # single numbers that are like their squares, or doubles
+
+
+def look_at_other_values(c: Comparison, where: Where) -> None:
+    """Compare once more where values that hide mistakes are others; write it into the rows."""
+    c.notes += _single_weights(c)
+    hiding = {k: what for k in c.rows if (what := _hides(c, k))}
+    if not hiding:
+        return
+    beside = _beside(c, where, hiding)
+    if beside is None:
+        c.notes += [
+            f"{c.subject.names[k]} {what}, and mistakes may hide there, but it could not be "
+            f"checked at other values: {RANDOM_IS_BETTER}"
+            for k, what in hiding.items()
+        ]
+        return
+    said = ", ".join(f"{c.subject.names[k]} {what}" for k, what in hiding.items())
+    for k, row in beside.rows.items():
+        if row.verdict in FAILURES and c.rows[k].verdict not in FAILURES:
+            why = f"does not show a mistake at these values ({said}), but at others: {row.why}"
+            c.rows[k] = replace(row, findings=(found("text", text=why, rule=row.rule),))
+
+
+def _single_weights(c: Comparison) -> list[str]:
+    """Return what to say of matrices of one entry, whose transpose is the same at any value."""
+    pairs = list(zip(c.subject.names, c.subject.values, c.grads, strict=True))[1:]
+    single = [n for n, v, g in pairs if v.shape == (1, 1) and g is not MISSING]
+    names = ", ".join(n for n in single if n.split(".")[-1].strip("_")[:1].lower() != "b")
+    return [f"{names}: of a matrix of 1 by 1 no transpose shows; try other sizes"] if names else []
+
+
+def _beside(c: Comparison, where: Where, hiding: dict[int, str]) -> Comparison | None:
+    """Return the comparison at other values, explained; None where it cannot be had."""
+    subject, rng = c.subject, np.random.default_rng(0)
+    if not c.reference.grads or not subject.backward_code:
+        return None
+    values = [subject.values[k] for k in hiding]
+    with subject.session.moved(values, [_other(value, rng) for value in values]):
+        try:
+            moved = replace(subject, outputs=outputs_now(subject))
+            reference = find_reference(moved, c.upstream, rng, 1.0, moved.outputs)
+            with subject.session.fresh():
+                grads = [copied(g) for g in subject.backward([np.array(u) for u in c.upstream])]
+        except CheckError:  # outside of the domain
+            return None
+        if reference.kind != c.reference.kind or not reference.grads:
+            return None
+        if not is_small(subject):
+            reference.recording = None
+        beside = Comparison(moved, reference, grads, c.rng)
+        ideal = look_again(beside) if len(beside.right) < len(beside.rows) else None
+        if beside.wrong:
+            with guarded("the search for why", c.notes):
+                explain(beside, Where(beside, where.deadline.left), ideal)
+        return beside
+
+
+def _hides(c: Comparison, k: int) -> str:
+    """Return what is to be said of a value that hides mistakes; nothing of any other."""
+    value, name = c.subject.values[k], c.subject.names[k]
+    if c.grads[k] is MISSING or k in c.subject.marks or name.strip("_") in TARGETS:
+        return ""
+    if value.size == 1:
+        return f"is {value.item():g}" if value.item() in TELLING else ""
+    if np.ptp(np.abs(value)) == 0:
+        return f"is {value.flat[0]:g} everywhere" if np.ptp(value) == 0 else "has one size only"
+    if value.ndim != 2 or value.shape[0] != value.shape[1] or not np.array_equal(value, value.T):
+        return ""
+    # With a symmetric gradient it stays so, and may be meant so.
+    gradient = np.asarray(c.reference.grads[k]) if c.reference.grads else value
+    return "" if close(gradient, gradient.T, 1e-9) else "is symmetric"
+
+
+def _other(value: Array, rng: np.random.Generator) -> Array:
+    """Return other numbers: positive ones positive, and rows of probabilities such rows."""
+    factors = rng.uniform(0.7, 1.3, value.shape)
+    other = np.where(
+        value == 0, 0.3 * np.max(np.abs(value), initial=0.5) * factors, value * factors
+    )
+    if value.shape[-1:] > (1,) and np.all(value > 0) and np.allclose(value.sum(axis=-1), 1):
+        other /= other.sum(axis=-1, keepdims=True)
+    return np.asarray(other, dtype=value.dtype)

@@ -58,6 +58,8 @@ RULES: dict[str, str] = {
     "kink": "kink",
     # -------------------- rows and failures: calls, and what is left of earlier ones ---------
     **dict.fromkeys(("accumulates", "second_call", "third_call", "grows", "stale"), "state"),
+    # -------------------- notes: how the gradients were found, and what is beside them -------
+    "unkept": "unwritten",
     # -------------------- networks --------------------
 }
 

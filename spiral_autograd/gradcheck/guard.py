@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from .finding import Finding, Said, found
 
@@ -34,7 +33,17 @@ def printable(text: str) -> str:
 
 
 class CheckError(ValueError):
-    """A layer, a pair or a gradient function cannot be checked as it is; the message says why."""
+    """A layer, a pair or a gradient function cannot be checked as it is; the message says why.
+
+    Examples
+    --------
+    >>> from spiral_autograd import check_layer
+    >>> try:
+    ...     check_layer("no layer", 1.0)
+    ... except CheckError as error:
+    ...     print(str(error)[:48])
+    layer must have the methods forward and backward
+    """
 
     def __init__(self, message: str = "") -> None:
         super().__init__("\n".join(map(printable, message.split("\n"))))
@@ -50,13 +59,7 @@ class OutOfTime(Exception):  # noqa: N818 (no error: what has been found until t
 
 @dataclass(frozen=True)
 class Deadline:
-    """When to stop.
-
-    Attributes
-    ----------
-    at : float
-        By `time.monotonic`.
-    """
+    """When to stop, by `time.monotonic`."""
 
     at: float
 
@@ -64,10 +67,6 @@ class Deadline:
     def after(cls, seconds: float) -> Deadline:
         """Return the deadline that is so many seconds from now."""
         return cls(time.monotonic() + seconds)
-
-    def later(self, seconds: float) -> Deadline:
-        """Return one that is so much later."""
-        return Deadline(self.at + seconds)
 
     @property
     def left(self) -> float:
@@ -88,26 +87,20 @@ class Deadline:
 NEVER = Deadline(float("inf"))
 
 
-class _Theirs:
-    """Names what the user's code raises."""
+class theirs:  # noqa: N801 (it is used as a function)
+    """Run the user's code: whatever it raises becomes a TheirError. It may raise anything."""
 
     __slots__ = ("more", "what")
 
-    def __init__(self, what: str, more: Callable[[], str]) -> None:
+    def __init__(self, what: str = "the code", more: Callable[[], str] = str) -> None:
         self.what, self.more = what, more
 
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, CheckError | OutOfTime):
-            text = f"{self.what} raised {_text(error)}{self.more()}"
-            raise TheirError(text) from error
-
-
-def theirs(what: str = "the code", more: Callable[[], str] = str) -> _Theirs:
-    """Run the user's code: whatever it raises becomes a TheirError. It may raise anything."""
-    return _Theirs(what, more)
+            raise TheirError(f"{self.what} raised {_text(error)}{self.more()}") from error
 
 
 @contextmanager

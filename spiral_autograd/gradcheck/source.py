@@ -1,4 +1,4 @@
-"""The text of somebody's function: its statements, what each reads and writes, what feeds what."""
+"""The text of somebody's functions: their statements, what each reads and writes, and where."""
 
 from __future__ import annotations
 
@@ -7,161 +7,133 @@ import inspect
 import linecache
 import os
 import re
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from types import CodeType
 from typing import Any
 
 import numpy as np
 
+from .. import pytree
 from ..recording import Call, Site, name_of
 
 # A line of a file.
 Place = tuple[str, int]
 
-_OWN_MUTATORS = {"append", "extend", "fill", "update", "insert", "sort", "setdefault"}
-_MUTATORS = {
-    "at",
-    "copyto",
-    "put",
-    "place",
-    "putmask",
-    "fill_diagonal",
-    "put_along_axis",
-} | _OWN_MUTATORS
+# -------------------- whose code it is --------------------
+
+_SKIP = (
+    *(os.path.dirname(os.path.abspath(f)) + os.sep for f in (np.__file__, os.__file__, __file__)),
+    os.path.abspath(pytree.__file__),
+)
 
 
-def expression(call: Call | Site) -> str | None:
-    """Return the reader's own text of what a call computes, such as ``np.dot(x, W) + b``.
+def is_readable(place: Place) -> bool:
+    """Tell whether there is a source line to show at a place."""
+    return bool(linecache.getline(*place).strip())
 
-    None where there is no source.
-    """
-    if call.instruction is None or call.source is None:
+
+def is_theirs(code: CodeType) -> bool:
+    """Tell whether code is the user's: not NumPy's, not Python's, not this package's checker."""
+    file = os.path.normpath(code.co_filename)
+    return not file.startswith(_SKIP) and not file.startswith("<frozen")
+
+
+def forward_line(call: Call | None) -> Place | None:
+    """Return the line of the user's forward pass that a call was recorded at, if it is theirs."""
+    if call is None or call.source is None:
         return None
-    code, offset = call.instruction
-    if hasattr(code, "co_positions"):  # from Python 3.11 on, an instruction knows its place
-        place = next(islice(code.co_positions(), offset // 2, None), (None,) * 4)
-        text = _text_at(code.co_filename, *place)
-    else:
-        text = _only_one_like(call, call.source[0], call.source[1])
-    return " ".join(text.split()) or None if text else None
-
-
-def _text_at(
-    file: str, first: int | None, last: int | None, start: int | None, end: int | None
-) -> str | None:
-    if first is None or last is None or start is None or end is None:
+    file, line = call.source[:2]
+    if os.path.normpath(file).startswith(_SKIP) or "site-packages" in file or file.startswith("<"):
         return None
-    lines = [linecache.getline(file, n).encode() for n in range(first, last + 1)]
-    lines[-1] = lines[-1][:end]
-    lines[0] = lines[0][start:]
-    return b" ".join(lines).decode(errors="ignore")
+    return file, line
 
 
+def code_of(function: Any, method: str = "backward") -> CodeType | None:
+    """Return the code of a function or method of the user's; of a class, that of a method."""
+    if isinstance(function, CodeType):
+        return function
+    if inspect.isclass(function):
+        function = getattr(function, method, None)
+    function = inspect.unwrap(function) if callable(function) else function
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+# -------------------- statements --------------------
+
+# What writes into its own object, and what into its first argument.
+_OWN_MUTATORS = frozenset("append extend fill insert setdefault sort update".split())
+_MUTATORS = frozenset("at copyto fill_diagonal place put put_along_axis putmask shuffle".split())
+_ADDERS = ("append", "extend", "insert")
 _COMPUTING = ast.BinOp | ast.UnaryOp | ast.Call | ast.IfExp | ast.Compare
-_SIZES = {"shape", "size", "ndim", "dtype"}
-
-_OPERATORS = {
-    ast.Add: "add",
-    ast.Sub: "subtract",
-    ast.Mult: "multiply",
-    ast.Div: "divide true_divide",
-    ast.Pow: "power",
-    ast.MatMult: "matmul",
-    ast.USub: "negative",
-}
-
-
-def _only_one_like(call: Call | Site, file: str, line: int) -> str | None:
-    """Return the one expression on a line that may be a call of a function."""
-    lines = linecache.getlines(file)
-    tree = _tree("".join(lines))
-    found = (
-        [
-            node
-            for node in ast.walk(tree)
-            if isinstance(node, ast.expr)
-            if node.lineno == line and name_of(call.fun) in _may_be(node)
-        ]
-        if tree is not None
-        else []
-    )
-    return ast.get_source_segment("".join(lines), found[0]) if len(found) == 1 else None
-
-
-@lru_cache(maxsize=8)
-def _tree(text: str) -> ast.Module | None:
-    try:
-        return ast.parse(text)
-    except (SyntaxError, ValueError):
-        return None
-
-
-def _may_be(node: ast.expr) -> list[str]:
-    if isinstance(node, ast.BinOp | ast.UnaryOp):
-        return _OPERATORS.get(type(node.op), "").split()
-    if isinstance(node, ast.Call):
-        return [root_of(node.func).split(".")[-1], getattr(node.func, "attr", "")]
-    return ["__getitem__", "take"] if isinstance(node, ast.Subscript) else []
-
-
-def statement_at(file: str, line: int) -> str:
-    """Return the statement that begins at a line, in one line; of a block its head."""
-    lines = linecache.getlines(file)
-    tree, last = _tree("".join(lines)), line
-    for node in ast.walk(tree) if tree is not None else ():
-        if isinstance(node, ast.stmt) and node.lineno == line:
-            body = getattr(node, "body", None)
-            last = max(line, body[0].lineno - 1 if body else node.end_lineno or line)
-    if last == line:
-        return linecache.getline(file, line).strip()
-    text = " ".join(part.split("#")[0].strip() for part in lines[line - 1 : last])
-    return re.sub(r"(?<=[(\[{]) | (?=[)\]}])", "", text).strip()
-
-
-def assigned_to(text: str, file: str, line: int) -> str | None:
-    """Return what a line assigns to, such as ``self.out``, where all of its value is the text."""
-    return _assignments(file, "".join(linecache.getlines(file))).get((line, text))
-
-
-@lru_cache(maxsize=8)
-def _assignments(file: str, source: str) -> dict[tuple[int, str], str]:
-    tree, found = _tree(source), {}
-    for node in ast.walk(tree) if tree is not None else ():
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name | ast.Attribute):
-            value = node.value
-            place = value.lineno, value.end_lineno, value.col_offset, value.end_col_offset
-            text = " ".join((_text_at(file, *place) or "").split())
-            found[value.lineno, text] = ast.unparse(node.targets[0])
-    return found
-
-
-def operand(text: str, position: int) -> str | None:
-    """Return the text of the left (0) or right (1) operand of an expression."""
-    try:
-        node = ast.parse(text, mode="eval").body
-    except SyntaxError:
-        return None
-    if not isinstance(node, ast.BinOp):
-        return None
-    return ast.unparse((node.left, node.right)[position])
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A statement of the reader's: what it reads and writes, by name, and the blocks it is in."""
+    """A statement of the reader's: of a block its head, with the blocks that it stands in."""
 
     node: ast.stmt
     line: int
     end: int
-    reads: frozenset[str]
-    writes: frozenset[str]
-    whole: bool  # what it writes is made anew
-    parts: tuple[ast.AST, ...]  # of a block its head
+    heads: tuple[ast.AST, ...]  # the statement itself; of a block what stands in its head
     blocks: tuple[ast.AST, ...]
+
+    @cached_property
+    def targets(self) -> list[ast.expr]:
+        """The expressions that are assigned to, those of tuples one by one."""
+        walrus = [n.target for n in self._nodes if isinstance(n, ast.NamedExpr)]
+        return targets_of(self.node) + walrus
+
+    @cached_property
+    def changed(self) -> list[ast.expr]:
+        """The expressions of what is written into where it is, rather than made anew."""
+        calls = [node for node in self._nodes if isinstance(node, ast.Call)]
+        holders = [t.value for t in targets_of(self.node) if isinstance(t, ast.Subscript)]
+        return [*self._kept, *holders, *(node for call in calls for node in _mutated(call))]
+
+    @cached_property
+    def used(self) -> list[ast.expr]:
+        """The largest expressions of names, attributes and entries that are read."""
+        return [*self._kept, *(node for head in self.heads for node in _references(head))]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What the targets are called."""
+        return [ast.unparse(target) for target in self.targets]
+
+    @cached_property
+    def parts(self) -> dict[str, list[ast.expr]]:
+        """What each part reads of what is given or assigned, by ``[1]`` or ``['W']``."""
+        if not isinstance(self.node, ast.Return | ast.Assign) or self.node.value is None:
+            return {}
+        return {path: _references(node) for path, node in _parts_of(self.node.value) if path}
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """The variables and attributes that are read, those that a block depends on included."""
+        around = [getattr(b, name, None) for b in self.blocks for name in ("test", "iter")]
+        nodes = [n for head in around if head for n in ast.walk(head)]
+        read = [n for n in (*self._nodes, *nodes) if _is_name(n) and not _is_stored(n)]
+        return frozenset(map(root_of, [*read, *self._kept]))
+
+    @cached_property
+    def writes(self) -> frozenset[str]:
+        """The variables and attributes that are written, or written into."""
+        stored = [n for n in self._nodes if _is_name(n) and _is_stored(n)]
+        into = self.changed if isinstance(self.node, ast.Expr) else []
+        return frozenset(map(root_of, [*stored, *self.targets, *into]))
+
+    @cached_property
+    def _nodes(self) -> list[ast.AST]:
+        return [node for head in self.heads for node in ast.walk(head)]
+
+    @cached_property
+    def _kept(self) -> list[ast.expr]:
+        """What an augmented assignment adds to."""
+        return targets_of(self.node) if isinstance(self.node, ast.AugAssign) else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,138 +141,129 @@ class Text:
     """The statements of a function, in order."""
 
     file: str
-    first: int
-    last: int
     steps: tuple[Step, ...]
-    upstream: str | None
 
     def at(self, line: int) -> Step | None:
         """Return the innermost statement that a line belongs to."""
-        for step in self.steps:
-            if step.line <= line <= step.end:
-                return step
-        return None
+        return self._by_line.get(line)
 
     def place(self, step: Step) -> Place:
         """Return where a statement begins."""
         return self.file, step.line
 
+    @cached_property
+    def _by_line(self) -> dict[int, Step]:
+        # The innermost statement of a line is the last one that has it.
+        return {line: step for step in self.steps for line in range(step.line, step.end + 1)}
+
 
 def text_of(function: Any) -> Text | None:
     """Return the statements of a function of the user's; None where there is no source."""
-    try:
-        if inspect.isclass(function):
-            function = getattr(function, "forward", None)
-        function = inspect.unwrap(function)
-        lines, first = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-        file = str(inspect.getsourcefile(function))
-    except (TypeError, OSError, SyntaxError, AttributeError, ValueError):
-        return None
-    definition = tree.body[0] if tree.body else None
-    if not isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef):
-        return None
-    ast.increment_lineno(tree, first - 1)
-    return _text(file, definition, first)
+    code = code_of(function, "forward")
+    return None if code is None else _text_of(code)
 
 
 @lru_cache(maxsize=512)
-def steps_of(code: CodeType) -> dict[int, Step]:
-    """Return the statements of a function by their lines; a lambda is one that returns."""
+def _text_of(code: CodeType) -> Text | None:
+    """Return the statements of a function from its file; a lambda is one that returns."""
     file, first = code.co_filename, code.co_firstlineno
-    tree = _tree("".join(linecache.getlines(file)))
-    kind: Any = ast.Lambda if code.co_name == "<lambda>" else ast.FunctionDef | ast.AsyncFunctionDef
-    for node in ast.walk(tree) if tree is not None else ():
-        if not isinstance(node, kind):
-            continue
-        decorators = getattr(node, "decorator_list", [])
-        if first not in (node.lineno, *(d.lineno for d in decorators)):
-            continue
-        if isinstance(node, ast.Lambda):
+    for node in _nodes("".join(linecache.getlines(file))):
+        if isinstance(node, ast.Lambda) and code.co_name == "<lambda>" and node.lineno == first:
             given = ast.copy_location(ast.Return(node.body), node.body)
-            steps = [_step(given, [given], (), given.end_lineno or given.lineno)]
-        elif getattr(node, "name", "") == code.co_name:
-            steps = list(_steps(node.body, ()))
-        else:
-            continue
-        # The innermost statement of a line is the last one that has it.
-        return {line: step for step in steps for line in range(step.line, step.end + 1)}
-    return {}
+            return Text(file, tuple(_steps([given], ())))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.lineno, *(d.lineno for d in node.decorator_list))
+            if node.name == code.co_name and first in lines:
+                return Text(file, tuple(_steps(node.body, ())))
+    return None
 
 
-def _text(file: str, definition: ast.FunctionDef | ast.AsyncFunctionDef, first: int) -> Text:
-    names = [a.arg for a in definition.args.args if a.arg not in ("self", "cls")]
-    steps = tuple(_steps(definition.body, ()))
-    return Text(file, first, definition.end_lineno or first, steps, names[0] if names else None)
+@lru_cache(maxsize=8)
+def _nodes(text: str) -> list[ast.AST]:
+    """Return the nodes of a file's syntax tree; none where it cannot be read."""
+    try:
+        return list(ast.walk(ast.parse(text)))
+    except (SyntaxError, ValueError):
+        return []
 
 
 def _steps(body: Sequence[ast.stmt], blocks: tuple[ast.AST, ...]) -> Iterator[Step]:
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             continue
-        inner = [getattr(node, field, []) for field in ("body", "orelse", "finalbody")]
+        inner = [getattr(node, name, []) for name in ("body", "orelse", "finalbody")]
+        inner += [handler.body for handler in getattr(node, "handlers", [])]
         if not any(inner):
-            yield _step(node, [node], blocks, node.end_lineno or node.lineno)
+            yield Step(node, node.lineno, node.end_lineno or node.lineno, (node,), blocks)
             continue
-        heads = [getattr(node, field, None) for field in ("iter", "test", "target")]
-        parts: list[ast.AST] = [head for head in heads if head is not None]
-        yield _step(node, parts, blocks, inner[0][0].lineno - 1 if inner[0] else node.lineno)
+        heads = [getattr(node, name, None) for name in ("iter", "test", "target")]
+        end = max(inner[0][0].lineno - 1 if inner[0] else node.lineno, node.lineno)
+        yield Step(node, node.lineno, end, tuple(h for h in heads if h is not None), blocks)
         for part in inner:
             yield from _steps(part, (*blocks, node))
 
 
-def _step(node: ast.stmt, parts: Sequence[ast.AST], blocks: tuple[ast.AST, ...], end: int) -> Step:
-    reads: set[str] = set()
-    writes: set[str] = set()
-    for part in parts:
-        for item in ast.walk(part):
-            if isinstance(item, ast.Name | ast.Attribute):
-                stored = isinstance(item.ctx, ast.Store)
-                (writes if stored else reads).add(root_of(item))
-    whole = isinstance(node, ast.Assign | ast.AnnAssign)
-    targets = targets_of(node)
-    for target in targets:
-        if isinstance(target, ast.Subscript):
-            writes.add(root_of(target))
-            whole = False
-    if isinstance(node, ast.AugAssign):
-        reads.add(root_of(node.target))
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        writes |= set(map(root_of, mutated(node.value)))
-    # Inside a branch or a loop, what decides it is read too.
-    for block in blocks:
-        for head in (getattr(block, "test", None), getattr(block, "iter", None)):
-            if head is not None:
-                names = (n for n in ast.walk(head) if isinstance(n, ast.Name | ast.Attribute))
-                reads |= {root_of(n) for n in names}
-    last = max(end, node.lineno)
-    return Step(
-        node, node.lineno, last, frozenset(reads), frozenset(writes), whole, tuple(parts), blocks
-    )
-
-
 def targets_of(node: ast.AST) -> list[ast.expr]:
     """Return the expressions that a statement assigns to, those of tuples one by one."""
-    found: list[ast.expr] = list(getattr(node, "targets", []))
-    target = getattr(node, "target", None)
-    pending = [*found, *([target] if target is not None else [])]
-    flat: list[ast.expr] = []
+    found: list[ast.expr] = []
+    given = [*getattr(node, "targets", []), getattr(node, "target", None)]
+    pending = [item for item in given if item is not None]
     while pending:
         item = pending.pop(0)
-        if isinstance(item, ast.Tuple | ast.List):
-            pending = [*item.elts, *pending]
+        inner = item.elts if isinstance(item, ast.Tuple | ast.List) else None
+        if inner is None:
+            found.append(item.value if isinstance(item, ast.Starred) else item)
         else:
-            flat.append(item)
-    return flat
+            pending = [*inner, *pending]
+    return found
 
 
-def mutated(call: ast.Call) -> list[ast.expr]:
+def _is_name(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name | ast.Attribute)
+
+
+def _is_stored(node: ast.AST) -> bool:
+    return isinstance(getattr(node, "ctx", None), ast.Store)
+
+
+def _mutated(call: ast.Call) -> list[ast.expr]:
     """Return the expressions that a call writes into, as far as NumPy and lists go."""
     found = [word.value for word in call.keywords if word.arg == "out"]
-    if isinstance(call.func, ast.Attribute) and call.func.attr in _MUTATORS:
-        own = call.func.attr in _OWN_MUTATORS
-        found += [call.func.value] if own else call.args[:1]
-    return found
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    if isinstance(call.func, ast.Attribute) and name in _OWN_MUTATORS:
+        found.append(call.func.value)
+    return found + (call.args[:1] if name in _MUTATORS else [])
+
+
+def _references(node: ast.AST) -> list[ast.expr]:
+    """Return the largest expressions of names, attributes and entries that are read in one."""
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in _ADDERS:
+        return _of_all([*node.args, *node.keywords])  # a list is not read to add to it
+    if not isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
+        return _of_all(ast.iter_child_nodes(node))
+    found: list[ast.expr] = [] if _is_stored(node) else [node]
+    inner: ast.expr = node
+    while isinstance(inner, ast.Attribute | ast.Subscript):
+        if isinstance(inner, ast.Subscript):
+            found += _references(inner.slice)
+        inner = inner.value
+    return found if isinstance(inner, ast.Name) else [*found, *_references(inner)]
+
+
+def _of_all(nodes: Iterable[ast.AST]) -> list[ast.expr]:
+    return [found for node in nodes for found in _references(node)]
+
+
+def _parts_of(value: ast.expr, path: str = "") -> Iterator[tuple[str, ast.expr]]:
+    """Yield the innermost parts of a tuple, list or dict as it is written down."""
+    if isinstance(value, ast.Tuple | ast.List):
+        for i, item in enumerate(value.elts):
+            yield from _parts_of(item, f"{path}[{i}]")
+    elif isinstance(value, ast.Dict):
+        for key, item in zip(value.keys, value.values, strict=True):
+            yield from _parts_of(item, f"{path}[{getattr(key, 'value', None)!r}]")
+    else:
+        yield path, value
 
 
 def root_of(node: ast.AST) -> str:
@@ -308,11 +271,9 @@ def root_of(node: ast.AST) -> str:
     while True:
         if isinstance(node, ast.Name):
             return node.id
-        if isinstance(node, ast.Attribute):
-            if isinstance(node.value, ast.Name):
-                return f"{node.value.id}.{node.attr}"
-            node = node.value
-        elif isinstance(node, ast.Subscript | ast.Starred):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            return f"{node.value.id}.{node.attr}"
+        if isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
             node = node.value
         elif isinstance(node, ast.Call):
             node = node.func
@@ -338,26 +299,14 @@ def skips(node: ast.AST) -> bool:
     return late or any(isinstance(arg, ast.BinOp) for arg in inner.args[:2])
 
 
-def only_calls(value: ast.Call) -> bool:
-    """Tell whether a statement hands on what a function of the reader's has made."""
-    return not any(map(is_computing, [*value.args, *(word.value for word in value.keywords)]))
-
-
-def counts(value: ast.AST) -> bool:
-    """Tell whether an expression is about shapes alone."""
-    while isinstance(value, ast.Subscript):
-        value = value.value
-    return isinstance(value, ast.Attribute) and value.attr in _SIZES
-
-
-def replacing_lines(backward: Any) -> list[Place]:
+def replacing_lines(backward: Callable[..., Any]) -> list[Place]:
     """Return the lines of a backward pass that put a new array in the list of gradients."""
     text = text_of(backward)
     found: list[Place] = []
     if text is None:
         return found
     for step in text.steps:
-        for target in targets_of(step.node) if isinstance(step.node, ast.Assign) else ():
+        for target in step.targets if isinstance(step.node, ast.Assign) else ():
             if isinstance(target, ast.Subscript):
                 index = target.slice
                 if isinstance(index, ast.Slice) or getattr(index, "value", None) is Ellipsis:
@@ -368,37 +317,101 @@ def replacing_lines(backward: Any) -> list[Place]:
     return found
 
 
-# -------------------- whose code it is --------------------
-
-_SKIP = tuple(
-    os.path.dirname(os.path.abspath(file)) + os.sep for file in (np.__file__, os.__file__, __file__)
-)
+# -------------------- the reader's own words --------------------
 
 
-def is_readable(place: Place) -> bool:
-    """Tell whether there is a source line to show at a place."""
-    return bool(linecache.getline(*place).strip())
+def expression(call: Call | Site) -> str | None:
+    """Return the reader's own text of what a call computes, such as ``np.dot(x, W) + b``.
 
-
-def is_theirs(code: CodeType) -> bool:
-    """Tell whether code is the user's: not NumPy's, not Python's, not this package's checker."""
-    file = os.path.normpath(code.co_filename)
-    return not file.startswith(_SKIP) and not file.startswith("<frozen")
-
-
-def forward_line(call: Call | None) -> Place | None:
-    """Return the line of the forward operation that a call was recorded at."""
-    if call is None or call.source is None:
+    None where there is no source.
+    """
+    if call.instruction is None or call.source is None:
         return None
-    file, line = call.source[0], call.source[1]
-    if os.path.normpath(file).startswith(_SKIP) or "site-packages" in file or file.startswith("<"):
+    code, offset = call.instruction
+    if hasattr(code, "co_positions"):  # from Python 3.11 on, an instruction knows its place
+        place = next(islice(code.co_positions(), offset // 2, None), (None,) * 4)
+        text = _text_at(code.co_filename, *place)
+    else:
+        text = _only_one_like(name_of(call.fun), call.source[0], call.source[1])
+    return " ".join(text.split()) or None if text else None
+
+
+def _text_at(
+    file: str, first: int | None, last: int | None, start: int | None, end: int | None
+) -> str | None:
+    if first is None or last is None or start is None or end is None:
         return None
-    return file, line
+    lines = [linecache.getline(file, n).encode() for n in range(first, last + 1)]
+    lines[-1] = lines[-1][:end]
+    lines[0] = lines[0][start:]
+    return b" ".join(lines).decode(errors="ignore")
 
 
-def code_of(function: Any) -> Any:
-    """Return the code of a function or method of the user's."""
-    if inspect.isclass(function):
-        function = getattr(function, "backward", None)
-    function = inspect.unwrap(function) if callable(function) else function
-    return getattr(getattr(function, "__func__", function), "__code__", None)
+_OPERATORS = {
+    ast.Add: "add",
+    ast.Sub: "subtract",
+    ast.Mult: "multiply",
+    ast.Div: "divide true_divide",
+    ast.Pow: "power",
+    ast.MatMult: "matmul",
+    ast.USub: "negative",
+}
+
+
+def _only_one_like(function: str, file: str, line: int) -> str | None:
+    """Return the one expression on a line that may be a call of a function."""
+    text = "".join(linecache.getlines(file))
+    nodes = [n for n in _nodes(text) if isinstance(n, ast.expr) and n.lineno == line]
+    found = [n for n in nodes if function in _may_be(n)]
+    return ast.get_source_segment(text, found[0]) if len(found) == 1 else None
+
+
+def _may_be(node: ast.expr) -> list[str]:
+    """Return the names of the functions that an expression may be a call of."""
+    if isinstance(node, ast.BinOp | ast.UnaryOp):
+        return _OPERATORS.get(type(node.op), "").split()
+    if isinstance(node, ast.Call):
+        return [root_of(node.func).split(".")[-1], getattr(node.func, "attr", "")]
+    return ["__getitem__", "take"] if isinstance(node, ast.Subscript) else []
+
+
+def statement_at(file: str, line: int) -> str:
+    """Return the statement that begins at a line, in one line; of a block its head."""
+    lines = linecache.getlines(file)
+    last = line
+    for node in _nodes("".join(lines)):
+        if isinstance(node, ast.stmt) and node.lineno == line:
+            body = getattr(node, "body", None)
+            last = max(line, body[0].lineno - 1 if body else node.end_lineno or line)
+    if last == line:
+        return linecache.getline(file, line).strip()
+    text = " ".join(part.split("#")[0].strip() for part in lines[line - 1 : last])
+    return re.sub(r"(?<=[(\[{]) | (?=[)\]}])", "", text).strip()
+
+
+def assigned_to(text: str, file: str, line: int) -> str | None:
+    """Return what a line assigns to, such as ``self.out``, where all of its value is the text."""
+    return _assignments(file, "".join(linecache.getlines(file))).get((line, text))
+
+
+@lru_cache(maxsize=8)
+def _assignments(file: str, source: str) -> dict[tuple[int, str], str]:
+    found = {}
+    for node in _nodes(source):
+        if isinstance(node, ast.Assign) and _is_name(node.targets[0]):
+            value = node.value
+            place = value.lineno, value.end_lineno, value.col_offset, value.end_col_offset
+            text = " ".join((_text_at(file, *place) or "").split())
+            found[value.lineno, text] = ast.unparse(node.targets[0])
+    return found
+
+
+def operand(text: str, position: int) -> str | None:
+    """Return the text of the left (0) or right (1) operand of an expression."""
+    try:
+        node = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return None
+    if not isinstance(node, ast.BinOp):
+        return None
+    return ast.unparse((node.left, node.right)[position])

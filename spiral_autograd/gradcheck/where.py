@@ -8,13 +8,11 @@ from typing import Any
 
 from .finding import found
 from .guard import CheckError, Deadline, guarded
-from .lines.lines import Evidence, kink_places, state_places
-from .lines.moments import Moments, moments
-from .lines.slices import Slices
-from .reference.backward_graph import BackwardGraph
+from .lines.blame import Evidence, kink_places, state_places
+from .lines.trail import Trail, follow
 from .source import Place, code_of, forward_line, is_readable
 from .subject.subject import MISSING
-from .verdict.comparison import Comparison
+from .verdict.rows import Comparison
 
 Places = tuple[Place, ...]
 UNREADABLE = found("unreadable")
@@ -30,52 +28,40 @@ class Where:
         self._evidence: Evidence | None = None
 
     @cached_property
-    def backward_graph(self) -> BackwardGraph | None:
-        """autograd's backward graph, for the diagnosis."""
-        return None if self.c.graph is None else BackwardGraph(self.c.graph.recording)
-
-    @cached_property
-    def seen(self) -> Moments:
-        """What the lines of the handwritten pass make, in order."""
+    def trail(self) -> Trail | None:
+        """The statements of the handwritten pass as they ran, with what they made."""
         if not self.c.small:
-            return Moments()
-        found, session = Moments(), self.c.subject.session
+            return None
+        trail, session = Trail(), self.c.subject.session
         try:
             with session.fresh():
-                moments(self.c.backward, found, self.until)
+                follow(self.c.backward, trail, self.until)
         except CheckError:  # what ran until then is told from
             pass
         finally:
             session.restore()
-        return found if found.is_whole else Moments()
+        return trail if trail.is_whole and trail.moments else None
 
     def evidence(self, wrong: Sequence[int]) -> Evidence:
         """Return what the place of a mistake is told from, where these rows are wrong."""
         if self._evidence is None or self._evidence.wrong != wrong:
-            c, graph = self.c, self.backward_graph
-            calls = [] if graph is None else [*graph.forward, *graph.backward]
+            c = self.c
             forward, backward = c.subject.forward_code, c.subject.backward_code
             self._evidence = Evidence(
                 grads=[None if g is MISSING else g for g in c.grads],
                 automatic=c.reference.grads,
                 wrong=list(wrong),
                 right=[k for k in c.right if k not in wrong],
-                seen=self.seen,
-                true_values=[*c.upstream, *c.subject.values, *(call.value for call in calls)],
+                trail=self.trail,
+                values=c.subject.values,
                 upstream=c.upstream,
-                graph=graph,
+                recording=None if c.graph is None else c.graph.recording,
                 forward=forward[0] if forward else None,
                 backward=backward[0] if backward else None,
                 tolerance=c.tolerance,
-                slices=self.slices,
                 deadline=self.until,
             )
         return self._evidence
-
-    @cached_property
-    def slices(self) -> Slices | None:
-        """From what the lines of the handwritten pass made it."""
-        return Slices(self.seen.history, self.until) if self.seen else None
 
     def places(self, where: Callable[..., Places], k: int, *why: Any) -> Places:
         """Return places in the reader's code; none where its source cannot be read."""

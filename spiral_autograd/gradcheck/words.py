@@ -92,6 +92,79 @@ def _function(function: str, v: str, minus: bool) -> str:
     return f"-({text})" if " " in text and text[0] != "(" else f"-{text}"
 
 
+def _unread(keys: Sequence[str], other: str) -> str:
+    return (
+        f"the dict of gradients has {', '.join(keys)}, but there is no parameter and no {other} of "
+        "that name"
+    )
+
+
+# -------------------- networks --------------------
+
+
+def _unheld(label: str, lacking: str, held: Sequence[str], places: Sequence[str]) -> str:
+    """Say that a network does not hold the gradient of a parameter of its layers."""
+    name = label.split(" = ")[0]
+    name = name.replace("params", "grads") if name.startswith("params[") else f"grads[{name!r}]"
+    if held:
+        return (
+            f"network.{name} is the gradient of {held[0]} alone, but {lacking} is the same array: "
+            "add up the gradients of both"
+        )
+    return (
+        f"network.{name} does not have the gradient of {lacking}: the layer replaces the array "
+        f"that the network holds{_in_brackets(places)}; write into it: grads[i][...] = dW"
+    )
+
+
+def _in_brackets(places: Sequence[str], between: str = ", ") -> str:
+    return f" ({between.join(places)})" if places else ""
+
+
+def _estranged(names: Sequence[str]) -> str:
+    """Say that a layer, under one name or more, gives another gradient in its network."""
+    if len(names) > 1:
+        return (
+            f"{' and '.join(names)} are one object: the second forward pass overwrites what the "
+            "first kept for backward; make a layer for each (they may share their weights)"
+        )
+    return (
+        f"in the network {names[0]}.backward gives another gradient than by itself on the same "
+        "input and upstream gradient: another layer writes into what it kept, or into what it gave"
+    )
+
+
+def _misgiven(name: str, wanted: str, given: Sequence[str], factor: float | None) -> str:
+    """Say what a layer's backward pass is given in place of its upstream gradient."""
+    start, true = f"it gives {name}.backward ", f"what {wanted}.backward returned"
+    if given:
+        return f"{start}what {given[0]}.backward returned, in place of {true}"
+    if factor is not None:
+        return f"{start}{factor:.6g} times {true}"
+    return f"{start}another upstream gradient than {true}"
+
+
+def _own_raised(
+    method: str, error: str, why: Finding | None, places: Sequence[str], is_sure: bool
+) -> str:
+    more = "" if why is None else f"; {sentence(why)}{_in_brackets(places, '; ')}"
+    more = more if is_sure else "; the network's own backward pass is not checked"
+    return f"{method} raised {error}{more}"
+
+
+def _other_than_layers(method: str, verb: str, why: Sequence[Finding]) -> str:
+    """Say that a network's own gradient is not that of its layers, and why."""
+    start, text = f"{method} {verb} another gradient than the layers have", sentences(why)
+    if text.startswith(("is ", "has ", "lacks ", "differs ")):
+        text = f"it {text}"
+    return f"{start}: {text}" if text else start
+
+
+def _of_layers(names: Sequence[str], what: Finding) -> str:
+    """Say of some layers what was found in each."""
+    return f"{', '.join(names[:6])}{', …' * (len(names) > 6)}: {sentence(what)}"
+
+
 # From the kind of a finding to its sentence: a template for `str.format`, or a function of the
 # fields. Those of a row go on after the name of its gradient.
 SENTENCES: dict[str, str | Callable[..., str]] = {
@@ -236,6 +309,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "differs by up to {apart:.2g} of the largest entry",
     "approximate": "differs by more than rounding, though by little; why is not known (a match "
     "differs by at most {match:g} of its row and column)",
+    "differences_disagree": "central differences side with the handwritten gradient, not with the "
+    "reference ({reference}), which may be wrong here",
     "amplified": "rounding is amplified so much here that a mistake could not be told from it; try "
     "fewer steps, or other inputs",
     # -------------------- rows and failures: calls, and what is left of earlier ones ---------
@@ -255,13 +330,89 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "no_other_call": "what another call gives is not known; it raised {error}",
     "upstream_unused": "backward takes {name}, and does not use it: it is right for {name} = 1 "
     "only",
+    "differences_agree": lambda reference, names: (
+        f"central differences side with {'' if reference == 'autograd' else 'the '}{reference}: "
+        f"{', '.join(names)}"
+    ),
     "unreadable": "no lines are shown, as the source cannot be read: it was typed at a prompt, or "
     "run by exec or python -c; put it in a file",
     "out_of_time": "{what} stopped when the budget= was spent",
     "stopped": "{what} stopped: {error}",
     "own_mistake": "{what} failed with {error} ({place}). The verdicts stand; this is a mistake of "
     "spiral_autograd's own: please report it",
+    # what is given, and written into
+    "shares_memory": "{name} shares memory with a parameter or another input: a copy of it is "
+    "checked",
+    "float_input": "{name} is a float, whose gradient is not checked: give np.array({name})",
+    "writes": "{who} writes into {name}",
+    "writes_cache": lambda names: (
+        f"backward writes into its cache{': ' if names else ''}{', '.join(names)}"
+    ),
+    "writes_upstream": "backward writes into its upstream gradient",
+    "replaces_gradients": "backward puts new arrays in {holder}: what holds the old ones, as a "
+    "network may, does not see them (write {holder}[i][...] = dW)",
+    "value_gradients": lambda keys, other, mark: (
+        f"{_unread(keys, other)}: not checked"
+        + (f' (mark the value: tap("{mark}", ...))' if mark is not None else "")
+    ),
+    "unread_gradients": _unread,
+    # what backward returns, and keeps
+    "not_returned": "{what} returns no gradient for {name}",
+    "inputs_left_out": "backward returns nothing: the gradients of the inputs are left out",
+    "integers": "{name} holds integers, which have no gradient (use {name}.astype(float))",
+    "belongs_to_nothing": "entry {number} of what {what} returns belongs to nothing",
+    "update_takes": lambda names, ours, theirs: (
+        f"the gradient of {', '.join(names)} has the shape {ours} in place of {theirs}, which the "
+        f"update {names[0]} -= lr * gradient takes as it is; other code may not"
+    ),
+    "keys_differ": lambda key, name, places: (
+        f"{' and '.join(places) or 'the keys'} differ: {key!r} is no key {name!r}, by which an "
+        "optimizer reads both"
+    ),
+    "no_entry": lambda names, others: (
+        f"the dict of gradients has no entry for {', '.join(names)}"
+        + (f", but has {', '.join(others)}" if others else "")
+    ),
+    "other_structure": lambda names: (
+        f"the gradient has another structure than params: {', '.join(names)} belongs to no "
+        "parameter"
+    ),
+    # what is used, and not checked
+    "unchecked": lambda why: f"{sentence(why)}: it is not checked",
+    "updates_itself": "backward changes {name} itself, and keeps no gradient of it "
+    "(docs/checker.md, 'Layers that update themselves', shows how to check such a layer)",
+    "used_without_gradient": "{name} is used by forward, but there is no gradient of it (d{last}, "
+    "{last}_grad, grads['{last}'], …)",
+    "cannot_move": "{name} is a number that cannot be moved",
+    "unkept": "is computed as the local variable {variable} of {function} and not kept: write "
+    "self.{variable}",
     # -------------------- networks --------------------
+    "unheld": _unheld,
+    "estranged": _estranged,
+    "not_the_sum": lambda names: (
+        f"{' and '.join(names)} have one place for their gradient, and after a backward pass it is "
+        "not their sum: add to it in each backward (+=)"
+    ),
+    "no_chain": "{loss} gives the loss {ours:.6g}, and the layers one after another give "
+    "{theirs:.6g}: the network is more than the chain of its layers (network. is before the name "
+    "of what is checked of the whole)",
+    "no_chain_runs": "the layers cannot be run one after another ({error}): the network is checked "
+    "as a whole (network. before the name), and each layer with what it is given there",
+    "own_raised": _own_raised,
+    "skipped": "{method} never calls {name}.backward: its parameters get no gradient there",
+    "other_pass": "{method} runs another forward pass than {than} (in training, with other "
+    "options or other random numbers?): the two are not compared",
+    "not_as_a_whole": "the network could not be checked as a whole: {error}",
+    "other_than_layers": _other_than_layers,
+    "loss_misgiven": lambda given: (
+        f"it calls loss_layer.backward with {', '.join(given) or 'nothing'}"
+    ),
+    "misgiven": _misgiven,
+    "never_called": "it never calls {name}.backward",
+    "of_network": lambda what: f"network: {sentence(what)}",
+    "of_layers": _of_layers,
+    "reference": "{name}: the reference is {kind}{precision}",
+    "first_wrong": "the first wrong layer on the way back is {name}",
 }
 
 

@@ -284,7 +284,7 @@ def test_a_folder_that_takes_no_files_is_found_before_the_training(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("spiral_autograd.__main__.fit", no_training)
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("pathlib.Path.open", refuse)
     status, out, err = run("--output", "out")
     assert (status, out) == (3, [])
     assert f"cannot write into out: {os.strerror(number)}" in err[0]

@@ -494,7 +494,7 @@ def interrupted_at_line(moment, **options):
         nonlocal begun
         if frame.f_code.co_filename != training.__file__:
             return None
-        begun = begun or frame.f_code is training._run.__code__
+        begun = begun or frame.f_code is training._Loop.run.__code__
         line = linecache.getline(training.__file__, frame.f_lineno).strip()
         if begun and event == "line" and line != "try:" and next(lines) == moment:
             raise KeyboardInterrupt(line)
@@ -530,7 +530,7 @@ def test_a_ctrl_c_at_any_line_of_the_loop(options):
 def test_a_run_that_real_signals_interrupt_again_and_again():
     def stop_the_loop(number, frame):
         entering = frame.f_lineno == frame.f_code.co_firstlineno
-        while frame is not None and frame.f_code is not training._run.__code__:
+        while frame is not None and frame.f_code is not training._Loop.run.__code__:
             frame = frame.f_back
         if frame is None or entering:  # not in the loop: a little later
             signal.setitimer(signal.ITIMER_REAL, 0.0005)

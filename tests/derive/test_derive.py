@@ -20,11 +20,10 @@ import spiral_autograd as sa
 from spiral_autograd.derive import (
     DerivationError,
     DerivationWarning,
-    buffers,
     cached,
     derive,
-    emit,
     rules,
+    writer,
 )
 from spiral_autograd.pytree import FlatLayout, leaves, named_leaves, tree_map
 
@@ -624,7 +623,7 @@ def test_no_line_is_too_long_nor_named_after_a_python_internal(name):
     ],
 )
 def test_a_constant_is_written_as_what_it_is(value, text):
-    written = emit.literal(value)
+    written = writer.literal(value)
     back = eval(written, {"np": np})
     np.testing.assert_array_equal(back, value)
     if isinstance(value, np.ndarray):
@@ -656,7 +655,7 @@ class Number(int):
     ],
 )
 def test_what_code_cannot_name_has_no_literal(value):
-    assert emit.literal(value) is None
+    assert writer.literal(value) is None
 
 
 def test_a_large_constant_is_asked_for_by_name():
@@ -973,7 +972,7 @@ def test_a_wrong_rule_is_caught_by_the_guard(monkeypatch):
 
 
 def test_a_wrong_buffered_program_is_caught_by_the_guard(monkeypatch):
-    monkeypatch.setattr(buffers, "memory_of", lambda order: {e: {e} for e in order})
+    monkeypatch.setattr(writer, "memory_of", lambda order: {e: {e} for e in order})
     loss, params, *data = LOSSES["views by other functions"]
     with pytest.raises(DerivationError, match="differs from autograd's"):
         derive(loss, params, *data)

@@ -24,8 +24,7 @@ from spiral_autograd.derive.expressions import (
     uniform,
 )
 from spiral_autograd.derive.rules import RULES
-from spiral_autograd.derive.simplify import memory_of, simplify
-from spiral_autograd.derive.translations import TRANSLATIONS
+from spiral_autograd.derive.simplify import TRANSLATIONS, memory_of, simplify
 from spiral_autograd.pytree import leaves
 from spiral_autograd.recording import Call, name_of, record
 
@@ -92,7 +91,7 @@ def text(e):
 
 def one_rule(rule):
     """The table that holds one rule, where the whole table has it, and the rules of nothing."""
-    nothing = {scale: (rules._scale_rule,), broadcast: (rules._broadcast_rule,)}
+    nothing = {scale: (rules._scale_rule,), broadcast: RULES[broadcast]}
     return nothing | {fun: (rule,) for fun, of_fun in RULES.items() if rule in of_fun}
 
 
@@ -227,44 +226,44 @@ ACTS = [
         lambda m: m(np.add, m(scale, m.a, -THIRD), m.b),
         ("subtract", "b", ("scale", "a", "1/3")),
     ),
-    (rules._reshape_rule, lambda m: m(reshape, m.a, (2, 3)), "a"),
+    (rules._unchanged, lambda m: m(reshape, m.a, (2, 3)), "a"),
     (
-        rules._reshape_rule,
+        rules._of_itself,
         lambda m: m(reshape, m(reshape, m.a, (6,)), (3, 2)),
         ("reshape", "a", (3, 2)),
     ),
     (
-        rules._reshape_rule,
+        rules._factor_through,
         lambda m: m(reshape, m(scale, m.a, HALF), (6,)),
         ("scale", ("reshape", "a", (6,)), "1/2"),
     ),
     (
-        rules._reshape_rule,
+        rules._reciprocal_through,
         lambda m: m(reshape, m(np.divide, 1.0, m.p), (6,)),
         ("divide", 1.0, ("reshape", "p", (6,))),
     ),
-    (rules._broadcast_rule, lambda m: m(broadcast, m.a, (2, 3)), "a"),
+    (rules._unchanged, lambda m: m(broadcast, m.a, (2, 3)), "a"),
     (
-        rules._broadcast_rule,
+        rules._of_itself,
         lambda m: m(broadcast, m(broadcast, m.s, (3,)), (2, 3)),
         ("broadcast", "s", (2, 3)),
     ),
     (
-        rules._broadcast_rule,
+        rules._factor_through,
         lambda m: m(broadcast, m(scale, m.v, HALF), (2, 3)),
         ("scale", ("broadcast", "v", (2, 3)), "1/2"),
     ),
-    (rules._astype_rule, lambda m: m(astype, m.a, np.dtype(float)), "a"),
+    (rules._unchanged, lambda m: m(astype, m.a, np.dtype(float)), "a"),
     (rules._power_rule, lambda m: m(np.power, m.a, 1.0), "a"),
     (
         rules._power_rule,
         lambda m: [m(np.sqrt, m.p), m(np.power, m.p, -0.5)][1],
         ("divide", 1.0, ("sqrt", "p")),
     ),
-    (rules._transpose_rule, lambda m: m(transpose, m(transpose, m.a)), "a"),
-    (rules._transpose_rule, lambda m: m(transpose, m.v), "v"),
+    (rules._twice_transposed, lambda m: m(transpose, m(transpose, m.a)), "a"),
+    (rules._twice_transposed, lambda m: m(transpose, m.v), "v"),
     (
-        rules._sum_of_negative,
+        rules._factor_through,
         lambda m: m(np.sum, m(scale, m.a, Fraction(-1)), axis=0),
         ("scale", ("sum", "a", "axis=0"), "-1"),
     ),
@@ -327,7 +326,7 @@ STAYS = [
     (rules._constant_quotient, lambda m: m(np.divide, m.f, TWOS)),
     (rules._plus_nothing, lambda m: m(np.add, m.f, ZEROS)),
     (rules._plus_nothing, lambda m: m(np.add, m.i, ZEROS)),
-    (rules._astype_rule, lambda m: m(astype, m.a, F32)),
+    (rules._unchanged, lambda m: m(astype, m.a, F32)),
     (rules._without_cast, lambda m: m(np.multiply, m(astype, m.a, F32), m.f)),
     (rules._without_cast, lambda m: m(np.multiply, m(astype, m.i, F32), m.f)),
     (rules._without_cast, lambda m: m(np.multiply, m(astype, m.i, F32), m(astype, m.i, F32))),
@@ -341,7 +340,7 @@ STAYS = [
     (rules._without_broadcast, lambda m: m(np.add, m(reshape, m.v, (1, 3)), m.w)),
     (rules._times_reciprocal, lambda m: m(np.multiply, m.s, m(np.divide, ONES, m.s))),
     (rules._power_rule, lambda m: m(np.power, m.v, ONES)),
-    (rules._transpose_rule, lambda m: m(transpose, m.a)),
+    (rules._twice_transposed, lambda m: m(transpose, m.a)),
     (rules._scalar_choice, lambda m: m(np.where, m(np.greater, m.s, 0.0), m.s, ZEROS)),
     (rules._sum_of_ones, lambda m: m(np.sum, m.a, axis=1)),
     (rules._over_all, lambda m: m(np.sum, m.a, axis=0)),
@@ -360,11 +359,11 @@ STAYS = [
     (rules._common_factor, lambda m: m(np.subtract, m.a, m.b)),
     (rules._factors_out, lambda m: m(np.divide, m.a, m(scale, m.p, Fraction(0)))),
     # the order of a sum, and sums that are more than a sum
-    (rules._sum_of_negative, lambda m: m(np.sum, m(scale, m.a, HALF))),
-    (rules._sum_of_negative, lambda m: m(np.sum, m(scale, m.a, Fraction(-1)), initial=3.0)),
+    (rules._factor_through, lambda m: m(np.sum, m(scale, m.a, HALF))),
+    (rules._factor_through, lambda m: m(np.sum, m(scale, m.a, Fraction(-1)), initial=3.0)),
     (rules._sum_of_ones, lambda m: m(np.sum, m.one, axis=1, initial=3.0)),
     (rules._sum_of_ones, lambda m: m(np.sum, m.one, axis=1, dtype=np.dtype(F32))),
-    (rules._reshape_rule, lambda m: m(reshape, m.a, (6,))),
+    (rules._unchanged, lambda m: m(reshape, m.a, (6,))),
 ]
 
 
@@ -512,12 +511,9 @@ def test_the_memory_that_a_value_may_share():
 def translated(loss, params, *data):
     """The expressions of a loss with the translations but without the rules, and their values."""
     recording = record(loss, params, *data)
-    roots = [
-        [leaf for leaf in leaves(tree) if isinstance(leaf, Call)]
-        for tree in (recording.params, list(recording.data))
-    ]
-    simple = simplify(recording, *roots)
-    values = [root.value for root in (*roots[0], *roots[1])]
+    simple = simplify(recording)
+    roots = leaves([recording.params, list(recording.data)])
+    values = [root.value for root in roots if isinstance(root, Call)]
     inputs = dict(zip([*simple.params, *simple.data], values, strict=True))
     return recording, simple, inputs
 

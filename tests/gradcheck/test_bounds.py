@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import spiral_autograd as sa
-from spiral_autograd.gradcheck import checks, guard
-from spiral_autograd.gradcheck.verdict import comparison
+from spiral_autograd.gradcheck import checks, guard, where
 
 
 def x_of(*shape, seed=0):
@@ -32,7 +31,7 @@ def failing(*args, **kwargs):
     raise AttributeError("a mistake of ours")
 
 
-@pytest.mark.parametrize("place", [(checks, "explain"), (comparison, "is_readable")])
+@pytest.mark.parametrize("place", [(checks, "explain"), (where, "is_readable")])
 def test_an_error_while_explaining_is_said_and_the_verdict_stands(monkeypatch, place):
     monkeypatch.setattr(*place, failing)
     monkeypatch.setattr(guard, "STRICT", False)

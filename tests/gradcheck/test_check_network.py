@@ -423,7 +423,7 @@ def test_lists_of_layers_may_be_nested():
 
 
 def test_the_last_layer_has_the_time_first(monkeypatch):
-    from spiral_autograd.gradcheck.whole_network import network
+    from spiral_autograd.gradcheck import network_check
 
     asked = []
 
@@ -432,7 +432,7 @@ def test_the_last_layer_has_the_time_first(monkeypatch):
         time.sleep(0.05)
         return sa.check_layer(layer, *inputs, budget=budget, **more)
 
-    monkeypatch.setattr(network, "check_layer", check)
+    monkeypatch.setattr(network_check, "check_layer", check)
     sa.check_network(net([dense(kind=Doubled), Tanh()]), *data(), budget=2.0)
     assert [name for name, _ in asked] == ["CrossEntropyLoss", "Tanh", "Doubled"]
     budgets = [budget for _, budget in asked]

@@ -1,11 +1,15 @@
 """Forward passes that fill arrays of their own are followed by autograd all the same."""
 
+import itertools
+import threading
+
 import numpy
 import numpy as np
 import pytest
 from numpy import zeros
 
 import spiral_autograd as sa
+from spiral_autograd.gradcheck.reference import rebind
 
 
 class Filled:
@@ -183,6 +187,78 @@ def test_the_users_functions_and_numpy_stay_as_they_are():
     }
     assert Filled.forward.__globals__ is globals()
     assert isinstance(Filled().forward(np.ones((4, 2))), np.ndarray)
+
+
+def same_globals(before):
+    return {name: id(value) for name, value in globals().items()} == before
+
+
+@pytest.mark.parametrize("at", range(1, 9))
+def test_an_interrupt_leaves_numpy_in_its_place(monkeypatch, at):
+    places, count = rebind._places_of_numpy, itertools.count(1)
+
+    def interrupted(roots):
+        for put, value in places(roots):
+
+            def putting(new, put=put):
+                if next(count) == at:
+                    raise KeyboardInterrupt
+                put(new)
+
+            yield putting, value
+
+    before = {name: id(value) for name, value in globals().items()}
+    monkeypatch.setattr(rebind, "_places_of_numpy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        [sa.check_layer(Members(), np.ones((4, 2))) for _ in range(4)]
+    assert same_globals(before)
+    assert np is numpy
+
+
+def test_numpy_is_back_where_the_recorded_pass_raised():
+    class Refusing(Filled):
+        def forward(self, x):
+            if not isinstance(x, np.ndarray):
+                raise TypeError("an array")
+            return super().forward(x)
+
+    before = {name: id(value) for name, value in globals().items()}
+    assert sa.check_layer(Refusing(), np.ones((4, 2))).ok
+    assert same_globals(before)
+
+
+def test_other_threads_meet_numpy_itself_meanwhile(tmp_path):
+    seen = tmp_path / "seen"  # a list would be put back
+
+    def fill():
+        with seen.open("a") as file:
+            print(type(Filled().forward(np.ones((2, 2)))).__name__, file=file)
+
+    class Threaded(Filled):
+        def forward(self, x):
+            thread = threading.Thread(target=fill)
+            thread.start()
+            thread.join()
+            return super().forward(x)
+
+    report = sa.check_layer(Threaded(), np.ones((4, 2)))
+    assert (report.ok, report.reference) == (True, "autograd")
+    assert set(seen.read_text().split()) == {"ndarray"}
+
+
+KEPT = {}
+
+
+def test_nothing_keeps_what_stands_for_numpy():
+    class Keeping(Filled):
+        def forward(self, x):
+            self.xp = KEPT["np"] = np
+            return super().forward(x)
+
+    layer = Keeping()
+    assert sa.check_layer(layer, np.ones((4, 2))).reference == "autograd"
+    assert KEPT == {}
+    assert not hasattr(layer, "xp")
 
 
 def test_data_beside_the_parameters_may_have_its_methods_called():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import spiral_autograd as sa
-from spiral_autograd.gradcheck.reference import automatic, reference
-from spiral_autograd.gradcheck.subject.objects import layer_subject
+from spiral_autograd.gradcheck.reference import reference as references
+from spiral_autograd.gradcheck.subject.layer import Layer
 from spiral_autograd.gradcheck.subject.session import untouched
 
 
@@ -33,7 +33,7 @@ def x_of(*shape, seed=0):
 def prepared(layer, *inputs):
     """Yield the layer as a subject, and an upstream gradient of its own."""
     with untouched(layer, inputs) as session:
-        subject = layer_subject(layer, inputs, session, None, np.random.default_rng(0))
+        subject = Layer(layer, inputs, session, None, np.random.default_rng(0)).subject()
         with session.fresh():
             outputs = subject.forward()
         rng = np.random.default_rng(1)
@@ -41,7 +41,7 @@ def prepared(layer, *inputs):
 
 
 def believed(reference, subject, ups, rng):
-    return automatic.agrees_with_differences(subject, ups, reference, rng)
+    return references.agrees_with_differences(subject, ups, reference, rng)
 
 
 # -------------------- complex step --------------------
@@ -55,7 +55,7 @@ def test_a_cast_that_drops_the_imaginary_part_is_an_error():
 
     layer = Elementwise(forward, lambda x: 2 * x)
     with prepared(layer, x_of(2, 3)) as (subject, ups, _), pytest.raises(sa.CheckError):
-        automatic.by_complex_step(subject, ups, 1.0)
+        references.by_complex_step(subject, ups, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -70,23 +70,23 @@ def test_a_cast_that_drops_the_imaginary_part_is_an_error():
 )
 def test_what_is_not_analytic_is_not_believed(forward):
     with prepared(Elementwise(forward, lambda x: 2 * x), x_of(2, 3)) as (subject, ups, rng):
-        reference = automatic.by_complex_step(subject, ups, 1.0)
+        reference = references.by_complex_step(subject, ups, 1.0)
         assert not believed(reference, subject, ups, rng)
 
 
 def test_what_carries_complex_numbers_is_believed():
     layer = Elementwise(lambda x: np.tanh(x) * x.sum(), lambda x: x)
     with prepared(layer, x_of(2, 3)) as (subject, ups, rng):
-        reference = automatic.by_complex_step(subject, ups, 1.0)
+        reference = references.by_complex_step(subject, ups, 1.0)
         assert believed(reference, subject, ups, rng)
-        exact = automatic.by_autograd(subject, ups)
+        exact = references.by_autograd(subject, ups)
         np.testing.assert_allclose(reference.grads[0], exact.grads[0], rtol=1e-12)
 
 
 def test_what_does_not_carry_them_is_refused():
-    refused = pytest.raises(reference.UntrustedError, match="does not carry")
+    refused = pytest.raises(references.UntrustedError, match="does not carry")
     with prepared(Elementwise(np.abs, np.sign), x_of(2, 3)) as (subject, ups, _), refused:
-        automatic.by_complex_step(subject, ups, 1.0)
+        references.by_complex_step(subject, ups, 1.0)
 
 
 # -------------------- autograd --------------------
@@ -173,13 +173,13 @@ def test_code_that_misleads_autograd_is_checked_all_the_same(name):
 def test_plain_tracing_of_it_is_not_believed(name):
     with prepared(*MISLEADING[name]()) as (subject, ups, rng):
         try:
-            reference = automatic.by_autograd(subject, ups)
+            reference = references.by_autograd(subject, ups)
         except Exception:
             return  # an error is not believed either
         right = all(
             np.allclose(a, b, rtol=1e-6)
             for a, b in zip(
-                reference.grads, automatic.by_differences(subject, ups, 10.0).grads, strict=True
+                reference.grads, references.by_differences(subject, ups, 10.0).grads, strict=True
             )
         )
         assert believed(reference, subject, ups, rng) == right
@@ -196,9 +196,9 @@ def test_a_traced_output_must_be_the_plain_one():
         def backward(self, dout):
             return 2.0 * dout
 
-    refused = pytest.raises(reference.UntrustedError, match="another output")
+    refused = pytest.raises(references.UntrustedError, match="another output")
     with prepared(Fickle(), x_of(2, 2)) as (subject, ups, _), refused:
-        automatic.by_autograd(subject, ups)
+        references.by_autograd(subject, ups)
     report = sa.check_layer(Fickle(), x_of(2, 2))
     assert report.ok
     assert report.reference != "autograd"

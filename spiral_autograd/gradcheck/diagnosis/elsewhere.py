@@ -13,9 +13,9 @@ from ..blocks import close
 from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import Place, replacing_lines
-from ..subject.chain import Listed, totals
-from ..subject.conventions import BACKWARD, method_name, read
-from ..subject.parameters import attributes_of, find_parameters
+from ..subject.conventions import BACKWARD, attributes_of, method_name, read
+from ..subject.own_passes import Listed, totals
+from ..subject.parameters import find_parameters
 from ..subject.session import reach
 from ..subject.subject import Subject
 

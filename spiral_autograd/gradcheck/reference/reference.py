@@ -1,20 +1,45 @@
-"""A reference gradient, and how sharp it is."""
+"""The reference gradient: autograd; else complex step; else central differences.
+
+A reference is believed only after its own output equals the plain one, and a directional
+difference on the caller's own arrays agrees with it. Else the next one is taken.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
 
-from ...recording import Recording
+from ...recording import Call, Recording, record
 from ...validation import Array
+from ..blocks import largest
 from ..guard import CheckError, theirs
+from ..subject.reached import reach
 from ..subject.subject import Subject
-
-# -------------------- how sharp a reference is --------------------
+from .boxes import NumpyBox
+from .rebind import boxed, standing_in
+from .stepping import (
+    SINGLE,
+    Direction,
+    Measured,
+    Steps,
+    balanced_direction,
+    complex_derivative,
+    complex_outputs,
+    has_single,
+    in_double,
+    nearby,
+    random_part,
+    substituted,
+    unit_of,
+)
 
 
 @dataclass(frozen=True)
@@ -35,50 +60,27 @@ SHARPNESS = {
 }
 
 
-# A direction in which values are moved: a part for each value that moves, by its number.
-Direction = dict[int, Array]
-
-
 @dataclass
 class Reference:
-    """A reference gradient.
+    """A reference gradient, and how sharp it is."""
 
-    Attributes
-    ----------
-    kind : str
-        "autograd", "complex step" or "central differences".
-    sharpness : Sharpness
-    grads : list of arrays
-        The gradient for each value of the subject; empty where only directions are known.
-    recording : Recording or None
-        autograd's backward graph.
-    directions : list of (Direction, float)
-        Where the arrays are too large for entry by entry: directions, and the derivative in each.
-    single : bool
-        Whether float32 is anywhere in the forward pass.
-    errors : list of arrays
-        How far each entry may be off, where the reference is measured entry by entry.
-    noise : float
-        How far the derivatives in the directions may be off.
-    size : float
-        Σ |upstream · output|: what the gradients are a part of.
-    rebound : str or None
-        What was rebound in the traced forward pass: "arrays", "constants".
-    double : bool
-        Whether the forward pass ran in float64 on values in float32.
-    """
-
-    kind: str
-    sharpness: Sharpness
-    grads: list[Array]
-    recording: Recording | None = None
+    kind: str  # a key of SHARPNESS
+    single: bool  # whether float32 is anywhere in the forward pass
+    grads: list[Array]  # for each value of the subject; none where only directions are known
+    recording: Recording | None = None  # autograd's backward graph
+    # Where the arrays are too large for entry by entry: directions, and the derivative in each.
     directions: list[tuple[Direction, float]] = field(default_factory=list)
-    single: bool = False
-    errors: list[Array] = field(default_factory=list)
-    noise: float = 0.0
-    size: float = 0.0
-    rebound: str | None = None
-    double: bool = False
+    noise: float = 0.0  # how far these may be off
+    errors: list[Array] = field(default_factory=list)  # how far each measured entry may be off
+    size: float = 0.0  # Σ |upstream · output|: what the gradients are a part of
+    rebound: str | None = None  # what was rebound in the traced forward pass: see by_autograd
+    double: bool = False  # whether the forward pass ran in float64 on values in float32
+
+    @property
+    def sharpness(self) -> Sharpness:
+        """Up to where gradients match; in double as sharp as what they are compared with."""
+        in_double = self.double and self.kind == "central differences"
+        return SHARPNESS["autograd" if in_double else self.kind, self.single]
 
     @property
     def eps(self) -> float:
@@ -90,18 +92,13 @@ class Reference:
         """The rounding of the numbers in the reference's own forward pass."""
         return float(np.finfo(float).eps) if self.double else self.eps
 
-
-def weighted(outputs: Sequence[Any], upstream: Sequence[Any]) -> Any:
-    """Return Σ upstream · output: the scalar whose gradient a backward pass computes."""
-    total: Any = 0.0
-    for out, up in zip(outputs, upstream, strict=True):
-        total = total + anp.sum(out * up)
-    return total
+    def steps(self, subject: Subject) -> Steps:
+        """Return the steps that differences of this sharpness take."""
+        return Steps(subject, subject.upstream, self.single, self.double)
 
 
-def size_of(outputs: Sequence[Array], upstream: Sequence[Array]) -> float:
-    """Return Σ |upstream · output|."""
-    return sum(float(np.sum(np.abs(o * u))) for o, u in zip(outputs, upstream, strict=True))
+class UntrustedError(CheckError):
+    """A reference is not to be had, or not to be believed."""
 
 
 def outputs_now(subject: Subject) -> list[Array]:
@@ -110,34 +107,158 @@ def outputs_now(subject: Subject) -> list[Array]:
         return subject.forward()
 
 
-SINGLE = (np.float32, np.float16)
+def _size_of(outputs: Sequence[Array], upstream: Sequence[Array]) -> float:
+    """Return Σ |upstream · output|."""
+    return sum(float(np.sum(np.abs(o * u))) for o, u in zip(outputs, upstream, strict=True))
 
 
-def plain_of(value: Any) -> Any:
-    """Return a value out of its boxes."""
+# -------------------- autograd --------------------
+
+
+def by_autograd(
+    subject: Subject,
+    upstream: Sequence[Array],
+    plain: Sequence[Array] | None = None,
+    *,
+    rebind: str | None = None,
+    double: bool = False,
+) -> Reference:
+    """Return autograd's gradient of the forward pass, run on boxes in a copy of the objects.
+
+    `plain` is what the forward pass returns without boxes, where that is known already. With
+    `rebind`, the forward pass runs with a stand-in for NumPy whose new arrays can hold boxes; with
+    "constants", those that its objects hold become boxes too. With `double`, values in float32 are
+    given in float64.
+    """
+    outputs: list[Any] = []
+
+    def objective(values: list[Any], upstream: list[Any]) -> Any:
+        others = [*values, *map(boxed, constants)]
+        found = subject.substitute(others, values=[*subject.values, *constants])
+        outputs[:] = [_without_boxes(out) for out in found]
+        return sum((anp.sum(o * u) for o, u in zip(found, upstream, strict=True)), 0.0)
+
+    # The upstream gradient is traced too, so that the graph tells what depends on it.
+    ups = [np.asarray(up, dtype=float) for up in upstream] if double else list(upstream)
+    roots = subject.session.roots
+    constants = _constants_of(subject) if rebind == "constants" else []
+    stand_in = standing_in(roots) if rebind else nullcontext()
+    with subject.session.fresh(), warnings.catch_warnings(), stand_in:
+        warnings.simplefilter("ignore")
+        values = in_double(subject) if double else list(subject.values)
+        with theirs("the traced forward pass"):
+            recording = record(objective, values, ups, box_type=NumpyBox)
+    plain = outputs_now(subject) if plain is None else plain
+    has_rounded = any(getattr(call.value, "dtype", None) in SINGLE for call in recording.calls)
+    single = has_rounded or has_single([*subject.values, *plain])
+    _require_equal(outputs, plain, single)
+    grads = [np.asarray(g.value if isinstance(g, Call) else g) for g in recording.grads]
+    if any(g.shape != value.shape for g, value in zip(grads, values, strict=True)):
+        raise UntrustedError("a gradient has not the shape of its value")
+    size, double = _size_of(plain, upstream), double and not has_rounded
+    return Reference("autograd", single, grads, recording, size=size, rebound=rebind, double=double)
+
+
+def _constants_of(subject: Subject) -> list[Array]:
+    """Return the float arrays that the objects hold beside the values."""
+    known = {id(value) for value in subject.values}
+    arrays = (item for item in reach(*subject.session.roots) if isinstance(item, np.ndarray))
+    return [array for array in arrays if array.dtype.kind == "f" and id(array) not in known]
+
+
+def _without_boxes(value: Any) -> Array:
     while hasattr(value, "_node"):
         value = value._value
     return np.asarray(value)
 
 
-def has_single(arrays: Sequence[Any]) -> bool:
-    """Tell whether one of some arrays is of single precision, or less."""
-    return any(np.asarray(a).dtype in SINGLE for a in arrays)
+def _require_equal(traced: Sequence[Any], plain: Sequence[Array], single: bool) -> None:
+    """Raise unless a traced forward pass has returned what the plain one does.
+
+    In float32, what is small beside 1, as exp(x) - 1, has lost its digits on the way.
+    """
+    tolerance, least = (1e-5, 4 * float(np.finfo(np.float32).eps)) if single else (1e-12, 0.0)
+    if len(traced) != len(plain):
+        raise UntrustedError("the traced forward pass has other outputs")
+    for ours, own in zip(traced, plain, strict=True):
+        most = np.max(np.abs(own), initial=0.0) or 1.0
+        is_same = np.shape(ours) == own.shape
+        if not is_same or np.max(np.abs(ours - own), initial=0) > tolerance * most + least:
+            raise UntrustedError("the traced forward pass gives another output than the plain one")
 
 
-class UntrustedError(CheckError):
-    """A reference is not to be had, or not to be believed."""
+# -------------------- complex step and differences --------------------
 
 
-def substituted(subject: Subject, values: Sequence[Any]) -> list[Any]:
-    """Run the forward pass on other values than it was written for, which may raise anything."""
-    with theirs("the forward pass"):
-        return subject.substitute(values)
+def by_complex_step(
+    subject: Subject,
+    upstream: list[Array],
+    seconds: float,
+    plain: Sequence[Array] | None = None,
+) -> Reference:
+    """Return the gradient by complex steps, where the forward pass carries complex numbers."""
+    plain = outputs_now(subject) if plain is None else plain
+    single = has_single([*subject.values, *plain])
+    outputs = complex_outputs(subject, {}, 0.0)
+    if not any(np.iscomplexobj(out) for out in outputs):
+        raise UntrustedError("the forward pass does not carry complex numbers")
+    _require_equal([np.real(out) for out in outputs], plain, single)
+    size, double = _size_of(plain, upstream), runs_in_double(subject, plain)
+    reference = Reference("complex step", single, [], size=size, double=double)
+    _measure(reference, subject, partial(complex_derivative, subject, upstream), seconds)
+    return reference
 
 
-def in_double(subject: Subject) -> list[Array]:
-    """Return the values of a subject in float64."""
-    return [value.astype(np.float64) for value in subject.values]
+def by_differences(
+    subject: Subject,
+    upstream: list[Array],
+    seconds: float,
+    plain: Sequence[Array] | None = None,
+    *,
+    double: bool = False,
+) -> Reference:
+    """Return the gradient by central differences on the caller's own arrays."""
+    plain = outputs_now(subject) if plain is None else plain
+    single = has_single([*subject.values, *plain])
+    steps = Steps(subject, upstream, single, double)
+    noise = steps.noise({k: unit_of(value) for k, value in enumerate(subject.values)})
+    size = _size_of(plain, upstream)
+    reference = Reference("central differences", single, [], size=size, double=double)
+    _measure(reference, subject, partial(steps.derivative, noise=noise), seconds)
+    return reference
+
+
+def _measure(
+    reference: Reference,
+    subject: Subject,
+    derivative: Callable[[Direction], Measured],
+    seconds: float,
+) -> None:
+    """Measure a gradient entry by entry where time allows, else in random directions."""
+    started = time.monotonic()
+    derivative({0: unit_of(subject.values[0])})
+    one_call = max(time.monotonic() - started, 1e-6)
+    if sum(v.size for v in subject.values) * one_call > seconds:
+        rng = np.random.default_rng(0)
+        for k, value in enumerate(subject.values):
+            scale = (largest(value) or 1.0) / np.sqrt(value.size)
+            for _ in range(2):
+                direction = {k: random_part(value.shape, rng, scale)}
+                found = derivative(direction)
+                reference.directions.append((direction, found.value))
+                reference.noise = max(reference.noise, found.error)
+        return
+    for k, value in enumerate(subject.values):
+        sizes, unit = unit_of(value), np.zeros(value.shape)
+        grad, errors = np.zeros(value.shape), np.zeros(value.shape)
+        for index in np.ndindex(value.shape):
+            unit[index] = sizes[index]
+            found = derivative({k: unit})
+            grad[index] = found.value / sizes[index]
+            errors[index] = found.error / sizes[index]
+            unit[index] = 0.0
+        reference.grads.append(grad)
+        reference.errors.append(errors)
 
 
 def runs_in_double(subject: Subject, plain: Sequence[Array]) -> bool:
@@ -149,7 +270,7 @@ def runs_in_double(subject: Subject, plain: Sequence[Array]) -> bool:
             outputs = [np.asarray(out) for out in substituted(subject, in_double(subject))]
         if any(out.dtype != np.float64 for out in outputs if out.dtype.kind == "f"):
             return False
-        require_equal(outputs, plain, single=True)
+        _require_equal(outputs, plain, single=True)
     except CheckError:
         return False
     finally:
@@ -157,18 +278,97 @@ def runs_in_double(subject: Subject, plain: Sequence[Array]) -> bool:
     return True
 
 
-def require_equal(traced: Sequence[Any], plain: Sequence[Array], single: bool) -> None:
-    """Raise unless a traced forward pass has returned what the plain one does.
+# -------------------- which one --------------------
 
-    In float32, what is small beside 1, as exp(x) - 1, has lost its digits on the way.
+
+def find_reference(
+    subject: Subject,
+    upstream: list[Array],
+    rng: np.random.Generator,
+    seconds: float,
+    plain: Sequence[Array] | None = None,
+) -> Reference:
+    """Return the first reference that can be believed."""
+    plain = outputs_now(subject) if plain is None else plain
+    double = runs_in_double(subject, plain)
+    sharp: list[Callable[..., Reference]] = [
+        partial(by_autograd, rebind=rebind, double=in_float64)
+        for in_float64 in ((True, False) if double else (False,))
+        for rebind in (None, "arrays", "constants")
+    ]
+    sharp.append(partial(by_complex_step, seconds=seconds))
+    for make in sharp:
+        try:
+            reference = make(subject, upstream, plain=plain)
+        except CheckError:
+            continue
+        if not all(np.isfinite(np.sum(grad)) for grad in reference.grads):
+            continue
+        if agrees_with_differences(subject, upstream, reference, rng):
+            return reference
+        if _agrees_nearby(subject, upstream, make, rng):
+            return reference
+    _require_repeatable(subject, plain)
+    return by_differences(subject, upstream, seconds, plain, double=double)
+
+
+def once_more(
+    subject: Subject, upstream: Sequence[Array], reference: Reference, seconds: float = 1.0
+) -> Reference:
+    """Return the reference of the same kind for the values as they are now."""
+    if reference.kind == "autograd":
+        return by_autograd(subject, upstream, rebind=reference.rebound, double=reference.double)
+    if reference.kind == "complex step":
+        return by_complex_step(subject, list(upstream), seconds)
+    return by_differences(subject, list(upstream), seconds, double=reference.double)
+
+
+def _require_repeatable(subject: Subject, plain: Sequence[Array]) -> None:
+    """Refuse a forward pass that gives another output from the same state."""
+    for before, now in zip(plain, outputs_now(subject), strict=True):
+        if before.shape != now.shape or not np.array_equal(before, now):
+            raise CheckError(
+                "the forward pass gives another output at each run, though its objects and "
+                "np.random are put back before each: hold its random numbers fixed, for instance "
+                "with a Generator as an attribute, which is put back too"
+            )
+
+
+# -------------------- whether to believe it --------------------
+
+
+def agrees_with_differences(
+    subject: Subject, upstream: list[Array], reference: Reference, rng: np.random.Generator
+) -> bool:
+    """Tell whether differences along a random direction agree with a reference.
+
+    What is in float32 is measured in float64 too, where the reference is in float64.
     """
-    tolerance, least = (1e-5, 4 * float(np.finfo(np.float32).eps)) if single else (1e-12, 0.0)
-    if len(traced) != len(plain):
-        raise UntrustedError("the traced forward pass has other outputs")
-    for ours, own in zip(traced, plain, strict=True):
-        largest = np.max(np.abs(own), initial=0.0) or 1.0
-        if (
-            np.shape(ours) != own.shape
-            or np.max(np.abs(ours - own), initial=0) > tolerance * largest + least
-        ):
-            raise UntrustedError("the traced forward pass gives another output than the plain one")
+    if not reference.grads:
+        return True
+    direction, expected, scale = balanced_direction(subject, reference.grads, rng)
+    size = max(abs(expected), 0.2 * scale, 1e-300)
+    for double in (False, True) if reference.double else (False,):
+        steps = Steps(subject, upstream, reference.single, double)
+        tolerance = 2e-2 if reference.single and not double else 1e-5
+        found = steps.witness(direction, expected, size, tolerance)
+        if found is None:
+            found = steps.witness(direction, expected, size, tolerance, steps.noise(direction))
+        if found is None or (reference.kind != "autograd" and not found):
+            return False
+    return True
+
+
+def _agrees_nearby(
+    subject: Subject,
+    upstream: list[Array],
+    make: Callable[..., Reference],
+    rng: np.random.Generator,
+) -> bool:
+    """Tell whether a reference and differences agree beside a kink, where they need not on it."""
+    with subject.session.moved(subject.values, nearby(subject, rng)):
+        try:
+            moved = make(subject, upstream)
+            return agrees_with_differences(subject, upstream, moved, rng)
+        except CheckError:
+            return False

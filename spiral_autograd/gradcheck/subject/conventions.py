@@ -1,13 +1,18 @@
-"""How people name things: the passes of a layer, what it keeps, and the gradients of that."""
+"""How people name and write things: each convention that is understood, as a row of a table."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from types import FunctionType
 from typing import Any
 
+from ..finding import Finding, found
 from ..guard import CheckError, theirs
+
+# -------------------- layers --------------------
 
 FORWARD = (
     "forward __call__ fprop forward_pass forward_prop forward_propagation forward_propagate "
@@ -71,6 +76,8 @@ TRAINED = "w weight b bias alpha beta gamma slope scale shift".split()
 GRADIENT_LISTS = "grads gradients grad gradient _grads _gradients dparams".split()
 GRADIENT_CONTAINERS = (*GRADIENT_LISTS, "derivatives", "deltas")
 
+# -------------------- names of gradients --------------------
+
 _GRADIENT = (
     "{} d{} d_{} grad_{} {}_grad g{} g_{} grad{} {}grad gradient_{} {}_gradient gradient{} "
     "{}gradient {}_diff grads_{} {}_grads {}_gradients {}_derivative dL_d{} dLd{} dl_d{} dLoss_d{} "
@@ -82,6 +89,8 @@ _SYNONYMS = (
     "W w weight weights kernel kernels".split(),
     "b bias biases".split(),
 )
+_GRADIENT_WORDS = ("grad", "nabla", "delta", "diff", "deriv")
+_OPTIMIZER_WORDS = "vel mom cache adam rms step update prev last old ema avg".split()
 
 
 def gradient_keys(
@@ -133,23 +142,6 @@ def gradient_key(
     return next(iter(gradient_keys(names, name, others, itself=itself)), None)
 
 
-def differing(names: Iterable[Any], keys: Iterable[Any]) -> list[str]:
-    """Return which keys of gradients are those of the parameters but for upper and lower case.
-
-    Examples
-    --------
-    >>> differing(["W", "b"], ["w", "b"])
-    ["'w' is no key 'W', by which an optimizer reads both"]
-    """
-    there, names = list(keys), list(names)
-    pairs = [(name, key) for name in names for key in there if name not in there]
-    return [
-        f"{key!r} is no key {name!r}, by which an optimizer reads both"
-        for name, key in pairs
-        if key not in names and str(key).lower() == str(name).lower()
-    ]
-
-
 @lru_cache(maxsize=4096)
 def _forms(stem: str, itself: bool) -> tuple[str, ...]:
     """Return what the gradient of a name may be called; never what lists of gradients are."""
@@ -166,6 +158,63 @@ def _synonyms(name: str, others: frozenset[str]) -> list[str]:
     return [word + end for word in same for end in ends if word + end not in {name, *others}]
 
 
+def last_name(path: str) -> str:
+    """Return what a parameter is called where it is kept.
+
+    Examples
+    --------
+    >>> last_name("layers[0].W")
+    'W'
+    """
+    return path.split(".")[-1]
+
+
+def is_statistic(name: str) -> bool:
+    """Tell whether something is a running statistic by its name, without a gradient by right."""
+    return any(word in name for word in STATISTICS)
+
+
+def is_like_gradient(path: str) -> bool:
+    """Tell whether a path has a word for gradients in it.
+
+    Examples
+    --------
+    >>> is_like_gradient("dW"), is_like_gradient("W_grad"), is_like_gradient("velocity.W")
+    (True, True, False)
+    """
+    steps = re.split(r"[.\[\]]", path.lower())
+    begun = any(step.strip("_")[:1] in ("d", "g") and len(step) > 1 for step in steps)
+    words = any(word in path.lower() for word in _GRADIENT_WORDS)
+    return begun or words or path.endswith(("_d", "_g"))
+
+
+def is_of_optimizer(name: str, stem: str) -> bool:
+    """Tell whether an array is called like a velocity or a moment of what has the name `stem`."""
+    rest = name.lower().replace(stem.strip("_").lower(), "", 1).strip("_.")
+    return rest in ("v", "m", "s") or any(word in rest for word in _OPTIMIZER_WORDS)
+
+
+def differing(
+    names: Iterable[Any], keys: Iterable[Any], places: Sequence[str] = ()
+) -> list[Finding]:
+    """Return which keys of gradients are those of the parameters but for upper and lower case.
+
+    Examples
+    --------
+    >>> [dict(one.fields) for one in differing(["W", "b"], ["w", "b"])]
+    [{'key': 'w', 'name': 'W', 'places': ()}]
+    """
+    there, names = list(keys), list(names)
+    pairs = [(name, key) for name in names for key in there if name not in there]
+    return [
+        found("keys_differ", key=key, name=name, places=tuple(places))
+        for name, key in pairs
+        if key not in names and str(key).lower() == str(name).lower()
+    ]
+
+
+# -------------------- what somebody's object has --------------------
+
 _READING = theirs()
 
 
@@ -181,12 +230,24 @@ def read(item: Any, name: str) -> Any:
         return None
 
 
-def has_attribute(item: Any, name: str) -> bool:
-    """Tell whether an object has an attribute, even one that raises now."""
-    nowhere = object()
-    return (
-        inspect.getattr_static(item, name, nowhere) is not nowhere or read(item, name) is not None
-    )
+def attributes_of(item: Any) -> dict[str, Any]:
+    """Return an object's own attributes, also those in slots."""
+    slots: list[str] = []
+    for base in type(item).__mro__:
+        names = base.__dict__.get("__slots__", ())
+        slots += [names] if isinstance(names, str) else list(names)
+    held = {name: getattr(item, name) for name in slots if hasattr(item, name)}
+    held.pop("__dict__", None)
+    held.pop("__weakref__", None)
+    return {**held, **getattr(item, "__dict__", {})}
+
+
+def asker(item: Any) -> Callable[[str], bool]:
+    """Return what tells whether an object has an attribute, even one that raises now."""
+    names = set(read(item, "__dict__") or ()).union(*(vars(base) for base in type(item).__mro__))
+    if "__getattr__" in names:  # which may make up others
+        return lambda name: name in names or read(item, name) is not None
+    return names.__contains__
 
 
 def method_name(item: Any, names: Iterable[str]) -> str | None:
@@ -198,6 +259,49 @@ def reset_of(item: Any) -> Callable[[], Any] | None:
     """Return the method by which an object that accumulates its gradients is reset."""
     name = method_name(item, RESETS)
     return None if name is None else getattr(item, name)
+
+
+def methods_of(layer: Any) -> tuple[str, str]:
+    """Return the names of a layer's forward and backward methods, or raise."""
+    if isinstance(layer, type):
+        raise CheckError(
+            f"layer must be an object, got the class {layer.__name__} itself: give "
+            f"{layer.__name__}(...)"
+        )
+    if isinstance(layer, FunctionType):
+        raise CheckError(
+            f"layer must be an object with forward and backward, got the function "
+            f"{layer.__name__}; for functions use check_backward or check_gradient"
+        )
+    return _method_of(layer, "forward", FORWARD), _method_of(layer, "backward", BACKWARD)
+
+
+def _method_of(layer: Any, which: str, names: Sequence[str]) -> str:
+    name = method_name(layer, names)
+    if name is None:
+        own = [n for n in dir(layer) if callable(getattr(layer, n, None)) and n[0] != "_"]
+        raise CheckError(
+            f"layer must have the methods forward and backward, but {type(layer).__name__} has "
+            f"no {which} (nor {', '.join(names[1:])}); its methods are: {', '.join(own) or 'none'}"
+        )
+    return name
+
+
+def output_of(layer: Any, result: Any) -> Any:
+    """Return the output of a forward pass: what it returned, else what it left in the layer."""
+    return _returned_or_left(layer, result, OUTPUTS)
+
+
+def input_gradient_of(layer: Any, result: Any) -> Any:
+    """Return the input's gradient: what backward returned, else what it left in the layer."""
+    return _returned_or_left(layer, result, INPUT_GRADIENTS)
+
+
+def _returned_or_left(layer: Any, result: Any, names: Sequence[str]) -> Any:
+    if result is not None:
+        return result
+    attributes = attributes_of(layer)
+    return next((attributes[name] for name in names if name in attributes), None)
 
 
 def accepts(function: Any, count: int) -> bool:
@@ -225,3 +329,43 @@ def positional_names(function: Any, count: int) -> list[str]:
     more = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), "input")
     first = len(names) if more != "input" else 0
     return [names[i] if i < len(names) else f"{more}[{i - first}]" for i in range(count)]
+
+
+# -------------------- networks --------------------
+
+LOSS_LAYERS = "loss_layer lossLayer last_layer lastLayer loss criterion loss_fn".split()
+
+# A network's own methods: of (x, t) the loss, of x the scores, of (x, t) the gradients.
+LOSSES = [
+    *FORWARD,
+    *"loss compute_loss calc_loss get_loss loss_function cost compute_cost".split(),
+]
+SCORES = [*FORWARD, "predict"]
+GRADIENTS = (
+    "gradient gradients compute_gradient compute_gradients compute_grads calc_gradient "
+    "calc_gradients get_gradients loss_and_grads loss_and_gradients loss_and_gradient"
+).split()
+TRAINING = "train_flg train_flag train training is_train is_training train_mode".split()
+
+_UPSTREAM = ("d", "g", "up", "err", "top", "loss", "out", "v")
+_PREDICTED = ("pred", "score", "out", "logit", "prob")
+_TRUE = ("t", "y", "label", "gold", "answer", "expected")
+_NOT_TRUE = ("top", "tau", "temp", "tol", "thr", "time", "y_pred", "y_hat", "yhat", "ypred")
+
+
+def means_targets(name: str) -> bool:
+    """Tell whether an argument is the targets, by its name."""
+    name = name.lower()
+    return name.startswith(_TRUE) and not name.startswith(_NOT_TRUE) and name not in TRAINING
+
+
+def means_scores(first: str, second: str) -> bool:
+    """Tell whether the first of two arguments is the scores, by their names: y may be either."""
+    first = first.lower()
+    is_y = first.startswith("y") and (first != "y" or not means_targets(second))
+    return is_y or first.startswith(_PREDICTED)
+
+
+def means_upstream(name: str) -> bool:
+    """Tell whether an argument is an upstream gradient, by its name."""
+    return name.lower().startswith(_UPSTREAM)

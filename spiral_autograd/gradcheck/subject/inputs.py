@@ -1,83 +1,80 @@
-"""The arrays that a check is given: which are refused, and which are copied first."""
+"""What a check is given: what is refused, what is copied first, and what is written into.
+
+And the names of what is meant to have no gradient.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FunctionType, MethodType
 from typing import Any, Protocol
 
 import numpy as np
 
-from ...pytree import tree_map
+from ...pytree import leaves, tree_map
 from ...validation import Array
-from .choice import last_name
+from ..blocks import checksum
+from ..finding import Finding, Said, found
+from .conventions import GRADIENT_LISTS, attributes_of, last_name
+from .held import held_arrays, nested
+from .parameters import Parameter, find_parameters
+from .session import Session, reach
 from .subject import MISSING, CheckError, described, is_array, is_float_array
 
+# -------------------- what is refused --------------------
+
 # What cannot be checked: when, what it is, and how to mend it.
-_REFUSED: tuple[tuple[Callable[[Array], bool], str, str], ...] = (
+_REFUSED: tuple[tuple[Callable[[Array], bool], str], ...] = (
     (
         lambda a: isinstance(a, np.ma.MaskedArray),
-        "is a masked array, whose mask many functions of NumPy drop",
-        "use {0}.filled(0), and multiply by the mask",
+        "is a masked array, whose mask many functions of NumPy drop; use {0}.filled(0), and "
+        "multiply by the mask",
     ),
     (
         lambda a: isinstance(a, np.matrix),
-        "is an np.matrix, for which * is another product",
-        "use np.asarray({0})",
+        "is an np.matrix, for which * is another product; use np.asarray({0})",
     ),
     (
         lambda a: a.dtype.kind == "O",
-        "has the dtype object (are its rows of different lengths?)",
-        "use an array of numbers",
+        "has the dtype object (are its rows of different lengths?); use an array of numbers",
     ),
     (
         lambda a: a.dtype.kind == "c",
-        "holds complex numbers, but the gradients here are those of real ones",
-        "check it as two real arrays",
+        "holds complex numbers, but the gradients here are those of real ones; check it as two "
+        "real arrays",
     ),
     (
         lambda a: a.dtype.kind == "f" and a.dtype.itemsize not in (4, 8),
-        "is {1}: gradients are compared in float32 and float64",
-        "use {0}.astype(np.float64)",
+        "is {1}: gradients are compared in float32 and float64; use {0}.astype(np.float64)",
     ),
     (
         lambda a: a.dtype.kind == "f" and a.size == 0,
-        "is empty, with the shape {2}: there is nothing to compare",
-        "use one with at least one entry on each axis",
+        "is empty, with the shape {2}: there is nothing to compare; use one with at least one "
+        "entry on each axis",
+    ),
+)
+# And of parameters, which are moved in place.
+_NO_PARAMETERS: tuple[tuple[Callable[[Array], bool], str], ...] = (
+    (
+        lambda a: a.dtype.kind in "iub",
+        "holds integers (array {2} {1}), which have no gradient; use {0}.astype(float)",
+    ),
+    (
+        lambda a: not a.flags.writeable,
+        "is read-only, but the check moves it a little and back; use {0}.copy()",
+    ),
+    (
+        lambda a: not a.dtype.isnative,
+        "has the byte order of another machine ({1}); use {0}.astype({3!r})",
     ),
 )
 
 
-def refuse(name: str, value: Any) -> None:
-    """Raise where a value is an array that cannot be checked."""
-    if isinstance(value, np.ndarray):
-        for applies, what, mend in _REFUSED:
-            if applies(value):
-                text = f"{what}; {mend}".format(name, value.dtype, value.shape)
-                raise CheckError(f"{name} {text}")
-
-
-def refuse_parameter(name: str, value: Array) -> None:
-    """Raise where a parameter cannot be checked, or not be moved."""
-    refuse(name, value)
-    if value.dtype.kind in "iub":
-        raise CheckError(
-            f"the parameter {name} holds integers ({described(value)}), which have no gradient; "
-            f"use {name}.astype(float)"
-        )
-    if not value.flags.writeable:
-        raise CheckError(
-            f"the parameter {name} is read-only, but the check moves it a little and back; "
-            f"use {name}.copy()"
-        )
-    if not value.dtype.isnative:
-        raise CheckError(
-            f"the parameter {name} has the byte order of another machine ({value.dtype}); "
-            f"use {name}.astype({value.dtype.name!r})"
-        )
-
-
-def refuse_overlap(names: Sequence[str], values: Sequence[Array]) -> None:
-    """Raise where two parameters are views of the same memory: they cannot be moved apart."""
+def refuse_parameters(names: Sequence[str], values: Sequence[Array]) -> None:
+    """Raise where parameters cannot be checked, or not be moved, or not each on its own."""
+    for name, value in zip(names, values, strict=True):
+        _refuse(name, name, value, _REFUSED)
+        _refuse(f"the parameter {name}", name, value, _NO_PARAMETERS)
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
         for other, array in zip(names[:i], values[:i], strict=True):
             if _overlap(value, array):
@@ -87,41 +84,50 @@ def refuse_overlap(names: Sequence[str], values: Sequence[Array]) -> None:
                 )
 
 
+def _refuse(
+    what: str, name: str, value: Array, table: tuple[tuple[Callable[[Array], bool], str], ...]
+) -> None:
+    for applies, text in table:
+        if applies(value):
+            came = text.format(name, value.dtype, value.shape, value.dtype.name)
+            raise CheckError(f"{what} {came}")
+
+
+# -------------------- what is copied first --------------------
+
+
 def prepared(
     inputs: Sequence[Any], names: Sequence[str], held: Iterable[Array] = ()
-) -> tuple[list[Any], list[str]]:
+) -> tuple[list[Any], list[Said]]:
     """Return inputs that can be moved each on its own, and what is to be said of it.
 
     An array that shares memory with one in `held` or with another input is copied, as is one that
     is read-only or in the byte order of another machine.
     """
     apart = [array for array in held if array.size]
-    remarks: list[str] = []
+    remarks: dict[str, Said] = {}
 
     def own(name: str, value: Any) -> Any:
-        refuse(name, value)
+        if isinstance(value, np.ndarray):
+            _refuse(name, name, value, _REFUSED)
         if not is_float_array(value):
             return value
         shared = any(_overlap(value, other) for other in apart)
         if shared:
-            remarks.append(
-                f"{name} shares memory with a parameter or another input: a copy of it is checked"
-            )
+            remarks[name] = found("shares_memory", name=name)
         plain = type(value) is np.ndarray and value.flags.writeable and value.dtype.isnative
         if shared or not plain:
             value = np.array(value, dtype=value.dtype.newbyteorder("="))
         apart.append(value)
         return value
 
-    found = [
-        tree_map(lambda leaf, name=name: own(name, leaf), value)
-        for name, value in zip(names, inputs, strict=True)
-    ]
-    if found and not isinstance(found[0], np.ndarray) and _is_numbers(found[0]):
+    pairs = zip(names, inputs, strict=True)
+    ours = [tree_map(lambda leaf, name=name: own(name, leaf), value) for name, value in pairs]
+    if ours and not isinstance(ours[0], np.ndarray) and _is_numbers(ours[0]):
         raise CheckError(
             f"{names[0]} must be an array, got a {described(inputs[0])}; use np.array({names[0]})"
         )
-    return found, list(dict.fromkeys(remarks))
+    return ours, list(remarks.values())
 
 
 def _overlap(a: Array, b: Array) -> bool:
@@ -159,15 +165,107 @@ def leaf_name(path: str) -> str:
     return text.lstrip(".")
 
 
-def floats_with_gradients(names: Sequence[str], inputs: Sequence[Any], result: Any) -> list[str]:
+def floats_with_gradients(
+    names: Sequence[str], inputs: Sequence[Any], result: Any
+) -> list[Finding]:
     """Return what to say of inputs that are floats, and of which backward returns a gradient."""
     if not isinstance(result, tuple | list) or len(result) != len(inputs):
         return []
     return [
-        f"{name} is a float, whose gradient is not checked: give np.array({name})"
+        found("float_input", name=name)
         for name, value, gradient in zip(names, inputs, result, strict=True)
         if isinstance(value, float) and gradient is not None
     ]
+
+
+# -------------------- what is written into --------------------
+
+
+class Runner(Protocol):
+    """What runs somebody's two passes."""
+
+    session: Session
+    layer: Any  # None of a pair
+
+    def named_values(self) -> list[tuple[str, Array]]:
+        """Return the inputs and parameters."""
+
+
+def watched(
+    runner: Runner, kept: Any, backward: Callable[[list[Array]], Any], upstream: Sequence[Array]
+) -> tuple[Any, list[Finding]]:
+    """Run a backward pass, and return what it returned, and what both passes have written into.
+
+    `kept` is the layer or the cache: where backward finds what the forward pass has just left.
+    """
+    start = runner.session.start
+    by_forward = written_into(runner.session, runner.named_values())
+    names = _names_in(kept, runner.layer)
+    arrays = [a for a in reach(kept) if isinstance(a, np.ndarray) and a.dtype != object]
+    made = [(a, checksum(a), bool(a.any())) for a in arrays if not _is_as_before(start.kept(a), a)]
+    ups = [np.array(u) for u in upstream]
+    result = backward(ups)
+    gradients = _gradient_arrays(kept) if kept is runner.layer else []
+    cache = [
+        names.get(id(a), "")
+        for a, before, is_filled in made
+        if checksum(a) != before and not _shares(a, gradients)
+        if is_filled or not _shares(a, leaves(result))
+    ]
+    by_backward = written_into(runner.session, runner.named_values())
+    effects = [found("writes", who="forward", name=name) for name in by_forward]
+    effects += [found("writes", who="backward", name=n) for n in by_backward if n not in by_forward]
+    if cache:
+        effects.insert(0, found("writes_cache", names=[name for name in cache if name]))
+    if any(not np.array_equal(a, b) for a, b in zip(upstream, ups, strict=True)):
+        effects.insert(0, found("writes_upstream"))
+    return result, effects
+
+
+def effects_on(effects: Iterable[Finding], names: Sequence[str]) -> list[Finding]:
+    """Return what is to be said of side effects; of inputs and parameters, where so named."""
+    return [e for e in effects if e.fields.get("name") is None or e.fields["name"] in names]
+
+
+def written_into(session: Session, arrays: Iterable[tuple[str, Any]]) -> list[str]:
+    """Return the names of arrays, of those at the start, whose content is another one now."""
+    # What was not there before is a view or a cache of forward's own, not written into.
+    known = [(name, session.start.kept(v), v) for name, v in arrays if isinstance(v, np.ndarray)]
+    return [n for n, before, v in known if before is not None and not _is_as_before(before, v)]
+
+
+def _is_as_before(before: Array | None, array: Array) -> bool:
+    return before is not None and np.array_equal(before, array)
+
+
+def _names_in(kept: Any, layer: Any) -> dict[int, str]:
+    """Return what the arrays of a cache are called: attributes of the layer, or its entries."""
+    if kept is layer:
+        return {id(h.value): f"self.{h.name}" for h in reversed(held_arrays(layer))}
+    entries = nested("cache", kept)
+    return {id(v): name for name, _, v in entries if name != "cache" and is_float_array(v)}
+
+
+def _gradient_arrays(layer: Any) -> list[Any]:
+    """Return the gradients that a layer holds, and those of the layers that it has made inside."""
+    kinds = (FunctionType, MethodType)
+    holders = [i for i in reach(layer) if hasattr(i, "__dict__") and not isinstance(i, kinds)]
+    return [p.gradient() for item in holders for p in find_parameters(item)]
+
+
+def _shares(array: Array, others: Sequence[Any]) -> bool:
+    return any(isinstance(o, np.ndarray) and np.may_share_memory(array, o) for o in others)
+
+
+def replaced_gradients(layer: Any, before: Mapping[str, tuple[Parameter, Any]]) -> list[Finding]:
+    """Return what to say of a list of gradients in which backward has put other arrays.
+
+    That is right by itself. But a network keeps the arrays that it has found in the list.
+    """
+    lists = [n for n in GRADIENT_LISTS if isinstance(attributes_of(layer).get(n), list)]
+    pairs = [(gradient, parameter.gradient()) for parameter, gradient in before.values()]
+    replaced = any(is_array(a) and is_array(b) and a is not b for a, b in pairs)
+    return [found("replaces_gradients", holder=lists[0])] if lists and replaced else []
 
 
 # -------------------- what is meant to have no gradient --------------------
@@ -176,12 +274,7 @@ Names = str | Iterable[str]
 
 
 class Constant:
-    """The names of what is meant to have no gradient.
-
-    Parameters
-    ----------
-    names : str, or iterable of str
-        In full, or the last part of a path.
+    """The names of what is meant to have no gradient, in full, or the last part of a path.
 
     Examples
     --------
@@ -191,16 +284,14 @@ class Constant:
     """
 
     def __init__(self, names: Names = ()) -> None:
-        given: list[Any] = [names]
-        if isinstance(names, Iterable) and not isinstance(names, str):
-            given = list(names)
-        for name in given:
-            if not isinstance(name, str):
-                raise CheckError(
-                    "constant must be the names of what is meant to have no gradient, such as "
-                    f'constant=["mask"], got {described(names)}'
-                )
-        self.names = tuple(given)
+        self.names: tuple[str, ...] = (names,) if isinstance(names, str) else ()
+        if not isinstance(names, str):
+            self.names = tuple(names) if isinstance(names, Iterable) else (names,)
+        if not all(isinstance(name, str) for name in self.names):
+            raise CheckError(
+                "constant must be the names of what is meant to have no gradient, such as "
+                f'constant=["mask"], got {described(names)}'
+            )
 
     def has(self, name: str) -> bool:
         """Tell whether a name is among them."""
@@ -223,16 +314,16 @@ class Constant:
                 )
 
 
-class Runner(Protocol):
-    """What runs somebody's passes, and gathers what is to be said."""
+class Gathering(Protocol):
+    """What gathers what is to be said."""
 
     constant: Constant
     unchecked: list[str]
-    remarks: list[str]
-    failures: list[str]
+    remarks: list[Said]
+    failures: list[Said]
 
 
-def say_unread(runner: Runner, unread: dict[Any, Any], other: str = "input") -> None:
+def say_unread(runner: Gathering, unread: Mapping[Any, Any], other: str = "input") -> None:
     """Say which entries of a dict of gradients belong to no parameter and no other.
 
     Those of intermediate values have a d before the name, and may be there for later ones.
@@ -241,11 +332,9 @@ def say_unread(runner: Runner, unread: dict[Any, Any], other: str = "input") -> 
     keys = [key for key in arrays if not runner.constant.has(key)]
     of_values = [key for key in keys if key[:1] == "d" and len(key) > 1]
     others = [key for key in keys if key not in of_values]
-    text = f"the dict of gradients has {{}}, but there is no parameter and no {other} of that name"
     if of_values:
         runner.unchecked += of_values
-        mark = of_values[0][1:].lstrip("_")
-        how = f' (mark the value: tap("{mark}", ...))' if other == "mark" else ""
-        runner.remarks.append(f"{text.format(', '.join(of_values))}: not checked{how}")
+        mark = of_values[0][1:].lstrip("_") if other == "mark" else None
+        runner.remarks.append(found("value_gradients", keys=of_values, other=other, mark=mark))
     if others:
-        runner.failures.append(text.format(", ".join(others)))
+        runner.failures.append(found("unread_gradients", keys=others, other=other))

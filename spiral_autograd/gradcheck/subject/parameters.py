@@ -1,58 +1,49 @@
-"""The parameters that an object keeps, and where it keeps their gradients."""
+"""The parameters that an object keeps, and which gradient is whose, by convention."""
 
 from __future__ import annotations
 
+import ast
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from ...validation import Array
-from ..guard import CheckError, theirs
+from ..finding import Finding
+from ..source import root_of, targets_of, text_of
 from .conventions import (
     BACKWARD,
     CONTAINERS,
     FORWARD,
     GRADIENT_CONTAINERS,
+    GRADIENT_LISTS,
     HOLDERS,
-    STATISTICS,
-    accepts,
+    TRAINED,
+    asker,
+    attributes_of,
     differing,
     gradient_key,
     gradient_keys,
-    has_attribute,
+    is_statistic,
+    last_name,
     method_name,
     read,
     reset_of,
 )
-from .reached import has_any, is_vocabulary
+from .held import ATOMS, Held, Steps, entries, is_number, nested, values_of
+from .session import Snapshot
 from .subject import MISSING, is_float_array
-
-Steps = tuple[Any, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Parameter:
-    """A parameter of a layer.
+    """An array or a number that an object keeps, and what reads its gradient as it now stands.
 
-    Attributes
-    ----------
-    name : str
-    value : array
-        The layer's own.
-    gradient : callable
-        Returns the gradient as it now stands; None where it is not written, MISSING where there
-        is no place for one.
-    holder : object
-        What keeps it.
-    put : callable or None
-        Puts another value in its place.
-    aliases : frozenset of str
-        Its names, where it is kept in several places.
+    The gradient is None where it is not written, and MISSING where there is no place for one; `put`
+    puts another value in the place of the parameter, and `aliases` are its names, where it is kept
+    in several places.
     """
 
     name: str
@@ -68,49 +59,48 @@ class Parameter:
         return {self.name, *self.aliases}
 
 
-def find_parameters(layer: Any) -> list[Parameter]:
-    """Return the float parameters that a layer and its parts keep, each array once.
+def _reach(held: Any, steps: Steps, name: str) -> Any:
+    """Return the gradient in nested lists and dicts; None where it is not there."""
+    if steps and isinstance(held, dict):
+        key = gradient_key(held, name if isinstance(steps[0], int) else str(steps[0]))
+        return None if key is None else _reach(held[key], steps[1:], name)
+    if steps and isinstance(held, list | tuple):
+        there = isinstance(steps[0], int) and steps[0] < len(held)
+        return _reach(held[steps[0]], steps[1:], name) if there else None
+    return held
 
-    Conventions are not mixed in one object: where it lists its parameters, what else it has is
-    state.
-    """
+
+def _placing(held: Any, steps: Steps) -> Callable[[Any], Any] | None:
+    """Return what puts another value in a place in nested lists and dicts; tuples stay."""
+    for step in steps[:-1]:
+        held = held[step]
+    return partial(operator.setitem, held, steps[-1]) if isinstance(held, dict | list) else None
+
+
+# -------------------- parameters, by convention --------------------
+
+
+def find_parameters(layer: Any) -> list[Parameter]:
+    """Return the float parameters that a layer and its parts keep, each array once."""
     return [p for p in every_parameter(layer) if is_float_array(p.value)]
 
 
 def every_parameter(layer: Any) -> list[Parameter]:
-    """Return the parameters of any dtype."""
-    by_array: dict[int, list[Parameter]] = {}
-    for parameter in _find(layer, set()):
-        if isinstance(parameter.value, np.ndarray):
-            by_array.setdefault(id(parameter.value), []).append(parameter)
-    return [same[0] if len(same) == 1 else _merged(same) for same in by_array.values()]
+    """Return the parameters of any dtype, each array once."""
+    return [p for p in kept_by(layer) if isinstance(p.value, np.ndarray)]
 
 
 def numbers_of(layer: Any) -> list[Parameter]:
     """Return the floats that a layer and its parts keep, of which most are no parameters."""
-    return [p for p in _find(layer, set()) if is_number(p.value)]
+    return [p for p in kept_by(layer) if is_number(p.value)]
 
 
-def is_number(value: Any) -> bool:
-    """Tell whether a value is a float, Python's or NumPy's."""
-    return isinstance(value, float | np.float32)
-
-
-def _find(item: Any, met: set[int]) -> list[Parameter]:
-    met.add(id(item))
-    for values, grads in CONTAINERS:
-        if has_attribute(item, values) and has_attribute(item, grads):
-            found = list(_from_container(item, values, grads))
-            if found:
-                return found
-    for values in dict.fromkeys(values for values, _ in CONTAINERS):
-        found = list(_from_holders(item, values))
-        if found:
-            return found
-    found = [*_from_attributes(item), *_from_parts(item, met)]
-    there = {id(parameter.value) for parameter in found}
-    # A list of parameters without one of gradients: backward may return these.
-    return found + [p for p in _from_container(item, "params", "") if id(p.value) not in there]
+def kept_by(layer: Any) -> list[Parameter]:
+    """Return the arrays, each once, and the floats that a layer and its parts keep."""
+    groups: dict[Any, list[Parameter]] = {}
+    for i, p in enumerate(_find(layer, set())):
+        groups.setdefault(id(p.value) if isinstance(p.value, np.ndarray) else -i - 1, []).append(p)
+    return [same[0] if len(same) == 1 else _merged(same) for same in groups.values()]
 
 
 def _merged(same: list[Parameter]) -> Parameter:
@@ -129,196 +119,93 @@ def _merged(same: list[Parameter]) -> Parameter:
     return replace(same[0], name=label, gradient=gradient, aliases=names)
 
 
-# -------------------- what an object holds --------------------
+# Lists and dicts of parameters with those of their gradients; and of parameter objects alone.
+_LISTS = (*CONTAINERS, *dict.fromkeys((values, "") for values, _ in CONTAINERS))
 
 
-def attributes_of(item: Any) -> dict[str, Any]:
-    """Return an object's own attributes, also those in slots."""
-    slots: list[str] = []
-    for base in type(item).__mro__:
-        names = base.__dict__.get("__slots__", ())
-        slots += [names] if isinstance(names, str) else list(names)
-    held = {name: getattr(item, name) for name in slots if hasattr(item, name)}
-    held.pop("__dict__", None)
-    held.pop("__weakref__", None)
-    return {**held, **getattr(item, "__dict__", {})}
+def _find(item: Any, met: set[int]) -> list[Parameter]:
+    """Return what one object keeps, by the first convention that fits, and what its parts keep.
+
+    Conventions are not mixed in one object: where it lists its parameters, what else it has is
+    state.
+    """
+    met.add(id(item))
+    has = asker(item)
+    for values, grads in _LISTS:
+        if has(values) and (not grads or has(grads)):
+            found = list(_listed(item, values, grads))
+            found = [p for p in found if grads or p.holder is not item]
+            if found:
+                return found
+    parts: dict[str, Any] = {}
+    found = list(_from_attributes(item, parts))
+    for name, part in parts.items():
+        if id(part) not in met:
+            found += [replace(p, name=f"{name}.{p.name}") for p in _find(part, met)]
+    there = {id(p.value) for p in found}
+    # A list of parameters without one of gradients: backward may return these.
+    return found + [p for p in _listed(item, "params", "") if id(p.value) not in there]
 
 
-def values_of(item: Any) -> dict[str, Any]:
-    """Return an object's attributes, with the arrays and floats that are those of its class."""
-    return {**of_class(item), **attributes_of(item)}
-
-
-def of_class(item: Any) -> dict[str, Any]:
-    """Return the arrays and floats that an object has from its class."""
-    found = {
-        name: value
-        for base in reversed(type(item).__mro__[:-1])
-        for name, value in vars(base).items()
-        if isinstance(value, np.ndarray | float | np.floating)
-    }
-    if not found:
-        return found
-    own = attributes_of(item)
-    return {
-        name: value
-        for name, value in found.items()
-        if name not in own and read(item, name) is value
-        if is_float_array(value) or is_number(value)
-    }
-
-
-def entries(item: Any, name: str) -> Any:
-    """Return the list or dict under a name, or what the method of that name returns."""
-    held = read(item, name)
-    if callable(held) and not isinstance(held, dict):
-        try:
-            with theirs():
-                held = held() if accepts(held, 0) else None
-        except CheckError:  # as before the first forward pass, which makes them
-            return None
-    return list(held) if isinstance(held, Iterator) else held
-
-
-def nested(name: str, held: Any, steps: Steps = ()) -> Iterator[tuple[str, Steps, Any]]:
-    """Yield what nested lists and dicts hold: its name, the steps to it, and itself."""
-    if len(steps) > 5:  # no parameters lie so deep; a list may hold itself
-        return
-    if is_vocabulary(held):
-        return
-    if isinstance(held, dict):
-        for key, value in held.items():
-            yield from nested(f"{name}.{key}" if name else str(key), value, (*steps, key))
-    elif isinstance(held, list | tuple):
-        for i, value in enumerate(held):
-            yield from nested(f"{name}[{i}]", value, (*steps, i))
-    else:
-        yield name, steps, held
-
-
-def reach(held: Any, steps: Steps, name: str) -> Any:
-    """Return the gradient in nested lists and dicts; None where it is not there."""
-    if steps and isinstance(held, dict):
-        key = gradient_key(held, name if isinstance(steps[0], int) else str(steps[0]))
-        return None if key is None else reach(held[key], steps[1:], name)
-    if steps and isinstance(held, list | tuple):
-        step = steps[0]
-        return reach(held[step], steps[1:], name) if _is_index(step, held) else None
-    return held
-
-
-def _placing(held: Any, steps: Steps) -> Callable[[Any], Any] | None:
-    """Return what puts another value in a place in nested lists and dicts; tuples stay."""
-    for step in steps[:-1]:
-        held = held[step]
-    return partial(operator.setitem, held, steps[-1]) if isinstance(held, dict | list) else None
-
-
-def _is_index(step: Any, held: Any) -> bool:
-    return isinstance(step, int) and step < len(held)
-
-
-def _in_holder(item: Any) -> tuple[str, str] | None:
-    """Return the names under which a parameter object has its array and its gradient."""
-    if isinstance(item, np.ndarray | np.generic | type):
-        return None
-    for value, grad in HOLDERS:
-        held = read(item, value)
-        if (isinstance(held, np.ndarray) or is_number(held)) and has_attribute(item, grad):
-            return value, grad
-    return None
-
-
-@dataclass(frozen=True)
-class Held:
-    """An array that a layer, or an object in it, keeps; `path` leads there from the layer."""
-
-    name: str
-    value: Array
-    holder: Any
-    path: Steps = ()
-
-
-def held_arrays(layer: Any) -> list[Held]:
-    """Return the float arrays that a layer and the objects in it keep, in each of their places."""
-    found: list[Held] = []
-    pending: list[tuple[str, Steps, Any]] = [("", (), layer)]
-    met = {id(layer)}
-    while pending:
-        before, path, item = pending.pop(0)
-        for attribute, value in values_of(item).items():
-            for name, steps, leaf in nested(before + attribute, value):
-                here = (*path, attribute, *steps)
-                if is_float_array(leaf):
-                    found.append(Held(name, leaf, item, here))
-                elif _is_object(leaf) and id(leaf) not in met and before.count(".") < 4:
-                    met.add(id(leaf))
-                    pending.append((f"{name}.", here, leaf))
-    return found
-
-
-def held_at(item: Any, path: Steps) -> Any:
-    """Return what a path now leads to; MISSING where there is nothing."""
-    for step in path:
-        if isinstance(item, dict):
-            item = item.get(step, MISSING)
-        elif isinstance(item, list | tuple):
-            item = item[step] if _is_index(step, item) else MISSING
-        else:
-            item = values_of(item).get(step, MISSING)
-    return item
-
-
-def _is_object(item: Any) -> bool:
-    kinds = (type, ModuleType, FunctionType, MethodType)
-    return hasattr(item, "__dict__") and not isinstance(item, kinds)
-
-
-# -------------------- the conventions --------------------
-
-
-def _from_container(item: Any, values: str, grads: str) -> Iterator[Parameter]:
-    """Lists or dicts of arrays, and the like of their gradients."""
+def _listed(item: Any, values: str, grads: str) -> Iterator[Parameter]:
+    """Yield what a list or dict of an object holds, with its gradients in the like of it."""
     held = entries(item, values)
     if not isinstance(held, dict | list | tuple):
         return
-    own = {id(v): n for n, v in reversed(attributes_of(item).items()) if isinstance(v, np.ndarray)}
-    in_order = [steps for _, steps, _ in nested("", held)]
+    is_dict = isinstance(held, dict)
+    own = {} if is_dict else {id(v): n for n, v in reversed(attributes_of(item).items())}
+    places = list(nested("" if is_dict else "params", held))
 
-    def gradient(name: str, steps: Steps) -> Any:
-        found = entries(item, grads) if grads else MISSING
-        if isinstance(found, list | tuple) and isinstance(held, dict):
-            found = reach(found, (in_order.index(steps),), name)
-        elif found is not MISSING:
-            found = reach(found, steps, name)
-        if (
-            found is None
-            and isinstance(held, list | tuple)
-            and isinstance(entries(item, grads), dict)
-        ):
-            return MISSING  # keys that say nothing of places: evidence does
-        by_right = isinstance(held, dict) and any(word in name for word in STATISTICS)
+    def gradient(name: str, steps: Steps, i: int) -> Any:
+        there = entries(item, grads) if grads else MISSING
+        if there is MISSING:
+            return MISSING
+        found = _reach(there, (i,) if is_dict and not isinstance(there, dict) else steps, name)
+        # Keys say nothing of places in a list: evidence does.
+        by_right = is_statistic(name) if is_dict else isinstance(there, dict)
         return MISSING if found is None and by_right else found
 
-    for name, steps, value in nested("" if isinstance(held, dict) else "params", held):
+    for i, (name, steps, value) in enumerate(places):
         if isinstance(value, np.ndarray) or is_number(value):
-            name = name if isinstance(held, dict) else own.get(id(value), name)
-            placing = _placing(held, steps)
-            yield Parameter(name, value, partial(gradient, name, steps), item, placing)
+            name = own.get(id(value), name) if isinstance(value, np.ndarray) else name
+            gradients = partial(gradient, name, steps, i)
+            yield Parameter(name, value, gradients, item, _placing(held, steps))
         else:
-            yield from _from_holder(name, value)
-
-
-def _from_holders(item: Any, values: str) -> Iterator[Parameter]:
-    """A list or dict of parameter objects, each with its own gradient."""
-    own = {id(value): name for name, value in reversed(attributes_of(item).items())}
-    held = entries(item, values)
-    if isinstance(held, dict | list | tuple):
-        for name, _, value in nested("" if isinstance(held, dict) else "params", held):
             yield from _from_holder(own.get(id(value), name), value)
 
 
+def _from_attributes(item: Any, parts: dict[str, Any]) -> Iterator[Parameter]:
+    """Yield attributes, with partners for their gradients, and those that are parameter objects.
+
+    Those that are layers, in lists and dicts too, are put among the parts.
+    """
+    attributes = values_of(item)
+
+    def gradient(name: str, steps: Steps) -> Any:
+        now = values_of(item)
+        keys = gradient_keys(now, name, now, itself=False)
+        found = [_reach(now[key], steps, name) for key in keys]
+        if not found and not steps:
+            dicts = [now.get(container) for container in GRADIENT_CONTAINERS]
+            places = [(d, gradient_key(d, name, now)) for d in dicts if isinstance(d, dict)]
+            found = [held[key] for held, key in places if key is not None]
+        return next((g for g in found if g is not None), None if found else MISSING)
+
+    for attribute, value in attributes.items():
+        has_place = bool(gradient_keys(attributes, attribute, attributes, itself=False))
+        for name, steps, leaf in nested(attribute, value):
+            if isinstance(leaf, np.ndarray) or is_number(leaf):
+                if has_place or not steps:
+                    placing = _placing(value, steps) if steps else partial(setattr, item, attribute)
+                    yield Parameter(name, leaf, partial(gradient, attribute, steps), item, placing)
+            elif not issubclass(type(leaf), ATOMS):
+                yield from _from_holder(name, leaf)
+                if _is_layer(leaf):
+                    parts[name] = leaf
+
+
 def _from_holder(name: str, item: Any) -> Iterator[Parameter]:
+    """Yield the parameter that an object is: it has its array, and the gradient of that."""
     where = _in_holder(item)
     if where is not None:
         value, grad = where
@@ -326,41 +213,16 @@ def _from_holder(name: str, item: Any) -> Iterator[Parameter]:
         yield Parameter(name, getattr(item, value), lambda: getattr(item, grad), item, placing)
 
 
-def _from_attributes(item: Any) -> Iterator[Parameter]:
-    """Attributes with a partner for their gradient, and attributes that are parameter objects."""
-    attributes = values_of(item)
-
-    def gradient(name: str, steps: Steps) -> Any:
-        now = values_of(item)
-        keys = gradient_keys(now, name, now, itself=False)
-        found = [reach(now[key], steps, name) for key in keys]
-        if not found and not steps:
-            found = _in_dicts(now, name)
-        return next((g for g in found if g is not None), None if found else MISSING)
-
-    for attribute, value in attributes.items():
-        has_place = bool(gradient_keys(attributes, attribute, attributes, itself=False))
-        for name, steps, leaf in nested(attribute, value):
-            if (isinstance(leaf, np.ndarray) or is_number(leaf)) and (has_place or not steps):
-                placing = _placing(value, steps) if steps else partial(setattr, item, attribute)
-                yield Parameter(name, leaf, partial(gradient, attribute, steps), item, placing)
-            else:
-                yield from _from_holder(name, leaf)
-
-
-def _in_dicts(attributes: dict[str, Any], name: str) -> list[Any]:
-    """Return the gradient of an attribute that a dict of gradients has, if one does."""
-    dicts = [attributes.get(container) for container in GRADIENT_CONTAINERS]
-    places = [(d, gradient_key(d, name, attributes)) for d in dicts if isinstance(d, dict)]
-    return [held[key] for held, key in places if key is not None]
-
-
-def _from_parts(item: Any, met: set[int]) -> Iterator[Parameter]:
-    """The parameters of the layers that an object is made of, by their paths."""
-    for name, part in parts_of(item):
-        if id(part) not in met:
-            for parameter in _find(part, met):
-                yield replace(parameter, name=f"{name}.{parameter.name}")
+def _in_holder(item: Any) -> tuple[str, str] | None:
+    if issubclass(type(item), ATOMS):
+        return None
+    has = asker(item)
+    for value, grad in HOLDERS:
+        if has(value) and has(grad):
+            held = read(item, value)
+            if isinstance(held, np.ndarray) or is_number(held):
+                return value, grad
+    return None
 
 
 def parts_of(item: Any) -> Iterator[tuple[str, Any]]:
@@ -371,29 +233,25 @@ def parts_of(item: Any) -> Iterator[tuple[str, Any]]:
                 yield name, part
 
 
-_OF_LAYERS = frozenset((*BACKWARD, *(values for values, _ in CONTAINERS)))
-_NO_LAYERS = (
-    *(str, bytes, int, float, complex, type(None)),
-    *(np.ndarray, np.generic, type, ModuleType, FunctionType, MethodType),
-)
-
-
 def _is_layer(item: Any) -> bool:
-    if issubclass(type(item), _NO_LAYERS) or not has_any(item, _OF_LAYERS):
+    if issubclass(type(item), ATOMS):
         return False
-    runs = method_name(item, FORWARD) is not None and method_name(item, BACKWARD) is not None
-    return runs or any(has_attribute(item, v) and has_attribute(item, g) for v, g in CONTAINERS)
+    has = asker(item)
+    if any(has(values) and has(grads) for values, grads in CONTAINERS):
+        return True
+    runs = any(map(has, BACKWARD)) and method_name(item, FORWARD) is not None
+    return runs and method_name(item, BACKWARD) is not None
 
 
-def other_keys(layer: Any) -> list[str]:
+def other_keys(layer: Any) -> list[Finding]:
     """Return what is to be said of dicts whose gradients have other keys than the parameters."""
-    found: list[str] = []
+    found: list[Finding] = []
     for item in (layer, *(part for _, part in parts_of(layer))):
         for values, grads in CONTAINERS:
             held, there = entries(item, values), entries(item, grads)
             if isinstance(held, dict) and isinstance(there, dict):
-                found += [f"{grads} and {values} differ: {text}" for text in differing(held, there)]
-    return list(dict.fromkeys(found))
+                found += [f for f in differing(held, there, (grads, values)) if f not in found]
+    return found
 
 
 def resets_of(layer: Any, met: frozenset[int] = frozenset()) -> list[Callable[[], Any]]:
@@ -402,11 +260,147 @@ def resets_of(layer: Any, met: frozenset[int] = frozenset()) -> list[Callable[[]
     if own is not None or id(layer) in met:
         return [own] if own is not None else []
     met |= {id(layer)}
-    holders = [
-        reset_of(leaf)
-        for name, value in attributes_of(layer).items()
-        for _, _, leaf in nested(name, value)
-        if _in_holder(leaf)
-    ]
-    below = [reset for _, part in parts_of(layer) for reset in resets_of(part, met)]
+    leaves = [x for name, held in attributes_of(layer).items() for _, _, x in nested(name, held)]
+    holders = [reset_of(leaf) for leaf in leaves if _in_holder(leaf)]
+    below = [reset for leaf in leaves if _is_layer(leaf) for reset in resets_of(leaf, met)]
     return [reset for reset in holders if reset is not None] + below
+
+
+# -------------------- is it a gradient? --------------------
+
+
+def has_gradient(parameter: Parameter, before: Any, start: Snapshot) -> bool:
+    """Tell whether what is named like the gradient of a parameter is one, after a run.
+
+    It is one where the run has written it, or where it stands ready to be written: None, zeros, or
+    in the shape of the parameter. A time `t` with a step `dt` is none.
+    """
+    now = parameter.gradient()
+    if now is MISSING or now is None or now is not before:
+        return now is not MISSING
+    if not isinstance(now, np.ndarray | np.number | float | int | list | tuple):
+        return False
+    saved = start.kept(now) if isinstance(now, np.ndarray) else None
+    if saved is not None and not np.array_equal(saved, now):
+        return True
+    try:
+        is_ready, shape = not np.any(now), np.shape(now)
+    except (TypeError, ValueError):
+        return False
+    return is_ready or (shape == np.shape(parameter.value) and not is_number(parameter.value))
+
+
+def fits_number(number: Parameter) -> bool:
+    """Tell whether the gradient of a number is one number, or that of one that people train.
+
+    A step `h` beside the gradient `dh` of a state has none.
+    """
+    gradient = number.gradient()
+    if gradient is None or last_name(number.name).strip("_0123456789").lower() in TRAINED:
+        return True
+    return isinstance(gradient, np.ndarray | np.generic | float | int) and np.size(gradient) == 1
+
+
+# -------------------- lists: by names, shapes and order --------------------
+
+
+def returned(result: Any, floats: Sequence[bool], backward: Any) -> list[Held]:
+    """Return what a backward pass returns beside the gradients of the inputs; it has no holder."""
+    if isinstance(result, dict):
+        return [Held(str(key), value, None, (key,)) for key, value in result.items()]
+    if not isinstance(result, tuple) or not result:
+        return []
+    last, counts = result[-1], (sum(floats), len(floats))
+    is_list = isinstance(last, list | tuple) and any(map(is_float_array, last))
+    if is_list or isinstance(last, dict):
+        if len(result) - 1 not in counts:
+            return []
+        pairs = last.items() if isinstance(last, dict) else enumerate(last)
+        places = [(key, value, (len(result) - 1, key)) for key, value in pairs]
+        names = returned_names(backward, len(places)) if not isinstance(last, dict) else []
+        return [_called(names, *place) for place in places]
+    skipped = [g is None for g, flag in zip(result, floats, strict=False) if not flag]
+    first = counts[1] if any(skipped) else counts[0]
+    names = returned_names(backward, len(result) - first)
+    return [_called(names, i - first, result[i], (i,)) for i in range(first, len(result))]
+
+
+def _called(names: Sequence[str], key: Any, value: Any, path: Steps, holder: Any = None) -> Held:
+    name = names[key] if isinstance(key, int) and key < len(names) else ""
+    return Held(name or ("" if isinstance(key, int) else str(key)), value, holder, path)
+
+
+def listed(layer: Any, backward: Any) -> list[Held]:
+    """Return the gradients that stand in a list of the layer, called as backward calls them."""
+    for container in GRADIENT_LISTS:
+        held = attributes_of(layer).get(container)
+        if isinstance(held, list | tuple) and held and all(map(is_gradient, held)):
+            names = _listed_names(backward, container)
+            names = names if len(names) == len(held) else []
+            return [_called(names, i, g, (container, i), layer) for i, g in enumerate(held)]
+    return []
+
+
+def is_gradient(value: Any) -> bool:
+    """Tell whether a value may be a gradient: an array of floats, or one number."""
+    return is_float_array(value) or is_number(value)
+
+
+def matched(
+    free: Sequence[Parameter], gradients: Sequence[Held], *, in_order: bool
+) -> list[tuple[Parameter, Held]]:
+    """Return which gradients belong to which parameters: by name, by shape, else in their order."""
+    others = [last_name(p.name) for p in free]
+
+    def is_named(p: Parameter, g: Held) -> bool:
+        by_key = isinstance(g.path[-1], str) and g.holder is None
+        name = [last_name(g.name)]
+        return gradient_key(name, last_name(p.name), others, itself=by_key) is not None
+
+    def fits(p: Parameter, g: Held) -> bool:
+        return not isinstance(g.path[-1], str) and np.shape(p.value) == np.shape(g.value)
+
+    def is_next(p: Parameter, g: Held) -> bool:
+        return in_order and not isinstance(g.path[-1], str) and not is_number(p.value)
+
+    found: dict[int, Parameter] = {}
+    for rule in (is_named, fits, is_next):
+        for i, g in enumerate(gradients):
+            taken = {id(p) for p in found.values()}
+            fitting = [p for p in free if id(p) not in taken and rule(p, g)]
+            if i not in found and fitting:
+                found[i] = fitting[0]
+    return [(found[i], gradients[i]) for i in sorted(found)]
+
+
+def returned_names(backward: Any, count: int) -> list[str]:
+    """Return what the last entries are called that a backward pass returns in a tuple."""
+    text = text_of(backward)
+    steps = [s.node for s in text.steps if isinstance(s.node, ast.Return)] if text else []
+    value = steps[-1].value if steps else None
+    if isinstance(value, ast.Tuple) and isinstance(value.elts[-1], ast.List | ast.Tuple):
+        value = value.elts[-1] if len(value.elts[-1].elts) == count else value
+    if not isinstance(value, ast.Tuple | ast.List) or not 0 < count <= len(value.elts):
+        return []
+    return _names(value.elts[-count:])
+
+
+def _names(entries: Sequence[ast.expr]) -> list[str]:
+    return [root_of(e) if isinstance(e, ast.Name | ast.Attribute) else "" for e in entries]
+
+
+def _listed_names(backward: Any, container: str) -> list[str]:
+    """Return what the gradients are called that backward puts into a list of the layer."""
+    text = text_of(backward)
+    appended = []
+    for step in text.steps if text is not None else ():
+        node = step.node
+        value = getattr(node, "value", None)
+        into = [t.attr for t in targets_of(node) if isinstance(t, ast.Attribute)]
+        if container in into and isinstance(value, ast.List | ast.Tuple) and value.elts:
+            return _names(value.elts)
+        if isinstance(node, ast.Expr) and isinstance(value, ast.Call):
+            called = root_of(value.func).split(".")[-1]
+            if called == container and getattr(value.func, "attr", "") == "append":
+                appended += _names(value.args)
+    return appended

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import is_
-from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.random import get_state, set_state
 
 from ...boxes import process_lock
 from ...validation import Array
-from .reached import ABSENT, Unreached, names_used, walk
+from .reached import Unreached, walk
 from .reached import reach as reach
 
 Form = tuple[tuple[int, ...], Any, bool]  # shape, dtype, and whether it can be written into
@@ -44,7 +43,6 @@ class Snapshot(Unreached):
         self._held: list[tuple[Any, Callable[[Any], list[Any]], Any, list[Any]]] = []
         self._forms: list[tuple[Array, Form]] = []
         self._arrays: dict[int, tuple[Array, Array]] = {}
-        self._globals: dict[tuple[int, str], tuple[dict[str, Any], Any]] = {}
         self.add(*roots)
 
     def add(self, *roots: Any) -> None:
@@ -56,9 +54,6 @@ class Snapshot(Unreached):
             self._held += [(item, *kind[:2], parts) for kind, parts in held if kind.write]
             if issubclass(type(item), np.ndarray):
                 self._note_array(item)
-            elif issubclass(type(item), FunctionType):
-                for names, name, value in names_used(item):
-                    self._globals.setdefault((id(names), name), (names, value))
 
     def restore(self) -> None:
         """Put everything back."""
@@ -69,8 +64,6 @@ class Snapshot(Unreached):
                 write(item, parts)
         for array, form in locked:  # a view may be unlocked only after what it looks into
             _put_form(array, form)
-        for (_, name), (names, value) in self._globals.items():
-            _put_name(names, name, value)
         for own, saved in self._arrays.values():
             _refill_array(own, saved)
 
@@ -121,14 +114,6 @@ def _refill_array(held: Array, saved: Array) -> None:
         held.flags.writeable = False
 
 
-def _put_name(names: dict[str, Any], name: str, value: Any) -> None:
-    now = names.get(name, ABSENT)
-    if value is not ABSENT and now is not value:
-        names[name] = value
-    elif value is ABSENT and now is not value and not isinstance(now, ModuleType):
-        del names[name]  # but a module that was imported meanwhile stays
-
-
 class Session(Unreached):
     """Runs code of the user's, each time from the same state of its objects and of np.random.
 
@@ -137,9 +122,9 @@ class Session(Unreached):
     """
 
     def __init__(self, *roots: Any) -> None:
-        self._roots = roots
+        self.roots = roots
         self.original = self.start = Snapshot(*roots)
-        self.random_state = get_state(), random.getstate()
+        (self.random_state,) = states([])
         self._is_at_start = True
 
     @contextmanager
@@ -167,17 +152,14 @@ class Session(Unreached):
     def moved(self, arrays: Sequence[Array], others: Sequence[Array]) -> Iterator[None]:
         """Let the arrays begin with other contents for a while."""
         self.restore()
-        saved = [self._content(array) for array in arrays]
+        kept = [(array, self.start.kept(array)) for array in arrays]
+        saved = [array.copy() if content is None else content for array, content in kept]
         try:
             self._begin_with(arrays, others)
             yield
         finally:
             self._begin_with(arrays, saved)
             self.restore()
-
-    def _content(self, array: Array) -> Array:
-        kept = self.start.kept(array)
-        return array.copy() if kept is None else kept
 
     def _begin_with(self, arrays: Sequence[Array], contents: Sequence[Array]) -> None:
         for array, content in zip(arrays, contents, strict=True):
@@ -186,8 +168,7 @@ class Session(Unreached):
 
     def same_random(self) -> None:
         """Set the global random states to those that each run begins from: NumPy's, Python's."""
-        set_state(self.random_state[0])
-        random.setstate(self.random_state[1])
+        put_back([self.random_state])
 
     def leave(self) -> None:
         """Put everything back into the state in which it was found."""
@@ -196,7 +177,7 @@ class Session(Unreached):
 
     def add(self, *roots: Any) -> None:
         """Take more objects among those that are restored."""
-        self._roots = (*self._roots, *roots)
+        self.roots = (*self.roots, *roots)
         self.start.add(*roots)
 
     def restore(self) -> None:
@@ -207,7 +188,7 @@ class Session(Unreached):
 
     def rebase(self) -> None:
         """Take the present state as the one to begin from."""
-        self.start = Snapshot(*self._roots, like=self.original)
+        self.start = Snapshot(*self.roots, like=self.original)
 
     def covers(self, array: Array) -> bool:
         """Tell whether restoring would write into an array."""

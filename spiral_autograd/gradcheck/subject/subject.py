@@ -1,11 +1,8 @@
-"""Somebody's forward and backward pass as a `Subject`: arrays by name, and how to run the two.
-
-`objects` and `functions` make subjects of layers, pairs and gradient functions.
-"""
+"""Somebody's forward and backward pass as a `Subject`: arrays by name, and how to run the two."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,22 +12,17 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum
+from ..finding import Finding, Said
 from ..guard import CheckError as CheckError
 from ..guard import theirs
-from .conventions import gradient_key, read
+from ..source import Place
+from .conventions import read
 from .session import Session
 
 
 @dataclass
 class Gradients:
-    """Handwritten gradients as a call left them, in the user's own arrays where these are new.
-
-    Attributes
-    ----------
-    arrays : list
-        Arrays, None or MISSING.
-    checksums : list of int
-    """
+    """Handwritten gradients as a call left them, in the user's own arrays where these are new."""
 
     arrays: list[Any]
     checksums: list[int]
@@ -62,83 +54,38 @@ Given = Callable[[Sequence[Any]], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Subject:
-    """A forward pass and a handwritten backward pass, ready to be compared.
+    """A forward pass and a handwritten backward pass, ready to be compared."""
 
-    Attributes
-    ----------
-    names : list of str
-        A name for each array whose gradient is compared.
-    values : list of arrays
-        The caller's own arrays.
-    session : Session
-        Runs the caller's code from the same state each time.
-    forward : callable
-        ``forward()`` runs the caller's own objects and returns a list of output arrays.
-    substitute : callable
-        ``substitute(replacements)`` runs a copy in which other values (boxes, complex arrays)
-        stand in place of `values`, and returns the outputs.
-    upstream : list of arrays
-        The gradient of the loss with respect to each output.
-    outputs : list of arrays
-        What the forward pass returns.
-    first : Gradients
-        The handwritten gradients of a first call.
-    backward : Backward
-        ``backward(upstream)`` runs forward and backward.
-    inputs : list
-        What the forward pass is given; of a loss, the arrays of its parameters.
-    given : callable
-        ``with given(others):`` lets the forward pass be given others for a while.
-    n_inputs : int
-        How many of the values, the first ones, are inputs and no parameters.
-    has_cache : bool
-        Whether the forward pass leaves something for the backward pass, which runs after it.
-    forward_code, backward_code : lists of callables
-        The functions whose lines the report may name.
-    takes_upstream : bool
-        Whether the backward pass takes an upstream gradient: that of a scalar loss need not.
-    remarks : list of str
-        What the report should say besides its rows.
-    failures : list of str
-        What is wrong whatever the numbers are.
-    unchecked : list of str
-        Inputs and parameters that have no row.
-    unkept : dict
-        From name to what is to be said of a gradient that is computed and not kept, and where.
-    is_loss : bool
-        Whether the output is a scalar, and the upstream gradient one.
-    marks : set of int
-        The numbers of the values that stand for marks: zeros that are added in the forward pass,
-        of which the handwritten pass knows nothing.
-    owner : object or None
-        The layer, which may keep something from one call to the next.
-    with_forward : callable or None
-        ``with_forward(function)`` is the subject with another function in place of its forward.
-    """
-
-    names: list[str]
-    values: list[Array]
-    session: Session
+    names: list[str]  # of the arrays whose gradients are compared
+    values: list[Array]  # the caller's own
+    session: Session  # runs the caller's code from the same state each time
+    # Runs the caller's own objects.
     forward: Callable[[], list[Array]]
-    substitute: Callable[[Sequence[Any]], list[Any]]
+    # Runs a copy in which other values (boxes, complex arrays) stand in place of `values`.
+    substitute: Callable[..., list[Any]]
     backward: Backward
-    upstream: list[Array]
+    upstream: list[Array]  # the gradient of the loss with respect to each output
     outputs: list[Array]
-    first: Gradients
-    inputs: Sequence[Any]
-    given: Given
-    n_inputs: int = 0
-    has_cache: bool = True
-    forward_code: list[Any] = field(default_factory=list)
-    backward_code: list[Any] = field(default_factory=list)
-    takes_upstream: bool = True
-    remarks: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    unchecked: list[str] = field(default_factory=list)
-    unkept: dict[str, tuple[str, tuple[str, int]]] = field(default_factory=dict)
-    is_loss: bool = False
+    first: Gradients  # the handwritten gradients of a first call
+    inputs: Sequence[Any]  # what the forward pass is given; of a loss, the arrays of its parameters
+    given: Given  # `with given(others):` lets the forward pass be given others for a while
+    n_inputs: int = 0  # how many of the values, the first ones, are inputs and no parameters
+    has_cache: bool = True  # whether forward leaves something for backward, which runs after it
+    # The functions whose lines the report may name.
+    forward_code: Sequence[Callable[..., Any]] = ()
+    backward_code: Sequence[Callable[..., Any]] = ()  # none of a finished gradient
+    takes_upstream: bool = True  # whether backward takes a gradient: that of a loss need not
+    remarks: Sequence[Said] = ()  # what the report should say besides its rows
+    failures: Sequence[Said] = ()  # what is wrong whatever the numbers are
+    unchecked: Sequence[str] = ()  # inputs and parameters that have no row
+    # From name to what is said of a gradient that is computed and not kept, and where.
+    unkept: Mapping[str, tuple[Finding, Place]] = field(default_factory=dict)
+    is_loss: bool = False  # whether the output is a scalar, and the upstream gradient one
+    # The numbers of the values that stand for marks: zeros that are added in the forward pass, of
+    # which the handwritten pass knows nothing.
     marks: frozenset[int] = frozenset()
-    owner: Any = None
+    owner: Any = None  # the layer, which may keep something from one call to the next
+    # `with_forward(function)` is the subject with another function in place of its forward.
     with_forward: Callable[[Callable[..., Any]], Subject] | None = None
 
 
@@ -287,139 +234,3 @@ def _whole(upstream: Any, outputs: Sequence[Array]) -> list[Any]:
     """Return the arrays of an upstream gradient; that of one output may be a nest of numbers."""
     in_tuple = isinstance(upstream, tuple) and len(upstream) == 1
     return [upstream] if len(outputs) == 1 and not in_tuple else leaves(upstream)
-
-
-# -------------------- the gradients that a backward pass returns --------------------
-
-
-def by_position(
-    what: str,
-    result: Any,
-    names: Sequence[str],
-    is_float: Sequence[bool],
-    more: Sequence[str] = (),
-    *,
-    surplus: bool = False,
-) -> dict[str, Any]:
-    """Return the gradients that a backward pass returned, by the names of what they belong to.
-
-    There may be an entry for each argument, or one for each that is differentiable, or for the
-    first of these; those of the parameters `more` may follow, and with `surplus` any others. Or a
-    dict has them by name.
-    """
-    floats = [name for name, flag in zip(names, is_float, strict=True) if flag]
-    if result is None and not floats:
-        return {}
-    if isinstance(result, dict):
-        return by_key(result, [*floats, *more])
-    if isinstance(result, tuple) and result and len(result) - 1 in (len(floats), len(names)):
-        *first, last = result
-        if more and isinstance(last, dict):
-            return by_position(what, tuple(first), names, is_float) | by_key(last, more)
-        if more and isinstance(last, list | tuple):
-            result = (*first, *last)
-    entries = list(result) if isinstance(result, tuple | list) else [result]
-    while len(entries) > len(names) + len(more) and _is_empty(entries[-1]):
-        entries.pop()  # the gradients of no parameters
-    if isinstance(result, list) and len(floats) == 1 and not _are_arrays(entries):
-        entries = [result]  # a gradient that is written as a list of numbers
-    for order in ([*floats, *more], [*names, *more], floats, names):
-        if len(entries) == len(order):
-            pairs = dict(zip(order, entries, strict=True))
-            return {name: g for name, g in pairs.items() if name in floats or name in more}
-    if len(entries) > len(floats) and not surplus:
-        raise CheckError(
-            f"{what} returned {len(entries)} gradients, but there are {len(floats)} floating-point "
-            f"arrays among the arguments ({', '.join(names)}): return one gradient for each of "
-            f"{', '.join(floats) or 'them'}, in this order"
-        )
-    return dict(zip(floats, entries, strict=False))
-
-
-def by_key(grads: dict[Any, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return the gradients of a dict by the names of what they belong to."""
-    last = {name: name.split(".")[-1] for name in names}
-    keys = {name: gradient_key(grads, last[name], last.values()) for name in names}
-    return {name: grads[key] for name, key in keys.items() if key is not None}
-
-
-def require_any(what: str, result: Any, names: Sequence[str], first: Gradients) -> None:
-    """Raise where a backward pass has given no gradient at all."""
-    if names and all(g is MISSING for g in first.arrays):
-        came = described(result)
-        if isinstance(result, dict) and result:
-            came = f"a dict with the keys {', '.join(map(repr, result))}"
-        raise CheckError(
-            f"{what} returned {came}, and there is no gradient of {', '.join(names)} in it: return "
-            f"one for each, in this order, or a dict of them by the names {', '.join(names)}, with "
-            "or without a d before"
-        )
-
-
-def _is_empty(entry: Any) -> bool:
-    return entry is None or (isinstance(entry, list | tuple | dict) and not entry)
-
-
-def _are_arrays(entries: Sequence[Any]) -> bool:
-    return all(entry is None or isinstance(entry, np.ndarray) for entry in entries)
-
-
-def is_of_loss(outputs: Any, result: Any) -> bool:
-    """Tell whether one gradient is that of a scalar loss, which has none for its targets."""
-    found = leaves(outputs)
-    return len(found) == 1 and np.ndim(found[0]) == 0 and not isinstance(result, tuple | dict)
-
-
-def as_gradient(name: str, value: Any) -> Any:
-    """Return a gradient as it came, where it is None or can be an array of real numbers."""
-    if value is None or value is MISSING:
-        return value
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        array = np.empty(0, dtype=object)
-    if array.dtype.kind in "fiub":
-        return value
-    came = "complex numbers" if array.dtype.kind == "c" else _came(value)
-    raise CheckError(f"the gradient of {name} must be an array of real numbers, got {came}")
-
-
-def as_update_takes(gradient: Any, value: Array) -> Any:
-    """Return a gradient in the shape of its parameter, where ``W -= lr * dW`` takes it as it is.
-
-    Only where each entry belongs to one entry: nothing is broadcast.
-
-    Examples
-    --------
-    >>> as_update_takes(np.ones(3), np.ones((1, 3))).shape
-    (1, 3)
-    >>> as_update_takes(np.ones((1, 3)), np.ones(3)).shape
-    (1, 3)
-    """
-    if isinstance(gradient, list | tuple) and [np.shape(g) for g in gradient] == [value.shape]:
-        return gradient[0]  # a list for one layer
-    if not isinstance(gradient, np.ndarray | np.generic | float) or np.size(gradient) != value.size:
-        return gradient
-    short = np.ndim(gradient) < value.ndim and value.shape[: value.ndim - np.ndim(gradient)]
-    fits = short and set(short) == {1} and np.shape(gradient) == value.shape[len(short) :]
-    return np.reshape(gradient, value.shape) if fits else gradient
-
-
-def other_shapes(named: Iterable[tuple[str, Any, Array]]) -> list[str]:
-    """Return what to say of gradients that an update takes as they are in another shape."""
-    names: dict[tuple[Any, Any], list[str]] = {}
-    for name, gradient, value in named:
-        shape = np.shape(as_update_takes(gradient, value))
-        if not isinstance(gradient, list | tuple) and shape != np.shape(gradient):
-            names.setdefault((np.shape(gradient), value.shape), []).append(name)
-    return [
-        f"the gradient of {', '.join(of)} has the shape {ours} in place of {theirs}, which the "
-        f"update {of[0]} -= lr * gradient takes as it is; other code may not"
-        for (ours, theirs), of in names.items()
-    ]
-
-
-def _came(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of dtype {value.dtype}"
-    return f"{described(value)}, which is no array (are its rows of different lengths?)"

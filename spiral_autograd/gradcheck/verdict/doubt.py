@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..blocks import differing
+from ..blocks import differing, largest
 from ..finding import found
 from ..reference.graph import Graph
 from ..reference.stepping import unit_of
-from .comparison import Comparison
 from .kinks import find_kinks
 from .repeats import rounding
-from .rows import RIGHT
+from .rows import RIGHT, Comparison
 from .small_constants import find_idealised
 
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as
@@ -52,3 +51,38 @@ def _is_amplified(c: Comparison, k: int) -> bool:
     excused &= differing(noise, 0 * g, 100 * sharp.approximate, 0)
     moves = noise * unit_of(c.subject.values[k])
     return bool(np.any(excused & (moves > AMPLIFIED * c.reference.eps * c.reference.size)))
+
+
+def ask_differences(c: Comparison) -> None:
+    """Ask central differences about the wrong rows; what they side with is right, or said."""
+    asked = {k: _side_of_differences(c, k) for k in c.wrong if c.reference.grads}
+    for k in (k for k, side in asked.items() if side == "handwritten"):
+        said = found("differences_disagree", reference=c.reference.kind)
+        c.change(k, verdict="approximate", findings=(said,))
+    names = [c.rows[k].name for k, side in asked.items() if side == "reference"]
+    if names and c.reference.kind != "central differences":
+        c.notes.append(found("differences_agree", reference=c.reference.kind, names=names))
+
+
+def _side_of_differences(c: Comparison, k: int) -> str:
+    """Return with which gradient differences side, along that in which the two differ most."""
+    h, g = c.grads[k], c.reference.grads[k]
+    if h is None or np.shape(h) != g.shape or not np.isfinite(largest(h)):
+        return ""
+    h = np.asarray(h, dtype=float)  # of a matrix too
+    direction = h - g
+    norm = float(np.linalg.norm(direction.ravel()))
+    if norm == 0 or not np.isfinite(norm):
+        return ""
+    direction /= norm
+    ours, theirs = float(np.vdot(h, direction)), float(np.vdot(g, direction))
+    sizes = np.maximum(np.abs(direction), 1e-12 * largest(direction))
+    # no entry moves by more than its own size
+    unit = float(np.min(unit_of(c.subject.values[k]) / sizes))
+    best = c.reference.steps(c.subject).derivative({k: unit * direction})
+    measured = best.value / unit
+    if not best.error / unit <= 0.1 * abs(ours - theirs):
+        return ""  # they cannot tell
+    if abs(measured - theirs) < 0.1 * abs(measured - ours):
+        return "reference"
+    return "handwritten" if abs(measured - ours) < 0.1 * abs(measured - theirs) else ""

@@ -9,9 +9,9 @@ import numpy as np
 from ...validation import Array
 from ..blocks import apart, differing
 from ..guard import CheckError
-from ..reference.automatic import nearby, once_more
-from ..reference.stepping import slopes, unit_of
-from .comparison import Comparison
+from ..reference.reference import once_more
+from ..reference.stepping import nearby, unit_of
+from .rows import Comparison
 
 # A jump is that of one kink; a gradient may be a sum over many of them.
 _KINKS_IN_A_SUM = 30
@@ -60,7 +60,7 @@ def _slopes(c: Comparison, k: int, index: tuple[int, ...]) -> tuple[float, float
     value = c.subject.values[k]
     unit = np.zeros(value.shape)
     unit[index] = size = unit_of(value)[index]
-    found = slopes(c.subject, c.upstream, {k: unit}, 1e-6, double=c.reference.double)
+    found = c.reference.steps(c.subject).slopes({k: unit}, 1e-6)
     return found[0] / size, found[1] / size, found[2] / size
 
 

@@ -12,11 +12,11 @@ from ...validation import Array
 from ..blocks import across, largest, moved
 from ..guard import CheckError
 from ..primitives import primitive
-from ..reference.automatic import once_more
 from ..reference.graph import Graph, Rounding
+from ..reference.reference import once_more
 from ..reference.stepping import unit_of
 from ..subject.session import reach
-from .comparison import Comparison
+from .rows import Comparison
 
 POINTS = 8
 FACTOR = 30.0  # a tail of Student's t with seven degrees of freedom: one in 10^8 lies beyond

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import MethodType
 from typing import Any
 
@@ -13,33 +14,30 @@ import numpy as np
 from ...validation import Array
 from ..blocks import close, largest
 from ..finding import Said, found, together
-from ..guard import theirs
-from ..subject.conventions import BACKWARD, FORWARD, GRADIENT_LISTS, accepts, positional_names
-from ..subject.parameters import attributes_of, find_parameters
-from ..subject.subject import MISSING, CheckError, Subject, checksums, copied, is_array
-from .comparison import Comparison
+from ..guard import CheckError, theirs
+from ..subject.conventions import (
+    BACKWARD,
+    FORWARD,
+    GRADIENT_LISTS,
+    accepts,
+    attributes_of,
+    positional_names,
+)
+from ..subject.parameters import find_parameters
+from ..subject.subject import MISSING, Subject, checksums, copied, is_array
+from .rows import Comparison
+
+Gradients = Sequence[Any]  # arrays, None, or MISSING
 
 
 @dataclass
 class Calls:
-    """How the handwritten gradients of later calls differ.
+    """How the handwritten gradients of later calls differ, by the number of the gradient."""
 
-    Attributes
-    ----------
-    later : dict
-        From number to gradients: those of a second and a third call, where one is another.
-    elsewhere : dict
-        From number to gradient: those for other inputs that depend on an earlier call.
-    grown : list of str
-        The lists of gradients that become longer at each call.
-    error : str
-        Why there can be no later call.
-    """
-
-    later: dict[int, list[Array]] = field(default_factory=dict)
-    elsewhere: dict[int, Array] = field(default_factory=dict)
-    grown: list[str] = field(default_factory=list)
-    error: str = ""
+    later: dict[int, list[Array]] = field(default_factory=dict)  # those of two more calls
+    elsewhere: set[int] = field(default_factory=set)  # for other inputs, depend on earlier calls
+    has_grown: bool = False  # whether a list of gradients becomes longer at each call
+    error: str = ""  # why there can be no later call
 
 
 def call_again(subject: Subject) -> Calls:
@@ -60,51 +58,80 @@ def call_again(subject: Subject) -> Calls:
             after.append(checksums(_tried(subject)))
     with session.unused(), inputs.others():
         without = checksums(_tried(subject))
-    same = without and all(found == without for found in after)
-    return Calls() if same else _look_closer(subject, inputs)
-
-
-def _look_closer(subject: Subject, inputs: Inputs) -> Calls:
-    """Tell what changes at a later call from what depends on an earlier one, and from a state."""
-    session = subject.session
-    calls: list[list[Any]] = []
-    grown: list[str] = []
-    error = ""
-    with session.fresh():
-        before = _lengths(subject.owner)
-        try:
-            for _ in range(3):
-                session.same_random()
-                with inputs.same():
-                    calls.append([copied(g) for g in _gradients(subject)])
-                now = _lengths(subject.owner)
-                grown = grown or [n for n in before if len(calls) > 1 and now.get(n, 0) > before[n]]
-                before = now
-        except CheckError as raised:
-            cause = raised.__cause__
-            error = str(raised) if cause is None else f"{type(cause).__name__}: {cause}"
+    if without and all(found == without for found in after):
+        return Calls()
+    calls, has_grown, error = _called_thrice(inputs)
     changed = [_changed(calls[0], later) for later in calls[1:]]
     if any(changed):
-        small = {k for k, g in enumerate(calls[0]) if len(calls) > 1 and _is_double(calls[1][k], g)}
-        numbers = sorted(small.union(*changed))
-        same = _same_output_again(subject, inputs)
-        later = {k: [np.asarray(call[k]) for call in calls[1:]] for k in numbers}
-        return Calls(later=later if same else {}, grown=grown)
-    with session.unused():
-        if not _are_in_domain(inputs, subject):
-            return Calls(error=error)
+        doubled = {k for k, g in enumerate(calls[0]) if _is_double(calls[1][k], g)}
+        later = {k: [np.asarray(c[k]) for c in calls[1:]] for k in sorted(doubled.union(*changed))}
+        return Calls(later if _gives_the_same_again(inputs) else {}, has_grown=has_grown)
+    if not _are_in_domain(inputs):
+        return Calls(error=error)
     with session.fresh():
         _tried(subject)
         session.same_random()
         with inputs.others():
-            after = [copied(g) for g in _tried(subject)]
+            there = [copied(g) for g in _tried(subject)]
     with session.unused(), inputs.others():
-        elsewhere = _changed(_tried(subject), after)
-    same = bool(elsewhere) and _same_output_elsewhere(subject, inputs)
-    return Calls(elsewhere=elsewhere if same else {}, grown=grown, error=error)
+        stale = _changed(_tried(subject), there)
+    stale = stale if stale and _gives_the_same_elsewhere(inputs) else set()
+    return Calls(elsewhere=stale, has_grown=has_grown, error=error)
 
 
-def unused_upstream(subject: Subject, first: Sequence[Any]) -> list[Said]:
+def _called_thrice(inputs: Inputs) -> tuple[list[Gradients], bool, str]:
+    """Return the gradients of three calls, whether a list has grown, and what was raised."""
+    subject, lengths = inputs.subject, []
+    calls: list[Gradients] = []
+    with subject.session.fresh():
+        try:
+            for _ in range(3):
+                subject.session.same_random()
+                with inputs.same():
+                    calls.append([copied(g) for g in _gradients(subject)])
+                lengths.append(_lengths(subject.owner))
+        except CheckError as error:
+            cause = error.__cause__
+            text = str(error) if cause is None else f"{type(cause).__name__}: {cause}"
+            return calls, _grows(lengths), text
+    return calls, _grows(lengths), ""
+
+
+def _lengths(layer: Any) -> list[int]:
+    """Return the lengths of the lists of gradients that a layer keeps."""
+    lists = [] if layer is None else [attributes_of(layer).get(name) for name in GRADIENT_LISTS]
+    return [len(held) if isinstance(held, list) else -1 for held in lists]
+
+
+def _grows(lengths: Sequence[Sequence[int]]) -> bool:
+    """Tell whether a list of gradients was longer after a later call than after the one before."""
+    return any(
+        0 <= a < b for before, now in pairwise(lengths) for a, b in zip(before, now, strict=True)
+    )
+
+
+def _gradients(subject: Subject) -> Gradients:
+    if not subject.has_cache:
+        subject.forward()  # what a gradient function reads may be the loss's to leave
+    return subject.backward([np.array(u) for u in subject.upstream])
+
+
+def _tried(subject: Subject) -> Gradients:
+    try:
+        return _gradients(subject)
+    except CheckError:  # the other inputs are not fit for it
+        return []
+
+
+def first_gradients(subject: Subject) -> list[Any]:
+    """Return the gradients of a first call, made again where a later call wrote into them."""
+    if subject.first.are_whole():
+        return subject.first.arrays
+    with subject.session.fresh():
+        return [copied(g) for g in _gradients(subject)]
+
+
+def unused_upstream(subject: Subject, first: Gradients) -> list[Said]:
     """Return what to say of a loss whose backward pass takes an upstream gradient for nothing."""
     if subject.owner is None or subject.takes_upstream or not accepts(subject.backward_code[0], 1):
         return []
@@ -121,48 +148,17 @@ def unused_upstream(subject: Subject, first: Sequence[Any]) -> list[Said]:
     return [found("upstream_unused", name=name)] if ignored else []
 
 
-def _lengths(layer: Any) -> dict[str, int]:
-    """Return the lengths of the lists of gradients that a layer keeps."""
-    if layer is None:
-        return {}
-    lists = [(name, attributes_of(layer).get(name)) for name in GRADIENT_LISTS]
-    return {name: len(held) for name, held in lists if isinstance(held, list)}
+# -------------------- the same, or another --------------------
 
 
-def first_gradients(subject: Subject) -> list[Any]:
-    """Return the gradients of a first call, made again where a later call wrote into them."""
-    if subject.first.are_whole():
-        return subject.first.arrays
-    with subject.session.fresh():
-        return [copied(g) for g in _gradients(subject)]
-
-
-def _gradients(subject: Subject) -> list[Any]:
-    if not subject.has_cache:
-        subject.forward()  # what a gradient function reads may be the loss's to leave
-    return subject.backward([np.array(u) for u in subject.upstream])
-
-
-def _tried(subject: Subject) -> list[Any]:
-    try:
-        return _gradients(subject)
-    except CheckError:  # the other inputs are not fit for it
-        return []
-
-
-def _changed(before: Sequence[Any], now: Sequence[Any]) -> dict[int, Array]:
-    """Return the gradients that are others now."""
-    arrays = {
-        k: (np.asarray(a), np.asarray(b))
+def _changed(before: Gradients, now: Gradients) -> set[int]:
+    """Return which gradients are others now."""
+    numeric = [np.asarray(a) for a in before if _is_numeric(a)]
+    noise = 1e-12 * max(map(largest, numeric), default=0.0)
+    return {
+        k
         for k, (a, b) in enumerate(zip(before, now, strict=False))
         if _is_numeric(a) and np.shape(a) == np.shape(b) and not np.array_equal(a, b)
-    }
-    if not arrays:
-        return {}
-    noise = 1e-12 * max(largest(np.asarray(a)) for a in before if _is_numeric(a))
-    return {
-        k: np.array(b)
-        for k, (a, b) in arrays.items()
         if np.isfinite(largest(a)) and not close(a, b, _same(a), noise)
     }
 
@@ -171,20 +167,21 @@ def _is_double(later: Any, first: Any) -> bool:
     """Tell whether a gradient has doubled, however small it is beside the others."""
     if not _is_numeric(first) or not np.any(first) or np.shape(later) != np.shape(first):
         return False
-    return close(np.asarray(later), 2 * np.asarray(first), _same(np.asarray(first)))
+    return close(later, 2 * np.asarray(first), _same(first))
 
 
-def _same(grad: Array) -> float:
+def _same(grad: Any) -> float:
     """Return up to which share of the largest entry two calls count as equal."""
-    return 1e-9 if grad.itemsize > 4 else 1e-4
+    return 1e-9 if np.asarray(grad).itemsize > 4 else 1e-4
 
 
 def _is_numeric(grad: Any) -> bool:
     return grad is not None and grad is not MISSING and np.asarray(grad).dtype.kind == "f"
 
 
-def _same_output_again(subject: Subject, inputs: Inputs) -> bool:
+def _gives_the_same_again(inputs: Inputs) -> bool:
     """Tell whether later forward passes give the same output: else the object has a state."""
+    subject = inputs.subject
     with subject.session.fresh():
         first = [np.array(out) for out in subject.forward()]
     with subject.session.fresh(), suppress(CheckError):
@@ -193,21 +190,23 @@ def _same_output_again(subject: Subject, inputs: Inputs) -> bool:
                 _gradients(subject)
             subject.session.same_random()
         with inputs.same():
-            return _equal(first, subject.forward())
+            return _are_equal(first, subject.forward())
     return True
 
 
-def _same_output_elsewhere(subject: Subject, inputs: Inputs) -> bool:
+def _gives_the_same_elsewhere(inputs: Inputs) -> bool:
+    """Tell whether the forward pass gives on other inputs what it gives there at once."""
+    subject = inputs.subject
     with subject.session.unused(), inputs.others():
         without = [np.array(out) for out in subject.forward()]
     with subject.session.fresh():
         _gradients(subject)
         subject.session.same_random()
         with inputs.others():
-            return _equal(without, subject.forward())
+            return _are_equal(without, subject.forward())
 
 
-def _equal(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
+def _are_equal(ours: Sequence[Array], theirs: Sequence[Array]) -> bool:
     return all(close(a, b, 1e-12) for a, b in zip(ours, theirs, strict=True))
 
 
@@ -216,17 +215,10 @@ def _equal(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
 
 @dataclass
 class Inputs:
-    """What a forward pass is given, which can be exchanged for others of the same shapes.
-
-    Attributes
-    ----------
-    subject : Subject
-    nearer : bool
-        Whether the others must be close to these, since farther ones leave the domain.
-    """
+    """What a forward pass is given, which can be exchanged for others of the same shapes."""
 
     subject: Subject
-    nearer: bool = False
+    nearer: bool = False  # whether the others must be close, since farther ones leave the domain
 
     def others(self) -> AbstractContextManager[None]:
         """Give others for a while; labels and indices change places."""
@@ -243,18 +235,20 @@ class Inputs:
         return [v if k is None else k for v, k in zip(own, kept, strict=True)]
 
 
-def _are_in_domain(inputs: Inputs, subject: Subject) -> bool:
+def _are_in_domain(inputs: Inputs) -> bool:
     """Tell whether the forward pass takes the others; if need be, take nearer ones."""
-    for nearer in (False, True):
-        inputs.nearer = nearer
-        with suppress(CheckError), inputs.others():
-            subject.forward()
-            return True
+    with inputs.subject.session.unused():
+        for nearer in (False, True):
+            inputs.nearer = nearer
+            with suppress(CheckError), inputs.others():
+                inputs.subject.forward()
+                return True
     return False
 
 
 def _other(value: Any, nearer: bool) -> Any:
-    if not isinstance(value, np.ndarray):
+    """Return other numbers, or labels in another order; what is no array as it is."""
+    if not is_array(value):
         return value
     if value.dtype.kind in "iu" and value.ndim > 0:
         there, at = np.unique(np.roll(value, 1, axis=0), return_inverse=True)
@@ -295,9 +289,9 @@ def _cycle(n: int, stream: np.random.Generator) -> Array:
 def judge(c: Comparison, calls: Calls) -> None:
     """Write into the rows what changes from call to call."""
     said = {k: _how(c.grads[k], later) for k, later in calls.later.items()}
-    said |= dict.fromkeys(calls.elsewhere, "grows" if calls.grown else "stale")
+    said |= dict.fromkeys(calls.elsewhere, "grows" if calls.has_grown else "stale")
     adding = [k for k, what in said.items() if what == "accumulates"]
-    reset = reset_by_effect(c.subject) if adding else None
+    reset = _reset_by_effect(c.subject) if adding else None
     if adding and (reset is not None or _all_add(c, adding)):
         said = {k: what for k, what in said.items() if what != "accumulates"}
         names = [c.subject.names[k] for k in adding]
@@ -308,9 +302,16 @@ def judge(c: Comparison, calls: Calls) -> None:
         rows = [k for k in c.rows if said.get(k) == what]
         for k in rows:
             before = c.rows[k].findings if c.rows[k].rule is None else ()
-            c.change(k, verdict="wrong", findings=together(before, found(what)))
+            c.change(k, verdict="wrong", findings=together(before, found(what)), lines=())
         names = [c.rows[k].name for k in rows]
         c.failures += [found("gradients", names=names, what=found(what))] if rows else []
+
+
+def _how(first: Array, later: Sequence[Array]) -> str:
+    """Return the kind of change: added up, or at which call."""
+    if all(close(g, n * first, _same(first)) for n, g in enumerate(later, start=2)):
+        return "accumulates"
+    return "second_call" if _changed([first], later[:1]) else "third_call"
 
 
 def _all_add(c: Comparison, adding: Sequence[int]) -> bool:
@@ -319,12 +320,12 @@ def _all_add(c: Comparison, adding: Sequence[int]) -> bool:
     return set(adding) == {k for k in parameters if _is_numeric(c.grads[k]) and np.any(c.grads[k])}
 
 
-def reset_by_effect(subject: Subject) -> str | None:
+def _reset_by_effect(subject: Subject) -> str | None:
     """Return the method of a layer, if any, after which the gradients that it keeps are zero."""
     owner = subject.owner
     names = [n for n in dir(type(owner)) if n[0] != "_" and n not in (*FORWARD, *BACKWARD)]
-    for name in names:
-        method = getattr(owner, name, None)
+    methods = {name: getattr(owner, name, None) for name in names}
+    for name, method in methods.items():
         if not isinstance(method, MethodType) or not accepts(method, 0):
             continue
         try:
@@ -340,9 +341,3 @@ def reset_by_effect(subject: Subject) -> str | None:
         finally:
             subject.session.restore()
     return None
-
-
-def _how(first: Array, later: Sequence[Array]) -> str:
-    if all(close(g, n * first, _same(first)) for n, g in enumerate(later, start=2)):
-        return "accumulates"
-    return "second_call" if _changed([first], later[:1]) else "third_call"

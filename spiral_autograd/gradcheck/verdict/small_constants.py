@@ -19,11 +19,11 @@ from ..blocks import close, largest
 from ..finding import found
 from ..guard import CheckError
 from ..primitives import primitive
-from ..reference.automatic import by_autograd, find_reference
 from ..reference.graph import Graph, Node, is_number
+from ..reference.reference import by_autograd, find_reference
 from ..source import root_of, text_of
-from .comparison import Comparison
 from .repeats import drawn_anew
+from .rows import Comparison
 
 SMALL = 1e-2
 Guard = tuple[Call, int]  # a call, and the number of its argument that is a small constant

@@ -1,0 +1,378 @@
+"""Expressions as Python text: what both forms of a program have in common."""
+
+from __future__ import annotations
+
+import keyword
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+from types import EllipsisType, NoneType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..boxes import add_at, take
+from ..validation import Array, Shape
+from .expressions import (
+    Expr,
+    astype,
+    broadcast,
+    concatenate,
+    is_basic,
+    put,
+    reshape,
+    scale,
+    transpose,
+    uniform,
+    uniform_number,
+)
+from .simplify import Simplified, memory_of
+
+# -------------------- literals --------------------
+
+LONGEST_LITERAL = 64
+COMPARED_BYTES = 2**18  # an array up to this size is compared entry by entry before each call
+
+
+def literal(value: Any) -> str | None:
+    """Return a constant as NumPy code; None if it is too large, or no value that code can name."""
+    if type(value) in _LITERALS:
+        return _LITERALS[type(value)](value)
+    if isinstance(value, np.generic):
+        return f"np.{value.dtype.name}({_number(value.item())})" if _plain(value) else None
+    if isinstance(value, np.dtype):
+        return f"np.{value.name}" if value.kind in "fiub" else None
+    if isinstance(value, type) and issubclass(value, np.generic):
+        return f"np.{value.__name__}"
+    return value.__name__ if isinstance(value, type) and value in (bool, int, float) else None
+
+
+def _plain(value: Any) -> bool:
+    return value.dtype.kind in "fiub" and value.dtype.itemsize <= 8
+
+
+def _number(value: float) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "np.nan" if math.isnan(value) else ("np.inf" if value > 0 else "-np.inf")
+    return repr(value)
+
+
+def _joined(values: Iterable[Any], brackets: str) -> str | None:
+    texts = [text for text in map(literal, values) if text is not None]
+    comma = "," if brackets == "()" and len(texts) == 1 else ""
+    complete = len(texts) == len(list(values))
+    return f"{brackets[:-1]}{', '.join(texts)}{comma}{brackets[-1]}" if complete else None
+
+
+def shape_text(shape: Shape) -> str:
+    """Return a shape as NumPy's makers of arrays take it."""
+    return str(shape[0]) if len(shape) == 1 else str(shape)
+
+
+def _array_literal(value: Array) -> str | None:
+    if not _plain(value):
+        return None
+    made = _made_by(value)
+    if made is None and value.size > LONGEST_LITERAL:
+        return None
+    call, own_dtypes = made or _spelt_out(value)
+    dtype = "" if value.dtype in own_dtypes else f", dtype=np.{value.dtype.name}"
+    text = f"np.{call}{dtype})"
+    return text if made or len(text) <= LONGEST_LITERAL else None
+
+
+def _made_by(value: Array) -> tuple[str, tuple[type, ...]] | None:
+    """Return the call that makes a regular array, open at its end, and the dtypes it has itself."""
+    shape, n = shape_text(value.shape), len(value) if value.ndim else 0
+    if value.size == 0:
+        return f"zeros({shape}", (float,)
+    if n and uniform_number(value) is not None:
+        first = _number(value.flat[0].item())
+        maker = {"0.0": "zeros", "0": "zeros", "1.0": "ones", "1": "ones"}.get(first)
+        return f"{maker}({shape}" if maker else f"full({shape}, {first}", (float,)
+    if n > 2 and value.ndim == 1 and np.array_equal(np.arange(n), value):
+        return f"arange({n}", (int,)
+    if n > 2 and value.shape == (n, n) and np.array_equal(np.eye(n), value):
+        return f"eye({n}", (float,)
+    return None
+
+
+def _spelt_out(value: Array) -> tuple[str, tuple[type, ...]]:
+    maker, usual = "array", (float, int, bool)
+    if value.ndim == 2 and value.dtype in usual and np.array_equal(np.diag(np.diag(value)), value):
+        maker, value = "diag", np.diag(value)
+    entries = re.sub(r"\b(nan|inf)\b", r"np.\1", str(value.tolist()))
+    return f"{maker}({entries}", usual
+
+
+_LITERALS: dict[type, Callable[[Any], str | None]] = {
+    **dict.fromkeys((bool, str, bytes, NoneType), repr),
+    **dict.fromkeys((int, float), _number),
+    **dict.fromkeys((list, range), lambda value: _joined(value, "[]")),
+    EllipsisType: lambda value: "...",
+    slice: lambda value: _joined((value.start, value.stop, value.step), "slice()"),
+    tuple: lambda value: _joined(value, "()"),
+    np.ndarray: _array_literal,
+}
+
+
+def kept(value: Any) -> Any:
+    """Return a constant that stays as it is, whoever writes into the array that it was taken from.
+
+    What is a part of a large array stays a part of it: a program holds for that array alone.
+    """
+    if not isinstance(value, np.ndarray):
+        return value
+    owner = value
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return value.copy() if owner.nbytes <= COMPARED_BYTES else value
+
+
+def identifier(name: Any, taken: set[str]) -> str:
+    """Return a harmless identifier that is close to `name` and not yet taken, and take it."""
+    plain = re.sub(r"\W", "_", str(name), flags=re.ASCII).strip("_")[:40]
+    if not plain or plain[0].isdigit() or keyword.iskeyword(plain):
+        plain = f"v{plain}"
+    unique, count = plain, 1
+    while unique in taken:
+        count += 1
+        unique = f"{plain}_{count}"
+    taken.add(unique)
+    return unique
+
+
+def numpy_name(fun: Any) -> str | None:
+    """Return how code that has imported numpy as np calls a function; None if it is not NumPy's."""
+    name = getattr(fun, "__name__", "")
+    for prefix, module in (("np", np), ("np.linalg", np.linalg), ("np.fft", np.fft)):
+        if getattr(module, name, None) is fun:
+            return f"{prefix}.{name}"
+    return None
+
+
+# -------------------- expressions --------------------
+
+# A text, and how closely what it is made of binds.
+ATOM, POWER, UNARY, TERM, SUM, COMPARISON = 5, 4, 3, 2, 1, 0
+Text: TypeAlias = tuple[str, int]
+INFIX: dict[Any, tuple[str, int]] = {
+    np.add: ("+", SUM),
+    np.subtract: ("-", SUM),
+    np.multiply: ("*", TERM),
+}
+INFIX |= {np.divide: ("/", TERM), np.matmul: ("@", TERM)}
+PYTHON_OPERATORS = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/"}
+PYTHON_OPERATORS |= {operator.floordiv: "//", operator.mod: "%", operator.pow: "**"}
+COMPARISONS = {np.equal: "==", np.not_equal: "!=", np.less: "<", np.greater: ">"}
+COMPARISONS |= {np.less_equal: "<=", np.greater_equal: ">="}
+METHODS = (np.sum, np.max, np.min, np.mean, np.prod, np.cumsum)
+VIEWS = (reshape, transpose, broadcast)
+
+
+def grouped(text: Text, at_least: int) -> str:
+    """Return a text in parentheses where it binds more loosely than it must."""
+    return text[0] if text[1] >= at_least else f"({text[0]})"
+
+
+def is_view(e: Expr) -> bool:
+    """Tell whether an expression is another look at its argument's memory."""
+    return is_basic(e.args[1]) if e.fun is operator.getitem else e.fun in VIEWS
+
+
+class Writer:
+    """Walks over a program and turns each expression into text, which `emit` puts into lines."""
+
+    def __init__(self, simple: Simplified) -> None:
+        self.simple = simple
+        self.order = simple.order()
+        self.memory = memory_of(self.order)
+        self.texts: dict[Expr, Text] = {}  # what stands for each expression
+        self.needs: dict[str, Any] = {}  # what the text needs besides NumPy, by name
+        self._given: dict[str, Any] = {}
+
+    def walk(self) -> None:
+        """Write what is not yet there, in the order in which it is needed."""
+        for position, e in enumerate(self.order):
+            if e in self.texts:
+                continue
+            if e.fun is None:
+                self.texts[e] = self.text_of(e.value)
+            else:
+                self.emit(position, e)
+
+    def emit(self, position: int, e: Expr) -> None:
+        """Write the lines of one expression, if it has any, and note what stands for it."""
+        raise NotImplementedError
+
+    def name_constant(self, value: Any) -> str:
+        """Return a name for a constant that has no literal."""
+        raise NotImplementedError
+
+    def literal(self, value: Any) -> str | None:
+        """Return the text of a constant that needs no name."""
+        return literal(value)
+
+    def constant(self, value: Any) -> str:
+        """Return the text of a constant, bound to a name where it has no literal."""
+        text = self.literal(value)
+        if text is not None:
+            return text
+        for name, known in self._given.items():
+            if known is value:
+                return name
+        name = self.name_constant(value)
+        self.needs[name], self._given[name] = kept(value), value
+        return name
+
+    def text_of(self, arg: Any) -> Text:
+        """Return the text of an argument."""
+        if isinstance(arg, Expr):
+            return self.texts[arg]
+        text = self.constant(arg)
+        return text, UNARY if text.startswith("-") else ATOM  # a sign binds less than a power
+
+    def plain(self, arg: Any) -> str:
+        """Return the text of an argument that stands between commas."""
+        return self.text_of(arg)[0]
+
+    def write(self, e: Expr) -> Text:
+        """Return the text of an expression whose arguments have texts."""
+        has_form = e.fun in WRITERS and (not e.kwargs or e.fun in METHODS)
+        text = WRITERS[e.fun](self, e) if has_form else None
+        return text or self.call(e)
+
+    def call(self, e: Expr) -> Text:
+        """Return the text of a plain call."""
+        inside = self.arguments(e.args, e)
+        return f"{numpy_name(e.fun) or self.constant(e.fun)}({inside})", ATOM
+
+    def arguments(self, args: Sequence[Any], e: Expr) -> str:
+        """Return what stands between the parentheses of a call."""
+        texts = [self.plain(arg) for arg in args]
+        return ", ".join([*texts, *(f"{k}={self.constant(value)}" for k, value in e.kwargs)])
+
+    def index(self, parts: Sequence[Any]) -> str:
+        """Return what stands between the brackets of an index."""
+        texts = []
+        for part in parts:
+            bounds = (part.start, part.stop, part.step) if isinstance(part, slice) else None
+            if bounds and all(bound is None or isinstance(bound, int) for bound in bounds):
+                shown = ["" if bound is None else str(bound) for bound in bounds]
+                texts.append(":".join(shown if part.step is not None else shown[:2]))
+            else:
+                texts.append(self.plain(part))
+        return ", ".join(texts) or "()"
+
+    def scattered(self, e: Expr, name: str) -> str:
+        """Return the statement that puts or adds values into zeros at an index."""
+        g, _, *index = e.args
+        if e.fun is put:
+            return f"{name}[{self.index(index)}] = {self.plain(g)}"
+        inside = f"({', '.join(map(self.plain, index))},)" if index else "()"
+        return f"np.add.at({name}, {inside}, {self.plain(g)})"
+
+
+def _infix(writer: Writer, e: Expr) -> Text:
+    sign, level = INFIX[e.fun]
+    left, right = map(writer.text_of, e.args)
+    return f"{grouped(left, level)} {sign} {grouped(right, level + 1)}", level
+
+
+def _comparison(writer: Writer, e: Expr) -> Text:
+    left, right = (grouped(writer.text_of(arg), SUM) for arg in e.args)
+    return f"{left} {COMPARISONS[e.fun]} {right}", COMPARISON
+
+
+def _python_operation(writer: Writer, e: Expr) -> Text:
+    left, right = (grouped(writer.text_of(arg), ATOM) for arg in e.args)
+    return f"{left} {PYTHON_OPERATORS[e.fun]} {right}", COMPARISON
+
+
+def _power(writer: Writer, e: Expr) -> Text | None:
+    if e.args[0].shape and e.args[0].dtype != e.dtype:
+        return None  # NumPy's ** by a scalar has short cuts that keep the dtype
+    base, exponent = map(writer.text_of, e.args)
+    number = uniform(e.args[1])
+    alike = (e.args[0].shape, e.args[0].dtype) == (e.shape, e.dtype)
+    if number is not None and number.is_integer() and abs(number) < 100 and alike:
+        exponent = str(int(number)), ATOM
+    return f"{grouped(base, ATOM)}**{grouped(exponent, UNARY)}", POWER
+
+
+def _scale(writer: Writer, e: Expr) -> Text:
+    x, factor = writer.text_of(e.args[0]), e.args[1]
+    if factor == -1:
+        return f"-{grouped(x, UNARY)}", UNARY
+    if abs(factor.numerator) == 1 and factor.denominator < 2**53:
+        sign, level = ("-", UNARY) if factor < 0 else ("", TERM)
+        return f"{sign}{grouped(x, level)} / {factor.denominator}", TERM
+    return f"{_factor(factor)} * {grouped(x, UNARY)}", TERM
+
+
+def _factor(factor: Fraction) -> str:
+    whole = factor.denominator == 1 and abs(factor) < 2**53
+    return str(factor.numerator) if whole else repr(float(factor))
+
+
+def _method(writer: Writer, e: Expr) -> Text | None:
+    x, *rest = e.args
+    if not isinstance(x, Expr) or not x.shape:  # a Python float has no methods
+        return None
+    inside = writer.arguments([] if rest == [None] else rest, e)
+    return f"{grouped(writer.text_of(x), ATOM)}.{e.fun.__name__}({inside})", ATOM
+
+
+def _reshape(writer: Writer, e: Expr) -> Text:
+    x, shape = e.args
+    if not x.shape:
+        return f"np.reshape({writer.plain(x)}, {shape_text(shape)})", ATOM
+    inside = grouped(writer.text_of(x), ATOM)
+    if len(x.shape) == 1 and shape in ((*x.shape, 1), (1, *x.shape)):
+        return f"{inside}[:, None]" if shape[1] == 1 else f"{inside}[None, :]", ATOM
+    return f"{inside}.reshape({', '.join(map(str, shape)) or '()'})", ATOM
+
+
+def _transpose(writer: Writer, e: Expr) -> Text:
+    return f"{grouped(writer.text_of(e.args[0]), ATOM)}.T", ATOM
+
+
+def _broadcast(writer: Writer, e: Expr) -> Text:
+    return f"np.broadcast_to({writer.plain(e.args[0])}, {shape_text(e.args[1])})", ATOM
+
+
+def _astype(writer: Writer, e: Expr) -> Text:
+    x, dtype = writer.text_of(e.args[0]), writer.constant(e.args[1])
+    return f"{grouped(x, ATOM)}.astype({dtype})" if e.args[0].shape else f"{dtype}({x[0]})", ATOM
+
+
+def _concatenate(writer: Writer, e: Expr) -> Text:
+    axis, *parts = e.args
+    inside = ", ".join(map(writer.plain, parts))
+    return f"np.concatenate([{inside}], axis={writer.constant(axis)})", ATOM
+
+
+def _getitem(writer: Writer, e: Expr) -> Text:
+    x, *index = e.args
+    parts = index[0] if len(index) == 1 and isinstance(index[0], tuple) else index
+    return f"{grouped(writer.text_of(x), ATOM)}[{writer.index(parts)}]", ATOM
+
+
+WRITERS: dict[Any, Callable[[Any, Expr], Text | None]] = {
+    **dict.fromkeys(INFIX, _infix),
+    **dict.fromkeys(COMPARISONS, _comparison),
+    **dict.fromkeys(METHODS, _method),
+    **dict.fromkeys(PYTHON_OPERATORS, _python_operation),
+    np.power: _power,
+    scale: _scale,
+    reshape: _reshape,
+    transpose: _transpose,
+    broadcast: _broadcast,
+    astype: _astype,
+    concatenate: _concatenate,
+    operator.getitem: _getitem,
+    take.fun: _getitem,
+}
+SCATTERS = (put, add_at.fun)

@@ -1,0 +1,416 @@
+"""Layers as objects: run from the outside, copied with other values in place of their arrays."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import io
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from types import FunctionType, GeneratorType
+from typing import Any
+
+import numpy as np
+
+from ...pytree import leaves, with_leaves
+from ...validation import Array
+from ..finding import Finding, found
+from ..guard import theirs
+from ..source import Place
+from .adapter import Adapter, by_position, is_of_loss, require_any
+from .conventions import (
+    accepts,
+    gradient_key,
+    input_gradient_of,
+    last_name,
+    methods_of,
+    output_of,
+    positional_names,
+)
+from .held import Held, held_arrays, held_at
+from .inputs import (
+    Names,
+    effects_on,
+    floats_with_gradients,
+    refuse_parameters,
+    replaced_gradients,
+    say_unread,
+    watched,
+)
+from .parameters import (
+    Parameter,
+    every_parameter,
+    has_gradient,
+    is_gradient,
+    kept_by,
+    listed,
+    matched,
+    numbers_of,
+    other_keys,
+    resets_of,
+    returned,
+)
+from .reached import is_vocabulary, reach
+from .session import Session
+from .subject import (
+    MISSING,
+    CheckError,
+    Subject,
+    called,
+    described,
+    is_float_array,
+    outputs_of,
+    upstream_of,
+)
+from .unchecked import (
+    depends_on_number,
+    differs,
+    exchange,
+    lend,
+    look_beside,
+    may_be_parameters,
+    trained_numbers,
+    unwritten,
+)
+
+# What a copy of an object shares with it, since it cannot be copied; and long lists of words.
+_SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
+
+# By name: a parameter, and what stood in the place of its gradient before a run.
+Before = dict[str, tuple[Parameter, Any]]
+
+
+class Layer(Adapter):
+    """Runs somebody's layer, an object with ``forward(*inputs)`` and ``backward(upstream)``."""
+
+    def __init__(
+        self,
+        layer: Any,
+        inputs: Sequence[Any],
+        session: Session,
+        upstream: Any,
+        rng: np.random.Generator,
+        constant: Names = (),
+    ) -> None:
+        self.layer, kind = layer, type(layer).__name__
+        self.forward_name, self.backward_name = methods_of(layer)
+        self.label = f"{kind}.{self.forward_name}"
+        self.backward_label = f"{kind}.{self.backward_name}"
+        names = positional_names(self.forward_method, len(inputs))
+        self._require_call(inputs)
+        # An attribute that is called like an input is a cache of it, from an earlier call.
+        held = [p.value for p in every_parameter(layer) if p.name not in names]
+        reached = list(reach(layer))
+        super().__init__(inputs, names, session, constant, held)
+        self.shared = [i for i in reached if issubclass(type(i), _SHARED) or is_vocabulary(i)]
+        self.shared += list(sys.modules.values())
+        self.upstream_given, self.rng = upstream, rng
+        self.takes_nothing = upstream is None and accepts(self.backward_method, 0)
+        self.more: list[str] = []  # parameters whose gradients backward returns
+        # What there is at the start, and a forward pass leaves alone: arrays, and numbers by name.
+        self.unwritten: list[Held] = []
+        self.numbers: dict[str, Any] = {}
+        self.made: list[tuple[Held, Array]] = []  # by forward: with their content
+        self.unkept: dict[str, tuple[Finding, Place]] = {}
+        self._prepare()
+
+    @property
+    def forward_method(self) -> Any:
+        """The layer's own forward pass."""
+        return getattr(self.layer, self.forward_name)
+
+    @property
+    def backward_method(self) -> Any:
+        """The layer's own backward pass."""
+        return getattr(self.layer, self.backward_name)
+
+    def _require_call(self, inputs: Sequence[Any]) -> None:
+        try:
+            inspect.signature(self.forward_method).bind(*inputs)
+        except TypeError as error:
+            raise CheckError(
+                f"{self.label}{inspect.signature(self.forward_method)} cannot be called with "
+                f"({', '.join(map(described, inputs))}): {error}; the inputs are given by "
+                "position, in their order"
+            ) from None
+        except ValueError:  # no signature, as of compiled code
+            return
+
+    # -------------------- the two passes --------------------
+
+    def run(self) -> Any:
+        """Run the forward pass."""
+        return output_of(self.layer, called(self.label, self.forward_method, *self.inputs))
+
+    def run_backward(self, ups: Sequence[Array]) -> Any:
+        """Run the backward pass, and return what it returns or leaves for the inputs."""
+        if self.takes_nothing and len(ups) == 1 and ups[0].ndim == 0 and ups[0] == 1:
+            arguments: Sequence[Any] = []
+        elif len(ups) > 1 and not accepts(self.backward_method, len(ups)):
+            arguments = [with_leaves(self.structure, list(ups))]
+        else:
+            arguments = ups
+        result = called(self.backward_label, self.backward_method, *arguments)
+        self.result = input_gradient_of(self.layer, result)
+        return self.result
+
+    def reset(self) -> None:
+        """Reset the gradients of a layer that accumulates them."""
+        for reset in resets_of(self.layer):
+            reset()
+
+    def substitute(
+        self, replacements: Sequence[Any], values: Any = None, forward: Any = None
+    ) -> list[Any]:
+        """Run the forward pass of a copy, or another forward function on the copy.
+
+        The replacements are for those whose gradients are compared, or for other values. The copy
+        shares what cannot be copied, and the gradients: large, and restored after each run.
+        """
+        gradients = [p.gradient() for p in self.parameters]
+        shared = [*self.shared, *(g for g in gradients if isinstance(g, np.ndarray))]
+        pairs = zip(self.values if values is None else values, replacements, strict=True)
+        memo = {id(item): item for item in shared} | {id(v): r for v, r in pairs}
+        other = copy.deepcopy(self.layer, memo)
+        arguments = [memo.get(id(value), value) for value in self.inputs]
+        arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]
+        if forward is None:
+            result = getattr(other, self.forward_name)(*arguments)
+        else:
+            result = forward(other, *arguments)
+        return leaves(output_of(other, result))
+
+    def named_values(self) -> list[tuple[str, Array]]:
+        """Return the inputs and parameters that are arrays of floats."""
+        known = {id(p.value): (p.name, p.value) for p in every_parameter(self.layer)}
+        known |= {id(value): (name, value) for name, value in super().named_values()}
+        return [(name, value) for name, value in known.values() if is_float_array(value)]
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether the output is one number."""
+        return len(self.outputs) == 1 and self.outputs[0].ndim == 0
+
+    # -------------------- the parameters --------------------
+
+    def _prepare(self) -> None:
+        """Find the parameters by a run; where the first run makes them, begin from after it."""
+        lend(self)
+        before = self._known()
+        with self.session.fresh():
+            effects = self._first_run()
+            self._choose(before)
+            made, numbers = self._made(), trained_numbers(self, before)
+        numbers = [name for name in numbers if depends_on_number(self, name)]
+        if made or numbers:
+            effects = self._run_again(set(before), made, numbers)
+        self._require_fit()
+        self.settle()
+        self.remarks += effects_on(effects, self.value_names)
+        self.remarks += replaced_gradients(self.layer, before)
+        look_beside(self)
+        self._require_no_surplus()
+        self.remarks += other_keys(self.layer)
+        require_any(self.backward_label, self.result, self.value_names, self.first)
+        if self.constant.names:
+            known = names_in(self.layer, self.names)
+            self.constant.require_known(type(self.layer).__name__, known)
+
+    def _known(self) -> Before:
+        """Return the parameters by name, with what is now in the place of their gradients."""
+        return {name: (p, p.gradient()) for p in kept_by(self.layer) for name in p.names}
+
+    def _first_run(self) -> list[Finding]:
+        """Run both passes, note what there is and is made, and return the side effects."""
+        with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
+            self.reset()
+        held, start = may_be_parameters(self.layer), self.session.start
+        numbers = {p.name: p.value for p in numbers_of(self.layer)}
+        self.structure = self.run()
+        self.unwritten = unwritten(self.layer, held, start)
+        made = [h for h in held_arrays(self.layer) if start.kept(h.value) is None]
+        self.made = [(h, h.value.copy()) for h in made]
+        now = {p.name: p.value for p in numbers_of(self.layer)}
+        self.numbers = {n: v for n, v in numbers.items() if now.get(n) is v}
+        self.outputs = [np.array(out) for out in outputs_of(self.label, self.structure)]
+        if self.takes_nothing and self.is_scalar:
+            self.upstream = [np.ones((), dtype=self.outputs[0].dtype)]
+        else:
+            self.upstream = upstream_of(self.outputs, self.upstream_given, self.rng)
+        return watched(self, self.layer, self.run_backward, self.upstream)[1]
+
+    def _made(self) -> set[str]:
+        """Return the names of arrays that forward has made, and a second one leaves alone.
+
+        Among them are the parameters that a layer makes in its first forward pass.
+        """
+        made = [(h, content) for h, content in self.made if np.array_equal(h.value, content)]
+        if made:
+            with suppress(CheckError):  # it may be run once only
+                self.run()
+        inputs = {id(value) for value in self.inputs}
+        still = {id(h.value) for h in held_arrays(self.layer)} - inputs if made else set()
+        return {h.name for h, c in made if id(h.value) in still and np.array_equal(h.value, c)}
+
+    def _run_again(self, before: set[str], made: set[str], numbers: list[str]) -> list[Finding]:
+        """Run both passes from where the parameters are made, and numbers are arrays."""
+        begun, outputs = self.session.start, self.outputs
+        try:
+            with self.session.fresh():
+                if made or not before.issuperset(numbers):
+                    self.run()
+                exchange(self, numbers)
+                self.session.rebase()
+                for value in self.inputs:  # as before a forward pass that may write into them
+                    content = begun.kept(value) if is_float_array(value) else None
+                    if content is not None:
+                        self.session.start.keep(value, content)
+                        np.copyto(value, content)
+                arrays = {id(h.value) for h in held_arrays(self.layer) if h.name in made}
+                known = self._known().items()
+                there = {*before, *numbers}
+                known_now = {n: k for n, k in known if n in there or id(k[0].value) in arrays}
+                effects = self._first_run()
+                self._choose(known_now)
+                if numbers and differs(outputs, self.outputs):
+                    raise CheckError("the output is another one")
+        except CheckError:
+            if not numbers:
+                raise
+            self.session.start = begun
+            for name in numbers:
+                self.say_unchecked(name, found("cannot_move", name=name))
+            return self._run_again(before, made, [])
+        return effects
+
+    def _choose(self, before: Before) -> None:
+        """Take the parameters that have a gradient: in the layer, or returned by backward.
+
+        What a pass puts in the place of another array is state, not a parameter.
+        """
+        places = {(n, id(p.value)): gradient for n, (p, gradient) in before.items()}
+        inputs, start = {id(value) for value in self.inputs}, self.session.start
+        known = {
+            p: next(places[n, id(p.value)] for n in p.names if (n, id(p.value)) in places)
+            for p in every_parameter(self.layer)
+            if id(p.value) not in inputs and any((n, id(p.value)) in places for n in p.names)
+        }
+        kept = [p for p, gradient in known.items() if has_gradient(p, gradient, start)]
+        numbers = [p for p in numbers_of(self.layer) if p.name in before]
+        free = [p for p in (*known, *numbers) if p not in kept and is_gradient(p.value)]
+        own = {id(p.gradient()) for p in kept}
+        beside = returned(self.result, self.floats, self.backward_method)
+        pairs = matched(free, [g for g in beside if id(g.value) not in own], in_order=not kept)
+        self.more = [p.name for p, _ in pairs]
+        of_kept = [g for g in beside if id(g.value) in own and g.value is not None]
+        self.claimed = {g.path[0] for g in (*(g for _, g in pairs), *of_kept)}
+        free = [p for p in free if p in known and p.name not in self.more]
+        pairs += (in_list := self._in_list(free, own))
+        read = {p: replace(p, gradient=partial(self._at, g)) for p, g in pairs}
+        self.parameters = [read.get(p, p) for p in known if p in kept or p.name in self.more]
+        self.parameters += [read[p] for p, _ in in_list]
+        floats = zip(self.names, self.inputs, self.floats, strict=True)
+        self.of_inputs = [
+            Parameter(n, v, partial(self._of_input, n)) for n, v, flag in floats if flag
+        ]
+
+    def _in_list(self, free: list[Parameter], own: set[int]) -> list[tuple[Parameter, Held]]:
+        """Return parameters with their gradients in a list of the layer, which may have others."""
+        there = [
+            g
+            for g in listed(self.layer, self.backward_method)
+            if id(g.value) not in own
+            if not any(gradient_key([last_name(g.name)], name) for name in self.names)
+        ]
+        return matched(free, there, in_order=len(free) == len(there))
+
+    def _at(self, gradient: Held) -> Any:
+        """Return what stands in the place of a gradient: in the layer, or in what backward gave."""
+        return held_at(self.result if gradient.holder is None else self.layer, gradient.path)
+
+    def _of_input(self, name: str) -> Any:
+        return self._by_name().get(name, MISSING)
+
+    def _by_name(self) -> dict[str, Any]:
+        """Return the gradients of the inputs by name."""
+        rest = self.result
+        if self.claimed and isinstance(rest, tuple):
+            rest = tuple(g for i, g in enumerate(rest) if i not in self.claimed)
+        elif self.claimed and isinstance(rest, dict):
+            rest = {key: g for key, g in rest.items() if key not in self.claimed}
+        return by_position(self.backward_label, rest, self.names, self.floats, surplus=True)
+
+    def read(self) -> list[Any]:
+        """Return the gradient of each value after both passes.
+
+        Where that of a parameter has been written at the first call, it may be left out at another.
+        """
+        grads, n = super().read(), len(self.of_inputs)
+        return grads[:n] + [None if g is MISSING else g for g in grads[n:]]
+
+    def _require_fit(self) -> None:
+        refuse_parameters([p.name for p in self.parameters], [p.value for p in self.parameters])
+        if self.result is None and self.takes_nothing and self.parameters:
+            self.of_inputs = []  # a network with its loss
+            self.remarks.append(found("inputs_left_out"))
+        returned = self._by_name() if self.of_inputs else {}
+        for p in self.of_inputs:
+            if p.name not in returned and not is_of_loss(self.structure, self.result):
+                self.say_not_returned(p.name)
+        self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
+        is_array = is_float_array(self.result) and self.floats[:1] != [True]
+        if is_array and self.names and np.shape(self.inputs[0]) == self.result.shape:
+            self.say_unchecked(self.names[0], found("integers", name=self.names[0]))
+
+    def _require_no_surplus(self) -> None:
+        """Raise, or say, where backward returns what is no gradient of anything."""
+        result, what = self.result, self.backward_label
+        if isinstance(result, dict):
+            read = {id(gradient) for gradient in self._by_name().values()}
+            rest = {k: g for k, g in result.items() if k not in self.claimed and id(g) not in read}
+            say_unread(self, rest)
+        elif not self.claimed or not isinstance(result, tuple | list):
+            by_position(what, result, self.names, self.floats)
+        else:
+            for i in range(sum(self.floats), len(result)):
+                if i not in self.claimed and result[i] is not None:
+                    why = found("belongs_to_nothing", number=i, what=what)
+                    self.say_unchecked(f"entry {i} of what {what} returns", why)
+
+    # -------------------- as a subject --------------------
+
+    def subject(self) -> Subject:
+        """Return the layer as a subject."""
+        subject = replace(
+            super().subject(),
+            forward_code=[self.forward_method],
+            backward_code=[self.backward_method],
+            is_loss=self.is_scalar and self.upstream_given is None,
+            takes_upstream=not (self.is_scalar and self.takes_nothing),
+            owner=self.layer,
+            unkept=self.unkept,
+        )
+        if isinstance(getattr(self.forward_method, "__func__", None), FunctionType):
+            subject = replace(subject, with_forward=partial(self._with_forward, subject))
+        return subject
+
+    def _with_forward(self, subject: Subject, function: Callable[..., Any]) -> Subject:
+        """Return the subject with another function in place of the class's forward pass."""
+
+        def plain() -> list[Array]:
+            result = function(self.layer, *self.inputs)
+            return outputs_of(self.label, output_of(self.layer, result))
+
+        substitute = partial(self.substitute, forward=function)
+        return replace(subject, forward=plain, substitute=substitute)
+
+
+def names_in(layer: Any, inputs: Sequence[str]) -> list[str]:
+    """Return the names of a layer's inputs, and of what it keeps."""
+    kept = [p.name for p in kept_by(layer)]
+    held = [h.name for h in held_arrays(layer)]
+    return [*inputs, *dict.fromkeys(one for name in kept + held for one in name.split(" = "))]

@@ -1,0 +1,332 @@
+"""A scalar loss and its gradient function, and the marks of intermediate values in the loss."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ...pytree import Pytree, named_leaves, tree_map
+from ...validation import Array
+from ..finding import found
+from .adapter import Adapter
+from .conventions import differing, gradient_key, positional_names
+from .held import nested
+from .inputs import Names, as_array, leaf_name, say_unread, written_into
+from .parameters import Parameter
+from .session import Session, put_back, states, streams_of
+from .subject import (
+    CheckError,
+    Subject,
+    called,
+    checksums,
+    described,
+    is_float_array,
+    name_of_function,
+    outputs_of,
+    require_function,
+)
+
+# -------------------- marks --------------------
+
+_taps = threading.local()
+
+
+def tap(name: str, value: Any) -> Any:
+    """Mark an intermediate value of a forward pass, whose gradient is to be checked.
+
+    In a check the mark becomes a row of the report; elsewhere this returns `value` as it is.
+
+    Parameters
+    ----------
+    name : str
+        The name under which the dict of gradients has the handwritten one, with or without a d.
+    value : array
+
+    Returns
+    -------
+    array
+        The value.
+
+    Examples
+    --------
+    >>> tap("h", np.array([1.0, 2.0]))
+    array([1., 2.])
+    """
+    collect = getattr(_taps, "collect", None)
+    if collect is not None:
+        collect.setdefault(name, np.zeros(np.shape(value), dtype=np.asarray(value).dtype))
+    added = getattr(_taps, "added", None)
+    return value + added[name] if added and name in added else value
+
+
+@contextmanager
+def _tapping(**state: Any) -> Iterator[None]:
+    before = dict(_taps.__dict__)
+    _taps.__dict__.update(state)
+    try:
+        yield
+    finally:
+        _taps.__dict__.clear()
+        _taps.__dict__.update(before)
+
+
+# -------------------- the loss and its gradient --------------------
+
+
+class Gradient(Adapter):
+    """Runs somebody's scalar loss of a pytree, and the gradient function, or has the gradient."""
+
+    def __init__(
+        self,
+        loss: Any,
+        gradient: Any,
+        params: Pytree,
+        data: Sequence[Any],
+        session: Session,
+        constant: Names = (),
+    ) -> None:
+        require_function("loss", loss)
+        self.loss, self.gradient, self.data = loss, gradient, data
+        self.label = name_of_function(loss, "loss")
+        self.backward_label = name_of_function(gradient, "gradient")
+        names = positional_names(loss, 1 + len(data))
+        params = tree_map(as_array, params)
+        super().__init__([params], ["params"], session, constant)
+        (self.params,), self.name, self.data_names = self.inputs, names[0], names[1:]
+        self.paths = _floats_in(self.params)
+        self.marks: dict[str, Array] = {}
+        with session.fresh(), _tapping(collect=self.marks):
+            self.outputs = outputs_of(self.label, self.run())
+            self._say_written(self.label)
+        if len(self.outputs) != 1 or self.outputs[0].size != 1:
+            shapes = ", ".join(str(out.shape) for out in self.outputs)
+            raise CheckError(
+                f"{self.label} must return a scalar, got the shape {shapes}; for a function of "
+                "arrays that returns (out, cache) use check_backward"
+            )
+        session.add(self.marks)
+        # A loss that writes into its parameters spoils them.
+        self.follows_loss = callable(gradient) and not self.remarks and self._reads_what_is_left()
+        with session.fresh():
+            self.run_backward()
+            self._say_written(self.backward_label)
+            self._choose()
+            keys = [str(key) for key in self.result] if isinstance(self.result, dict) else []
+            self.constant.require_known(self.label, [*self.value_names, *keys])
+            self.settle()
+
+    def run(self) -> Any:
+        """Run the loss."""
+        return _value_of(called(self.label, self.loss, self.params, *self.data))
+
+    def run_forward(self) -> list[Array]:
+        """Run the loss with what the marks add."""
+        with _tapping(added=self.marks):
+            return super().run_forward()
+
+    def run_backward(self, ups: Sequence[Array] = ()) -> Any:
+        """Get the handwritten gradient, without the value of the loss that may come with it."""
+        self.result = self.gradient
+        if not callable(self.gradient):
+            return self.result
+        if self.follows_loss:  # which is not to draw the random numbers of the gradient
+            noted = states(streams_of(self.loss, self.gradient, self.params, self.data))
+            self.run()
+            put_back(noted)
+        result = called(self.backward_label, self.gradient, self.params, *self.data)
+        self.result = result[1] if self._has_value(result) else result
+        return self.result
+
+    def gradients(
+        self, ups: list[Array], between: Callable[[Any], None] | None = None
+    ) -> list[Any]:
+        """Return the handwritten gradient of each value."""
+        self.run_backward(ups)
+        return self.read()
+
+    def substitute(self, replacements: Sequence[Any], values: Any = None) -> list[Any]:
+        """Run the loss on other values."""
+        values = self.values if values is None else values
+        memo = {id(v): r for v, r in zip(values, replacements, strict=True)}
+        others = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
+        added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
+        with _tapping(added=added):
+            return [_value_of(self.loss(others, *(_exchanged(item, memo) for item in self.data)))]
+
+    @contextmanager
+    def given(self, others: Sequence[Any]) -> Iterator[None]:
+        """Let the values hold other numbers for a while."""
+        here = [value.copy() for value in self.values]
+        _fill(self.values, others)
+        try:
+            yield
+        finally:
+            _fill(self.values, here)
+
+    def _reads_what_is_left(self) -> bool:
+        """Tell whether the gradient function reads what the loss has left, so that it comes after.
+
+        Alone it then raises, or gives what belongs to an earlier loss.
+        """
+        alone, after = (self._tried(follows) for follows in (False, True))
+        return after is not None and alone != after
+
+    def _tried(self, follows_loss: bool) -> list[int] | None:
+        self.follows_loss = follows_loss
+        try:
+            with self.session.fresh():
+                return checksums([leaf for _, leaf in named_leaves("", self.run_backward())])
+        except CheckError:
+            return None
+
+    def _say_written(self, label: str) -> None:
+        """Say into which parameters and data a function has written."""
+        arrays = [(self._leaf(path), value) for path, value in self.paths]
+        for name, item in zip(self.data_names, self.data, strict=True):
+            arrays += [(path, leaf) for path, _, leaf in nested(name, item)]
+        written = written_into(self.session, arrays)
+        self.remarks += [found("writes", who=label, name=name) for name in written]
+
+    def _has_value(self, result: Any) -> bool:
+        """Tell whether the gradient comes in a tuple after the loss, and is not the tuple."""
+        if not isinstance(result, tuple) or len(result) != 2 or self._is_like_params(result):
+            return False
+        return self._is_like_params(result[1]) or _is_scalar(result[0])
+
+    def _is_like_params(self, tree: Any) -> bool:
+        """Tell whether a tree has the structure of params; a dict, whether it has its keys."""
+        if isinstance(tree, dict) and isinstance(self.params, dict):
+            return True
+        paths = [path for path, _ in named_leaves("", self.params)]
+        return paths == [path for path, _ in named_leaves("", tree)]
+
+    # -------------------- the parameters, each with its gradient --------------------
+
+    def _choose(self) -> None:
+        """Take the leaves of params: by keys where gradients come in a dict, else by structure."""
+        params, grads = self.params, self.result
+        has_nests = isinstance(params, dict) and any(
+            isinstance(value, dict | list | tuple) for value in params.values()
+        )
+        if not isinstance(grads, dict) or has_nests:
+            self._require_structure(grads)
+            self.parameters = [
+                Parameter(self._leaf(path), value, partial(self._at_path, path))
+                for path, value in self.paths
+            ]
+            return
+        flat = params if isinstance(params, dict) else {}
+        own = {f"[{key!r}]": key for key in flat}  # any keys, not names alone
+        named = [(self._leaf(path), value, own.get(path)) for path, value in self.paths]
+        named += [(name, zeros, name) for name, zeros in self.marks.items()]
+        self._say_keys(grads, {name: key for name, _, key in named})
+        self.parameters = [
+            Parameter(name, value, partial(self._at_key, name, key)) for name, value, key in named
+        ]
+
+    def _at_path(self, path: str) -> Any:
+        return dict(named_leaves("", self.result)).get(path)
+
+    def _at_key(self, name: str, key: Any) -> Any:
+        return self.result.get(_key_of(self.result, name, key))
+
+    def _leaf(self, path: str) -> str:
+        """Return what the reader calls a leaf: its key; in a list, or bare, by the parameter."""
+        name = leaf_name(path)
+        return f"{self.name}{name}" if not name or name.startswith("[") else name
+
+    def _say_keys(self, grads: dict[Any, Any], names: dict[str, Any]) -> None:
+        """Say which keys are missing, differ in a letter only, or belong to nothing."""
+        keys = {name: _key_of(grads, name, key) for name, key in names.items()}
+        absent = [n for n, key in keys.items() if key is None and not self.constant.has(n)]
+        unread = {key: g for key, g in grads.items() if key not in keys.values()}
+        if isinstance(self.params, dict):
+            self.remarks += differing(self.params, grads)
+        say_unread(self, unread, "mark")
+        if absent and len(absent) == len(names):
+            others = f", but has {', '.join(map(str, unread))}" if unread else ""
+            raise CheckError(
+                f"the dict of gradients has no entry for {', '.join(absent)}{others}; name the "
+                "gradient of W1 dW1 or W1"
+            )
+        if absent:
+            self.remarks.append(found("no_entry", names=absent, others=list(map(str, unread))))
+
+    def _require_structure(self, grads: Any) -> None:
+        """Raise, or say, where the gradient has another structure than params."""
+        got = dict(named_leaves("", grads))
+        wanted = [path for path, _ in self.paths]
+        if not any(path in got for path in wanted):
+            raise CheckError(
+                f"the gradient must have the structure of params, with the leaves "
+                f"{', '.join(f'params{p}' for p in wanted)}, got {described(grads)} with "
+                f"{', '.join(f'gradient{p}' for p in got) or 'none'}"
+            )
+        every = {path for path, _ in named_leaves("", self.params)}
+        unread = [f"gradient{path}" for path in got if path not in every]
+        if unread:
+            self.remarks.append(found("other_structure", names=unread))
+
+    def subject(self) -> Subject:
+        """Return the loss and its gradient as a subject."""
+        marks = {id(zeros) for zeros in self.marks.values()}
+        return replace(
+            super().subject(),
+            upstream=[np.ones(self.outputs[0].shape, dtype=self.outputs[0].dtype)],
+            inputs=self.values,
+            has_cache=False,
+            forward_code=[self.loss],
+            backward_code=[self.gradient] if callable(self.gradient) else [],
+            takes_upstream=False,
+            is_loss=True,
+            marks=frozenset(k for k, value in enumerate(self.values) if id(value) in marks),
+        )
+
+
+def _exchanged(item: Any, memo: dict[int, Any]) -> Any:
+    """Return data with what stands for its arrays, by their ids."""
+    if type(item) in (dict, list, tuple):
+        return tree_map(lambda leaf: memo.get(id(leaf), leaf), item)
+    return memo.get(id(item), item)
+
+
+def _value_of(result: Any) -> Any:
+    """Return the loss of what a function returns that gives the gradient beside it."""
+    if not isinstance(result, tuple) or len(result) != 2 or not _is_scalar(result[0]):
+        return result
+    return result[0] if not _is_scalar(result[1]) else result
+
+
+def _is_scalar(value: Any) -> bool:
+    return not isinstance(value, dict | list | tuple) and np.ndim(value) == 0
+
+
+def _floats_in(params: Pytree) -> list[tuple[str, Array]]:
+    """Return the paths and the arrays of the float leaves of params, which must have some."""
+    found = list(named_leaves("", params))
+    floats = [(path, leaf) for path, leaf in found if is_float_array(leaf)]
+    if not floats:
+        came = ", ".join(described(leaf) for _, leaf in found[:4]) or "none"
+        raise CheckError(
+            "params must hold floating-point arrays (an array, or a nest of dicts, lists and "
+            f"tuples with arrays as leaves), got {came}; integer arrays have no gradient"
+        )
+    return floats
+
+
+def _key_of(grads: dict[Any, Any], name: str, key: Any) -> Any:
+    """Return the key of a gradient: the parameter's own, or one that is made of its name."""
+    if key in grads and not isinstance(key, str):
+        return key
+    return gradient_key(grads, key if isinstance(key, str) else name)
+
+
+def _fill(values: Sequence[Array], contents: Sequence[Array]) -> None:
+    for value, content in zip(values, contents, strict=True):
+        value[...] = content

@@ -1,0 +1,336 @@
+"""A network of layers: what it is made of, and what its layers are given and give in a pass."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..blocks import close
+from ..finding import Finding, found
+from ..guard import CheckError, theirs
+from ..source import Place, replacing_lines
+from .conventions import (
+    BACKWARD,
+    LOSS_LAYERS,
+    accepts,
+    attributes_of,
+    input_gradient_of,
+    method_name,
+    methods_of,
+    output_of,
+    read,
+)
+from .own_passes import Listed, gradient_in, gradients_of, listed_by, own, totals
+from .parameters import resets_of
+from .session import Session, put_back, states, streams_of
+from .subject import called
+
+Named = Sequence[tuple[str, Any]]
+
+# -------------------- what is heard of the layers in a pass --------------------
+
+
+@dataclass
+class Call:
+    """One call of a layer's forward or backward pass, with copies of what it was given and gave."""
+
+    name: str
+    layer: Any
+    arguments: tuple[Any, ...]
+    place: Place
+    streams: list[Any]  # the states of the random streams before it
+    before: list[Listed] = field(default_factory=list)  # the layer's gradients, if it is backward
+    after: list[Listed] = field(default_factory=list)
+    result: Any = None  # the output, or the gradient of the first input
+    is_done: bool = False
+
+
+@dataclass
+class Pass:
+    """One run through a network, with the calls of its layers' passes in their order."""
+
+    random: list[Any] = field(default_factory=list)  # the random streams that the network reaches
+    forward: list[Call] = field(default_factory=list)
+    backward: list[Call] = field(default_factory=list)
+    result: Any = None  # of the network's own method
+    gradients: list[Listed] = field(default_factory=list)  # that are returned or left: totals
+    is_returned: bool = False
+    unheld: dict[str, Finding] = field(default_factory=dict)  # those that the network lacks
+    streams: list[Any] = field(default_factory=list)  # the states of the random streams after it
+    error: Exception | None = None
+
+    def run(self, name: str, layer: Any, step: int, method: Any, *args: Any, **more: Any) -> Any:
+        """Run a layer's forward (step 0) or backward pass (1), and note it."""
+        code = sys._getframe(1)
+        place = code.f_code.co_filename, code.f_lineno
+        call = Call(name, layer, tuple(map(own, args)), place, states(self.random))
+        (self.backward if step else self.forward).append(call)
+        call.before = _copies(name, layer) if step else []
+        result = method(*args, **more)
+        call.result, call.is_done = own(_result_of(layer, step, result)), True
+        call.after = _copies(name, layer) if step else []
+        return result
+
+    @contextmanager
+    def listening(self, named: Named) -> Iterator[None]:
+        """Note what layers do while something else runs them; those with slots are not heard."""
+        placed: list[tuple[Any, str]] = []
+        for name, layer in {id(layer): (name, layer) for name, layer in reversed(named)}.values():
+            for step, method in enumerate(methods_of(layer)):
+                if method.startswith("__") or method in attributes_of(layer):
+                    continue
+                with suppress(CheckError), theirs():
+                    ear = partial(self.run, name, layer, step, getattr(layer, method))
+                    setattr(layer, method, ear)
+                    placed.append((layer, method))
+        try:
+            yield
+        finally:
+            for layer, method in placed:
+                layer.__dict__.pop(method, None)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the pass went through all layers and back."""
+        return len(self.backward) == len(self.forward) and all(c.is_done for c in self.backward)
+
+    def given(self) -> dict[str, tuple[Call, Any]]:
+        """Return the forward call of each layer that ran once, and its upstream gradient."""
+        names, found = [call.name for call in self.forward], {}
+        for call in self.forward:
+            ups = [c.arguments[0] for c in self.backward if c.name == call.name and c.arguments]
+            fits = len(ups) == 1 and isinstance(ups[0], np.ndarray)
+            fits = fits and ups[0].shape == np.shape(call.result)
+            if names.count(call.name) == 1:
+                found[call.name] = call, ups[0] if fits else None
+        return found
+
+
+def _copies(name: str, layer: Any) -> list[Listed]:
+    return [entry._replace(gradient=own(entry.gradient)) for entry in gradients_of(name, layer)]
+
+
+def _result_of(layer: Any, step: int, result: Any) -> Any:
+    """Return the output of a layer's forward pass, or the gradient of its first input."""
+    result = input_gradient_of(layer, result) if step else output_of(layer, result)
+    return result[0] if isinstance(result, tuple) and result else result
+
+
+def _reset(layer: Any) -> None:
+    """Reset the gradients of an object that accumulates them."""
+    with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
+        for reset in resets_of(layer):
+            reset()
+
+
+# -------------------- the network --------------------
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network with its layers by name, and what its passes are run with."""
+
+    object: Any  # the caller's own, or a list or dict of layers
+    layers: Named  # the loss layer is the last one, where there is one
+    is_chain: bool  # whether there are both, so that they can be run one after another
+    x: Any
+    t: Any
+    session: Session
+
+    def heard(self, run: Callable[[], Any]) -> Pass:
+        """Run something from the start while the layers are listened to; an error is noted."""
+        heard = Pass(streams_of(self.object))
+        with self.session.fresh(), heard.listening(self.layers):
+            for _, layer in (*self.layers, ("", self.object)):
+                _reset(layer)
+            try:
+                with theirs():
+                    heard.result = run()
+                heard.gradients, heard.is_returned = self.gradients(heard.result)
+                heard.streams = states(heard.random)
+            except CheckError as error:
+                cause = error.__cause__
+                heard.error = cause if isinstance(cause, Exception) else error
+        self.session.restore()
+        return heard
+
+    def gradients(self, result: Any) -> tuple[list[Listed], bool]:
+        """Return the gradients that the network returned or holds; else those of its layers."""
+        listed, is_returned = listed_by(self.object, result)
+        return totals(listed or self._left()), is_returned
+
+    def _left(self) -> list[Listed]:
+        """Return the gradients that the layers now hold."""
+        once = {id(layer): (name, layer) for name, layer in reversed(self.layers)}
+        left = [entry for named in reversed(once.values()) for entry in gradients_of(*named)]
+        return [entry for entry in left if isinstance(entry.gradient, np.ndarray)]
+
+    def chain(self) -> Pass:
+        """Run the layers one after another, and back; an error is noted."""
+        if not self.is_chain:
+            return Pass(error=self._no_chain())
+        for name, layer in self.layers:
+            with naming(name):
+                methods_of(layer)
+        ran = Pass(streams_of(*(layer for _, layer in self.layers)))
+        try:
+            with self.session.fresh():
+                self._there(ran)
+                self._back(ran)
+                left = self._left()
+                ran.gradients, ran.streams = totals(left), states(ran.random)
+                ran.unheld = _unheld(listed_by(self.object, None)[0], left, ran.gradients)
+        except CheckError as error:
+            ran = Pass(error=error)
+        self.session.restore()
+        return ran
+
+    def _no_chain(self) -> CheckError:
+        """Return why there are no layers to be run one after another."""
+        if isinstance(self.object, type):
+            return CheckError(
+                f"network must be an object, got the class {self.object.__name__} itself: give "
+                f"{self.object.__name__}(...)"
+            )
+        if self.layers:
+            return CheckError(
+                "network must have a loss_layer with forward(x, t) and backward(); or give one as "
+                "loss="
+            )
+        return CheckError(
+            "network must have layers (a list, or a dict in order), or be a list of them; or else "
+            "forward(x, t) and backward() of its own, or loss(x, t) and gradient(x, t); for one "
+            "method that returns the loss with its gradients use check_gradient"
+        )
+
+    def _there(self, ran: Pass) -> None:
+        """Give each layer what the one before gives, and the last one the targets as well."""
+        for _, layer in self.layers:
+            _reset(layer)
+        value = self.x
+        for i, (name, layer) in enumerate(self.layers, start=1):
+            run = partial(ran.run, name, layer, 0, getattr(layer, methods_of(layer)[0]))
+            targets = (self.t,) if i == len(self.layers) else ()
+            value = output_of(layer, called(f"{name}.forward", run, value, *targets))
+
+    def _back(self, ran: Pass) -> None:
+        """Give each backward pass what the one after it has given, from the last one on."""
+        given: tuple[Any, ...] | None = None
+        outputs = [None, *(call.result for call in ran.forward[:-1])]
+        for (name, layer), output in zip(reversed(self.layers), reversed(outputs), strict=True):
+            method = getattr(layer, methods_of(layer)[1])
+            if given is None:
+                given = () if accepts(method, 0) else (1.0,)
+            run = partial(ran.run, name, layer, 1, method)
+            try:
+                up = _result_of(layer, 1, called(f"{name}.backward", run, *given))
+            except CheckError:
+                if sum(other is layer for _, other in self.layers) < 2:
+                    raise
+                return  # by the other forward pass of one object
+            if np.shape(up) != np.shape(output):
+                return  # the check of this layer tells what it lacks
+            given = (up,)
+
+    def alone(self, there: Call, back: Call) -> Call | None:
+        """Run a layer by itself as it was run in a chain; return the call of its backward pass.
+
+        None where its output depends on more than its input.
+        """
+        layer = there.layer
+        ran = Pass()
+        with self.session.fresh(), suppress(CheckError), theirs():
+            forward, backward = (getattr(layer, name) for name in methods_of(layer))
+            put_back(there.streams)
+            _reset(layer)
+            ran.run(there.name, layer, 0, forward, *map(own, there.arguments))
+            if equal(ran.forward[0].result, there.result):
+                ran.run(there.name, layer, 1, backward, *map(own, back.arguments))
+                return ran.backward[0]
+        return None
+
+
+def _unheld(
+    listed: Sequence[Listed], left: Sequence[Listed], true: Sequence[Listed]
+) -> dict[str, Finding]:
+    """Return which gradients that a network lists are not those that its layers have left."""
+    missing: dict[str, Finding] = {}
+    for label, value, total, _ in totals(listed):
+        wanted = gradient_in(true, value)
+        if wanted is None or close(total, wanted, 1e-9):
+            continue
+        uses = [use for use in left if use.value is value]
+        held = [use for use in uses if np.array_equal(total, use.gradient)]
+        for use in uses:
+            if not np.array_equal(total, use.gradient):
+                missing[f"network.{label}"] = _lacking(label, held, use)
+    return missing
+
+
+def _lacking(label: str, held: Sequence[Listed], use: Listed) -> Finding:
+    """Return what is said of a gradient that a network lacks, though a layer has it."""
+    lines = replacing_lines(read(use.holder, methods_of(use.holder)[1]))
+    places = [f"{os.path.basename(file)}:{line}" for file, line in dict.fromkeys(lines)]
+    names = [other.label for other in held[:1]]
+    return found("unheld", label=label, lacking=use.label, held=names, places=places)
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Let an error about a layer say which layer of the network it is."""
+    try:
+        yield
+    except CheckError as error:
+        text = str(error)
+        if text.startswith(f"{name}."):
+            raise
+        is_subject = text.startswith("layer ")
+        text = name + text.removeprefix("layer") if is_subject else f"{name}: {text}"
+        raise CheckError(text) from error.__cause__
+
+
+def precision(*arrays: Any) -> float:
+    """Return up to which relative difference gradients of one formula are equal."""
+    return 1e-4 if any(np.asarray(a).dtype.itemsize < 8 for a in arrays) else 1e-9
+
+
+def equal(ours: Any, theirs: Any, floor: float = 0.0) -> bool:
+    """Tell whether two results of one formula are equal, as far as they are arrays of floats."""
+    if not all(isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in (ours, theirs)):
+        return True
+    return close(ours, theirs, precision(ours, theirs), floor)
+
+
+# -------------------- its layers by name --------------------
+
+
+def network_of(network: Any, loss: Any, x: Any, t: Any, session: Session) -> Network:
+    """Return a network with its layers by name, and its loss layer."""
+    held = network if is_plain(network) else read(network, "layers")
+    layers = list(_named("layers", held)) if is_plain(held) else []
+    losses = [loss] if loss is not None else [read(network, name) for name in LOSS_LAYERS]
+    last = [item for item in losses if method_name(item, BACKWARD) is not None][:1]
+    is_chain = is_plain(held) and bool(last)
+    layers += [("loss_layer", item) for item in last if is_chain]
+    return Network(network, layers, is_chain, x, t, session)
+
+
+def is_plain(network: Any) -> bool:
+    """Tell whether a network is a list or dict of layers, which has no passes of its own."""
+    return isinstance(network, list | tuple | dict)
+
+
+def _named(name: str, held: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the layers of a list or dict, and of those in it."""
+    for key, layer in held.items() if isinstance(held, dict) else enumerate(held):
+        if is_plain(layer):
+            yield from _named(f"{name}[{key!r}]", layer)
+        else:
+            yield f"{name}[{key!r}]", layer

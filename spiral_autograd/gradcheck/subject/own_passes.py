@@ -1,0 +1,220 @@
+"""What a network does and holds itself: its own methods, and the gradients that it lists."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...pytree import Sharing
+from ...validation import Array
+from .conventions import (
+    BACKWARD,
+    CONTAINERS,
+    GRADIENTS,
+    LOSSES,
+    SCORES,
+    TRAINING,
+    accepts,
+    attributes_of,
+    gradient_key,
+    is_statistic,
+    means_scores,
+    means_targets,
+    means_upstream,
+    method_name,
+    positional_names,
+    read,
+)
+from .held import entries
+from .parameters import find_parameters
+from .subject import MISSING
+
+# -------------------- its methods --------------------
+
+
+class Way(NamedTuple):
+    """A way to have a network's gradients: methods of its own, called one after another."""
+
+    calls: tuple[tuple[str, tuple[Any, ...]], ...]  # each with its arguments
+    is_sure: bool  # whether the last can only be meant to be called so
+
+    @property
+    def method(self) -> str:
+        """The method that gives the gradients."""
+        return self.calls[-1][0]
+
+    def run(self, network: Any) -> Any:
+        """Call the methods; return what the last one returns."""
+        *earlier, (name, arguments) = self.calls
+        for before, data in earlier:
+            call(network, before, *data)
+        return call(network, name, *(map(own, arguments) if earlier else arguments))
+
+
+def own(value: Any) -> Any:
+    """Return an array that the user's code cannot write into."""
+    return np.array(value) if isinstance(value, np.ndarray) else value
+
+
+def call(network: Any, name: str, *data: Any) -> Any:
+    """Call a network's own method, in training where it can be told so."""
+    method = getattr(network, name)
+    try:
+        known = list(inspect.signature(method).parameters)
+    except (TypeError, ValueError):
+        known = []
+    taken = positional_names(method, len(data))
+    flags = [flag for flag in TRAINING if flag in known and flag not in taken]
+    return method(*data, **dict.fromkeys(flags, True))
+
+
+def loss_methods(network: Any) -> list[str]:
+    """Return the methods that may give the loss of (x, t)."""
+    found = []
+    for name in LOSSES:
+        method = read(network, name)
+        if method_name(method, BACKWARD) is None and accepts(method, 2):
+            first, second = positional_names(method, 2)
+            if not means_scores(first, second) and second not in TRAINING:
+                found.append(name)
+    return found
+
+
+def ways(network: Any, losses: Sequence[str], x: Any, t: Any, up: Any) -> Iterator[list[Way]]:
+    """Yield, for each method that may give gradients, the ways in which it may be meant.
+
+    The methods `losses` may have to be called before; some are to be given `up`, the gradient that
+    the loss layer returns, if any.
+    """
+    before = [(loss, (x, t)) for loss in losses]
+    scores = [(name, (x,)) for name in SCORES if accepts(read(network, name), 1)]
+    for name in [*GRADIENTS, *BACKWARD]:
+        method = read(network, name)
+        if _takes_data(method):
+            last: Any = name, (x, t)
+            yield [Way((last,), True), *(Way((loss, last), False) for loss in before)]
+        elif name in BACKWARD and accepts(method, 0):
+            yield [Way((loss, (name, ())), True) for loss in before]
+        elif name in BACKWARD and accepts(method, 1):
+            given = [(name, (argument,)) for argument in _may_be_given(method, t, up)]
+            firsts: list[Any] = [(loss, last) for loss in before for last in given]
+            firsts += [(first, last) for first in scores[:1] for last in given[-1:]]
+            yield [Way(calls, False) for calls in firsts]
+
+
+def _takes_data(method: Any) -> bool:
+    """Tell whether a method takes the inputs and the targets, by the names of its arguments."""
+    if accepts(method, 0) or not accepts(method, 2):
+        return False
+    first, second = positional_names(method, 2)
+    return means_targets(second) and not means_scores(first, second)
+
+
+def _may_be_given(method: Any, t: Any, up: Any) -> list[Any]:
+    """Return what a backward pass of one argument may be given: the targets, or a gradient."""
+    (name,) = positional_names(method, 1)
+    targets = [t] if means_targets(name) else []
+    upstream = [1.0, up] if up is not None else [1.0]
+    return targets + (upstream if means_upstream(name) else [])
+
+
+def number_in(result: Any) -> Any:
+    """Return the loss among what a method returned; None where there is none."""
+    for part in result[:2] if isinstance(result, tuple) else (result,):
+        array = np.asarray(part) if not isinstance(part, dict | list) else np.empty(0)
+        if array.size == 1 and array.dtype.kind == "f":
+            return array.reshape(())
+    return None
+
+
+# -------------------- the gradients that it lists, and those of its layers --------------------
+
+
+class Listed(NamedTuple):
+    """A parameter and its gradient, as a network or one of its layers holds them."""
+
+    label: str
+    value: Array
+    gradient: Any
+    holder: Any = None
+
+
+def gradients_of(name: str, layer: Any) -> list[Listed]:
+    """Return the parameters of a layer with their gradients as they now stand."""
+    found = find_parameters(layer)
+    return [Listed(f"{name}.{p.name}", p.value, p.gradient(), layer) for p in found]
+
+
+def listed_by(network: Any, result: Any) -> tuple[list[Listed], bool]:
+    """Return the gradients that a method of a network returned, or else those that it holds itself.
+
+    And whether they were returned.
+    """
+    if isinstance(result, tuple) and len(result) == 2 and number_in(result[0]) is not None:
+        result = result[1]
+    for name in dict.fromkeys(values for values, _ in CONTAINERS):
+        returned = _returned(entries(network, name), result)
+        if returned:
+            return returned, True
+    if isinstance(result, dict):
+        returned = _returned(attributes_of(network), result)
+        if returned:
+            return [entry for entry in returned if entry.gradient is not None], True
+    held = [Listed(p.name, p.value, p.gradient()) for p in find_parameters(network)]
+    held = [entry for entry in held if entry.gradient is not MISSING]
+    return held if any(map(_fits, held)) else [], False
+
+
+def _returned(held: Any, result: Any) -> list[Listed]:
+    """Return the arrays of a list or dict, each with its gradient in what was returned, if any."""
+    if isinstance(held, dict) and isinstance(result, dict):
+        keys = {n: n if n in result else gradient_key(result, str(n)) for n in held}
+        listed = [Listed(str(n), v, result.get(keys[n])) for n, v in held.items()]
+        listed = [e for e in listed if e.gradient is not None or not is_statistic(e.label)]
+        return _arrays(listed) if any(key is not None for key in keys.values()) else []
+    if isinstance(held, list | tuple) and isinstance(result, list | tuple):
+        pairs = enumerate(zip(held, result, strict=False))
+        listed = _arrays([Listed(f"params[{i}]", v, g) for i, (v, g) in pairs])
+        return listed if len(held) == len(result) and any(map(_fits, listed)) else []
+    return []
+
+
+def _arrays(listed: Sequence[Listed]) -> list[Listed]:
+    return [entry for entry in listed if isinstance(entry.value, np.ndarray)]
+
+
+def _fits(entry: Listed) -> bool:
+    """Tell whether a gradient is an array of the shape of its parameter."""
+    return isinstance(entry.gradient, np.ndarray) and entry.gradient.shape == entry.value.shape
+
+
+def groups(arrays: Sequence[Array]) -> list[list[tuple[int, bool]]]:
+    """Return which arrays of a list are one array: their numbers, and which are its transpose."""
+    found: dict[int, list[tuple[int, bool]]] = {}
+    for i, (first, turned) in enumerate(Sharing.of(arrays).places):
+        found.setdefault(first, []).append((i, turned))
+    return list(found.values())
+
+
+def totals(listed: Sequence[Listed]) -> list[Listed]:
+    """Return each parameter once, with its gradients added; one array of gradients counts once."""
+    found = []
+    for members in groups([entry.value for entry in listed]):
+        first = listed[members[0][0]]
+        every = [(listed[i].gradient, turned) for i, turned in members]
+        arrays = [g.T if turned else g for g, turned in every if isinstance(g, np.ndarray)]
+        parts = Sharing.of(arrays).unique(arrays)
+        fits = parts and all(part.shape == parts[0].shape for part in parts)
+        total = np.array(sum(parts[1:], start=parts[0])) if fits else own(first.gradient)
+        found.append(first._replace(gradient=total))
+    return found
+
+
+def gradient_in(listed: Sequence[Listed], value: Array) -> Any:
+    """Return the gradient that is listed for an array or its transpose; None where none is."""
+    first, turned = Sharing.of([*(entry.value for entry in listed), value]).places[-1]
+    gradient = listed[first].gradient if first < len(listed) else None
+    return gradient.T if turned and gradient is not None else gradient

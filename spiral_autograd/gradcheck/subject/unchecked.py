@@ -1,0 +1,355 @@
+"""What a layer uses beside the parameters that are checked: nothing is left out in silence.
+
+Asked by evidence: what is moved a little, and changes the output, is used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import CodeType, FrameType, FunctionType
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...pytree import leaves
+from ...validation import Array
+from ..blocks import close
+from ..finding import Finding, Said, found
+from ..guard import CheckError
+from ..source import Place, Step, text_of
+from .conventions import STATES, TARGETS, gradient_keys, is_statistic, last_name
+from .evidence import claim
+from .held import Held, held_arrays, is_number, of_class
+from .parameters import (
+    Parameter,
+    every_parameter,
+    fits_number,
+    has_gradient,
+    numbers_of,
+    parts_of,
+)
+from .session import Session, Snapshot, reach
+from .subject import MISSING, Gradients, is_float_array
+
+
+class Kept(Protocol):
+    """What runs a layer, and what is known of the arrays and numbers that it keeps.
+
+    `unwritten` and `numbers` are those at the start that a forward pass leaves alone.
+    """
+
+    layer: Any
+    session: Session
+    inputs: list[Any]
+    outputs: list[Array]
+    upstream: list[Array]
+    first: Gradients
+    parameters: list[Parameter]
+    more: list[str]
+    unwritten: list[Held]
+    numbers: dict[str, Any]
+    unkept: dict[str, tuple[Finding, Place]]
+
+    @property
+    def values(self) -> list[Array]:
+        """The arrays whose gradients are compared."""
+
+    def reset(self) -> None:
+        """Reset accumulated gradients."""
+
+    def run(self) -> Any:
+        """Run the forward pass."""
+
+    def run_forward(self) -> list[Array]:
+        """Run the forward pass, and return its outputs."""
+
+    def run_backward(self, ups: Sequence[Array]) -> Any:
+        """Run the backward pass."""
+
+    def take(self, name: str, value: Array) -> None:
+        """Take one more parameter, of which nothing is kept."""
+
+    def say_unchecked(self, name: str, why: Said) -> None:
+        """Say that there is no row for a parameter."""
+
+
+# -------------------- arrays in the place of numbers, and of what belongs to the class ------------
+
+
+def lend(layer: Kept) -> None:
+    """Give the objects the arrays of their classes as their own, which a copy takes along."""
+    lent = [
+        (item, name, value)
+        for item in (layer.layer, *(part for _, part in parts_of(layer.layer)))
+        for name, value in of_class(item).items()
+        if isinstance(value, np.ndarray) and hasattr(item, "__dict__")
+    ]
+    if lent:
+        layer.session.add([value for _, _, value in lent])
+        for item, name, value in lent:
+            item.__dict__[name] = value
+        layer.session.rebase()
+
+
+def exchange(layer: Kept, numbers: Sequence[str]) -> None:
+    """Put arrays, which can be moved and traced, in the place of numbers: float32 where all is."""
+    held = [*layer.inputs, *(p.value for p in every_parameter(layer.layer))]
+    dtypes = {value.dtype for value in held if is_float_array(value)}
+    plain = np.float32 if dtypes == {np.dtype(np.float32)} else np.float64
+    for p in numbers_of(layer.layer):
+        if p.name in numbers and p.put is not None:
+            p.put(np.array(p.value, dtype=getattr(p.value, "dtype", plain)))
+
+
+def trained_numbers(layer: Kept, before: dict[str, tuple[Parameter, Any]]) -> list[str]:
+    """Return the names of floats that have a gradient, right after a run of both passes.
+
+    `before` has what was in the place of each gradient before the run.
+    """
+    start = layer.session.start
+    return [
+        p.name
+        for p in numbers_of(layer.layer)
+        if p.put is not None
+        if p.name in layer.more
+        or (has_gradient(p, before.get(p.name, (p, None))[1], start) and fits_number(p))
+    ]
+
+
+def _take_number(layer: Kept, name: str) -> None:
+    """Take a number of which nothing is kept, if an array can stand in its place."""
+    begun = layer.session.start
+    with layer.session.fresh():
+        exchange(layer, [name])
+        layer.session.rebase()
+        placed = [p.value for p in every_parameter(layer.layer) if p.name == name]
+    with layer.session.fresh():
+        if placed and not _output_differs(layer):
+            layer.take(name, placed[0])
+            return
+    layer.session.start = begun
+    layer.say_unchecked(name, found("cannot_move", name=name))
+
+
+# -------------------- what the output depends on --------------------
+
+
+def depends_on_number(layer: Kept, name: str) -> bool:
+    """Tell whether the output depends on a number that the layer keeps."""
+    with layer.session.fresh():
+        if name not in {p.name for p in numbers_of(layer.layer)}:
+            layer.run()
+        for p in numbers_of(layer.layer):
+            if p.name == name and p.put is not None:
+                p.put(moved(p.value))
+        return _output_differs(layer)
+
+
+def _depended_on(layer: Kept, held: list[Held]) -> list[Held]:
+    """Return those that the output depends on: by halves, as there may be many that it does not."""
+    if not held:
+        return []
+    with layer.session.fresh():
+        for h in held:
+            np.copyto(h.value, moved(h.value))
+        if not _output_differs(layer):
+            return []
+    half = len(held) // 2
+    return _depended_on(layer, held[:half]) + _depended_on(layer, held[half:]) if half else held
+
+
+def _output_differs(layer: Kept) -> bool:
+    try:
+        return differs(layer.outputs, layer.run_forward())
+    except CheckError:
+        return True
+
+
+def moved(value: Any) -> Any:
+    """Return other numbers, close by."""
+    shift = 1e-3 * np.random.default_rng(0).uniform(0.5, 1.0, np.shape(value))
+    other = value + shift * (1 + np.abs(value))
+    return other.astype(value.dtype) if isinstance(value, np.ndarray) else float(other)
+
+
+def differs(outputs: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Tell whether two forward passes gave different outputs."""
+    same = len(outputs) == len(others)
+    return not same or not all(close(a, b, 1e-14) for a, b in zip(outputs, others, strict=True))
+
+
+# -------------------- what is left out --------------------
+
+
+def may_be_parameters(layer: Any) -> list[Held]:
+    """Return the float arrays that a layer keeps and that can be moved, each once.
+
+    Those that are statistics or targets by their names are left out.
+    """
+    every = {id(h.value): h for h in reversed(held_arrays(layer)) if h.value.flags.writeable}
+    return [
+        h
+        for h in reversed(every.values())
+        if last_name(h.name).strip("_") not in TARGETS
+        if not is_statistic(h.name)
+    ]
+
+
+def unwritten(layer: Any, held: Sequence[Held], start: Snapshot) -> list[Held]:
+    """Return those that a run has left where they are and as they were at the start."""
+    now = {(h.name, id(h.value)) for h in held_arrays(layer)}
+    there = [(h, start.kept(h.value)) for h in held if (h.name, id(h.value)) in now]
+    return [h for h, kept in there if kept is not None and np.array_equal(kept, h.value)]
+
+
+def look_beside(layer: Any) -> None:
+    """Look at what a layer uses and has no gradient of, right after a run of both passes.
+
+    Where backward computes a gradient and does not keep it, there is a row for it; else a note.
+    """
+    numbers = {p.name: p.value for p in numbers_of(layer.layer)}
+    changed = [n for n, v in layer.numbers.items() if n in numbers and numbers[n] is not v]
+    there = _beside(layer)
+    still = {id(h.value) for h in unwritten(layer.layer, there, layer.session.start)}
+    used = _depended_on(layer, there)
+    updated = [h.name for h in used if id(h.value) not in still]
+    updated += [name for name in changed if depends_on_number(layer, name)]
+    constant = claim(layer, [h for h in used if id(h.value) in still])
+    for name in updated:
+        layer.say_unchecked(name, found("updates_itself", name=name))
+    _find_unkept(layer, constant)
+    for h in constant:
+        if h.name not in layer.unkept:
+            why = found("used_without_gradient", name=h.name, last=last_name(h.name))
+            layer.say_unchecked(h.name, why)
+
+
+def _beside(layer: Kept) -> list[Held]:
+    """Return the arrays at the start that are no input, no parameter and no gradient."""
+    grads = [p.gradient() for p in layer.parameters]
+    given = {id(g) for g in grads}
+    replaced = {h.name for h in held_arrays(layer.layer) if id(h.value) in given}
+    checked = given | {id(a) for a in (*layer.values, *layer.inputs)}
+    there = [h for h in layer.unwritten if id(h.value) not in checked and h.name not in replaced]
+    return [h for h in there if not any(np.may_share_memory(h.value, v) for v in layer.values)]
+
+
+# -------------------- gradients that are computed and not kept --------------------
+
+
+def _find_unkept(layer: Kept, constant: Sequence[Held]) -> None:
+    """Take a parameter for each gradient that backward computes and does not keep."""
+    grads = layer.first.arrays[len(layer.first.arrays) - len(layer.parameters) :]
+    empty = [p for p, g in zip(layer.parameters, grads, strict=True) if _is_nothing(g)]
+    lost = [p for p in numbers_of(layer.layer) if p.name in layer.numbers and _may_be_lost(p)]
+    empty += [p for p in lost if depends_on_number(layer, p.name)]
+    asked = [*constant, *(Held(p.name, p.value, p.holder) for p in empty)]
+    asked = [h for h in asked if last_name(h.name).strip("_") not in STATES]
+    if not asked:
+        return
+    with layer.session.fresh():
+        layer.reset()
+        layer.run()
+        with _local_variables([h.name for h in asked]) as seen:
+            result = layer.run_backward([np.array(u) for u in layer.upstream])
+        kept = [a for a in (*reach(layer.layer, result), *leaves(result)) if _is_numeric(a)]
+        kept += [p.value for p in numbers_of(layer.layer)]
+    for h in asked:
+        why = _unkept(seen, h, kept)
+        if why is not None:
+            layer.unkept[h.name] = why
+            if is_number(h.value):
+                _take_number(layer, h.name)
+            elif h in constant:
+                layer.take(h.name, h.value)
+
+
+def _may_be_lost(number: Parameter) -> bool:
+    """Tell whether a method has a local variable named like the gradient of a number."""
+    if number.put is None or number.gradient() is not MISSING:
+        return False
+    methods = [m for base in type(number.holder).__mro__ for m in vars(base).values()]
+    return any(_locals_like(m.__code__, number.name) for m in methods if type(m) is FunctionType)
+
+
+def _is_nothing(gradient: Any) -> bool:
+    return gradient is None or (_is_numeric(gradient) and not np.any(gradient))
+
+
+def _is_numeric(value: Any) -> bool:
+    return is_float_array(value) or is_number(value)
+
+
+Returning = list[tuple[CodeType, dict[str, Any]]]
+
+
+@contextmanager
+def _local_variables(names: Sequence[str]) -> Iterator[Returning]:
+    """Note the local variables of functions that have one named like the gradient of a name."""
+    seen: Returning = []
+
+    def enter(frame: FrameType, event: str, _: object) -> Any:
+        wanted = any(_locals_like(frame.f_code, name) for name in names)
+        return leave if event == "call" and wanted else None
+
+    def leave(frame: FrameType, event: str, _: object) -> Any:
+        if event == "return":
+            seen.append((frame.f_code, dict(frame.f_locals)))
+        return leave
+
+    before = sys.gettrace()
+    sys.settrace(enter)  # no profile: that of a profiler could not be put back
+    try:
+        yield seen
+    finally:
+        sys.settrace(before)
+
+
+def _locals_like(code: CodeType, name: str) -> list[str]:
+    """Return the local variables of a function that are named like the gradient of a name."""
+    arguments = code.co_argcount + code.co_kwonlyargcount
+    return gradient_keys(code.co_varnames[arguments:], last_name(name), itself=False)
+
+
+def _unkept(seen: Returning, held: Held, kept: Sequence[Any]) -> tuple[Finding, Place] | None:
+    """Return what to say of a local variable that is the gradient of what is held, and is lost.
+
+    Not where it is among what is `kept` after backward.
+    """
+    for code, variables in seen:
+        first = variables.get(code.co_varnames[0]) if code.co_argcount else None
+        if first is not held.holder and hasattr(first, last_name(held.name)):
+            continue  # a method of another object with something of that name
+        for local in _locals_like(code, held.name):
+            gradient: Any = variables.get(local)
+            if not _is_numeric(gradient) or np.shape(gradient) != np.shape(held.value):
+                continue
+            place = _lost_at(code, local)
+            if place is not None and not any(_is_in(gradient, other) for other in kept):
+                return found("unkept", variable=local, function=code.co_name), place
+    return None
+
+
+def _is_in(gradient: Any, other: Any) -> bool:
+    """Tell whether a gradient lies in another array, or all of its numbers do, in any order."""
+    both = isinstance(gradient, np.ndarray) and isinstance(other, np.ndarray)
+    if both and np.may_share_memory(gradient, other):
+        return True
+    return np.size(other) >= np.size(gradient) and bool(np.isin(gradient, other).all())
+
+
+def _lost_at(code: CodeType, local: str) -> Place | None:
+    """Return the line that makes a local variable that nothing else is made of."""
+    text = text_of(code)
+    if text is None or local in code.co_cellvars:
+        return None
+    makers = [step for step in text.steps if local in step.writes]
+    readers = [step for step in text.steps if local in step.reads]
+    is_lost = makers and all(_keeps_nothing(step, local) for step in readers)
+    return text.place(makers[0]) if is_lost else None
+
+
+def _keeps_nothing(step: Step, local: str) -> bool:
+    return bool(step.writes) and step.writes <= {local}

@@ -1,1 +1,0 @@
-"""Networks: layer by layer, and their own way through the layers."""
