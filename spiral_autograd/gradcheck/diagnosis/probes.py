@@ -116,8 +116,13 @@ class Spot:
 
     @cached_property
     def weights(self) -> Array | None:
-        """The tangents times the gradient that leaves the result, in its shape; None if unlike."""
+        """The tangents times the gradient that leaves the result, in its shape; None if unlike.
+
+        None too of our own Σ upstream · output, which nobody has differentiated by hand.
+        """
         shape = self.g.shape
+        if any(site.result is self.site.result for site in self.graph.outputs):
+            return None
         try:
             if np.broadcast_shapes(shape, self.c.shape) != shape:
                 return None
