@@ -66,13 +66,6 @@ OPEN = """
     gradcheck.lines.trail is long
     gradcheck.reference.backward_graph is long
     gradcheck.source is long
-    gradcheck.subject.evidence imports gradcheck.reference.reference
-    gradcheck.subject.evidence._rules is long
-    gradcheck.subject.layer imports gradcheck.reference.rebind
-    gradcheck.subject.layer is long
-    gradcheck.subject.loss imports gradcheck.reference.rebind
-    gradcheck.subject.pair imports gradcheck.reference.rebind
-    gradcheck.subject.parameters is long
     too many modules run for a right layer
     too many modules run for a wrong layer
     too much Any in gradcheck

@@ -152,9 +152,10 @@ def _own_raised(
     return f"{method} raised {error}{more}"
 
 
-def _other_than_layers(method: str, verb: str, why: Sequence[Finding]) -> str:
+def _other_than_layers(method: str, returned: bool, why: Sequence[Finding]) -> str:
     """Say that a network's own gradient is not that of its layers, and why."""
-    start, text = f"{method} {verb} another gradient than the layers have", sentences(why)
+    verb, text = "returns" if returned else "leaves", sentences(why)
+    start = f"{method} {verb} another gradient than the layers have"
     if text.startswith(("is ", "has ", "lacks ", "differs ")):
         text = f"it {text}"
     return f"{start}: {text}" if text else start
