@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
 
 from .finding import found
 from .guard import CheckError, Deadline, guarded
@@ -63,7 +62,7 @@ class Where:
             )
         return self._evidence
 
-    def places(self, where: Callable[..., Places], k: int, *why: Any) -> Places:
+    def places(self, where: Callable[..., Places], k: int, *why: object) -> Places:
         """Return places in the reader's code; none where its source cannot be read."""
         found: Places = ()
         with guarded("the search for the lines", self.c.notes):
