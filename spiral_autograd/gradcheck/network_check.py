@@ -201,7 +201,7 @@ def _estranged(net: Network, chain: Pass, reports: Reports) -> list[Finding]:
 
 
 def _alone(net: Network, chain: Pass, right: set[str]) -> list[tuple[Call, Call]]:
-    """Return the backward calls of some layers in the chain, each with that by itself, if it can."""
+    """Return the backward calls of some layers in the chain, each with that by itself."""
     there = {call.name: call for call in chain.forward}
     back = [call for call in reversed(chain.backward[1:]) if call.name in right]
     runs = [(call, net.alone(there[call.name], call)) for call in back]
