@@ -9,7 +9,6 @@ from .finding import found
 from .guard import CheckError, Deadline, guarded
 from .lines.blame import Evidence, kink_places, state_places
 from .lines.trail import Trail, follow
-from .reference.backward_graph import BackwardGraph
 from .source import Place, code_of, forward_line, is_readable
 from .subject.subject import MISSING
 from .verdict.rows import Comparison
@@ -26,11 +25,6 @@ class Where:
         self.deadline = Deadline.after(0.8 * budget)  # when to stop asking why
         self.until = Deadline.after(budget + 0.2)  # when to stop asking where
         self._evidence: Evidence | None = None
-
-    @cached_property
-    def backward_graph(self) -> BackwardGraph | None:
-        """autograd's backward graph, for the diagnosis."""
-        return None if self.c.graph is None else BackwardGraph(self.c.graph.recording)
 
     @cached_property
     def trail(self) -> Trail | None:
