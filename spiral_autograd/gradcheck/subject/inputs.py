@@ -14,7 +14,7 @@ import numpy as np
 from ...pytree import leaves, tree_map
 from ...validation import Array
 from ..blocks import checksum
-from ..finding import Finding, Said, found
+from ..finding import Finding, found
 from .conventions import GRADIENT_LISTS, attributes_of, last_name
 from .held import held_arrays, nested
 from .parameters import Parameter, find_parameters
@@ -98,14 +98,14 @@ def _refuse(
 
 def prepared(
     inputs: Sequence[Any], names: Sequence[str], held: Iterable[Array] = ()
-) -> tuple[list[Any], list[Said]]:
+) -> tuple[list[Any], list[Finding]]:
     """Return inputs that can be moved each on its own, and what is to be said of it.
 
     An array that shares memory with one in `held` or with another input is copied, as is one that
     is read-only or in the byte order of another machine.
     """
     apart = [array for array in held if array.size]
-    remarks: dict[str, Said] = {}
+    remarks: dict[str, Finding] = {}
 
     def own(name: str, value: Any) -> Any:
         if isinstance(value, np.ndarray):
@@ -140,9 +140,6 @@ def _is_numbers(value: Any) -> bool:
         kinds = [_is_numbers(entry) or isinstance(entry, int) for entry in value]
         return all(kinds) and any(map(_is_numbers, value))
     return isinstance(value, float)
-
-
-RANDOM_IS_BETTER = "random numbers show more"
 
 
 def as_array(value: Any) -> Any:
@@ -319,8 +316,8 @@ class Gathering(Protocol):
 
     constant: Constant
     unchecked: list[str]
-    remarks: list[Said]
-    failures: list[Said]
+    remarks: list[Finding]
+    failures: list[Finding]
 
 
 def say_unread(runner: Gathering, unread: Mapping[Any, Any], other: str = "input") -> None:
