@@ -17,7 +17,7 @@ from .network_passes import Own, check_own, check_whole
 from .reference.reference import SHARPNESS
 from .report import GradientReport
 from .subject.conventions import methods_of, positional_names
-from .subject.inputs import RANDOM_IS_BETTER, Constant, Names
+from .subject.inputs import Constant, Names
 from .subject.layer import names_in
 from .subject.network import (
     Call,
@@ -305,6 +305,6 @@ def _merged(said: Mapping[str, Sequence[Said]]) -> list[Finding]:
     names: dict[Said, list[str]] = {}
     for name, findings in said.items():
         for finding in findings:
-            if RANDOM_IS_BETTER not in sentence(finding):  # of inputs, which are the network's own
+            if as_finding(finding).kind != "may_hide":  # in inputs, which are the network's own
                 names.setdefault(finding, []).append(name)
     return [found("of_layers", names=of, what=as_finding(what)) for what, of in names.items()]
