@@ -8,8 +8,9 @@ from typing import Any
 
 from .finding import found
 from .guard import CheckError, Deadline, guarded
-from .lines.blame import Evidence, kink_places, state_places
+from .lines.blame import Evidence
 from .lines.trail import Trail, follow
+from .lines.verdicts import kink_places, state_places
 from .reference.backward_graph import BackwardGraph
 from .source import Place, code_of, forward_line, is_readable
 from .subject.subject import MISSING
