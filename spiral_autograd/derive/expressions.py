@@ -38,6 +38,10 @@ class Expr:
         """Return a keyword argument."""
         return dict(self.kwargs).get(name, default)
 
+    def is_plain_reduction(self) -> bool:
+        """Tell whether a reduction has no more than axes: no start, no dtype, no mask."""
+        return len(self.args) == 1 and {name for name, _ in self.kwargs} <= {"axis", "keepdims"}
+
 
 def meta(value: Any) -> tuple[Shape, Any]:
     """Return the shape and dtype of a value."""

@@ -20,7 +20,6 @@ from ...pytree import leaves, with_leaves
 from ...validation import Array
 from ..finding import Finding, found
 from ..guard import theirs
-from ..reference.rebind import adopt, rebound
 from ..source import Place
 from .adapter import Adapter, by_position, is_of_loss, require_any
 from .conventions import (
@@ -177,13 +176,12 @@ class Layer(Adapter):
         pairs = zip(self.values if values is None else values, replacements, strict=True)
         memo = {id(item): item for item in shared} | {id(v): r for v, r in pairs}
         other = copy.deepcopy(self.layer, memo)
-        adopt(memo)
         arguments = [memo.get(id(value), value) for value in self.inputs]
         arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]
         if forward is None:
             result = getattr(other, self.forward_name)(*arguments)
         else:
-            result = rebound(forward)(other, *arguments)
+            result = forward(other, *arguments)
         return leaves(output_of(other, result))
 
     def named_values(self) -> list[tuple[str, Array]]:

@@ -14,7 +14,6 @@ import numpy as np
 from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..finding import found
-from ..reference.rebind import rebound, rebound_data
 from .adapter import Adapter
 from .conventions import differing, gradient_key, positional_names
 from .held import nested
@@ -153,11 +152,12 @@ class Gradient(Adapter):
 
     def substitute(self, replacements: Sequence[Any], values: Any = None) -> list[Any]:
         """Run the loss on other values."""
-        memo = {id(v): r for v, r in zip(self.values, replacements, strict=True)}
+        values = self.values if values is None else values
+        memo = {id(v): r for v, r in zip(values, replacements, strict=True)}
         others = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
         added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
         with _tapping(added=added):
-            return [_value_of(rebound(self.loss)(others, *rebound_data(self.data)))]
+            return [_value_of(self.loss(others, *(_exchanged(item, memo) for item in self.data)))]
 
     @contextmanager
     def given(self, others: Sequence[Any]) -> Iterator[None]:
@@ -287,6 +287,13 @@ class Gradient(Adapter):
             is_loss=True,
             marks=frozenset(k for k, value in enumerate(self.values) if id(value) in marks),
         )
+
+
+def _exchanged(item: Any, memo: dict[int, Any]) -> Any:
+    """Return data with what stands for its arrays, by their ids."""
+    if type(item) in (dict, list, tuple):
+        return tree_map(lambda leaf: memo.get(id(leaf), leaf), item)
+    return memo.get(id(item), item)
 
 
 def _value_of(result: Any) -> Any:

@@ -13,7 +13,6 @@ import numpy as np
 
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
-from ..reference.rebind import rebound
 from .adapter import Adapter, by_key, by_position, is_of_loss, require_any
 from .conventions import is_statistic, positional_names
 from .inputs import Names, effects_on, floats_with_gradients, leaf_name, say_unread, watched
@@ -108,9 +107,10 @@ class Pair(Adapter):
 
     def substitute(self, replacements: Sequence[Any], values: Any = None) -> list[Any]:
         """Run the forward pass on other values."""
-        memo = {id(v): r for v, r in zip(self.values, replacements, strict=True)}
+        values = self.values if values is None else values
+        memo = {id(v): r for v, r in zip(values, replacements, strict=True)}
         arguments = (copy.deepcopy(value, dict(memo)) for value in self.inputs)
-        return leaves(self._outputs(rebound(self.forward)(*arguments)))
+        return leaves(self._outputs(self.forward(*arguments)))
 
     # -------------------- the gradients --------------------
 

@@ -62,7 +62,7 @@ class Subject:
     # Runs the caller's own objects.
     forward: Callable[[], list[Array]]
     # Runs a copy in which other values (boxes, complex arrays) stand in place of `values`.
-    substitute: Callable[[Sequence[Any]], list[Any]]
+    substitute: Callable[..., list[Any]]
     backward: Backward
     upstream: list[Array]  # the gradient of the loss with respect to each output
     outputs: list[Array]
