@@ -55,17 +55,11 @@ def places(evidence: Evidence, k: int, reason: Any = None) -> tuple[Place, ...]:
     blame, found = evidence.blame, [_forward_place(evidence, k, reason)]
     if blame is not None and reason is not None and reason.rule == "unwritten":
         found += blame.unwritten(k)
+    elif blame is not None and (place := blame.swapped(k)) is not None:
+        found = [place]
     elif blame is not None:
-        swapped = _kind(reason) == "swapped" and len(evidence.wrong) > 1
-        found = [*([] if swapped else found), *(blame.suspects(k, reason) or blame.ends())]
+        found += blame.suspects(k, reason) or blame.ends()
     return tuple(dict.fromkeys(place for place in found if place is not None))[:3]
-
-
-def _kind(reason: Any) -> str:
-    text = getattr(reason, "text", "")
-    if "arguments swapped" in text:
-        return "swapped"
-    return "part" if "lacks the" in text or "in part only" in text else ""
 
 
 def _forward_place(evidence: Evidence, k: int, reason: Any) -> Place | None:
@@ -267,6 +261,14 @@ class Blame:
 
     # -------------------- what is left --------------------
 
+    def swapped(self, k: int) -> Place | None:
+        """Return where the right gradient of another argument is given out as the k-th."""
+        others = Known(g for j, g in enumerate(self.evidence.automatic) if j != k)
+        sink = self.sink(k)
+        if sink is None or sink.fresh or not others.has(sink.value, 1e-9):
+            return None
+        return self.events[sink.event].place
+
     def suspects(self, k: int, reason: Any) -> list[Place]:
         """Return where the k-th gradient may have its mistake from, the likeliest places first."""
         sink = self.sink(k)
@@ -275,12 +277,10 @@ class Blame:
         rule = reason.rule if reason is not None else None
         outs = (m for m in self.equal(k) if m.name.startswith("return") and m.event >= sink.event)
         giver = self.events[next(outs, sink).event].place  # who first hands it out
-        if _kind(reason) == "swapped":
-            return [giver]
         pool = [key for key in self.pool(k) if key not in self.forward] or [*self.pool(k)]
         left = self._left(pool, reason)
         first = self._first_wrong(k, left or pool, pool, reason)
-        if _kind(reason) == "part":
+        if rule == "part":
             first = next(iter(self.skipping(self.feeding(k))), first)
         ends = [key[0] for key in (*left[:1], *left[-1:])]
         order = [*ends[:1], first, *ends[1:]] if rule is None else [first, *ends]
