@@ -13,7 +13,7 @@ from .blocks import largest
 from .checks import BUDGET, check_layer
 from .finding import Finding, Said, as_finding, found
 from .guard import CheckError, Deadline, answerable
-from .network_passes import Own, check_own, is_right_as_a_whole
+from .network_passes import Own, check_own, check_whole
 from .reference.reference import SHARPNESS
 from .report import GradientReport
 from .subject.conventions import methods_of, positional_names
@@ -112,8 +112,9 @@ def check_network(
             return replace(own.report, subject=title, unchecked=_others(own.report, meant))
         reports = _check_layers(net, given, rng, deadline, meant)
         faults = _estranged(net, chain, reports)
-        if faults and not own.differs:
-            own = replace(own, rows=[], is_right=is_right_as_a_whole(net, rng))
+        if faults and not own.differs and not is_plain(network):
+            whole = check_whole(net, rng, Deadline.after(0.0)).report
+            own = replace(own, rows=[], is_right=whole is not None and whole.ok)
         rows = _with_shared(net, reports)
     rows += [row for row in own.rows if own.differs or row.name not in chain.unheld]
     faults = [] if own.is_right else [*faults, *chain.unheld.values()]

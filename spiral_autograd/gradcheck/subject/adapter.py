@@ -13,7 +13,9 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..finding import Finding, Said, found
+from ..source import Place
 from .conventions import gradient_key
+from .held import Held, held_at
 from .inputs import Constant, Names, prepared
 from .parameters import Parameter
 from .session import Session
@@ -22,12 +24,14 @@ from .subject import (
     CheckError,
     Gradients,
     Subject,
-    checksums,
     described,
     is_array,
     is_float_array,
     outputs_of,
 )
+
+Values = Sequence[Array] | None
+Automatic = Callable[[Subject], Sequence[Any]]
 
 
 class Adapter:
@@ -38,7 +42,6 @@ class Adapter:
 
     layer: Any = None  # none of functions
     label, backward_label = "forward", "backward"
-    backward_method: Any = None
 
     def __init__(
         self,
@@ -62,7 +65,6 @@ class Adapter:
         self.outputs: list[Array] = []
         self.upstream: list[Array] = []
         self.first = Gradients([], [])
-        self.claimed: set[Any] = set()  # the places in the result where there are parameters'
 
     # -------------------- what each convention has of its own --------------------
 
@@ -74,7 +76,7 @@ class Adapter:
         """Run the backward pass, and return what it returns."""
         raise NotImplementedError
 
-    def substitute(self, replacements: Sequence[Any], values: Any = None) -> list[Any]:
+    def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
         """Run a copy of the forward pass with replacements for the values, or for other arrays."""
         raise NotImplementedError
 
@@ -102,6 +104,11 @@ class Adapter:
         """Return the inputs that are arrays of floats."""
         pairs = zip(self.names, self.inputs, strict=True)
         return [(name, value) for name, value in pairs if is_float_array(value)]
+
+    def standing_in(self, replacements: Sequence[Any], values: Values) -> dict[int, Any]:
+        """Return what stands for arrays, by their ids: as a deep copy takes it."""
+        values = self.values if values is None else values
+        return {id(value): other for value, other in zip(values, replacements, strict=True)}
 
     def run_forward(self) -> list[Array]:
         """Run the forward pass, and return its output arrays, which must be real and finite."""
@@ -145,22 +152,13 @@ class Adapter:
         gradient = as_gradient(parameter.name, parameter.gradient())
         return self.constant.covers(parameter.name, gradient)
 
-    def take(
-        self,
-        name: str,
-        value: Array,
-        read: Callable[[], Any] = lambda: None,
-        first: Any = None,
-    ) -> None:
-        """Take one more parameter: how its gradient is read, and what it was at the first call.
-
-        Nothing, where nothing is kept of it.
-        """
-        gradient = as_update_takes(as_gradient(name, first), value)
-        self.remarks += other_shapes([(name, first, value)])
-        self.parameters.append(Parameter(name, value, read))
-        self.first.arrays.append(gradient)
-        self.first.checksums += checksums([gradient])
+    def take(self, more: Sequence[Parameter]) -> None:
+        """Take more parameters, and make the first call again."""
+        self.parameters += more
+        with self.session.fresh():
+            grads = self.gradients([np.array(u) for u in self.upstream])
+            self.first = Gradients.of(grads, self.session)
+            self.remarks += other_shapes((p.name, p.gradient(), p.value) for p in more)
 
     def say_unchecked(self, name: str, why: Said) -> None:
         """Say that there is no row for an input or a parameter, unless it is meant to have none."""
@@ -172,12 +170,6 @@ class Adapter:
         """Say that backward returns no gradient for an input."""
         what = self.backward_label if self.layer is None else "backward"
         self.say_unchecked(name, found("not_returned", what=what, name=name))
-
-    def kept(self, values: list[Array]) -> Subject:
-        """Return the passes as a subject of other arrays that the layer keeps."""
-        substitute = partial(self.substitute, values=values)
-        names = [""] * len(values)
-        return replace(self.subject(), names=names, values=values, substitute=substitute)
 
     def subject(self) -> Subject:
         """Return the arrays and the passes as a subject."""
@@ -198,6 +190,28 @@ class Adapter:
             unchecked=self.unchecked,
             failures=self.failures,
         )
+
+
+class Keeper(Adapter):
+    """An adapter of an object, which keeps arrays, numbers and gradients from call to call."""
+
+    backward_method: Any
+    automatic: Automatic  # gives autograd's gradients of a subject; none where it has none
+    more: list[str]  # the parameters whose gradients backward returns
+    claimed: set[Any]  # the places of these in what it returns
+    unwritten: list[Held]  # the arrays at the start that a forward pass leaves alone
+    numbers: dict[str, Any]  # the like of these, by name
+    unkept: dict[str, tuple[Finding, Place]]  # said of gradients that are computed and not kept
+
+    def at(self, gradient: Held) -> Any:
+        """Return what stands in the place of a gradient: in the layer, or in what backward gave."""
+        return held_at(self.result if gradient.holder is None else self.layer, gradient.path)
+
+    def gradients_of(self, values: list[Array]) -> Sequence[Any]:
+        """Return autograd's own gradients of arrays that the object keeps; None where unknown."""
+        substitute, names = partial(self.substitute, values=values), [""] * len(values)
+        subject = replace(self.subject(), names=names, values=values, substitute=substitute)
+        return self.automatic(subject) or [None] * len(values)
 
 
 # -------------------- the gradients that a backward pass returns --------------------

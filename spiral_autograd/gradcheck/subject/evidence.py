@@ -13,8 +13,7 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum, close, inner
-from ..reference.reference import find_reference
-from .adapter import Adapter
+from .adapter import Keeper
 from .conventions import (
     CONTAINERS,
     gradient_keys,
@@ -22,9 +21,9 @@ from .conventions import (
     is_of_optimizer,
     last_name,
 )
-from .held import Held, held_arrays, held_at, nested
-from .parameters import returned_names
-from .subject import MISSING, CheckError, is_float_array
+from .held import Held, held_arrays, nested
+from .parameters import Parameter, returned_names
+from .subject import MISSING, is_float_array
 
 MOST = 10_000  # pairs to look at: a layer may keep a table of many arrays
 
@@ -45,14 +44,14 @@ class Part:
 Pairs = dict[Part, Held]
 
 
-def claim(layer: Adapter, held: Sequence[Held]) -> list[Held]:
+def claim(layer: Keeper, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array whose gradient it keeps; return the others."""
     written = _written_by_backward(layer) if held else []
     if not written or len(held) * len(written) > MOST:
         return list(held)
     parts = _parts(layer, held)
-    pairs = _assigned(parts, written, layer)
-    left = []
+    pairs = _Signs(parts, layer).assign(written)
+    left, more = [], []
     for h in held:
         own = [(part, pairs[part]) for part in parts if part.owner is h and part in pairs]
         own = [pair for pair in own if pair[0].places.size == h.value.size][:1] or own
@@ -60,8 +59,9 @@ def claim(layer: Adapter, held: Sequence[Held]) -> list[Held]:
             left.append(h)
             continue
         layer.claimed |= {g.path[0] for _, g in own if g.holder is None}
-        first = _put_together(h.value, [(part, g.value) for part, g in own])
-        layer.take(_own_name(h.name), h.value, partial(_read, layer, h.value, own), first)
+        more.append(Parameter(_own_name(h.name), h.value, partial(_read, layer, h.value, own)))
+    if more:
+        layer.take(more)
     return left
 
 
@@ -71,7 +71,7 @@ def _own_name(name: str) -> str:
     return rest if rest and first in {values for values, _ in CONTAINERS} else name
 
 
-def _written_by_backward(layer: Adapter) -> list[Held]:
+def _written_by_backward(layer: Keeper) -> list[Held]:
     """Return copies of the arrays that a backward pass has written, and that are not yet read."""
     with layer.session.fresh():
         before: dict[str, tuple[int, int]] = {}
@@ -90,7 +90,7 @@ def _written_by_backward(layer: Adapter) -> list[Held]:
         return [replace(h, value=np.array(h.value)) for i, h in found.items() if i not in known]
 
 
-def _returned(layer: Adapter) -> Iterator[Held]:
+def _returned(layer: Keeper) -> Iterator[Held]:
     """Yield the arrays that backward returns, by their keys, or what they are called there."""
     result = layer.result
     names = returned_names(layer.backward_method, len(result)) if isinstance(result, tuple) else []
@@ -101,9 +101,9 @@ def _returned(layer: Adapter) -> Iterator[Held]:
             yield Held(".".join(map(str, parts)), value, None, steps)
 
 
-def _parts(layer: Adapter, held: Sequence[Held]) -> list[Part]:
+def _parts(layer: Keeper, held: Sequence[Held]) -> list[Part]:
     """Return the parameters and the views of parts of them, each with its automatic gradient."""
-    grads = _automatic(layer, [h.value for h in held])
+    grads = layer.gradients_of([h.value for h in held])
     with layer.session.fresh():
         layer.run()
         views = held_arrays(layer.layer)
@@ -136,80 +136,83 @@ def _address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _automatic(layer: Adapter, values: list[Array]) -> list[Array | None]:
-    """Return the automatic gradients of arrays that the layer keeps."""
-    rng = np.random.default_rng(0)
-    try:
-        found = find_reference(layer.kept(values), layer.upstream, rng, 1.0, layer.outputs).grads
-    except CheckError:
-        found = []
-    return list(found) or [None] * len(values)
+class _Signs:
+    """The signs that an array is the gradient of a part; `found` are those that belong together."""
 
+    def __init__(self, parts: Sequence[Part], layer: Keeper) -> None:
+        self.parts, self.found = parts, Pairs()
+        arrays = [a for a in (*layer.outputs, *layer.inputs) if np.ndim(a)]
+        self.factors = _likely_factors({n for a in arrays for n in np.shape(a)})
+        shapes = {np.shape(a) for a in arrays}
+        # An array of the shape of a value, or of one example of it, may be a constant beside the
+        # gradient of an intermediate value.
+        self.shapes = shapes | {shape[i:] for shape in shapes for i in range(1, len(shape) - 1)}
 
-def _assigned(parts: Sequence[Part], written: Sequence[Held], layer: Adapter) -> Pairs:
-    """Return the array that is the gradient of each part, by the surest sign that there is."""
-    found: Pairs = {}
-    free = list(written)
-    for rule, is_unsure in _rules(found, layer):
-        for part in parts:
-            if any(other.owner is part.owner and _overlap(other, part) for other in found):
-                continue
-            fitting = [h for h in free if rule(part, h)]
-            same = [h for h in fitting if _numbers(h.name) == _numbers(part.name)] or fitting
-            if len(same) == 1 or (same and not is_unsure):
-                found[part] = same[0]
-                free.remove(same[0])
-    return found
+    def assign(self, written: Sequence[Held]) -> Pairs:
+        """Return the array that is the gradient of each part, by the surest sign that there is."""
+        free = list(written)
+        for rule, is_unsure in self._rules():
+            for part in self.parts:
+                if any(o.owner is part.owner and _overlap(o, part) for o in self.found):
+                    continue
+                fitting = [h for h in free if rule(part, h)]
+                same = [h for h in fitting if _numbers(h.name) == _numbers(part.name)] or fitting
+                if len(same) == 1 or (same and not is_unsure):
+                    self.found[part] = same[0]
+                    free.remove(same[0])
+        return self.found
 
+    def _rules(self) -> list[tuple[Callable[[Part, Held], bool], bool]]:
+        """Return the signs, the surest first; an unsure one counts where it holds of one alone."""
+        return [
+            (lambda part, h: _is_named(part, h) and _is_equal(part, h), False),
+            (lambda part, h: _is_equal(part, h) and not self._is_of_another(part, h), False),
+            (lambda part, h: _is_named(part, h) and _has_shape(part, h), False),
+            (_is_named, False),
+            (lambda part, h: _is_named_by_base(part, h) and _has_shape(part, h), True),
+            (self._is_multiple, False),
+            (self._is_alike, True),
+            (self._is_beside, True),
+        ]
 
-def _rules(found: Pairs, layer: Adapter) -> list[tuple[Callable[[Part, Held], bool], bool]]:
-    """Return the signs that two belong together, the surest first.
+    def _is_of_another(self, part: Part, h: Held) -> bool:
+        """Tell whether an array is named for another parameter: it is its gradient, or ought to."""
+        return any(_is_named(o, h) for o in self.parts if o.owner is not part.owner)
 
-    Those that are unsure tell something only where there is but one gradient of which they hold.
-    """
-    arrays = [a for a in (*layer.outputs, *layer.inputs) if np.ndim(a)]
-    shapes = {np.shape(a) for a in arrays}
-    # An array of the shape of a value, or of one example of it, may be a constant beside the
-    # gradient of an intermediate value.
-    shapes |= {shape[i:] for shape in shapes for i in range(1, len(shape) - 1)}
-    factors = _likely_factors({n for a in arrays for n in np.shape(a)})
-
-    def has_shape(part: Part, h: Held) -> bool:
-        return h.value.shape == part.places.shape
-
-    def is_equal(part: Part, h: Held) -> bool:
-        return has_shape(part, h) and _factor(part, h) == 1.0
-
-    def is_multiple(part: Part, h: Held) -> bool:
+    def _is_multiple(self, part: Part, h: Held) -> bool:
         factor = _factor(part, h)
-        if factor is None or h.value.size < 2 or part.places.shape in shapes:
+        if factor is None or h.value.size < 2 or part.places.shape in self.shapes:
             return False
-        known = any(abs(factor / f - 1) < 1e-6 for f in factors)
+        known = any(abs(factor / f - 1) < 1e-6 for f in self.factors)
         return _may_be_gradient(h) or (known and not is_of_optimizer(h.name, _stem(part.name)))
 
-    def is_alike(part: Part, h: Held) -> bool:
-        return has_shape(part, h) and part.places.shape not in shapes and _is_alike(part, h)
+    def _is_alike(self, part: Part, h: Held) -> bool:
+        """Tell whether it points where the automatic gradient does, as one with a mistake may."""
+        if not _may_be_gradient(h) or part.gradient is None or h.value.size < 4:
+            return False
+        if not _has_shape(part, h) or part.places.shape in self.shapes:
+            return False
+        ours, theirs = h.value.reshape(-1), part.gradient.reshape(-1)
+        size = inner(ours, ours) * inner(theirs, theirs)
+        return bool(size > 0) and abs(inner(ours, theirs)) > 0.7 * size**0.5
 
-    def is_beside(part: Part, h: Held) -> bool:
+    def _is_beside(self, part: Part, h: Held) -> bool:
         """Tell whether the two stand beside two that belong together."""
-        if not has_shape(part, h) or part.places.shape in shapes:
+        if not _has_shape(part, h) or part.places.shape in self.shapes:
             return False
         return (_may_be_gradient(h) or len(h.path) > 1) and any(
             part.owner.path[:-1] == other.owner.path[:-1]
             and (h.holder, h.path[:-1]) == (theirs.holder, theirs.path[:-1])
-            for other, theirs in found.items()
+            for other, theirs in self.found.items()
         )
 
-    return [
-        (lambda part, h: is_equal(part, h) and _is_named(part, h), False),
-        (is_equal, False),
-        (lambda part, h: has_shape(part, h) and _is_named(part, h), False),
-        (_is_named, False),
-        (lambda part, h: has_shape(part, h) and _is_named_by_base(part, h), True),
-        (is_multiple, False),
-        (is_alike, True),
-        (is_beside, True),
-    ]
+
+def _has_shape(part: Part, h: Held) -> bool:
+    return h.value.shape == part.places.shape
+
+
+def _is_equal(part: Part, h: Held) -> bool:
+    return _has_shape(part, h) and _factor(part, h) == 1.0
 
 
 def _overlap(ours: Part, theirs: Part) -> bool:
@@ -232,15 +235,6 @@ def _factor(part: Part, h: Held) -> float | None:
         if close(array, factor * flat, tolerance):
             return 1.0 if abs(factor - 1) <= tolerance else factor
     return None
-
-
-def _is_alike(part: Part, h: Held) -> bool:
-    """Tell whether an array points where the automatic gradient does, as one with a mistake may."""
-    if part.gradient is None or h.value.size < 4 or not _may_be_gradient(h):
-        return False
-    ours, theirs = h.value.reshape(-1), part.gradient.reshape(-1)
-    size = inner(ours, ours) * inner(theirs, theirs)
-    return bool(size > 0) and abs(inner(ours, theirs)) > 0.7 * size**0.5
 
 
 def _likely_factors(sizes: set[int]) -> list[float]:
@@ -275,22 +269,16 @@ def _may_be_gradient(h: Held) -> bool:
     return h.holder is None or is_like_gradient(h.name)
 
 
-def _read(layer: Adapter, value: Array, own: Sequence[tuple[Part, Held]]) -> Any:
+def _read(layer: Keeper, value: Array, own: Sequence[tuple[Part, Held]]) -> Any:
     """Return the gradient of a parameter as it now stands."""
-    roots = [layer.result if h.holder is None else layer.layer for _, h in own]
-    found = [held_at(root, h.path) for root, (_, h) in zip(roots, own, strict=True)]
-    return _put_together(value, [(part, g) for (part, _), g in zip(own, found, strict=True)])
-
-
-def _put_together(value: Array, own: Sequence[tuple[Part, Any]]) -> Any:
-    """Return the gradient of an array, made of those of its parts."""
-    part, gradient = own[0]
+    part, gradient = own[0][0], layer.at(own[0][1])
     if gradient is MISSING or gradient is None:
         return None
     if part.places.shape == value.shape and (np.diff(part.places.ravel()) == 1).all():
         return gradient
     whole = np.zeros_like(value)
-    for part, gradient in own:
+    for part, place in own:
+        gradient = layer.at(place)
         if np.size(gradient) != part.places.size:
             return gradient
         whole.reshape(-1)[part.places] = np.reshape(gradient, part.places.shape)

@@ -20,8 +20,7 @@ from ...pytree import leaves, with_leaves
 from ...validation import Array
 from ..finding import Finding, found
 from ..guard import theirs
-from ..source import Place
-from .adapter import Adapter, by_position, is_of_loss, require_any
+from .adapter import Automatic, Keeper, Values, by_position, is_of_loss, require_any
 from .conventions import (
     accepts,
     gradient_key,
@@ -31,7 +30,7 @@ from .conventions import (
     output_of,
     positional_names,
 )
-from .held import Held, held_arrays, held_at
+from .held import Held, held_arrays
 from .inputs import (
     Names,
     effects_on,
@@ -62,6 +61,7 @@ from .subject import (
     Subject,
     called,
     described,
+    is_array,
     is_float_array,
     outputs_of,
     upstream_of,
@@ -84,7 +84,7 @@ _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, Generator
 Before = dict[str, tuple[Parameter, Any]]
 
 
-class Layer(Adapter):
+class Layer(Keeper):
     """Runs somebody's layer, an object with ``forward(*inputs)`` and ``backward(upstream)``."""
 
     def __init__(
@@ -95,8 +95,10 @@ class Layer(Adapter):
         upstream: Any,
         rng: np.random.Generator,
         constant: Names = (),
+        automatic: Automatic = lambda subject: (),
     ) -> None:
         self.layer, kind = layer, type(layer).__name__
+        self.automatic = automatic
         self.forward_name, self.backward_name = methods_of(layer)
         self.label = f"{kind}.{self.forward_name}"
         self.backward_label = f"{kind}.{self.backward_name}"
@@ -110,12 +112,9 @@ class Layer(Adapter):
         self.shared += list(sys.modules.values())
         self.upstream_given, self.rng = upstream, rng
         self.takes_nothing = upstream is None and accepts(self.backward_method, 0)
-        self.more: list[str] = []  # parameters whose gradients backward returns
-        # What there is at the start, and a forward pass leaves alone: arrays, and numbers by name.
-        self.unwritten: list[Held] = []
-        self.numbers: dict[str, Any] = {}
+        self.more, self.claimed, self.unwritten = [], set(), []
+        self.numbers, self.unkept = {}, {}
         self.made: list[tuple[Held, Array]] = []  # by forward: with their content
-        self.unkept: dict[str, tuple[Finding, Place]] = {}
         self._prepare()
 
     @property
@@ -164,25 +163,20 @@ class Layer(Adapter):
             reset()
 
     def substitute(
-        self, replacements: Sequence[Any], values: Any = None, forward: Any = None
+        self, replacements: Sequence[Any], values: Values = None, forward: Any = None
     ) -> list[Any]:
         """Run the forward pass of a copy, or another forward function on the copy.
 
-        The replacements are for those whose gradients are compared, or for other values. The copy
-        shares what cannot be copied, and the gradients: large, and restored after each run.
+        It shares what cannot be copied, and the gradients: large, and restored after each run.
         """
         gradients = [p.gradient() for p in self.parameters]
         shared = [*self.shared, *(g for g in gradients if isinstance(g, np.ndarray))]
-        pairs = zip(self.values if values is None else values, replacements, strict=True)
-        memo = {id(item): item for item in shared} | {id(v): r for v, r in pairs}
+        memo = {id(item): item for item in shared} | self.standing_in(replacements, values)
         other = copy.deepcopy(self.layer, memo)
         arguments = [memo.get(id(value), value) for value in self.inputs]
         arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]
-        if forward is None:
-            result = getattr(other, self.forward_name)(*arguments)
-        else:
-            result = forward(other, *arguments)
-        return leaves(output_of(other, result))
+        run = getattr(other, self.forward_name) if forward is None else partial(forward, other)
+        return leaves(output_of(other, run(*arguments)))
 
     def named_values(self) -> list[tuple[str, Array]]:
         """Return the inputs and parameters that are arrays of floats."""
@@ -229,13 +223,13 @@ class Layer(Adapter):
         with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
             self.reset()
         held, start = may_be_parameters(self.layer), self.session.start
-        numbers = {p.name: p.value for p in numbers_of(self.layer)}
+        numbers = {(p.name, id(p.value)) for p in numbers_of(self.layer)}
         self.structure = self.run()
         self.unwritten = unwritten(self.layer, held, start)
-        made = [h for h in held_arrays(self.layer) if start.kept(h.value) is None]
-        self.made = [(h, h.value.copy()) for h in made]
-        now = {p.name: p.value for p in numbers_of(self.layer)}
-        self.numbers = {n: v for n, v in numbers.items() if now.get(n) is v}
+        held = [h for h in held_arrays(self.layer) if start.kept(h.value) is None]
+        self.made = [(h, h.value.copy()) for h in held]
+        now = numbers_of(self.layer)
+        self.numbers = {p.name: p.value for p in now if (p.name, id(p.value)) in numbers}
         self.outputs = [np.array(out) for out in outputs_of(self.label, self.structure)]
         if self.takes_nothing and self.is_scalar:
             self.upstream = [np.ones((), dtype=self.outputs[0].dtype)]
@@ -271,11 +265,10 @@ class Layer(Adapter):
                         self.session.start.keep(value, content)
                         np.copyto(value, content)
                 arrays = {id(h.value) for h in held_arrays(self.layer) if h.name in made}
-                known = self._known().items()
-                there = {*before, *numbers}
-                known_now = {n: k for n, k in known if n in there or id(k[0].value) in arrays}
+                known, there = self._known().items(), {*before, *numbers}
+                now = {n: k for n, k in known if n in there or id(k[0].value) in arrays}
                 effects = self._first_run()
-                self._choose(known_now)
+                self._choose(now)
                 if numbers and differs(outputs, self.outputs):
                     raise CheckError("the output is another one")
         except CheckError:
@@ -292,31 +285,26 @@ class Layer(Adapter):
 
         What a pass puts in the place of another array is state, not a parameter.
         """
-        places = {(n, id(p.value)): gradient for n, (p, gradient) in before.items()}
-        inputs, start = {id(value) for value in self.inputs}, self.session.start
-        known = {
-            p: next(places[n, id(p.value)] for n in p.names if (n, id(p.value)) in places)
-            for p in every_parameter(self.layer)
-            if id(p.value) not in inputs and any((n, id(p.value)) in places for n in p.names)
-        }
-        kept = [p for p, gradient in known.items() if has_gradient(p, gradient, start)]
-        numbers = [p for p in numbers_of(self.layer) if p.name in before]
-        free = [p for p in (*known, *numbers) if p not in kept and is_gradient(p.value)]
+        own = {id(value) for value in self.inputs}
+        was = {(n, id(p.value)): g for n, (p, g) in before.items() if id(p.value) not in own}
+        there = [(p, (n, id(p.value))) for p in kept_by(self.layer) for n in p.names]
+        known = {p: was[place] for p, place in there if place in was}
+        arrays, start = [p for p in known if is_array(p.value)], self.session.start
+        kept = [p for p in arrays if has_gradient(p, known[p], start)]
+        free = [p for p in known if p not in kept and is_gradient(p.value)]
         own = {id(p.gradient()) for p in kept}
         beside = returned(self.result, self.floats, self.backward_method)
         pairs = matched(free, [g for g in beside if id(g.value) not in own], in_order=not kept)
         self.more = [p.name for p, _ in pairs]
         of_kept = [g for g in beside if id(g.value) in own and g.value is not None]
         self.claimed = {g.path[0] for g in (*(g for _, g in pairs), *of_kept)}
-        free = [p for p in free if p in known and p.name not in self.more]
+        free = [p for p in free if p in arrays and p.name not in self.more]
         pairs += (in_list := self._in_list(free, own))
-        read = {p: replace(p, gradient=partial(self._at, g)) for p, g in pairs}
-        self.parameters = [read.get(p, p) for p in known if p in kept or p.name in self.more]
+        read = {p: replace(p, gradient=partial(self.at, g)) for p, g in pairs}
+        self.parameters = [read.get(p, p) for p in arrays if p in kept or p.name in self.more]
         self.parameters += [read[p] for p, _ in in_list]
-        floats = zip(self.names, self.inputs, self.floats, strict=True)
-        self.of_inputs = [
-            Parameter(n, v, partial(self._of_input, n)) for n, v, flag in floats if flag
-        ]
+        inputs = super().named_values()
+        self.of_inputs = [Parameter(n, v, partial(self._of_input, n)) for n, v in inputs]
 
     def _in_list(self, free: list[Parameter], own: set[int]) -> list[tuple[Parameter, Held]]:
         """Return parameters with their gradients in a list of the layer, which may have others."""
@@ -327,10 +315,6 @@ class Layer(Adapter):
             if not any(gradient_key([last_name(g.name)], name) for name in self.names)
         ]
         return matched(free, there, in_order=len(free) == len(there))
-
-    def _at(self, gradient: Held) -> Any:
-        """Return what stands in the place of a gradient: in the layer, or in what backward gave."""
-        return held_at(self.result if gradient.holder is None else self.layer, gradient.path)
 
     def _of_input(self, name: str) -> Any:
         return self._by_name().get(name, MISSING)

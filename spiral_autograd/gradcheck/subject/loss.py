@@ -14,7 +14,7 @@ import numpy as np
 from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..finding import found
-from .adapter import Adapter
+from .adapter import Adapter, Values
 from .conventions import differing, gradient_key, positional_names
 from .held import nested
 from .inputs import Names, as_array, leaf_name, say_unread, written_into
@@ -150,10 +150,9 @@ class Gradient(Adapter):
         self.run_backward(ups)
         return self.read()
 
-    def substitute(self, replacements: Sequence[Any], values: Any = None) -> list[Any]:
+    def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
         """Run the loss on other values."""
-        values = self.values if values is None else values
-        memo = {id(v): r for v, r in zip(values, replacements, strict=True)}
+        memo = self.standing_in(replacements, values)
         others = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
         added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
         with _tapping(added=added):

@@ -50,8 +50,8 @@ class Way(NamedTuple):
         """Call the methods; return what the last one returns."""
         *earlier, (name, arguments) = self.calls
         for before, data in earlier:
-            call(network, before, *data)
-        return call(network, name, *(map(own, arguments) if earlier else arguments))
+            run_method(network, before, *data)
+        return run_method(network, name, *(map(own, arguments) if earlier else arguments))
 
 
 def own(value: Any) -> Any:
@@ -59,7 +59,7 @@ def own(value: Any) -> Any:
     return np.array(value) if isinstance(value, np.ndarray) else value
 
 
-def call(network: Any, name: str, *data: Any) -> Any:
+def run_method(network: Any, name: str, *data: Any) -> Any:
     """Call a network's own method, in training where it can be told so."""
     method = getattr(network, name)
     try:
