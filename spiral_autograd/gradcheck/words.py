@@ -145,9 +145,9 @@ def _misgiven(name: str, wanted: str, given: Sequence[str], factor: float | None
 
 
 def _own_raised(
-    method: str, error: str, why: Finding | None, places: Sequence[str], is_sure: bool
+    method: str, error: str, why: Sequence[Finding], places: Sequence[str], is_sure: bool
 ) -> str:
-    more = "" if why is None else f"; {sentence(why)}{_in_brackets(places, '; ')}"
+    more = f"; {sentences(why)}{_in_brackets(places, '; ')}" if why else ""
     more = more if is_sure else "; the network's own backward pass is not checked"
     return f"{method} raised {error}{more}"
 
