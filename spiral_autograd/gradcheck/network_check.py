@@ -105,7 +105,7 @@ def check_network(
         chain = net.chain()
         own = check_own(net, chain, rng, deadline)
         if chain.error is not None and own.report is None:
-            raise CheckError(sentence(own.faults[0]) if own.faults else str(chain.error))
+            raise CheckError(sentence(own.faults[0])) if own.faults else chain.error
         given = chain.given() | own.heard.given() if own.differs else chain.given()
         meant.require_known(title, _names_in(net, given))
         if own.report is not None and not net.is_chain:
