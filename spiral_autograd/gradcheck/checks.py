@@ -14,7 +14,7 @@ from .diagnosis.explain import explain
 from .diagnosis.hidden import look_at_other_values
 from .finding import as_finding
 from .guard import CheckError, answerable, guarded
-from .reference.reference import find_reference
+from .reference.reference import find_reference, gradients_of
 from .report import GradientReport
 from .subject.inputs import Names
 from .subject.layer import Layer
@@ -83,7 +83,8 @@ def check_layer(
     stream = _stream(rng)
     title = type(layer).__name__
     with untouched(layer, inputs) as session, answerable(title):
-        subject = Layer(layer, inputs, session, upstream, stream, constant).subject()
+        adapter = Layer(layer, inputs, session, upstream, stream, constant, gradients_of)
+        subject = adapter.subject()
         return _checked(title, subject, stream, budget)
 
 

@@ -21,7 +21,6 @@ from .diagnosis.case import Case
 from .diagnosis.diagnose import diagnose
 from .finding import Finding, Said, as_finding, found
 from .guard import CheckError, Deadline, guarded
-from .reference.rebind import adopt
 from .reference.reference import SHARPNESS
 from .report import GradientReport, place_text
 from .source import Place, is_readable, text_of
@@ -375,7 +374,6 @@ def _by_loss(
             return number_in(call(net.object, loss, x, t))
         memo = shared | {id(held[name]): array for name, array in params.items()}
         other = copy.deepcopy(net.object, memo)
-        adopt(memo)
         result = call(other, loss, x, t)
         return result[0] if isinstance(result, tuple) else result
 

@@ -8,11 +8,10 @@ NumPy itself stays as it is, and in other threads the stand-in does what NumPy d
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from types import CellType, FunctionType, ModuleType
+from types import CellType
 from typing import Any
 
 import autograd.numpy as anp
@@ -140,19 +139,14 @@ def _standing_for(value: Any) -> Any:
 
 
 @contextmanager
-def standing_in(*roots: Any, constants: bool) -> Iterator[None]:
-    """Let NumPy be the stand-in for a while, wherever the code that some objects reach names it.
-
-    With `constants`, float arrays that are data, or attributes of objects, become boxes as well.
-    """
+def standing_in(*roots: Any) -> Iterator[None]:
+    """Let NumPy be the stand-in for a while, wherever the code that some objects reach names it."""
     places = list(_places_of_numpy(roots))
-    before, _active.constants = _active.constants, constants
     try:
         for put, value in places:
             put(_standing_for(value))
         yield
     finally:
-        _active.constants = before
         for put, value in places:
             put(value)
 
@@ -169,34 +163,3 @@ def _places_of_numpy(roots: Sequence[Any]) -> Iterator[tuple[Callable[[Any], Non
             for value in values:
                 if id(value) in _BY_ID:
                     yield partial(setattr, item, "cell_contents"), value
-
-
-# -------------------- until substitute() takes boxes for constants --------------------
-
-
-class _Active(threading.local):
-    constants = False
-
-
-_active = _Active()
-
-
-def rebound(function: Any) -> Any:
-    """Return the function."""
-    return function
-
-
-def adopt(memo: Mapping[int, Any]) -> None:
-    """Let the arrays of copies be boxes, where constants are to be."""
-    for key, item in list(memo.items()) if _active.constants else ():
-        attributes = getattr(item, "__dict__", None)
-        is_code = isinstance(item, type | FunctionType | ModuleType)
-        if key in (id(memo), id(item)) or is_code or isbox(item):
-            continue
-        if isinstance(attributes, dict):
-            attributes.update({name: boxed(held) for name, held in attributes.items()})
-
-
-def rebound_data(data: Sequence[Any]) -> list[Any]:
-    """Return data, as boxes where constants are to be."""
-    return [boxed(item) for item in data] if _active.constants else list(data)

@@ -21,9 +21,10 @@ from ...recording import Call, Recording, record
 from ...validation import Array
 from ..blocks import largest
 from ..guard import CheckError, theirs
-from ..subject.subject import Subject
+from ..subject.reached import reach
+from ..subject.subject import Subject, is_float_array
 from .boxes import NumpyBox
-from .rebind import standing_in
+from .rebind import boxed, standing_in
 from .stepping import (
     SINGLE,
     Direction,
@@ -132,14 +133,17 @@ def by_autograd(
     outputs: list[Any] = []
 
     def objective(values: list[Any], upstream: list[Any]) -> Any:
-        found = subject.substitute(values)
+        others = {id(a): boxed(a) for a in held}
+        found = subject.substitute(values, others)
         outputs[:] = [_without_boxes(out) for out in found]
         return sum((anp.sum(o * u) for o, u in zip(found, upstream, strict=True)), 0.0)
 
     # The upstream gradient is traced too, so that the graph tells what depends on it.
     ups = [np.asarray(up, dtype=float) for up in upstream] if double else list(upstream)
-    roots, constants = subject.session.roots, rebind == "constants"
-    stand_in = standing_in(*roots, constants=constants) if rebind else nullcontext()
+    roots = subject.session.roots
+    reached = reach(*roots) if rebind == "constants" else ()
+    held = [item for item in reached if is_float_array(item)]
+    stand_in = standing_in(*roots) if rebind else nullcontext()
     with subject.session.fresh(), warnings.catch_warnings(), stand_in:
         warnings.simplefilter("ignore")
         values = in_double(subject) if double else list(subject.values)
@@ -362,3 +366,12 @@ def _agrees_nearby(
             return agrees_with_differences(subject, upstream, moved, rng)
         except CheckError:
             return False
+
+
+def gradients_of(subject: Subject) -> list[Any]:
+    """Return the gradients of a subject by the first way to have them that works; none if none."""
+    rng = np.random.default_rng(0)
+    try:
+        return find_reference(subject, subject.upstream, rng, 1.0, subject.outputs).grads
+    except CheckError:
+        return []

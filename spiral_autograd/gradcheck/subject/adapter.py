@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..finding import Finding, Said, found
+from ..source import Place
 from .conventions import gradient_key
+from .held import Held, held_at
 from .inputs import Constant, Names, prepared
 from .parameters import Parameter
 from .session import Session
@@ -22,12 +24,15 @@ from .subject import (
     CheckError,
     Gradients,
     Subject,
-    checksums,
     described,
     is_array,
     is_float_array,
     outputs_of,
 )
+
+Others = Mapping[int, Any]  # from the id of an array to what stands for it
+NO_OTHERS: Others = MappingProxyType({})
+Automatic = Callable[[Subject], Sequence[Any]]
 
 
 class Adapter:
@@ -38,7 +43,6 @@ class Adapter:
 
     layer: Any = None  # none of functions
     label, backward_label = "forward", "backward"
-    backward_method: Any = None
 
     def __init__(
         self,
@@ -62,7 +66,6 @@ class Adapter:
         self.outputs: list[Array] = []
         self.upstream: list[Array] = []
         self.first = Gradients([], [])
-        self.claimed: set[Any] = set()  # the places in the result where there are parameters'
 
     # -------------------- what each convention has of its own --------------------
 
@@ -74,8 +77,8 @@ class Adapter:
         """Run the backward pass, and return what it returns."""
         raise NotImplementedError
 
-    def substitute(self, replacements: Sequence[Any], values: Any = None) -> list[Any]:
-        """Run a copy of the forward pass with replacements for the values, or for other arrays."""
+    def substitute(self, replacements: Sequence[Any], others: Others = NO_OTHERS) -> list[Any]:
+        """Run a copy of the forward pass on replacements for the values, and for other arrays."""
         raise NotImplementedError
 
     def reset(self) -> None:
@@ -145,22 +148,13 @@ class Adapter:
         gradient = as_gradient(parameter.name, parameter.gradient())
         return self.constant.covers(parameter.name, gradient)
 
-    def take(
-        self,
-        name: str,
-        value: Array,
-        read: Callable[[], Any] = lambda: None,
-        first: Any = None,
-    ) -> None:
-        """Take one more parameter: how its gradient is read, and what it was at the first call.
-
-        Nothing, where nothing is kept of it.
-        """
-        gradient = as_update_takes(as_gradient(name, first), value)
-        self.remarks += other_shapes([(name, first, value)])
-        self.parameters.append(Parameter(name, value, read))
-        self.first.arrays.append(gradient)
-        self.first.checksums += checksums([gradient])
+    def take(self, more: Sequence[Parameter]) -> None:
+        """Take more parameters, and make the first call again."""
+        self.parameters += more
+        with self.session.fresh():
+            grads = self.gradients([np.array(u) for u in self.upstream])
+            self.first = Gradients.of(grads, self.session)
+            self.remarks += other_shapes((p.name, p.gradient(), p.value) for p in more)
 
     def say_unchecked(self, name: str, why: Said) -> None:
         """Say that there is no row for an input or a parameter, unless it is meant to have none."""
@@ -172,12 +166,6 @@ class Adapter:
         """Say that backward returns no gradient for an input."""
         what = self.backward_label if self.layer is None else "backward"
         self.say_unchecked(name, found("not_returned", what=what, name=name))
-
-    def kept(self, values: list[Array]) -> Subject:
-        """Return the passes as a subject of other arrays that the layer keeps."""
-        substitute = partial(self.substitute, values=values)
-        names = [""] * len(values)
-        return replace(self.subject(), names=names, values=values, substitute=substitute)
 
     def subject(self) -> Subject:
         """Return the arrays and the passes as a subject."""
@@ -198,6 +186,33 @@ class Adapter:
             unchecked=self.unchecked,
             failures=self.failures,
         )
+
+
+class Keeper(Adapter):
+    """An adapter of an object, which keeps arrays, numbers and gradients from call to call."""
+
+    backward_method: Any
+    automatic: Automatic  # gives autograd's gradients of a subject; none where it has none
+    more: list[str]  # the parameters whose gradients backward returns
+    claimed: set[Any]  # the places of these in what it returns
+    unwritten: list[Held]  # the arrays at the start that a forward pass leaves alone
+    numbers: dict[str, Any]  # the like of these, by name
+    unkept: dict[str, tuple[Finding, Place]]  # said of gradients that are computed and not kept
+
+    def at(self, gradient: Held) -> Any:
+        """Return what stands in the place of a gradient: in the layer, or in what backward gave."""
+        return held_at(self.result if gradient.holder is None else self.layer, gradient.path)
+
+    def gradients_of(self, values: list[Array]) -> Sequence[Any]:
+        """Return autograd's own gradients of arrays that the object keeps; None where unknown."""
+
+        def substitute(replacements: Sequence[Any], others: Others = NO_OTHERS) -> list[Any]:
+            memo = {id(v): r for v, r in zip(values, replacements, strict=True)}
+            return self.substitute(self.values, {**others, **memo})
+
+        names = [""] * len(values)
+        subject = replace(self.subject(), names=names, values=values, substitute=substitute)
+        return self.automatic(subject) or [None] * len(values)
 
 
 # -------------------- the gradients that a backward pass returns --------------------

@@ -13,8 +13,7 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum, close, inner
-from ..reference.reference import find_reference
-from .adapter import Adapter
+from .adapter import Keeper
 from .conventions import (
     CONTAINERS,
     gradient_keys,
@@ -22,9 +21,9 @@ from .conventions import (
     is_of_optimizer,
     last_name,
 )
-from .held import Held, held_arrays, held_at, nested
-from .parameters import returned_names
-from .subject import MISSING, CheckError, is_float_array
+from .held import Held, held_arrays, nested
+from .parameters import Parameter, returned_names
+from .subject import MISSING, is_float_array
 
 MOST = 10_000  # pairs to look at: a layer may keep a table of many arrays
 
@@ -45,14 +44,14 @@ class Part:
 Pairs = dict[Part, Held]
 
 
-def claim(layer: Adapter, held: Sequence[Held]) -> list[Held]:
+def claim(layer: Keeper, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array whose gradient it keeps; return the others."""
     written = _written_by_backward(layer) if held else []
     if not written or len(held) * len(written) > MOST:
         return list(held)
     parts = _parts(layer, held)
     pairs = _assigned(parts, written, layer)
-    left = []
+    left, more = [], []
     for h in held:
         own = [(part, pairs[part]) for part in parts if part.owner is h and part in pairs]
         own = [pair for pair in own if pair[0].places.size == h.value.size][:1] or own
@@ -60,8 +59,9 @@ def claim(layer: Adapter, held: Sequence[Held]) -> list[Held]:
             left.append(h)
             continue
         layer.claimed |= {g.path[0] for _, g in own if g.holder is None}
-        first = _put_together(h.value, [(part, g.value) for part, g in own])
-        layer.take(_own_name(h.name), h.value, partial(_read, layer, h.value, own), first)
+        more.append(Parameter(_own_name(h.name), h.value, partial(_read, layer, h.value, own)))
+    if more:
+        layer.take(more)
     return left
 
 
@@ -71,7 +71,7 @@ def _own_name(name: str) -> str:
     return rest if rest and first in {values for values, _ in CONTAINERS} else name
 
 
-def _written_by_backward(layer: Adapter) -> list[Held]:
+def _written_by_backward(layer: Keeper) -> list[Held]:
     """Return copies of the arrays that a backward pass has written, and that are not yet read."""
     with layer.session.fresh():
         before: dict[str, tuple[int, int]] = {}
@@ -90,7 +90,7 @@ def _written_by_backward(layer: Adapter) -> list[Held]:
         return [replace(h, value=np.array(h.value)) for i, h in found.items() if i not in known]
 
 
-def _returned(layer: Adapter) -> Iterator[Held]:
+def _returned(layer: Keeper) -> Iterator[Held]:
     """Yield the arrays that backward returns, by their keys, or what they are called there."""
     result = layer.result
     names = returned_names(layer.backward_method, len(result)) if isinstance(result, tuple) else []
@@ -101,9 +101,9 @@ def _returned(layer: Adapter) -> Iterator[Held]:
             yield Held(".".join(map(str, parts)), value, None, steps)
 
 
-def _parts(layer: Adapter, held: Sequence[Held]) -> list[Part]:
+def _parts(layer: Keeper, held: Sequence[Held]) -> list[Part]:
     """Return the parameters and the views of parts of them, each with its automatic gradient."""
-    grads = _automatic(layer, [h.value for h in held])
+    grads = layer.gradients_of([h.value for h in held])
     with layer.session.fresh():
         layer.run()
         views = held_arrays(layer.layer)
@@ -136,17 +136,7 @@ def _address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _automatic(layer: Adapter, values: list[Array]) -> list[Array | None]:
-    """Return the automatic gradients of arrays that the layer keeps."""
-    rng = np.random.default_rng(0)
-    try:
-        found = find_reference(layer.kept(values), layer.upstream, rng, 1.0, layer.outputs).grads
-    except CheckError:
-        found = []
-    return list(found) or [None] * len(values)
-
-
-def _assigned(parts: Sequence[Part], written: Sequence[Held], layer: Adapter) -> Pairs:
+def _assigned(parts: Sequence[Part], written: Sequence[Held], layer: Keeper) -> Pairs:
     """Return the array that is the gradient of each part, by the surest sign that there is."""
     found: Pairs = {}
     free = list(written)
@@ -162,7 +152,7 @@ def _assigned(parts: Sequence[Part], written: Sequence[Held], layer: Adapter) ->
     return found
 
 
-def _rules(found: Pairs, layer: Adapter) -> list[tuple[Callable[[Part, Held], bool], bool]]:
+def _rules(found: Pairs, layer: Keeper) -> list[tuple[Callable[[Part, Held], bool], bool]]:
     """Return the signs that two belong together, the surest first.
 
     Those that are unsure tell something only where there is but one gradient of which they hold.
@@ -275,22 +265,16 @@ def _may_be_gradient(h: Held) -> bool:
     return h.holder is None or is_like_gradient(h.name)
 
 
-def _read(layer: Adapter, value: Array, own: Sequence[tuple[Part, Held]]) -> Any:
+def _read(layer: Keeper, value: Array, own: Sequence[tuple[Part, Held]]) -> Any:
     """Return the gradient of a parameter as it now stands."""
-    roots = [layer.result if h.holder is None else layer.layer for _, h in own]
-    found = [held_at(root, h.path) for root, (_, h) in zip(roots, own, strict=True)]
-    return _put_together(value, [(part, g) for (part, _), g in zip(own, found, strict=True)])
-
-
-def _put_together(value: Array, own: Sequence[tuple[Part, Any]]) -> Any:
-    """Return the gradient of an array, made of those of its parts."""
-    part, gradient = own[0]
+    part, gradient = own[0][0], layer.at(own[0][1])
     if gradient is MISSING or gradient is None:
         return None
     if part.places.shape == value.shape and (np.diff(part.places.ravel()) == 1).all():
         return gradient
     whole = np.zeros_like(value)
-    for part, gradient in own:
+    for part, place in own:
+        gradient = layer.at(place)
         if np.size(gradient) != part.places.size:
             return gradient
         whole.reshape(-1)[part.places] = np.reshape(gradient, part.places.shape)

@@ -20,9 +20,7 @@ from ...pytree import leaves, with_leaves
 from ...validation import Array
 from ..finding import Finding, found
 from ..guard import theirs
-from ..reference.rebind import adopt, rebound
-from ..source import Place
-from .adapter import Adapter, by_position, is_of_loss, require_any
+from .adapter import NO_OTHERS, Automatic, Keeper, Others, by_position, is_of_loss, require_any
 from .conventions import (
     accepts,
     gradient_key,
@@ -32,7 +30,7 @@ from .conventions import (
     output_of,
     positional_names,
 )
-from .held import Held, held_arrays, held_at
+from .held import Held, held_arrays
 from .inputs import (
     Names,
     effects_on,
@@ -85,7 +83,7 @@ _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, Generator
 Before = dict[str, tuple[Parameter, Any]]
 
 
-class Layer(Adapter):
+class Layer(Keeper):
     """Runs somebody's layer, an object with ``forward(*inputs)`` and ``backward(upstream)``."""
 
     def __init__(
@@ -96,8 +94,10 @@ class Layer(Adapter):
         upstream: Any,
         rng: np.random.Generator,
         constant: Names = (),
+        automatic: Automatic = lambda subject: (),
     ) -> None:
         self.layer, kind = layer, type(layer).__name__
+        self.automatic = automatic
         self.forward_name, self.backward_name = methods_of(layer)
         self.label = f"{kind}.{self.forward_name}"
         self.backward_label = f"{kind}.{self.backward_name}"
@@ -111,12 +111,9 @@ class Layer(Adapter):
         self.shared += list(sys.modules.values())
         self.upstream_given, self.rng = upstream, rng
         self.takes_nothing = upstream is None and accepts(self.backward_method, 0)
-        self.more: list[str] = []  # parameters whose gradients backward returns
-        # What there is at the start, and a forward pass leaves alone: arrays, and numbers by name.
-        self.unwritten: list[Held] = []
-        self.numbers: dict[str, Any] = {}
+        self.more, self.claimed, self.unwritten = [], set(), []
+        self.numbers, self.unkept = {}, {}
         self.made: list[tuple[Held, Array]] = []  # by forward: with their content
-        self.unkept: dict[str, tuple[Finding, Place]] = {}
         self._prepare()
 
     @property
@@ -165,26 +162,22 @@ class Layer(Adapter):
             reset()
 
     def substitute(
-        self, replacements: Sequence[Any], values: Any = None, forward: Any = None
+        self, replacements: Sequence[Any], others: Others = NO_OTHERS, forward: Any = None
     ) -> list[Any]:
         """Run the forward pass of a copy, or another forward function on the copy.
 
-        The replacements are for those whose gradients are compared, or for other values. The copy
-        shares what cannot be copied, and the gradients: large, and restored after each run.
+        The copy shares what cannot be copied, and the gradients: large, and restored after each
+        run.
         """
         gradients = [p.gradient() for p in self.parameters]
         shared = [*self.shared, *(g for g in gradients if isinstance(g, np.ndarray))]
-        pairs = zip(self.values if values is None else values, replacements, strict=True)
-        memo = {id(item): item for item in shared} | {id(v): r for v, r in pairs}
+        memo = {**{id(item): item for item in shared}, **others}
+        memo |= {id(v): r for v, r in zip(self.values, replacements, strict=True)}
         other = copy.deepcopy(self.layer, memo)
-        adopt(memo)
         arguments = [memo.get(id(value), value) for value in self.inputs]
         arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]
-        if forward is None:
-            result = getattr(other, self.forward_name)(*arguments)
-        else:
-            result = rebound(forward)(other, *arguments)
-        return leaves(output_of(other, result))
+        run = getattr(other, self.forward_name) if forward is None else partial(forward, other)
+        return leaves(output_of(other, run(*arguments)))
 
     def named_values(self) -> list[tuple[str, Array]]:
         """Return the inputs and parameters that are arrays of floats."""
@@ -312,7 +305,7 @@ class Layer(Adapter):
         self.claimed = {g.path[0] for g in (*(g for _, g in pairs), *of_kept)}
         free = [p for p in free if p in known and p.name not in self.more]
         pairs += (in_list := self._in_list(free, own))
-        read = {p: replace(p, gradient=partial(self._at, g)) for p, g in pairs}
+        read = {p: replace(p, gradient=partial(self.at, g)) for p, g in pairs}
         self.parameters = [read.get(p, p) for p in known if p in kept or p.name in self.more]
         self.parameters += [read[p] for p, _ in in_list]
         floats = zip(self.names, self.inputs, self.floats, strict=True)
@@ -329,10 +322,6 @@ class Layer(Adapter):
             if not any(gradient_key([last_name(g.name)], name) for name in self.names)
         ]
         return matched(free, there, in_order=len(free) == len(there))
-
-    def _at(self, gradient: Held) -> Any:
-        """Return what stands in the place of a gradient: in the layer, or in what backward gave."""
-        return held_at(self.result if gradient.holder is None else self.layer, gradient.path)
 
     def _of_input(self, name: str) -> Any:
         return self._by_name().get(name, MISSING)

@@ -14,8 +14,7 @@ import numpy as np
 from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..finding import found
-from ..reference.rebind import rebound, rebound_data
-from .adapter import Adapter
+from .adapter import NO_OTHERS, Adapter, Others
 from .conventions import differing, gradient_key, positional_names
 from .held import nested
 from .inputs import Names, as_array, leaf_name, say_unread, written_into
@@ -151,13 +150,16 @@ class Gradient(Adapter):
         self.run_backward(ups)
         return self.read()
 
-    def substitute(self, replacements: Sequence[Any], values: Any = None) -> list[Any]:
+    def substitute(self, replacements: Sequence[Any], others: Others = NO_OTHERS) -> list[Any]:
         """Run the loss on other values."""
-        memo = {id(v): r for v, r in zip(self.values, replacements, strict=True)}
-        others = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
+        memo = {**others, **{id(v): r for v, r in zip(self.values, replacements, strict=True)}}
+        params = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
+        data = list(self.data)
+        if others:
+            data = tree_map(lambda leaf: memo.get(id(leaf), leaf), data)
         added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
         with _tapping(added=added):
-            return [_value_of(rebound(self.loss)(others, *rebound_data(self.data)))]
+            return [_value_of(self.loss(params, *data))]
 
     @contextmanager
     def given(self, others: Sequence[Any]) -> Iterator[None]:

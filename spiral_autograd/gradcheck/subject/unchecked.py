@@ -9,16 +9,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType, FrameType, FunctionType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ...pytree import leaves
-from ...validation import Array
 from ..blocks import close
-from ..finding import Finding, Said, found
+from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import Place, Step, text_of
+from .adapter import Keeper
 from .conventions import STATES, TARGETS, gradient_keys, is_statistic, last_name
 from .evidence import claim
 from .held import Held, held_arrays, is_number, of_class
@@ -30,55 +30,13 @@ from .parameters import (
     numbers_of,
     parts_of,
 )
-from .session import Session, Snapshot, reach
-from .subject import MISSING, Gradients, is_float_array
-
-
-class Kept(Protocol):
-    """What runs a layer, and what is known of the arrays and numbers that it keeps.
-
-    `unwritten` and `numbers` are those at the start that a forward pass leaves alone.
-    """
-
-    layer: Any
-    session: Session
-    inputs: list[Any]
-    outputs: list[Array]
-    upstream: list[Array]
-    first: Gradients
-    parameters: list[Parameter]
-    more: list[str]
-    unwritten: list[Held]
-    numbers: dict[str, Any]
-    unkept: dict[str, tuple[Finding, Place]]
-
-    @property
-    def values(self) -> list[Array]:
-        """The arrays whose gradients are compared."""
-
-    def reset(self) -> None:
-        """Reset accumulated gradients."""
-
-    def run(self) -> Any:
-        """Run the forward pass."""
-
-    def run_forward(self) -> list[Array]:
-        """Run the forward pass, and return its outputs."""
-
-    def run_backward(self, ups: Sequence[Array]) -> Any:
-        """Run the backward pass."""
-
-    def take(self, name: str, value: Array) -> None:
-        """Take one more parameter, of which nothing is kept."""
-
-    def say_unchecked(self, name: str, why: Said) -> None:
-        """Say that there is no row for a parameter."""
-
+from .session import Snapshot, reach
+from .subject import MISSING, is_float_array
 
 # -------------------- arrays in the place of numbers, and of what belongs to the class ------------
 
 
-def lend(layer: Kept) -> None:
+def lend(layer: Keeper) -> None:
     """Give the objects the arrays of their classes as their own, which a copy takes along."""
     lent = [
         (item, name, value)
@@ -93,7 +51,7 @@ def lend(layer: Kept) -> None:
         layer.session.rebase()
 
 
-def exchange(layer: Kept, numbers: Sequence[str]) -> None:
+def exchange(layer: Keeper, numbers: Sequence[str]) -> None:
     """Put arrays, which can be moved and traced, in the place of numbers: float32 where all is."""
     held = [*layer.inputs, *(p.value for p in every_parameter(layer.layer))]
     dtypes = {value.dtype for value in held if is_float_array(value)}
@@ -103,7 +61,7 @@ def exchange(layer: Kept, numbers: Sequence[str]) -> None:
             p.put(np.array(p.value, dtype=getattr(p.value, "dtype", plain)))
 
 
-def trained_numbers(layer: Kept, before: dict[str, tuple[Parameter, Any]]) -> list[str]:
+def trained_numbers(layer: Keeper, before: dict[str, tuple[Parameter, Any]]) -> list[str]:
     """Return the names of floats that have a gradient, right after a run of both passes.
 
     `before` has what was in the place of each gradient before the run.
@@ -118,7 +76,7 @@ def trained_numbers(layer: Kept, before: dict[str, tuple[Parameter, Any]]) -> li
     ]
 
 
-def _take_number(layer: Kept, name: str) -> None:
+def _take_number(layer: Keeper, name: str) -> None:
     """Take a number of which nothing is kept, if an array can stand in its place."""
     begun = layer.session.start
     with layer.session.fresh():
@@ -127,7 +85,7 @@ def _take_number(layer: Kept, name: str) -> None:
         placed = [p.value for p in every_parameter(layer.layer) if p.name == name]
     with layer.session.fresh():
         if placed and not _output_differs(layer):
-            layer.take(name, placed[0])
+            layer.take([Parameter(name, placed[0], lambda: None)])
             return
     layer.session.start = begun
     layer.say_unchecked(name, found("cannot_move", name=name))
@@ -136,7 +94,7 @@ def _take_number(layer: Kept, name: str) -> None:
 # -------------------- what the output depends on --------------------
 
 
-def depends_on_number(layer: Kept, name: str) -> bool:
+def depends_on_number(layer: Keeper, name: str) -> bool:
     """Tell whether the output depends on a number that the layer keeps."""
     with layer.session.fresh():
         if name not in {p.name for p in numbers_of(layer.layer)}:
@@ -147,7 +105,7 @@ def depends_on_number(layer: Kept, name: str) -> bool:
         return _output_differs(layer)
 
 
-def _depended_on(layer: Kept, held: list[Held]) -> list[Held]:
+def _depended_on(layer: Keeper, held: list[Held]) -> list[Held]:
     """Return those that the output depends on: by halves, as there may be many that it does not."""
     if not held:
         return []
@@ -160,7 +118,7 @@ def _depended_on(layer: Kept, held: list[Held]) -> list[Held]:
     return _depended_on(layer, held[:half]) + _depended_on(layer, held[half:]) if half else held
 
 
-def _output_differs(layer: Kept) -> bool:
+def _output_differs(layer: Keeper) -> bool:
     try:
         return differs(layer.outputs, layer.run_forward())
     except CheckError:
@@ -226,7 +184,7 @@ def look_beside(layer: Any) -> None:
             layer.say_unchecked(h.name, why)
 
 
-def _beside(layer: Kept) -> list[Held]:
+def _beside(layer: Keeper) -> list[Held]:
     """Return the arrays at the start that are no input, no parameter and no gradient."""
     grads = [p.gradient() for p in layer.parameters]
     given = {id(g) for g in grads}
@@ -239,7 +197,7 @@ def _beside(layer: Kept) -> list[Held]:
 # -------------------- gradients that are computed and not kept --------------------
 
 
-def _find_unkept(layer: Kept, constant: Sequence[Held]) -> None:
+def _find_unkept(layer: Keeper, constant: Sequence[Held]) -> None:
     """Take a parameter for each gradient that backward computes and does not keep."""
     grads = layer.first.arrays[len(layer.first.arrays) - len(layer.parameters) :]
     empty = [p for p, g in zip(layer.parameters, grads, strict=True) if _is_nothing(g)]
@@ -263,7 +221,7 @@ def _find_unkept(layer: Kept, constant: Sequence[Held]) -> None:
             if is_number(h.value):
                 _take_number(layer, h.name)
             elif h in constant:
-                layer.take(h.name, h.value)
+                layer.take([Parameter(h.name, h.value, lambda: None)])
 
 
 def _may_be_lost(number: Parameter) -> bool:
