@@ -189,28 +189,37 @@ def watched(
 
     `kept` is the layer or the cache: where backward finds what the forward pass has just left.
     """
-    start = runner.session.start
-    by_forward = written_into(runner.session, runner.named_values())
-    names = _names_in(kept, runner.layer)
-    arrays = [a for a in reach(kept) if isinstance(a, np.ndarray) and a.dtype != object]
-    made = [(a, checksum(a), bool(a.any())) for a in arrays if not _is_as_before(start.kept(a), a)]
+    session, layer = runner.session, runner.layer
+    by_forward = written_into(session, runner.named_values())
+    names, made = _names_in(kept, layer), _made_for(kept, session)
+    blank = [a for a in made if not a.any()]
     ups = [np.array(u) for u in upstream]
+    noted, noted_ups = _noted(made), _noted(ups)
     result = backward(ups)
-    gradients = _gradient_arrays(kept) if kept is runner.layer else []
-    cache = [
-        names.get(id(a), "")
-        for a, before, is_filled in made
-        if checksum(a) != before and not _shares(a, gradients)
-        if is_filled or not _shares(a, leaves(result))
-    ]
-    by_backward = written_into(runner.session, runner.named_values())
-    effects = [found("writes", who="forward", name=name) for name in by_forward]
-    effects += [found("writes", who="backward", name=n) for n in by_backward if n not in by_forward]
+    own = _gradient_arrays(kept) if kept is layer else []
+    own += [a for a in blank if _shares(a, leaves(result))]
+    effects = [found("writes_upstream")] if _changed(noted_ups) else []
+    cache = [a for a in _changed(noted) if not _shares(a, own)]
     if cache:
-        effects.insert(0, found("writes_cache", names=[name for name in cache if name]))
-    if any(not np.array_equal(a, b) for a, b in zip(upstream, ups, strict=True)):
-        effects.insert(0, found("writes_upstream"))
+        effects.append(found("writes_cache", names=[names[id(a)] for a in cache if id(a) in names]))
+    by_both = written_into(session, runner.named_values())
+    effects += [found("writes", who="forward", name=n) for n in by_forward]
+    effects += [found("writes", who="backward", name=n) for n in by_both if n not in by_forward]
     return result, effects
+
+
+def _made_for(kept: Any, session: Session) -> list[Array]:
+    """Return the arrays that a forward pass has made, or written into, for the backward pass."""
+    arrays = [a for a in reach(kept) if isinstance(a, np.ndarray) and a.dtype != object]
+    return [a for a in arrays if not _is_as_before(session.start.kept(a), a)]
+
+
+def _noted(arrays: Sequence[Array]) -> list[tuple[Array, int]]:
+    return [(array, checksum(array)) for array in arrays]
+
+
+def _changed(noted: Sequence[tuple[Array, int]]) -> list[Array]:
+    return [array for array, before in noted if checksum(array) != before]
 
 
 def effects_on(effects: Iterable[Finding], names: Sequence[str]) -> list[Finding]:
@@ -309,13 +318,12 @@ def say_unread(runner: Runner, unread: Mapping[Any, Any], other: str = "input") 
 
     Those of intermediate values have a d before the name, and may be there for later ones.
     """
-    arrays = [str(key) for key, gradient in unread.items() if is_array(gradient)]
-    keys = [key for key in arrays if not runner.constant.has(key)]
+    keys = [str(key) for key, gradient in unread.items() if is_array(gradient)]
+    keys = [key for key in keys if not runner.constant.has(key)]
     of_values = [key for key in keys if key[:1] == "d" and len(key) > 1]
     others = [key for key in keys if key not in of_values]
     if of_values:
         runner.unchecked += of_values
-        mark = of_values[0][1:].lstrip("_") if other == "mark" else None
-        runner.remarks.append(found("value_gradients", keys=of_values, other=other, mark=mark))
+        runner.remarks.append(found("value_gradients", keys=of_values, other=other))
     if others:
         runner.failures.append(found("unread_gradients", keys=others, other=other))

@@ -202,11 +202,7 @@ def _beside(layer: Keeper) -> list[Held]:
 
 def _find_unkept(layer: Keeper, constant: Sequence[Held]) -> None:
     """Take a parameter for each gradient that backward computes and does not keep."""
-    first = dict(zip(layer.value_names, layer.first.arrays, strict=True))
-    empty = [p for p in layer.parameters if _is_nothing(first[p.name])]
-    lost = [p for p in numbers_of(layer.layer) if p.name in layer.numbers and _may_be_lost(p)]
-    empty += [p for p in lost if depends_on_number(layer, p.name)]
-    every: list[Held | Parameter] = [*constant, *empty]
+    every = [*constant, *_without_gradient(layer)]
     asked = [h for h in every if last_name(h.name).strip("_") not in STATES]
     if not asked:
         return
@@ -226,6 +222,16 @@ def _find_unkept(layer: Keeper, constant: Sequence[Held]) -> None:
             _take_number(layer, h.name)
         elif isinstance(h, Held):
             layer.take([Parameter(h.name, h.value, lambda: None)])
+
+
+def _without_gradient(layer: Keeper) -> list[Held | Parameter]:
+    """Return parameters whose gradient is nothing, and numbers whose gradient may be lost."""
+    first = dict(zip(layer.value_names, layer.first.arrays, strict=True))
+    numbers = [p for p in numbers_of(layer.layer) if p.name in layer.numbers and _may_be_lost(p)]
+    return [
+        *(p for p in layer.parameters if _is_nothing(first[p.name])),
+        *(p for p in numbers if depends_on_number(layer, p.name)),
+    ]
 
 
 def _may_be_lost(number: Parameter) -> bool:
