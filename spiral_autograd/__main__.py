@@ -235,20 +235,20 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     apart = _differences(handwritten.params, automatic.params)
     print(f"{_table('Parameters after training by each of them', params, apart)}\n")
     print(f"accuracy on the data: {network.accuracy(automatic.params, x, t):.1%}")
-    return _save_all(options, automatic, x, t) or _verdict(differences)
+    return _verdict(differences) if _save_all(options, automatic, x, t) else STOPPED
 
 
-def _save_all(options: argparse.Namespace, state: TrainState, x: Array, t: Array) -> int:
-    """Save the parameters and the pictures, and say where; the exit status, 0 if all are there."""
+def _save_all(options: argparse.Namespace, state: TrainState, x: Array, t: Array) -> bool:
+    """Save the parameters and the pictures, say where, and tell whether all are there."""
     saved: list[Path] = []
     try:
         saved.append(_save_parameters(options.output, state.params))
         saved.extend(() if options.no_plots else _save_plots(options.output, state, x, t))
     except KeyboardInterrupt:
         print("\nstopped; saved:", " ".join(map(str, saved)) or "nothing")
-        return STOPPED
+        return False
     print("saved:", *saved)
-    return 0
+    return True
 
 
 def _verdict(differences: Differences) -> int:

@@ -120,7 +120,9 @@ def fit(
     last_epoch = state.epoch + max_epoch
     loop = _Loop(state, optimizer, max_grad, batch_size, last_epoch, on_eval, started)
     try:
-        return loop.run(*_source(loop.layout, loss, value_and_grad, arrays, batch_size))
+        if value_and_grad is not None:
+            return loop.run(_from_pytrees(loop.layout, value_and_grad), arrays)
+        return loop.run(*_automatic(loop.layout, loss, arrays, batch_size))
     except BaseException as stop:
         stop.state = loop.state()  # type: ignore[attr-defined]
         raise
@@ -151,16 +153,10 @@ def _checked_data(data: tuple[Any, ...], batch_size: int) -> list[Array]:
 Source = Callable[[Pytree, list[Array]], tuple[float, Pytree]]
 
 
-def _source(
-    layout: FlatLayout,
-    loss: Loss,
-    value_and_grad: ValueAndGrad | None,
-    data: list[Array],
-    batch_size: int,
+def _automatic(
+    layout: FlatLayout, loss: Loss, data: list[Array], batch_size: int
 ) -> tuple[Source, list[Array]]:
-    """Return what makes the loss and its gradient as flat vectors, and the data as it takes it."""
-    if value_and_grad is not None:
-        return _from_pytrees(layout, value_and_grad), data
+    """Return what makes a loss and its gradient as flat vectors, and the data as it takes it."""
     for first in range(0, len(data[0]), batch_size):
         value = loss(layout.template, *(array[first : first + batch_size] for array in data))
         _require_scalar(value)

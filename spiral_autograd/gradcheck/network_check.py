@@ -35,6 +35,8 @@ from .verdict.rows import FAILURES, Row, compare
 from .words import sentence
 
 Reports = Mapping[str, GradientReport]  # on the layers, by their names
+Given = tuple[Call, Any]  # the forward call of a layer, and its upstream gradient
+KINDS = list(dict.fromkeys(kind for kind, _ in SHARPNESS))  # of references, the sharpest first
 
 
 def check_network(
@@ -100,18 +102,17 @@ def check_network(
     title = "a list of layers" if is_plain(network) else type(network).__name__
     with untouched(network, loss, x, t) as session, answerable(title):
         net = network_of(network, loss, x, t, session)
-        chain = net.chain() if net.is_chain else Pass(error=_no_chain(net))
-        own = Own() if is_plain(network) else check_own(net, chain, rng, deadline)
-        if own.report is None and chain.error is not None:
+        chain = net.chain()
+        own = check_own(net, chain, rng, deadline)
+        if chain.error is not None and own.report is None:
             raise CheckError(sentence([*own.faults, str(chain.error)][0]))
+        given = chain.given() | own.heard.given() if own.differs else chain.given()
+        meant.require_known(title, _names_in(net, given))
         if own.report is not None and not net.is_chain:
-            meant.require_known(title, names_in(network, ["x", "t"]))
             return replace(own.report, subject=title, unchecked=_others(own.report, meant))
-        given = chain.given() | (own.heard.given() if own.differs else {})
-        meant.require_known(title, [f"{n}.{what}" for n in given for what in _names_in(given[n])])
         reports = _check_layers(net, given, rng, deadline, meant)
         faults = _estranged(net, chain, reports)
-        if faults and not own.differs and not is_plain(network):
+        if faults and not own.differs:
             own = replace(own, rows=[], is_right=is_right_as_a_whole(net, rng))
         rows = _with_shared(net, reports)
     rows += [row for row in own.rows if own.differs or row.name not in chain.unheld]
@@ -119,30 +120,15 @@ def check_network(
     return _report(title, reports, rows, own, faults, meant)
 
 
-def _no_chain(net: Network) -> CheckError:
-    """Return why there are no layers to be run one after another."""
-    if isinstance(net.object, type):
-        name = net.object.__name__
-        return CheckError(
-            f"network must be an object, got the class {name} itself: give {name}(...)"
-        )
-    if net.layers:
-        return CheckError(
-            "network must have a loss_layer with forward(x, t) and backward(); or give one as loss="
-        )
-    return CheckError(
-        "network must have layers (a list, or a dict in order), or be a list of them; or else "
-        "forward(x, t) and backward() of its own, or loss(x, t) and gradient(x, t); for one "
-        "method that returns the loss with its gradients use check_gradient"
-    )
+def _names_in(net: Network, given: Mapping[str, Given]) -> list[str]:
+    """Return the names of the layers' inputs, and of what they keep; else those of the network."""
+    if not net.is_chain:
+        return names_in(net.object, ["x", "t"])
+    return [f"{name}.{what}" for name, (call, _) in given.items() for what in _names_of(call)]
 
 
-Given = tuple[Call, Any]  # the forward call of a layer, and its upstream gradient
-
-
-def _names_in(given: Given) -> list[str]:
-    """Return the names of a layer's inputs, and of what it keeps."""
-    call, _ = given
+def _names_of(call: Call) -> list[str]:
+    """Return the names of the inputs of a layer, and of what it keeps."""
     forward = getattr(call.layer, methods_of(call.layer)[0])
     return names_in(call.layer, positional_names(forward, len(call.arguments)))
 
@@ -159,7 +145,7 @@ def _check_layers(
         if name not in given:
             continue
         there, up = given[name]
-        names = _names_in(given[name])
+        names = _names_of(there)
         with net.session.fresh(), naming(name):
             reports[name] = check_layer(
                 layer,
@@ -175,21 +161,28 @@ def _check_layers(
 
 def _with_shared(net: Network, reports: Reports) -> list[Row]:
     """Return the rows with one for each weight that layers share, its gradients added."""
-    rows = {f"{n}.{r.name}": r for n, report in reports.items() for r in report.rows}
-    rows = {name: replace(row, name=name) for name, row in rows.items()}
+    named = [(f"{name}.{row.name}", row) for name, r in reports.items() for row in r.rows]
+    rows = {name: replace(row, name=name) for name, row in named}
     held = [e for named in net.layers for e in gradients_of(*named) if e.label in rows]
     for members in groups([entry.value for entry in held]):
         parts = [(rows[held[i].label], turned) for i, turned in members]
-        if len(parts) < 2 or any(p.verdict in FAILURES or p.handwritten is None for p, _ in parts):
-            continue
-        ours = _sum([(p.handwritten, turned) for p, turned in parts])
-        true = _sum([(p.automatic, turned) for p, turned in parts])
-        label = " = ".join(part.name + (".T" if turned else "") for part, turned in parts)
-        first, *others = (part.name for part, _ in parts)
-        rows[first] = compare(label, ours, true, SHARPNESS["autograd", False], 1e-12)
-        for name in others:
-            del rows[name]
+        shared = _shared(parts) if len(parts) > 1 else None
+        if shared is not None:
+            (first, _), *others = parts
+            rows[first.name] = shared
+            for row, _ in others:
+                del rows[row.name]
     return list(rows.values())
+
+
+def _shared(parts: Sequence[tuple[Row, bool]]) -> Row | None:
+    """Return the row of a weight from those of its uses, with the sums; None if one fails."""
+    if any(row.verdict in FAILURES or row.handwritten is None for row, _ in parts):
+        return None
+    ours = _sum([(row.handwritten, turned) for row, turned in parts])
+    true = _sum([(row.automatic, turned) for row, turned in parts])
+    label = " = ".join(row.name + (".T" if turned else "") for row, turned in parts)
+    return compare(label, ours, true, SHARPNESS["autograd", False], 1e-12)
 
 
 def _sum(parts: Sequence[tuple[Any, bool]]) -> Array:
@@ -203,14 +196,14 @@ def _sum(parts: Sequence[tuple[Any, bool]]) -> Array:
 def _estranged(net: Network, chain: Pass, reports: Reports) -> list[Finding]:
     """Return where layers that are right by themselves give other gradients in the chain."""
     there = {call.name: call for call in chain.forward}
-    calls = [c for c in reversed(chain.backward[1:]) if c.name in reports and reports[c.name].ok]
-    runs = [(call, net.alone(there[call.name], call)) for call in calls]
-    said = []
-    for call, alone in runs:
-        if alone is not None and not _as_alone(call, alone):
-            twins = [other.name for other in chain.forward if other.layer is call.layer]
-            said.append(found("estranged", names=twins))
-    return list(dict.fromkeys(said)) or _not_the_sum(chain, [a for _, a in runs if a is not None])
+    right = [c for c in reversed(chain.backward[1:]) if c.name in reports and reports[c.name].ok]
+    runs = [(call, net.alone(there[call.name], call)) for call in right]
+    alone = {call.name: run for call, run in runs if run is not None}
+    strange = [c for c in right if c.name in alone and not _as_alone(c, alone[c.name])]
+    twins = [[c.name for c in chain.forward if c.layer is one.layer] for one in strange]
+    if twins:
+        return list(dict.fromkeys(found("estranged", names=names) for names in twins))
+    return _not_the_sum(chain, alone)
 
 
 def _as_alone(call: Call, alone: Call) -> bool:
@@ -230,20 +223,20 @@ def _as_alone(call: Call, alone: Call) -> bool:
     return True
 
 
-def _not_the_sum(chain: Pass, alone: Sequence[Call]) -> list[Finding]:
+def _not_the_sum(chain: Pass, alone: Mapping[str, Call]) -> list[Finding]:
     """Return of which parameters the chain has left the gradient of one use, not the sum of all."""
-    uses = [e for call in chain.backward for e in call.after if isinstance(e.gradient, np.ndarray)]
-    by_itself = {entry.label: entry for call in alone for entry in call.after}
+    uses = [entry for call in chain.backward for entry in call.after]
+    by_itself = {entry.label: entry.gradient for run in alone.values() for entry in run.after}
     said = []
     for members in groups([use.value for use in uses]):
-        names = [uses[i].label for i, _ in reversed(members)]
-        if len(names) < 2 or not all(name in by_itself for name in names):
-            continue
-        parts = [uses[i]._replace(gradient=by_itself[uses[i].label].gradient) for i, _ in members]
-        (total,) = totals(parts)
-        floor = 1e-9 * max(largest(part.gradient) for part in parts)
-        if not equal(gradient_in(chain.gradients, total.value), total.gradient, floor):
-            said.append(found("not_the_sum", names=names))
+        parts = [
+            use._replace(gradient=by_itself.get(use.label)) for use in (uses[i] for i, _ in members)
+        ]
+        if len(parts) > 1 and all(isinstance(part.gradient, np.ndarray) for part in parts):
+            (total,) = totals(parts)
+            floor = 1e-9 * max(largest(part.gradient) for part in parts)
+            if not equal(gradient_in(chain.gradients, total.value), total.gradient, floor):
+                said.append(found("not_the_sum", names=[part.label for part in reversed(parts)]))
     return said
 
 
@@ -259,30 +252,38 @@ def _report(
     meant: Constant,
 ) -> GradientReport:
     """Return the report on a network, with the least sharp of the references."""
-    kinds = list(dict.fromkeys(kind for kind, _ in SHARPNESS))
     whole = [] if own.report is None else [own.report]
-    least = max((*reports.values(), *whole), key=lambda report: kinds.index(report.reference))
-    remarks = [*own.remarks, *_merged({name: report.remarks for name, report in reports.items()})]
-    if any(report.reference != least.reference for report in reports.values()):
-        remarks += [
-            found("reference", name=name, kind=report.reference, precision=report.precision)
-            for name, report in reports.items()
-            if report.reference != kinds[0]
-        ]
-    wrong = [f"{name} ({report.subject})" for name, report in reports.items() if not report.ok]
-    remarks += [found("first_wrong", name=name) for name in wrong[-1:]]
-    of_layers = _merged({name: report.faults for name, report in reports.items()})
+    least = max((*reports.values(), *whole), key=lambda report: KINDS.index(report.reference))
     unchecked = [f"{name}.{what}" for name, report in reports.items() for what in report.unchecked]
     unchecked += [f"network.{name}" for report in whole for name in _others(report, meant)]
+    said = {name: report.remarks for name, report in reports.items()}
+    of_layers = _merged({name: report.faults for name, report in reports.items()})
     return GradientReport(
         title,
         least.reference,
         tuple(rows),
-        tuple(remarks),
+        (*own.remarks, *_merged(said), *_less_sharp(reports, least), *_first_wrong(reports)),
         (*of_layers, *faults, *own.faults),
         least.precision,
         tuple(unchecked),
     )
+
+
+def _less_sharp(reports: Reports, least: GradientReport) -> list[Finding]:
+    """Return which layers have another reference than autograd, unless all have the same."""
+    if all(report.reference == least.reference for report in reports.values()):
+        return []
+    return [
+        found("reference", name=name, kind=report.reference, precision=report.precision)
+        for name, report in reports.items()
+        if report.reference != KINDS[0]
+    ]
+
+
+def _first_wrong(reports: Reports) -> list[Finding]:
+    """Return the first wrong layer on the way back."""
+    wrong = [f"{name} ({report.subject})" for name, report in reports.items() if not report.ok]
+    return [found("first_wrong", name=name) for name in wrong[-1:]]
 
 
 def _others(report: GradientReport, meant: Constant) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..validation import Random
+from ..validation import Array, Random
 from .blocks import close, largest
 from .checks import check_gradient, check_layer
 from .diagnosis.case import Case
@@ -25,7 +25,7 @@ from .reference.reference import SHARPNESS
 from .report import GradientReport, place_text
 from .source import Place, is_readable, text_of
 from .subject.conventions import BACKWARD, FORWARD, accepts, method_name
-from .subject.network import Call, Network, Pass, precision
+from .subject.network import Call, Network, Pass, is_plain, precision
 from .subject.own_passes import Listed, Way, call, gradient_in, loss_methods, number_in, ways
 from .subject.session import same_states
 from .subject.subject import described
@@ -36,30 +36,15 @@ Misgiven = tuple[Finding, tuple[Place, ...]]
 
 @dataclass
 class Own:
-    """What a network's own passes have shown.
+    """What a network's own passes have shown."""
 
-    Attributes
-    ----------
-    rows : list of Row
-        Those that are wrong; all of them where it is checked as a whole.
-    remarks, faults : lists of Finding
-    is_right : bool
-        Whether its gradients are those of its layers, or of its own loss.
-    differs : bool
-        Whether it computes something else than its layers one after another.
-    report : GradientReport or None
-        The check of it as a whole.
-    heard : Pass
-        What its layers were given then.
-    """
-
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)  # the wrong ones; as a whole: all
     remarks: list[Said] = field(default_factory=list)
     faults: list[Said] = field(default_factory=list)
-    is_right: bool = False
-    differs: bool = False
-    report: GradientReport | None = None
-    heard: Pass = field(default_factory=Pass)
+    is_right: bool = False  # its gradients are those of its layers, or of its own loss
+    differs: bool = False  # it computes something else than its layers one after another
+    report: GradientReport | None = None  # the check of it as a whole
+    heard: Pass = field(default_factory=Pass)  # what its layers are given then
 
 
 def check_own(net: Network, chain: Pass, rng: Random, deadline: Deadline) -> Own:
@@ -68,18 +53,21 @@ def check_own(net: Network, chain: Pass, rng: Random, deadline: Deadline) -> Own
     Where there is no chain, or it gives another loss, the network is checked as a whole.
     """
     own = Own()
+    if is_plain(net.object):
+        return own
     losses = losses_of(net)
-    ours: Any = next(iter(losses.values())).result if losses else None
-    true: Any = number_in(chain.forward[-1].result) if chain.error is None else None
-    if chain.error is None and (ours is None or true is None or _is_same(ours, true)):
+    if chain.error is None and _same_loss(losses, chain):
         for group in ways(net.object, list(losses), net.x, net.t, chain.backward[0].result):
             if group and chain.is_whole and not own.rows and not own.faults:
                 _beside_layers(net, chain, group, own)
         return own
     own.differs = True
     if chain.error is None:
-        name = _label(net, next(iter(losses)))
-        own.remarks.append(found("no_chain", loss=name, ours=float(ours), theirs=float(true)))
+        name, ours = next(
+            (_label(net, name), float(heard.result)) for name, heard in losses.items()
+        )
+        theirs = float(number_in(chain.forward[-1].result))
+        own.remarks.append(found("no_chain", loss=name, ours=ours, theirs=theirs))
     elif net.is_chain:
         own.remarks.append(found("no_chain_runs", error=str(chain.error)))
     check_whole(net, losses, rng, deadline, own)
@@ -96,9 +84,13 @@ def _loss(net: Network, name: str) -> Any:
     return number_in(call(net.object, name, net.x, net.t))
 
 
-def _is_same(ours: Any, theirs: Any) -> bool:
-    scale = max(abs(ours), abs(theirs), 1e-8)
-    return bool(abs(ours - theirs) <= precision(ours, theirs) * scale)
+def _same_loss(losses: Mapping[str, Pass], chain: Pass) -> bool:
+    """Tell whether the first loss is that of the layers one after another, if both are known."""
+    true = number_in(chain.forward[-1].result)
+    for heard in list(losses.values())[:1] if true is not None else ():
+        tolerance = precision(heard.result, true)
+        return close(heard.result, true, tolerance, 1e-8 * tolerance)
+    return True
 
 
 # -------------------- its gradients, beside those of the layers --------------------
@@ -109,26 +101,19 @@ def _beside_layers(net: Network, chain: Pass, group: Sequence[Way], own: Own) ->
     runs = [(way, net.heard(partial(way.run, net.object))) for way in group]
     ran = [(way, heard) for way, heard in runs if heard.error is None]
     way, heard = (ran or runs)[0]
-    title = _label(net, way.method)
-    if not ran:
-        if way.is_sure:
-            own.faults.append(_raised(title, heard, chain))
-        else:
-            error = f"{type(heard.error).__name__}: {heard.error}"
-            own.remarks.append(found("own_not_run", method=title, error=error))
-        return
+    method = _label(net, way.method)
     wrong = [_wrong_rows(net, chain, heard) for _, heard in ran]
-    if not all(wrong):
-        is_complete = any(_is_complete(chain, heard) for _, heard in ran)
-        skipped = [] if is_complete else _skipped(chain, heard)
-        own.faults += [found("skipped", method=title, name=name) for name in skipped]
+    if not ran:
+        said = own.faults if way.is_sure else own.remarks
+        said.append(_raised(method, heard, chain if way.is_sure else None, is_sure=way.is_sure))
+    elif not all(wrong):
+        skipped = _skipped(chain, [heard for _, heard in ran])
+        own.faults += [found("skipped", method=method, name=name) for name in skipped]
         own.is_right = not skipped
-    elif not same_states(heard.streams, chain.streams):
-        own.remarks.append(found("other_random_numbers", method=title))
-    elif not same_inputs(heard, chain):
-        own.remarks.append(found("other_pass", method=title, than="the layers one after another"))
-    else:
+    elif same_states(heard.streams, chain.streams) and same_inputs(heard, chain):
         own.rows += _explained(net, chain, way, heard, wrong[0], own.remarks)
+    else:
+        own.remarks.append(found("other_pass", method=method, than="the layers one after another"))
 
 
 def _pairs(net: Network, chain: Pass, heard: Pass) -> list[tuple[Listed, Any]]:
@@ -145,29 +130,21 @@ def _pairs(net: Network, chain: Pass, heard: Pass) -> list[tuple[Listed, Any]]:
 def _wrong_rows(net: Network, chain: Pass, heard: Pass) -> list[Row]:
     """Return a row for each gradient that is another than the layers' own."""
     scale = max((largest(entry.gradient) for entry in chain.gradients), default=0.0)
-    rows = [
-        compare(
-            entry.label,
-            entry.gradient,
-            true,
-            SHARPNESS["autograd", precision(true) > 1e-6],
-            1e-3 * precision(true) * scale,
-        )
-        for entry, true in _pairs(net, chain, heard)
-    ]
+    rows = []
+    for entry, true in _pairs(net, chain, heard):
+        sharp = SHARPNESS["autograd", precision(true) > 1e-6]
+        floor = 1e-3 * precision(true) * scale
+        rows.append(compare(entry.label, entry.gradient, true, sharp, floor))
     return [row for row in rows if row.verdict in FAILURES]
 
 
-def _is_complete(chain: Pass, heard: Pass) -> bool:
-    """Tell whether a pass has left a gradient for each parameter for which the layers do."""
-    there = {id(entry.value) for entry in heard.gradients}
-    return all(id(entry.value) in there for entry in chain.gradients)
-
-
-def _skipped(chain: Pass, heard: Pass) -> list[str]:
-    """Return the layers with parameters whose backward a pass leaves out, but for others."""
-    ran = {call.name for call in heard.backward}
-    return [c.name for c in reversed(chain.backward[1:]) if c.after and ran and c.name not in ran]
+def _skipped(chain: Pass, passes: Sequence[Pass]) -> list[str]:
+    """Return the layers with parameters whose backward is left out, if any gradient is missing."""
+    wanted = {id(entry.value) for entry in chain.gradients}
+    ran = {call.name for call in passes[0].backward}
+    if not ran or any(wanted <= {id(entry.value) for entry in p.gradients} for p in passes):
+        return []
+    return [c.name for c in reversed(chain.backward[1:]) if c.after and c.name not in ran]
 
 
 def same_inputs(one: Pass, other: Pass) -> bool:
@@ -191,25 +168,20 @@ def _misgiven(heard: Pass, chain: Pass) -> Misgiven | None:
 
     None where each is given what the next one returned, or where that cannot be told.
     """
-    back = {call.name: call for call in chain.backward}
-    if len({id(call.layer) for call in chain.forward}) < len(chain.forward) or not heard.backward:
+    order = [call.name for call in chain.backward]
+    if len({id(call.layer) for call in chain.forward}) < len(chain.forward):
         return None
     last: tuple[Place, ...] = ()
     for ran in heard.backward:
-        true = back[ran.name]
-        if true is chain.backward[0]:
-            if ran.result is not None and not _same(ran.result, true.result):
-                given = [described(argument) for argument in ran.arguments]
-                return found("loss_misgiven", given=given), (ran.place,)
-        elif not _same(ran.arguments[0], true.arguments[0]):
-            places = tuple(dict.fromkeys((*last, ran.place)))
-            return _how_given(
-                ran.arguments[0], chain.backward[: chain.backward.index(true) + 1]
-            ), places
+        back = chain.backward[: order.index(ran.name) + 1]
+        wrong = _loss_misgiven(ran, back[0]) if len(back) == 1 else _how_given(ran, back)
+        if wrong is not None:
+            places = (ran.place,) if len(back) == 1 else (*last, ran.place)
+            return wrong, tuple(dict.fromkeys(places))
         last = (ran.place,)
     names = {ran.name for ran in heard.backward}
     skipped = [c.name for c in chain.backward if c.after and c.name not in names]
-    return (found("never_called", name=skipped[0]), last) if skipped else None
+    return (found("never_called", name=skipped[0]), last) if skipped and names else None
 
 
 def _same(ours: Any, theirs: Any) -> bool:
@@ -219,47 +191,66 @@ def _same(ours: Any, theirs: Any) -> bool:
     return close(ours, theirs, tolerance, 1e-3 * tolerance * largest(np.asarray(theirs)))
 
 
-def _how_given(given: Any, back: Sequence[Call]) -> Finding:
+def _loss_misgiven(ran: Call, true: Call) -> Finding | None:
+    """Return with what the loss layer's backward pass is called, where it returns another."""
+    if ran.result is None or _same(ran.result, true.result):
+        return None
+    return found("loss_misgiven", given=[described(argument) for argument in ran.arguments])
+
+
+def _how_given(ran: Call, back: Sequence[Call]) -> Finding | None:
     """Return what the last layer on a way back is given in place of its upstream gradient."""
-    here, true, factor = back[-1], np.asarray(back[-1].arguments[0], dtype=float), None
+    (given,), (true,) = ran.arguments[:1], back[-1].arguments
+    if _same(given, true):
+        return None
     # What one returns is what the next one on the way back is given.
-    pairs = pairwise(back[:-1])
-    same = [one.name for one, after in pairs if _same(given, after.arguments[0])]
+    same = [one.name for one, after in pairwise(back[:-1]) if _same(given, after.arguments[0])]
+    return found(
+        "misgiven",
+        name=back[-1].name,
+        wanted=back[-2].name,
+        given=same[-1:],
+        factor=None if same else _factor(given, np.asarray(true, dtype=float)),
+    )
+
+
+def _factor(given: Any, true: Array) -> float | None:
+    """Return by what a gradient is multiplied, if it is."""
     norm = float(np.sum(true * true))
-    if not same and np.shape(given) == true.shape and norm > 0 and true.size > 1:
-        share = float(np.sum(np.asarray(given) * true)) / norm
-        factor = share if _same(given, share * true) else None
-    return found("misgiven", name=here.name, wanted=back[-2].name, given=same[-1:], factor=factor)
+    if np.shape(given) != true.shape or norm == 0 or true.size < 2:
+        return None
+    factor = float(np.sum(np.asarray(given) * true)) / norm
+    return factor if _same(given, factor * true) else None
 
 
-def _raised(method: str, heard: Pass, chain: Pass | None) -> Finding:
+def _raised(method: str, heard: Pass, chain: Pass | None, *, is_sure: bool = True) -> Finding:
     """Return what is said of an own pass that raises: where the way back goes wrong, if known."""
     error = f"{type(heard.error).__name__}: {heard.error}"
-    why = _misgiven(heard, chain) if chain is not None else None
-    places = [place_text(place) for place in (why[1] if why else ()) if is_readable(place)]
-    return found("own_raised", method=method, error=error, why=why and why[0], places=places)
+    why, lines = (_misgiven(heard, chain) if chain is not None else None) or (None, ())
+    places = [place_text(place) for place in lines if is_readable(place)]
+    return found("own_raised", method=method, error=error, why=why, places=places, is_sure=is_sure)
 
 
 def _explained(
     net: Network, chain: Pass, way: Way, heard: Pass, rows: Sequence[Row], remarks: list[Said]
 ) -> list[Row]:
     """Return wrong rows, with why and where."""
+    said = {"method": _label(net, way.method), "verb": "returns" if heard.is_returned else "leaves"}
     misgiven = _misgiven(heard, chain)
     reasons = {} if misgiven else _reasons(_pairs(net, chain, heard), rows, remarks)
-    found_rows = []
+    explained = []
     for row in rows:
-        why = misgiven[0] if misgiven else reasons.get(row.name)
-        lines = misgiven[1] if misgiven else _places(getattr(net.object, way.method), row.name)
-        said = found(
+        places = _places(getattr(net.object, way.method), row.name)
+        why, lines = misgiven or (reasons.get(row.name), places)
+        whole = found(
             "other_than_layers",
-            method=_label(net, way.method),
-            verb="returns" if heard.is_returned else "leaves",
-            why=[why] if why is not None else row.findings,
-            rule=why.rule if why is not None else row.rule,
+            **said,
+            why=row.findings if why is None else [why],
+            rule=row.rule if why is None else why.rule,
         )
         lines = tuple(filter(is_readable, lines))
-        found_rows.append(replace(row, name=f"network.{row.name}", findings=(said,), lines=lines))
-    return found_rows
+        explained.append(replace(row, name=f"network.{row.name}", findings=(whole,), lines=lines))
+    return explained
 
 
 def _reasons(
@@ -329,7 +320,8 @@ def check_whole(
 def is_right_as_a_whole(net: Network, rng: Random) -> bool:
     """Tell whether a network's own gradients are those of its own loss, whatever its layers do."""
     whole = Own()
-    check_whole(net, losses_of(net), rng, Deadline.after(0.0), whole)
+    if not is_plain(net.object):
+        check_whole(net, losses_of(net), rng, Deadline.after(0.0), whole)
     return whole.report is not None and whole.report.ok
 
 

@@ -33,8 +33,8 @@ def _unread(keys: Sequence[str], other: str) -> str:
 
 def _unheld(label: str, lacking: str, held: Sequence[str], places: Sequence[str]) -> str:
     """Say that a network does not hold the gradient of a parameter of its layers."""
-    is_list = label.startswith("params[")
-    name = label.replace("params", "grads", 1) if is_list else f"grads[{label!r}]"
+    name = label.split(" = ")[0]
+    name = name.replace("params", "grads") if name.startswith("params[") else f"grads[{name!r}]"
     if held:
         return (
             f"network.{name} is the gradient of {held[0]} alone, but {lacking} is the same array: "
@@ -73,8 +73,11 @@ def _misgiven(name: str, wanted: str, given: Sequence[str], factor: float | None
     return f"{start}another upstream gradient than {true}"
 
 
-def _own_raised(method: str, error: str, why: Finding | None, places: Sequence[str]) -> str:
+def _own_raised(
+    method: str, error: str, why: Finding | None, places: Sequence[str], is_sure: bool
+) -> str:
     more = "" if why is None else f"; {sentence(why)}{_in_brackets(places, '; ')}"
+    more = more if is_sure else "; the network's own backward pass is not checked"
     return f"{method} raised {error}{more}"
 
 
@@ -198,10 +201,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "no_chain_runs": "the layers cannot be run one after another ({error}): the network is checked "
     "as a whole (network. before the name), and each layer with what it is given there",
     "own_raised": _own_raised,
-    "own_not_run": "{method} raised {error}; the network's own backward pass is not checked",
     "skipped": "{method} never calls {name}.backward: its parameters get no gradient there",
-    "other_random_numbers": "{method} draws other random numbers than the layers one after "
-    "another: its gradients are not compared",
     "other_pass": "{method} runs another forward pass than {than} (in training, with other "
     "options or other random numbers?): the two are not compared",
     "not_as_a_whole": "the network could not be checked as a whole: {error}",

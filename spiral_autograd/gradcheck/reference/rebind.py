@@ -19,7 +19,6 @@ import numpy as np
 from autograd.tracer import isbox
 
 from ... import recording
-from ...pytree import tree_map
 from ..subject.reached import Globals, walk
 
 # -------------------- a stand-in for NumPy --------------------
@@ -30,13 +29,12 @@ def _has_box(value: Any) -> bool:
 
 
 def boxed(value: Any) -> Any:
-    """Return a float array, or those of a nest, as boxes of constants; anything else as it is.
+    """Return a float array as the box of a constant; anything else as it is.
 
     Such a box can be assigned into, and its methods take other boxes, as in ``x.dot(W)``.
     """
-    if isinstance(value, np.ndarray):
-        return recording.constant(value) if value.dtype.kind == "f" else value
-    return tree_map(boxed, value) if type(value) in (dict, list, tuple) else value
+    is_float = isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    return recording.constant(value) if is_float else value
 
 
 def _made(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -139,7 +137,7 @@ def _standing_for(value: Any) -> Any:
 
 
 @contextmanager
-def standing_in(*roots: Any) -> Iterator[None]:
+def standing_in(roots: Sequence[object]) -> Iterator[None]:
     """Let NumPy be the stand-in for a while, wherever the code that some objects reach names it."""
     places = list(_places_of_numpy(roots))
     try:

@@ -22,7 +22,7 @@ from ...validation import Array
 from ..blocks import largest
 from ..guard import CheckError, theirs
 from ..subject.reached import reach
-from ..subject.subject import Subject, is_float_array
+from ..subject.subject import Subject
 from .boxes import NumpyBox
 from .rebind import boxed, standing_in
 from .stepping import (
@@ -133,17 +133,16 @@ def by_autograd(
     outputs: list[Any] = []
 
     def objective(values: list[Any], upstream: list[Any]) -> Any:
-        others = {id(a): boxed(a) for a in held}
-        found = subject.substitute(values, others)
+        others = [*values, *map(boxed, constants)]
+        found = subject.substitute(others, values=[*subject.values, *constants])
         outputs[:] = [_without_boxes(out) for out in found]
         return sum((anp.sum(o * u) for o, u in zip(found, upstream, strict=True)), 0.0)
 
     # The upstream gradient is traced too, so that the graph tells what depends on it.
     ups = [np.asarray(up, dtype=float) for up in upstream] if double else list(upstream)
     roots = subject.session.roots
-    reached = reach(*roots) if rebind == "constants" else ()
-    held = [item for item in reached if is_float_array(item)]
-    stand_in = standing_in(*roots) if rebind else nullcontext()
+    constants = _constants_of(subject) if rebind == "constants" else []
+    stand_in = standing_in(roots) if rebind else nullcontext()
     with subject.session.fresh(), warnings.catch_warnings(), stand_in:
         warnings.simplefilter("ignore")
         values = in_double(subject) if double else list(subject.values)
@@ -158,6 +157,13 @@ def by_autograd(
         raise UntrustedError("a gradient has not the shape of its value")
     size, double = _size_of(plain, upstream), double and not has_rounded
     return Reference("autograd", single, grads, recording, size=size, rebound=rebind, double=double)
+
+
+def _constants_of(subject: Subject) -> list[Array]:
+    """Return the float arrays that the objects hold beside the values."""
+    known = {id(value) for value in subject.values}
+    arrays = (item for item in reach(*subject.session.roots) if isinstance(item, np.ndarray))
+    return [array for array in arrays if array.dtype.kind == "f" and id(array) not in known]
 
 
 def _without_boxes(value: Any) -> Array:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from types import MappingProxyType
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,7 @@ from .subject import (
     outputs_of,
 )
 
-Others = Mapping[int, Any]  # from the id of an array to what stands for it
-NO_OTHERS: Others = MappingProxyType({})
+Values = Sequence[Array] | None
 Automatic = Callable[[Subject], Sequence[Any]]
 
 
@@ -77,8 +76,8 @@ class Adapter:
         """Run the backward pass, and return what it returns."""
         raise NotImplementedError
 
-    def substitute(self, replacements: Sequence[Any], others: Others = NO_OTHERS) -> list[Any]:
-        """Run a copy of the forward pass on replacements for the values, and for other arrays."""
+    def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
+        """Run a copy of the forward pass with replacements for the values, or for other arrays."""
         raise NotImplementedError
 
     def reset(self) -> None:
@@ -105,6 +104,11 @@ class Adapter:
         """Return the inputs that are arrays of floats."""
         pairs = zip(self.names, self.inputs, strict=True)
         return [(name, value) for name, value in pairs if is_float_array(value)]
+
+    def standing_in(self, replacements: Sequence[Any], values: Values) -> dict[int, Any]:
+        """Return what stands for arrays, by their ids: as a deep copy takes it."""
+        values = self.values if values is None else values
+        return {id(value): other for value, other in zip(values, replacements, strict=True)}
 
     def run_forward(self) -> list[Array]:
         """Run the forward pass, and return its output arrays, which must be real and finite."""
@@ -205,12 +209,7 @@ class Keeper(Adapter):
 
     def gradients_of(self, values: list[Array]) -> Sequence[Any]:
         """Return autograd's own gradients of arrays that the object keeps; None where unknown."""
-
-        def substitute(replacements: Sequence[Any], others: Others = NO_OTHERS) -> list[Any]:
-            memo = {id(v): r for v, r in zip(values, replacements, strict=True)}
-            return self.substitute(self.values, {**others, **memo})
-
-        names = [""] * len(values)
+        substitute, names = partial(self.substitute, values=values), [""] * len(values)
         subject = replace(self.subject(), names=names, values=values, substitute=substitute)
         return self.automatic(subject) or [None] * len(values)
 

@@ -20,7 +20,7 @@ from ...pytree import leaves, with_leaves
 from ...validation import Array
 from ..finding import Finding, found
 from ..guard import theirs
-from .adapter import NO_OTHERS, Automatic, Keeper, Others, by_position, is_of_loss, require_any
+from .adapter import Automatic, Keeper, Values, by_position, is_of_loss, require_any
 from .conventions import (
     accepts,
     gradient_key,
@@ -162,17 +162,15 @@ class Layer(Keeper):
             reset()
 
     def substitute(
-        self, replacements: Sequence[Any], others: Others = NO_OTHERS, forward: Any = None
+        self, replacements: Sequence[Any], values: Values = None, forward: Any = None
     ) -> list[Any]:
         """Run the forward pass of a copy, or another forward function on the copy.
 
-        The copy shares what cannot be copied, and the gradients: large, and restored after each
-        run.
+        It shares what cannot be copied, and the gradients: large, and restored after each run.
         """
         gradients = [p.gradient() for p in self.parameters]
         shared = [*self.shared, *(g for g in gradients if isinstance(g, np.ndarray))]
-        memo = {**{id(item): item for item in shared}, **others}
-        memo |= {id(v): r for v, r in zip(self.values, replacements, strict=True)}
+        memo = {id(item): item for item in shared} | self.standing_in(replacements, values)
         other = copy.deepcopy(self.layer, memo)
         arguments = [memo.get(id(value), value) for value in self.inputs]
         arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]

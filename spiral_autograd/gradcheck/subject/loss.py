@@ -14,7 +14,7 @@ import numpy as np
 from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..finding import found
-from .adapter import NO_OTHERS, Adapter, Others
+from .adapter import Adapter, Values
 from .conventions import differing, gradient_key, positional_names
 from .held import nested
 from .inputs import Names, as_array, leaf_name, say_unread, written_into
@@ -150,16 +150,13 @@ class Gradient(Adapter):
         self.run_backward(ups)
         return self.read()
 
-    def substitute(self, replacements: Sequence[Any], others: Others = NO_OTHERS) -> list[Any]:
+    def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
         """Run the loss on other values."""
-        memo = {**others, **{id(v): r for v, r in zip(self.values, replacements, strict=True)}}
-        params = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
-        data = list(self.data)
-        if others:
-            data = tree_map(lambda leaf: memo.get(id(leaf), leaf), data)
+        memo = self.standing_in(replacements, values)
+        others = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
         added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
         with _tapping(added=added):
-            return [_value_of(self.loss(params, *data))]
+            return [_value_of(self.loss(others, *(_exchanged(item, memo) for item in self.data)))]
 
     @contextmanager
     def given(self, others: Sequence[Any]) -> Iterator[None]:
@@ -289,6 +286,13 @@ class Gradient(Adapter):
             is_loss=True,
             marks=frozenset(k for k, value in enumerate(self.values) if id(value) in marks),
         )
+
+
+def _exchanged(item: Any, memo: dict[int, Any]) -> Any:
+    """Return data with what stands for its arrays, by their ids."""
+    if type(item) in (dict, list, tuple):
+        return tree_map(lambda leaf: memo.get(id(leaf), leaf), item)
+    return memo.get(id(item), item)
 
 
 def _value_of(result: Any) -> Any:

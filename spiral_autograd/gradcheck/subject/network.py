@@ -54,35 +54,16 @@ class Call:
 
 @dataclass
 class Pass:
-    """One run through a network, with the calls of its layers' passes in their order.
+    """One run through a network, with the calls of its layers' passes in their order."""
 
-    Attributes
-    ----------
-    random : list
-        The random streams that the network reaches.
-    forward, backward : lists of Call
-    result : object
-        What the network's own method returned.
-    gradients : list of Listed
-        The gradients that it returned or left, each parameter once.
-    is_returned : bool
-        Whether it returned them.
-    unheld : dict of Finding
-        Which of the network's own gradients are not those of its layers, by their label.
-    streams : list
-        The states of the random streams after it.
-    error : Exception or None
-        What stopped it.
-    """
-
-    random: list[Any] = field(default_factory=list)
+    random: list[Any] = field(default_factory=list)  # the random streams that the network reaches
     forward: list[Call] = field(default_factory=list)
     backward: list[Call] = field(default_factory=list)
-    result: Any = None
-    gradients: list[Listed] = field(default_factory=list)
+    result: Any = None  # of the network's own method
+    gradients: list[Listed] = field(default_factory=list)  # that are returned or left: totals
     is_returned: bool = False
-    unheld: dict[str, Finding] = field(default_factory=dict)
-    streams: list[Any] = field(default_factory=list)
+    unheld: dict[str, Finding] = field(default_factory=dict)  # those that the network lacks
+    streams: list[Any] = field(default_factory=list)  # the states of the random streams after it
     error: Exception | None = None
 
     def run(self, name: str, layer: Any, step: int, method: Any, *args: Any, **more: Any) -> Any:
@@ -122,18 +103,14 @@ class Pass:
 
     def given(self) -> dict[str, tuple[Call, Any]]:
         """Return the forward call of each layer that ran once, and its upstream gradient."""
-        names = [call.name for call in self.forward]
-        ups: dict[str, list[Any]] = {name: [] for name in names}
-        for call in self.backward:
-            ups.setdefault(call.name, []).append(call.arguments[0] if call.arguments else None)
-        once = [call for call in self.forward if names.count(call.name) == 1]
-        return {c.name: (c, ups[c.name][0] if _fits(ups[c.name], c.result) else None) for c in once}
-
-
-def _fits(ups: Sequence[Any], output: Any) -> bool:
-    """Tell whether there is one upstream gradient, of the shape of the output."""
-    one = len(ups) == 1 and isinstance(ups[0], np.ndarray)
-    return one and np.shape(ups[0]) == np.shape(output)
+        names, found = [call.name for call in self.forward], {}
+        for call in self.forward:
+            ups = [c.arguments[0] for c in self.backward if c.name == call.name and c.arguments]
+            fits = len(ups) == 1 and isinstance(ups[0], np.ndarray)
+            fits = fits and ups[0].shape == np.shape(call.result)
+            if names.count(call.name) == 1:
+                found[call.name] = call, ups[0] if fits else None
+        return found
 
 
 def _copies(name: str, layer: Any) -> list[Listed]:
@@ -158,23 +135,11 @@ def _reset(layer: Any) -> None:
 
 @dataclass(frozen=True)
 class Network:
-    """A network with its layers by name, and what its passes are run with.
+    """A network with its layers by name, and what its passes are run with."""
 
-    Attributes
-    ----------
-    object : object
-        The caller's own: an object, or a list or dict of layers.
-    layers : sequence of (str, object)
-        The last one is the loss layer, where there is one.
-    is_chain : bool
-        Whether it has both, so that they can be run one after another.
-    x, t : objects
-    session : Session
-    """
-
-    object: Any
-    layers: Named
-    is_chain: bool
+    object: Any  # the caller's own, or a list or dict of layers
+    layers: Named  # the loss layer is the last one, where there is one
+    is_chain: bool  # whether there are both, so that they can be run one after another
     x: Any
     t: Any
     session: Session
@@ -209,6 +174,8 @@ class Network:
 
     def chain(self) -> Pass:
         """Run the layers one after another, and back; an error is noted."""
+        if not self.is_chain:
+            return Pass(error=self._no_chain())
         for name, layer in self.layers:
             with naming(name):
                 methods_of(layer)
@@ -224,6 +191,24 @@ class Network:
             ran = Pass(error=error)
         self.session.restore()
         return ran
+
+    def _no_chain(self) -> CheckError:
+        """Return why there are no layers to be run one after another."""
+        if isinstance(self.object, type):
+            return CheckError(
+                f"network must be an object, got the class {self.object.__name__} itself: give "
+                f"{self.object.__name__}(...)"
+            )
+        if self.layers:
+            return CheckError(
+                "network must have a loss_layer with forward(x, t) and backward(); or give one as "
+                "loss="
+            )
+        return CheckError(
+            "network must have layers (a list, or a dict in order), or be a list of them; or else "
+            "forward(x, t) and backward() of its own, or loss(x, t) and gradient(x, t); for one "
+            "method that returns the loss with its gradients use check_gradient"
+        )
 
     def _there(self, ran: Pass) -> None:
         """Give each layer what the one before gives, and the last one the targets as well."""
@@ -281,17 +266,20 @@ def _unheld(
         wanted = gradient_in(true, value)
         if wanted is None or close(total, wanted, 1e-9):
             continue
-        mine = [entry.gradient for entry in listed if entry.value is value]
-        uses = [entry for entry in left if entry.value is value]
-        held = [u.label for u in uses if any(np.array_equal(g, u.gradient) for g in mine)]
-        lacking = [use for use in uses if use.label not in held]
-        if lacking:
-            lines = replacing_lines(read(lacking[-1].holder, methods_of(lacking[-1].holder)[1]))
-            places = [f"{os.path.basename(file)}:{line}" for file, line in dict.fromkeys(lines)]
-            missing[f"network.{label}"] = found(
-                "unheld", label=label, lacking=lacking[-1].label, held=held[:1], places=places
-            )
+        uses = [use for use in left if use.value is value]
+        held = [use for use in uses if np.array_equal(total, use.gradient)]
+        for use in uses:
+            if not np.array_equal(total, use.gradient):
+                missing[f"network.{label}"] = _lacking(label, held, use)
     return missing
+
+
+def _lacking(label: str, held: Sequence[Listed], use: Listed) -> Finding:
+    """Return what is said of a gradient that a network lacks, though a layer has it."""
+    lines = replacing_lines(read(use.holder, methods_of(use.holder)[1]))
+    places = [f"{os.path.basename(file)}:{line}" for file, line in dict.fromkeys(lines)]
+    names = [other.label for other in held[:1]]
+    return found("unheld", label=label, lacking=use.label, held=names, places=places)
 
 
 @contextmanager

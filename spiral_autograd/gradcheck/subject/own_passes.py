@@ -16,11 +16,11 @@ from .conventions import (
     GRADIENTS,
     LOSSES,
     SCORES,
-    STATISTICS,
     TRAINING,
     accepts,
     attributes_of,
     gradient_key,
+    is_statistic,
     means_scores,
     means_targets,
     means_upstream,
@@ -30,6 +30,7 @@ from .conventions import (
 )
 from .held import entries
 from .parameters import find_parameters
+from .subject import MISSING
 
 # -------------------- its methods --------------------
 
@@ -89,27 +90,35 @@ def ways(network: Any, losses: Sequence[str], x: Any, t: Any, up: Any) -> Iterat
     the loss layer returns, if any.
     """
     before = [(loss, (x, t)) for loss in losses]
+    scores = [(name, (x,)) for name in SCORES if accepts(read(network, name), 1)]
     for name in [*GRADIENTS, *BACKWARD]:
         method = read(network, name)
-        takes = [count for count in range(3) if accepts(method, count)]
-        if 0 not in takes and 2 in takes and _takes_data(method):
-            last = name, (x, t)
+        if _takes_data(method):
+            last: Any = name, (x, t)
             yield [Way((last,), True), *(Way((loss, last), False) for loss in before)]
-        elif 0 in takes and name in BACKWARD:
+        elif name in BACKWARD and accepts(method, 0):
             yield [Way((loss, (name, ())), True) for loss in before]
-        elif 1 in takes and name in BACKWARD:
-            (taken,) = positional_names(method, 1)
-            given = [t] if means_targets(taken) else []
-            given += [1.0, *([] if up is None else [up])] if means_upstream(taken) else []
-            found = [Way((loss, (name, (g,))), False) for loss in before for g in given]
-            scores = [n for n in SCORES if given and accepts(read(network, n), 1)]
-            yield found + [Way(((n, (x,)), (name, (given[-1],))), False) for n in scores[:1]]
+        elif name in BACKWARD and accepts(method, 1):
+            given = [(name, (argument,)) for argument in _may_be_given(method, t, up)]
+            firsts: list[Any] = [(loss, last) for loss in before for last in given]
+            firsts += [(first, last) for first in scores[:1] for last in given[-1:]]
+            yield [Way(calls, False) for calls in firsts]
 
 
 def _takes_data(method: Any) -> bool:
     """Tell whether a method takes the inputs and the targets, by the names of its arguments."""
+    if accepts(method, 0) or not accepts(method, 2):
+        return False
     first, second = positional_names(method, 2)
     return means_targets(second) and not means_scores(first, second)
+
+
+def _may_be_given(method: Any, t: Any, up: Any) -> list[Any]:
+    """Return what a backward pass of one argument may be given: the targets, or a gradient."""
+    (name,) = positional_names(method, 1)
+    targets = [t] if means_targets(name) else []
+    upstream = [1.0, up] if up is not None else [1.0]
+    return targets + (upstream if means_upstream(name) else [])
 
 
 def number_in(result: Any) -> Any:
@@ -140,37 +149,46 @@ def gradients_of(name: str, layer: Any) -> list[Listed]:
 
 
 def listed_by(network: Any, result: Any) -> tuple[list[Listed], bool]:
-    """Return the gradients that a network itself lists, and whether its method returned them."""
+    """Return the gradients that a method of a network returned, or else those that it holds itself.
+
+    And whether they were returned.
+    """
     if isinstance(result, tuple) and len(result) == 2 and number_in(result[0]) is not None:
         result = result[1]
-    for values, _ in CONTAINERS:
-        if listed := list(_paired(entries(network, values), result)):
-            return listed, True
+    for name in dict.fromkeys(values for values, _ in CONTAINERS):
+        returned = _returned(entries(network, name), result)
+        if returned:
+            return returned, True
     if isinstance(result, dict):
-        arrays = {n: v for n, v in attributes_of(network).items() if isinstance(v, np.ndarray)}
-        if listed := list(_paired(arrays, result)):
-            return [entry for entry in listed if entry.gradient is not None], True
-    for values, grads in CONTAINERS:
-        if listed := list(_paired(entries(network, values), entries(network, grads))):
-            return listed, False
-    return [], False
+        returned = _returned(attributes_of(network), result)
+        if returned:
+            return [entry for entry in returned if entry.gradient is not None], True
+    held = [Listed(p.name, p.value, p.gradient()) for p in find_parameters(network)]
+    held = [entry for entry in held if entry.gradient is not MISSING]
+    return held if any(map(_fits, held)) else [], False
 
 
-def _paired(values: Any, grads: Any) -> Iterator[Listed]:
-    """Yield the arrays of a list or dict, each with its gradient in another."""
-    if isinstance(values, dict) and isinstance(grads, dict):
-        keys = {n: n if n in grads else gradient_key(grads, str(n)) for n in values}
-        for name, value in values.items() if set(keys.values()) != {None} else ():
-            gradient = None if keys[name] is None else grads[keys[name]]
-            by_right = gradient is None and any(word in str(name) for word in STATISTICS)
-            if isinstance(value, np.ndarray) and not by_right:
-                yield Listed(str(name), value, gradient)
-    elif isinstance(values, list | tuple) and isinstance(grads, list | tuple):
-        arrays = [(v, g) for v, g in zip(values, grads, strict=False) if isinstance(v, np.ndarray)]
-        fits = any(isinstance(g, np.ndarray) and v.shape == g.shape for v, g in arrays)
-        for i, (value, gradient) in enumerate(zip(values, grads, strict=False)):
-            if isinstance(value, np.ndarray) and fits and len(values) == len(grads):
-                yield Listed(f"params[{i}]", value, gradient)
+def _returned(held: Any, result: Any) -> list[Listed]:
+    """Return the arrays of a list or dict, each with its gradient in what was returned, if any."""
+    if isinstance(held, dict) and isinstance(result, dict):
+        keys = {n: n if n in result else gradient_key(result, str(n)) for n in held}
+        listed = [Listed(str(n), v, result.get(keys[n])) for n, v in held.items()]
+        listed = [e for e in listed if e.gradient is not None or not is_statistic(e.label)]
+        return _arrays(listed) if any(key is not None for key in keys.values()) else []
+    if isinstance(held, list | tuple) and isinstance(result, list | tuple):
+        pairs = enumerate(zip(held, result, strict=False))
+        listed = _arrays([Listed(f"params[{i}]", v, g) for i, (v, g) in pairs])
+        return listed if len(held) == len(result) and any(map(_fits, listed)) else []
+    return []
+
+
+def _arrays(listed: Sequence[Listed]) -> list[Listed]:
+    return [entry for entry in listed if isinstance(entry.value, np.ndarray)]
+
+
+def _fits(entry: Listed) -> bool:
+    """Tell whether a gradient is an array of the shape of its parameter."""
+    return isinstance(entry.gradient, np.ndarray) and entry.gradient.shape == entry.value.shape
 
 
 def groups(arrays: Sequence[Array]) -> list[list[tuple[int, bool]]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
-from .adapter import NO_OTHERS, Adapter, Others, by_key, by_position, is_of_loss, require_any
+from .adapter import Adapter, Values, by_key, by_position, is_of_loss, require_any
 from .conventions import is_statistic, positional_names
 from .inputs import Names, effects_on, floats_with_gradients, leaf_name, say_unread, watched
 from .parameters import Parameter
@@ -105,9 +105,9 @@ class Pair(Adapter):
         self.result = self._flat(called(self.backward_label, function, *tree, self.cache))
         return self.result
 
-    def substitute(self, replacements: Sequence[Any], others: Others = NO_OTHERS) -> list[Any]:
+    def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
         """Run the forward pass on other values."""
-        memo = {**others, **{id(v): r for v, r in zip(self.values, replacements, strict=True)}}
+        memo = self.standing_in(replacements, values)
         arguments = (copy.deepcopy(value, dict(memo)) for value in self.inputs)
         return leaves(self._outputs(self.forward(*arguments)))
 

@@ -61,8 +61,8 @@ class Subject:
     session: Session  # runs the caller's code from the same state each time
     # Runs the caller's own objects.
     forward: Callable[[], list[Array]]
-    # `substitute(replacements, others)` runs a copy in which other values (boxes, complex arrays)
-    # stand in place of `values`, and of other arrays, by their ids.
+    # `substitute(replacements)` runs a copy in which others (boxes, complex arrays) stand in place
+    # of `values`; with ``values=``, of other arrays.
     substitute: Callable[..., list[Any]]
     backward: Backward
     upstream: list[Array]  # the gradient of the loss with respect to each output
