@@ -201,7 +201,8 @@ def watched(
     effects = [found("writes_upstream")] if _changed(noted_ups) else []
     cache = [a for a in _changed(noted) if not _shares(a, own)]
     if cache:
-        effects.append(found("writes_cache", names=[names[id(a)] for a in cache if id(a) in names]))
+        called = filter(None, map(names.get, map(id, cache)))
+        effects.append(found("writes_cache", names=list(called)))
     by_both = written_into(session, runner.named_values())
     effects += [found("writes", who="forward", name=n) for n in by_forward]
     effects += [found("writes", who="backward", name=n) for n in by_both if n not in by_forward]
