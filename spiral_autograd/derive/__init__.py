@@ -2,8 +2,8 @@
 
 from .cached import DerivationWarning, Watched, cached_program, value_and_grad, warn_of_change
 from .deriving import derive
+from .guards import DerivationError
 from .program import Program
-from .refusal import DerivationError
 
 __all__ = [
     "DerivationError",

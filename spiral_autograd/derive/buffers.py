@@ -7,15 +7,14 @@ once, and the parameters and the gradients are views of two flat vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from ..boxes import add_at
-from .expressions import Expr, astype, concatenate, put, reshape, scale
+from .expressions import Expr, astype, concatenate, reshape, scale
 from .simplify import Simplified
-from .writer import ATOM, Writer, is_view, literal, numpy_name
+from .writer import ATOM, SCATTERS, Writer, is_view, literal, numpy_name
 
 REDUCTIONS = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
 ARITHMETIC = (np.add, np.subtract, np.multiply, np.divide)
@@ -91,13 +90,14 @@ class _Buffered(Writer):
         }
         return wanted.pop() if e.shape and len(wanted) == 1 and e.dtype.kind in "iub" else e.dtype
 
-    def _output(self, position: int, e: Expr, *, elementwise: bool = False) -> str:
+    def _output(self, position: int, e: Expr) -> str:
         """Return the name of the array that a value is written into."""
         self._static.add(e)
         k = self._grads.get(e)
         if k is not None and e.dtype == self.simple.params[k].dtype:
             return f"g{k}"
         kind = e.shape, e.dtype
+        elementwise = e.fun is scale or getattr(e.fun, "signature", "") is None
         over = [parent for parent in e.parents if elementwise and self._ends(parent, position)]
         free = [self._buffer[parent] for parent in over if (parent.shape, parent.dtype) == kind]
         free = free or self._free.setdefault(kind, [])
@@ -123,8 +123,9 @@ class _Buffered(Writer):
 
     def emit(self, position: int, e: Expr) -> None:
         name = self._cast_before(e)
-        if name is None and e.shape and not is_view(e):
-            name = self._into_buffer(position, e)
+        if name is None and e.shape and _has_out(e):
+            name = self._output(position, e)
+            self.step += self._lines(e, name)
         self.texts[e] = name or self._value(e), ATOM
         self._release(position, e)
 
@@ -138,99 +139,74 @@ class _Buffered(Writer):
     def _value(self, e: Expr) -> str:
         """Write a number, a view, or what cannot be written into a buffer."""
         write = self.call if e.fun is np.power else self.write  # a number's ** rounds otherwise
-        name, text = self._new_name("v"), write(e)[0]
-        if not e.shape and _is_plain_reduction(e):
+        text = write(e)[0]
+        if not e.shape and e.fun in REDUCTIONS and e.is_plain_reduction():
             text = f"{self._reduction_of(e)}({self.plain(e.args[0])}, None)"
         # A reshape of a view may be a copy, which a later step would not see change; an index that
         # leaves a number makes a copy.
         stays = bool(e.shape) and is_view(e) and e.args[0] in self._static
         if stays and not (e.fun is reshape and is_view(e.args[0])):
             self._static.add(e)
-            self.setup.append(f"{name} = {text}")
-        else:
-            self.step.append(f"{name} = {text}")
+            return self._view(text)
+        name = self._new_name("v")
+        self.step.append(f"{name} = {text}")
         return name
 
-    def _into_buffer(self, position: int, e: Expr) -> str | None:
-        if isinstance(e.fun, np.ufunc) and not e.kwargs and e.fun.nout == 1:
-            args = ", ".join(self._operand(arg, e) for arg in e.args)
-            name = self._output(position, e, elementwise=e.fun.signature is None)
-            self._ufunc(e.fun, args, name)
-            return name
-        return INTO[e.fun](self, position, e) if e.fun in INTO else None
-
-    def _ufunc(self, fun: Any, args: str, out: str) -> None:
+    def _ufunc(self, fun: object, args: str, out: str) -> str:
         # A positional out is quicker, but these two deprecate it.
         keyword = "out=" if fun in (np.maximum, np.minimum) else ""
-        self.step.append(f"{self._function(fun)}({args}, {keyword}{out})")
+        return f"{self._function(fun)}({args}, {keyword}{out})"
 
-    def _scale(self, position: int, e: Expr) -> str:
-        x, factor = self.plain(e.args[0]), e.args[1]
-        name = self._output(position, e, elementwise=True)
+    def _lines(self, e: Expr, out: str) -> list[str]:
+        """Return the lines that write a value into an array."""
+        if isinstance(e.fun, np.ufunc):
+            return [self._ufunc(e.fun, ", ".join(self._operand(arg, e) for arg in e.args), out)]
+        if e.fun in REDUCTIONS:
+            by_columns = _by_columns(e) and e.args[0] in self._static
+            return self._columns(e, out) if by_columns else [self._reduction(e, out)]
+        x, *rest = e.args
+        if e.fun is scale:
+            return [self._scale(self.plain(x), rest[0], e.dtype, out)]
+        if e.fun is np.dot:
+            return [f"{self._function(np.dot)}({self.arguments(e.args, e)}, {out})"]
+        if e.fun is astype:
+            return [f"copyto({out}, {self.plain(x)}, casting='unsafe')"]
+        if e.fun is concatenate:
+            return [f"np.concatenate(({', '.join(map(self.plain, rest))},), {x}, {out})"]
+        return [f"{out}.fill(0)", self.scattered(e, out)]
+
+    def _scale(self, x: str, factor: Fraction, dtype: object, out: str) -> str:
         if factor == -1:
-            self._ufunc(np.negative, x, name)
-        elif abs(factor.numerator) == 1:
-            divisor = self._number(factor.denominator * factor.numerator, e.dtype)
-            self._ufunc(np.divide, f"{x}, {divisor}", name)
-        else:
-            self._ufunc(np.multiply, f"{x}, {self._number(float(factor), e.dtype)}", name)
-        return name
+            return self._ufunc(np.negative, x, out)
+        if abs(factor.numerator) == 1:
+            divisor = self._number(factor.denominator * factor.numerator, dtype)
+            return self._ufunc(np.divide, f"{x}, {divisor}", out)
+        return self._ufunc(np.multiply, f"{x}, {self._number(float(factor), dtype)}", out)
 
-    def _reduction(self, position: int, e: Expr) -> str | None:
-        if not _is_plain_reduction(e):
-            return None
-        if _by_columns(e) and e.args[0] in self._static:
-            return self._column_reduction(position, e)
-        x, axis = self.plain(e.args[0]), e.keyword("axis")
-        reduction = self._reduction_of(e)
-        name = self._output(position, e)
-        keepdims = bool(e.keyword("keepdims", False))
-        self.step.append(f"{reduction}({x}, {axis}, None, {name}, {keepdims})")
-        return name
+    def _reduction(self, e: Expr, out: str) -> str:
+        x, axis, keepdims = self.plain(e.args[0]), e.keyword("axis"), e.keyword("keepdims", False)
+        return f"{self._reduction_of(e)}({x}, {axis}, None, {out}, {bool(keepdims)})"
 
-    def _column_reduction(self, position: int, e: Expr) -> str:
-        """Write a reduction along a short last axis as calls on whole columns.
+    def _columns(self, e: Expr, out: str) -> list[str]:
+        """Return a reduction along a short last axis as calls on whole columns.
 
         The order is that of NumPy's own reduction: the first column last.
         """
-        x, columns = e.args[0], []
-        for k in range(x.shape[-1]):
-            columns.append(self._new_name("v"))
-            self.setup.append(f"{columns[-1]} = {self.plain(x)}[..., {k}]")
-        name = column = self._output(position, e)
-        if len(e.shape) == len(x.shape):
-            column = self._new_name("v")
-            self.setup.append(f"{column} = {name}[..., 0]")
-        first, total, *others = columns
+        x = e.args[0]
+        first, total, *others = [
+            self._view(f"{self.plain(x)}[..., {k}]") for k in range(x.shape[-1])
+        ]
+        column = out if len(e.shape) < len(x.shape) else self._view(f"{out}[..., 0]")
+        lines = []
         for other in others:
-            self._ufunc(REDUCTIONS[e.fun], f"{total}, {other}", column)
+            lines.append(self._ufunc(REDUCTIONS[e.fun], f"{total}, {other}", column))
             total = column
-        self._ufunc(REDUCTIONS[e.fun], f"{first}, {total}", column)
-        return name
+        return [*lines, self._ufunc(REDUCTIONS[e.fun], f"{first}, {total}", column)]
 
-    def _dot(self, position: int, e: Expr) -> str | None:
-        a, b = e.args
-        if max(len(a.shape), len(b.shape)) > 2 or not a.dtype == b.dtype == e.dtype:
-            return None
-        name = self._output(position, e)
-        self.step.append(f"{self._function(np.dot)}({self.arguments(e.args, e)}, {name})")
-        return name
-
-    def _astype(self, position: int, e: Expr) -> str:
-        name = self._output(position, e)
-        self.step.append(f"copyto({name}, {self.plain(e.args[0])}, casting='unsafe')")
-        return name
-
-    def _concatenate(self, position: int, e: Expr) -> str:
-        axis, *parts = e.args
-        name = self._output(position, e)
-        inside = ", ".join(map(self.plain, parts))
-        self.step.append(f"np.concatenate(({inside},), {axis}, {name})")
-        return name
-
-    def _scatter(self, position: int, e: Expr) -> str:
-        name = self._output(position, e)
-        self.step += [f"{name}.fill(0)", self.scattered(e, name)]
+    def _view(self, text: str) -> str:
+        """Return the name of a view that is made once."""
+        name = self._new_name("v")
+        self.setup.append(f"{name} = {text}")
         return name
 
     # ---- names ----
@@ -239,10 +215,10 @@ class _Buffered(Writer):
         self._count += 1
         return f"{prefix}{self._count}"
 
-    def name_constant(self, value: Any) -> str:
+    def name_constant(self, value: object) -> str:
         return self._new_name("c")
 
-    def literal(self, value: Any) -> str | None:
+    def literal(self, value: object) -> str | None:
         return None if isinstance(value, np.ndarray) else literal(value)
 
     def _operand(self, arg: Expr, e: Expr) -> str:
@@ -259,7 +235,7 @@ class _Buffered(Writer):
             self._numbers[key] = self.constant(np.array(value, dtype=dtype))
         return self._numbers[key]
 
-    def _function(self, fun: Any, method: str = "") -> str:
+    def _function(self, fun: object, method: str = "") -> str:
         """Return a short name for a function of NumPy's, bound before the first step."""
         path = numpy_name(fun)
         if path is None:
@@ -281,17 +257,13 @@ def _by_columns(e: Expr) -> bool:
     return last and len(x.shape) > 1 and 2 <= x.shape[-1] <= 4 and x.dtype == e.dtype
 
 
-def _is_plain_reduction(e: Expr) -> bool:
-    keywords = {name for name, _ in e.kwargs}
-    return e.fun in REDUCTIONS and len(e.args) == 1 and keywords <= {"axis", "keepdims"}
-
-
-INTO: dict[Any, Callable[[_Buffered, int, Expr], str | None]] = {
-    scale: _Buffered._scale,
-    np.dot: _Buffered._dot,
-    astype: _Buffered._astype,
-    concatenate: _Buffered._concatenate,
-    put: _Buffered._scatter,
-    add_at.fun: _Buffered._scatter,
-    **dict.fromkeys(REDUCTIONS, _Buffered._reduction),
-}
+def _has_out(e: Expr) -> bool:
+    """Tell whether a value can be written into an array that is there already."""
+    if isinstance(e.fun, np.ufunc):
+        return not e.kwargs and e.fun.nout == 1
+    if e.fun is np.dot:
+        a, b = e.args
+        return max(len(a.shape), len(b.shape)) <= 2 and a.dtype == b.dtype == e.dtype
+    if e.fun in REDUCTIONS:
+        return e.is_plain_reduction()
+    return e.fun in (scale, astype, concatenate, *SCATTERS)

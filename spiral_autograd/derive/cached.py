@@ -11,24 +11,22 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from types import FrameType, FunctionType, MethodType
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import autograd
-import numpy as np
 
 from ..boxes import process_lock
 from ..pytree import Pytree, leaves
 from .deriving import Loss, derive, reached_by
+from .guards import DerivationError, all_finite
 from .outside import Outside, TracedError
 from .program import Program, signature
-from .refusal import DerivationError
 
 CACHE_SIZE = 128
 FEW = 6  # programs that a loss may have before it must be called often for each further one
 WORTH = 200  # calls for which a further program is derived
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_MISSING: Any = object()
 
 
 class DerivationWarning(UserWarning):
@@ -51,6 +49,20 @@ class Watched(NamedTuple):
     outside: Outside
     program: Program | None
 
+    def holds_for(self, loss: Loss) -> bool:
+        """Tell whether a loss is the same, or a method looked up again, and reaches the same."""
+        is_method = type(loss) is MethodType and self.loss == loss
+        return (self.loss is loss or is_method) and self.outside.holds()
+
+
+class _Bounded(OrderedDict[Any, Any]):
+    """A dict that forgets what came first."""
+
+    def __setitem__(self, key: object, value: object) -> None:
+        super().__setitem__(key, value)
+        while len(self) > CACHE_SIZE:
+            self.popitem(last=False)
+
 
 @dataclass(eq=False)
 class _Known:
@@ -62,15 +74,23 @@ class _Known:
     warned: bool = False
     unwatchable: bool = False
     traces_ints: bool = True
-    current: OrderedDict[Any, Watched] = field(default_factory=OrderedDict)
+    current: _Bounded = field(default_factory=_Bounded)
 
-    def rests(self) -> bool:
-        """Tell whether another program would not pay."""
-        return self.derived >= FEW and self.calls < WORTH * self.derived
+    def warn(self, loss: Loss, reason: str) -> None:
+        """Say once of a loss why plain autograd differentiates it, at the reader's own line."""
+        if self.warned:
+            return
+        self.warned = True
+        level, caller = 1, sys._getframe().f_back
+        while caller is not None and caller.f_code.co_filename.startswith(_PACKAGE):
+            level, caller = level + 1, caller.f_back
+        name = getattr(loss, "__name__", type(loss).__name__)
+        message = f"{name} is differentiated by plain autograd, which is slower: {reason}"
+        warnings.warn(message, DerivationWarning, stacklevel=level + 1)
 
 
-_cache: OrderedDict[Any, Program | None] = OrderedDict()
-_known: OrderedDict[int, _Known] = OrderedDict()
+_cache = _Bounded()  # programs, by code, signature and what is reached
+_known = _Bounded()  # what is known of losses, by the identity of their code
 
 
 def cached_program(
@@ -91,7 +111,7 @@ def cached_program(
         return None
     if known is not None:
         known.calls += 1
-        if current is not None and _is_same(current.loss, loss) and current.outside.holds():
+        if current is not None and current.holds_for(loss):
             return current if current.program is not None else None
         if known.unwatchable:
             return None
@@ -101,31 +121,22 @@ def cached_program(
         return found if found is not None and found.program is not None else None
 
 
-def _is_same(first: Loss, second: Loss) -> bool:
-    """Tell whether two losses are one, or one method of one object."""
-    return first is second or (type(first) is MethodType and first == second)
-
-
 def _code_of(loss: Loss) -> Any:
     """Return what a loss shares with one made anew, such as a method that is looked up again."""
-    while True:
-        if isinstance(loss, MethodType):
-            loss = loss.__func__
-        elif isinstance(loss, partial):
-            loss = loss.func
-        else:
-            return loss.__code__ if isinstance(loss, FunctionType) else loss
+    while isinstance(loss, MethodType | partial):
+        loss = loss.__func__ if isinstance(loss, MethodType) else loss.func
+    return loss.__code__ if isinstance(loss, FunctionType) else loss
 
 
 def _looked_up(
     known: _Known, loss: Loss, params: Pytree, data: tuple[Pytree, ...], once: bool
 ) -> Watched | None:
     try:
-        outside = reached_by(loss, data).only_watch()
+        outside = reached_by(loss, data)
     except DerivationError as error:
         if not isinstance(error.__cause__, TracedError):
             known.unwatchable = True
-            _warn(known, loss, str(error))
+            known.warn(loss, str(error))
         return None
 
     def key() -> Any:
@@ -134,69 +145,35 @@ def _looked_up(
         return id(known.code), place, outside.key
 
     if key() not in _cache:
-        if not _all_finite((params, data)):
+        if not all_finite((params, data)):
             return None  # nothing could be compared: autograd's turn, this once
-        if once and known.rests():
+        if once and known.derived >= FEW and known.calls < WORTH * known.derived:
             reason = (
                 f"{known.derived} programs were derived in {known.calls} calls, each for other "
                 "values or shapes; pass what changes as a float or an array"
             )
-            _warn(known, loss, reason)
+            known.warn(loss, reason)
             return None
         known.derived += 1
-        program = _derived_or_none(known, loss, params, data)
+        program = None
+        try:
+            program = derive(loss, params, *data)
+        except (TypeError, ValueError) as error:
+            known.warn(loss, str(error))
         has_ints = any(type(leaf) is int for leaf in leaves(list(data)))
-        if has_ints and program is not None and not program.traces_ints:
-            known.traces_ints = False
+        known.traces_ints &= program is None or program.traces_ints or not has_ints
         _cache[key()] = program
-        _bounded(_cache)
     _cache.move_to_end(key())
     place = signature(params, data, trace_ints=known.traces_ints)
     known.current[place] = found = Watched(loss, outside, _cache[key()])
-    _bounded(known.current)
-    _bounded(_known)
     return found
-
-
-def _bounded(table: OrderedDict[Any, Any]) -> None:
-    while len(table) > CACHE_SIZE:
-        table.popitem(last=False)
-
-
-def _all_finite(arguments: Pytree) -> bool:
-    arrays = [leaf for leaf in map(np.asarray, leaves(arguments)) if leaf.dtype.kind == "f"]
-    return all(np.isfinite(array).all() for array in arrays)
-
-
-def _derived_or_none(
-    known: _Known, loss: Loss, params: Pytree, data: tuple[Pytree, ...]
-) -> Program | None:
-    try:
-        return derive(loss, params, *data)
-    except (TypeError, ValueError) as error:
-        _warn(known, loss, str(error))
-        return None
 
 
 def warn_of_change(loss: Loss) -> None:
     """Say once of a loss that what it reaches changed in the middle of a training run."""
     code = _code_of(loss)
-    known = _known.setdefault(id(code), _Known(code))
-    _warn(known, loss, "what it reaches from outside changed during the training; pass it as data")
-
-
-def _warn(known: _Known, loss: Loss, reason: str) -> None:
-    """Say once of a loss why plain autograd differentiates it, at the reader's own line."""
-    if known.warned:
-        return
-    known.warned = True
-    level, frame = 1, sys._getframe()
-    caller: FrameType | None = frame
-    while caller is not None and caller.f_code.co_filename.startswith(_PACKAGE):
-        level, caller = level + 1, caller.f_back
-    name = getattr(loss, "__name__", type(loss).__name__)
-    message = f"{name} is differentiated by plain autograd, which is slower: {reason}"
-    warnings.warn(message, DerivationWarning, stacklevel=level)
+    reason = "what it reaches from outside changed during the training; pass it as data"
+    _known.setdefault(id(code), _Known(code)).warn(loss, reason)
 
 
 def value_and_grad(loss: Loss, argnum: Any = 0) -> Callable[..., tuple[Any, Pytree]]:
@@ -249,6 +226,7 @@ def value_and_grad(loss: Loss, argnum: Any = 0) -> Callable[..., tuple[Any, Pytr
 
     Examples
     --------
+    >>> import numpy as np
     >>> value, grad = value_and_grad(lambda w: (w * w).sum())(np.array([1.0, 2.0]))
     >>> float(value), grad
     (5.0, array([2., 4.]))
@@ -265,7 +243,7 @@ def value_and_grad(loss: Loss, argnum: Any = 0) -> Callable[..., tuple[Any, Pytr
         ) from None
     by_autograd = autograd.value_and_grad(loss, argnum)
 
-    def value_and_grad_of_loss(*args: Any, **kwargs: Any) -> tuple[Any, Pytree]:
+    def value_and_grad_of_loss(*args: object, **kwargs: object) -> tuple[Any, Pytree]:
         if argnum == 0 and args and not kwargs:
             found = cached_program(loss, args[0], args[1:], once=True)
             if found is not None and found.program is not None:

@@ -8,6 +8,7 @@ and the finished program run against autograd on those inputs and on redrawn one
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,15 +19,14 @@ import numpy as np
 from ..boxes import RecordingError, process_lock
 from ..pytree import Pytree, float_tree, leaves, with_leaves
 from ..recording import Call, Recording, record
+from . import guards, watches
 from .buffers import write_buffered
-from .examples import Example, examples, is_equal
-from .guards import agree_with_autograd, all_finite, by_autograd, require_same
+from .guards import DerivationError, Example, refused, silence
 from .listing import write_listing
 from .outside import Outside, TracedError, UnwatchableError
 from .program import Buffered, Program, described, signature
-from .refusal import DerivationError, refused, silence
 from .simplify import Simplified, simplify
-from .watches import state_of_stream
+from .writer import literal
 
 Loss = Callable[..., Any]
 
@@ -108,16 +108,16 @@ def reached_by(loss: Loss, data: tuple[Pytree, ...]) -> Outside:
 def _unchanged(outside: Outside) -> Iterator[None]:
     """Put back what the loss changes meanwhile, random streams included, and refuse such a loss."""
     streams = (
-        state_of_stream("NumPy's global random numbers", np.random.mtrand._rand),
-        state_of_stream("Python's global random numbers", random._inst),
+        watches.stream("NumPy's global random numbers", np.random.mtrand._rand),
+        watches.stream("Python's global random numbers", random._inst),
     )
     changed: list[str] = []
     try:
         with outside.kept(changed):
             yield
     finally:
-        for each in streams:
-            changed += each.put_back()
+        for stream in streams:
+            changed += stream.put_back()
     if changed:
         raise DerivationError(
             f"each call changes {changed[0]}, which a program would not; pass what changes as data"
@@ -125,90 +125,79 @@ def _unchanged(outside: Outside) -> Iterator[None]:
 
 
 def _derived(loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints: bool) -> Program:
-    given, near, *far = examples(params, data, trace_ints)
-    first = _recorded(loss, *given, trace_ints=trace_ints)
-    require_same(first, _recorded_elsewhere(loss, [*far, near], trace_ints=trace_ints))
-    recording, simplified = first
-    expected = by_autograd(loss, *given, what="the loss raised ")
-    if not is_equal(given, (params, data)):
+    given, near, *far = guards.examples(params, data, trace_ints)
+    recording, simplified = first = _recorded(loss, given, trace_ints)
+    guards.require_same(first, _recorded_elsewhere(loss, [*far, near], trace_ints))
+    expected = guards.by_autograd(loss, given, what="the loss raised ")
+    if not guards.is_equal(given, (params, data)):
         raise DerivationError("the loss writes into its arguments, which a program would not")
     with refused("it could not be written as NumPy: "):
         source, needs, function = _listed(recording, simplified, loss, given, expected)
         buffered = _buffered(simplified)
         functions = function, _run_buffered(buffered, simplified, recording, params)
-    finite = [agree_with_autograd(functions, given, expected, far=False)]
+    finite = guards.agree_with_autograd(functions, given, expected, far=False)
     for example in (near, *far):
+        is_far = example is not near
         try:
-            expected = by_autograd(loss, *example, what="on redrawn inputs, the loss raised ")
+            expected = guards.by_autograd(loss, example, what="on redrawn inputs, the loss raised ")
         except DerivationError:
-            if example is near:
-                raise
-            continue  # a far example may lie where the loss is not defined
-        if example is near or all_finite(expected):
-            is_far = example is not near
-            finite.append(agree_with_autograd(functions, example, expected, far=is_far))
-    if not any(finite):
+            if is_far:
+                continue  # the loss may not be defined there
+            raise
+        if not is_far or guards.all_finite(expected):
+            finite |= guards.agree_with_autograd(functions, example, expected, far=is_far)
+    if not finite:
         raise DerivationError(
             "the loss and its gradient are not finite for the inputs given, nor for any redrawn "
             "ones: there is nothing to check the program with"
         )
-    return Program(
-        source,
-        needs,
-        buffered,
-        trace_ints,
-        signature(params, data, trace_ints=trace_ints),
-        described(params, data, trace_ints=trace_ints),
-        function,
-    )
+    arguments = described(params, data, trace_ints=trace_ints)
+    place = signature(params, data, trace_ints=trace_ints)
+    return Program(source, needs, buffered, trace_ints, place, arguments, function)
 
 
-def _recorded(
-    loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints: bool
-) -> tuple[Recording, Simplified]:
+def _recorded(loss: Loss, example: Example, trace_ints: bool) -> tuple[Recording, Simplified]:
+    params, data = example
     with refused("while it was recorded, the loss raised "), silence():
         recording = record(loss, params, *data, trace_ints=trace_ints)
         return recording, simplify(recording)
 
 
 def _recorded_elsewhere(
-    loss: Loss, examples: Sequence[Example], *, trace_ints: bool
+    loss: Loss, examples: Sequence[Example], trace_ints: bool
 ) -> tuple[Recording, Simplified]:
     """Return a second recording, on the first of some examples at which the loss is defined."""
     *others, last = examples
     for example in others:
         try:
-            return _recorded(loss, *example, trace_ints=trace_ints)
+            return _recorded(loss, example, trace_ints)
         except DerivationError as error:
             if isinstance(error.__cause__, RecordingError):
                 raise
-    return _recorded(loss, *last, trace_ints=trace_ints)
+    return _recorded(loss, last, trace_ints)
+
+
+# -------------------- the program, to be run --------------------
 
 
 def _listed(
-    recording: Recording, simplified: Simplified, loss: Loss, given: Example, expected: Any
+    recording: Recording, simplified: Simplified, loss: Loss, given: Example, expected: object
 ) -> tuple[str, dict[str, Any], Callable[..., Any]]:
     """Return the program's text, what it needs, and it as a function with autograd's own types."""
     params, data = given
     types: list[str | None] = [None] * (1 + len(leaves(params)))
-    for _ in range(2):
+    source, needs = write_listing(recording, simplified, loss, params, types)
+    function = _compiled(source, needs)["value_and_grad"]
+    with silence():
+        got = function(params, *data)
+    for k, (ours, wanted) in enumerate(zip(leaves(got), leaves(expected), strict=True)):
+        if type(ours) is not type(wanted):
+            is_array = isinstance(wanted, np.ndarray)
+            types[k] = "np.array" if is_array else literal(type(wanted))
+    if any(types):
         source, needs = write_listing(recording, simplified, loss, params, types)
         function = _compiled(source, needs)["value_and_grad"]
-        with silence():
-            got = function(params, *data)
-        types = [
-            None if type(ours) is type(wanted) else _maker(wanted)
-            for ours, wanted in zip(leaves(got), leaves(expected), strict=True)
-        ]
-        if not any(types):
-            break
     return source, needs, function
-
-
-def _maker(wanted: Any) -> str:
-    if isinstance(wanted, np.generic):
-        return f"np.{wanted.dtype.name}"
-    return "np.array" if isinstance(wanted, np.ndarray) else type(wanted).__name__
 
 
 def _buffered(simplified: Simplified) -> Buffered:
@@ -229,9 +218,7 @@ def _run_buffered(
     def function(params_now: Pytree, *data: Pytree) -> tuple[Any, Pytree]:
         for param, now in zip(params, leaves(params_now), strict=True):
             np.copyto(param, now)
-        taken = [
-            leaf for leaf, is_taken in zip(leaves(list(data)), traced, strict=True) if is_taken
-        ]
+        taken = itertools.compress(leaves(list(data)), traced)
         loss = step(*map(_cast, taken, data_dtypes))
         new = [np.array(g, dtype=e.dtype) for g, e in zip(grads, simplified.grads, strict=True)]
         return np.array(loss), with_leaves(example, new)

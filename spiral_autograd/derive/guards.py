@@ -1,20 +1,152 @@
-"""Does a recording hold for other values? Both guards raise a refusal where it does not."""
+"""Does a recording hold for other values? What does not is refused, and why is said.
+
+Other inputs than those given are made; a second recording on them must be the same program, and
+the finished program must agree with autograd there.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeAlias
 
 import autograd
 import numpy as np
+from autograd.tracer import trace_stack
 
-from ..pytree import Pytree, leaves, named_leaves
+from ..boxes import RecordingError
+from ..pytree import Pytree, leaves, named_leaves, tree_map
 from ..recording import Call, Recording, name_of
 from ..validation import Array
-from .examples import Example
 from .expressions import Expr, static_key
-from .refusal import DerivationError, refused, silence
 from .simplify import Simplified
+
+Example: TypeAlias = tuple[Pytree, tuple[Pytree, ...]]  # params, data
+
+
+class DerivationError(RecordingError):
+    """A loss has no program: what it computes is not the same list of calls for all values.
+
+    Examples
+    --------
+    >>> from spiral_autograd import derive
+    >>> try:
+    ...     derive(lambda w: w if w > 0 else -w, 1.0)
+    ... except DerivationError as error:
+    ...     print(str(error)[:38])
+    a value that depends on the parameters
+    """
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Let no warning out: what is computed on redrawn inputs is nobody's business."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Turn any error into a refusal that says what happened, and close autograd's traces."""
+    top = trace_stack.top
+    try:
+        yield
+    except DerivationError:
+        raise
+    except Exception as error:  # the loss is the user's, and may raise anything
+        message = str(error) if isinstance(error, RecordingError) else None
+        raise DerivationError(message or f"{what}{type(error).__name__}: {error}") from error
+    finally:
+        trace_stack.top = top
+
+
+# -------------------- other inputs --------------------
+
+
+def examples(params: Pytree, data: tuple[Pytree, ...], trace_ints: bool) -> Iterator[Example]:
+    """Yield the inputs given; others nearby; then others at full scale and with other signs.
+
+    A value that left the trace, or a branch on it, shows only where it comes out differently.
+    """
+    rng = np.random.default_rng(0)
+    lengths = sorted({len(leaf) for leaf in leaves(list(data)) if np.ndim(leaf) > 0})
+    rows = {n: rng.integers(n, size=n) for n in lengths}
+
+    def mapped(of_params: Callable[[Any], Any], of_data: Callable[[Any], Any]) -> Example:
+        return tree_map(of_params, params), tuple(tree_map(of_data, tree) for tree in data)
+
+    def resampled(leaf: Any) -> Any:
+        if trace_ints and type(leaf) is int:
+            return leaf + step
+        is_array = isinstance(leaf, np.ndarray) and leaf.ndim
+        return leaf[rows[len(leaf)]] if is_array else leaf
+
+    def nearby(leaf: Any) -> Any:
+        return _like(leaf, leaf + 0.1 * _size(leaf) * rng.standard_normal(np.shape(leaf)))
+
+    def redrawn(leaf: Any, scale: float, sign: Callable[[Any], Any], whole: bool) -> Any:
+        if not _is_float(leaf) or (_is_whole(leaf) and not whole):
+            return resampled(leaf)
+        noise = np.abs(rng.standard_normal(np.shape(leaf)))
+        return _like(leaf, scale * _size(leaf) * noise * sign(leaf))
+
+    def random_sign(leaf: Any) -> Any:
+        return rng.choice([-1.0, 1.0], size=np.shape(leaf))
+
+    yield mapped(_copied, _copied)
+    step = 1
+    yield mapped(nearby, resampled)
+    some_whole = any(_is_float(leaf) and _is_whole(leaf) for leaf in leaves(list(data)))
+    for scale, sign in ((1.0, lambda leaf: -_sign(leaf)), (5.0, _sign), (0.2, random_sign)):
+        step += 1
+        # Whole numbers may be classes, counts or one-hot rows.
+        for whole in (True, False) if some_whole else (True,):
+            move = partial(redrawn, scale=scale, sign=sign)
+            yield mapped(partial(move, whole=True), partial(move, whole=whole))
+
+
+def _copied(leaf: object) -> Any:
+    """Return a leaf of the arguments that a loss may write into."""
+    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+
+
+def _is_float(leaf: object) -> bool:
+    return isinstance(leaf, float) or getattr(getattr(leaf, "dtype", None), "kind", "") == "f"
+
+
+def _is_whole(leaf: Any) -> bool:
+    return bool(np.all(leaf == np.round(leaf)))
+
+
+def _like(leaf: Any, values: Any) -> Any:
+    """Return values in the type and dtype of a leaf."""
+    if type(leaf) is float:
+        return float(values)
+    return np.asarray(values, dtype=np.asarray(leaf).dtype)[()]
+
+
+def _size(leaf: Any) -> float:
+    return np.max(np.abs(leaf), initial=0.0) or 1.0
+
+
+def _sign(leaf: object) -> Array:
+    return np.where(np.asarray(leaf) < 0, -1.0, 1.0)
+
+
+def is_equal(example: Example, other: Example) -> bool:
+    """Tell whether two sets of arguments hold the same arrays."""
+    ours, theirs = leaves(list(example)), leaves(list(other))
+    return len(ours) == len(theirs) and all(
+        np.array_equal(a, b, equal_nan=b.dtype.kind in "fc")
+        for a, b in zip(ours, theirs, strict=True)
+        if isinstance(b, np.ndarray)
+    )
+
+
+# -------------------- the same program --------------------
 
 
 def require_same(first: tuple[Recording, Simplified], second: tuple[Recording, Simplified]) -> None:
@@ -26,16 +158,15 @@ def require_same(first: tuple[Recording, Simplified], second: tuple[Recording, S
         )
 
 
-def _normal_form(simple: Simplified) -> Iterator[Any]:
+def _normal_form(simple: Simplified) -> Iterator[object]:
     """Yield each call with its arguments by number, then the results."""
     number: dict[Expr, int] = {}
     for e in simple.order():
         args = tuple(number[a] if isinstance(a, Expr) else static_key(a) for a in e.args)
         number[e] = len(number)
         value = static_key(e.value) if e.fun is None else None
-        yield e.fun, args, static_key(tuple(e.kwargs)), e.shape, e.dtype, value
-    for result in (simple.loss, *simple.grads):
-        yield number[result]
+        yield e.fun, args, static_key(e.kwargs), e.shape, e.dtype, value
+    yield [number[result] for result in (simple.loss, *simple.grads)]
 
 
 def _difference(first: Recording, second: Recording) -> str:
@@ -60,15 +191,17 @@ def _difference(first: Recording, second: Recording) -> str:
     return "its calls take other values as arguments, or its results are others"
 
 
-def _constants(call: Call) -> list[Any]:
+def _constants(call: Call) -> list[object]:
     keys = [None if isinstance(arg, Call) else static_key(arg) for arg in call.args]
     return [*keys, static_key(call.kwargs)]
 
 
-def by_autograd(
-    loss: Callable[..., Any], params: Pytree, data: tuple[Pytree, ...], *, what: str
-) -> Any:
+# -------------------- the same values --------------------
+
+
+def by_autograd(loss: Callable[..., Any], example: Example, *, what: str) -> Any:
     """Return what autograd makes of a loss, or raise a refusal."""
+    params, data = example
     with refused(what), silence():
         return autograd.value_and_grad(loss)(params, *data)
 
@@ -80,7 +213,7 @@ def agree_with_autograd(
     params, data = example
     with refused("on redrawn inputs, its program raised "), silence():
         results = [function(params, *data) for function in functions]
-    scale = max(_largest(leaf) for leaf in leaves(expected[1]))
+    scale = max(map(_largest, leaves(expected[1])))
     given = [leaf for leaf in map(np.asarray, leaves([params, *data])) if leaf.dtype.kind == "f"]
     precision = max(np.finfo(leaf.dtype).eps for leaf in given)
     if far:  # where everything is saturated, a gradient may be what rounding left of larger terms
@@ -99,8 +232,9 @@ def agree_with_autograd(
 
 
 def all_finite(tree: Pytree) -> bool:
-    """Tell whether all leaves of a pytree are finite."""
-    return all(np.isfinite(leaf).all() for leaf in leaves(tree))
+    """Tell whether all floats among the leaves of a pytree are finite."""
+    floats = [leaf for leaf in map(np.asarray, leaves(tree)) if leaf.dtype.kind == "f"]
+    return all(np.isfinite(leaf).all() for leaf in floats)
 
 
 def _largest(array: Any) -> float:

@@ -7,6 +7,7 @@ What cannot be watched is refused before the loss is recorded.
 
 from __future__ import annotations
 
+import operator
 import random
 import sys
 import weakref
@@ -21,38 +22,17 @@ import numpy as np
 from autograd.tracer import getval, isbox
 
 from ..recording import is_installed
+from . import kinds, watches
 from .expressions import static_key
-from .kinds import (
-    CONSTANT_MODULES,
-    has_compiled_state,
-    is_compiled,
-    is_foreign,
-    is_foreign_module,
-    names_in,
-    slots_of,
-)
-from .watches import (
-    MISSING,
-    Contents,
-    Get,
-    Names,
-    Put,
-    dotted,
-    identical,
-    put_attribute,
-    put_entry,
-    refill,
-    state_of_stream,
-)
-from .writer import COMPARED_BYTES
+from .watches import COMPARED_BYTES, MISSING, Contents, Names, content
 
 MOST_VALUES = 20_000  # a loss that reaches more is not watched but refused
-SAMPLES = 1024  # entries of an array that is too large to be compared
 
 _NUMBERS = (bool, int, float, complex, np.generic)
 _IMMUTABLE = (*_NUMBERS, str, bytes, type(None), type(...), np.dtype, range, slice)
 _STREAMS = (np.random.RandomState, np.random.Generator, random.Random)
 _DYNAMIC = frozenset("getattr setattr vars __dict__ dir attrgetter methodcaller asdict".split())
+_PARTS = "__func__ __self__ func args keywords fget".split()
 _UNSEEN = frozenset("eval exec globals locals".split())
 
 
@@ -69,7 +49,7 @@ class _Same:
 
     __slots__ = ("get", "number")
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: object) -> None:
         self.number = id(value)
         try:
             self.get: Callable[[], Any] = weakref.ref(value)
@@ -79,7 +59,7 @@ class _Same:
     def __hash__(self) -> int:
         return self.number
 
-    def __eq__(self, other: Any) -> bool:
+    def __eq__(self, other: object) -> bool:
         if type(other) is not _Same or self.number != other.number:
             return False
         value = self.get()
@@ -93,7 +73,7 @@ class Outside:
     `watches` are those that could change.
     """
 
-    def __init__(self, loss: Any, others: list[Any]) -> None:
+    def __init__(self, loss: object, others: list[Any]) -> None:
         self._names: set[str] = set()
         self._every_attribute = False
         known: Any = None
@@ -106,17 +86,9 @@ class Outside:
     def holds(self) -> bool:
         """Tell whether all is as it was, by identity; what is equal but another object is not."""
         try:
-            return all(watch.is_same() for watch in self.watches)
+            return all(map(operator.methodcaller("is_same"), self.watches))
         except (LookupError, RuntimeError):  # an array is shorter, or another thread changes a dict
             return False
-
-    def only_watch(self) -> Outside:
-        """Drop the copies by which everything could be put back."""
-        for watch in self.watches:
-            watch.put = None
-        self._large.clear()
-        self._streams.clear()
-        return self
 
     @contextmanager
     def kept(self, changed: list[str]) -> Iterator[None]:
@@ -134,7 +106,7 @@ class Outside:
 
     # ---- the walk ----
 
-    def _look(self, loss: Any, others: list[Any]) -> None:
+    def _look(self, loss: object, others: list[Any]) -> None:
         self.watches: list[Names | Contents] = []
         self._streams: list[Contents] = []
         self._large: list[Any] = []  # arrays that are compared in some places only
@@ -147,7 +119,7 @@ class Outside:
         while self._pending:
             self._visit(*self._pending.pop())
 
-    def _visit(self, path: str, value: Any) -> None:
+    def _visit(self, path: str, value: object) -> None:
         if isinstance(value, _IMMUTABLE):
             self._facts.append(static_key(value))
             return
@@ -157,8 +129,8 @@ class Outside:
             self._facts.append(("again", self._seen[id(value)][0]))
             return
         self._seen[id(value)] = len(self._seen), value
-        for kinds, look in _LOOKS:
-            if isinstance(value, kinds):
+        for types, look in _LOOKS:
+            if isinstance(value, types):
                 look(self, path, value)
                 return
         self._object(path, value)
@@ -171,33 +143,29 @@ class Outside:
             )
         self._pending.extend((path, value) for value in values)
 
-    def _watch(self, path: str, get: Get, put: Put, names: Sequence[Any]) -> None:
+    def _watch(self, path: str, owner: object, names: Sequence[Any]) -> None:
         """Watch some names of an owner, and look at their values."""
         if names:
-            watch = Names(path, get, put, names)
+            watch = Names(path, owner, names)
             self.watches.append(watch)
             self._facts.append(tuple(names))
             for name, value in zip(names, watch.values, strict=True):
                 if value is MISSING:
                     self._facts.append("absent")
                 else:
-                    self._push(dotted(path, name), (value,))
+                    self._push(watches.dotted(path, name), (value,))
 
     # ---- containers ----
 
     def _array(self, path: str, array: Any) -> None:
         if array.dtype.hasobject:
             self._facts.append(("objects", array.shape))
-            get, put = partial(_entry, array), array.flat.__setitem__
-            self._watch(path, get, put, range(array.size))
+            self._watch(path, array, range(array.size))
             return
         is_small = array.nbytes <= COMPARED_BYTES
-        places = None if is_small else np.linspace(0, array.size - 1, SAMPLES).astype(np.intp)
-        self._large += [] if is_small else [array]
-        is_copied = is_small and array.flags.writeable
-        put = partial(array.__setitem__, ..., array.copy()) if is_copied else None
-        watch = Contents(path, partial(_array_key, array, places), put)
+        watch = watches.array(path, array, is_small)
         self.watches.append(watch)
+        self._large += [] if is_small else [array]
         self._facts.append(watch.before if is_small else (_Same(array), watch.before))
         if type(array) is not np.ndarray:
             self._own_attributes(path, array)
@@ -205,15 +173,13 @@ class Outside:
     def _sequence(self, path: str, sequence: Any) -> None:
         self._facts.append((type(sequence), len(sequence)))
         if not isinstance(sequence, tuple):
-            read = partial(tuple, sequence)
-            self.watches.append(Contents(path, read, refill(sequence), identical))
+            self.watches.append(watches.container(path, sequence))
         self._push(f"{path}[…]", tuple(sequence))
         self._own_attributes(path, sequence)
 
     def _table(self, path: str, table: Any) -> None:
         self._facts.append((type(table), len(table)))
-        items = partial(_items, table)
-        self.watches.append(Contents(path, items, refill(table), identical))
+        self.watches.append(watches.container(path, table))
         self._push(f"a key of {path}", tuple(table))
         for key, value in table.items():
             name = repr(key)[:40] if isinstance(key, str | int) else "…"
@@ -225,11 +191,11 @@ class Outside:
         if not all(isinstance(member, (*_IMMUTABLE, tuple)) for member in members):
             raise UnwatchableError(f"it reaches {path}, a set of objects")
         if isinstance(members, set):
-            self.watches.append(Contents(path, partial(frozenset, members), refill(members)))
+            self.watches.append(watches.container(path, members))
 
-    def _stream(self, path: str, random_stream: Any) -> None:
-        self._facts.append(("stream", _Same(random_stream)))
-        self._streams.append(state_of_stream(path, random_stream))
+    def _stream(self, path: str, stream: object) -> None:
+        self._facts.append(("stream", _Same(stream)))
+        self._streams.append(watches.stream(path, stream))
 
     # ---- code ----
 
@@ -242,24 +208,24 @@ class Outside:
         if is_installed(code.co_filename):
             return
         defaults = "__defaults__", "__kwdefaults__"
-        self._watch(path, partial(getattr, function), partial(setattr, function), defaults)
+        self._watch(path, function, defaults)
         named = self._read_code(function.__name__, code)
         reached = [(name, table.get(name)) for name in named]
-        reached += [(name, _content(cell)) for name, cell in cells.items()]
+        reached += [(name, content(cell)) for name, cell in cells.items()]
         escapes = [name for name, value in reached if value is getval]
-        for line in (names_in(code).lines.get(name) for name in (*escapes, "getval")):
+        for line in (kinds.names_in(code).lines.get(name) for name in (*escapes, "getval")):
             if line is not None:
                 raise UnwatchableError(
                     f"{function.__name__} takes a value out of the trace by getval, in "
                     f"{code.co_filename}, line {line}: it would be frozen; pass it as data, or "
                     "compute inside the trace"
                 )
-        self._namespace("", table, [name for name in named if name in table])
-        self._namespace(path, vars(function), sorted(self._names) if vars(function) else [])
+        self._watch("", table, [name for name in named if name in table])
+        self._watch(path, vars(function), sorted(self._names) if vars(function) else [])
 
     def _read_code(self, name: str, code: CodeType) -> list[str]:
         """Return the globals that code names, and note the attributes that it names."""
-        names = names_in(code)
+        names = kinds.names_in(code)
         self._push("an import", [sys.modules[m] for m in names.modules if m in sys.modules])
         if unseen := names.globals & _UNSEEN:
             raise UnwatchableError(f"{name} uses {min(unseen)}, which may reach anything")
@@ -267,99 +233,62 @@ class Outside:
         self._names |= names.attributes
         return sorted(names.globals)
 
-    def _cell(self, path: str, cell: CellType) -> None:
-        put = put_attribute(cell)
-        get, put_content = (
-            (lambda *_: _content(cell)),
-            (lambda _, value: put("cell_contents", value)),
-        )
-        self._watch("", get, put_content, (path,))
-
-    def _namespace(self, path: str, table: dict[str, Any], names: list[str]) -> None:
-        self._watch(path, table.get, put_entry(table), names)
-
-    def _method(self, path: str, method: Any) -> None:
-        self._facts.append("method")
-        self._push(path, (method.__func__, method.__self__))
-
     def _builtin(self, path: str, method: Any) -> None:
         owner = method.__self__
         self._facts.append(("builtin", _Same(method) if owner is None else method.__name__))
         if owner is not None and not isinstance(owner, ModuleType):
             self._push(path, (owner,))
 
-    def _partial(self, path: str, function: Any) -> None:
-        self._facts.append("partial")
-        self._push(f"an argument of {path}", (function.args, function.keywords))
-        self._push(path, (function.func,))
-
-    def _wrapper(self, path: str, wrapper: Any) -> None:
-        self._facts.append(type(wrapper))
-        parts = ("__func__", "fget", "func")
-        self._push(path, [getattr(wrapper, part) for part in parts if hasattr(wrapper, part)])
+    def _parts(self, path: str, value: object) -> None:
+        """Look at what a method, a partial function, a property or the like is made of."""
+        self._facts.append(type(value))
+        for name in _PARTS:
+            if hasattr(value, name):
+                where = f"an argument of {path}" if name in ("args", "keywords") else path
+                self._push(where, (getattr(value, name),))
 
     # ---- owners of attributes ----
 
     def _module(self, path: str, module: ModuleType) -> None:
         self._facts.append(("module", module.__name__))
-        if not is_foreign_module(module):
+        if not kinds.is_foreign_module(module):
             table = vars(module)
-            self._namespace(path, table, sorted(name for name in self._names if name in table))
+            self._watch(path, table, sorted(name for name in self._names if name in table))
 
     def _class(self, path: str, kind: type) -> None:
         self._facts.append(("class", _Same(kind)))
-        bases = [base for base in kind.__mro__[:-1] if not is_foreign(base)]
+        bases = [base for base in kind.__mro__[:-1] if not kinds.is_foreign(base)]
         own = [(name, value) for base in bases for name, value in vars(base).items()]
         special = {n for n, value in own if n[:2] == "__" and isinstance(value, FunctionType)}
         names = sorted(special | {name for name in self._names if name[:2] != "__"})
         for base in bases:
-            self._watch(path, vars(base).get, put_attribute(base), names)
+            self._watch(path, base, names)
 
-    def _object(self, path: str, value: Any) -> None:
+    def _object(self, path: str, value: object) -> None:
         kind = type(value)
-        foreign = is_foreign(kind)
+        foreign = kinds.is_foreign(kind)
         if isinstance(value, Iterator) and foreign:
             raise UnwatchableError(f"it reaches {path}, a {kind.__name__}, which each use changes")
         self._facts.append(("object", _Same(kind)))
-        if is_compiled(value):
+        if kinds.is_compiled(value):
             self._facts.append(_Same(value))
-        elif foreign and kind.__module__.lstrip("_") in CONSTANT_MODULES:
+        elif foreign and kind.__module__.lstrip("_") in kinds.CONSTANT_MODULES:
             self._facts.append(static_key(value))
-        elif not self._own_attributes(path, value) or has_compiled_state(kind):
+        elif not self._own_attributes(path, value) or kinds.has_compiled_state(kind):
             what = f"{path}, a {kind.__name__}, whose changes cannot be seen"
             raise UnwatchableError(f"it reaches {what}")
 
-    def _own_attributes(self, path: str, value: Any) -> bool:
+    def _own_attributes(self, path: str, value: object) -> bool:
         """Watch the attributes of an object that code may name; tell if it can have any."""
         kind = type(value)
-        table, slots = getattr(value, "__dict__", None), slots_of(kind)
+        table, slots = getattr(value, "__dict__", None), kinds.slots_of(kind)
         if isinstance(table, dict):
-            every = self._every_attribute or is_foreign(kind) or hasattr(kind, "__getattr__")
-            self._namespace(path, table, sorted({*table, *self._names} if every else self._names))
-        self._watch(path, partial(getattr, value), put_attribute(value), slots)
-        if not is_foreign(kind):
+            every = self._every_attribute or kinds.is_foreign(kind) or hasattr(kind, "__getattr__")
+            self._watch(path, table, sorted({*table, *self._names} if every else self._names))
+        self._watch(path, value, slots)
+        if not kinds.is_foreign(kind):
             self._push(path, (kind,))
         return isinstance(table, dict) or bool(slots)
-
-
-def _content(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return MISSING
-
-
-def _entry(array: Any, place: int, missing: Any) -> Any:
-    return array.flat[place]
-
-
-def _items(table: dict[Any, Any]) -> tuple[Any, ...]:
-    return (*table, *table.values())
-
-
-def _array_key(array: Any, places: Any) -> Any:
-    entries = array if places is None else array.flat[places]
-    return array.shape, array.dtype, entries.tobytes()
 
 
 _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
@@ -368,11 +297,12 @@ _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
     (dict, Outside._table),
     ((set, frozenset), Outside._set),
     (FunctionType, Outside._function),
-    (CellType, Outside._cell),
-    (MethodType, Outside._method),
+    (CellType, lambda self, path, cell: self._watch(path, cell, ("cell_contents",))),
     (BuiltinMethodType, Outside._builtin),
-    (partial, Outside._partial),
-    ((staticmethod, classmethod, property, cached_property), Outside._wrapper),
+    (
+        (MethodType, partial, staticmethod, classmethod, property, cached_property),
+        Outside._parts,
+    ),
     (ModuleType, Outside._module),
     (type, Outside._class),
     (_STREAMS, Outside._stream),

@@ -66,49 +66,43 @@ class Program:
 _PLAIN = (bool, int, str, bytes, complex, slice, range, type(None))
 
 
-def _identity(value: Any) -> Any:
-    return type(value), id(value)
-
-
 def signature(
     params: Pytree,
     data: tuple[Pytree, ...],
     *,
     trace_ints: bool = False,
-    of_object: Callable[[Any], Any] = _identity,
-) -> Any:
+    of_object: Callable[[Any], object] = lambda value: (type(value), id(value)),
+) -> tuple[object, ...]:
     """Return the structure, shapes and dtypes of the arguments, to be compared.
 
     Of a Python int it is the type alone, where ints are traced; else its value. `of_object` says
     what stands for an object of another kind.
     """
-    return tuple([_structure(tree, trace_ints, of_object, DEEPEST) for tree in (params, *data)])
 
+    def of_leaf(leaf: object) -> object:
+        kind = type(leaf)
+        if isinstance(leaf, np.generic):
+            return (), leaf.dtype
+        if kind is float or (trace_ints and kind is int):
+            return kind
+        if isbox(leaf):
+            raise TypeError("inside another trace, autograd itself differentiates")
+        if isinstance(leaf, np.ndarray):
+            return kind, leaf.shape, leaf.dtype
+        return static_key(leaf) if isinstance(leaf, _PLAIN) else of_object(leaf)
 
-def _structure(tree: Pytree, trace_ints: bool, of_object: Callable[[Any], Any], depth: int) -> Any:
-    kind = type(tree)
-    if kind is np.ndarray:
-        return tree.shape, tree.dtype
-    if isinstance(tree, np.generic):
-        return (), tree.dtype
-    if kind is dict or kind is list or kind is tuple:
+    def of_tree(tree: Pytree, depth: int) -> object:
+        kind = type(tree)
+        if kind is np.ndarray:
+            return tree.shape, tree.dtype
+        if kind not in (dict, list, tuple):
+            return of_leaf(tree)
         if not depth:
             raise too_deep("an argument")
-        if kind is dict:
-            return dict, tuple(
-                [
-                    (key, _structure(sub, trace_ints, of_object, depth - 1))
-                    for key, sub in tree.items()
-                ]
-            )
-        return kind, tuple([_structure(sub, trace_ints, of_object, depth - 1) for sub in tree])
-    if kind is float or (trace_ints and kind is int):
-        return kind
-    if isbox(tree):
-        raise TypeError("inside another trace, autograd itself differentiates")
-    if isinstance(tree, np.ndarray):
-        return kind, tree.shape, tree.dtype
-    return static_key(tree) if isinstance(tree, _PLAIN) else of_object(tree)
+        keys, items = (tuple(tree), tree.values()) if kind is dict else (None, tree)
+        return kind, keys, tuple([of_tree(item, depth - 1) for item in items])
+
+    return tuple([of_tree(tree, DEEPEST) for tree in (params, *data)])
 
 
 def described(
@@ -116,12 +110,11 @@ def described(
 ) -> dict[str, str]:
     """Return what each leaf of the arguments is, in words."""
 
-    def words(leaf: Any) -> str:
+    def words(leaf: object) -> str:
         if isinstance(leaf, np.ndarray | np.generic):
             return f"{leaf.dtype} of the shape {leaf.shape}"
-        if type(leaf) is float or (trace_ints and type(leaf) is int):
-            return type(leaf).__name__
-        return repr(leaf)
+        is_traced = type(leaf) is float or (trace_ints and type(leaf) is int)
+        return type(leaf).__name__ if is_traced else repr(leaf)
 
     trees = {"params": params} | {f"data[{i}]": tree for i, tree in enumerate(data)}
     return {

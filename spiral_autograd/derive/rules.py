@@ -35,7 +35,7 @@ def _parts(x: Expr) -> tuple[Expr, Fraction]:
     return (x.args[0], x.args[1]) if x.fun is scale else (x, Fraction(1))
 
 
-def _remade(graph: Graph, e: Expr, *args: Any) -> Expr:
+def _remade(graph: Graph, e: Expr, *args: object) -> Expr:
     """Return the same function of other arguments."""
     return graph.make(e.fun, args, e.shape, e.dtype, e.kwargs)
 
@@ -71,7 +71,7 @@ def _factor_through(graph: Graph, e: Expr) -> Expr | None:
     """f(c a) = c f(a); a sum only lets a sign pass, which keeps its rounding."""
     x, factor = _parts(e.args[0])
     is_sum = e.fun is np.sum
-    if factor == 1 or (is_sum and not (factor == -1 and _is_plain_sum(e))):
+    if factor == 1 or (is_sum and not (factor == -1 and e.is_plain_reduction())):
         return None
     return graph.scaled(_remade(graph, e, x, *e.args[1:]), factor)
 
@@ -95,19 +95,14 @@ def _without_broadcast(graph: Graph, e: Expr) -> Expr | None:
     """An operand need not be repeated to the shape that the other one gives the result."""
     for i, x in enumerate(e.args):
         repeated, factor = _parts(x)
-        if repeated.fun is broadcast or _adds_leading_axes(repeated):
+        inner = repeated.args[0].shape if repeated.fun in (broadcast, reshape) else None
+        leading = () if inner is None else (1,) * (len(x.shape) - len(inner))
+        if repeated.fun is broadcast or (inner is not None and x.shape == leading + inner):
             plain = graph.scaled(repeated.args[0], factor)
             args = (*e.args[:i], plain, *e.args[i + 1 :])
             if np.broadcast_shapes(*(arg.shape for arg in args)) == e.shape:
                 return _remade(graph, e, *args)
     return None
-
-
-def _adds_leading_axes(x: Expr) -> bool:
-    if x.fun is not reshape:
-        return False
-    inner = x.args[0].shape
-    return x.shape == (1,) * (len(x.shape) - len(inner)) + inner
 
 
 @_either_way
@@ -247,21 +242,16 @@ def _signs_out(
     return graph.make(np.subtract, (graph.scaled(a, c), graph.scaled(b, -d)), e.shape, e.dtype)
 
 
-def _is_plain_sum(e: Expr) -> bool:
-    return len(e.args) == 1 and {name for name, _ in e.kwargs} <= {"axis", "keepdims"}
-
-
 def _sum_of_ones(graph: Graph, e: Expr) -> Expr | None:
     """A sum over axes of length 1 is a reshape."""
     x = e.args[0]
-    is_reshape = _is_plain_sum(e) and prod(x.shape) == prod(e.shape) and x.dtype == e.dtype
+    is_reshape = e.is_plain_reduction() and prod(x.shape) == prod(e.shape) and x.dtype == e.dtype
     return graph.reshaped(x, e.shape) if is_reshape else None
 
 
 def _over_all(graph: Graph, e: Expr) -> Expr | None:
     """Along the one axis there is, is over all."""
-    x, axis = e.args[0], e.keyword("axis")
-    if len(e.args) > 1 or len(x.shape) != 1 or axis not in (0, -1, (0,)):
+    if len(e.args) > 1 or len(e.args[0].shape) != 1 or e.keyword("axis") not in (0, -1, (0,)):
         return None
     kwargs = [(name, value) for name, value in e.kwargs if name != "axis"]
     return graph.make(e.fun, e.args, e.shape, e.dtype, kwargs)

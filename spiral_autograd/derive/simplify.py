@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import autograd.numpy as anp
 import numpy as np
@@ -22,7 +22,6 @@ from autograd.numpy.numpy_vspaces import ArrayVSpace
 from ..boxes import add_at, take
 from ..pytree import leaves
 from ..recording import Call, Recording
-from ..validation import Shape
 from .expressions import Expr, Graph, astype, concatenate, is_basic, meta, put, scale
 from .rules import RULES
 
@@ -42,11 +41,8 @@ class Simplified:
         """Return what the results need: the forward part, then the rest, each as it was born."""
         forward = needed([self.loss])
         rest = needed(self.grads, forward)
-        return [*sorted(forward, key=_birth), *sorted(rest, key=_birth)]
-
-
-def _birth(expr: Expr) -> int:
-    return expr.birth
+        birth = operator.attrgetter("birth")
+        return [*sorted(forward, key=birth), *sorted(rest, key=birth)]
 
 
 def needed(results: Iterable[Expr], known: Container[Expr] = ()) -> set[Expr]:
@@ -94,7 +90,7 @@ def simplify(recording: Recording) -> Simplified:
         of_call.update(zip(roots, inputs[name], strict=True))
     origin: dict[Expr, Call] = {}
 
-    def expression(arg: Any) -> Any:
+    def expression(arg: object) -> Any:
         if isinstance(arg, Call):
             return of_call[arg]
         return graph.constant(arg) if isinstance(arg, np.ndarray | np.generic) else arg
@@ -135,7 +131,7 @@ def _translated(graph: Graph, call: Call, args: list[Any]) -> Expr:
 # -------------------- translations --------------------
 
 
-def _dot_adjoint(graph: Graph, call: Call, factor: Expr, g: Expr, *_: Any) -> Expr | None:
+def _dot_adjoint(graph: Graph, call: Call, factor: Expr, g: Expr, *_: object) -> Expr | None:
     """g · Bᵀ and Aᵀ · g, of matrices; of vectors, the outer product.
 
     It stays as autograd makes it where the factor that the gradient belongs to is a scalar.
@@ -147,19 +143,15 @@ def _dot_adjoint(graph: Graph, call: Call, factor: Expr, g: Expr, *_: Any) -> Ex
     factor = graph.transposed(factor)
     a, b = (g, factor) if first else (factor, g)
     fun = np.dot if dimensions[0] == 2 else np.outer if g.shape else np.multiply
-    if _shape_of_product(fun, a.shape, b.shape) != np.shape(call.value):
+    fits = fun is not np.dot or a.shape[-1] == b.shape[0]
+    shape = (*a.shape[:-1], *b.shape[1:]) if fun is np.dot else (*a.shape, *b.shape)
+    if not fits or shape != np.shape(call.value):
         return None
-    result = graph.make(fun, (a, b), np.shape(call.value), np.result_type(a.dtype, b.dtype))
+    result = graph.make(fun, (a, b), shape, np.result_type(a.dtype, b.dtype))
     return graph.cast(result, call.value.dtype)
 
 
-def _shape_of_product(fun: Any, a: Shape, b: Shape) -> Shape | None:
-    if fun is np.dot:
-        return (*a[:-1], *b[1:]) if a[-1] == b[0] else None
-    return (*a, *b)
-
-
-def _space_add(graph: Graph, call: Call, space: Any, a: Any, b: Any) -> Expr | None:
+def _space_add(graph: Graph, call: Call, space: object, a: object, b: object) -> Expr | None:
     if isinstance(space, ArrayVSpace) and isinstance(a, Expr) and isinstance(b, Expr):
         return graph.make(np.add, (a, b), *meta(call.value))
     return None
@@ -177,66 +169,56 @@ def _untake(graph: Graph, call: Call, space: Any, zeros: Any, untaken: Any) -> E
     return graph.make(fun, (g, np.shape(call.value), *parts), np.shape(call.value), g.dtype)
 
 
-def _getitem(graph: Graph, call: Call, x: Any, index: Any) -> Expr | None:
-    is_known = isinstance(x, Expr)
-    return graph.make(operator.getitem, (x, index), *meta(call.value)) if is_known else None
-
-
-def _concatenate(graph: Graph, call: Call, axis: Any, *parts: Any) -> Expr | None:
-    return None if call.kwargs else graph.make(concatenate, (axis, *parts), *meta(call.value))
-
-
-def _same(graph: Graph, call: Call, options: Any, keywords: Any, x: Any) -> Expr | None:
-    return x if isinstance(x, Expr) and (x.shape, x.dtype) == meta(call.value) else None
-
-
-def _reshape(graph: Graph, call: Call, x: Any, *rest: Any) -> Expr | None:
+def _reshape(graph: Graph, call: Call, x: Expr, *rest: object) -> Expr | None:
     orders = {arg for arg in (*rest, *call.kwargs.values()) if isinstance(arg, str)}
-    is_plain = isinstance(x, Expr) and orders <= {"C"}
-    return graph.reshaped(x, np.shape(call.value)) if is_plain else None
+    return graph.reshaped(x, np.shape(call.value)) if orders <= {"C"} else None
 
 
-def _broadcast_to(graph: Graph, call: Call, x: Any, *_: Any) -> Expr | None:
-    return graph.broadcast(x, np.shape(call.value)) if isinstance(x, Expr) else None
-
-
-def _astype(graph: Graph, call: Call, x: Any, *_: Any) -> Expr | None:
-    return graph.cast(x, call.value.dtype) if isinstance(x, Expr) else None
-
-
-def _transpose(graph: Graph, call: Call, x: Any, axes: Any = None) -> Expr | None:
-    if isinstance(axes, Expr):  # autograd's own vjp has them in an array
-        axes = axes.value
-    if not isinstance(x, Expr) or call.kwargs:
-        return None
+def _transpose(graph: Graph, call: Call, x: Expr, axes: Any = None) -> Expr | None:
+    axes = axes.value if isinstance(axes, Expr) else axes  # autograd's own vjp has an array
     reverses = axes is None or tuple(axes) == tuple(range(len(x.shape)))[::-1]
-    return graph.transposed(x) if reverses else None
+    return graph.transposed(x) if reverses and not call.kwargs else None
 
 
-def _swapaxes(graph: Graph, call: Call, x: Any, *axes: Any) -> Expr | None:
-    if isinstance(x, Expr) and len(x.shape) == 2 and {axis % 2 for axis in axes} == {0, 1}:
-        return graph.transposed(x)
-    return None
+Translation: TypeAlias = Callable[..., Expr | None]
 
 
-def _real(graph: Graph, call: Call, x: Any) -> Expr | None:
-    """A conjugate or a real part of what is real is nothing."""
-    return x if isinstance(x, Expr) and x.dtype.kind == "f" else None
+def _of_value(translation: Translation) -> Translation:
+    """Return a translation that is only asked where the argument is a value of the program."""
+    return lambda graph, call, x, *rest: (
+        translation(graph, call, x, *rest) if isinstance(x, Expr) else None
+    )
 
 
 # Each takes the graph, the recorded call and its arguments as expressions, and returns an
 # expression of the value of the call; or None, where the call stays as autograd makes it.
-TRANSLATIONS: dict[Any, Callable[..., Expr | None]] = {
+TRANSLATIONS: dict[Any, Translation] = {
     **dict.fromkeys((numpy_vjps.dot_adjoint_0, numpy_vjps.dot_adjoint_1), _dot_adjoint),
     **dict.fromkeys((VSpace.add, VSpace.mut_add), _space_add),
     sparse_add: _untake,
-    **dict.fromkeys((ArrayBox.__getitem__, container_take), _getitem),
-    numpy_wrapper.concatenate_args: _concatenate,
-    numpy_wrapper._array_from_scalar_or_array: _same,
-    **dict.fromkeys((anp.reshape, anp.ravel, anp.expand_dims, anp.squeeze), _reshape),
-    anp.broadcast_to: _broadcast_to,
-    numpy_wrapper._astype: _astype,
-    anp.swapaxes: _swapaxes,
-    anp.transpose: _transpose,
-    **dict.fromkeys((anp.conj, anp.real), _real),
+    **dict.fromkeys(
+        (ArrayBox.__getitem__, container_take),
+        _of_value(lambda graph, call, *args: graph.make(operator.getitem, args, *meta(call.value))),
+    ),
+    numpy_wrapper.concatenate_args: lambda graph, call, axis, *parts: (
+        None if call.kwargs else graph.make(concatenate, (axis, *parts), *meta(call.value))
+    ),
+    numpy_wrapper._array_from_scalar_or_array: lambda graph, call, options, keywords, x: (
+        x if isinstance(x, Expr) and (x.shape, x.dtype) == meta(call.value) else None
+    ),
+    **dict.fromkeys((anp.reshape, anp.ravel, anp.expand_dims, anp.squeeze), _of_value(_reshape)),
+    anp.broadcast_to: _of_value(
+        lambda graph, call, x, *_: graph.broadcast(x, np.shape(call.value))
+    ),
+    numpy_wrapper._astype: _of_value(lambda graph, call, x, *_: graph.cast(x, call.value.dtype)),
+    anp.swapaxes: _of_value(
+        lambda graph, call, x, *axes: (
+            graph.transposed(x) if len(x.shape) == 2 and {a % 2 for a in axes} == {0, 1} else None
+        )
+    ),
+    anp.transpose: _of_value(_transpose),
+    # A conjugate or a real part of what is real is nothing.
+    **dict.fromkeys(
+        (anp.conj, anp.real), _of_value(lambda graph, call, x: x if x.dtype.kind == "f" else None)
+    ),
 }

@@ -7,7 +7,6 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
-from fractions import Fraction
 from types import EllipsisType, NoneType
 from typing import Any, TypeAlias
 
@@ -29,14 +28,14 @@ from .expressions import (
     uniform_number,
 )
 from .simplify import Simplified, memory_of
+from .watches import COMPARED_BYTES
 
 # -------------------- literals --------------------
 
 LONGEST_LITERAL = 64
-COMPARED_BYTES = 2**18  # an array up to this size is compared entry by entry before each call
 
 
-def literal(value: Any) -> str | None:
+def literal(value: object) -> str | None:
     """Return a constant as NumPy code; None if it is too large, or no value that code can name."""
     if type(value) in _LITERALS:
         return _LITERALS[type(value)](value)
@@ -118,7 +117,7 @@ _LITERALS: dict[type, Callable[[Any], str | None]] = {
 }
 
 
-def kept(value: Any) -> Any:
+def kept(value: object) -> Any:
     """Return a constant that stays as it is, whoever writes into the array that it was taken from.
 
     What is a part of a large array stays a part of it: a program holds for that array alone.
@@ -131,7 +130,7 @@ def kept(value: Any) -> Any:
     return value.copy() if owner.nbytes <= COMPARED_BYTES else value
 
 
-def identifier(name: Any, taken: set[str]) -> str:
+def identifier(name: object, taken: set[str]) -> str:
     """Return a harmless identifier that is close to `name` and not yet taken, and take it."""
     plain = re.sub(r"\W", "_", str(name), flags=re.ASCII).strip("_")[:40]
     if not plain or plain[0].isdigit() or keyword.iskeyword(plain):
@@ -144,7 +143,7 @@ def identifier(name: Any, taken: set[str]) -> str:
     return unique
 
 
-def numpy_name(fun: Any) -> str | None:
+def numpy_name(fun: object) -> str | None:
     """Return how code that has imported numpy as np calls a function; None if it is not NumPy's."""
     name = getattr(fun, "__name__", "")
     for prefix, module in (("np", np), ("np.linalg", np.linalg), ("np.fft", np.fft)):
@@ -158,18 +157,26 @@ def numpy_name(fun: Any) -> str | None:
 # A text, and how closely what it is made of binds.
 ATOM, POWER, UNARY, TERM, SUM, COMPARISON = 5, 4, 3, 2, 1, 0
 Text: TypeAlias = tuple[str, int]
-INFIX: dict[Any, tuple[str, int]] = {
-    np.add: ("+", SUM),
-    np.subtract: ("-", SUM),
-    np.multiply: ("*", TERM),
-}
-INFIX |= {np.divide: ("/", TERM), np.matmul: ("@", TERM)}
-PYTHON_OPERATORS = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/"}
-PYTHON_OPERATORS |= {operator.floordiv: "//", operator.mod: "%", operator.pow: "**"}
-COMPARISONS = {np.equal: "==", np.not_equal: "!=", np.less: "<", np.greater: ">"}
-COMPARISONS |= {np.less_equal: "<=", np.greater_equal: ">="}
 METHODS = (np.sum, np.max, np.min, np.mean, np.prod, np.cumsum)
 VIEWS = (reshape, transpose, broadcast)
+SCATTERS = (put, add_at.fun)
+
+# How a call is written, how closely that binds, and how closely its arguments must.
+FORMS: dict[Any, tuple[str, int, tuple[int, ...]]] = {
+    np.add: ("{} + {}", SUM, (SUM, TERM)),
+    np.subtract: ("{} - {}", SUM, (SUM, TERM)),
+    np.multiply: ("{} * {}", TERM, (TERM, UNARY)),
+    np.divide: ("{} / {}", TERM, (TERM, UNARY)),
+    np.matmul: ("{} @ {}", TERM, (TERM, UNARY)),
+    transpose: ("{}.T", ATOM, (ATOM,)),
+}
+_COMPARISONS = {"equal": "==", "less": "<", "greater": ">"}
+_COMPARISONS |= {"not_equal": "!=", "less_equal": "<=", "greater_equal": ">="}
+for name, sign in _COMPARISONS.items():
+    FORMS[getattr(np, name)] = f"{{}} {sign} {{}}", COMPARISON, (SUM, SUM)
+_PYTHONS = {"add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%"}
+for name, sign in {**_PYTHONS, "pow": "**"}.items():
+    FORMS[getattr(operator, name)] = f"{{}} {sign} {{}}", COMPARISON, (ATOM, ATOM)
 
 
 def grouped(text: Text, at_least: int) -> str:
@@ -207,15 +214,15 @@ class Writer:
         """Write the lines of one expression, if it has any, and note what stands for it."""
         raise NotImplementedError
 
-    def name_constant(self, value: Any) -> str:
+    def name_constant(self, value: object) -> str:
         """Return a name for a constant that has no literal."""
         raise NotImplementedError
 
-    def literal(self, value: Any) -> str | None:
+    def literal(self, value: object) -> str | None:
         """Return the text of a constant that needs no name."""
         return literal(value)
 
-    def constant(self, value: Any) -> str:
+    def constant(self, value: object) -> str:
         """Return the text of a constant, bound to a name where it has no literal."""
         text = self.literal(value)
         if text is not None:
@@ -227,22 +234,25 @@ class Writer:
         self.needs[name], self._given[name] = kept(value), value
         return name
 
-    def text_of(self, arg: Any) -> Text:
+    def text_of(self, arg: object) -> Text:
         """Return the text of an argument."""
         if isinstance(arg, Expr):
             return self.texts[arg]
         text = self.constant(arg)
         return text, UNARY if text.startswith("-") else ATOM  # a sign binds less than a power
 
-    def plain(self, arg: Any) -> str:
+    def plain(self, arg: object) -> str:
         """Return the text of an argument that stands between commas."""
         return self.text_of(arg)[0]
 
     def write(self, e: Expr) -> Text:
         """Return the text of an expression whose arguments have texts."""
-        has_form = e.fun in WRITERS and (not e.kwargs or e.fun in METHODS)
-        text = WRITERS[e.fun](self, e) if has_form else None
-        return text or self.call(e)
+        if e.fun in FORMS and not e.kwargs:
+            form, level, at_least = FORMS[e.fun]
+            texts = [grouped(self.text_of(x), n) for x, n in zip(e.args, at_least, strict=True)]
+            return form.format(*texts), level
+        is_written = e.fun in WRITERS and (not e.kwargs or e.fun in METHODS)
+        return (WRITERS[e.fun](self, e) if is_written else None) or self.call(e)
 
     def call(self, e: Expr) -> Text:
         """Return the text of a plain call."""
@@ -275,22 +285,6 @@ class Writer:
         return f"np.add.at({name}, {inside}, {self.plain(g)})"
 
 
-def _infix(writer: Writer, e: Expr) -> Text:
-    sign, level = INFIX[e.fun]
-    left, right = map(writer.text_of, e.args)
-    return f"{grouped(left, level)} {sign} {grouped(right, level + 1)}", level
-
-
-def _comparison(writer: Writer, e: Expr) -> Text:
-    left, right = (grouped(writer.text_of(arg), SUM) for arg in e.args)
-    return f"{left} {COMPARISONS[e.fun]} {right}", COMPARISON
-
-
-def _python_operation(writer: Writer, e: Expr) -> Text:
-    left, right = (grouped(writer.text_of(arg), ATOM) for arg in e.args)
-    return f"{left} {PYTHON_OPERATORS[e.fun]} {right}", COMPARISON
-
-
 def _power(writer: Writer, e: Expr) -> Text | None:
     if e.args[0].shape and e.args[0].dtype != e.dtype:
         return None  # NumPy's ** by a scalar has short cuts that keep the dtype
@@ -309,12 +303,9 @@ def _scale(writer: Writer, e: Expr) -> Text:
     if abs(factor.numerator) == 1 and factor.denominator < 2**53:
         sign, level = ("-", UNARY) if factor < 0 else ("", TERM)
         return f"{sign}{grouped(x, level)} / {factor.denominator}", TERM
-    return f"{_factor(factor)} * {grouped(x, UNARY)}", TERM
-
-
-def _factor(factor: Fraction) -> str:
-    whole = factor.denominator == 1 and abs(factor) < 2**53
-    return str(factor.numerator) if whole else repr(float(factor))
+    is_whole = factor.denominator == 1 and abs(factor) < 2**53
+    number = str(factor.numerator) if is_whole else repr(float(factor))
+    return f"{number} * {grouped(x, UNARY)}", TERM
 
 
 def _method(writer: Writer, e: Expr) -> Text | None:
@@ -333,10 +324,6 @@ def _reshape(writer: Writer, e: Expr) -> Text:
     if len(x.shape) == 1 and shape in ((*x.shape, 1), (1, *x.shape)):
         return f"{inside}[:, None]" if shape[1] == 1 else f"{inside}[None, :]", ATOM
     return f"{inside}.reshape({', '.join(map(str, shape)) or '()'})", ATOM
-
-
-def _transpose(writer: Writer, e: Expr) -> Text:
-    return f"{grouped(writer.text_of(e.args[0]), ATOM)}.T", ATOM
 
 
 def _broadcast(writer: Writer, e: Expr) -> Text:
@@ -361,18 +348,12 @@ def _getitem(writer: Writer, e: Expr) -> Text:
 
 
 WRITERS: dict[Any, Callable[[Any, Expr], Text | None]] = {
-    **dict.fromkeys(INFIX, _infix),
-    **dict.fromkeys(COMPARISONS, _comparison),
     **dict.fromkeys(METHODS, _method),
-    **dict.fromkeys(PYTHON_OPERATORS, _python_operation),
     np.power: _power,
     scale: _scale,
     reshape: _reshape,
-    transpose: _transpose,
     broadcast: _broadcast,
     astype: _astype,
     concatenate: _concatenate,
-    operator.getitem: _getitem,
-    take.fun: _getitem,
+    **dict.fromkeys((operator.getitem, take.fun), _getitem),
 }
-SCATTERS = (put, add_at.fun)

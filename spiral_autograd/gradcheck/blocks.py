@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import EllipsisType
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..validation import Array
 _ENTRIES = 1 << 16
 
 
-def blocks(array: Array) -> Iterator[Any]:
+def blocks(array: Array) -> Iterator[slice | EllipsisType]:
     """Yield indices that take an array apart along its first axis; all of it where it is small."""
     if array.size <= _ENTRIES or array.ndim == 0:
         yield ...
@@ -24,7 +24,7 @@ def blocks(array: Array) -> Iterator[Any]:
         yield slice(start, start + rows)
 
 
-def largest(array: Any) -> float:
+def largest(array: object) -> float:
     """Return the largest absolute value of an array; NaN where it has any."""
     array = np.asarray(array)
     if array.size == 0:
@@ -129,7 +129,7 @@ def _sizes(ours: Array, theirs: Array, axis: int) -> Array:
     return np.maximum.reduce([np.asarray(end, dtype=float) for end in ends])
 
 
-def _smallest(sizes: Sequence[Array], rows: Any) -> Any:
+def _smallest(sizes: Sequence[Array], rows: slice | EllipsisType) -> Array:
     """Return for each entry of a block the smallest of its slices' sizes."""
     first, *rest = sizes
     found = first[rows].reshape(first[rows].shape + (1,) * len(rest))
@@ -138,7 +138,7 @@ def _smallest(sizes: Sequence[Array], rows: Any) -> Any:
     return found
 
 
-def close(ours: Any, theirs: Any, tolerance: float, floor: float = 0.0) -> bool:
+def close(ours: object, theirs: object, tolerance: float, floor: float = 0.0) -> bool:
     """Tell whether two arrays have the same shape and differ by no more than rounding."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     if ours.shape != theirs.shape:

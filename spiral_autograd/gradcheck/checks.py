@@ -10,8 +10,7 @@ import numpy as np
 
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
-from .diagnosis.explain import explain
-from .diagnosis.hidden import look_at_other_values
+from .explain import explain, look_at_other_values
 from .finding import as_finding
 from .guard import CheckError, answerable, guarded
 from .reference.reference import find_reference, gradients_of

@@ -8,11 +8,51 @@ from typing import Any
 
 import numpy as np
 
+
+def _all(rule: str, kinds: str) -> dict[str, str]:
+    return dict.fromkeys(kinds.split(), rule)
+
+
 # The rule of a kind: what sort of mistake it is, as `Row.rule` has it. A kind that is not here has
 # none, unless one of its fields is a `rule`.
 RULES: dict[str, str] = {
-    # -------------------- rows: what the numbers alone show --------------------
-    # -------------------- rows: what a change of the backward pass shows --------------------
+    # -------------------- rows: what the numbers and changes of the backward pass show ------
+    **_all(
+        "unwritten",
+        "nothing_returned all_zeros rounding_only never_written stands_elsewhere array_replaced",
+    ),
+    **_all(
+        "upstream",
+        "upstream_ignored upstream_twice upstream_not_linear not_multiplied",
+    ),
+    **_all(
+        "factor",
+        "constant_factor wrong_sign times mean_missing averaged_over one_less ratio",
+    ),
+    **_all(
+        "layout",
+        "swapped that_of transposed axes_order reordered reversed shifted blocks cut_at "
+        "not_transposed product_order",
+    ),
+    **_all(
+        "sum",
+        "extra_axis not_summed lost_axis should_keep other_sum summed averaged "
+        "the_largest the_first the_last overwritten term_axes all_axes",
+    ),
+    **_all(
+        "term",
+        "term constant_added constant_along left_out not_carried term_left_out "
+        "only_scaled_g g_left_out",
+    ),
+    **_all(
+        "part",
+        "part lacks_entry picked_beside",
+    ),
+    **_all(
+        "value",
+        "lost taken_as times_too operand updated made_from scale_left_out scale_squared "
+        "scale_inverted only_g",
+    ),
     # -------------------- rows: verdicts (shapes, kinks, small constants, rounding) ----------
     "no_gradient": "unwritten",
     "kink": "kink",

@@ -154,7 +154,7 @@ class GradientReport:
 
     def _reasons(self) -> list[list[Row]]:
         """Return the rows of which something is said, together those of which the same is."""
-        groups: dict[Any, list[Row]] = {}
+        groups: dict[str | int, list[Row]] = {}
         for i, row in enumerate(self.rows):
             if row.why or row.lines:
                 groups.setdefault(row.why or i, []).append(row)

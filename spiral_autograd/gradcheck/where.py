@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
 
 from .finding import found
 from .guard import CheckError, Deadline, guarded
 from .lines.blame import Evidence, kink_places, state_places
 from .lines.trail import Trail, follow
-from .reference.backward_graph import BackwardGraph
 from .source import Place, code_of, forward_line, is_readable
 from .subject.subject import MISSING
 from .verdict.rows import Comparison
@@ -27,11 +25,6 @@ class Where:
         self.deadline = Deadline.after(0.8 * budget)  # when to stop asking why
         self.until = Deadline.after(budget + 0.2)  # when to stop asking where
         self._evidence: Evidence | None = None
-
-    @cached_property
-    def backward_graph(self) -> BackwardGraph | None:
-        """autograd's backward graph, for the diagnosis."""
-        return None if self.c.graph is None else BackwardGraph(self.c.graph.recording)
 
     @cached_property
     def trail(self) -> Trail | None:
@@ -69,7 +62,7 @@ class Where:
             )
         return self._evidence
 
-    def places(self, where: Callable[..., Places], k: int, *why: Any) -> Places:
+    def places(self, where: Callable[..., Places], k: int, *why: object) -> Places:
         """Return places in the reader's code; none where its source cannot be read."""
         found: Places = ()
         with guarded("the search for the lines", self.c.notes):

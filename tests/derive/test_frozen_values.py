@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 
 import spiral_autograd as sa
-from spiral_autograd.derive import DerivationError, DerivationWarning, cached, outside
-from spiral_autograd.derive.watches import Contents
+from spiral_autograd.derive import DerivationError, DerivationWarning, cached, outside, watches
 
 W = np.array([1.0, -3.0, 0.5])
 
@@ -353,7 +352,7 @@ def test_an_object_that_cannot_be_looked_at_is_refused():
 
 def test_an_array_that_becomes_shorter_is_another():
     array = np.array([1.0, "two", None], dtype=object)
-    watched = outside.Outside(lambda w: array[0] * w, []).only_watch()
+    watched = outside.Outside(lambda w: array[0] * w, [])
     assert watched.holds()
     array.resize(2, refcheck=False)
     assert not watched.holds()
@@ -699,8 +698,10 @@ def test_a_value_that_escapes_otherwise_is_not_frozen_in_silence(loss):
 def test_a_large_array_is_watched_by_samples_and_costs_a_call_next_to_nothing():
     array = np.zeros((1000, 1000))
     watched = outside.Outside(lambda w: array @ w, [])
-    (entries,) = (watch.before[-1] for watch in watched.watches if isinstance(watch, Contents))
-    assert len(entries) == outside.SAMPLES * array.itemsize
+    (entries,) = (
+        watch.before[-1] for watch in watched.watches if isinstance(watch, watches.Contents)
+    )
+    assert len(entries) == watches.SAMPLES * array.itemsize
     assert watched.holds()
     array *= 0
     assert watched.holds()

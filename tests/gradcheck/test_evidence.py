@@ -418,3 +418,25 @@ def test_parameters_under_any_keys_have_their_gradients_under_the_same(keys):
     report = sa.check_gradient(loss, lambda p: gradient(p, 0.5), params)
     assert [row.verdict == "wrong" for row in report.rows] == [False, True]
     assert "\x1b" not in str(report)
+
+
+def test_gradients_that_have_changed_places_are_wrong():
+    """Each equals the other's true one; their names say whose they ought to be."""
+
+    class Two:
+        def __init__(self):
+            self.weights_of = {"A": np.sin(np.arange(16.0)).reshape(4, 4), "B": np.eye(4) + 0.5}
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.weights_of["A"] + np.tanh(x @ self.weights_of["B"])
+
+        def backward(self, dout):
+            A, B = self.weights_of.values()
+            inner = dout * (1 - np.tanh(self.x @ B) ** 2)
+            self.dA, self.dB = self.x.T @ inner, self.x.T @ dout
+            return dout @ A.T + inner @ B.T
+
+    report = sa.check_layer(Two(), x)
+    verdicts = {row.name.split(".")[-1]: row.verdict for row in report.rows}
+    assert verdicts["A"] == verdicts["B"] == "wrong", str(report)

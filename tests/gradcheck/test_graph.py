@@ -4,7 +4,7 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 
-from spiral_autograd.gradcheck.reference.graph import Graph
+from spiral_autograd.gradcheck.reference.graph import Graph, Site
 from spiral_autograd.recording import record
 
 RNG = np.random.default_rng(0)
@@ -46,7 +46,9 @@ def test_a_vjp_gives_what_autograd_adds_up_and_a_jvp_is_its_transpose(graph):
             tangents = [RNG.normal(size=np.shape(parent.value)) for parent in node.parents]
             g = RNG.normal(size=np.shape(node.value))
             back = sum(np.sum(p * t) for p, t in zip(node.vjp(g), tangents, strict=True))
-            assert np.sum(g * node.jvp(tangents)) == pytest.approx(back)
+            assert np.sum(
+                g * node.jvp(dict(zip(node.parents, tangents, strict=True)))
+            ) == pytest.approx(back)
 
 
 def test_a_replay_at_other_values_is_the_recording_there(graph):
@@ -68,3 +70,36 @@ def test_without_a_constant(graph):
 
 def test_what_flows_back_through_the_max_of_a_softmax_cancels(graph):
     assert [node.name in ("max", "amax") for node in graph.cancelled] == [True]
+
+
+def test_a_change_at_one_edge_is_one_way_less(graph):
+    dot = next(n for n in graph.nodes if n.name == "matmul")
+    off = graph.rerun({Site(dot, graph.roots[0], (dot,)): lambda g, c, total: 0 * c})
+    left = 2 * X
+    left[:, 2] = 0
+    np.testing.assert_allclose(off[graph.roots[0]], left)
+    assert graph.roots[1] not in off
+
+
+@pytest.mark.parametrize("through_max", [False, True])
+def test_a_tangent_tells_what_a_change_does(graph, through_max):
+    weights = RNG.normal(size=X.shape)
+    moves = graph.tangents({0: weights}, through_max=through_max)
+    for site in [*graph.edges(), *graph.wholes(), *graph.passages(lambda node: True)]:
+        if site.argument in moves:
+            part = graph.part(site, (site.result or site.argument).adjoint, through_max=through_max)
+            off = graph.rerun({site: lambda g, c, total: 3 * c}, through_max=through_max)
+            before, after = graph.roots[0].adjoint, off.get(graph.roots[0])
+            moved = np.sum(weights * (after - before)) if after is not None else 0
+            np.testing.assert_allclose(2 * np.sum(moves[site.argument] * part), moved, atol=1e-11)
+
+
+def test_the_gradients_for_another_upstream_gradient():
+    def forward(params, data):
+        return anp.sum(anp.tanh(params[0] @ params[1]) * data[0])
+
+    graph = Graph(record(forward, [X, W], [U]))
+    other = record(forward, [X, W], [2 * U])
+    bars = graph.for_upstream([2 * U])
+    for root, grad in zip(graph.roots, other.grads, strict=True):
+        np.testing.assert_allclose(bars[root], grad.value)

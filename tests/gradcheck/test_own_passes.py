@@ -450,6 +450,11 @@ def test_a_network_that_is_more_than_its_layers_is_checked_as_a_whole(kind):
     assert {"network.W1", "network.b2"} <= names or {"network.x", "network.params[0]"} <= names
 
 
+def test_a_loss_of_the_scores_is_not_run_on_the_inputs():
+    report = sa.check_network(LossOfScores(), X, LABELS)
+    assert report.remarks == (), str(report)
+
+
 def test_layers_are_checked_with_what_they_are_given_in_the_network():
     report = sa.check_network(Concatenated(), X, LABELS)
     assert {"layers[2].x", "layers[2].params[0]", "network.x"} <= {row.name for row in report.rows}

@@ -4,19 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from ...recording import Call, Site, name_of
+from ...recording import Call, Site
 from ...validation import Array
 from ..blocks import close, largest
+from ..finding import Finding, found
 from ..guard import Deadline
-from ..lines.trail import Moment
-from ..reference.backward_graph import BackwardGraph, again, is_number
-from ..source import assigned_to, expression
+from ..reference.graph import Graph, Node, is_number
+from ..source import Place, assigned_to, expression
+
+Lengths = Mapping[float, Finding]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A mistake that explains some of the wrong gradients.
+
+    Attributes
+    ----------
+    finding : Finding
+        What is wrong, after the name of the gradient.
+    rows : list of int
+        The gradients that it explains.
+    call : Call or None
+        The forward operation whose gradient is wrong.
+    products : list of arrays
+        The wrong values that it makes on the way.
+    lines : tuple of Place
+        Where it is, where the rule itself can tell.
+    """
+
+    finding: Finding
+    rows: list[int]
+    call: Call | None = None
+    products: list[Array] = field(default_factory=list)
+    lines: tuple[Place, ...] = ()
+
+    @property
+    def rule(self) -> str | None:
+        """What sort of mistake it is."""
+        return self.finding.rule
+
+    @property
+    def kind(self) -> str:
+        """The kind of its finding, of a change of the backward pass that of the change."""
+        inner = self.finding.fields.get("change")
+        return inner.kind if isinstance(inner, Finding) else self.finding.kind
 
 
 @dataclass
@@ -29,23 +67,20 @@ class Case:
     values : list of arrays
         The arguments.
     automatic : list of arrays
-        The reference gradients.
+        The true gradients.
     handwritten : list
         The handwritten ones, None where there is none.
     wrong : list of int
         Which of them are to be explained.
     tolerance : float
     floors : list of float
-    graph : BackwardGraph or None
+    graph : Graph or None
     upstream : list of arrays
-    again : callable
+    again : callable or None
         ``again(kind)`` returns the handwritten gradients for another upstream gradient.
-    is_loss : bool
     deadline : Deadline
-    seen : callable
-        Returns what the lines of the handwritten pass make.
     elsewhere : callable
-        Returns, by number, where a true gradient stands that the object itself does not hold.
+        Returns, by number, what is known of gradients that the object itself does not hold.
     """
 
     names: list[str]
@@ -55,64 +90,85 @@ class Case:
     wrong: list[int]
     tolerance: float
     floors: list[float]
-    graph: BackwardGraph | None
+    graph: Graph | None
     upstream: list[Array]
     again: Callable[[str], list[Any]] | None
-    is_loss: bool
     deadline: Deadline
-    seen: Callable[[], Sequence[Moment]] = tuple
-    elsewhere: Callable[[], Mapping[int, Any]] = dict
-    stock: Any = None  # what a search of the graph keeps
-    _known: dict[Call, str] = field(default_factory=dict, repr=False)
+    elsewhere: Callable[[], Mapping[int, tuple[Finding, tuple[Place, ...]]]] = dict
+    _variables: dict[Node, str | None] = field(default_factory=dict, repr=False)
 
     def explains(self, k: int, candidate: Any) -> bool:
         """Tell whether a candidate is the k-th handwritten gradient, to the tolerance."""
         return close(self.handwritten[k], candidate, self.tolerance, self.floors[k])
+
+    def same(self, k: int, ours: Any, theirs: Any) -> bool:
+        """Tell whether two versions of the k-th gradient differ by no more than rounding."""
+        return close(ours, theirs, self.tolerance, self.floors[k])
+
+    def written(self, k: int) -> Array:
+        """Return the k-th handwritten gradient in float64."""
+        return np.asarray(self.handwritten[k], dtype=float)
 
     def comparable(self, k: int) -> bool:
         """Tell whether the k-th handwritten gradient has finite numbers and the true shape."""
         h = self.handwritten[k]
         if h is None or np.shape(h) != np.shape(self.automatic[k]):
             return False
-        return bool(np.isfinite(np.asarray(h, dtype=float)).all())
+        return bool(np.isfinite(self.written(k)).all())
 
     def noise(self, k: int) -> float:
         """Return up to which size a difference of the k-th gradients is rounding."""
         both = max(largest(self.handwritten[k]), largest(self.automatic[k]))
         return self.tolerance * both + self.floors[k]
 
-    def late(self) -> bool:
-        """Tell whether the time is up."""
-        return self.deadline.is_over
+    def is_zero(self, k: int) -> bool:
+        """Tell whether the k-th true gradient is zero but for rounding."""
+        return largest(self.automatic[k]) <= self.floors[k]
 
-    def name_of(self, call: Any) -> str:
+    # -------------------- other upstream gradients --------------------
+
+    @cached_property
+    def others(self) -> list[tuple[Mapping[Node, Array], list[Any]]]:
+        """For other upstream gradients, the true gradients of all values, and the handwritten ones.
+
+        None where backward takes no upstream gradient, or one number, which only scales it.
+        """
+        if self.again is None or self.graph is None or sum(map(np.size, self.upstream)) < 2:
+            return []
+        return [
+            (self.graph.for_upstream(other_upstream(self.upstream, kind)), self.again(kind))
+            for kind in ("other", "mixed")
+        ]
+
+    def for_other_upstreams(self, k: int) -> Iterator[tuple[Array, Array]]:
+        """Yield the k-th true and handwritten gradient for other upstream gradients."""
+        for bars, written in self.others:
+            assert self.graph is not None
+            given = np.nan if written[k] is None else written[k]
+            yield np.asarray(bars[self.graph.roots[k]]), np.asarray(given, dtype=float)
+
+    # -------------------- names --------------------
+
+    def name(self, node: Node) -> Finding:
         """Return what a value is called in the reader's code: a variable, else an expression."""
-        if self.graph is None or not isinstance(call, Call):
-            return self.constant_name(call)
-        if call not in self._known:
-            self._known[call] = self._name_of(call, self.graph)
-        return self._known[call]
+        variable = self.variable(node)
+        return found("named", name=variable) if variable else self.expression(node)
 
-    def _name_of(self, call: Call, graph: BackwardGraph) -> str:
-        for name, root in zip(self.names, graph.roots, strict=True):
-            if root is call:
-                return name
-        for i, root in enumerate(graph.upstream):
-            if root is call:
-                which = f" of output {i}" if len(graph.upstream) > 1 else ""
-                return f"the upstream gradient{which}"
-        if call.fun is None:
-            return self.constant_name(call.value)
-        return self.variable(call) or self.expression(call)
-
-    def variable(self, call: Call) -> str | None:
+    def variable(self, node: Node) -> str | None:
         """Return the variable or attribute that the reader's code has for a value, if any."""
-        if self.graph is None or call.fun is None or call.source is None:
+        if node not in self._variables:
+            self._variables[node] = self._variable(node)
+        return self._variables[node]
+
+    def _variable(self, node: Node) -> str | None:
+        call, given = node.call, self.graph.recording.names if self.graph is not None else {}
+        if call.fun is None:
+            return self.names[node.number]
+        if call.source is None:
             return None
-        file, line, function = call.source
-        given = self.graph.recording.names.get(call)
-        if given is not None and given != function:
-            return given
+        if given.get(call) not in (None, call.source[2]):
+            return given[call]
+        file, line, _ = call.source
         text, site = expression(call), self._result_at(call)
         name = assigned_to(text, file, line) if text else None
         if name is None and site is not None and (text := expression(site)):
@@ -125,152 +181,92 @@ class Case:
         is_result = call.source is not None and names.get(call) == call.source[2]
         return call.called_at if is_result else None
 
-    def expression(self, call: Call) -> str:
+    def expression(self, node: Node) -> Finding:
         """Return the reader's own expression for a value."""
-        text = expression(self._result_at(call) or call) if call.gradient_of is None else None
-        return f"`{_short(text)}`" if text else f"the result of {name_of(call.fun)}"
+        text = expression(self._result_at(node.call) or node.call)
+        return found("expression", text=text) if text else found("result", of=node.name)
 
-    def is_named(self, call: Call) -> bool:
-        """Tell whether the reader's code has a name for a value."""
-        roots = self.graph.roots if self.graph is not None else []
-        return any(call is root for root in roots) or self.variable(call) is not None
+    def operand(self, node: Node, i: int) -> Finding:
+        """Return what the i-th argument of an operation is called."""
+        arg = node.call.args[i]
+        if self.graph is not None and isinstance(arg, Call):
+            if arg in self.graph.of:
+                return self.name(self.graph.of[arg])
+            name = self.graph.recording.names.get(arg)
+            return found("named", name=name) if name else found("array")
+        own = (n for n, v in zip(self.names, self.values, strict=True) if v is arg)
+        name = next(own, None)
+        return found("named", name=name) if name else found("array")
 
-    def constant_name(self, value: Any) -> str:
-        """Return what to call an array that is a constant of the forward pass."""
-        for name, own in zip(self.names, self.values, strict=True):
-            if own is value:
-                return name
-        return "a constant array" if isinstance(value, np.ndarray) and value.ndim else f"{value}"
+    # -------------------- what a factor may come from --------------------
 
-    def constants(self) -> Iterator[tuple[float, str, Call]]:
-        """Yield the numbers that the forward pass multiplies by, with the expression and call."""
-        for call in self.graph.forward if self.graph is not None else ():
-            kind = name_of(call.fun)
-            if call.source is None or kind not in ("multiply", "divide", "true_divide"):
+    def constants(self) -> Iterator[tuple[float, Node]]:
+        """Yield the numbers that the forward pass multiplies by, with the operation."""
+        for node in self.graph.nodes if self.graph is not None else ():
+            if node.call.source is None or node.name not in ("multiply", "divide", "true_divide"):
                 continue
-            for position, arg in enumerate(call.args):
+            for position, arg in enumerate(node.call.args):
                 if is_number(arg) and abs(float(arg)) not in (0.0, 1.0):
-                    inverse = position == 1 and kind != "multiply"
-                    yield 1 / float(arg) if inverse else float(arg), self.expression(call), call
-
-    def for_other_upstreams(self, k: int) -> list[tuple[BackwardGraph, Array]]:
-        """Return the graph and the k-th handwritten gradient for other upstream gradients.
-
-        None where backward takes no upstream gradient, or one number, which only scales it.
-        """
-        if self.again is None or self.graph is None or sum(map(np.size, self.upstream)) < 2:
-            return []
-        return [
-            (
-                self.graph.for_upstream(other_upstream(self.upstream, kind)),
-                np.asarray(self.again(kind)[k], dtype=float),
-            )
-            for kind in ("other", "mixed")
-        ]
-
-    def is_scaled_at(self, call: Call, c: float, k: int) -> bool:
-        """Tell whether the k-th gradient comes out with c times what flows back through a call."""
-        if self.graph is None:
-            return False
-        last = [b for b in self.graph.backward if b.gradient_of is call and self.graph.is_last(b)]
-        if not last:
-            return False
-        changes = dict.fromkeys(last, lambda b, get: c * np.asarray(again(b, get)))
-        values = self.graph.replay(changes)
-        right = [j for j in range(len(self.names)) if j not in self.wrong and self.comparable(j)]
-        return all(self.explains(j, self.graph.gradient(j, values)) for j in (k, *right))
+                    inverse = position == 1 and node.name != "multiply"
+                    yield 1 / float(arg) if inverse else float(arg), node
 
     @cached_property
-    def dimensions(self) -> dict[float, str]:
-        """The lengths of axes that a factor may come from, with what they are."""
-        arrays = list(self._given)
-        if self.graph is not None:
-            calls = self.graph.forward
-            arrays += [(self.name_of(c), c.value) for c in calls if c.source is not None]
-        found = self._axis_lengths(arrays)
+    def lengths(self) -> Lengths:
+        """The lengths of the axes of the output and of the arguments, with what they are."""
+        return self._axis_lengths(self._given)
+
+    @cached_property
+    def dimensions(self) -> Lengths:
+        """The lengths, and products of lengths, that a factor may come from, with what they are."""
+        nodes = self.graph.nodes if self.graph is not None else []
+        arrays = [
+            *self._given,
+            *((self.name(n), n.value) for n in nodes if n.call.source is not None),
+        ]
+        lengths = dict(self._axis_lengths(arrays))
         for name, array in arrays:
-            found.setdefault(float(np.size(array)), f"the number of entries of {name}")
+            lengths.setdefault(float(np.size(array)), found("entries", of=name))
         for name, array in self._given:
             axes = range(min(np.ndim(array), 5))
             for some in (c for count in (2, 3) for c in combinations(axes, count)):
-                lengths = [np.shape(array)[axis] for axis in some]
-                which = f"{' x '.join(map(str, lengths))}, the lengths of axes {some} of {name}"
-                found.setdefault(float(np.prod(lengths)), which)
-        return {n: text for n, text in found.items() if n > 1}
-
-    @cached_property
-    def lengths(self) -> dict[float, str]:
-        """The lengths of the axes of the output and of the arguments, with what they are."""
-        return {n: text for n, text in self._axis_lengths(self._given).items() if n > 1}
+                own = [np.shape(array)[axis] for axis in some]
+                product = found("axes", lengths=own, axes=some, of=name)
+                lengths.setdefault(float(np.prod(own)), product)
+        return {n: what for n, what in lengths.items() if n > 1}
 
     @property
-    def _given(self) -> list[tuple[str, Array]]:
+    def _given(self) -> list[tuple[Finding, Array]]:
         arguments = zip(self.names, self.values, strict=True)
-        return [*(("the output", u) for u in self.upstream), *arguments]
+        outputs = [(found("output"), u) for u in self.upstream]
+        return [*outputs, *((found("named", name=name), value) for name, value in arguments)]
 
-    def _axis_lengths(self, arrays: Sequence[tuple[str, Array]]) -> dict[float, str]:
-        found: dict[float, str] = {}
+    def _axis_lengths(self, arrays: Sequence[tuple[Finding, Array]]) -> Lengths:
+        lengths: dict[float, Finding] = {}
         for number, (name, array) in enumerate(arrays):
             for axis, n in enumerate(np.shape(array)):
                 first = axis == 0 and number <= len(self.upstream)
-                which = "the batch size" if first else f"the length of axis {axis} of {name}"
-                found.setdefault(float(n), which)
-        return found
+                which = found("batch_size") if first else found("axis", axis=axis, of=name)
+                lengths.setdefault(float(n), which)
+        return {n: what for n, what in lengths.items() if n > 1}
 
-    def same_shape(self, k: int) -> Iterator[tuple[str, Array]]:
+    def same_shape(self, k: int) -> Iterator[tuple[Callable[[], Finding], Array]]:
         """Yield the arguments, upstream gradients and forward values in the k-th one's shape."""
         shape = np.shape(self.automatic[k])
         for j in (k, *(j for j in range(len(self.values)) if j != k)):
             if np.shape(self.values[j]) == shape:
-                yield self.names[j], np.asarray(self.values[j], dtype=float)
+                name = partial(found, "named", name=self.names[j])
+                yield name, self._as_float(self.values[j])
         for u in self.upstream:
             if np.shape(u) == shape:
-                yield "the upstream gradient", np.asarray(u, dtype=float)
-        for call in self.graph.adjoints if self.graph is not None else ():
-            if np.shape(call.value) == shape and not self.late():
-                assert self.graph is not None
-                yield self.name_of(call), np.asarray(self.graph.value(call), dtype=float)
+                yield partial(found, "upstream"), self._as_float(u)
+        for node in self.graph.nodes if self.graph is not None else ():
+            if node.parents and np.shape(node.value) == shape and not self.deadline.is_over:
+                yield partial(self.name, node), self._as_float(node.value)
 
+    @staticmethod
+    def _as_float(value: Any) -> Array:
+        return np.asarray(value, dtype=float)
 
-def _short(text: str) -> str:
-    """Return an expression without its middle where it is long."""
-    return text if len(text) <= 60 else f"{text[:36]}…{text[-20:]}"
-
-
-@dataclass
-class Finding:
-    """A mistake that explains some of the wrong gradients.
-
-    Attributes
-    ----------
-    rule : str
-    text : str
-        What is wrong, after the name of the gradient.
-    rows : list of int
-        The gradients that it explains.
-    call : Call or None
-        The forward operation whose gradient is wrong.
-    products : list of arrays
-        The wrong values that it makes on the way.
-    values : dict
-        The backward values with the mistake in them, where a graph was changed.
-    lines : tuple of (str, int)
-        Where the mistake is, where the rule itself can tell.
-    """
-
-    rule: str
-    text: str
-    rows: list[int]
-    call: Call | None = None
-    products: list[Any] = field(default_factory=list)
-    values: Mapping[Call, Any] = field(default_factory=dict)
-    lines: tuple[tuple[str, int], ...] = ()
-
-
-Rule = Callable[[Case, int], Finding | None]
-
-
-# -------------------- other upstream gradients --------------------
 
 _UPSTREAM: dict[str, Callable[[Array], Array]] = {
     "none": lambda u: 0 * u,

@@ -1,251 +1,377 @@
-"""The changes of one thing in a backward graph: each is a mistake that people make.
-
-An edit is the mistake if, once the graph has run again with it, the handwritten gradients come out.
-"""
+"""The grammar of mistakes: what people do to an array, to a derivative, to a formula; as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import combinations, permutations, product
 from typing import Any
 
 import numpy as np
 
-from ...recording import Call, name_of
-from ...validation import Array
-from ..reference.backward_graph import (
-    BackwardGraph,
-    Make,
-    again,
-    has_twin,
-    is_number,
-    is_sum_of_paths,
-)
-from ..source import expression, operand
-from .case import Case
+from ...validation import Array, Shape
+from ..finding import Finding, found
+
+Axes = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Edit:
-    """One change of a backward graph.
+class Pattern:
+    """One thing that may be done to an array.
 
     Attributes
     ----------
-    rule : str
-    text : str
-        Completes "comes out if ...".
-    of : Call or None
-        The forward operation whose gradient is changed.
-    changes : dict
-        From backward calls to what makes their new values.
-    key : tuple
-        What the same change at another call has in common with this one.
+    kind : str
+        Of the finding.
+    cost : float
+        How far from the first thing that a person would think of.
+    make : callable
+        From what is right to what comes out.
+    fields : dict
+        Those of the finding.
     """
 
-    rule: str
-    text: str
-    of: Call | None
-    changes: Mapping[Call, Make]
-    key: tuple[Any, ...]
-    screened: bool = True  # whether the effects of its changes add up
+    kind: str
+    cost: float
+    make: Callable[[Array], Array]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def finding(self) -> Finding:
+        """What is said of it."""
+        return found(self.kind, **self.fields)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What the same pattern elsewhere has in common with this one."""
+        return self.kind, *self.fields.values()
 
 
-def edit(rule: str, text: str, call: Call, make: Make, *key: Any) -> Edit:
-    """Return the change of one backward call."""
-    return Edit(rule, text, call.gradient_of, {call: make}, (rule, *key))
+def subsets(ndim: int) -> list[Axes]:
+    """Return all choices of axes, of arrays with not too many."""
+    return [s for n in range(1, ndim + 1) for s in combinations(range(ndim), n)] if ndim < 6 else []
 
 
-def flow_of(case: Case, call: Call) -> str:
-    """Return in words which gradient a backward call makes."""
-    of = call.gradient_of
-    if of is None or case.graph is None:
-        return "the gradient that flows back"
-    if of.source is None:  # our own Σ upstream · output
-        return f"the upstream gradient of {case.name_of(of.args[0])}"
-    if is_sum_of_paths(call) and (meeting := case.graph.summed_in(call)) is not None:
-        return f"the gradient that flows back to {case.name_of(meeting)}"
-    to = case.graph.leads_to(call)
-    several = len([arg for arg in of.args if isinstance(arg, Call)]) > 1
-    whither = f" to {case.name_of(to)}" if several and to is not None else ""
-    return f"the gradient that flows back through {case.name_of(of)}{whither}"
+def one(axes: Axes) -> Any:
+    """Return the only one of some axes; else all of them."""
+    return axes[0] if len(axes) == 1 else axes
 
 
-# -------------------- factors --------------------
+def _kept(patterns: Callable[..., Iterator[Pattern]]) -> Callable[..., Sequence[Pattern]]:
+    """Keep the patterns for some shapes."""
 
-LEFT_OUT = "is left out"
+    @lru_cache(maxsize=512)
+    def kept(*shapes: Any, **options: Any) -> Sequence[Pattern]:
+        return list(patterns(*shapes, **options))
 
-
-def times(c: float) -> Make:
-    """Return what makes c times a value."""
-    return lambda call, get: c * np.asarray(again(call, get))
-
-
-def known_factors(case: Case) -> dict[float, str]:
-    """Return the factors that people lose or add: signs, 2, 1/2, the dimensions, with the words."""
-    known = {-1.0: "of the wrong sign"}
-    known |= {c: f"{c:g} times what it should be" for c in (2.0, 0.5, -2.0, -0.5, 3.0)}
-    for n, text in sorted(case.dimensions.items()):
-        known.setdefault(n, f"{n:g} times what it should be ({text}): a mean is missing")
-        inverse = f"1/{n:g} of what it should be ({text}): averaged in place of summed"
-        known.setdefault(1 / n, inverse)
-    return known
+    return kept
 
 
-def factors(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
-    """Multiply a backward value by one of the known factors."""
-    if not has_twin(graph, call):
-        for c, text in known_factors(case).items():
-            yield edit("factor", f"{flow_of(case, call)} is {text}", call, times(c), "times", c)
+# -------------------- an array with its entries elsewhere --------------------
 
 
-def partly(edit: Edit, share: float, text: str) -> Edit:
-    """Return the edit that changes by a share of what another one does: a cut becomes a factor."""
+@_kept
+def rearrangements(shape: Shape, target: Shape) -> Iterator[Pattern]:
+    """Yield how an array may come out in another order: its axes, its entries or its blocks."""
+    orders = [*permutations(range(len(shape)))][1:] if 1 < len(shape) <= 5 else []
+    for axes in orders:
+        if tuple(shape[i] for i in axes) == target:
+            is_plain = axes == tuple(range(len(shape)))[::-1]
+            kind, fields = ("transposed", {}) if is_plain else ("axes_order", {"axes": axes})
+            yield Pattern(kind, 2.0, partial(np.transpose, axes=axes), fields)
+    for axes in orders:
+        yield Pattern("reordered", 2.0, partial(_turned, shape=target, axes=axes))
+        if len(target) == len(shape):
+            yield Pattern("reordered", 2.0, partial(_moved_back, shape=target, axes=axes))
+    if len(shape) > 1 or len(target) > 1:
+        yield Pattern("reordered", 2.0, lambda a: a.reshape(target, order="F"))
+        yield Pattern("reordered", 2.0, lambda a: a.ravel(order="F").reshape(target))
+    for axis, n in enumerate(shape if shape == target else ()):
+        if n > 1:
+            yield Pattern("reversed", 2.0, partial(np.flip, axis=axis), {"axis": axis})
+            for shift in (1, -1):
+                rolled = partial(np.roll, shift=shift, axis=axis)
+                yield Pattern("shifted", 2.0, rolled, {"shift": shift, "axis": axis})
 
-    def scaled(make: Make) -> Make:
-        def part(call: Call, get: Callable[[Any], Any]) -> Any:
-            whole = np.asarray(again(call, get))
-            return whole + share * (np.asarray(make(call, get)) - whole)
 
-        return part
-
-    changes = {call: scaled(make) for call, make in edit.changes.items()}
-    return Edit("factor", text, edit.of, changes, ("times", round(share, 9)))
+def _turned(a: Array, shape: Shape, axes: Axes) -> Array:
+    return a.transpose(axes).reshape(shape)
 
 
-# -------------------- products --------------------
+def _moved_back(a: Array, shape: Shape, axes: Axes) -> Array:
+    """Return an array taken for one with its axes in another order, and moved back from it."""
+    return a.reshape([shape[i] for i in axes]).transpose(np.argsort(axes))
 
 
-def products(
-    case: Case, graph: BackwardGraph, call: Call, *, residual: bool = False
-) -> Iterator[Edit]:
-    """Lose one operand of a product or quotient.
+@_kept
+def exchanged_blocks(shape: Shape) -> Iterator[Pattern]:
+    """Yield an array with its halves, thirds or quarters in another order, as gates may be."""
+    for axis, count in product(range(len(shape)), (2, 3, 4)):
+        if shape[axis] % count == 0:
+            for order in list(permutations(range(count)))[1:]:
+                made = partial(_blocks, count=count, axis=axis, order=order)
+                yield Pattern("blocks", 2.2, made, made.keywords)
 
-    With `residual`, only operands that autograd itself computes in its backward pass.
+
+def _blocks(a: Array, count: int, axis: int, order: Axes) -> Array:
+    parts = np.split(a, count, axis)
+    return np.concatenate([parts[i] for i in order], axis)
+
+
+@_kept
+def without_an_end(shape: Shape) -> Iterator[Pattern]:
+    """Yield an array without its first or last entries, as a loop that is one turn short makes."""
+    for axis, last in product(range(min(len(shape), 4)), (False, True)):
+        if shape[axis] > 1:
+            index = (slice(None),) * axis + (-1 if last else 0,)
+            fields = {"last": last, "axis": axis}
+            yield Pattern("lacks_entry", 3.5, partial(_zeroed, index=index), fields)
+
+
+def _zeroed(a: Array, index: Any) -> Array:
+    out = np.array(a)
+    out[index] = 0
+    return out
+
+
+@_kept
+def windows(shape: Shape, target: Shape) -> Iterator[Pattern]:
+    """Yield the parts that may be cut out of a padded array."""
+    if len(shape) != len(target) or shape == target or not 0 < len(shape) <= 5:
+        return
+    room = [range(n - m + 1) for n, m in zip(shape, target, strict=True)]
+    if 0 < np.prod([len(r) for r in room]) <= 100:
+        for offsets in product(*room):
+            index = tuple(slice(o, o + n) for o, n in zip(offsets, target, strict=True))
+            yield Pattern("cut_at", 2.0, partial(_part, index=index), {"offsets": offsets})
+
+
+def _part(a: Array, index: Any) -> Array:
+    return np.asarray(a[index])
+
+
+# -------------------- sums --------------------
+
+_ENDS: dict[str, Callable[..., Array]] = {
+    "the_largest": np.max,
+    "the_first": lambda a, axis, keepdims: np.take(a, [0], axis[0]),
+    "the_last": lambda a, axis, keepdims: np.take(a, [-1], axis[0]),
+}
+
+
+@_kept
+def reductions(shape: Shape, *, ends: bool = False) -> Iterator[Pattern]:
+    """Yield an array summed or averaged over axes, which are kept with length 1.
+
+    With `ends`, also the largest entry along them, and the first and last along one.
     """
-    kind, flow = name_of(call.fun), flow_of(case, call)
-    if kind not in ("multiply", "divide", "true_divide"):
-        return
-    multiplies = kind == "multiply"
-    for lost in (1, 0) if multiplies else (1,):
-        dropped = call.args[lost]
-        if is_number(graph.value(dropped)) and float(graph.value(dropped)) == 1:
+    kinds: dict[str, Callable[..., Array]] = {"summed": np.sum, "averaged": np.mean}
+    for axes in subsets(len(shape)):
+        if all(shape[axis] == 1 for axis in axes):
             continue
-        rule, what = operand_of(case, graph, call, dropped)
-        if residual != (rule == "value" and getattr(dropped, "gradient_of", None) is not None):
-            continue
-        text = f"without the factor {what}" if multiplies else f"not divided by {what}"
-        if rule == "upstream":
-            if is_constant(graph.array(dropped)[graph.array(dropped) != 0]):
-                continue  # no more than a factor
-            text = "not multiplied by the gradient that comes in"
-            text += "" if case.is_loss else ": the upstream gradient is ignored"
-        yield edit(rule, f"{flow} is {text}", call, _kept(1 - lost), "operand", lost)
+        for kind, reduce in (kinds | _ENDS if ends else kinds).items():
+            if len(axes) == 1 or kind not in ("the_first", "the_last"):
+                made = partial(reduce, axis=axes, keepdims=True)
+                yield Pattern(kind, 2.0, made, {"axes": one(axes)})
 
 
-def inverses(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
-    """Divide by a value in place of multiplying by it, or the reverse."""
-    kind = name_of(call.fun)
-    if kind not in ("multiply", "divide", "true_divide"):
-        return
-    multiplies = kind == "multiply"
-    for turned in (1, 0) if multiplies else (1,):
-        rule, what = operand_of(case, graph, call, call.args[turned])
-        if rule == "value":
-            text = "divided by" if multiplies else "multiplied by"
-            text = f"{flow_of(case, call)} is {text} {what}, the wrong way round"
-            make = _combined(np.divide if multiplies else np.multiply, 1 - turned, turned)
-            yield edit(rule, text, call, make, "turned", turned)
+def broadcast(pattern: Pattern, shape: Shape, axes: Any) -> Pattern:
+    """Return a sum in the place of an array of some shape, as NumPy would broadcast it."""
+
+    def make(a: Array) -> Array:
+        out = pattern.make(a)
+        if out.size == int(np.prod(shape)):
+            return out.reshape(shape)
+        return np.broadcast_to(out if out.ndim == len(shape) else np.squeeze(out, axes), shape)
+
+    return Pattern(pattern.kind, pattern.cost, make, pattern.fields)
 
 
-def _kept(position: int) -> Make:
-    def make(call: Call, get: Callable[[Any], Any]) -> Any:
-        value, shape = get(call.args[position]), np.shape(again(call, get))
-        return np.broadcast_to(value, shape) if np.ndim(value) < len(shape) else value
-
-    return make
-
-
-def _combined(operation: Any, first: int, second: int) -> Make:
-    return lambda call, get: operation(get(call.args[first]), get(call.args[second]))
+def unbroadcast(part: Array, shape: Shape) -> Array:
+    """Return an array summed to a shape from which NumPy would broadcast it."""
+    extra = np.ndim(part) - len(shape)
+    part = np.sum(part, axis=tuple(range(extra))) if extra > 0 else part
+    axes = tuple(i for i, n in enumerate(shape) if n == 1 and np.shape(part)[i] > 1)
+    return np.asarray(np.sum(part, axis=axes, keepdims=True) if axes else part)
 
 
-def operand_of(case: Case, graph: BackwardGraph, call: Call, dropped: Any) -> tuple[str, str]:
-    """Return the rule for a lost operand of a call, and what to call it."""
-    value = graph.value(dropped)
-    if isinstance(dropped, Call) and graph.carries(dropped):
-        return "upstream", "the gradient that comes in"
-    if is_number(value):
-        return "factor", f"{float(value):.6g}"
-    if isinstance(dropped, Call) and dropped.gradient_of is not None:
-        equal = (c for c in (*graph.roots, *graph.forward) if _is_equal(graph, c, value))
-        return "value", case.name_of(next(equal, dropped))
-    if isinstance(dropped, Call):
-        return "value", case.name_of(dropped)
-    return "value", _written(call.gradient_of, value) or case.constant_name(value)
+# -------------------- derivatives --------------------
+
+# What people take for a derivative, or multiply by: the likeliest first.
+FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+    ("1", np.ones_like),
+    ("{v}", lambda v: v),
+    ("1 - {v}", lambda v: 1 - v),
+    ("{v} (1 - {v})", lambda v: v * (1 - v)),
+    ("1 - {v}²", lambda v: 1 - v * v),
+    ("({v} > 0)", lambda v: (v > 0).astype(float)),
+    ("1 / {v}", lambda v: 1 / v),
+    ("{v}²", lambda v: v * v),
+    ("({v} <= 0)", lambda v: (v <= 0).astype(float)),
+    ("{v}² (1 - {v})", lambda v: v * v * (1 - v)),
+    ("{v} (1 - {v})²", lambda v: v * (1 - v) ** 2),
+    ("{v} (1 + {v})", lambda v: v * (1 + v)),
+    ("({v} (1 - {v}))²", lambda v: (v * (1 - v)) ** 2),
+    ("(1 - {v})²", lambda v: (1 - v) ** 2),
+    ("(1 - {v}²)²", lambda v: (1 - v * v) ** 2),
+    ("1 / {v}²", lambda v: 1 / (v * v)),
+    ("1 + {v}", lambda v: 1 + v),
+    ("2 {v}", lambda v: 2 * v),
+    ("{v} / 2", lambda v: v / 2),
+    ("{v}³", lambda v: v**3),
+    ("1 / {v}³", lambda v: v**-3.0),
+    ("1 + {v}²", lambda v: 1 + v * v),
+    ("1 / (1 + {v}²)", lambda v: 1 / (1 + v * v)),
+    ("1 / (1 - {v})", lambda v: 1 / (1 - v)),
+    ("1 / ({v} (1 - {v}))", lambda v: 1 / (v * (1 - v))),
+    ("1 / (1 - {v}²)", lambda v: 1 / (1 - v * v)),
+    ("1 - √{v}", lambda v: 1 - np.sqrt(v)),
+    ("exp({v})", np.exp),
+    ("exp(-{v})", lambda v: np.exp(-v)),
+    ("√{v}", np.sqrt),
+    ("1 / √{v}", lambda v: 1 / np.sqrt(v)),
+    ("sign {v}", np.sign),
+    ("|{v}|", np.abs),
+    ("log {v}", np.log),
+    ("sigmoid({v})", lambda v: 1 / (1 + np.exp(-v))),
+    ("sigmoid({v}) (1 - sigmoid({v}))", lambda v: np.exp(-v) / (1 + np.exp(-v)) ** 2),
+    ("1 - sigmoid({v})", lambda v: 1 / (1 + np.exp(v))),
+    ("tanh {v}", np.tanh),
+    ("1 - tanh² {v}", lambda v: 1 - np.tanh(v) ** 2),
+    ("cos {v}", np.cos),
+    ("sin {v}", np.sin),
+)
 
 
-def _is_equal(graph: BackwardGraph, call: Call, value: Any) -> bool:
-    """Tell whether a forward value is one that autograd has computed anew in its backward pass."""
-    own = graph.array(call)
-    return own.shape == np.shape(value) and np.allclose(own, value, rtol=1e-12, atol=0.0)
+def functions_of(v: Array) -> Array:
+    """Return the simple functions of a value, one in each row; those that do not exist as NaN."""
+    with np.errstate(all="ignore"):
+        rows = [np.asarray(function(v), dtype=float).ravel() for _, function in FUNCTIONS]
+    table = np.stack(rows)
+    table[~np.isfinite(table).all(axis=1)] = np.nan
+    return table
 
 
-def is_constant(array: Array) -> bool:
-    """Tell whether all entries of an array are equal: what any factor could be."""
-    flat = np.ravel(array)
-    return bool(flat.size and np.all(np.abs(flat - flat[0]) <= 1e-6 * np.abs(flat[0])))
+# -------------------- softmax and normalisations as a whole --------------------
 
 
-def _written(of: Call | None, value: Any) -> str | None:
-    """Return the text of the operand of a forward operation that is just this constant."""
-    text = expression(of) if of is not None else None
-    for position, arg in enumerate(of.args[:2] if of is not None and text else ()):
-        if arg is value and text is not None:
-            found = operand(text, position)
-            return f"`{found}`" if found and len(found) <= 60 else None
-    return None
+@dataclass(frozen=True)
+class Term:
+    """``outer R(inner g)``, R being a sum, a mean or nothing: a term of a closed gradient."""
+
+    outer: str
+    reduce: str
+    inner: str
+
+    @property
+    def text(self) -> str:
+        """The term as mathematicians write it."""
+        if not self.reduce:
+            return f"{self.outer}{self.inner}g, not summed"
+        inside = f"{self.inner}g"
+        if self.reduce == "sum":
+            return f"{self.outer}Σ {inside}"
+        return f"{self.outer}mean({inside})" if self.inner else f"{self.outer}mean {inside}"
+
+    def value(self, y: Array, g: Array, axes: Axes) -> Array:
+        """Return the term for the result y of the operation and the gradient g that leaves it."""
+        inside = _FACTORS[self.inner](y) * g
+        if self.reduce:
+            inside = _REDUCE[self.reduce](inside, axis=axes, keepdims=True)
+        return np.asarray(_FACTORS[self.outer](y) * inside)
+
+    def mistaken(self) -> Iterator[tuple[str, Term]]:
+        """Yield what is written in its place, with the rule."""
+        other = {"sum": "mean", "mean": "sum"}[self.reduce]
+        yield "sum", Term(self.outer, other, self.inner)
+        yield "sum", Term(self.outer, "", self.inner)
+        if self.inner:
+            yield "value", Term(self.outer, self.reduce, "")
+        if self.outer:
+            yield "value", Term("", self.reduce, self.inner)
+        if self.outer == "exp(y) ":
+            yield "value", Term("y ", self.reduce, self.inner)
 
 
-MOVES = "reshape transpose swapaxes moveaxis ravel rollaxis squeeze expand_dims".split()
-_FACTORS = "multiply divide true_divide dot matmul tensordot einsum".split()
-_ADJOINTS = [f"{f}_adjoint_{i}" for f in ("dot", "matmul", "tensordot") for i in (0, 1)]
+_REDUCE: dict[str, Callable[..., Array]] = {"sum": np.sum, "mean": np.mean}
+_FACTORS: dict[str, Callable[[Array], Any]] = {
+    "": lambda y: 1.0,
+    "y ": lambda y: y,
+    "exp(y) ": np.exp,
+}
+
+# What it is, the terms of its gradient scale (g - Σ terms), and the scale (None: what fits).
+CLOSED: tuple[tuple[str, tuple[Term, ...], Callable[[Array], Any] | None], ...] = (
+    ("softmax", (Term("", "sum", "y "),), lambda y: y),
+    ("log_softmax", (Term("exp(y) ", "sum", ""),), np.ones_like),
+    ("mean", (Term("", "mean", ""),), np.ones_like),
+    ("normalisation", (Term("", "mean", ""), Term("y ", "mean", "y ")), None),
+    ("rms", (Term("y ", "mean", "y "),), None),
+    ("norm", (Term("y ", "sum", "y "),), None),
+)
 
 
-def wrong_operands(case: Case, graph: BackwardGraph, call: Call) -> Iterator[Edit]:
-    """Multiply by another value of the forward pass than the right one."""
-    if name_of(call.fun) not in (*_FACTORS, *_ADJOINTS):
-        return
-    for position, arg in enumerate(call.args):
-        if isinstance(arg, str | tuple) or (position > 1 and name_of(call.fun) != "einsum"):
-            continue
-        due, moved = unmoved_operand(arg)
-        if isinstance(due, Call) and (graph.carries(due) or due.gradient_of is not None):
-            continue
-        right = graph.array(due)
-        for other in (*graph.roots, *graph.forward) if right.ndim else ():
-            value = graph.array(other)
-            if other is not due and value.shape == right.shape:
-                name, given = operand_of(case, graph, call, due)[1], case.name_of(other)
-                given = case.expression(other) if given == name and other.fun else given
-                given += " of another run of that line" if given == name else ""
-                text = f"{flow_of(case, call)} is multiplied by {given} in place of {name}"
-                make = exchanged(position, moved(value))
-                yield edit("value", text, call, make, "operand", position, other.instruction)
+@dataclass(frozen=True)
+class Closed:
+    """A passage whose gradient is ``scale (g - Σ terms)`` over some axes."""
 
+    title: str
+    terms: tuple[Term, ...]
+    scale: Array
+    axes: Axes
+    y: Array
 
-def unmoved_operand(arg: Any) -> tuple[Any, Callable[[Array], Array]]:
-    """Return the value of which an operand is a transpose or the like, and how it is one."""
-    if isinstance(arg, Call) and arg.gradient_of is not None and name_of(arg.fun) in MOVES:
-        inner, moved = unmoved_operand(arg.args[0])
-        return inner, lambda value: arg.fun.fun(moved(value), *arg.args[1:], **arg.kwargs)
-    return arg, lambda value: value
+    @classmethod
+    def of(cls, y: Array, g: Array, c: Array) -> Closed | None:
+        """Return the form of the gradient c that reaches an argument of y, if it has one."""
+        if y.ndim == 0 or y.ndim > 4 or c.shape != y.shape:
+            return None
+        for axes in sorted(subsets(y.ndim), key=lambda axes: (len(axes), -axes[-1])):
+            for title, terms, own in CLOSED if np.prod([y.shape[a] for a in axes]) > 1 else ():
+                rest = g - sum(term.value(y, g, axes) for term in terms)
+                over = partial(np.sum, axis=axes, keepdims=True)
+                scale = own(y) if own else over(c * rest) / np.maximum(over(rest * rest), 1e-300)
+                fits = np.max(np.abs(scale * rest - c)) <= 1e-8 * np.max(np.abs(c))
+                if fits and np.max(np.abs(rest - g)) > 1e-9 * np.max(np.abs(g)):
+                    return cls(title, terms, np.asarray(scale), axes, y)
+        return None
 
+    def bracket(self, g: Array, terms: Sequence[Term], axes: Axes | None = None) -> Array:
+        """Return g minus some terms, whose sums are over some axes."""
+        axes = self.axes if axes is None else axes
+        return np.asarray(g - sum(term.value(self.y, g, axes) for term in terms))
 
-def exchanged(position: int, value: Array) -> Make:
-    """Return what makes a value with another array as one of its arguments."""
+    def _scaled(self, bracket: Callable[[Array], Array]) -> Callable[[Array], Array]:
+        return lambda g: np.asarray(self.scale * bracket(g))
 
-    def make(call: Call, get: Callable[[Any], Any]) -> Any:
-        args = [value if i == position else get(arg) for i, arg in enumerate(call.args)]
-        return call.fun.fun(*args, **call.kwargs)
+    def mistakes(self) -> Iterator[Pattern]:
+        """Yield what people write in its place; the patterns are of the gradient g."""
+        scale, all_terms = self.scale, self.terms
+        for number, term in enumerate(all_terms):
+            rest = [t for t in all_terms if t is not term]
+            less = partial(self.bracket, terms=rest)
+            fields = {"term": term.text, "number": number}
+            yield Pattern("term_left_out", 0.0, self._scaled(less), fields)
+            for rule, other in term.mistaken():
+                taken = fields | {"other": other.text, "rule": rule}
+                instead = partial(self.bracket, terms=[*rest, other])
+                yield Pattern("term_taken", 0.5, self._scaled(instead), taken)
+            for axes in subsets(self.y.ndim):
 
-    return make
+                def over(g: Array, t: Term = term, m: Any = less, axes: Axes = axes) -> Array:
+                    return np.asarray(scale * (m(g) - t.value(self.y, g, axes)))
+
+                yield Pattern("term_axes", 0.6, over, fields | {"axes": one(axes)})
+        if len(all_terms) > 1:
+            yield Pattern("only_scaled_g", 0.1, lambda g: scale * g)
+            for axes in subsets(self.y.ndim):
+                every = partial(self.bracket, terms=all_terms, axes=axes)
+                fields = {"axes": one(axes)}
+                yield Pattern("all_axes", 0.6, self._scaled(every), fields)
+        whole = partial(self.bracket, terms=all_terms)
+        yield Pattern("g_left_out", 0.3, lambda g: scale * (whole(g) - g))
+        yield Pattern("scale_left_out", 0.5, whole)
+        yield Pattern("scale_squared", 0.6, lambda g: scale**2 * whole(g))
+        yield Pattern("scale_inverted", 0.7, lambda g: whole(g) / scale)
+        yield Pattern("only_g", 0.7, lambda g: g)

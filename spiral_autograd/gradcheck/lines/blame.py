@@ -85,10 +85,8 @@ def places(evidence: Evidence, k: int, reason: Any = None) -> tuple[Place, ...]:
 
 
 def _kind(reason: Any) -> str:
-    text = getattr(reason, "text", "")
-    if "arguments swapped" in text:
-        return "swapped"
-    return "part" if "lacks the" in text or "in part only" in text else ""
+    kind: str = getattr(reason, "kind", "")
+    return "part" if kind == "lacks_entry" else kind
 
 
 def _forward_place(evidence: Evidence, k: int, reason: Any) -> Place | None:

@@ -7,6 +7,8 @@ value takes the place of its old one. NumPy's own functions are never patched.
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import autograd.numpy as anp
@@ -17,10 +19,13 @@ from autograd.numpy.numpy_vjps import unbroadcast
 from autograd.tracer import Box, isbox
 
 from ...boxes import RecordedBox, take
+from ...validation import Array
+
+Axis = int | tuple[int, ...] | None
 
 
 @primitive  # type: ignore[untyped-decorator]
-def set_at(A: Any, value: Any, *index: Any) -> Any:
+def set_at(A: object, value: object, *index: Any) -> object:
     """Return a copy of A with ``A[index] = value``."""
     out = np.array(A)
     out[index] = value
@@ -28,7 +33,7 @@ def set_at(A: Any, value: Any, *index: Any) -> Any:
 
 
 @primitive  # type: ignore[untyped-decorator]
-def cleared_at(g: Any, *index: Any) -> Any:
+def cleared_at(g: object, *index: Any) -> object:
     """Return a copy of g that is zero at ``index``."""
     out = np.array(g)
     out[index] = 0
@@ -44,12 +49,12 @@ defvjp(cleared_at, lambda ans, g, *index: lambda h: cleared_at(h, *index))
 
 
 @primitive  # type: ignore[untyped-decorator]
-def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+def norm(x: Array, axis: Axis = None, keepdims: bool = False) -> object:
     """Return the root of the sum of squares. autograd's own rule is wrong for some shapes."""
     return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))
 
 
-def _norm_vjp(ans: Any, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+def _norm_vjp(ans: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> object:
     kept = np.sum(np.empty(anp.shape(x)), axis=axis, keepdims=True).shape
     return lambda g: anp.reshape(g, kept) * x / anp.reshape(ans, kept)
 
@@ -64,12 +69,18 @@ class NumpyBox(RecordedBox):
 
     strict = False
 
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    def __array_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> object:
         """Answer a NumPy function with autograd's of the same name."""
         special = _SPECIAL.get(func)
         if special is not None:
             return special(*args, **kwargs)
-        space: Any = anp
+        space: object = anp
         for part in func.__module__.split(".")[1:]:
             space = getattr(space, part, None) if part in ("linalg", "fft") else space
         function = getattr(space, func.__name__, None)
@@ -86,101 +97,82 @@ class NumpyBox(RecordedBox):
     def __index__(self) -> int:
         return self._whole(lambda value: value.__index__())
 
-    def _whole(self, convert: Any) -> int:
+    def _whole(self, convert: Callable[[Any], int]) -> int:
         value = _plain(self)
         if np.asarray(value).dtype.kind not in "iub":
             self._refuse("a Python int")
         return int(convert(value))
 
-    def __setitem__(self, index: Any, value: Any) -> None:
+    def __setitem__(self, index: object, value: object) -> None:
         parts = index if isinstance(index, tuple) else (index,)
         self._assigned(set_at(self, value, *parts))
 
-    def __iadd__(self, other: Any) -> Any:
-        return self._assigned(self + other)
-
-    def __isub__(self, other: Any) -> Any:
-        return self._assigned(self - other)
-
-    def __imul__(self, other: Any) -> Any:
-        return self._assigned(self * other)
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self._assigned(self / other)
-
-    def _assigned(self, new: Any) -> Any:
+    def _assigned(self, new: object) -> object:
         """Take a new value in place, as an array does, so that all names of it see it."""
         for name in ("_value", "_node", "_trace"):
             setattr(self, name, getattr(new, name))
         return self
 
-    def __pos__(self) -> Any:
+    def __pos__(self) -> object:
         return self
 
-    def __and__(self, other: Any) -> Any:
-        return anp.logical_and(self, other)
+    def __deepcopy__(self, memo: object) -> object:
+        return self
 
-    def __or__(self, other: Any) -> Any:
-        return anp.logical_or(self, other)
-
-    def __invert__(self) -> Any:
-        return anp.logical_not(self)
-
-    def copy(self, *args: Any) -> Any:
+    def copy(self, *args: object) -> object:
         """Return a box of the same value, which may be assigned into on its own."""
         return type(self)(self._value, self._trace, self._node)
 
-    def __copy__(self) -> Any:
-        return self.copy()
+    __copy__ = copy
+    dot = anp.dot
 
-    def __deepcopy__(self, memo: Any) -> Any:
-        return self
-
-    def dot(self, other: Any) -> Any:
-        """Return the product with another array."""
-        return anp.dot(self, other)
-
-    def transpose(self, *axes: Any) -> Any:
+    def transpose(self, *axes: Any) -> object:
         """Return the array with its axes in another order."""
         if len(axes) == 1 and (axes[0] is None or not isinstance(axes[0], int)):
             axes = tuple(axes[0]) if axes[0] is not None else ()
         return anp.transpose(self, axes or None)
 
-    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+    def astype(self, dtype: Any, *args: object, **kwargs: object) -> object:
         """Return the array in another dtype."""
         if np.dtype(dtype).kind in "cO":
             self._refuse(f"an array of dtype {np.dtype(dtype)}")
         if np.dtype(dtype).kind != "f":
             return np.asarray(_plain(self)).astype(dtype)
-        return (
-            numpy_wrapper._astype(self, np.dtype(dtype))
-            if np.dtype(dtype) != self.dtype
-            else self.copy()
-        )
+        if np.dtype(dtype) == self.dtype:
+            return self.copy()
+        return numpy_wrapper._astype(self, np.dtype(dtype))
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes of the array."""
-        return int(np.asarray(_plain(self)).nbytes)
+    nbytes = property(lambda self: np.asarray(_plain(self)).nbytes)
+    flags = property(lambda self: np.asarray(_plain(self)).flags)
 
-    @property
-    def flags(self) -> Any:
-        """The flags of the array."""
-        return np.asarray(_plain(self)).flags
 
+def _in_place(function: Callable[..., object]) -> Callable[..., object]:
+    return lambda box, other: box._assigned(function(box, other))
+
+
+for _name, _function in {
+    "__iadd__": _in_place(operator.add),
+    "__isub__": _in_place(operator.sub),
+    "__imul__": _in_place(operator.mul),
+    "__itruediv__": _in_place(operator.truediv),
+    "__and__": lambda box, other: anp.logical_and(box, other),
+    "__or__": lambda box, other: anp.logical_or(box, other),
+    "__invert__": lambda box: anp.logical_not(box),
+}.items():
+    setattr(NumpyBox, _name, _function)
 
 Box.types.add(NumpyBox)
 Box.type_mappings[NumpyBox] = NumpyBox
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> object:
     while isbox(value):
         value = value._value
     return value
 
 
-def _constant_like(make: Any) -> Any:
-    def like(x: Any, *args: Any, **kwargs: Any) -> Any:
+def _constant_like(make: Callable[..., Array]) -> object:
+    def like(x: Array, *args: object, **kwargs: object) -> object:
         """Return constants in the shape of a box, in a box: they may be assigned into."""
         plain = make(_plain(x), *map(_plain, args), **kwargs)
         if not isbox(x) or plain.dtype.kind != "f":
@@ -190,26 +182,19 @@ def _constant_like(make: Any) -> Any:
     return like
 
 
-def _pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> Any:
+def _pad(array: object, pad_width: object, mode: object = "constant", **kwargs: object) -> object:
     values = kwargs.get("constant_values", 0)
     if mode != "constant" or np.any(values != 0):
         raise NotImplementedError("only padding with zeros is traced")
     return anp.pad(array, pad_width, mode)
 
 
-def _copy(x: Any, *args: Any, **kwargs: Any) -> Any:
-    return x.copy()
+def _clip(x: object, low: object = None, high: object = None, **kwargs: object) -> object:
+    low, high = kwargs.get("min", low), kwargs.get("max", high)
+    return anp.clip(x, -np.inf if low is None else low, np.inf if high is None else high)
 
 
-def _clip(x: Any, low: Any = None, high: Any = None, **kwargs: Any) -> Any:
-    low = kwargs.pop("min", low)
-    high = kwargs.pop("max", high)
-    low = -np.inf if low is None else low
-    high = np.inf if high is None else high
-    return anp.clip(x, low, high)
-
-
-def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
+def _norm(x: object, ord: object = None, axis: object = None, keepdims: bool = False) -> object:  # noqa: A002
     of_vectors = isinstance(axis, int) or (axis is None and anp.ndim(x) == 1)
     if ord in (None, "fro") or (ord == 2 and of_vectors):
         return norm(x, axis, keepdims)
@@ -220,12 +205,12 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
     return anp.linalg.norm(x, ord, axis, keepdims=keepdims)
 
 
-def _plain_call(function: Any) -> Any:
+def _plain_call(function: Callable[..., object]) -> object:
     return lambda *args, **kwargs: function(*map(_plain, args), **kwargs)
 
 
 _SPECIAL: dict[Any, Any] = {
-    np.copy: _copy,
+    np.copy: lambda x, *args, **kwargs: x.copy(),
     np.pad: _pad,
     np.clip: _clip,
     np.linalg.norm: _norm,
@@ -235,19 +220,8 @@ _SPECIAL: dict[Any, Any] = {
     np.full_like: _constant_like(np.full_like),
     np.transpose: lambda x, axes=None: x.transpose(axes) if isbox(x) else np.transpose(x, axes),
     **{
-        function: _plain_call(function)
-        for function in (
-            np.shape,
-            np.ndim,
-            np.size,
-            np.argmax,
-            np.argmin,
-            np.argsort,
-            np.nonzero,
-            np.result_type,
-            np.iscomplexobj,
-            np.isrealobj,
-            np.shares_memory,
-        )
+        getattr(np, name): _plain_call(getattr(np, name))
+        for name in "shape ndim size argmax argmin argsort nonzero result_type iscomplexobj "
+        "isrealobj shares_memory".split()
     },
 }

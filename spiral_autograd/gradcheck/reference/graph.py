@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,6 +26,7 @@ from ..blocks import largest
 UNFIT = (ValueError, IndexError, ArithmeticError)
 
 Rounding = Callable[[Call, Any, Sequence[Any]], Any]
+Back = Callable[[Any], Sequence[Any]]
 
 
 @dataclass(eq=False, repr=False)
@@ -47,38 +48,61 @@ class Node:
         return name_of(self.call.fun)
 
     @cached_property
-    def _back(self) -> Callable[[Any], Sequence[Any]]:
-        return self._back_of(self.args)
+    def _back(self) -> Back:
+        return self._back_of(self.args, self.argnums)
 
-    def _back_of(self, args: Sequence[Any]) -> Callable[[Any], Sequence[Any]]:
-        vjps = primitive_vjps[self.call.fun]
-        back: Callable[[Any], Sequence[Any]]
-        back = vjps(self.argnums, self.value, args, self.call.kwargs)
+    def _back_of(self, args: Sequence[Any], argnums: tuple[int, ...]) -> Back:
+        back: Back = primitive_vjps[self.call.fun](argnums, self.value, args, self.call.kwargs)
         return back
 
     def vjp(self, g: Any, args: Sequence[Any] | None = None) -> list[Any]:
         """Return what of a gradient flows to each parent; with other `args`, if they are given."""
         if not self.parents:
             return []
-        back = self._back if args is None else self._back_of(args)
+        back = self._back if args is None else self._back_of(args, self.argnums)
         return [_dense(part) for part in back(g)]
 
-    def jvp(self, tangents: Sequence[Any]) -> Any:
-        """Return how the value moves with its parents: the transpose of `vjp`."""
-        if not self.parents:
-            return np.zeros(np.shape(self.value))
+    def vjp_of(self, argnum: int, g: Any, args: Sequence[Any]) -> Any:
+        """Return what of a gradient flows to one argument, a constant perhaps."""
+        return _dense(self._back_of(args, (argnum,))(g)[0])
+
+    def jvp(self, tangents: Mapping[Node, Any]) -> Any:
+        """Return how the value moves with those parents that move: the transpose of `vjp`."""
+        moving = [(i, p) for i, p in zip(self.argnums, self.parents, strict=True) if p in tangents]
+        argnums, moves = tuple(i for i, _ in moving), [tangents[p] for _, p in moving]
         rule = primitive_jvps.get(self.call.fun)
         if rule is not None:
             try:
-                return rule(self.argnums, tangents, self.value, self.args, self.call.kwargs)
+                return rule(argnums, moves, self.value, self.args, self.call.kwargs)
             except (*UNFIT, TypeError, NotImplementedError):  # not all of autograd's rules work
                 pass
 
         def moved(g: Any) -> Any:
-            parts = zip(self._back_of(self.args)(g), tangents, strict=True)
-            return sum((part * tangent).sum() for part, tangent in parts)
+            parts = zip(self._back_of(self.args, argnums)(g), moves, strict=True)
+            return sum((part * move).sum() for part, move in parts)
 
         return make_vjp(moved, np.zeros(np.shape(self.value)))[0](1.0)
+
+
+Adjoints = Mapping[Node, Any]
+# From what leaves the result of a site, what reaches its argument, and the gradients of all nodes
+# to what reaches the argument in place of it. Linear in them all.
+Change = Callable[[Any, Any, Callable[[Node], Any]], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Where a gradient may go wrong: on its way from a `result` back to an `argument`.
+
+    The way leads through the nodes `between`, the result first; with `via`, only by way of that
+    user of the argument. Where `result` is None, it is all that flows back to the argument.
+    """
+
+    result: Node | None
+    argument: Node
+    between: tuple[Node, ...] = ()
+    via: Node | None = None
+    steps: int = 1
 
 
 class Graph:
@@ -120,6 +144,13 @@ class Graph:
         self.nodes = list(self.of.values())
         self.roots = self.nodes[: len(roots)]
         self.end = self.of.get(recording.loss)
+
+    @cached_property
+    def outputs(self) -> list[Site]:
+        """The ways from our own Σ upstream · output back to the outputs."""
+        given = set(self.upstream)
+        weighing = [n for n in self.nodes if any(a in given for a in _calls(n.call.args))]
+        return [Site(n, n.parents[0], (n,)) for n in weighing if n.call.source is None]
 
     @property
     def upstream(self) -> list[Call]:
@@ -202,6 +233,139 @@ class Graph:
                 return self.changed(self.replay(without=constants))
         except UNFIT:
             return None
+
+    # -------------------- backward again, with changes --------------------
+
+    def flows(self, node: Node, g: Any, *, through_max: bool = False) -> Iterator[tuple[Node, Any]]:
+        """Yield the parents of a node with what of its gradient flows back to them."""
+        if node.parents and (through_max or node not in self.cancelled):
+            yield from zip(node.parents, node.vjp(g), strict=True)
+
+    def part(self, site: Site, g: Any, *, through_max: bool = False) -> Any:
+        """Return what reaches the argument of a site of the gradient `g` of its result."""
+        if site.result is None:
+            return g
+        inner, bars = set(site.between), {site.result: g}
+        for node in site.between:
+            if node in bars:
+                for parent, part in self.flows(node, bars[node], through_max=through_max):
+                    last = parent is site.argument and site.via in (None, node)
+                    if last or (parent in inner and parent is not site.argument):
+                        _add(bars, parent, part)
+        return bars.get(site.argument, np.zeros(np.shape(site.argument.value)))
+
+    def rerun(
+        self,
+        changes: Mapping[Site, Change],
+        adjoints: Adjoints | None = None,
+        *,
+        through_max: bool = False,
+    ) -> dict[Node, Any]:
+        """Return the gradients that differ once the backward pass has run with some changes.
+
+        `adjoints` are those without the changes, where they are not the recorded ones.
+        """
+        by_node: dict[Node, list[tuple[Site, Change]]] = {}
+        for site, change in changes.items():
+            by_node.setdefault(site.result or site.argument, []).append((site, change))
+        off: dict[Node, Any] = {}
+
+        def total(node: Node) -> Any:
+            before = node.adjoint if adjoints is None else adjoints.get(node, node.adjoint)
+            return before + off[node] if node in off else before
+
+        last = max(node.number for node in by_node)
+        for node in reversed(self.nodes[: last + 1]):
+            for site, change in by_node.get(node, ()):
+                g = total(node)
+                part = self.part(site, g, through_max=through_max)
+                _add(off, site.argument, change(g, part, total) - part)
+            if node in off:
+                for parent, part in self.flows(node, off[node], through_max=through_max):
+                    _add(off, parent, part)
+        return {node: total(node) for node in off}
+
+    def for_upstream(self, upstream: Sequence[Array]) -> dict[Node, Any]:
+        """Return the gradients of all nodes for other upstream gradients."""
+        given = dict(zip(self.upstream, upstream, strict=True))
+        bars: dict[Node, Any] = {} if self.end is None else {self.end: np.ones(())}
+        for node in reversed(self.nodes):
+            if node not in bars:
+                continue
+            args = [
+                given[a] if isinstance(a, Call) and a in given else value
+                for a, value in zip(node.call.args, node.args, strict=True)
+            ]
+            is_weighing = any(a in given for a in _calls(node.call.args))
+            parts = node.vjp(bars[node], args if is_weighing else None)
+            for parent, part in zip(node.parents, parts, strict=True):
+                _add(bars, parent, part)
+        return {node: bars.get(node, np.zeros(np.shape(node.value))) for node in self.nodes}
+
+    def tangents(
+        self, weights: Mapping[int, Array], *, through_max: bool = False
+    ) -> dict[Node, Any]:
+        """Return how Σ weights · gradients moves with what flows back to each node.
+
+        The backward pass is linear: its transpose is a forward pass in which the arguments move.
+        """
+        moves: dict[Node, Any] = {self.roots[k]: weight for k, weight in weights.items()}
+        for node in self.nodes:
+            stands = not through_max and node in self.cancelled
+            if not stands and any(parent in moves for parent in node.parents):
+                moves[node] = node.jvp(moves)
+        return moves
+
+    # -------------------- where to change it --------------------
+
+    def edges(self) -> Iterator[Site]:
+        """Yield the way from each value to each value that it is made of."""
+        for node in self.nodes:
+            for parent in dict.fromkeys(node.parents):
+                yield Site(node, parent, (node,))
+
+    def wholes(self) -> Iterator[Site]:
+        """Yield all that flows back to each value in which several ways meet, and to the roots."""
+        yield from (Site(None, n) for n in self.nodes if len(n.users) > 1 or not n.parents)
+
+    def passages(self, is_end: Callable[[Node], bool], furthest: int = 10) -> Iterator[Site]:
+        """Yield the longer ways between values of one shape that may be ends of them."""
+        ours = {site.result for site in self.outputs}
+        for node in filter(is_end, self.nodes):
+            if np.ndim(node.value) == 0 or node in ours:
+                continue
+            above, level = {node: 0}, [node]
+            for steps in range(1, furthest + 1):
+                level = list(dict.fromkeys(p for n in level for p in n.parents if p not in above))
+                above |= dict.fromkeys(level, steps)
+            ordered = sorted(above, key=lambda n: n.number)
+            for argument in ordered:
+                if np.shape(argument.value) != np.shape(node.value) or not is_end(argument):
+                    continue
+                users = [user for user in argument.users if user in above]
+                if above[argument] > 1 or len(users) > 1:
+                    yield from _ways(node, argument, ordered, above[argument])
+
+
+def _calls(args: Sequence[Any]) -> list[Call]:
+    return [arg for arg in args if isinstance(arg, Call)]
+
+
+def _ways(node: Node, argument: Node, above: Sequence[Node], steps: int) -> Iterator[Site]:
+    """Yield the way from a node back to an argument; of several also each by its last step."""
+    reached = {argument}
+    for other in above:
+        if other.number > argument.number and any(p in reached for p in other.parents):
+            reached.add(other)
+    between = tuple(sorted(reached - {argument}, key=lambda n: -n.number))
+    yield Site(node, argument, between, None, steps)
+    last = [user for user in argument.users if user in reached]
+    if len(last) > 1:
+        yield from (Site(node, argument, between, via, steps) for via in last)
+
+
+def _add(bars: dict[Node, Any], node: Node, part: Any) -> None:
+    bars[node] = bars[node] + part if node in bars else part
 
 
 def _dense(part: Any) -> Any:

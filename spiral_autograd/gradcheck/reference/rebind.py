@@ -24,11 +24,11 @@ from ..subject.reached import Globals, walk
 # -------------------- a stand-in for NumPy --------------------
 
 
-def _has_box(value: Any) -> bool:
+def _has_box(value: object) -> bool:
     return isbox(value) or (isinstance(value, list | tuple) and any(map(_has_box, value)))
 
 
-def boxed(value: Any) -> Any:
+def boxed(value: object) -> object:
     """Return a float array as the box of a constant; anything else as it is.
 
     Such a box can be assigned into, and its methods take other boxes, as in ``x.dot(W)``.
@@ -37,12 +37,12 @@ def boxed(value: Any) -> Any:
     return recording.constant(value) if is_float else value
 
 
-def _made(function: Callable[..., Any]) -> Callable[..., Any]:
+def _made(function: Callable[..., object]) -> Callable[..., object]:
     return lambda *args, **kwargs: boxed(function(*args, **kwargs))
 
 
-def _converted(function: Callable[..., Any]) -> Callable[..., Any]:
-    def convert(value: Any, *args: Any, **kwargs: Any) -> Any:
+def _converted(function: Callable[..., object]) -> Callable[..., object]:
+    def convert(value: Any, *args: object, **kwargs: object) -> object:
         if not _has_box(value):
             return boxed(function(value, *args, **kwargs))
         out = value.copy() if isbox(value) else anp.array(value)
@@ -58,7 +58,7 @@ class _Joined:
     def __init__(self, plain: Any, *, columns: bool) -> None:
         self._plain, self._columns = plain, columns
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: object) -> object:
         parts = key if isinstance(key, tuple) else (key,)
         if not any(map(_has_box, parts)):
             return boxed(self._plain[key])
@@ -77,10 +77,10 @@ class _At:
     def __init__(self, ufunc: Any) -> None:
         self._ufunc = ufunc
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         return self._ufunc(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._ufunc, name)
 
     def at(self, array: Any, index: Any, values: Any) -> None:
@@ -120,7 +120,7 @@ STAND_INS: dict[Any, Any] = {
 class _Numpy:
     """NumPy, but for the functions that have a stand-in."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return _standing_for(getattr(np, name))
 
 
@@ -128,7 +128,7 @@ _NUMPY = _Numpy()
 _BY_ID = {id(function): made for function, made in STAND_INS.items()} | {id(np): _NUMPY}
 
 
-def _standing_for(value: Any) -> Any:
+def _standing_for(value: object) -> object:
     """Return what stands for NumPy, or for one of its functions; any other value as it is."""
     return _BY_ID.get(id(value), value)
 

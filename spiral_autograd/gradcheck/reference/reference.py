@@ -130,13 +130,16 @@ def by_autograd(
     "constants", those that its objects hold become boxes too. With `double`, values in float32 are
     given in float64.
     """
-    outputs: list[Any] = []
+    outputs: list[Array] = []
 
-    def objective(values: list[Any], upstream: list[Any]) -> Any:
+    def objective(values: list[Array], upstream: list[Array]) -> object:
         others = [*values, *map(boxed, constants)]
         found = subject.substitute(others, values=[*subject.values, *constants])
         outputs[:] = [_without_boxes(out) for out in found]
-        return sum((anp.sum(o * u) for o, u in zip(found, upstream, strict=True)), 0.0)
+        total = 0.0
+        for out, up in zip(found, upstream, strict=True):
+            total = total + anp.sum(out * up)
+        return total
 
     # The upstream gradient is traced too, so that the graph tells what depends on it.
     ups = [np.asarray(up, dtype=float) for up in upstream] if double else list(upstream)
@@ -172,7 +175,7 @@ def _without_boxes(value: Any) -> Array:
     return np.asarray(value)
 
 
-def _require_equal(traced: Sequence[Any], plain: Sequence[Array], single: bool) -> None:
+def _require_equal(traced: Sequence[Array], plain: Sequence[Array], single: bool) -> None:
     """Raise unless a traced forward pass has returned what the plain one does.
 
     In float32, what is small beside 1, as exp(x) - 1, has lost its digits on the way.

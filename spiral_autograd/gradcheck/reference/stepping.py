@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.exceptions import ComplexWarning
@@ -36,12 +36,12 @@ class Measured(NamedTuple):
     is_extrapolated: bool = False
 
 
-def has_single(arrays: Sequence[Any]) -> bool:
+def has_single(arrays: Sequence[object]) -> bool:
     """Tell whether one of some arrays is of single precision, or less."""
     return any(np.asarray(a).dtype in SINGLE for a in arrays)
 
 
-def substituted(subject: Subject, values: Sequence[Any]) -> list[Any]:
+def substituted(subject: Subject, values: Sequence[object]) -> list[Array]:
     """Run the forward pass on other values than it was written for, which may raise anything."""
     with theirs("the forward pass"):
         return subject.substitute(values)

@@ -98,14 +98,8 @@ def gradient_keys(
 ) -> list[Any]:
     """Return which of `names` may be that of the gradient of `name`, the likeliest first.
 
-    Parameters
-    ----------
-    names : iterable
-    name : str
-    others : iterable
-        Names that have gradients too: what is exactly that of another is not this one's.
-    itself : bool
-        Whether the gradient may have the name itself, as in a dict of gradients.
+    What is exactly that of one of the `others`, which have gradients too, is not this one's. It may
+    have the name `itself`, as in a dict of gradients.
     """
     return list(_gradient_keys(tuple(names), name, frozenset(map(str, others)), itself))
 
@@ -115,16 +109,15 @@ def _gradient_keys(
     names: tuple[Any, ...], name: str, others: frozenset[str], itself: bool
 ) -> tuple[Any, ...]:
     there = {key: key for key in names if itself or key != name}
-    others -= {name}
     folded = {str(key).lstrip("_").lower(): key for key in reversed(there)}
-    found: list[Any] = []
+    others, found = others - {name}, []
     for stems in ([name, name.lstrip("_")], _synonyms(name, others)):
         wanted = [key for stem in stems for key in _forms(stem, itself)]
         found += [there[key] for key in wanted if key in there]
         found += [folded[key.lower()] for key in wanted if key.lower() in folded]
-    own = _forms(name, itself=False)
     taken = {key for other in others for key in _forms(other, itself=False)}
-    return tuple(key for key in dict.fromkeys(found) if key in own or key not in taken)
+    taken -= {*_forms(name, itself=False)}
+    return tuple(key for key in dict.fromkeys(found) if key not in taken)
 
 
 def gradient_key(
@@ -362,7 +355,7 @@ def means_targets(name: str) -> bool:
 def means_scores(first: str, second: str) -> bool:
     """Tell whether the first of two arguments is the scores, by their names: y may be either."""
     first = first.lower()
-    is_y = first.startswith("y") and (first != "y" or not means_targets(second))
+    is_y = first.startswith("y") and (first != "y" or means_targets(second))
     return is_y or first.startswith(_PREDICTED)
 
 

@@ -50,7 +50,7 @@ def claim(layer: Keeper, held: Sequence[Held]) -> list[Held]:
     if not written or len(held) * len(written) > MOST:
         return list(held)
     parts = _parts(layer, held)
-    pairs = _assigned(parts, written, layer)
+    pairs = _Signs(parts, layer).assign(written)
     left, more = [], []
     for h in held:
         own = [(part, pairs[part]) for part in parts if part.owner is h and part in pairs]
@@ -136,70 +136,83 @@ def _address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _assigned(parts: Sequence[Part], written: Sequence[Held], layer: Keeper) -> Pairs:
-    """Return the array that is the gradient of each part, by the surest sign that there is."""
-    found: Pairs = {}
-    free = list(written)
-    for rule, is_unsure in _rules(found, layer):
-        for part in parts:
-            if any(other.owner is part.owner and _overlap(other, part) for other in found):
-                continue
-            fitting = [h for h in free if rule(part, h)]
-            same = [h for h in fitting if _numbers(h.name) == _numbers(part.name)] or fitting
-            if len(same) == 1 or (same and not is_unsure):
-                found[part] = same[0]
-                free.remove(same[0])
-    return found
+class _Signs:
+    """The signs that an array is the gradient of a part; `found` are those that belong together."""
 
+    def __init__(self, parts: Sequence[Part], layer: Keeper) -> None:
+        self.parts, self.found = parts, Pairs()
+        arrays = [a for a in (*layer.outputs, *layer.inputs) if np.ndim(a)]
+        self.factors = _likely_factors({n for a in arrays for n in np.shape(a)})
+        shapes = {np.shape(a) for a in arrays}
+        # An array of the shape of a value, or of one example of it, may be a constant beside the
+        # gradient of an intermediate value.
+        self.shapes = shapes | {shape[i:] for shape in shapes for i in range(1, len(shape) - 1)}
 
-def _rules(found: Pairs, layer: Keeper) -> list[tuple[Callable[[Part, Held], bool], bool]]:
-    """Return the signs that two belong together, the surest first.
+    def assign(self, written: Sequence[Held]) -> Pairs:
+        """Return the array that is the gradient of each part, by the surest sign that there is."""
+        free = list(written)
+        for rule, is_unsure in self._rules():
+            for part in self.parts:
+                if any(o.owner is part.owner and _overlap(o, part) for o in self.found):
+                    continue
+                fitting = [h for h in free if rule(part, h)]
+                same = [h for h in fitting if _numbers(h.name) == _numbers(part.name)] or fitting
+                if len(same) == 1 or (same and not is_unsure):
+                    self.found[part] = same[0]
+                    free.remove(same[0])
+        return self.found
 
-    Those that are unsure tell something only where there is but one gradient of which they hold.
-    """
-    arrays = [a for a in (*layer.outputs, *layer.inputs) if np.ndim(a)]
-    shapes = {np.shape(a) for a in arrays}
-    # An array of the shape of a value, or of one example of it, may be a constant beside the
-    # gradient of an intermediate value.
-    shapes |= {shape[i:] for shape in shapes for i in range(1, len(shape) - 1)}
-    factors = _likely_factors({n for a in arrays for n in np.shape(a)})
+    def _rules(self) -> list[tuple[Callable[[Part, Held], bool], bool]]:
+        """Return the signs, the surest first; an unsure one counts where it holds of one alone."""
+        return [
+            (lambda part, h: _is_named(part, h) and _is_equal(part, h), False),
+            (lambda part, h: _is_equal(part, h) and not self._is_of_another(part, h), False),
+            (lambda part, h: _is_named(part, h) and _has_shape(part, h), False),
+            (_is_named, False),
+            (lambda part, h: _is_named_by_base(part, h) and _has_shape(part, h), True),
+            (self._is_multiple, False),
+            (self._is_alike, True),
+            (self._is_beside, True),
+        ]
 
-    def has_shape(part: Part, h: Held) -> bool:
-        return h.value.shape == part.places.shape
+    def _is_of_another(self, part: Part, h: Held) -> bool:
+        """Tell whether an array is named for another parameter: it is its gradient, or ought to."""
+        return any(_is_named(o, h) for o in self.parts if o.owner is not part.owner)
 
-    def is_equal(part: Part, h: Held) -> bool:
-        return has_shape(part, h) and _factor(part, h) == 1.0
-
-    def is_multiple(part: Part, h: Held) -> bool:
+    def _is_multiple(self, part: Part, h: Held) -> bool:
         factor = _factor(part, h)
-        if factor is None or h.value.size < 2 or part.places.shape in shapes:
+        if factor is None or h.value.size < 2 or part.places.shape in self.shapes:
             return False
-        known = any(abs(factor / f - 1) < 1e-6 for f in factors)
+        known = any(abs(factor / f - 1) < 1e-6 for f in self.factors)
         return _may_be_gradient(h) or (known and not is_of_optimizer(h.name, _stem(part.name)))
 
-    def is_alike(part: Part, h: Held) -> bool:
-        return has_shape(part, h) and part.places.shape not in shapes and _is_alike(part, h)
+    def _is_alike(self, part: Part, h: Held) -> bool:
+        """Tell whether it points where the automatic gradient does, as one with a mistake may."""
+        if not _may_be_gradient(h) or part.gradient is None or h.value.size < 4:
+            return False
+        if not _has_shape(part, h) or part.places.shape in self.shapes:
+            return False
+        ours, theirs = h.value.reshape(-1), part.gradient.reshape(-1)
+        size = inner(ours, ours) * inner(theirs, theirs)
+        return bool(size > 0) and abs(inner(ours, theirs)) > 0.7 * size**0.5
 
-    def is_beside(part: Part, h: Held) -> bool:
+    def _is_beside(self, part: Part, h: Held) -> bool:
         """Tell whether the two stand beside two that belong together."""
-        if not has_shape(part, h) or part.places.shape in shapes:
+        if not _has_shape(part, h) or part.places.shape in self.shapes:
             return False
         return (_may_be_gradient(h) or len(h.path) > 1) and any(
             part.owner.path[:-1] == other.owner.path[:-1]
             and (h.holder, h.path[:-1]) == (theirs.holder, theirs.path[:-1])
-            for other, theirs in found.items()
+            for other, theirs in self.found.items()
         )
 
-    return [
-        (lambda part, h: is_equal(part, h) and _is_named(part, h), False),
-        (is_equal, False),
-        (lambda part, h: has_shape(part, h) and _is_named(part, h), False),
-        (_is_named, False),
-        (lambda part, h: has_shape(part, h) and _is_named_by_base(part, h), True),
-        (is_multiple, False),
-        (is_alike, True),
-        (is_beside, True),
-    ]
+
+def _has_shape(part: Part, h: Held) -> bool:
+    return h.value.shape == part.places.shape
+
+
+def _is_equal(part: Part, h: Held) -> bool:
+    return _has_shape(part, h) and _factor(part, h) == 1.0
 
 
 def _overlap(ours: Part, theirs: Part) -> bool:
@@ -222,15 +235,6 @@ def _factor(part: Part, h: Held) -> float | None:
         if close(array, factor * flat, tolerance):
             return 1.0 if abs(factor - 1) <= tolerance else factor
     return None
-
-
-def _is_alike(part: Part, h: Held) -> bool:
-    """Tell whether an array points where the automatic gradient does, as one with a mistake may."""
-    if part.gradient is None or h.value.size < 4 or not _may_be_gradient(h):
-        return False
-    ours, theirs = h.value.reshape(-1), part.gradient.reshape(-1)
-    size = inner(ours, ours) * inner(theirs, theirs)
-    return bool(size > 0) and abs(inner(ours, theirs)) > 0.7 * size**0.5
 
 
 def _likely_factors(sizes: set[int]) -> list[float]:

@@ -61,6 +61,7 @@ from .subject import (
     Subject,
     called,
     described,
+    is_array,
     is_float_array,
     outputs_of,
     upstream_of,
@@ -222,13 +223,13 @@ class Layer(Keeper):
         with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
             self.reset()
         held, start = may_be_parameters(self.layer), self.session.start
-        numbers = {p.name: p.value for p in numbers_of(self.layer)}
+        numbers = {(p.name, id(p.value)) for p in numbers_of(self.layer)}
         self.structure = self.run()
         self.unwritten = unwritten(self.layer, held, start)
-        made = [h for h in held_arrays(self.layer) if start.kept(h.value) is None]
-        self.made = [(h, h.value.copy()) for h in made]
-        now = {p.name: p.value for p in numbers_of(self.layer)}
-        self.numbers = {n: v for n, v in numbers.items() if now.get(n) is v}
+        held = [h for h in held_arrays(self.layer) if start.kept(h.value) is None]
+        self.made = [(h, h.value.copy()) for h in held]
+        now = numbers_of(self.layer)
+        self.numbers = {p.name: p.value for p in now if (p.name, id(p.value)) in numbers}
         self.outputs = [np.array(out) for out in outputs_of(self.label, self.structure)]
         if self.takes_nothing and self.is_scalar:
             self.upstream = [np.ones((), dtype=self.outputs[0].dtype)]
@@ -264,11 +265,10 @@ class Layer(Keeper):
                         self.session.start.keep(value, content)
                         np.copyto(value, content)
                 arrays = {id(h.value) for h in held_arrays(self.layer) if h.name in made}
-                known = self._known().items()
-                there = {*before, *numbers}
-                known_now = {n: k for n, k in known if n in there or id(k[0].value) in arrays}
+                known, there = self._known().items(), {*before, *numbers}
+                now = {n: k for n, k in known if n in there or id(k[0].value) in arrays}
                 effects = self._first_run()
-                self._choose(known_now)
+                self._choose(now)
                 if numbers and differs(outputs, self.outputs):
                     raise CheckError("the output is another one")
         except CheckError:
@@ -285,31 +285,26 @@ class Layer(Keeper):
 
         What a pass puts in the place of another array is state, not a parameter.
         """
-        places = {(n, id(p.value)): gradient for n, (p, gradient) in before.items()}
-        inputs, start = {id(value) for value in self.inputs}, self.session.start
-        known = {
-            p: next(places[n, id(p.value)] for n in p.names if (n, id(p.value)) in places)
-            for p in every_parameter(self.layer)
-            if id(p.value) not in inputs and any((n, id(p.value)) in places for n in p.names)
-        }
-        kept = [p for p, gradient in known.items() if has_gradient(p, gradient, start)]
-        numbers = [p for p in numbers_of(self.layer) if p.name in before]
-        free = [p for p in (*known, *numbers) if p not in kept and is_gradient(p.value)]
+        own = {id(value) for value in self.inputs}
+        was = {(n, id(p.value)): g for n, (p, g) in before.items() if id(p.value) not in own}
+        there = [(p, (n, id(p.value))) for p in kept_by(self.layer) for n in p.names]
+        known = {p: was[place] for p, place in there if place in was}
+        arrays, start = [p for p in known if is_array(p.value)], self.session.start
+        kept = [p for p in arrays if has_gradient(p, known[p], start)]
+        free = [p for p in known if p not in kept and is_gradient(p.value)]
         own = {id(p.gradient()) for p in kept}
         beside = returned(self.result, self.floats, self.backward_method)
         pairs = matched(free, [g for g in beside if id(g.value) not in own], in_order=not kept)
         self.more = [p.name for p, _ in pairs]
         of_kept = [g for g in beside if id(g.value) in own and g.value is not None]
         self.claimed = {g.path[0] for g in (*(g for _, g in pairs), *of_kept)}
-        free = [p for p in free if p in known and p.name not in self.more]
+        free = [p for p in free if p in arrays and p.name not in self.more]
         pairs += (in_list := self._in_list(free, own))
         read = {p: replace(p, gradient=partial(self.at, g)) for p, g in pairs}
-        self.parameters = [read.get(p, p) for p in known if p in kept or p.name in self.more]
+        self.parameters = [read.get(p, p) for p in arrays if p in kept or p.name in self.more]
         self.parameters += [read[p] for p, _ in in_list]
-        floats = zip(self.names, self.inputs, self.floats, strict=True)
-        self.of_inputs = [
-            Parameter(n, v, partial(self._of_input, n)) for n, v, flag in floats if flag
-        ]
+        inputs = super().named_values()
+        self.of_inputs = [Parameter(n, v, partial(self._of_input, n)) for n, v in inputs]
 
     def _in_list(self, free: list[Parameter], own: set[int]) -> list[tuple[Parameter, Held]]:
         """Return parameters with their gradients in a list of the layer, which may have others."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,17 @@ from .conventions import (
     output_of,
     read,
 )
-from .own_passes import Listed, gradient_in, gradients_of, listed_by, own, totals
+from .own_passes import (
+    Listed,
+    gradient_in,
+    gradients_of,
+    listed_by,
+    loss_methods,
+    number_in,
+    own,
+    run_method,
+    totals,
+)
 from .parameters import resets_of
 from .session import Session, put_back, states, streams_of
 from .subject import called
@@ -144,8 +154,22 @@ class Network:
     t: Any
     session: Session
 
+    def label(self, method: str) -> str:
+        """Return what a method of the network's own is called."""
+        return f"{type(self.object).__name__}.{method}"
+
+    @cached_property
+    def losses(self) -> dict[str, Pass]:
+        """What each method that gives the loss gives, and what is heard then."""
+
+        def run(name: str) -> Any:
+            return number_in(run_method(self.object, name, self.x, self.t))
+
+        runs = {name: self.heard(partial(run, name)) for name in loss_methods(self.object)}
+        return {name: heard for name, heard in runs.items() if heard.result is not None}
+
     def heard(self, run: Callable[[], Any]) -> Pass:
-        """Run something from the start while the layers are listened to; an error is noted."""
+        """Run something from the start while the layers are listened to; an error is call."""
         heard = Pass(streams_of(self.object))
         with self.session.fresh(), heard.listening(self.layers):
             for _, layer in (*self.layers, ("", self.object)):
@@ -173,7 +197,7 @@ class Network:
         return [entry for entry in left if isinstance(entry.gradient, np.ndarray)]
 
     def chain(self) -> Pass:
-        """Run the layers one after another, and back; an error is noted."""
+        """Run the layers one after another, and back; an error is call."""
         if not self.is_chain:
             return Pass(error=self._no_chain())
         for name, layer in self.layers:

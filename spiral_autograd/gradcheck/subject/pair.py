@@ -119,13 +119,13 @@ class Pair(Adapter):
         holders = [(n, v) for n, v in inputs if any(map(is_float_array, leaves(v)))]
         if not isinstance(result, tuple) or len(result) != len(holders):
             return result
-        pairs = [(n, g, isinstance(v, dict)) for (n, v), g in zip(holders, result, strict=True)]
-        is_alike = all(isinstance(g, dict) == inner for _, g, inner in pairs)
-        if not is_alike or not any(inner for _, _, inner in pairs):
+        pairs = list(zip(holders, result, strict=True))
+        is_in_dict = [isinstance(value, dict) for _, value in holders]
+        if not any(is_in_dict) or is_in_dict != [isinstance(g, dict) for g in result]:
             return result
         flat: dict[Any, Any] = {}
-        for name, gradient, inner in pairs:
-            flat |= gradient if inner else {name: gradient}
+        for (name, value), gradient in pairs:
+            flat |= gradient if isinstance(value, dict) else {name: gradient}
         return flat
 
     def _choose(self) -> list[tuple[str, Array]]:
@@ -133,31 +133,28 @@ class Pair(Adapter):
 
         Return those there that have none.
         """
-        arrays, inside = self.named_values(), []
-        if isinstance(self.result, dict):
-            inside = [
-                (leaf_name(path), leaf)
-                for value, flag in zip(self.inputs, self.floats, strict=True)
-                for path, leaf in named_leaves("", value)
-                if not flag and is_float_array(leaf)
-            ]
+        arrays, is_dict = self.named_values(), isinstance(self.result, dict)
+        inside = self._inside() if is_dict else []
         self.known = [name for name, _ in (*arrays, *inside)]
         there = self._by_name()
         for name, _ in arrays:
             if name not in there and not is_of_loss(self.structure, self.result):
                 self.say_not_returned(name)
         self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
-        if isinstance(self.result, dict):
+        if is_dict:
             read = {id(gradient) for gradient in there.values()}
             say_unread(self, {key: g for key, g in self.result.items() if id(g) not in read})
-        entries = [
-            Parameter(name, value, partial(self._gradient_of, name))
-            for name, value in (*arrays, *inside)
-            if name in there
-        ]
-        self.of_inputs = [p for p in entries if p.name == self.names[0]]
-        self.parameters = [p for p in entries if p.name != self.names[0]]
+        pairs = [(name, value) for name, value in (*arrays, *inside) if name in there]
+        entries = [Parameter(name, v, partial(self._gradient_of, name)) for name, v in pairs]
+        n = sum(p.name == self.names[0] for p in entries)
+        self.of_inputs, self.parameters = entries[:n], entries[n:]
         return [(name, leaf) for name, leaf in inside if name not in there]
+
+    def _inside(self) -> list[tuple[str, Array]]:
+        """Return the arrays in the dicts and lists among the inputs, by their own names."""
+        found = [(leaf_name(path), leaf) for v in self.inputs for path, leaf in named_leaves("", v)]
+        inputs = {id(value) for value in self.inputs}
+        return [(n, leaf) for n, leaf in found if is_float_array(leaf) and id(leaf) not in inputs]
 
     def _gradient_of(self, name: str) -> Any:
         return self._by_name().get(name, MISSING)

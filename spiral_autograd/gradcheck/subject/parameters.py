@@ -137,9 +137,8 @@ def _find(item: Any, met: set[int]) -> list[Parameter]:
             found = [p for p in found if grads or p.holder is not item]
             if found:
                 return found
-    parts: dict[str, Any] = {}
-    found = list(_from_attributes(item, parts))
-    for name, part in parts.items():
+    found = list(_from_attributes(item))
+    for name, part in parts_of(item):
         if id(part) not in met:
             found += [replace(p, name=f"{name}.{p.name}") for p in _find(part, met)]
     there = {id(p.value) for p in found}
@@ -174,11 +173,8 @@ def _listed(item: Any, values: str, grads: str) -> Iterator[Parameter]:
             yield from _from_holder(own.get(id(value), name), value)
 
 
-def _from_attributes(item: Any, parts: dict[str, Any]) -> Iterator[Parameter]:
-    """Yield attributes, with partners for their gradients, and those that are parameter objects.
-
-    Those that are layers, in lists and dicts too, are put among the parts.
-    """
+def _from_attributes(item: Any) -> Iterator[Parameter]:
+    """Yield attributes, with partners for their gradients, and those that are parameter objects."""
     attributes = values_of(item)
 
     def gradient(name: str, steps: Steps) -> Any:
@@ -198,10 +194,8 @@ def _from_attributes(item: Any, parts: dict[str, Any]) -> Iterator[Parameter]:
                 if has_place or not steps:
                     placing = _placing(value, steps) if steps else partial(setattr, item, attribute)
                     yield Parameter(name, leaf, partial(gradient, attribute, steps), item, placing)
-            elif not issubclass(type(leaf), ATOMS):
+            else:
                 yield from _from_holder(name, leaf)
-                if _is_layer(leaf):
-                    parts[name] = leaf
 
 
 def _from_holder(name: str, item: Any) -> Iterator[Parameter]:
@@ -225,17 +219,20 @@ def _in_holder(item: Any) -> tuple[str, str] | None:
     return None
 
 
+def _objects_in(item: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what an object holds, in lists and dicts too, less arrays, numbers and functions."""
+    for attribute, value in attributes_of(item).items():
+        for name, _, leaf in nested(attribute, value):
+            if not issubclass(type(leaf), ATOMS):
+                yield name, leaf
+
+
 def parts_of(item: Any) -> Iterator[tuple[str, Any]]:
     """Yield the layers among an object's attributes, and in the lists and dicts there."""
-    for attribute, value in attributes_of(item).items():
-        for name, _, part in nested(attribute, value):
-            if _is_layer(part):
-                yield name, part
+    return ((name, leaf) for name, leaf in _objects_in(item) if _is_layer(leaf))
 
 
 def _is_layer(item: Any) -> bool:
-    if issubclass(type(item), ATOMS):
-        return False
     has = asker(item)
     if any(has(values) and has(grads) for values, grads in CONTAINERS):
         return True
@@ -259,11 +256,13 @@ def resets_of(layer: Any, met: frozenset[int] = frozenset()) -> list[Callable[[]
     own = reset_of(layer)
     if own is not None or id(layer) in met:
         return [own] if own is not None else []
-    met |= {id(layer)}
-    leaves = [x for name, held in attributes_of(layer).items() for _, _, x in nested(name, held)]
-    holders = [reset_of(leaf) for leaf in leaves if _in_holder(leaf)]
-    below = [reset for leaf in leaves if _is_layer(leaf) for reset in resets_of(leaf, met)]
-    return [reset for reset in holders if reset is not None] + below
+    found: list[Any] = []
+    for _, item in _objects_in(layer):
+        if _is_layer(item):
+            found += resets_of(item, met | {id(layer)})
+        elif _in_holder(item):
+            found.append(reset_of(item))
+    return [reset for reset in found if reset is not None]
 
 
 # -------------------- is it a gradient? --------------------
@@ -307,27 +306,16 @@ def fits_number(number: Parameter) -> bool:
 def returned(result: Any, floats: Sequence[bool], backward: Any) -> list[Held]:
     """Return what a backward pass returns beside the gradients of the inputs; it has no holder."""
     if isinstance(result, dict):
-        return [Held(str(key), value, None, (key,)) for key, value in result.items()]
+        return _entries(result, (), [])
     if not isinstance(result, tuple) or not result:
         return []
-    last, counts = result[-1], (sum(floats), len(floats))
+    n, last = len(result) - 1, result[-1]
     is_list = isinstance(last, list | tuple) and any(map(is_float_array, last))
-    if is_list or isinstance(last, dict):
-        if len(result) - 1 not in counts:
-            return []
-        pairs = last.items() if isinstance(last, dict) else enumerate(last)
-        places = [(key, value, (len(result) - 1, key)) for key, value in pairs]
-        names = returned_names(backward, len(places)) if not isinstance(last, dict) else []
-        return [_called(names, *place) for place in places]
-    skipped = [g is None for g, flag in zip(result, floats, strict=False) if not flag]
-    first = counts[1] if any(skipped) else counts[0]
-    names = returned_names(backward, len(result) - first)
-    return [_called(names, i - first, result[i], (i,)) for i in range(first, len(result))]
-
-
-def _called(names: Sequence[str], key: Any, value: Any, path: Steps, holder: Any = None) -> Held:
-    name = names[key] if isinstance(key, int) and key < len(names) else ""
-    return Held(name or ("" if isinstance(key, int) else str(key)), value, holder, path)
+    if n in (sum(floats), len(floats)) and (is_list or isinstance(last, dict)):
+        return _entries(last, (n,), returned_names(backward, len(last)))
+    skipped = any(g is None for g, flag in zip(result, floats, strict=False) if not flag)
+    first = len(floats) if skipped else sum(floats)
+    return _entries(result, (), returned_names(backward, len(result)))[first:]
 
 
 def listed(layer: Any, backward: Any) -> list[Held]:
@@ -335,10 +323,16 @@ def listed(layer: Any, backward: Any) -> list[Held]:
     for container in GRADIENT_LISTS:
         held = attributes_of(layer).get(container)
         if isinstance(held, list | tuple) and held and all(map(is_gradient, held)):
-            names = _listed_names(backward, container)
-            names = names if len(names) == len(held) else []
-            return [_called(names, i, g, (container, i), layer) for i, g in enumerate(held)]
+            return _entries(held, (container,), _listed_names(backward, container), layer)
     return []
+
+
+def _entries(held: Any, path: Steps, names: list[str], holder: Any = None) -> list[Held]:
+    """Return the entries of a dict by their keys, of a list by the names that they have."""
+    if isinstance(held, dict):
+        return [Held(str(key), value, holder, (*path, key)) for key, value in held.items()]
+    names = names if len(names) == len(held) else [""] * len(held)
+    return [Held(names[i], value, holder, (*path, i)) for i, value in enumerate(held)]
 
 
 def is_gradient(value: Any) -> bool:

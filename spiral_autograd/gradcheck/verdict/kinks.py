@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ...validation import Array
@@ -11,7 +9,7 @@ from ..blocks import apart, differing
 from ..guard import CheckError
 from ..reference.reference import once_more
 from ..reference.stepping import nearby, unit_of
-from .rows import Comparison
+from .rows import Comparison, Floor
 
 # A jump is that of one kink; a gradient may be a sum over many of them.
 _KINKS_IN_A_SUM = 30
@@ -118,7 +116,7 @@ def _look(c: Comparison, rows: Entries, values: list[Array]) -> tuple[Entries, l
             return None
     if not there.grads:
         return None
-    errors: list[Any] = list(there.errors) or [0.0] * len(there.grads)
+    errors: list[Floor] = [*there.errors] or [0.0] * len(there.grads)
     off = {}
     for k in rows:
         found = _off(c, k, grads[k], there.grads[k], 3 * errors[k], lenience=100)
@@ -127,7 +125,7 @@ def _look(c: Comparison, rows: Entries, values: list[Array]) -> tuple[Entries, l
 
 
 def _off(
-    c: Comparison, k: int, h: Any, g: Array, errors: Any = 0.0, *, lenience: float = 1.0
+    c: Comparison, k: int, h: Array | None, g: Array, errors: Floor = 0.0, *, lenience: float = 1.0
 ) -> Array | None:
     """Return which entries of a gradient are off by more than rounding; None of another shape.
 

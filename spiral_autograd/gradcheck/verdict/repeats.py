@@ -16,8 +16,9 @@ from ..reference.graph import Graph, Rounding
 from ..reference.reference import once_more
 from ..reference.stepping import unit_of
 from ..subject.session import reach
-from .rows import Comparison
+from .rows import Comparison, Floor, Gradients
 
+Apart = list[Array | None]  # handwritten minus true gradients; None where the shapes differ
 POINTS = 8
 FACTOR = 30.0  # a tail of Student's t with seven degrees of freedom: one in 10^8 lies beyond
 LONG = 5_000  # calls of a graph from which on half of the points must do
@@ -31,7 +32,7 @@ _UNDERFLOW = {
 }
 
 
-def rounding(c: Comparison) -> list[Any]:
+def rounding(c: Comparison) -> list[Floor]:
     """Return how far rounding alone moves each entry of each gradient.
 
     Handwritten minus reference is taken anew at values that differ from the given ones in their
@@ -84,7 +85,7 @@ def _repeats(c: Comparison, k: int, there: Any) -> bool:
     Two roundings may be the same by chance: what hardly moves the objective is looked at longer.
     """
     row = c.rows[k]
-    if row.index is None or there is None:
+    if row.index is None or there is None or row.handwritten is None or row.automatic is None:
         return True  # of another shape
     here = float(row.handwritten[row.index]) - float(row.automatic[row.index])
     moves = abs(here) * unit_of(c.subject.values[k])[row.index]
@@ -92,7 +93,7 @@ def _repeats(c: Comparison, k: int, there: Any) -> bool:
     return bool(is_clear and abs(there[row.index] - here) < 1e-3 * abs(here))
 
 
-def _apart_at(c: Comparison, salt: int, *, rounded: bool = True) -> list[Any] | None:
+def _apart_at(c: Comparison, salt: int, *, rounded: bool = True) -> Apart | None:
     """Return handwritten minus reference at moved values, both with other roundings if wanted."""
     subject, reference = c.subject, c.reference
     size = 32 * reference.eps if reference.single else 1e-11
@@ -114,12 +115,12 @@ def _apart_at(c: Comparison, salt: int, *, rounded: bool = True) -> list[Any] | 
     return _differences(hand, grads) if hand and grads else None
 
 
-def _handwritten(c: Comparison, ups: list[Array], salt: int | None) -> list[Any] | None:
+def _handwritten(c: Comparison, ups: list[Array], salt: int | None) -> Gradients | None:
     """Return the handwritten gradients; with a salt what forward left is rounded once more."""
     session, values = c.subject.session, c.subject.values
     size = 4 * c.reference.eps  # enough for each number to become another
 
-    def rounded(kept: Any) -> None:
+    def rounded(kept: object) -> None:
         for array in reach(kept):
             is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
             if is_float and array.flags.writeable and session.start.kept(array) is None:
@@ -137,7 +138,7 @@ def _handwritten(c: Comparison, ups: list[Array], salt: int | None) -> list[Any]
         return None
 
 
-def _differences(hand: Sequence[Any], grads: Sequence[Any]) -> list[Any]:
+def _differences(hand: Gradients, grads: Sequence[Array]) -> Apart:
     """Return handwritten minus true gradients; None where the shapes differ."""
     pairs = ((np.asarray(h), g) for h, g in zip(hand, grads, strict=True))
     return [
@@ -146,7 +147,7 @@ def _differences(hand: Sequence[Any], grads: Sequence[Any]) -> list[Any]:
     ]
 
 
-def _scatter(there: list[Any], otherwise: Any) -> Any:
+def _scatter(there: Apart, otherwise: Floor) -> Array:
     """Return the deviation of each entry over the points, or that of its row or column."""
     if any(d is None for d in there):
         return np.zeros_like(otherwise)
@@ -157,7 +158,7 @@ def _scatter(there: list[Any], otherwise: Any) -> Any:
 def drawn_anew(size: float, salt: int) -> Rounding:
     """Return what draws the roundings of a replay anew: each result is off by one more."""
 
-    def rounded(call: Call, value: Any, args: Sequence[Any]) -> Any:
+    def rounded(call: Call, value: Array, args: Sequence[Any]) -> Array:
         known = primitive(name_of(call.fun))
         if not known.rounds:  # the largest entry has to stay one of the entries
             return value
@@ -174,7 +175,7 @@ def drawn_anew(size: float, salt: int) -> Rounding:
 # -------------------- the least that rounding does --------------------
 
 
-def _least(c: Comparison) -> list[Any]:
+def _least(c: Comparison) -> list[Floor]:
     """Return what the last sum of each gradient is rounded by, and what the reference may be off.
 
     Any sum is rounded as its terms are, and the array of a gradient as its largest entry: a
@@ -184,7 +185,7 @@ def _least(c: Comparison) -> list[Any]:
     eps, single = c.reference.eps, c.reference.single
     has_cache = c.subject.has_cache
     terms = _last_terms(c.graph) if c.graph is not None else c.reference.grads
-    errors: list[Any] = list(c.reference.errors) or [0.0] * len(terms)
+    errors: list[Floor] = [*c.reference.errors] or [0.0] * len(terms)
     base = (2 if single and has_cache else 8) * eps
     smallest = _UNDERFLOW["float32" if single else c.reference.kind]
     unseen = 0.0 if has_cache else 1e-3 * eps * c.reference.size
@@ -196,7 +197,7 @@ def _least(c: Comparison) -> list[Any]:
     ]
 
 
-def _last_terms(graph: Graph) -> list[Any]:
+def _last_terms(graph: Graph) -> list[Array]:
     """Return, for each entry, the sum of the absolute terms of the last sum that made it."""
     grads = graph.recording.grads
     needed = [g for g in grads if isinstance(g, Call)]
@@ -206,7 +207,7 @@ def _last_terms(graph: Graph) -> list[Any]:
         if _passes(call) and more:
             seen.update(more)
             needed.extend(more)
-    sums: dict[Any, Any] = {}
+    sums: dict[Call, Array] = {}
 
     def absolute(arg: Any, of_sum: bool) -> Any:
         """Return the absolute terms of a value; what is no number as it is."""

@@ -23,6 +23,9 @@ from ..source import Place
 from ..subject.subject import MISSING, Subject, copied
 from ..words import sentences
 
+Gradients = list[Any]  # handwritten ones: arrays, None, or MISSING: nothing to compare
+Floor = Array | float  # how far rounding moves the entries
+
 
 @dataclass(frozen=True)
 class Row:
@@ -58,8 +61,8 @@ class Row:
     verdict: str
     findings: tuple[Finding, ...] = ()
     lines: tuple[Place, ...] = ()
-    handwritten: Any = field(default=None, repr=False, compare=False)
-    automatic: Any = field(default=None, repr=False, compare=False)
+    handwritten: Array | None = field(default=None, repr=False, compare=False)
+    automatic: Array | None = field(default=None, repr=False, compare=False)
 
     @property
     def why(self) -> str:
@@ -82,7 +85,7 @@ FAILURES = ("wrong", "missing")
 
 
 def compare(
-    name: str, handwritten: Any, automatic: Array, sharp: Sharpness, floor: float | Array = 0.0
+    name: str, handwritten: Any, automatic: Array, sharp: Sharpness, floor: Floor = 0.0
 ) -> Row:
     """Return the row for a handwritten gradient and the reference.
 
@@ -166,18 +169,18 @@ class Comparison:
 
     subject: Subject
     reference: Reference
-    grads: list[Any]  # the handwritten ones: arrays, None, or MISSING: nothing to compare
+    grads: Gradients  # the handwritten ones
     rng: np.random.Generator
     rows: dict[int, Row] = field(default_factory=dict)
     # How far rounding alone moves the entries of each gradient; infinite where a kink excuses any.
-    noise: list[Any] = field(default_factory=list)
+    noise: list[Floor] = field(default_factory=list)
     # The forward calls with the small constants without which an idealised gradient is exact.
     constants: dict[int, list[Call]] = field(default_factory=dict)
     notes: list[Said] = field(default_factory=list)
     failures: list[Said] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.noise = [3 * error for error in self.reference.errors] or [0.0] * len(self.grads)
+        self.noise = [3 * e for e in self.reference.errors] or [0.0] * len(self.grads)
         self.compare()
 
     def compare(self) -> None:
@@ -245,8 +248,8 @@ class Comparison:
     def backward(
         self,
         upstream: Sequence[Array] | None = None,
-        between: Callable[[Any], None] | None = None,
-    ) -> list[Any]:
+        between: Callable[[object], None] | None = None,
+    ) -> Gradients:
         """Run forward and backward from where the objects stand; return copies."""
         upstream = self.upstream if upstream is None else upstream
         return [copied(g) for g in self.subject.backward([np.array(u) for u in upstream], between)]

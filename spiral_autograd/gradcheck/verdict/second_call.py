@@ -25,9 +25,7 @@ from ..subject.conventions import (
 )
 from ..subject.parameters import find_parameters
 from ..subject.subject import MISSING, Subject, checksums, copied, is_array
-from .rows import Comparison
-
-Gradients = Sequence[Any]  # arrays, None, or MISSING
+from .rows import Comparison, Gradients
 
 
 @dataclass
@@ -97,7 +95,7 @@ def _called_thrice(inputs: Inputs) -> tuple[list[Gradients], bool, str]:
     return calls, _grows(lengths), ""
 
 
-def _lengths(layer: Any) -> list[int]:
+def _lengths(layer: object) -> list[int]:
     """Return the lengths of the lists of gradients that a layer keeps."""
     lists = [] if layer is None else [attributes_of(layer).get(name) for name in GRADIENT_LISTS]
     return [len(held) if isinstance(held, list) else -1 for held in lists]
@@ -123,7 +121,7 @@ def _tried(subject: Subject) -> Gradients:
         return []
 
 
-def first_gradients(subject: Subject) -> list[Any]:
+def first_gradients(subject: Subject) -> Gradients:
     """Return the gradients of a first call, made again where a later call wrote into them."""
     if subject.first.are_whole():
         return subject.first.arrays
@@ -170,12 +168,12 @@ def _is_double(later: Any, first: Any) -> bool:
     return close(later, 2 * np.asarray(first), _same(first))
 
 
-def _same(grad: Any) -> float:
+def _same(grad: object) -> float:
     """Return up to which share of the largest entry two calls count as equal."""
     return 1e-9 if np.asarray(grad).itemsize > 4 else 1e-4
 
 
-def _is_numeric(grad: Any) -> bool:
+def _is_numeric(grad: object) -> bool:
     return grad is not None and grad is not MISSING and np.asarray(grad).dtype.kind == "f"
 
 
@@ -246,7 +244,7 @@ def _are_in_domain(inputs: Inputs) -> bool:
     return False
 
 
-def _other(value: Any, nearer: bool) -> Any:
+def _other(value: Any, nearer: bool) -> object:
     """Return other numbers, or labels in another order; what is no array as it is."""
     if not is_array(value):
         return value
@@ -311,7 +309,7 @@ def _how(first: Array, later: Sequence[Array]) -> str:
     """Return the kind of change: added up, or at which call."""
     if all(close(g, n * first, _same(first)) for n, g in enumerate(later, start=2)):
         return "accumulates"
-    return "second_call" if _changed([first], later[:1]) else "third_call"
+    return "second_call" if _changed([first], [*later[:1]]) else "third_call"
 
 
 def _all_add(c: Comparison, adding: Sequence[int]) -> bool:

@@ -26,6 +26,8 @@ from .repeats import drawn_anew
 from .rows import Comparison
 
 SMALL = 1e-2
+Without = tuple[float, FunctionType]  # a constant, and a function with zero for it
+Nested = tuple[ast.AST, tuple[ast.AST, ...]]  # a part of a statement, and what it is in
 Guard = tuple[Call, int]  # a call, and the number of its argument that is a small constant
 _DIVIDES = ("divide", "true_divide")
 
@@ -179,7 +181,7 @@ def _is_guarded(user: Node, value: Node) -> bool:
     return primitive(user.name).is_singular
 
 
-def is_root(exponent: Any) -> bool:
+def is_root(exponent: object) -> bool:
     """Tell whether a power is a root or a quotient."""
     plain = np.asarray(exponent)
     return plain.dtype.kind in "fiu" and bool(np.all(plain < 0) or np.all(plain % 1 != 0))
@@ -193,7 +195,9 @@ def _find_in_code(c: Comparison) -> None:
     if c.subject.with_forward is None:
         return
     is_defined = True
-    for constant, function in without_small_constants(c.subject.forward_code[0]):
+    method: Any = c.subject.forward_code[0]
+    code: FunctionType = getattr(method, "__func__", method)
+    for constant, function in without_small_constants(code):
         try:
             ideal = c.subject.with_forward(function)
             grads = find_reference(ideal, c.upstream, np.random.default_rng(0), 1.0).grads
@@ -209,14 +213,14 @@ def _find_in_code(c: Comparison) -> None:
                 _say(c, k, constant, [])
 
 
-def without_small_constants(function: Any, depth: int = 2) -> Iterator[tuple[float, Any]]:
+def without_small_constants(function: FunctionType, depth: int = 2) -> Iterator[Without]:
     """Yield each small constant of a function or its helpers, and the function with zero for it.
 
     Of several in one function, all of them together come last.
     """
     code, names = function.__code__, function.__globals__
 
-    def rebuilt(code: CodeType, names: dict[str, Any]) -> Any:
+    def rebuilt(code: CodeType, names: dict[str, object]) -> FunctionType:
         defaults, closure = function.__defaults__, function.__closure__
         return FunctionType(code, names, function.__name__, defaults, closure)
 
@@ -233,7 +237,7 @@ def without_small_constants(function: Any, depth: int = 2) -> Iterator[tuple[flo
 def _without(code: CodeType, numbers: list[float]) -> CodeType:
     """Return code in which some constants are zero, in the functions inside it too."""
 
-    def other(constant: Any) -> Any:
+    def other(constant: object) -> object:
         if isinstance(constant, CodeType):
             return _without(constant, numbers)
         return 0.0 if isinstance(constant, float) and constant in numbers else constant
@@ -241,7 +245,7 @@ def _without(code: CodeType, numbers: list[float]) -> CodeType:
     return code.replace(co_consts=tuple(map(other, code.co_consts)))
 
 
-def guards_in(function: Any) -> list[float]:
+def guards_in(function: FunctionType) -> list[float]:
     """Return the constants of a function's text that are such guards; none without a text."""
     text = text_of(function)
     if text is None:
@@ -264,7 +268,7 @@ def guards_in(function: Any) -> list[float]:
     return list(dict.fromkeys(found))
 
 
-def _with_parents(node: ast.AST, above: tuple[ast.AST, ...] = ()) -> Iterator[Any]:
+def _with_parents(node: ast.AST, above: tuple[ast.AST, ...] = ()) -> Iterator[Nested]:
     yield node, above
     for child in ast.iter_child_nodes(node):
         yield from _with_parents(child, (node, *above))

@@ -1,23 +1,101 @@
-"""Values at which a mistake does not show, a gamma of ones or a bias of zeros: looked at beside."""
+"""Why a gradient is wrong, and where: what the diagnosis finds, written into the rows."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from ...validation import Array
-from ..blocks import close
-from ..finding import found
-from ..guard import guarded
-from ..reference.reference import find_reference, outputs_now
-from ..subject.conventions import TARGETS
-from ..subject.inputs import RANDOM_IS_BETTER
-from ..subject.subject import MISSING, CheckError, copied
-from ..verdict.doubt import look_again
-from ..verdict.rows import FAILURES, Comparison, is_small
-from ..where import Where
-from .explain import explain
+from ..validation import Array
+from .blocks import close, largest
+from .diagnosis.case import Case, other_upstream
+from .diagnosis.elsewhere import elsewhere
+from .diagnosis.search import diagnose
+from .finding import Finding, found, together
+from .guard import CheckError, guarded
+from .lines.blame import places
+from .reference.graph import Graph
+from .reference.reference import find_reference, outputs_now
+from .subject.conventions import TARGETS
+from .subject.inputs import RANDOM_IS_BETTER
+from .subject.subject import MISSING, copied
+from .verdict.doubt import look_again
+from .verdict.rows import FAILURES, Comparison, Row, is_small
+from .where import Where
+
+
+def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
+    """Write into the wrong rows why they are wrong, and where.
+
+    `ideal` is the graph of the forward pass without its small constant: a mistake may be one
+    against the gradient of that.
+    """
+    left = c.wrong
+    if not c.reference.grads:
+        for k in left:
+            c.change(
+                k, findings=c.rows[k].findings or (found("no_pattern", late=False, differing=None),)
+            )
+        return
+    cases = [_case(c, where, [np.asarray(g) for g in c.reference.grads], c.graph)]
+    if ideal is not None:
+        true = [ideal.gradient(k) for k in range(len(c.grads))]
+        if all(np.isfinite(largest(g)) for g in true):
+            cases.append(_case(c, where, true, ideal))
+    for reason in diagnose(*cases):
+        for k in reason.rows:
+            left.remove(k)
+            lines = reason.lines or where.places(places, k, reason)
+            c.change(k, findings=together(c.rows[k].findings, reason.finding), lines=lines)
+    for k in left:
+        why = _no_pattern(c.rows[k], late=where.deadline.is_over)
+        c.change(k, findings=together(c.rows[k].findings, why), lines=where.places(places, k))
+
+
+def _case(c: Comparison, where: Where, true: list[Array], graph: Graph | None) -> Case:
+    """Return what the diagnosis has to go on, with these as the true gradients."""
+    session = c.subject.session
+
+    def again(kind: str) -> list[Any]:
+        try:
+            with session.fresh():
+                grads = c.backward(other_upstream(c.upstream, kind))
+        except CheckError:  # the code does not take it
+            grads = [None] * len(c.grads)
+        finally:
+            session.restore()
+        return [g if k in c.wrong and g is not MISSING else None for k, g in enumerate(grads)]
+
+    return Case(
+        names=c.subject.names,
+        values=c.subject.values,
+        automatic=true,
+        handwritten=[None if g is MISSING else g for g in c.grads],
+        wrong=c.wrong,
+        tolerance=c.tolerance,
+        floors=c.floors,
+        graph=graph,
+        upstream=c.upstream,
+        again=None if not c.subject.takes_upstream else lru_cache(again),
+        deadline=where.deadline,
+        elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
+    )
+
+
+def _no_pattern(row: Row, *, late: bool) -> Finding:
+    """Return what is said of a gradient that nothing explains."""
+    h, g = np.asarray(row.handwritten), np.asarray(row.automatic)
+    if row.handwritten is None or row.automatic is None or h.shape != g.shape:
+        return found("no_pattern", late=late, differing=None)
+    if not np.isfinite(largest(h)):
+        return found("not_finite", count=int((~np.isfinite(h)).sum()), of=h.size)
+    differing = int((np.abs(h - g) > 1e-6 * max(largest(h), largest(g))).sum())
+    return found("no_pattern", late=late, differing=differing, of=h.size, index=row.index)
+
+
+# -------------------- values at which a mistake does not show --------------------
 
 TELLING = (0.0, 1.0, -1.0, 2.0)  # single numbers that are like their squares, or doubles
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -11,37 +10,20 @@ import numpy as np
 
 from ...validation import Array
 from ..blocks import close
+from ..finding import Finding, found
 from ..guard import CheckError
-from ..source import replacing_lines
+from ..source import Place, replacing_lines
 from ..subject.conventions import BACKWARD, attributes_of, method_name, read
 from ..subject.own_passes import Listed, totals
 from ..subject.parameters import find_parameters
 from ..subject.session import reach
 from ..subject.subject import Subject
 
-Places = tuple[tuple[str, int], ...]
+Found = tuple[Finding, tuple[Place, ...]]
 
 
-@dataclass(frozen=True)
-class Elsewhere:
-    """Where the true gradient stands, if anywhere, which the object itself does not hold.
-
-    Attributes
-    ----------
-    text : str
-        With {} for what the object holds instead.
-    lines : tuple of (str, int)
-    """
-
-    text: str
-    lines: Places = ()
-
-
-def elsewhere(subject: Subject, automatic: Sequence[Array]) -> dict[int, Elsewhere]:
-    """Return of which gradients an object holds what it held before, and where the true ones are.
-
-    By their number.
-    """
+def elsewhere(subject: Subject, automatic: Sequence[Array]) -> dict[int, Found]:
+    """Return, by number, where the true gradients are of which an object holds what it held."""
     owner = subject.owner
     if owner is None:
         return {}
@@ -69,7 +51,7 @@ def _is_as_before(before: Any, after: Any) -> bool:
     return isinstance(after, np.ndarray) and before is not None and np.array_equal(before, after)
 
 
-def _place_of(owner: Any, value: Array, true: Array) -> Elsewhere:
+def _place_of(owner: Any, value: Array, true: Array) -> Found:
     """Return where a gradient stands in the parts of an object, else in its attributes."""
     kinds = (FunctionType, MethodType)
     items = [i for i in reach(owner) if hasattr(i, "__dict__") and not isinstance(i, kinds)]
@@ -84,19 +66,12 @@ def _place_of(owner: Any, value: Array, true: Array) -> Elsewhere:
     lines = tuple(dict.fromkeys(line for item, _ in parts for line in _replacing(item)))
     # By the lines it is known even where the forward pass has a small constant that it lacks.
     if sums and _is(sums[0].gradient, true, np.inf if lines else 1e-7):
-        return Elsewhere(
-            "the array was replaced: the network holds the old one, which {}; write into it: "
-            "grads[i][...] = dW",
-            lines,
-        )
+        return found("array_replaced"), lines
     for item in items:
         for name, array in attributes_of(item).items():
             if _is(array, true, 1e-7):
-                return Elsewhere(
-                    "the gradient is never written where it is looked for: it {}; the true one "
-                    f"stands in {name} of {type(item).__name__}"
-                )
-    return Elsewhere("the gradient is never written: it {}")
+                return found("stands_elsewhere", attribute=name, owner=type(item).__name__), ()
+    return found("never_written"), ()
 
 
 def _is(array: Any, true: Array, tolerance: float) -> bool:
@@ -107,6 +82,6 @@ def _is(array: Any, true: Array, tolerance: float) -> bool:
     )
 
 
-def _replacing(item: Any) -> list[tuple[str, int]]:
+def _replacing(item: Any) -> list[Place]:
     name = method_name(item, BACKWARD)
     return [] if name is None else replacing_lines(read(item, name))

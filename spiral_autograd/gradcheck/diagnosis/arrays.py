@@ -1,0 +1,438 @@
+"""Mistakes that show in the numbers of one gradient, held against those of the true one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ...validation import Array
+from ..blocks import close, inner, largest
+from ..finding import Finding, found
+from ..reference.graph import Node, is_number
+from .case import Case, Reason
+from .edits import exchanged_blocks, one, rearrangements, reductions, subsets
+
+Rule = Callable[[Case, int], Reason | None]
+
+# -------------------- never written --------------------
+
+
+def unwritten(case: Case, k: int) -> Reason | None:
+    """All zeros, or nothing at all, where the gradient is not."""
+    h = case.handwritten[k]
+    if h is None:
+        return Reason(found("nothing_returned"), [k])
+    known = case.explains(k, case.automatic[k]) or ratio(case, k) is not None
+    place = None if known else case.elsewhere().get(k)
+    if place is not None:
+        finding, lines = place
+        fields = {**finding.fields, "zeros": largest(h) == 0}
+        return Reason(found(finding.kind, **fields), [k], lines=lines)
+    if largest(h) == 0 and not case.is_zero(k):
+        return Reason(found("all_zeros"), [k])
+    return None
+
+
+# -------------------- the upstream gradient --------------------
+
+
+def misused_upstream(case: Case, k: int) -> Reason | None:
+    """The upstream gradient ignored, used twice, or backward not linear in it."""
+    if case.again is None or not any(map(largest, case.upstream)) or case.is_zero(k):
+        return None
+    h, again = case.written(k), case.again
+    if sum(map(np.size, case.upstream)) > 1 and ratio(case, k) is not None:
+        return None  # no misuse of many numbers gives a multiple of the true gradient
+
+    def given(kind: str) -> Array:
+        array = again(kind)[k]
+        fits = array is not None and np.shape(array) == h.shape
+        return np.asarray(array, dtype=float) if fits else np.full(h.shape, np.nan)
+
+    if close(h, given("other"), 1e-12) and close(h, given("turned"), 1e-12):
+        return Reason(found("upstream_ignored"), [k])
+    if largest(h) <= 1e-3 * case.tolerance * largest(case.automatic[k]):
+        return Reason(found("rounding_only"), [k])
+    nothing = given("none")
+    if not np.isfinite(nothing).all():
+        return None
+    twice, turned = given("twice") - nothing, given("turned") - nothing
+    linear = h - nothing  # where it is affine, a term is added: not the upstream gradient's matter
+    if case.same(k, twice, 4 * linear):
+        return Reason(found("upstream_twice"), [k])
+    mixed = linear + 0.5 * (given("other") - nothing)
+    pairs = (twice, 2 * linear), (turned, -linear), (given("mixed") - nothing, mixed)
+    is_linear = all(case.same(k, ours, due) for ours, due in pairs)
+    return None if is_linear else Reason(found("upstream_not_linear"), [k])
+
+
+# -------------------- factors --------------------
+
+
+def named_factor(case: Case, k: int) -> Reason | None:
+    """c g, with a factor that people lose or add: a sign, 2, a dimension, a constant of theirs."""
+    c = ratio(case, k)
+    if c is None:
+        return None
+    for factor, node in case.constants() if abs(c + 1) > 1e-6 else ():
+        is_lost = is_near(case, c, 1 / factor)
+        if (is_lost or is_near(case, c, factor)) and _is_scaled_at(case, node, c, k):
+            text = case.expression(node)
+            fields = {"times": c, "factor": factor, "text": text, "lost": is_lost}
+            return Reason(found("constant_factor", **fields), [k], node.call)
+    finding = factor_of(case, c)
+    return Reason(finding, [k]) if finding is not None else None
+
+
+def any_factor(case: Case, k: int) -> Reason | None:
+    """c g, with any other factor."""
+    c = ratio(case, k)
+    return None if c is None else Reason(found("times", times=c, also=None), [k])
+
+
+def ratio(case: Case, k: int) -> float | None:
+    """Return the c with which the k-th gradient is c times the true one; None if there is none.
+
+    A factor is not claimed from one number: where the gradient has but one, it must be so for
+    other upstream gradients as well, or another gradient must have the same factor.
+    """
+    g, h = case.automatic[k], np.asarray(case.handwritten[k])
+    if h.shape != g.shape or case.is_zero(k):
+        return None
+    numbers = np.count_nonzero(np.abs(g) > case.floors[k])
+    pairs = [(g, h), *(case.for_other_upstreams(k) if numbers == 1 else ())]
+    unit = g / largest(g)  # whose square is not rounded to zero
+    c = inner(unit, h) / inner(unit, unit) / largest(g)
+    if not np.isfinite(c) or min(abs(c), abs(c - 1)) <= case.tolerance:
+        return None
+    if not all(case.same(k, ours, c * true) for true, ours in pairs):
+        return None
+    return c if numbers > 1 or len(pairs) > 1 or _is_shared(case, k, c) else None
+
+
+def _is_shared(case: Case, k: int, c: float) -> bool:
+    """Tell whether another gradient, of more numbers, is wrong by the same factor."""
+    others = [j for j in case.wrong if j != k and case.comparable(j)]
+    others = [j for j in others if np.count_nonzero(np.abs(case.automatic[j]) > case.floors[j]) > 1]
+    shared = [ratio(case, j) for j in others]
+    return any(other is not None and abs(other - c) <= 1e-9 * abs(c) for other in shared)
+
+
+def _is_scaled_at(case: Case, node: Node, c: float, k: int) -> bool:
+    """Tell whether the k-th gradient comes out with c times what flows back through a node."""
+    assert case.graph is not None
+    sites = [site for site in case.graph.edges() if site.result is node]
+    off = case.graph.rerun(dict.fromkeys(sites, lambda g, part, total: c * part))
+    right = [j for j in range(len(case.names)) if j not in case.wrong and case.comparable(j)]
+    roots = case.graph.roots
+    return all(case.explains(j, off.get(roots[j], roots[j].adjoint)) for j in (k, *right))
+
+
+def is_near(case: Case, c: float, value: float) -> bool:
+    """Tell whether a factor is a number, to the tolerance."""
+    return abs(c - value) <= max(1e-6, case.tolerance) * abs(value)
+
+
+def factor_of(case: Case, c: float) -> Finding | None:
+    """Return what a constant factor comes from; None where it is just a number."""
+    if is_near(case, c, -1.0):
+        return found("wrong_sign")
+    for times in (2.0, 0.5, -2.0, -0.5):
+        if is_near(case, c, times):
+            n = max(abs(times), 1 / abs(times))
+            return found("times", times=times, also=case.dimensions.get(n), n=n)
+    for n, what in case.dimensions.items():
+        for sign in (1, -1):
+            if is_near(case, c, sign * n):
+                return found("mean_missing", n=n, sign=sign, what=what)
+            if is_near(case, c, sign / n):
+                return found("averaged_over", n=n, sign=sign, what=what)
+            if n > 2 and any(is_near(case, c, sign * v) for v in (n / (n - 1), (n - 1) / n)):
+                return found("one_less", times=c, n=n, less=n - 1, what=what)
+    for n, what in case.lengths.items():
+        for m, other in case.lengths.items():
+            if n != m and is_near(case, c, n / m):
+                return found("ratio", times=c, n=n, what=what, m=m, other=other)
+    return None
+
+
+# -------------------- layout --------------------
+
+
+def layout(case: Case, k: int) -> Reason | None:
+    """Transposed, reshaped in the wrong order, or another argument's gradient."""
+    g, h = case.automatic[k], np.asarray(case.handwritten[k])
+    is_turned = g.ndim > 1 and g.T.shape == h.shape and case.explains(k, g.T)
+    j = None if is_turned else _owner(case, k)
+    if j is not None and j in case.wrong:
+        return Reason(found("swapped", name=case.names[j]), [k])
+    if h.size != g.size or g.size < 2:
+        return None
+    blocks = exchanged_blocks(g.shape) if g.shape == h.shape else ()
+    for pattern in (*rearrangements(g.shape, h.shape), *blocks):
+        candidate = pattern.make(g)
+        is_turned = g.shape != h.shape and pattern.kind in ("transposed", "axes_order")
+        # A different shape alone is a lost axis, not another order.
+        is_other = is_turned or not np.array_equal(candidate, g.reshape(h.shape))
+        if is_other and case.explains(k, candidate):
+            return Reason(pattern.finding, [k])
+    return None
+
+
+def given_twice(case: Case, k: int) -> Reason | None:
+    """Another argument's gradient, which that one has too."""
+    j = _owner(case, k)
+    return None if j is None else Reason(found("that_of", name=case.names[j]), [k])
+
+
+def _owner(case: Case, k: int) -> int | None:
+    """Return the other argument whose true gradient the k-th one is."""
+    for j, other in enumerate(case.automatic):
+        same = j != k and other.shape == np.shape(case.handwritten[k]) and not case.is_zero(j)
+        if same and case.explains(k, other):
+            return j
+    return None
+
+
+# -------------------- sums --------------------
+
+
+def sums(case: Case, k: int) -> Reason | None:
+    """Not summed, summed over the wrong axis, averaged, a lost or an extra axis."""
+    for rule in (_unsummed, _lost_axis, _oversummed, _other_sum):
+        finding = rule(case, k)
+        if finding is not None:
+            return Reason(finding, [k])
+    return None
+
+
+def _shapes(case: Case, k: int) -> dict[str, Any]:
+    ours, theirs = np.shape(case.handwritten[k]), case.automatic[k].shape
+    return {} if ours == theirs else {"shape": ours, "due": theirs}
+
+
+def _unsummed(case: Case, k: int) -> Finding | None:
+    g, h = case.automatic[k], case.written(k)
+    for axes in subsets(h.ndim) if h.shape != g.shape else ():
+        for keep in (False, True):
+            if not case.same(k, np.sum(h, axis=axes, keepdims=keep), g):
+                continue
+            if all(h.shape[axis] == 1 for axis in axes):
+                return found("extra_axis", **_shapes(case, k))
+            whole = any(np.ndim(u) == h.ndim for u in case.upstream)  # nothing is summed yet
+            batch = axes == (0,) and whole
+            return found("not_summed", axes=one(axes), batch=batch, **_shapes(case, k))
+    return None
+
+
+def _lost_axis(case: Case, k: int) -> Finding | None:
+    g, h = case.automatic[k], case.written(k)
+    is_same = h.size == g.size and h.shape != g.shape and case.same(k, h.reshape(g.shape), g)
+    return found("lost_axis", **_shapes(case, k)) if is_same else None
+
+
+def _oversummed(case: Case, k: int) -> Finding | None:
+    g, h = case.automatic[k], case.written(k)
+    for pattern in reductions(g.shape) if g.size > 1 else ():
+        kept = pattern.make(g)
+        for candidate in (kept, np.squeeze(kept), np.broadcast_to(kept, g.shape)):
+            if candidate.shape == h.shape and case.explains(k, candidate):
+                return found("should_keep", change=pattern.finding)
+    return None
+
+
+def _other_sum(case: Case, k: int) -> Finding | None:
+    """Another sum or mean of what the gradient is the sum of."""
+    h, g = case.written(k), case.automatic[k]
+    for array, due in _summed(case, k):
+        for pattern in reductions(array.shape, ends=True):
+            candidate = np.asarray(pattern.make(array))
+            if candidate.size == h.size and case.explains(k, candidate.reshape(h.shape)):
+                axes = pattern.fields["axes"]
+                total = np.sum(array, axis=axes)
+                right = total.size == g.size and close(total.ravel(), g.ravel(), 1e-9)
+                fields = {"due_axes": None if right else due, **_shapes(case, k)}
+                return found("other_sum", change=pattern.finding, right=right, **fields)
+    return None
+
+
+def _summed(case: Case, k: int) -> Iterator[tuple[Array, Any]]:
+    """Yield the backward values that the k-th gradient is a mere sum of, with its axis."""
+    grad = case.graph.recording.grads[k] if case.graph is not None else None
+    call, axis = grad, getattr(grad, "kwargs", {}).get("axis")
+    while call is not None and getattr(call.fun, "__name__", "") in ("sum", "reshape"):
+        call = call.args[0]
+        if not hasattr(call, "value"):
+            return
+        assert case.graph is not None
+        yield np.asarray(case.graph.value(call)), axis
+
+
+# -------------------- terms --------------------
+
+
+def plain_term(case: Case, k: int) -> Reason | None:
+    """h - g is a forward value, or the parameter with a coefficient as people write them."""
+    return next((term for c, own, term in _terms(case, k) if _is_plain(c, own)), None)
+
+
+def any_term(case: Case, k: int) -> Reason | None:
+    """h - g is a multiple of a parameter or of a forward value, or a constant, also along axes."""
+    if not case.comparable(k):
+        return None
+    term = next((term for *_, term in _terms(case, k)), None)
+    rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)
+    if term is not None or rest.size < 2:
+        return term
+    if np.ptp(rest) <= noise:
+        return Reason(found("constant_added", constant=float(rest.flat[0])), [k])
+    return None
+
+
+def constant_along(case: Case, k: int) -> Reason | None:
+    """h - g is constant along an axis: a sum over it is missing or too much."""
+    if not case.comparable(k):
+        return None
+    rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)
+    for axis, n in enumerate(rest.shape if rest.ndim > 1 else ()):
+        if n > 2 and np.max(np.abs(rest - rest.mean(axis=axis, keepdims=True))) <= noise:
+            return Reason(found("constant_along", axis=axis), [k])
+    return None
+
+
+def _terms(case: Case, k: int) -> Iterator[tuple[float, bool, Reason]]:
+    """Yield what h - g is a multiple of: the coefficient, and whether of the argument itself."""
+    if not case.comparable(k) or case.automatic[k].size < 2:
+        return
+    rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)
+    for number, (name, v) in enumerate(case.same_shape(k)):
+        norm = float(np.sum(v * v))
+        c = float(np.sum(rest * v)) / norm if norm > 0 else 0.0
+        if abs(c) * largest(v) <= noise or not np.max(np.abs(rest - c * v)) <= noise:
+            continue
+        if np.ptp(v) == 0 or np.count_nonzero(v) < 2:
+            continue
+        own = number == 0
+        lacks = abs(c + 1) <= 1e-6 or (own and c < 0)
+        fields = {"of": name(), "times": abs(c) if lacks else c, "own": own, "lacks": lacks}
+        yield c, own, Reason(found("term", **fields), [k], _alone(case, k) if own else None)
+
+
+def _is_plain(c: float, own: bool) -> bool:
+    """Tell whether people write a coefficient: a rate with two digits, else 1."""
+    return abs(c - float(f"{c:.1e}")) <= 1e-6 * abs(c) if own else abs(abs(c) - 1) <= 1e-6
+
+
+def _alone(case: Case, k: int) -> Any:
+    """Return the forward operation that takes nothing but the k-th argument: its square, say."""
+    root = case.graph.roots[k] if case.graph is not None else None
+    users = root.users if root is not None else []
+    return next((n.call for n in users if all(p is root for p in n.parents)), None)
+
+
+# -------------------- parts --------------------
+
+
+def partly(case: Case, k: int) -> Reason | None:
+    """Wrong in part only, and which part: where it has a mark, that."""
+    if not case.comparable(k):
+        return None
+    wrong, live = _differing(case, k, case.automatic[k], case.written(k))
+    right = live & ~wrong
+    if wrong.size < 3 or not wrong.any() or not right.any():
+        return None
+    count = {"wrong": int(wrong.sum()), "of": wrong.size}
+    for mark, mask in _marks(case, k, wrong):
+        is_like = mask.shape == wrong.shape and np.array_equal(mask & live, wrong)
+        if is_like and _holds_elsewhere(case, k, mask):
+            return Reason(found("part", mark=mark(), **count), [k])
+    if int(right.sum()) < max(3, int(wrong.sum()) // 2):
+        return None
+    places = [one(tuple(int(i) for i in place)) for place in np.argwhere(wrong)[:4]]
+    return Reason(
+        found("part", mark=found("at", places=places, more=count["wrong"] > 4), **count), [k]
+    )
+
+
+def _differing(case: Case, k: int, g: Array, h: Array) -> tuple[Array, Array]:
+    """Return which entries differ, and which are not zero in both."""
+    noise = 10 * (case.tolerance * max(largest(g), largest(h)) + case.floors[k])
+    return np.abs(h - g) > noise, (np.abs(g) > noise) | (np.abs(h) > noise)
+
+
+def _holds_elsewhere(case: Case, k: int, mask: Array) -> bool:
+    """Tell whether the same entries are wrong for other upstream gradients too."""
+    pairs = (_differing(case, k, g, h) for g, h in case.for_other_upstreams(k))
+    return all(np.array_equal(mask & live, wrong) for wrong, live in pairs)
+
+
+Mark = tuple[Callable[[], Finding], Array]
+
+
+def _marks(case: Case, k: int, wrong: Array) -> Iterator[Mark]:
+    yield from _slices(wrong)
+    nodes = case.graph.nodes if case.graph is not None else ()
+    yield from (mark for node in nodes for mark in _at_indices(node, wrong))
+    for name, v in case.same_shape(k):
+        for sign in (np.greater, np.less, np.greater_equal, np.less_equal, np.equal, np.not_equal):
+            yield partial(_where, name, sign, 0.0), sign(v, 0)
+    yield from (mark for node in nodes for mark in _at_edges(case, node, wrong))
+
+
+def _where(name: Callable[[], Finding], sign: np.ufunc, bound: float) -> Finding:
+    return found("where", of=name(), sign=sign.__name__, bound=bound)
+
+
+def _slices(wrong: Array) -> Iterator[Mark]:
+    """Yield the rows, columns or other slices that hold all the wrong entries."""
+    for axis, n in enumerate(wrong.shape):
+        hit = np.flatnonzero(wrong.any(axis=tuple(i for i in range(wrong.ndim) if i != axis)))
+        if len(hit) < n:
+            mask = np.zeros_like(wrong)
+            mask[(slice(None),) * axis + (hit,)] = True
+            fields = {"axis": axis, "ndim": wrong.ndim, "hit": list(map(int, hit)), "length": n}
+            yield partial(found, "slices", **fields), mask
+
+
+def _at_indices(node: Node, wrong: Array) -> Iterator[Mark]:
+    """Yield the entries that the forward pass picks out by an array of indices: the labels."""
+    if node.name not in ("__getitem__", "take") or np.shape(node.args[0]) != wrong.shape:
+        return
+    index = node.args[1] if node.name == "__getitem__" else tuple(node.args[1:])
+    parts = index if isinstance(index, tuple) else (index,)
+    parts = tuple(getattr(p, "value", p) for p in parts)
+    if any(isinstance(p, list | np.ndarray) and np.ndim(p) for p in parts):
+        mask = np.zeros_like(wrong)
+        mask[parts] = True
+        yield partial(found, "labels"), mask
+
+
+def _at_edges(case: Case, node: Node, wrong: Array) -> Iterator[Mark]:
+    """Yield where the forward pass takes a largest or smallest value, or reaches a bound."""
+    best = {"max": np.max, "amax": np.max, "min": np.min, "amin": np.min}.get(node.name)
+    if best is not None and np.shape(node.args[0]) == wrong.shape:
+        axis = node.call.kwargs.get("axis", node.args[1] if len(node.args) > 1 else None)
+        is_max = best is np.max
+        value = node.args[0]
+        yield (
+            (lambda: found("extreme", of=case.operand(node, 0), largest=is_max)),
+            value == best(value, axis=axis, keepdims=True),
+        )
+    if node.name not in ("maximum", "minimum", "clip", "fmax", "fmin"):
+        return
+    for i, j in ((0, 1), (1, 0), *(((0, 2),) if len(node.args) > 2 else ())):
+        v, bound = node.args[i], node.args[j]
+        if is_number(bound) and np.ndim(v):
+            for sign in (np.greater, np.less):
+                yield (
+                    partial(_where, partial(case.operand, node, i), sign, float(bound)),
+                    sign(v, bound),
+                )
+
+
+FIRST: tuple[Rule, ...] = (unwritten, misused_upstream, named_factor, layout, sums, plain_term)
+LATER: tuple[Rule, ...] = (any_factor, any_term, given_twice)
+LAST: tuple[Rule, ...] = (partly, constant_along)  # less than a reason: for want of one

@@ -1,0 +1,256 @@
+"""What a change does to the gradients, told by inner products with a few random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from ...validation import Array, Shape
+from ..blocks import largest
+from ..reference.graph import Graph, Node, Site
+from .case import Case
+from .edits import FUNCTIONS, functions_of
+from .turns import Turns
+
+PROBES = 3
+_MOST = 30_000_000  # numbers that the probes may hold
+
+
+class Probes:
+    """Random weights of the gradients, and how they move with what flows back to each value.
+
+    The backward pass is linear: the inner product of a change at a value with the tangents of it
+    tells what becomes of Σ weights · gradients. The gradients form groups, of one that is wrong
+    each, and the last of all that are right; each group has its own weights, several times.
+    """
+
+    def __init__(
+        self, case: Case, graph: Graph, rows: list[int], now: list[Array], through_max: bool
+    ) -> None:
+        right = [k for k in range(len(case.names)) if k not in case.wrong and case.comparable(k)]
+        size = sum(np.size(node.value) for node in graph.nodes) * PROBES * (len(rows) + 1)
+        whole = size > _MOST
+        self.groups = [[*rows, *right]] if whole else [*([k] for k in rows), right]
+        self.rows = [rows] if whole else [[k] for k in rows]
+        self.tolerance, self.least = max(1e-6, 10 * case.tolerance), max(1e-10, case.tolerance)
+        rng = np.random.default_rng(0)
+        self._moves: list[Mapping[Node, Any]] = []
+        targets, repeats = [], 1 if whole else PROBES
+        for group in self.groups:
+            for _ in range(repeats):
+                weights, target = {}, 0.0
+                for k in group:
+                    g, h = now[k], case.written(k)
+                    most = max(largest(g), largest(h))
+                    if most <= 1e3 * case.noise(k):  # a gradient of zero has no digits to compare
+                        continue
+                    weights[k] = rng.standard_normal(g.shape) / most
+                    if k in rows:
+                        target += float(np.sum(weights[k] * (h - g)))
+                case.deadline.check()
+                self._moves.append(graph.tangents(weights, through_max=through_max))
+                targets.append(target)
+        self.target, self.repeats = np.array(targets), repeats
+        self._of: dict[Node, tuple[Array, Array]] = {}
+
+    def at(self, node: Node) -> tuple[Array, Array]:
+        """Return the tangents of a value, one in each row, and their absolute values."""
+        if node not in self._of:
+            shape = np.shape(node.value)
+            moves = [moves.get(node) for moves in self._moves]
+            rows = [np.zeros(shape) if move is None else move for move in moves]
+            table = np.stack([np.broadcast_to(row, shape).ravel() for row in rows]).astype(float)
+            self._of[node] = table, np.abs(table)
+        return self._of[node]
+
+    def moves(self, node: Node) -> bool:
+        """Tell whether a value flows into a gradient that is to be explained."""
+        return any(node in moves for moves in self._moves[: self.repeats * len(self.rows)])
+
+    def passing(self, effects: Array, sizes: Array) -> Array:
+        """Tell which changes, by row, may explain which of the wrong gradients, by column.
+
+        One that moves a right gradient explains nothing.
+        """
+        with np.errstate(invalid="ignore"):
+            off = np.abs(effects - self.target)
+            fits = off <= self.tolerance * (sizes + np.abs(self.target)) + self.least
+        fits = fits.reshape(len(effects), len(self.groups), self.repeats).all(axis=2)
+        wrong = fits[:, : len(self.rows)] & self._is_off
+        if len(self.groups) > len(self.rows):
+            wrong = wrong & fits[:, -1:]
+        return np.asarray(wrong)
+
+    def near(self, scores: Array, due: Array) -> Array:
+        """Tell at which scores a closer look is worth the while: near to what is due in a row."""
+        close = np.abs(scores - due) <= 1e-4 * due + 1e-9
+        close = close.reshape(len(scores), len(self.groups), self.repeats).all(axis=2)
+        return np.asarray((close[:, : len(self.rows)] & self._is_off).any(axis=1))
+
+    @cached_property
+    def _is_off(self) -> Array:
+        targets = self.target.reshape(-1, self.repeats)[: len(self.rows)]
+        return np.asarray(np.any(np.abs(targets) > 10 * self.least, axis=1))
+
+    def share(self, effect: Array) -> Array:
+        """Return, for each wrong gradient, what share of a change would explain it; else NaN."""
+        with np.errstate(all="ignore"):
+            shares = (self.target / effect).reshape(-1, self.repeats)
+        known = np.abs(effect).reshape(-1, self.repeats).min(axis=1) > 0
+        mean = shares.mean(axis=1)
+        fits = known & (np.ptp(shares, axis=1) <= 10 * self.tolerance * np.abs(mean))
+        return np.where(fits, mean, np.nan)[: len(self.rows)]
+
+
+class Spot:
+    """A site with what flows there, and the tangents of its argument."""
+
+    def __init__(self, graph: Graph, probes: Probes, site: Site, g: Array, c: Array) -> None:
+        self.graph, self.probes, self.site, self.g, self.c = graph, probes, site, g, c
+        self.tangents, self.sizes = probes.at(site.argument)
+        self.effect = self.tangents @ c.ravel()  # of all that reaches the argument
+
+    @cached_property
+    def weights(self) -> Array | None:
+        """The tangents times the gradient that leaves the result, in its shape; None if unlike.
+
+        None too of our own Σ upstream · output, which nobody has differentiated by hand.
+        """
+        shape = self.g.shape
+        if any(site.result is self.site.result for site in self.graph.outputs):
+            return None
+        try:
+            if np.broadcast_shapes(shape, self.c.shape) != shape:
+                return None
+        except ValueError:
+            return None
+        tangents = self.tangents.reshape(-1, *self.c.shape)
+        lifted = tangents.reshape(len(tangents), *(1,) * (len(shape) - self.c.ndim), *self.c.shape)
+        return np.asarray(np.broadcast_to(lifted, (len(tangents), *shape)) * self.g)
+
+    def effects(self, others: list[Array]) -> tuple[Array, Array]:
+        """Return what becomes of the probes if other arrays reach the argument, and the sizes."""
+        table = np.stack([other.ravel() for other in others]) - self.c.ravel()
+        return table @ self.tangents.T, np.abs(table) @ self.sizes.T
+
+
+def folded(weights: Array, shape: tuple[int, ...]) -> Array | None:
+    """Return weights summed over the axes along which a shape would be broadcast to theirs."""
+    try:
+        if np.broadcast_shapes(weights.shape[1:], shape) != weights.shape[1:]:
+            return None
+    except ValueError:
+        return None
+    extra = weights.ndim - 1 - len(shape)
+    weights = weights.sum(axis=tuple(range(1, 1 + extra))) if extra else weights
+    axes = tuple(i + 1 for i, n in enumerate(shape) if n == 1 and weights.shape[i + 1] > 1)
+    weights = weights.sum(axis=axes, keepdims=True) if axes else weights
+    return np.asarray(weights.reshape(len(weights), -1))
+
+
+Named = tuple[Any, ...]  # ("value", node), ("gradient", node), ("upstream", number), ("T", axes)
+_KEPT = 4_000_000  # numbers of all functions of the values of one shape
+
+
+class Stock:
+    """What may stand in the place of what is right: values, gradients and functions by shape."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        turns: Turns,
+        is_named: Callable[[Node], bool],
+        bar: Callable[[Node], Any],
+    ) -> None:
+        self.graph, self.turns, self.is_named, self.bar = graph, turns, is_named, bar
+        self._functions: dict[Node, Array] = {}
+        self._like: dict[Shape, tuple[list[Named], Array]] = {}
+        self._gradients: dict[Shape, tuple[list[Named], Array]] = {}
+        self._by_shape: dict[Shape, list[Node]] = {}
+        for node in graph.nodes:
+            if np.asarray(node.value).dtype.kind == "f":
+                self._by_shape.setdefault(np.shape(node.value), []).append(node)
+
+    def functions(self, node: Node) -> Array:
+        """Return the functions of a value, one in each row; NaN where one is but a constant."""
+        if node in self._functions:
+            return self._functions[node]
+        table = functions_of(np.asarray(node.value))
+        with np.errstate(all="ignore"):
+            constant = np.ptp(table, axis=1) <= 1e-9 * np.max(np.abs(table), axis=1)
+        constant[0] = False  # that the derivative is left out is no mere factor
+        table[constant] = np.nan
+        if table.size <= 400_000:
+            self._functions[node] = table
+        return table
+
+    @cached_property
+    def all_functions(self) -> dict[Shape, tuple[list[tuple[Node, int]], Array, Array]]:
+        """The functions of all values of a shape: of which value, which, and the table."""
+        found = {}
+        for shape, nodes in self._by_shape.items():
+            size = max(1, int(np.prod(shape))) * len(FUNCTIONS)
+            some = nodes[: max(1, _KEPT // size)] if size <= _KEPT else []
+            tables = [self.functions(node) for node in some]
+            if not tables or not shape:
+                continue
+            table = np.concatenate(tables)
+            known = np.isfinite(table).all(axis=1)
+            factors = [(node, i) for node in some for i in range(len(FUNCTIONS))]
+            kept = [factor for factor, ok in zip(factors, known, strict=True) if ok]
+            found[shape] = kept, table[known], np.abs(table[known])
+        return found
+
+    def like(self, operation: str, arg: Array) -> tuple[list[Named], Array]:
+        """Return what may stand in the place of an operand: what it is, and a row for each."""
+        if arg.shape not in self._like:
+            nodes = self._by_shape.get(arg.shape, [])
+            some = [("value", node) for node in nodes]
+            some += [("gradient", n) for n in nodes if not n.parents or self.is_named(n)]
+            arrays = [n.value if what == "value" else self.bar(n) for what, n in some]
+            self._like[arg.shape] = some, _rows(arrays, arg.size)
+        some, table = self._like[arg.shape]
+        axes = [
+            (a, b)
+            for a, b in combinations(range(arg.ndim), 2)
+            if arg.shape[a] == arg.shape[b] > 1 and (operation == "einsum" or a == arg.ndim - 2)
+        ]
+        turned = _rows([np.swapaxes(arg, *pair) for pair in axes], arg.size)
+        return [*some, *(("T", pair) for pair in axes)], np.concatenate([table, turned])
+
+    def gradients(self, shape: Shape) -> tuple[list[Named], Array]:
+        """Return the gradients of a shape: of what, and a row for each."""
+        if shape not in self._gradients:
+            outputs = self.graph.outputs
+            some: list[Named] = [
+                ("upstream", number)
+                for number, site in enumerate(outputs)
+                if np.shape(site.argument.value) == shape
+            ]
+            some += [("gradient", n) for n in self._by_shape.get(shape, []) if self.is_named(n)]
+            arrays = [self.gradient(name, self.bar) for name in some]
+            self._gradients[shape] = some, _rows(arrays, int(np.prod(shape)))
+        return self._gradients[shape]
+
+    def gradient(self, name: Named, bar: Callable[[Node], Any]) -> Any:
+        """Return a gradient, given those of all values."""
+        if name[0] == "gradient":
+            return bar(name[1])
+        weighing = self.graph.outputs[name[1]]
+        assert weighing.result is not None
+        return self.graph.part(weighing, bar(weighing.result))
+
+    def seen_from(self, y: Node, name: Named) -> Hashable:
+        """Return what something is, seen from an operation of a loop: of the same turn, say."""
+        is_node = isinstance(name[1], Node)
+        return (name[0], self.turns.seen_from(y, name[1])) if is_node else name
+
+
+def _rows(arrays: Sequence[Array], size: int) -> Array:
+    """Return arrays as the rows of a table."""
+    rows = [np.asarray(array, dtype=float).ravel() for array in arrays]
+    return np.stack(rows) if rows else np.zeros((0, size))
