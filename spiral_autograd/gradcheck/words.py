@@ -328,6 +328,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         f"the gradients accumulate from call to call ({', '.join(names)}): "
         f"{f'call {reset}()' if reset else 'set them to zero'} between calls"
     ),
+    "may_hide": "{name} {what}, and mistakes may hide there, but it could not be checked at other "
+    "values: random numbers show more",
     "no_other_call": "what another call gives is not known; it raised {error}",
     "upstream_unused": "backward takes {name}, and does not use it: it is right for {name} = 1 "
     "only",
