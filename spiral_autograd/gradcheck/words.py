@@ -234,7 +234,6 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "the_last": "is the last over axis {axes}",
     "term": _term,
     "constant_added": "has a constant added: {constant:.6g}",
-    "constant_along": "differs by a term that is constant along axis {axis}, such as a sum over it",
     "part": "is wrong in part only: {wrong} of {of} entries are wrong, {mark}",
     "at": lambda places, more: f"at {', '.join(map(str, places))}{', ...' * more}",
     "where": lambda of, sign, bound: f"just where {of} {_SIGNS[sign]} {bound:g}",
@@ -280,7 +279,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "times_too": lambda function, v, minus: f"is multiplied by {_function(function, v, minus)} too",
     "operand": "is multiplied by {other} in place of {operand}",
     "not_transposed": "is multiplied by {operand}, which is not transposed",
-    "product_order": "is multiplied by {operand} transposed or in another order",
+    "g_transposed": "is made from the gradient that comes in transposed",
     "updated": "is multiplied by {operand} as it is after its update, with a rate of {rate:.6g}",
     "made_from": "is made from {other} in place of the gradient of {due}",
     "only": lambda flow, overwritten: (

@@ -292,17 +292,6 @@ def any_term(case: Case, k: int) -> Reason | None:
     return None
 
 
-def constant_along(case: Case, k: int) -> Reason | None:
-    """h - g is constant along an axis: a sum over it is missing or too much."""
-    if not case.comparable(k):
-        return None
-    rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)
-    for axis, n in enumerate(rest.shape if rest.ndim > 1 else ()):
-        if n > 2 and np.max(np.abs(rest - rest.mean(axis=axis, keepdims=True))) <= noise:
-            return Reason(found("constant_along", axis=axis), [k])
-    return None
-
-
 def _terms(case: Case, k: int) -> Iterator[tuple[float, bool, Reason]]:
     """Yield what h - g is a multiple of: the coefficient, and whether of the argument itself."""
     if not case.comparable(k) or case.automatic[k].size < 2:
@@ -435,4 +424,4 @@ def _at_edges(case: Case, node: Node, wrong: Array) -> Iterator[Mark]:
 
 FIRST: tuple[Rule, ...] = (unwritten, misused_upstream, named_factor, layout, sums, plain_term)
 LATER: tuple[Rule, ...] = (any_factor, any_term, given_twice)
-LAST: tuple[Rule, ...] = (partly, constant_along)  # less than a reason: for want of one
+LAST: tuple[Rule, ...] = (partly,)  # less than a reason: for want of one

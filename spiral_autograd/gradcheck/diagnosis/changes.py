@@ -119,6 +119,9 @@ def arrangements(spot: Spot, stock: Stock) -> Iterator[Family]:
     if site.result is not None and g.ndim:
         ones = Pattern("not_multiplied", 1.5, lambda a: graph.part(site, np.ones_like(a)))
         tried.append((ones, ones.make, "g"))
+        if g.ndim > 1 and g.shape[-1] == g.shape[-2] > 1 and site.steps == 1:
+            turned = Pattern("g_transposed", 2.3, partial(np.swapaxes, axis1=-1, axis2=-2))
+            tried.append((turned, partial(_through, graph, site, turned), "g"))
     yield from _tried(spot, tried)
 
 
@@ -376,46 +379,6 @@ def _operand(y: Node, x: Node, i: int, name: tuple[Any, ...], flat: Array) -> Ed
     return Edit("operand", 3.5, change, {"operand": (y, i), "other": name})
 
 
-def products(spot: Spot, stock: Stock) -> Iterator[Family]:
-    """Both matrices of a product transposed, or multiplied in the other order."""
-    y, x = spot.site.result, spot.site.argument
-    if y is None or spot.site.steps > 1 or y.name not in ("dot", "matmul") or len(y.args) < 2:
-        return
-    mine = y.argnums[y.parents.index(x)]
-    w, g, c = y.args[1 - mine], spot.g, spot.c
-    if min(np.ndim(w), g.ndim, c.ndim) < 2 or y.parents.count(x) > 1:
-        return
-    fitting, others = [], []
-    for turned in ((a, b, first) for a in (0, 1) for b in (0, 1) for first in (0, 1)):
-        try:
-            other = _product(w, g, *turned)
-        except ValueError:
-            continue
-        if other.shape == c.shape:
-            fitting.append(turned)
-            others.append(other)
-    if not others:
-        return
-    effects, sizes = spot.effects(others)
-    yield Family(
-        effects,
-        sizes,
-        lambda n: Edit(
-            "product_order",
-            2.3,
-            lambda g, c, total: _product(w, np.asarray(g), *fitting[n]),
-            {"operand": (y, 1 - mine)},
-        ),
-        lambda n: ("product", *fitting[n]),
-    )
-
-
-def _product(w: Any, g: Array, turn_w: int, turn_g: int, first: int) -> Array:
-    a = np.swapaxes(w, -1, -2) if turn_w else np.asarray(w)
-    b = np.swapaxes(g, -1, -2) if turn_g else g
-    return np.matmul(a, b) if first else np.matmul(b, a)
-
-
 def wrong_gradients(spot: Spot, stock: Stock) -> Iterator[Family]:
     """What flows back is made from the gradient of another value."""
     y, x = spot.site.result, spot.site.argument
@@ -494,4 +457,4 @@ def _assigned(spot: Spot, ways: Sequence[Site]) -> Change:
 
 # The likeliest first: where they explain something well, the others are not asked.
 LIKELIEST = (multiples, closed_forms, own_functions, gathered)
-OTHERS = (arrangements, products, operands, wrong_gradients)
+OTHERS = (arrangements, operands, wrong_gradients)
