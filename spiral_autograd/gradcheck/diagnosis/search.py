@@ -13,8 +13,9 @@ from ...validation import Array
 from ..reference.graph import UNFIT, Change, Graph, Node, Site, is_number
 from . import arrays, changes
 from .case import Case
-from .changes import LIKELIEST, OTHERS, Edit, Family
-from .probes import Probes, Spot, Stock
+from .changes import LIKELIEST, OTHERS
+from .operands import updated
+from .probes import Edit, Family, Probes, Spot, Stock
 from .turns import Turns
 
 Changes = Mapping[Site, Change]
@@ -109,7 +110,7 @@ class Search:
             if spot is not None:
                 yield from self._single(spot, self.families(site, sort))
                 if sort is OTHERS:
-                    yield from self._filtered(spot, changes.updated(spot))
+                    yield from self._filtered(spot, updated(spot))
                 else:
                     yield from self._solved(spot)
 
@@ -159,9 +160,8 @@ class Search:
 
     def candidate(self, site: Site, edit: Edit, rows: Array, extra: float = 0.0) -> Candidate:
         """Return a change at one site as a candidate."""
-        explained = {k for own, ok in zip(self.probes.rows, rows, strict=True) if ok for k in own}
         cost = self.cost_of(site, edit) + extra
-        return Candidate(((site, edit),), frozenset(explained), cost)
+        return Candidate(((site, edit),), self.probes.which(rows), cost)
 
     # -------------------- sites and what may be done there --------------------
 

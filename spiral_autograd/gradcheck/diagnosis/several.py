@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from ..reference.graph import Site
+from ...validation import Array
+from ..reference.graph import Node, Site
 from . import changes
-from .changes import LIKELIEST, Family
+from .changes import LIKELIEST
+from .probes import Family
 from .search import INNER, Candidate, Make, Search
 
 
@@ -37,16 +39,7 @@ def carried(search: Search) -> Iterator[Candidate]:
 
 def alike(search: Search) -> Iterator[Candidate]:
     """Yield the same slip at several activations: in all, in those of a sort, in any few."""
-    units: dict[Any, list[Site]] = {}
-    for site in (*search.passages, *search.graph.edges()):
-        natural = search.is_natural(site.argument) and search.is_natural(site.between[0])
-        if natural and site.via is None and _is_activation(site):
-            units.setdefault(site.argument, []).append(site)
-    lines: dict[Any, list[Site]] = {}
-    for argument, sites in units.items():
-        best = min(sites, key=search.cost)
-        lines.setdefault(search.turns.lines[argument], []).append(best)
-    chosen = list(lines.values())
+    chosen = _activations(search)
     sorts: dict[Any, list[list[Site]]] = {}
     for sites in chosen:
         sorts.setdefault(tuple(node.name for node in sites[0].between), []).append(sites)
@@ -56,8 +49,22 @@ def alike(search: Search) -> Iterator[Candidate]:
         together = frozenset(site for sites in some for site in sites)
         if len(some) > 1 and together not in tried:
             tried.add(together)
-            ordered = sorted(together, key=lambda s: s.argument.number)
+            ordered = sorted(together, key=lambda site: site.argument.number)
             yield from _together(search, ordered, LIKELIEST, "likewise", 1.0)
+
+
+def _activations(search: Search) -> list[list[Site]]:
+    """Return the activations, one at each turn of a loop together."""
+    by_argument: dict[Node, list[Site]] = {}
+    for site in (*search.passages, *search.graph.edges()):
+        natural = search.is_natural(site.argument) and search.is_natural(site.between[0])
+        if natural and site.via is None and _is_activation(site):
+            by_argument.setdefault(site.argument, []).append(site)
+    lines: dict[Any, list[Site]] = {}
+    for argument, sites in by_argument.items():
+        best = min(sites, key=search.cost)
+        lines.setdefault(search.turns.lines[argument], []).append(best)
+    return list(lines.values())
 
 
 def _is_activation(site: Site) -> bool:
@@ -72,29 +79,25 @@ def _together(
     search: Search, sites: Sequence[Site], sort: Sequence[Make], how: str, extra: float
 ) -> Iterator[Candidate]:
     """Yield the changes that can be made at each of some sites, at all of them at once."""
-    if any(search.spot(site) is None for site in sites):
-        sites = [site for site in sites if search.spot(site) is not None]
-    if len(sites) < 2:
-        return
+    sites = [site for site in sites if search.spot(site) is not None]
     tables = [_by_key(search, site, sort, how) for site in sites]
-    common = [key for key in tables[-1] if all(key in table for table in tables[:-1])]
+    common = [key for key in tables[-1] if all(key in t for t in tables)] if tables[1:] else []
     if not common:
         return
-    effects = sum(np.stack([t[k][0].effects[t[k][1]] for k in common]) for t in tables)
-    sizes = sum(np.stack([t[k][0].sizes[t[k][1]] for k in common]) for t in tables)
+    effects, sizes = (sum(_rows(t, common, what) for t in tables) for what in ("effects", "sizes"))
     apart = search.turns.are_apart(sites)
     rows = search.probes.passing(np.asarray(effects), np.asarray(sizes))
-    for n, key in enumerate(common):
-        if rows[n].any() if apart else _is_natural_slip(key):
-            some = [t[key][0].edit(t[key][1]) for t in tables]
-            which = frozenset(
-                k
-                for own, ok in zip(search.probes.rows, rows[n], strict=True)
-                if ok or not apart
-                for k in own
-            )
-            pairs = tuple(zip(sites, some, strict=True))
-            yield Candidate(pairs, which, search.cost_of(sites[-1], some[-1]) + extra, how)
+    fits = rows.any(axis=1) if apart else np.array([_is_natural_slip(key) for key in common])
+    for n in np.flatnonzero(fits):
+        key = common[n]
+        some = [t[key][0].edit(t[key][1]) for t in tables]
+        which = search.probes.which(rows[n]) if apart else frozenset(search.rows)
+        pairs = tuple(zip(sites, some, strict=True))
+        yield Candidate(pairs, which, search.cost_of(sites[-1], some[-1]) + extra, how)
+
+
+def _rows(table: Mapping[Any, tuple[Family, int]], keys: Sequence[Any], what: str) -> Array:
+    return np.stack([getattr(table[key][0], what)[table[key][1]] for key in keys])
 
 
 def _by_key(
@@ -138,9 +141,8 @@ def _summing(
         edits = tuple((site, family.edit(i)) for site, family, i in parts)
         if len({site.argument for site, _ in edits}) < count:
             continue
-        which = (k for own, ok in zip(search.probes.rows, rows[n], strict=True) if ok for k in own)
         cost = sum(edit.cost + search.cost(site) for site, edit in edits)
-        yield Candidate(edits, frozenset(which), cost, "likewise")
+        yield Candidate(edits, search.probes.which(rows[n]), cost, "likewise")
 
 
 _LINEAR = frozenset("add subtract multiply divide true_divide negative".split())

@@ -12,7 +12,7 @@ from ..finding import Finding, found
 from ..reference.graph import Node, Site
 from . import arrays
 from .case import Reason
-from .changes import Edit
+from .probes import Edit
 from .search import Explained, Search
 
 
@@ -86,19 +86,23 @@ def _times_the_true(search: Search, site: Site, array: Array | float) -> float |
 
 
 def _named(search: Search, value: Any) -> Any:
+    """Return a field of an edit with names in the place of values."""
+    case = search.case
     if isinstance(value, Node):
-        return search.case.name(value)
+        return case.name(value)
     if isinstance(value, list):
         return [_named(search, item) for item in value]
-    if isinstance(value, tuple) and value and isinstance(value[0], Node):
-        return search.case.operand(*value)
-    if isinstance(value, tuple) and value and value[0] == "value":
-        return search.case.name(value[1])
-    if isinstance(value, tuple) and value and value[0] == "gradient":
-        return found("gradient_of", of=search.case.name(value[1]))
-    if isinstance(value, tuple) and value and value[0] == "upstream":
-        several = len(search.graph.outputs) > 1
-        return found("upstream", output=value[1] if several else None)
+    if not isinstance(value, tuple) or len(value) != 2:
+        return value
+    what, of = value
+    if isinstance(what, Node):
+        return case.operand(what, of)
+    if what == "value":
+        return case.name(of)
+    if what == "gradient":
+        return found("gradient_of", of=case.name(of))
+    if what == "upstream":
+        return found("upstream", output=of if len(search.graph.outputs) > 1 else None)
     return value
 
 

@@ -207,14 +207,15 @@ class Graph:
             if id(call) in still or not (depends or rounded):
                 continue
             args = [
-                values[a] if isinstance(a, Call) and a in values else self.value(a)
-                for a in call.args
+                np.zeros_like(a)[()] if position in zeros.get(call, ()) else self._among(values, a)
+                for position, a in enumerate(call.args)
             ]
-            for position in zeros.get(call, ()):
-                args[position] = np.zeros_like(args[position])[()]
             value = call.fun.fun(*args, **call.kwargs)
             values[call] = value if rounded is None else rounded(call, value, args)
         return values
+
+    def _among(self, values: Mapping[Call, Any], arg: Any) -> Any:
+        return values[arg] if isinstance(arg, Call) and arg in values else self.value(arg)
 
     def gradients(self, values: Mapping[Call, Any]) -> list[Array]:
         """Return the gradient of each argument, given the values that a replay changed."""
@@ -331,8 +332,8 @@ class Graph:
     def passages(self, is_end: Callable[[Node], bool], furthest: int = 10) -> Iterator[Site]:
         """Yield the longer ways between values of one shape that may be ends of them."""
         ours = {site.result for site in self.outputs}
-        for node in filter(is_end, self.nodes):
-            if np.ndim(node.value) == 0 or node in ours:
+        for node in (node for node in self.nodes if np.ndim(node.value) and is_end(node)):
+            if node in ours:
                 continue
             above, level = {node: 0}, [node]
             for steps in range(1, furthest + 1):
@@ -342,8 +343,7 @@ class Graph:
             for argument in ordered:
                 if np.shape(argument.value) != np.shape(node.value) or not is_end(argument):
                     continue
-                users = [user for user in argument.users if user in above]
-                if above[argument] > 1 or len(users) > 1:
+                if above[argument] > 1 or sum(user in above for user in argument.users) > 1:
                     yield from _ways(node, argument, ordered, above[argument])
 
 
