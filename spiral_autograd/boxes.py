@@ -46,7 +46,7 @@ class RecordedBox(ArrayBox):  # type: ignore[misc]
             "holds for other values too"
         )
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: object) -> Any:
         parts = index if isinstance(index, tuple) else (index,)
         return take(self, *parts) if any(map(isbox, parts)) else ArrayBox.__getitem__(self, index)
 
@@ -104,7 +104,7 @@ def _arithmetic(name: str, *, reflected: bool = False) -> Callable[..., Any]:
     apply = primitive(getattr(operator, name))
     of_arrays = getattr(ArrayBox, f"__{'r' * reflected}{name}__", None)
 
-    def method(number: Any, *other: Any) -> Any:
+    def method(number: object, *other: object) -> Any:
         if all(type(x) in (RecordedNumber, int, float, bool) for x in other):
             return apply(*other, number) if reflected else apply(number, *other)
         return of_arrays(number, *other) if of_arrays else NotImplemented
@@ -134,7 +134,7 @@ def recorded_boxes(box_type: type[RecordedBox]) -> Iterator[None]:
     mappings = Box.type_mappings
     boxed_types = [*_BOXED_TYPES, int] if box_type.strict else _BOXED_TYPES
 
-    def box(value: Any, trace: int, node: Any) -> Any:
+    def box(value: object, trace: int, node: object) -> Any:
         tape = running.tape
         if tape is None:
             return before[type(value)](value, trace, node)  # a KeyError is autograd's own refusal

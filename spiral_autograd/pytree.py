@@ -37,19 +37,18 @@ def tree_map(
     return kind(tree_map(function, *item, depth=depth - 1) for item in items)
 
 
-def named_leaves(name: str, tree: Pytree) -> Iterator[tuple[str, Any]]:
+def named_leaves(
+    name: str, tree: Pytree, top: str | None = None, depth: int = DEEPEST
+) -> Iterator[tuple[str, Any]]:
     """Yield each leaf with the expression that reaches it, such as ``params['W1']``."""
-    return _named(name, tree, name, DEEPEST)
-
-
-def _named(name: str, tree: Pytree, top: str, depth: int) -> Iterator[tuple[str, Any]]:
-    if type(tree) in (dict, list, tuple):
-        if not depth:
-            raise too_deep(top or "a pytree")
-        for key, subtree in tree.items() if type(tree) is dict else enumerate(tree):
-            yield from _named(f"{name}[{key!r}]", subtree, top, depth - 1)
-    else:
+    top = name if top is None else top
+    if type(tree) not in (dict, list, tuple):
         yield name, tree
+        return
+    if not depth:
+        raise too_deep(top or "a pytree")
+    for key, subtree in tree.items() if type(tree) is dict else enumerate(tree):
+        yield from named_leaves(f"{name}[{key!r}]", subtree, top, depth - 1)
 
 
 def too_deep(name: str) -> ValueError:

@@ -57,7 +57,7 @@ def is_installed(filename: str) -> bool:
     return os.path.abspath(filename).startswith(_INSTALLED)
 
 
-def _is_composite(fun: Any) -> bool:
+def _is_composite(fun: object) -> bool:
     """Tell whether a primitive's body is Python code of the user's, to be recorded in its place."""
     body = getattr(fun, "fun", fun)
     return inspect.isfunction(body) and not body.__code__.co_filename.startswith((*_LIBRARIES, "<"))
@@ -103,8 +103,8 @@ class Call(Node):  # type: ignore[misc]
 
     def __init__(
         self,
-        value: Any,
-        fun: Any,
+        value: object,
+        fun: object,
         args: Sequence[Any],
         kwargs: dict[str, Any],
         parent_argnums: Sequence[int],
@@ -119,7 +119,7 @@ class Call(Node):  # type: ignore[misc]
         if self.same_as is self:
             running.tape.append(self)
 
-    def initialize_root(self, value: Any) -> None:
+    def initialize_root(self, value: object) -> None:
         """Set up a root: a leaf of the parameters or of the data."""
         self.value, self.fun, self.args, self.kwargs = value, None, (), {}
         self.gradient_of = self.source = self.instruction = self.called_at = None
@@ -129,7 +129,7 @@ class Call(Node):  # type: ignore[misc]
         return f"<{name_of(self.fun) if self.fun else 'root'} {np.shape(self.value)}>"
 
 
-def name_of(fun: Any) -> str:
+def name_of(fun: object) -> str:
     """Return the name of a primitive."""
     return getattr(fun, "__name__", type(fun).__name__)
 
@@ -265,7 +265,7 @@ def _call_of(value: Any) -> Call | None:
     return None
 
 
-def constant(value: Any) -> Any:
+def constant(value: object) -> Any:
     """Return a box of a constant of the recording that runs; the value itself where none does."""
     tape = running.tape
     if tape is None or tape.above is None:
@@ -316,7 +316,7 @@ def record(
         with recorded_boxes(box_type), trace_stack.new_trace() as trace:
             tape = running.tape = _Tape(trace, strict=box_type.strict)
 
-            def root(leaf: Any) -> Any:
+            def root(leaf: object) -> Any:
                 traced = isinstance(leaf, np.ndarray | np.generic | float)
                 if not (traced or (trace_ints and type(leaf) is int)):
                     return leaf
@@ -357,7 +357,7 @@ def _reverse_pass(
         # Another thread may have ended a trace meanwhile, and ours must be above the recording's.
         trace = running.tape.above = max(trace, running.tape.trace + 1)
 
-        def root(leaf: Any) -> Any:
+        def root(leaf: object) -> Any:
             roots.append(_Differentiated.new_root())
             return new_box(leaf, trace, roots[-1])
 
@@ -382,7 +382,7 @@ def _reverse_pass(
     return value, grads, adjoints
 
 
-def _sum(total: Any, part: Any) -> Any:
+def _sum(total: object, part: object) -> Any:
     if type(part) in sparse_object_types:
         part = sparse_add(vspace(part), None, part)
     return part if total is None else vspace(part).add(total, part)

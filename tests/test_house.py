@@ -187,9 +187,9 @@ class WrongSigmoid(Sigmoid):
 
 
 def busy_modules():
-    x = np.random.default_rng(0).standard_normal((4, 3))
+    x, check = np.random.default_rng(0).standard_normal((4, 3)), sa.check_layer
     for layer, name in ((Sigmoid(), "right"), (WrongSigmoid(), "wrong")):
-        sa.check_layer(layer, x)  # whatever is imported on the way has been
+        check(layer, x)  # whatever is imported on the way has been
         seen = set()
 
         def look(frame, event, argument, seen=seen):
@@ -198,7 +198,7 @@ def busy_modules():
         before = sys.getprofile()
         sys.setprofile(look)
         try:
-            sa.check_layer(layer, x)
+            check(layer, x)
         finally:
             sys.setprofile(before)
         count = sum(str(path) in seen for path in FILES.values())

@@ -152,7 +152,7 @@ class _Buffered(Writer):
         self.step.append(f"{name} = {text}")
         return name
 
-    def _ufunc(self, fun: Any, args: str, out: str) -> str:
+    def _ufunc(self, fun: object, args: str, out: str) -> str:
         # A positional out is quicker, but these two deprecate it.
         keyword = "out=" if fun in (np.maximum, np.minimum) else ""
         return f"{self._function(fun)}({args}, {keyword}{out})"
@@ -175,7 +175,7 @@ class _Buffered(Writer):
             return [f"np.concatenate(({', '.join(map(self.plain, rest))},), {x}, {out})"]
         return [f"{out}.fill(0)", self.scattered(e, out)]
 
-    def _scale(self, x: str, factor: Fraction, dtype: Any, out: str) -> str:
+    def _scale(self, x: str, factor: Fraction, dtype: object, out: str) -> str:
         if factor == -1:
             return self._ufunc(np.negative, x, out)
         if abs(factor.numerator) == 1:
@@ -215,10 +215,10 @@ class _Buffered(Writer):
         self._count += 1
         return f"{prefix}{self._count}"
 
-    def name_constant(self, value: Any) -> str:
+    def name_constant(self, value: object) -> str:
         return self._new_name("c")
 
-    def literal(self, value: Any) -> str | None:
+    def literal(self, value: object) -> str | None:
         return None if isinstance(value, np.ndarray) else literal(value)
 
     def _operand(self, arg: Expr, e: Expr) -> str:
@@ -235,7 +235,7 @@ class _Buffered(Writer):
             self._numbers[key] = self.constant(np.array(value, dtype=dtype))
         return self._numbers[key]
 
-    def _function(self, fun: Any, method: str = "") -> str:
+    def _function(self, fun: object, method: str = "") -> str:
         """Return a short name for a function of NumPy's, bound before the first step."""
         path = numpy_name(fun)
         if path is None:

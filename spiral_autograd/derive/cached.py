@@ -58,7 +58,7 @@ class Watched(NamedTuple):
 class _Bounded(OrderedDict[Any, Any]):
     """A dict that forgets what came first."""
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         super().__setitem__(key, value)
         while len(self) > CACHE_SIZE:
             self.popitem(last=False)
@@ -132,7 +132,7 @@ def _looked_up(
     known: _Known, loss: Loss, params: Pytree, data: tuple[Pytree, ...], once: bool
 ) -> Watched | None:
     try:
-        outside = reached_by(loss, data).only_watch()
+        outside = reached_by(loss, data)
     except DerivationError as error:
         if not isinstance(error.__cause__, TracedError):
             known.unwatchable = True
@@ -243,7 +243,7 @@ def value_and_grad(loss: Loss, argnum: Any = 0) -> Callable[..., tuple[Any, Pytr
         ) from None
     by_autograd = autograd.value_and_grad(loss, argnum)
 
-    def value_and_grad_of_loss(*args: Any, **kwargs: Any) -> tuple[Any, Pytree]:
+    def value_and_grad_of_loss(*args: object, **kwargs: object) -> tuple[Any, Pytree]:
         if argnum == 0 and args and not kwargs:
             found = cached_program(loss, args[0], args[1:], once=True)
             if found is not None and found.program is not None:

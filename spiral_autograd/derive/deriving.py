@@ -181,7 +181,7 @@ def _recorded_elsewhere(
 
 
 def _listed(
-    recording: Recording, simplified: Simplified, loss: Loss, given: Example, expected: Any
+    recording: Recording, simplified: Simplified, loss: Loss, given: Example, expected: object
 ) -> tuple[str, dict[str, Any], Callable[..., Any]]:
     """Return the program's text, what it needs, and it as a function with autograd's own types."""
     params, data = given

@@ -34,7 +34,7 @@ class Expr:
         """The expressions among the arguments."""
         return [arg for arg in self.args if isinstance(arg, Expr)]
 
-    def keyword(self, name: str, default: Any = None) -> Any:
+    def keyword(self, name: str, default: object = None) -> Any:
         """Return a keyword argument."""
         return dict(self.kwargs).get(name, default)
 
@@ -48,7 +48,7 @@ def meta(value: Any) -> tuple[Shape, Any]:
     return np.shape(value), np.asarray(value).dtype if not hasattr(value, "dtype") else value.dtype
 
 
-def uniform(x: Any) -> float | None:
+def uniform(x: object) -> float | None:
     """Return the number that a constant consists of throughout; None if it is not that."""
     if not isinstance(x, Expr) or x.fun is not None or x.value is None:
         return None
@@ -106,7 +106,7 @@ def put(g: Any, shape: Shape, *index: Any) -> Any:
     return out
 
 
-def is_basic(index: Any) -> bool:
+def is_basic(index: object) -> bool:
     """Tell whether an index selects a view: it holds ints, slices, None and ... only."""
     return all(
         part is None
@@ -132,11 +132,11 @@ class Graph:
         self.made: list[Expr] = []
         self.forward: set[Expr] = set()
 
-    def input(self, name: Any, value: Any) -> Expr:
+    def input(self, name: object, value: object) -> Expr:
         """Return the expression of an input, a leaf of the parameters or of the data."""
         return self._intern(Expr(None, (name,), (), *meta(value)))
 
-    def constant(self, value: Any) -> Expr:
+    def constant(self, value: object) -> Expr:
         """Return the expression of a constant number or array."""
         return self._intern(Expr(None, (), (), *meta(value), value=value))
 
@@ -151,15 +151,15 @@ class Graph:
                 return simpler
         return self._intern(expr)
 
-    def known(self, fun: Any, *args: Expr) -> Expr | None:
+    def known(self, fun: object, *args: Expr) -> Expr | None:
         """Return the expression of a call if there is one already."""
         return self._table.get(_key(Expr(fun, args, (), (), None)))
 
-    def arithmetic(self, fun: Any, a: Expr, b: Expr) -> Expr:
+    def arithmetic(self, fun: object, a: Expr, b: Expr) -> Expr:
         """Return the expression of a sum, difference, product or quotient."""
         return self.make(fun, (a, b), *_arithmetic_meta(a, b))
 
-    def in_place_of(self, e: Expr, fun: Any, a: Expr, b: Expr) -> Expr | None:
+    def in_place_of(self, e: Expr, fun: object, a: Expr, b: Expr) -> Expr | None:
         """Return an arithmetic expression, if it has the shape and the dtype of `e`."""
         alike = _arithmetic_meta(a, b) == (e.shape, e.dtype)
         return self.arithmetic(fun, a, b) if alike else None
@@ -180,7 +180,7 @@ class Graph:
         """Return the expression of x with its axes in reverse order."""
         return self.make(transpose, (x,), x.shape[::-1], x.dtype)
 
-    def cast(self, x: Expr, dtype: Any) -> Expr:
+    def cast(self, x: Expr, dtype: object) -> Expr:
         """Return the expression of x in another dtype."""
         return self.make(astype, (x, dtype), x.shape, dtype)
 
@@ -208,7 +208,7 @@ def _key(expr: Expr) -> Any:
     return expr.fun, args, tuple((name, static_key(value)) for name, value in expr.kwargs)
 
 
-def static_key(value: Any) -> Any:
+def static_key(value: object) -> Any:
     """Return what tells one constant argument from another."""
     kind = type(value)
     if isinstance(value, np.ndarray) and value.dtype != object:

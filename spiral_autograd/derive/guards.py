@@ -108,12 +108,12 @@ def examples(params: Pytree, data: tuple[Pytree, ...], trace_ints: bool) -> Iter
             yield mapped(partial(move, whole=True), partial(move, whole=whole))
 
 
-def _copied(leaf: Any) -> Any:
+def _copied(leaf: object) -> Any:
     """Return a leaf of the arguments that a loss may write into."""
     return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
 
 
-def _is_float(leaf: Any) -> bool:
+def _is_float(leaf: object) -> bool:
     return isinstance(leaf, float) or getattr(getattr(leaf, "dtype", None), "kind", "") == "f"
 
 
@@ -132,7 +132,7 @@ def _size(leaf: Any) -> float:
     return np.max(np.abs(leaf), initial=0.0) or 1.0
 
 
-def _sign(leaf: Any) -> Array:
+def _sign(leaf: object) -> Array:
     return np.where(np.asarray(leaf) < 0, -1.0, 1.0)
 
 

@@ -105,7 +105,7 @@ class _Listing(Writer):
         for k in range(0, len(names), 4):
             self.unpack.append(f"{', '.join(names[k : k + 4])} = {', '.join(places[k : k + 4])}")
 
-    def name_constant(self, value: Any) -> str:
+    def name_constant(self, value: object) -> str:
         return identifier(getattr(value, "__name__", "constant"), self.taken)
 
     # ---- statements ----

@@ -7,6 +7,7 @@ What cannot be watched is refused before the loss is recorded.
 
 from __future__ import annotations
 
+import operator
 import random
 import sys
 import weakref
@@ -48,7 +49,7 @@ class _Same:
 
     __slots__ = ("get", "number")
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: object) -> None:
         self.number = id(value)
         try:
             self.get: Callable[[], Any] = weakref.ref(value)
@@ -58,7 +59,7 @@ class _Same:
     def __hash__(self) -> int:
         return self.number
 
-    def __eq__(self, other: Any) -> bool:
+    def __eq__(self, other: object) -> bool:
         if type(other) is not _Same or self.number != other.number:
             return False
         value = self.get()
@@ -72,7 +73,7 @@ class Outside:
     `watches` are those that could change.
     """
 
-    def __init__(self, loss: Any, others: list[Any]) -> None:
+    def __init__(self, loss: object, others: list[Any]) -> None:
         self._names: set[str] = set()
         self._every_attribute = False
         known: Any = None
@@ -85,18 +86,9 @@ class Outside:
     def holds(self) -> bool:
         """Tell whether all is as it was, by identity; what is equal but another object is not."""
         try:
-            return all(watch.is_same() for watch in self.watches)
+            return all(map(operator.methodcaller("is_same"), self.watches))
         except (LookupError, RuntimeError):  # an array is shorter, or another thread changes a dict
             return False
-
-    def only_watch(self) -> Outside:
-        """Drop the copies by which everything could be put back."""
-        for watch in self.watches:
-            if isinstance(watch, Contents):
-                watch.forget()
-        self._large.clear()
-        self._streams.clear()
-        return self
 
     @contextmanager
     def kept(self, changed: list[str]) -> Iterator[None]:
@@ -114,7 +106,7 @@ class Outside:
 
     # ---- the walk ----
 
-    def _look(self, loss: Any, others: list[Any]) -> None:
+    def _look(self, loss: object, others: list[Any]) -> None:
         self.watches: list[Names | Contents] = []
         self._streams: list[Contents] = []
         self._large: list[Any] = []  # arrays that are compared in some places only
@@ -127,7 +119,7 @@ class Outside:
         while self._pending:
             self._visit(*self._pending.pop())
 
-    def _visit(self, path: str, value: Any) -> None:
+    def _visit(self, path: str, value: object) -> None:
         if isinstance(value, _IMMUTABLE):
             self._facts.append(static_key(value))
             return
@@ -201,7 +193,7 @@ class Outside:
         if isinstance(members, set):
             self.watches.append(watches.container(path, members))
 
-    def _stream(self, path: str, stream: Any) -> None:
+    def _stream(self, path: str, stream: object) -> None:
         self._facts.append(("stream", _Same(stream)))
         self._streams.append(watches.stream(path, stream))
 
@@ -247,7 +239,7 @@ class Outside:
         if owner is not None and not isinstance(owner, ModuleType):
             self._push(path, (owner,))
 
-    def _parts(self, path: str, value: Any) -> None:
+    def _parts(self, path: str, value: object) -> None:
         """Look at what a method, a partial function, a property or the like is made of."""
         self._facts.append(type(value))
         for name in _PARTS:
@@ -272,7 +264,7 @@ class Outside:
         for base in bases:
             self._watch(path, base, names)
 
-    def _object(self, path: str, value: Any) -> None:
+    def _object(self, path: str, value: object) -> None:
         kind = type(value)
         foreign = kinds.is_foreign(kind)
         if isinstance(value, Iterator) and foreign:
@@ -286,7 +278,7 @@ class Outside:
             what = f"{path}, a {kind.__name__}, whose changes cannot be seen"
             raise UnwatchableError(f"it reaches {what}")
 
-    def _own_attributes(self, path: str, value: Any) -> bool:
+    def _own_attributes(self, path: str, value: object) -> bool:
         """Watch the attributes of an object that code may name; tell if it can have any."""
         kind = type(value)
         table, slots = getattr(value, "__dict__", None), kinds.slots_of(kind)

@@ -79,7 +79,7 @@ def signature(
     what stands for an object of another kind.
     """
 
-    def of_leaf(leaf: Any) -> object:
+    def of_leaf(leaf: object) -> object:
         kind = type(leaf)
         if isinstance(leaf, np.generic):
             return (), leaf.dtype
@@ -110,7 +110,7 @@ def described(
 ) -> dict[str, str]:
     """Return what each leaf of the arguments is, in words."""
 
-    def words(leaf: Any) -> str:
+    def words(leaf: object) -> str:
         if isinstance(leaf, np.ndarray | np.generic):
             return f"{leaf.dtype} of the shape {leaf.shape}"
         is_traced = type(leaf) is float or (trace_ints and type(leaf) is int)

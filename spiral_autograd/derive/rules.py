@@ -35,7 +35,7 @@ def _parts(x: Expr) -> tuple[Expr, Fraction]:
     return (x.args[0], x.args[1]) if x.fun is scale else (x, Fraction(1))
 
 
-def _remade(graph: Graph, e: Expr, *args: Any) -> Expr:
+def _remade(graph: Graph, e: Expr, *args: object) -> Expr:
     """Return the same function of other arguments."""
     return graph.make(e.fun, args, e.shape, e.dtype, e.kwargs)
 

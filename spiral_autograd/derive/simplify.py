@@ -90,7 +90,7 @@ def simplify(recording: Recording) -> Simplified:
         of_call.update(zip(roots, inputs[name], strict=True))
     origin: dict[Expr, Call] = {}
 
-    def expression(arg: Any) -> Any:
+    def expression(arg: object) -> Any:
         if isinstance(arg, Call):
             return of_call[arg]
         return graph.constant(arg) if isinstance(arg, np.ndarray | np.generic) else arg
@@ -131,7 +131,7 @@ def _translated(graph: Graph, call: Call, args: list[Any]) -> Expr:
 # -------------------- translations --------------------
 
 
-def _dot_adjoint(graph: Graph, call: Call, factor: Expr, g: Expr, *_: Any) -> Expr | None:
+def _dot_adjoint(graph: Graph, call: Call, factor: Expr, g: Expr, *_: object) -> Expr | None:
     """g · Bᵀ and Aᵀ · g, of matrices; of vectors, the outer product.
 
     It stays as autograd makes it where the factor that the gradient belongs to is a scalar.
@@ -151,7 +151,7 @@ def _dot_adjoint(graph: Graph, call: Call, factor: Expr, g: Expr, *_: Any) -> Ex
     return graph.cast(result, call.value.dtype)
 
 
-def _space_add(graph: Graph, call: Call, space: Any, a: Any, b: Any) -> Expr | None:
+def _space_add(graph: Graph, call: Call, space: object, a: object, b: object) -> Expr | None:
     if isinstance(space, ArrayVSpace) and isinstance(a, Expr) and isinstance(b, Expr):
         return graph.make(np.add, (a, b), *meta(call.value))
     return None
@@ -169,7 +169,7 @@ def _untake(graph: Graph, call: Call, space: Any, zeros: Any, untaken: Any) -> E
     return graph.make(fun, (g, np.shape(call.value), *parts), np.shape(call.value), g.dtype)
 
 
-def _reshape(graph: Graph, call: Call, x: Expr, *rest: Any) -> Expr | None:
+def _reshape(graph: Graph, call: Call, x: Expr, *rest: object) -> Expr | None:
     orders = {arg for arg in (*rest, *call.kwargs.values()) if isinstance(arg, str)}
     return graph.reshaped(x, np.shape(call.value)) if orders <= {"C"} else None
 

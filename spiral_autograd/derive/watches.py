@@ -103,10 +103,6 @@ class Contents:
             self._put()
             yield self.path
 
-    def forget(self) -> None:
-        """Drop the copy by which it could be put back."""
-        self._put = None
-
 
 def container(path: str, items: Any) -> Contents:
     """Return what a list, a deque, a dict or a set holds: the same objects in the same order."""

@@ -35,7 +35,7 @@ from .watches import COMPARED_BYTES
 LONGEST_LITERAL = 64
 
 
-def literal(value: Any) -> str | None:
+def literal(value: object) -> str | None:
     """Return a constant as NumPy code; None if it is too large, or no value that code can name."""
     if type(value) in _LITERALS:
         return _LITERALS[type(value)](value)
@@ -117,7 +117,7 @@ _LITERALS: dict[type, Callable[[Any], str | None]] = {
 }
 
 
-def kept(value: Any) -> Any:
+def kept(value: object) -> Any:
     """Return a constant that stays as it is, whoever writes into the array that it was taken from.
 
     What is a part of a large array stays a part of it: a program holds for that array alone.
@@ -130,7 +130,7 @@ def kept(value: Any) -> Any:
     return value.copy() if owner.nbytes <= COMPARED_BYTES else value
 
 
-def identifier(name: Any, taken: set[str]) -> str:
+def identifier(name: object, taken: set[str]) -> str:
     """Return a harmless identifier that is close to `name` and not yet taken, and take it."""
     plain = re.sub(r"\W", "_", str(name), flags=re.ASCII).strip("_")[:40]
     if not plain or plain[0].isdigit() or keyword.iskeyword(plain):
@@ -143,7 +143,7 @@ def identifier(name: Any, taken: set[str]) -> str:
     return unique
 
 
-def numpy_name(fun: Any) -> str | None:
+def numpy_name(fun: object) -> str | None:
     """Return how code that has imported numpy as np calls a function; None if it is not NumPy's."""
     name = getattr(fun, "__name__", "")
     for prefix, module in (("np", np), ("np.linalg", np.linalg), ("np.fft", np.fft)):
@@ -214,15 +214,15 @@ class Writer:
         """Write the lines of one expression, if it has any, and note what stands for it."""
         raise NotImplementedError
 
-    def name_constant(self, value: Any) -> str:
+    def name_constant(self, value: object) -> str:
         """Return a name for a constant that has no literal."""
         raise NotImplementedError
 
-    def literal(self, value: Any) -> str | None:
+    def literal(self, value: object) -> str | None:
         """Return the text of a constant that needs no name."""
         return literal(value)
 
-    def constant(self, value: Any) -> str:
+    def constant(self, value: object) -> str:
         """Return the text of a constant, bound to a name where it has no literal."""
         text = self.literal(value)
         if text is not None:
@@ -234,14 +234,14 @@ class Writer:
         self.needs[name], self._given[name] = kept(value), value
         return name
 
-    def text_of(self, arg: Any) -> Text:
+    def text_of(self, arg: object) -> Text:
         """Return the text of an argument."""
         if isinstance(arg, Expr):
             return self.texts[arg]
         text = self.constant(arg)
         return text, UNARY if text.startswith("-") else ATOM  # a sign binds less than a power
 
-    def plain(self, arg: Any) -> str:
+    def plain(self, arg: object) -> str:
         """Return the text of an argument that stands between commas."""
         return self.text_of(arg)[0]
 

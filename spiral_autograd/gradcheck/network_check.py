@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..validation import Array, Random, number
+from ..validation import Random, number
 from .blocks import largest
 from .checks import BUDGET, check_layer
 from .finding import Finding, Said, as_finding, found
@@ -17,7 +17,7 @@ from .network_passes import Own, check_own, check_whole
 from .reference.reference import SHARPNESS
 from .report import GradientReport
 from .subject.conventions import methods_of, positional_names
-from .subject.inputs import RANDOM_IS_BETTER, Constant, Names
+from .subject.inputs import Constant, Names
 from .subject.layer import names_in
 from .subject.network import (
     Call,
@@ -29,7 +29,7 @@ from .subject.network import (
     network_of,
     precision,
 )
-from .subject.own_passes import gradient_in, gradients_of, groups, totals
+from .subject.own_passes import Listed, gradient_in, gradients_of, groups, totals
 from .subject.session import untouched
 from .verdict.rows import FAILURES, Row, compare
 from .words import sentence
@@ -105,7 +105,7 @@ def check_network(
         chain = net.chain()
         own = check_own(net, chain, rng, deadline)
         if chain.error is not None and own.report is None:
-            raise CheckError(sentence([*own.faults, str(chain.error)][0]))
+            raise CheckError(sentence(own.faults[0])) if own.faults else chain.error
         given = chain.given() | own.heard.given() if own.differs else chain.given()
         meant.require_known(title, _names_in(net, given))
         if own.report is not None and not net.is_chain:
@@ -166,29 +166,24 @@ def _with_shared(net: Network, reports: Reports) -> list[Row]:
     rows = {name: replace(row, name=name) for name, row in named}
     held = [e for named in net.layers for e in gradients_of(*named) if e.label in rows]
     for members in groups([entry.value for entry in held]):
-        parts = [(rows[held[i].label], turned) for i, turned in members]
-        shared = _shared(parts) if len(parts) > 1 else None
-        if shared is not None:
-            (first, _), *others = parts
-            rows[first.name] = shared
-            for row, _ in others:
-                del rows[row.name]
+        label = " = ".join(held[i].label + (".T" if turned else "") for i, turned in members)
+        first, *others = (held[i] for i, _ in members)
+        summed = _summed(label, [first, *others], rows) if others else None
+        if summed is not None:
+            rows[first.label] = summed
+            for use in others:
+                del rows[use.label]
     return list(rows.values())
 
 
-def _shared(parts: Sequence[tuple[Row, bool]]) -> Row | None:
-    """Return the row of a weight from those of its uses, with the sums; None if one fails."""
-    if any(row.verdict in FAILURES or row.handwritten is None for row, _ in parts):
+def _summed(label: str, uses: Sequence[Listed], rows: Mapping[str, Row]) -> Row | None:
+    """Return the row of a weight from those of its uses; None where one of them fails."""
+    pairs = [(use, rows[use.label]) for use in uses]
+    if any(row.verdict in FAILURES or row.handwritten is None for _, row in pairs):
         return None
-    ours = _sum([(row.handwritten, turned) for row, turned in parts])
-    true = _sum([(row.automatic, turned) for row, turned in parts])
-    label = " = ".join(row.name + (".T" if turned else "") for row, turned in parts)
-    return compare(label, ours, true, SHARPNESS["autograd", False], 1e-12)
-
-
-def _sum(parts: Sequence[tuple[Any, bool]]) -> Array:
-    """Return the sum of gradients, of which some are to be transposed."""
-    return np.sum([np.asarray(g).T if turned else np.asarray(g) for g, turned in parts], axis=0)
+    (ours,) = totals([use._replace(gradient=row.handwritten) for use, row in pairs])
+    (true,) = totals([use._replace(gradient=row.automatic) for use, row in pairs])
+    return compare(label, ours.gradient, true.gradient, SHARPNESS["autograd", False], 1e-12)
 
 
 # -------------------- layers that are right by themselves, and not together --------------------
@@ -196,15 +191,21 @@ def _sum(parts: Sequence[tuple[Any, bool]]) -> Array:
 
 def _estranged(net: Network, chain: Pass, reports: Reports) -> list[Finding]:
     """Return where layers that are right by themselves give other gradients in the chain."""
+    runs = _alone(net, chain, {name for name, report in reports.items() if report.ok})
+    said = []
+    for call, alone in runs:
+        if not _as_alone(call, alone):
+            twins = [other.name for other in chain.forward if other.layer is call.layer]
+            said.append(found("estranged", names=twins))
+    return list(dict.fromkeys(said)) or _not_the_sum(chain, [alone for _, alone in runs])
+
+
+def _alone(net: Network, chain: Pass, right: set[str]) -> list[tuple[Call, Call]]:
+    """Return the backward calls of some layers in the chain, each with that by itself."""
     there = {call.name: call for call in chain.forward}
-    right = [c for c in reversed(chain.backward[1:]) if c.name in reports and reports[c.name].ok]
-    runs = [(call, net.alone(there[call.name], call)) for call in right]
-    alone = {call.name: run for call, run in runs if run is not None}
-    strange = [c for c in right if c.name in alone and not _as_alone(c, alone[c.name])]
-    twins = [[c.name for c in chain.forward if c.layer is one.layer] for one in strange]
-    if twins:
-        return list(dict.fromkeys(found("estranged", names=names) for names in twins))
-    return _not_the_sum(chain, alone)
+    back = [call for call in reversed(chain.backward[1:]) if call.name in right]
+    runs = [(call, net.alone(there[call.name], call)) for call in back]
+    return [(call, alone) for call, alone in runs if alone is not None]
 
 
 def _as_alone(call: Call, alone: Call) -> bool:
@@ -224,10 +225,10 @@ def _as_alone(call: Call, alone: Call) -> bool:
     return True
 
 
-def _not_the_sum(chain: Pass, alone: Mapping[str, Call]) -> list[Finding]:
+def _not_the_sum(chain: Pass, alone: Sequence[Call]) -> list[Finding]:
     """Return of which parameters the chain has left the gradient of one use, not the sum of all."""
     uses = [entry for call in chain.backward for entry in call.after]
-    by_itself = {entry.label: entry.gradient for run in alone.values() for entry in run.after}
+    by_itself = {entry.label: entry.gradient for run in alone for entry in run.after}
     said = []
     for members in groups([use.value for use in uses]):
         parts = [
@@ -304,6 +305,6 @@ def _merged(said: Mapping[str, Sequence[Said]]) -> list[Finding]:
     names: dict[Said, list[str]] = {}
     for name, findings in said.items():
         for finding in findings:
-            if RANDOM_IS_BETTER not in sentence(finding):  # of inputs, which are the network's own
+            if as_finding(finding).kind != "may_hide":  # in inputs, which are the network's own
                 names.setdefault(finding, []).append(name)
     return [found("of_layers", names=of, what=as_finding(what)) for what, of in names.items()]

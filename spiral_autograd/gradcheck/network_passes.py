@@ -29,7 +29,7 @@ from .subject.session import same_states
 from .subject.subject import described
 from .verdict.rows import FAILURES, Row, compare
 
-Misgiven = tuple[Finding, tuple[Place, ...]]
+Misgiven = tuple[Sequence[Finding], Sequence[Place]]  # what is wrong on the way back, and where
 
 
 @dataclass
@@ -96,32 +96,40 @@ def _beside_layers(
         skipped = _skipped(chain, [heard for _, heard in ran])
         own.faults += [found("skipped", method=method, name=name) for name in skipped]
         own.is_right = not skipped
-    elif not same_states(heard.streams, chain.streams) or not same_inputs(heard, chain):
-        own.remarks.append(found("other_pass", method=method, than="the layers one after another"))
-    elif misgiven := _misgiven(heard, chain):
-        own.rows += [_said(net, way, heard, row, [misgiven[0]], misgiven[1]) for row in wrong[0]]
+    elif same_states(heard.streams, chain.streams) and same_inputs(heard, chain):
+        own.rows += _explained(net, chain, way, heard, wrong[0], rng, deadline.left / 2)
     else:
-        whole = against_loss(net, way, heard, rng, deadline.left / 2)
-        reasons = {row.name: row for row in (whole.report.rows if whole.report is not None else ())}
-        for row in wrong[0]:
-            why = reasons.get(row.name, row)
-            lines = (*_places(getattr(net.object, way.method), row.name), *why.lines)
-            own.rows.append(_said(net, way, heard, row, why.findings, lines))
+        own.remarks.append(found("other_pass", method=method, than="the layers one after another"))
 
 
-def _said(
-    net: Network, way: Way, heard: Pass, row: Row, why: Sequence[Finding], lines: Sequence[Place]
-) -> Row:
-    """Return the row of a gradient that is not that of the layers, with why and where."""
-    said = found(
-        "other_than_layers",
-        method=net.label(way.method),
-        returned=heard.is_returned,
-        why=why,
-        rule=next((one.rule for one in why if one.rule is not None), None),
-    )
-    shown = tuple(dict.fromkeys(filter(is_readable, lines)))[:3]
-    return replace(row, name=f"network.{row.name}", findings=(said,), lines=shown)
+def _explained(
+    net: Network,
+    chain: Pass,
+    way: Way,
+    heard: Pass,
+    rows: Sequence[Row],
+    rng: Random,
+    budget: float,
+) -> list[Row]:
+    """Return wrong rows, with why and where: by the way back, else by the network's own loss."""
+    misgiven = _misgiven(heard, chain)
+    whole = Own() if misgiven else against_loss(net, way, heard, rng, budget)
+    reasons = {row.name: row for row in whole.rows}
+    explained = []
+    for row in rows:
+        there = reasons.get(f"network.{row.name}", row)
+        places = _places(getattr(net.object, way.method), row.name)
+        why, lines = misgiven or (there.findings, (*places, *there.lines))
+        said = found(
+            "other_than_layers",
+            method=net.label(way.method),
+            returned=heard.is_returned,
+            why=why,
+            rule=next((one.rule for one in why if one.rule is not None), None),
+        )
+        shown = tuple(dict.fromkeys(filter(is_readable, lines)))[:3]
+        explained.append(replace(row, name=f"network.{row.name}", findings=(said,), lines=shown))
+    return explained
 
 
 def _places(method: Any, label: str) -> tuple[Place, ...]:
@@ -199,11 +207,11 @@ def _misgiven(heard: Pass, chain: Pass) -> Misgiven | None:
         wrong = _loss_misgiven(ran, back[0]) if len(back) == 1 else _how_given(ran, back)
         if wrong is not None:
             places = (ran.place,) if len(back) == 1 else (*last, ran.place)
-            return wrong, tuple(dict.fromkeys(places))
+            return [wrong], places
         last = (ran.place,)
     names = {ran.name for ran in heard.backward}
     skipped = [c.name for c in chain.backward if c.after and c.name not in names]
-    return (found("never_called", name=skipped[0]), last) if skipped and names else None
+    return ([found("never_called", name=skipped[0])], last) if skipped and names else None
 
 
 def _same(ours: Any, theirs: Any) -> bool:
@@ -248,8 +256,8 @@ def _factor(given: Any, true: Array) -> float | None:
 def _raised(method: str, heard: Pass, chain: Pass, *, is_sure: bool = True) -> Finding:
     """Return what is said of an own pass that raises: where the way back goes wrong, if known."""
     error = f"{type(heard.error).__name__}: {heard.error}"
-    why, lines = (_misgiven(heard, chain) if is_sure else None) or (None, ())
-    places = [place_text(place) for place in lines if is_readable(place)]
+    why, lines = (_misgiven(heard, chain) if is_sure else None) or ([], [])
+    places = [place_text(place) for place in dict.fromkeys(lines) if is_readable(place)]
     return found("own_raised", method=method, error=error, why=why, places=places, is_sure=is_sure)
 
 

@@ -145,9 +145,9 @@ def _misgiven(name: str, wanted: str, given: Sequence[str], factor: float | None
 
 
 def _own_raised(
-    method: str, error: str, why: Finding | None, places: Sequence[str], is_sure: bool
+    method: str, error: str, why: Sequence[Finding], places: Sequence[str], is_sure: bool
 ) -> str:
-    more = "" if why is None else f"; {sentence(why)}{_in_brackets(places, '; ')}"
+    more = f"; {sentences(why)}{_in_brackets(places, '; ')}" if why else ""
     more = more if is_sure else "; the network's own backward pass is not checked"
     return f"{method} raised {error}{more}"
 
@@ -327,6 +327,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         f"the gradients accumulate from call to call ({', '.join(names)}): "
         f"{f'call {reset}()' if reset else 'set them to zero'} between calls"
     ),
+    "may_hide": "{name} {what}, and mistakes may hide there, but it could not be checked at other "
+    "values: random numbers show more",
     "no_other_call": "what another call gives is not known; it raised {error}",
     "upstream_unused": "backward takes {name}, and does not use it: it is right for {name} = 1 "
     "only",

@@ -352,7 +352,7 @@ def test_an_object_that_cannot_be_looked_at_is_refused():
 
 def test_an_array_that_becomes_shorter_is_another():
     array = np.array([1.0, "two", None], dtype=object)
-    watched = outside.Outside(lambda w: array[0] * w, []).only_watch()
+    watched = outside.Outside(lambda w: array[0] * w, [])
     assert watched.holds()
     array.resize(2, refcheck=False)
     assert not watched.holds()

@@ -228,16 +228,10 @@ def by_position(
     wanted = [name for name, flag in zip(names, floats, strict=True) if flag]
     if isinstance(result, dict):
         return by_key(result, wanted)
-    if result is None and not wanted:
-        return {}
-    entries = list(result) if isinstance(result, tuple | list) else [result]
-    while len(entries) > len(names) and _is_empty(entries[-1]):
-        entries.pop()  # the gradients of no parameters
-    if isinstance(result, list) and len(wanted) == 1 and not _are_arrays(entries):
-        entries = [result]  # a gradient that is written as a list of numbers
+    entries = _entries(result, names, wanted)
     if len(entries) == len(names) != len(wanted):
-        pairs = zip(names, entries, floats, strict=True)
-        return {name: gradient for name, gradient, flag in pairs if flag}
+        by_name = dict(zip(names, entries, strict=True))
+        return {name: by_name[name] for name in wanted}
     if len(entries) > len(wanted) and not surplus:
         raise CheckError(
             f"{what} returned {len(entries)} gradients, but there are {len(wanted)} floating-point "
@@ -245,6 +239,22 @@ def by_position(
             f"{', '.join(wanted) or 'them'}, in this order"
         )
     return dict(zip(wanted, entries, strict=False))
+
+
+def _entries(result: Any, names: Sequence[str], wanted: Sequence[str]) -> list[Any]:
+    """Return the gradients that backward returned as a list, without empty ones at the end."""
+    if result is None and not wanted:
+        return []
+    entries = list(result) if isinstance(result, tuple | list) else [result]
+    while len(entries) > len(names) and _is_empty(entries[-1]):
+        entries.pop()  # the gradients of no parameters
+    is_numbers = not all(entry is None or is_array(entry) for entry in entries)
+    # A gradient may be written as a list of numbers.
+    return [result] if isinstance(result, list) and len(wanted) == 1 and is_numbers else entries
+
+
+def _is_empty(entry: Any) -> bool:
+    return entry is None or (isinstance(entry, list | tuple | dict) and not entry)
 
 
 def by_key(grads: dict[Any, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -265,14 +275,6 @@ def require_any(what: str, result: Any, names: Sequence[str], first: Gradients) 
             f"one for each, in this order, or a dict of them by the names {', '.join(names)}, with "
             "or without a d before"
         )
-
-
-def _is_empty(entry: Any) -> bool:
-    return entry is None or (isinstance(entry, list | tuple | dict) and not entry)
-
-
-def _are_arrays(entries: Sequence[Any]) -> bool:
-    return all(entry is None or is_array(entry) for entry in entries)
 
 
 def is_of_loss(outputs: Any, result: Any) -> bool:

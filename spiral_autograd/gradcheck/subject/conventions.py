@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from types import FunctionType
 from typing import Any
 
@@ -112,10 +113,10 @@ def _gradient_keys(
     folded = {str(key).lstrip("_").lower(): key for key in reversed(there)}
     others, found = others - {name}, []
     for stems in ([name, name.lstrip("_")], _synonyms(name, others)):
-        wanted = [key for stem in stems for key in _forms(stem, itself)]
+        wanted = list(chain.from_iterable(_forms(stem, itself) for stem in stems))
         found += [there[key] for key in wanted if key in there]
         found += [folded[key.lower()] for key in wanted if key.lower() in folded]
-    taken = {key for other in others for key in _forms(other, itself=False)}
+    taken = set(chain.from_iterable(_forms(other, itself=False) for other in others))
     taken -= {*_forms(name, itself=False)}
     return tuple(key for key in dict.fromkeys(found) if key not in taken)
 
@@ -250,7 +251,7 @@ def method_name(item: Any, names: Iterable[str]) -> str | None:
 
 def reset_of(item: Any) -> Callable[[], Any] | None:
     """Return the method by which an object that accumulates its gradients is reset."""
-    name = method_name(item, RESETS)
+    name = method_name(item, filter(asker(item), RESETS))
     return None if name is None else getattr(item, name)
 
 

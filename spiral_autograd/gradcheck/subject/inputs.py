@@ -142,9 +142,6 @@ def _is_numbers(value: Any) -> bool:
     return isinstance(value, float)
 
 
-RANDOM_IS_BETTER = "random numbers show more"
-
-
 def as_array(value: Any) -> Any:
     """Return a Python float as an array, which can be moved in place; else the value."""
     return np.asarray(value, dtype=float) if isinstance(value, float) else value

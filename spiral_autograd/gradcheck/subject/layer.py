@@ -259,9 +259,9 @@ class Layer(Keeper):
                     self.run()
                 exchange(self, numbers)
                 self.session.rebase()
-                for value in self.inputs:  # as before a forward pass that may write into them
-                    content = begun.kept(value) if is_float_array(value) else None
-                    if content is not None:
+                for _, value in super().named_values():
+                    content = begun.kept(value)
+                    if content is not None:  # a forward pass may have written into it
                         self.session.start.keep(value, content)
                         np.copyto(value, content)
                 arrays = {id(h.value) for h in held_arrays(self.layer) if h.name in made}

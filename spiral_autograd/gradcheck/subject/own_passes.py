@@ -30,7 +30,7 @@ from .conventions import (
 )
 from .held import entries
 from .parameters import find_parameters
-from .subject import MISSING
+from .subject import MISSING, is_array
 
 # -------------------- its methods --------------------
 
@@ -90,7 +90,6 @@ def ways(network: Any, losses: Sequence[str], x: Any, t: Any, up: Any) -> Iterat
     the loss layer returns, if any.
     """
     before = [(loss, (x, t)) for loss in losses]
-    scores = [(name, (x,)) for name in SCORES if accepts(read(network, name), 1)]
     for name in [*GRADIENTS, *BACKWARD]:
         method = read(network, name)
         if _takes_data(method):
@@ -100,9 +99,14 @@ def ways(network: Any, losses: Sequence[str], x: Any, t: Any, up: Any) -> Iterat
             yield [Way((loss, (name, ())), True) for loss in before]
         elif name in BACKWARD and accepts(method, 1):
             given = [(name, (argument,)) for argument in _may_be_given(method, t, up)]
-            firsts: list[Any] = [(loss, last) for loss in before for last in given]
-            firsts += [(first, last) for first in scores[:1] for last in given[-1:]]
-            yield [Way(calls, False) for calls in firsts]
+            found = [Way((loss, last), False) for loss in before for last in given]
+            scores = _scores(network, x) if given else []
+            yield found + [Way((first, given[-1]), False) for first in scores]
+
+
+def _scores(network: Any, x: Any) -> list[tuple[str, tuple[Any, ...]]]:
+    """Return how to have a network's scores, if it gives some."""
+    return [(name, (x,)) for name in SCORES if accepts(read(network, name), 1)][:1]
 
 
 def _takes_data(method: Any) -> bool:
@@ -155,40 +159,56 @@ def listed_by(network: Any, result: Any) -> tuple[list[Listed], bool]:
     """
     if isinstance(result, tuple) and len(result) == 2 and number_in(result[0]) is not None:
         result = result[1]
-    for name in dict.fromkeys(values for values, _ in CONTAINERS):
-        returned = _returned(entries(network, name), result)
-        if returned:
-            return returned, True
+    returned: list[Listed] = []
     if isinstance(result, dict):
-        returned = _returned(attributes_of(network), result)
-        if returned:
-            return [entry for entry in returned if entry.gradient is not None], True
+        returned = _by_key(network, result)
+    elif isinstance(result, list | tuple):
+        returned = _in_order(network, result)
+    if returned:
+        return returned, True
     held = [Listed(p.name, p.value, p.gradient()) for p in find_parameters(network)]
     held = [entry for entry in held if entry.gradient is not MISSING]
     return held if any(map(_fits, held)) else [], False
 
 
-def _returned(held: Any, result: Any) -> list[Listed]:
-    """Return the arrays of a list or dict, each with its gradient in what was returned, if any."""
-    if isinstance(held, dict) and isinstance(result, dict):
-        keys = {n: n if n in result else gradient_key(result, str(n)) for n in held}
-        listed = [Listed(str(n), v, result.get(keys[n])) for n, v in held.items()]
-        listed = [e for e in listed if e.gradient is not None or not is_statistic(e.label)]
-        return _arrays(listed) if any(key is not None for key in keys.values()) else []
-    if isinstance(held, list | tuple) and isinstance(result, list | tuple):
-        pairs = enumerate(zip(held, result, strict=False))
-        listed = _arrays([Listed(f"params[{i}]", v, g) for i, (v, g) in pairs])
-        return listed if len(held) == len(result) and any(map(_fits, listed)) else []
+def _listings(network: Any) -> list[Any]:
+    """Return what may be the lists or dicts of a network's parameters."""
+    return [entries(network, name) for name in dict.fromkeys(values for values, _ in CONTAINERS)]
+
+
+def _by_key(network: Any, result: dict[Any, Any]) -> list[Listed]:
+    """Return a network's parameters with their gradients in a dict; of attributes, those in it."""
+    for held in _listings(network):
+        if keys := _keys(held, result):
+            listed = [Listed(str(n), held[n], result.get(key)) for n, key in keys.items()]
+            return [e for e in listed if e.gradient is not None or not is_statistic(e.label)]
+    own = attributes_of(network)
+    listed = [Listed(n, own[n], result.get(key)) for n, key in _keys(own, result).items()]
+    return [entry for entry in listed if entry.gradient is not None]
+
+
+def _keys(held: Any, result: dict[Any, Any]) -> dict[Any, Any]:
+    """Return under which keys the gradients of a dict's arrays are in another, if any is there."""
+    names = [n for n, v in held.items() if is_array(v)] if isinstance(held, dict) else []
+    keys = {n: n if n in result else gradient_key(result, str(n)) for n in names}
+    return keys if any(key is not None for key in keys.values()) else {}
+
+
+def _in_order(network: Any, result: Sequence[Any]) -> list[Listed]:
+    """Return the parameters that a network has in a list with their gradients in another."""
+    for held in _listings(network):
+        if isinstance(held, list | tuple) and len(held) == len(result):
+            pairs = enumerate(zip(held, result, strict=True))
+            listed = [Listed(f"params[{i}]", v, g) for i, (v, g) in pairs]
+            if any(map(_fits, listed)):
+                return [entry for entry in listed if is_array(entry.value)]
     return []
-
-
-def _arrays(listed: Sequence[Listed]) -> list[Listed]:
-    return [entry for entry in listed if isinstance(entry.value, np.ndarray)]
 
 
 def _fits(entry: Listed) -> bool:
     """Tell whether a gradient is an array of the shape of its parameter."""
-    return isinstance(entry.gradient, np.ndarray) and entry.gradient.shape == entry.value.shape
+    both = is_array(entry.gradient) and is_array(entry.value)
+    return both and entry.gradient.shape == entry.value.shape
 
 
 def groups(arrays: Sequence[Array]) -> list[list[tuple[int, bool]]]:

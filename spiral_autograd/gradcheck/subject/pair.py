@@ -137,8 +137,8 @@ class Pair(Adapter):
         inside = self._inside() if is_dict else []
         self.known = [name for name, _ in (*arrays, *inside)]
         there = self._by_name()
-        for name, _ in arrays:
-            if name not in there and not is_of_loss(self.structure, self.result):
+        for name in [] if is_of_loss(self.structure, self.result) else dict(arrays):
+            if name not in there:
                 self.say_not_returned(name)
         self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
         if is_dict:
