@@ -48,6 +48,14 @@ def _holds_elsewhere(case: Case, k: int, mask: Array) -> bool:
     return all(np.array_equal(mask & live, wrong) for wrong, live in pairs)
 
 
+SIGNS = {
+    ">": np.greater,
+    "<": np.less,
+    ">=": np.greater_equal,
+    "<=": np.less_equal,
+    "==": np.equal,
+    "!=": np.not_equal,
+}
 Mark = tuple[Callable[[], Finding], Array]
 
 
@@ -56,13 +64,13 @@ def _marks(case: Case, k: int, wrong: Array) -> Iterator[Mark]:
     nodes = case.graph.nodes if case.graph is not None else ()
     yield from (mark for node in nodes for mark in _at_indices(node, wrong))
     for name, v in case.same_shape(k):
-        for sign in (np.greater, np.less, np.greater_equal, np.less_equal, np.equal, np.not_equal):
-            yield partial(_where, name, sign, 0.0), sign(v, 0)
+        for sign, holds in SIGNS.items():
+            yield partial(_where, name, sign, 0.0), holds(v, 0)
     yield from (mark for node in nodes for mark in _at_edges(case, node, wrong))
 
 
-def _where(name: Callable[[], Finding], sign: np.ufunc, bound: float) -> Finding:
-    return found("where", of=name(), sign=sign.__name__, bound=bound)
+def _where(name: Callable[[], Finding], sign: str, bound: float) -> Finding:
+    return found("where", of=name(), sign=sign, bound=bound)
 
 
 def _slices(wrong: Array) -> Iterator[Mark]:
@@ -105,8 +113,8 @@ def _at_edges(case: Case, node: Node, wrong: Array) -> Iterator[Mark]:
     for i, j in ((0, 1), (1, 0), *(((0, 2),) if len(node.args) > 2 else ())):
         v, bound = node.args[i], node.args[j]
         if is_number(bound) and np.ndim(v):
-            for sign in (np.greater, np.less):
+            for sign in (">", "<"):
                 yield (
                     partial(_where, partial(case.operand, node, i), sign, float(bound)),
-                    sign(v, bound),
+                    SIGNS[sign](v, bound),
                 )

@@ -16,6 +16,8 @@ from .changes import LIKELIEST
 from .probes import Family
 from .search import INNER, Candidate, Make, Search
 
+Table = Mapping[Any, tuple[Family, int]]
+
 
 def repeated(search: Search, sort: Sequence[Make]) -> Iterator[Candidate]:
     """Yield the same change at each turn of a loop."""
@@ -81,12 +83,11 @@ def _together(
     """Yield the changes that can be made at each of some sites, at all of them at once."""
     sites = [site for site in sites if search.spot(site) is not None]
     tables = [_by_key(search, site, sort, how) for site in sites]
-    common = [key for key in tables[-1] if all(key in t for t in tables)] if tables[1:] else []
-    if not common:
+    common = [key for key in tables[-1] if all(key in t for t in tables)] if tables else []
+    if not common or len(tables) < 2:
         return
-    effects, sizes = (sum(_rows(t, common, what) for t in tables) for what in ("effects", "sizes"))
+    rows = search.probes.passing(*_sums(tables, common))
     apart = search.turns.are_apart(sites)
-    rows = search.probes.passing(np.asarray(effects), np.asarray(sizes))
     fits = rows.any(axis=1) if apart else np.array([_is_natural_slip(key) for key in common])
     for n in np.flatnonzero(fits):
         key = common[n]
@@ -96,13 +97,14 @@ def _together(
         yield Candidate(pairs, which, search.cost_of(sites[-1], some[-1]) + extra, how)
 
 
-def _rows(table: Mapping[Any, tuple[Family, int]], keys: Sequence[Any], what: str) -> Array:
-    return np.stack([getattr(table[key][0], what)[table[key][1]] for key in keys])
+def _sums(tables: Sequence[Table], keys: Sequence[Any]) -> tuple[Array, Array]:
+    """Return what some changes do together, where they are apart, and the sizes of that."""
+    effects = [np.stack([t[key][0].effects[t[key][1]] for key in keys]) for t in tables]
+    sizes = [np.stack([t[key][0].sizes[t[key][1]] for key in keys]) for t in tables]
+    return np.sum(effects, axis=0), np.sum(sizes, axis=0)
 
 
-def _by_key(
-    search: Search, site: Site, sort: Sequence[Make], how: str
-) -> dict[Any, tuple[Family, int]]:
+def _by_key(search: Search, site: Site, sort: Sequence[Make], how: str) -> Table:
     return {
         key: (family, i)
         for family in search.families(site, sort)

@@ -332,19 +332,23 @@ class Graph:
     def passages(self, is_end: Callable[[Node], bool], furthest: int = 10) -> Iterator[Site]:
         """Yield the longer ways between values of one shape that may be ends of them."""
         ours = {site.result for site in self.outputs}
-        for node in (node for node in self.nodes if np.ndim(node.value) and is_end(node)):
-            if node in ours:
-                continue
-            above, level = {node: 0}, [node]
-            for steps in range(1, furthest + 1):
-                level = list(dict.fromkeys(p for n in level for p in n.parents if p not in above))
-                above |= dict.fromkeys(level, steps)
+        for node in filter(is_end, self.nodes):
+            above = _above(node, furthest) if np.ndim(node.value) and node not in ours else {}
             ordered = sorted(above, key=lambda n: n.number)
             for argument in ordered:
                 if np.shape(argument.value) != np.shape(node.value) or not is_end(argument):
                     continue
                 if above[argument] > 1 or sum(user in above for user in argument.users) > 1:
                     yield from _ways(node, argument, ordered, above[argument])
+
+
+def _above(node: Node, furthest: int) -> dict[Node, int]:
+    """Return the values that a value comes from, with the number of steps to them."""
+    above, level = {node: 0}, [node]
+    for steps in range(1, furthest + 1):
+        level = list(dict.fromkeys(p for n in level for p in n.parents if p not in above))
+        above |= dict.fromkeys(level, steps)
+    return above
 
 
 def _calls(args: Sequence[Any]) -> list[Call]:
