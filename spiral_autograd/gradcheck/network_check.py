@@ -104,8 +104,8 @@ def check_network(
         net = network_of(network, loss, x, t, session)
         chain = net.chain()
         own = check_own(net, chain, rng, deadline)
-        if chain.error is not None and own.report is None:
-            raise CheckError(sentence(own.faults[0])) if own.faults else chain.error
+        if own.report is None:
+            _require_chain(chain, own)
         given = chain.given() | own.heard.given() if own.differs else chain.given()
         meant.require_known(title, _names_in(net, given))
         if own.report is not None and not net.is_chain:
@@ -119,6 +119,12 @@ def check_network(
     rows += [row for row in own.rows if own.differs or row.name not in chain.unheld]
     faults = [] if own.is_right else [*faults, *chain.unheld.values()]
     return _report(title, reports, rows, own, faults, meant)
+
+
+def _require_chain(chain: Pass, own: Own) -> None:
+    """Raise where the layers cannot be run one after another."""
+    if chain.error is not None:
+        raise CheckError(sentence(own.faults[0])) if own.faults else chain.error
 
 
 def _names_in(net: Network, given: Mapping[str, Given]) -> list[str]:

@@ -157,9 +157,9 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "writes_upstream": "backward writes into its upstream gradient",
     "replaces_gradients": "backward puts new arrays in {holder}: what holds the old ones, as a "
     "network may, does not see them (write {holder}[i][...] = dW)",
-    "value_gradients": lambda keys, other, mark: (
+    "value_gradients": lambda keys, other: (
         f"{_unread(keys, other)}: not checked"
-        + (f' (mark the value: tap("{mark}", ...))' if mark is not None else "")
+        + (f' (mark the value: tap("{keys[0][1:].lstrip("_")}", ...))' if other == "mark" else "")
     ),
     "unread_gradients": _unread,
     # what backward returns, and keeps

@@ -33,6 +33,7 @@ from .conventions import (
     reset_of,
 )
 from .held import ATOMS, Held, Steps, entries, is_number, nested, values_of
+from .reached import has_any
 from .session import Snapshot
 from .subject import MISSING, is_float_array
 
@@ -120,6 +121,7 @@ def _merged(same: list[Parameter]) -> Parameter:
 
 
 # Lists and dicts of parameters with those of their gradients; and of parameter objects alone.
+_OF_LAYERS = frozenset((*BACKWARD, *(values for values, _ in CONTAINERS)))
 _LISTS = (*CONTAINERS, *dict.fromkeys((values, "") for values, _ in CONTAINERS))
 
 
@@ -212,10 +214,9 @@ def _in_holder(item: Any) -> tuple[str, str] | None:
         return None
     has = asker(item)
     for value, grad in HOLDERS:
-        if has(value) and has(grad):
-            held = read(item, value)
-            if isinstance(held, np.ndarray) or is_number(held):
-                return value, grad
+        held = read(item, value) if has(value) and has(grad) else None
+        if isinstance(held, np.ndarray) or is_number(held):
+            return value, grad
     return None
 
 
@@ -233,11 +234,10 @@ def parts_of(item: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_layer(item: Any) -> bool:
-    has = asker(item)
-    if any(has(values) and has(grads) for values, grads in CONTAINERS):
-        return True
-    runs = any(map(has, BACKWARD)) and method_name(item, FORWARD) is not None
-    return runs and method_name(item, BACKWARD) is not None
+    if not has_any(item, _OF_LAYERS):  # a mock makes up whatever it is asked for, without an end
+        return False
+    has, methods = asker(item), [method_name(item, names) for names in (FORWARD, BACKWARD)]
+    return all(methods) or any(has(values) and has(grads) for values, grads in CONTAINERS)
 
 
 def other_keys(layer: Any) -> list[Finding]:
