@@ -19,7 +19,6 @@ from .lines.blame import places
 from .reference.graph import Graph
 from .reference.reference import find_reference, outputs_now
 from .subject.conventions import TARGETS
-from .subject.inputs import RANDOM_IS_BETTER
 from .subject.subject import MISSING, copied
 from .verdict.doubt import look_again
 from .verdict.rows import FAILURES, Comparison, Row, is_small
@@ -109,9 +108,7 @@ def look_at_other_values(c: Comparison, where: Where) -> None:
     beside = _beside(c, where, hiding)
     if beside is None:
         c.notes += [
-            f"{c.subject.names[k]} {what}, and mistakes may hide there, but it could not be "
-            f"checked at other values: {RANDOM_IS_BETTER}"
-            for k, what in hiding.items()
+            found("may_hide", name=c.subject.names[k], what=what) for k, what in hiding.items()
         ]
         return
     said = ", ".join(f"{c.subject.names[k]} {what}" for k, what in hiding.items())

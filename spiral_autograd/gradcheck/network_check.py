@@ -17,7 +17,7 @@ from .network_passes import Own, check_own, check_whole
 from .reference.reference import SHARPNESS
 from .report import GradientReport
 from .subject.conventions import methods_of, positional_names
-from .subject.inputs import RANDOM_IS_BETTER, Constant, Names
+from .subject.inputs import Constant, Names
 from .subject.layer import names_in
 from .subject.network import (
     Call,
@@ -104,8 +104,8 @@ def check_network(
         net = network_of(network, loss, x, t, session)
         chain = net.chain()
         own = check_own(net, chain, rng, deadline)
-        if chain.error is not None and own.report is None:
-            raise CheckError(sentence([*own.faults, str(chain.error)][0]))
+        if own.report is None:
+            _require_chain(chain, own)
         given = chain.given() | own.heard.given() if own.differs else chain.given()
         meant.require_known(title, _names_in(net, given))
         if own.report is not None and not net.is_chain:
@@ -119,6 +119,12 @@ def check_network(
     rows += [row for row in own.rows if own.differs or row.name not in chain.unheld]
     faults = [] if own.is_right else [*faults, *chain.unheld.values()]
     return _report(title, reports, rows, own, faults, meant)
+
+
+def _require_chain(chain: Pass, own: Own) -> None:
+    """Raise where the layers cannot be run one after another."""
+    if chain.error is not None:
+        raise CheckError(sentence(own.faults[0])) if own.faults else chain.error
 
 
 def _names_in(net: Network, given: Mapping[str, Given]) -> list[str]:
@@ -305,6 +311,6 @@ def _merged(said: Mapping[str, Sequence[Said]]) -> list[Finding]:
     names: dict[Said, list[str]] = {}
     for name, findings in said.items():
         for finding in findings:
-            if RANDOM_IS_BETTER not in sentence(finding):  # of inputs, which are the network's own
+            if as_finding(finding).kind != "may_hide":  # in inputs, which are the network's own
                 names.setdefault(finding, []).append(name)
     return [found("of_layers", names=of, what=as_finding(what)) for what, of in names.items()]

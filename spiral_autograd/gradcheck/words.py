@@ -328,6 +328,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         f"the gradients accumulate from call to call ({', '.join(names)}): "
         f"{f'call {reset}()' if reset else 'set them to zero'} between calls"
     ),
+    "may_hide": "{name} {what}, and mistakes may hide there, but it could not be checked at other "
+    "values: random numbers show more",
     "no_other_call": "what another call gives is not known; it raised {error}",
     "upstream_unused": "backward takes {name}, and does not use it: it is right for {name} = 1 "
     "only",
@@ -352,9 +354,9 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "writes_upstream": "backward writes into its upstream gradient",
     "replaces_gradients": "backward puts new arrays in {holder}: what holds the old ones, as a "
     "network may, does not see them (write {holder}[i][...] = dW)",
-    "value_gradients": lambda keys, other, mark: (
+    "value_gradients": lambda keys, other: (
         f"{_unread(keys, other)}: not checked"
-        + (f' (mark the value: tap("{mark}", ...))' if mark is not None else "")
+        + (f' (mark the value: tap("{keys[0][1:].lstrip("_")}", ...))' if other == "mark" else "")
     ),
     "unread_gradients": _unread,
     # what backward returns, and keeps
