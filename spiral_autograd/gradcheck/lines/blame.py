@@ -226,14 +226,14 @@ class Blame:
         lost = rule in ("value", "upstream")
         gradients = self._values(self._carrying()) if lost else known
         bad = Known(self.evidence.grads[j] for j in self.evidence.wrong)
-        found = set()
-        for number, key in self.computing.items():
+        found: dict[Key, bool] = {}
+        for number, key in self.computing.items():  # at each turn of a loop
             self.evidence.deadline.check()
             true = gradients if _names_gradient(self.events[number]) else known
             values = self.made.get(number, ())
-            if values and all(true.has(v, 1e-9) and not bad.has(v, 0.0) for v in values):
-                found.add(key)
-        return found
+            right = bool(values) and all(true.has(v, 1e-9) and not bad.has(v, 0.0) for v in values)
+            found[key] = right and found.get(key, True)
+        return {key for key, right in found.items() if right}
 
     def _values(self, calls: Iterable[Call]) -> Known:
         """Return the values of calls, but for numbers and what is only the upstream gradient."""
