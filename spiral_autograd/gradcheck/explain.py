@@ -11,8 +11,8 @@ import numpy as np
 from ..validation import Array
 from .blocks import close, largest
 from .diagnosis.case import Case, other_upstream
+from .diagnosis.diagnose import diagnose
 from .diagnosis.elsewhere import elsewhere
-from .diagnosis.search import diagnose
 from .finding import Finding, found, together
 from .guard import CheckError, guarded
 from .lines.blame import places
