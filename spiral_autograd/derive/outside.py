@@ -7,7 +7,6 @@ What cannot be watched is refused before the loss is recorded.
 
 from __future__ import annotations
 
-import operator
 import random
 import sys
 import weakref
@@ -82,11 +81,12 @@ class Outside:
             # again, while code that is reached names attributes not yet looked at
             self._look(loss, others)
         self.key = tuple(self._facts)
+        self._tests = [watch.is_same for watch in self.watches]
 
     def holds(self) -> bool:
         """Tell whether all is as it was, by identity; what is equal but another object is not."""
         try:
-            return all(map(operator.methodcaller("is_same"), self.watches))
+            return False not in [is_same() for is_same in self._tests]
         except (LookupError, RuntimeError):  # an array is shorter, or another thread changes a dict
             return False
 

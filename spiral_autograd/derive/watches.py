@@ -15,6 +15,7 @@ import numpy as np
 from .expressions import static_key
 
 MISSING: Any = object()
+_MISSINGS = itertools.repeat(MISSING)
 SAMPLES = 1024  # entries of an array that is too large to be compared
 COMPARED_BYTES = 2**18  # an array up to this size is compared entry by entry before each call
 
@@ -32,8 +33,7 @@ class Names:
 
     def is_same(self) -> bool:
         """Tell whether all names have the values that they had."""
-        values = map(self._get, self.names, itertools.repeat(MISSING))
-        return all(map(operator.is_, values, self.values))
+        return all(map(operator.is_, map(self._get, self.names, _MISSINGS), self.values))
 
     def put_back(self) -> Iterator[str]:
         """Give the names their values again; yield how a person reaches those that had others."""

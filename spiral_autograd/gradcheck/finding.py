@@ -32,7 +32,7 @@ RULES: dict[str, str] = {
     **_all(
         "layout",
         "swapped that_of transposed axes_order reordered reversed shifted blocks cut_at "
-        "not_transposed product_order",
+        "not_transposed g_transposed",
     ),
     **_all(
         "sum",
@@ -41,8 +41,7 @@ RULES: dict[str, str] = {
     ),
     **_all(
         "term",
-        "term constant_added constant_along left_out not_carried term_left_out "
-        "only_scaled_g g_left_out",
+        "term constant_added left_out not_carried term_left_out only_scaled_g g_left_out",
     ),
     **_all(
         "part",
@@ -107,14 +106,6 @@ def found(kind: str, /, **fields: Any) -> Finding:
     2.0
     """
     return Finding(kind, fields)
-
-
-Said = Finding | str  # until no part hands on sentences any more
-
-
-def as_finding(said: Said) -> Finding:
-    """Return a finding; of a sentence one that quotes it."""
-    return found("text", text=said) if isinstance(said, str) else said
 
 
 def together(before: Iterable[Finding], new: Finding) -> tuple[Finding, ...]:

@@ -11,13 +11,13 @@ import numpy as np
 from ..validation import Random, number
 from .blocks import largest
 from .checks import BUDGET, check_layer
-from .finding import Finding, Said, as_finding, found
+from .finding import Finding, found
 from .guard import CheckError, Deadline, answerable
 from .network_passes import Own, check_own, check_whole
 from .reference.reference import SHARPNESS
 from .report import GradientReport
 from .subject.conventions import methods_of, positional_names
-from .subject.inputs import RANDOM_IS_BETTER, Constant, Names
+from .subject.inputs import Constant, Names
 from .subject.layer import names_in
 from .subject.network import (
     Call,
@@ -104,8 +104,8 @@ def check_network(
         net = network_of(network, loss, x, t, session)
         chain = net.chain()
         own = check_own(net, chain, rng, deadline)
-        if chain.error is not None and own.report is None:
-            raise CheckError(sentence([*own.faults, str(chain.error)][0]))
+        if own.report is None:
+            _require_chain(chain, own)
         given = chain.given() | own.heard.given() if own.differs else chain.given()
         meant.require_known(title, _names_in(net, given))
         if own.report is not None and not net.is_chain:
@@ -119,6 +119,12 @@ def check_network(
     rows += [row for row in own.rows if own.differs or row.name not in chain.unheld]
     faults = [] if own.is_right else [*faults, *chain.unheld.values()]
     return _report(title, reports, rows, own, faults, meant)
+
+
+def _require_chain(chain: Pass, own: Own) -> None:
+    """Raise where the layers cannot be run one after another."""
+    if chain.error is not None:
+        raise CheckError(sentence(own.faults[0])) if own.faults else chain.error
 
 
 def _names_in(net: Network, given: Mapping[str, Given]) -> list[str]:
@@ -293,18 +299,18 @@ def _others(report: GradientReport, meant: Constant) -> tuple[str, ...]:
     return tuple(name for name in report.unchecked if not meant.has(name))
 
 
-def _merged(said: Mapping[str, Sequence[Said]]) -> list[Finding]:
+def _merged(said: Mapping[str, Sequence[Finding]]) -> list[Finding]:
     """Return what is said of layers, once for those of which the same is said.
 
     Examples
     --------
-    >>> (finding,) = _merged({"layers[0]": ["forward writes into x"], "layers[2]": []})
+    >>> (finding,) = _merged({"layers[0]": [found("has_one_size")], "layers[2]": []})
     >>> sentence(finding)
-    'layers[0]: forward writes into x'
+    'layers[0]: has one size only'
     """
-    names: dict[Said, list[str]] = {}
+    names: dict[Finding, list[str]] = {}
     for name, findings in said.items():
         for finding in findings:
-            if RANDOM_IS_BETTER not in sentence(finding):  # of inputs, which are the network's own
+            if finding.kind != "may_hide":  # of inputs, which are the network's own
                 names.setdefault(finding, []).append(name)
-    return [found("of_layers", names=of, what=as_finding(what)) for what, of in names.items()]
+    return [found("of_layers", names=of, what=what) for what, of in names.items()]

@@ -7,8 +7,9 @@ from functools import cached_property
 
 from .finding import found
 from .guard import CheckError, Deadline, guarded
-from .lines.blame import Evidence, kink_places, state_places
+from .lines.blame import Evidence
 from .lines.trail import Trail, follow
+from .lines.verdicts import kink_places, state_places
 from .source import Place, code_of, forward_line, is_readable
 from .subject.subject import MISSING
 from .verdict.rows import Comparison

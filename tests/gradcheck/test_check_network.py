@@ -393,6 +393,12 @@ def test_an_error_names_the_layer(layers, loss, said):
         sa.check_network(layers, *data(), loss=loss)
 
 
+def test_an_error_keeps_its_cause_whose_traceback_is_shown():
+    with pytest.raises(sa.CheckError) as caught:
+        sa.check_network([dense(), Raising()], *data(), loss=CrossEntropyLoss())
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
 def test_a_class_is_no_network():
     with pytest.raises(sa.CheckError, match="network must be an object, got the class Tanh"):
         sa.check_network(Tanh, *data())

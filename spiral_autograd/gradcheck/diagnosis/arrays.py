@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,10 @@ import numpy as np
 from ...validation import Array
 from ..blocks import close, inner, largest
 from ..finding import Finding, found
-from ..reference.graph import Node, is_number
+from ..reference.graph import Node
 from .case import Case, Reason
 from .edits import exchanged_blocks, one, rearrangements, reductions, subsets
+from .parts import partly
 
 Rule = Callable[[Case, int], Reason | None]
 
@@ -292,17 +292,6 @@ def any_term(case: Case, k: int) -> Reason | None:
     return None
 
 
-def constant_along(case: Case, k: int) -> Reason | None:
-    """h - g is constant along an axis: a sum over it is missing or too much."""
-    if not case.comparable(k):
-        return None
-    rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)
-    for axis, n in enumerate(rest.shape if rest.ndim > 1 else ()):
-        if n > 2 and np.max(np.abs(rest - rest.mean(axis=axis, keepdims=True))) <= noise:
-            return Reason(found("constant_along", axis=axis), [k])
-    return None
-
-
 def _terms(case: Case, k: int) -> Iterator[tuple[float, bool, Reason]]:
     """Yield what h - g is a multiple of: the coefficient, and whether of the argument itself."""
     if not case.comparable(k) or case.automatic[k].size < 2:
@@ -333,106 +322,6 @@ def _alone(case: Case, k: int) -> Any:
     return next((n.call for n in users if all(p is root for p in n.parents)), None)
 
 
-# -------------------- parts --------------------
-
-
-def partly(case: Case, k: int) -> Reason | None:
-    """Wrong in part only, and which part: where it has a mark, that."""
-    if not case.comparable(k):
-        return None
-    wrong, live = _differing(case, k, case.automatic[k], case.written(k))
-    right = live & ~wrong
-    if wrong.size < 3 or not wrong.any() or not right.any():
-        return None
-    count = {"wrong": int(wrong.sum()), "of": wrong.size}
-    for mark, mask in _marks(case, k, wrong):
-        is_like = mask.shape == wrong.shape and np.array_equal(mask & live, wrong)
-        if is_like and _holds_elsewhere(case, k, mask):
-            return Reason(found("part", mark=mark(), **count), [k])
-    if int(right.sum()) < max(3, int(wrong.sum()) // 2):
-        return None
-    places = [one(tuple(int(i) for i in place)) for place in np.argwhere(wrong)[:4]]
-    return Reason(
-        found("part", mark=found("at", places=places, more=count["wrong"] > 4), **count), [k]
-    )
-
-
-def _differing(case: Case, k: int, g: Array, h: Array) -> tuple[Array, Array]:
-    """Return which entries differ, and which are not zero in both."""
-    noise = 10 * (case.tolerance * max(largest(g), largest(h)) + case.floors[k])
-    return np.abs(h - g) > noise, (np.abs(g) > noise) | (np.abs(h) > noise)
-
-
-def _holds_elsewhere(case: Case, k: int, mask: Array) -> bool:
-    """Tell whether the same entries are wrong for other upstream gradients too."""
-    pairs = (_differing(case, k, g, h) for g, h in case.for_other_upstreams(k))
-    return all(np.array_equal(mask & live, wrong) for wrong, live in pairs)
-
-
-Mark = tuple[Callable[[], Finding], Array]
-
-
-def _marks(case: Case, k: int, wrong: Array) -> Iterator[Mark]:
-    yield from _slices(wrong)
-    nodes = case.graph.nodes if case.graph is not None else ()
-    yield from (mark for node in nodes for mark in _at_indices(node, wrong))
-    for name, v in case.same_shape(k):
-        for sign in (np.greater, np.less, np.greater_equal, np.less_equal, np.equal, np.not_equal):
-            yield partial(_where, name, sign, 0.0), sign(v, 0)
-    yield from (mark for node in nodes for mark in _at_edges(case, node, wrong))
-
-
-def _where(name: Callable[[], Finding], sign: np.ufunc, bound: float) -> Finding:
-    return found("where", of=name(), sign=sign.__name__, bound=bound)
-
-
-def _slices(wrong: Array) -> Iterator[Mark]:
-    """Yield the rows, columns or other slices that hold all the wrong entries."""
-    for axis, n in enumerate(wrong.shape):
-        hit = np.flatnonzero(wrong.any(axis=tuple(i for i in range(wrong.ndim) if i != axis)))
-        if len(hit) < n:
-            mask = np.zeros_like(wrong)
-            mask[(slice(None),) * axis + (hit,)] = True
-            fields = {"axis": axis, "ndim": wrong.ndim, "hit": list(map(int, hit)), "length": n}
-            yield partial(found, "slices", **fields), mask
-
-
-def _at_indices(node: Node, wrong: Array) -> Iterator[Mark]:
-    """Yield the entries that the forward pass picks out by an array of indices: the labels."""
-    if node.name not in ("__getitem__", "take") or np.shape(node.args[0]) != wrong.shape:
-        return
-    index = node.args[1] if node.name == "__getitem__" else tuple(node.args[1:])
-    parts = index if isinstance(index, tuple) else (index,)
-    parts = tuple(getattr(p, "value", p) for p in parts)
-    if any(isinstance(p, list | np.ndarray) and np.ndim(p) for p in parts):
-        mask = np.zeros_like(wrong)
-        mask[parts] = True
-        yield partial(found, "labels"), mask
-
-
-def _at_edges(case: Case, node: Node, wrong: Array) -> Iterator[Mark]:
-    """Yield where the forward pass takes a largest or smallest value, or reaches a bound."""
-    best = {"max": np.max, "amax": np.max, "min": np.min, "amin": np.min}.get(node.name)
-    if best is not None and np.shape(node.args[0]) == wrong.shape:
-        axis = node.call.kwargs.get("axis", node.args[1] if len(node.args) > 1 else None)
-        is_max = best is np.max
-        value = node.args[0]
-        yield (
-            (lambda: found("extreme", of=case.operand(node, 0), largest=is_max)),
-            value == best(value, axis=axis, keepdims=True),
-        )
-    if node.name not in ("maximum", "minimum", "clip", "fmax", "fmin"):
-        return
-    for i, j in ((0, 1), (1, 0), *(((0, 2),) if len(node.args) > 2 else ())):
-        v, bound = node.args[i], node.args[j]
-        if is_number(bound) and np.ndim(v):
-            for sign in (np.greater, np.less):
-                yield (
-                    partial(_where, partial(case.operand, node, i), sign, float(bound)),
-                    sign(v, bound),
-                )
-
-
 FIRST: tuple[Rule, ...] = (unwritten, misused_upstream, named_factor, layout, sums, plain_term)
 LATER: tuple[Rule, ...] = (any_factor, any_term, given_twice)
-LAST: tuple[Rule, ...] = (partly, constant_along)  # less than a reason: for want of one
+LAST: tuple[Rule, ...] = (partly,)  # less than a reason: for want of one

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,52 +22,8 @@ from .edits import (
     windows,
     without_an_end,
 )
-from .probes import Named, Spot, Stock, folded
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A change at a site, and what is said of it.
-
-    Attributes
-    ----------
-    kind : str
-        Of the finding.
-    cost : float
-        How far from the first thing that a person would think of.
-    change : Change
-    fields : dict
-        Those of the finding; nodes stand for their names.
-    of : str
-        What is said to be changed: the "flow" through the site, the "derivative", or "closed".
-    """
-
-    kind: str
-    cost: float
-    change: Change
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    of: str = "flow"
-
-
-@dataclass(frozen=True)
-class Family:
-    """Changes of one sort at a site.
-
-    Attributes
-    ----------
-    effects, sizes : arrays (changes, probes)
-        What each does to the probes, and the size of the terms of that.
-    edit : callable
-        Returns the i-th change.
-    key : callable
-        Returns what the i-th has in common with the same change at another site.
-    """
-
-    effects: Array
-    sizes: Array
-    edit: Callable[[int], Edit]
-    key: Callable[[int], Hashable]
-
+from .operands import operands, wrong_gradients
+from .probes import Edit, Family, Spot, Stock, folded
 
 # -------------------- what is there, lost or multiplied --------------------
 
@@ -97,29 +52,43 @@ def times(c: float) -> Edit:
 # -------------------- in another order, or summed otherwise --------------------
 
 
+Tried = tuple[Pattern, Callable[[Array], Array], str]
+
+
 def arrangements(spot: Spot, stock: Stock) -> Iterator[Family]:
     """What reaches the argument is rearranged, summed, or lacks entries."""
-    g, c, site = spot.g, spot.c, spot.site
-    shape, graph = c.shape, spot.graph
-    tried: list[tuple[Pattern, Callable[[Array], Array], str]] = []
-    if c.ndim:
-        of_c = list(without_an_end(shape))
-        if site.steps == 1:
-            of_c += rearrangements(shape, shape)
-            of_c += exchanged_blocks(shape) if site.result is None else []
-        sums = [] if g.shape != shape else reductions(shape)
-        of_c += [broadcast(p, shape, p.fields["axes"]) for p in sums]
-        tried += [(p, p.make, "c") for p in of_c]
-    if site.result is not None and g.ndim and site.steps == 1 and site.via is None:
-        tried += [(p, p.make, "g") for p in windows(g.shape, shape)]
-        if g.shape != shape:
-            for p in without_an_end(g.shape):
-                tried.append((p, partial(_through, graph, site, p), "g"))
-            tried += [(p, partial(_summed, site, p), "g") for p in _unsummed_patterns(site, g)]
-    if site.result is not None and g.ndim:
-        ones = Pattern("not_multiplied", 1.5, lambda a: graph.part(site, np.ones_like(a)))
-        tried.append((ones, ones.make, "g"))
+    tried = [(pattern, pattern.make, "c") for pattern in _of_argument(spot)]
     yield from _tried(spot, tried)
+    if spot.site.result is not None and spot.g.ndim:
+        yield from _tried(spot, list(_of_result(spot)))
+
+
+def _of_argument(spot: Spot) -> Iterator[Pattern]:
+    """Yield what may be done to what reaches the argument."""
+    shape, site = spot.c.shape, spot.site
+    yield from without_an_end(shape)
+    if site.steps == 1:
+        yield from rearrangements(shape, shape)
+    if site.result is None:
+        yield from exchanged_blocks(shape)
+    for pattern in reductions(shape) if spot.g.shape == shape else ():
+        yield broadcast(pattern, shape, pattern.fields["axes"])
+
+
+def _of_result(spot: Spot) -> Iterator[Tried]:
+    """Yield what may be done to what leaves the result."""
+    g, shape, site, graph = spot.g, spot.c.shape, spot.site, spot.graph
+    through = [Pattern("not_multiplied", 1.5, np.ones_like)]
+    if site.steps == 1 and site.via is None:
+        yield from ((pattern, pattern.make, "g") for pattern in windows(g.shape, shape))
+        if g.ndim > 1 and g.shape[-1] == g.shape[-2] > 1:
+            turned = partial(np.swapaxes, axis1=-1, axis2=-2)
+            through.append(Pattern("g_transposed", 2.3, turned))
+        if g.shape != shape:
+            through += without_an_end(g.shape)
+            for pattern in _unsummed_patterns(site, g):
+                yield pattern, partial(_summed, site, pattern), "g"
+    yield from ((pattern, partial(_through, graph, site, pattern), "g") for pattern in through)
 
 
 def _unsummed_patterns(site: Site, g: Array) -> list[Pattern]:
@@ -178,9 +147,7 @@ def _key_of(some: Sequence[Any], i: int) -> Hashable:
 PICKING = ("__getitem__", "take")
 
 
-def _tried(
-    spot: Spot, tried: Sequence[tuple[Pattern, Callable[[Array], Array], str]]
-) -> Iterator[Family]:
+def _tried(spot: Spot, tried: Sequence[Tried]) -> Iterator[Family]:
     """Yield the family of patterns of what leaves the result (g) or reaches the argument (c)."""
     others, fitting = [], []
     for pattern, make, of in tried:
@@ -213,7 +180,7 @@ def _tried(
 def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
     """The derivative is taken as a simple function of the result or of the argument."""
     site = spot.site
-    if site.result is None or spot.weights is None or not spot.g.ndim:
+    if spot.weights is None or not spot.g.ndim:
         return
     for end in ("result", "argument"):
         node = getattr(site, end)
@@ -261,7 +228,7 @@ def other_functions(spot: Spot, stock: Stock) -> Iterator[tuple[Edit, Array]]:
     for shape, (factors, table, sizes) in stock.all_functions.items():
         for weights, extra in ((spot.weights, 1.0), (beside, 3.5)):
             flat = None if weights is None else folded(weights, shape)
-            if flat is None or (site.result is None and extra == 1.0):
+            if flat is None:
                 continue
             scores = table @ flat.T
             some = np.flatnonzero(probes.near(np.abs(scores), np.abs(due)))
@@ -284,189 +251,40 @@ def _too(edit: Edit) -> Edit:
     return Edit("times_too", edit.cost, lambda g, c, total: c * array, edit.fields)
 
 
-# -------------------- other operands, other gradients --------------------
-
-
-def operands(spot: Spot, stock: Stock) -> Iterator[Family]:
-    """An operation multiplies by another array than its operand.
-
-    The effect of an operand is linear in it, where it is a factor: one gradient with respect to
-    the operand tells that of all others.
-    """
-    y, x = spot.site.result, spot.site.argument
-    if y is None or spot.site.steps > 1 or spot.site.via is not None or y.parents.count(x) > 1:
-        return
-    mine = y.argnums[y.parents.index(x)]
-    for i, arg in enumerate(y.args):
-        is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind == "f"
-        if i == mine or not is_array or y.name in ("add", "subtract"):
-            continue
-        flat = _slopes(spot, y, mine, i)
-        if flat is None:
-            continue
-        some, table = stock.like(y.name, arg)
-        if not some:
-            continue
-        yield Family(
-            table @ flat.T - spot.effect,
-            np.abs(table) @ np.abs(flat).T + np.abs(spot.effect),
-            partial(_nth_operand, y, x, i, some, table),
-            partial(_operand_key, stock, y, i, some),
-        )
-
-
-def updated(spot: Spot) -> Iterator[tuple[Edit, Array]]:
-    """An operation multiplies by a parameter that its own gradient has already changed.
-
-    Each change is yielded with the gradients that it may explain.
-    """
-    y, x, probes = spot.site.result, spot.site.argument, spot.probes
-    if y is None or spot.site.steps > 1 or spot.site.via is not None or y.parents.count(x) > 1:
-        return
-    mine = y.argnums[y.parents.index(x)]
-    for i, z in zip(y.argnums, y.parents, strict=True):
-        flat = _slopes(spot, y, mine, i) if i != mine and not z.parents else None
-        if flat is None:
-            continue
-        effect = flat @ z.adjoint.ravel()
-        shares = probes.share(effect)
-        for rate in dict.fromkeys(float(f"{-share:.6g}") for share in shares if np.isfinite(share)):
-            rows = probes.passing(-rate * effect[None], np.abs(effect)[None])
-            if rows.any() and rate > 0:
-                edit = _operand(y, x, i, (None,), z.value - rate * z.adjoint)
-                fields = {"operand": (y, i), "rate": rate}
-                yield Edit("updated", 2.5, edit.change, fields), rows[0]
-
-
-def _slopes(spot: Spot, y: Node, mine: int, i: int) -> Array | None:
-    """Return the gradient of each probe with respect to another argument of an operation.
-
-    None where the effect is not that of a factor.
-    """
-    shape = np.shape(spot.site.argument.value)
-    try:
-        slopes = []
-        for tangent in spot.tangents:
-            args = [tangent.reshape(shape) if j == mine else a for j, a in enumerate(y.args)]
-            slopes.append(y.vjp_of(i, spot.g, args))
-    except (*UNFIT, TypeError, NotImplementedError):
-        return None
-    flat = np.stack(slopes).reshape(len(slopes), -1)
-    is_factor = np.allclose(flat @ np.ravel(y.args[i]), spot.effect, rtol=1e-7, atol=1e-12)
-    return flat if is_factor else None
-
-
-def _operand_key(stock: Stock, y: Node, i: int, some: Sequence[Named], n: int) -> Hashable:
-    return "operand", i, stock.seen_from(y, some[n])
-
-
-def _nth_operand(y: Node, x: Node, i: int, some: Sequence[Named], table: Array, n: int) -> Edit:
-    return _operand(y, x, i, some[n], table[n])
-
-
-def _operand(y: Node, x: Node, i: int, name: tuple[Any, ...], flat: Array) -> Edit:
-    j, array = y.parents.index(x), flat.reshape(np.shape(y.args[i]))
-
-    def change(g: Any, c: Any, total: Any) -> Any:
-        args = [array if n == i else arg for n, arg in enumerate(y.args)]
-        return y.vjp(g, args)[j]
-
-    if name[0] == "T":
-        return Edit("not_transposed", 2.0, change, {"operand": (y, i)})
-    return Edit("operand", 3.5, change, {"operand": (y, i), "other": name})
-
-
-def products(spot: Spot, stock: Stock) -> Iterator[Family]:
-    """Both matrices of a product transposed, or multiplied in the other order."""
-    y, x = spot.site.result, spot.site.argument
-    if y is None or spot.site.steps > 1 or y.name not in ("dot", "matmul") or len(y.args) < 2:
-        return
-    mine = y.argnums[y.parents.index(x)]
-    w, g, c = y.args[1 - mine], spot.g, spot.c
-    if min(np.ndim(w), g.ndim, c.ndim) < 2 or y.parents.count(x) > 1:
-        return
-    fitting, others = [], []
-    for turned in ((a, b, first) for a in (0, 1) for b in (0, 1) for first in (0, 1)):
-        try:
-            other = _product(w, g, *turned)
-        except ValueError:
-            continue
-        if other.shape == c.shape:
-            fitting.append(turned)
-            others.append(other)
-    if not others:
-        return
-    effects, sizes = spot.effects(others)
-    yield Family(
-        effects,
-        sizes,
-        lambda n: Edit(
-            "product_order",
-            2.3,
-            lambda g, c, total: _product(w, np.asarray(g), *fitting[n]),
-            {"operand": (y, 1 - mine)},
-        ),
-        lambda n: ("product", *fitting[n]),
-    )
-
-
-def _product(w: Any, g: Array, turn_w: int, turn_g: int, first: int) -> Array:
-    a = np.swapaxes(w, -1, -2) if turn_w else np.asarray(w)
-    b = np.swapaxes(g, -1, -2) if turn_g else g
-    return np.matmul(a, b) if first else np.matmul(b, a)
-
-
-def wrong_gradients(spot: Spot, stock: Stock) -> Iterator[Family]:
-    """What flows back is made from the gradient of another value."""
-    y, x = spot.site.result, spot.site.argument
-    if y is None or spot.site.steps > 1 or not spot.g.ndim or y.parents.count(x) > 1:
-        return
-    some, table = stock.gradients(spot.g.shape)
-    if not some:
-        return
-    shape, j = np.shape(x.value), y.parents.index(x)
-    pushed = [y.jvp({x: tangent.reshape(shape)}) for tangent in spot.tangents]
-    flat = np.stack([np.broadcast_to(p, spot.g.shape).ravel() for p in pushed])
-    moved = table - spot.g.ravel()
-    yield Family(
-        moved @ flat.T,
-        np.abs(moved) @ np.abs(flat).T,
-        lambda n: Edit(
-            "made_from",
-            3.0,
-            lambda g, c, total: y.vjp(stock.gradient(some[n], total))[j],
-            {"other": some[n], "due": y},
-        ),
-        lambda n: ("gradient", stock.seen_from(y, some[n])),
-    )
-
-
 # -------------------- several that meet --------------------
 
 
 def gathered(spot: Spot, stock: Stock) -> Iterator[Family]:
     """Gradients that meet in a value overwrite each other, in place of adding up."""
-    site, x = spot.site, spot.site.argument
-    if site.result is not None:
+    if spot.site.result is not None:
         return
-    users = [u for u in x.users if np.shape(u.adjoint) == np.shape(u.value)]
-    ways = [Site(u, x, (u,)) for u in users]
-    tried: list[tuple[Any, float, Change, Mapping[str, Any]]] = []
-    if len(ways) > 1:
-        same = len({u.call.instruction for u in users}) == 1
-        for n in range(len(ways)) if len(ways) <= 6 else (0, len(ways) - 1):
-            if len(ways) > 2 or same:
-                runs = [u for u in users if u.call.instruction == users[n].call.instruction]
-                run = (runs.index(users[n]) + 1, len(runs)) if len(runs) > 1 else None
-                fields = {"path": ways[n], "run": run, "rule": "sum" if same else "term"}
-                tried.append(("only", 1.0, _only(spot, ways[n]), fields))
-    if ways and all(u.name in PICKING for u in users):
-        for order in (ways, ways[::-1]):
-            tried.append(("overwritten", 0.5, _assigned(spot, order), {"of": x}))
-    others = [np.asarray(change(spot.c, spot.c, _recorded)) for _, _, change, _ in tried]
+    x = spot.site.argument
+    ways = [Site(u, x, (u,)) for u in x.users if np.shape(u.adjoint) == np.shape(u.value)]
+    tried = [*_kept_alone(spot, ways), *_overwritten(spot, ways)]
+    others = [np.asarray(edit.change(spot.c, spot.c, _recorded)) for edit in tried]
     if others:
         effects, sizes = spot.effects(others)
-        yield Family(effects, sizes, lambda n: Edit(*tried[n], of=""), lambda n: (tried[n][0], n))
+        yield Family(effects, sizes, lambda n: tried[n], lambda n: (tried[n].kind, n))
+
+
+def _kept_alone(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
+    """Yield one of several ways as the only one; of many the first and the last."""
+    lines = [way.result.call.instruction for way in ways if way.result is not None]
+    same = len(set(lines)) == 1
+    if len(ways) < (2 if same else 3):
+        return
+    for n in range(len(ways)) if len(ways) <= 6 else (0, len(ways) - 1):
+        before, several = lines[:n].count(lines[n]), lines.count(lines[n])
+        run = (before + 1, several) if several > 1 else None
+        fields = {"path": ways[n], "run": run, "rule": "sum" if same else "term"}
+        yield Edit("only", 1.0, _only(spot, ways[n]), fields, of="")
+
+
+def _overwritten(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
+    if ways and all(way.result is not None and way.result.name in PICKING for way in ways):
+        for order in (ways, ways[::-1]):
+            of = {"of": spot.site.argument}
+            yield Edit("overwritten", 0.5, _assigned(spot, order), of, of="")
 
 
 def _recorded(node: Node) -> Any:
@@ -494,4 +312,4 @@ def _assigned(spot: Spot, ways: Sequence[Site]) -> Change:
 
 # The likeliest first: where they explain something well, the others are not asked.
 LIKELIEST = (multiples, closed_forms, own_functions, gathered)
-OTHERS = (arrangements, products, operands, wrong_gradients)
+OTHERS = (arrangements, operands, wrong_gradients)

@@ -55,13 +55,7 @@ def _place_of(owner: Any, value: Array, true: Array) -> Found:
     """Return where a gradient stands in the parts of an object, else in its attributes."""
     kinds = (FunctionType, MethodType)
     items = [i for i in reach(owner) if hasattr(i, "__dict__") and not isinstance(i, kinds)]
-    parts = [
-        (item, Listed(parameter.name, parameter.value, parameter.gradient()))
-        for item in items
-        if item is not owner
-        for parameter in find_parameters(item)
-        if parameter.value is value
-    ]
+    parts = [part for item in items if item is not owner for part in _listed(item, value)]
     sums = totals([listed for _, listed in parts])
     lines = tuple(dict.fromkeys(line for item, _ in parts for line in _replacing(item)))
     # By the lines it is known even where the forward pass has a small constant that it lacks.
@@ -72,6 +66,12 @@ def _place_of(owner: Any, value: Array, true: Array) -> Found:
             if _is(array, true, 1e-7):
                 return found("stands_elsewhere", attribute=name, owner=type(item).__name__), ()
     return found("never_written"), ()
+
+
+def _listed(item: Any, value: Array) -> list[tuple[Any, Listed]]:
+    """Return an object with what it holds for the gradient of a parameter."""
+    own = (p for p in find_parameters(item) if p.value is value)
+    return [(item, Listed(p.name, p.value, p.gradient())) for p in own]
 
 
 def _is(array: Any, true: Array, tolerance: float) -> bool:

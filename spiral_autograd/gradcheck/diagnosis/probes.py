@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from ...validation import Array, Shape
 from ..blocks import largest
-from ..reference.graph import Graph, Node, Site
+from ..reference.graph import Change, Graph, Node, Site
 from .case import Case
 from .edits import FUNCTIONS, functions_of
 from .turns import Turns
@@ -85,6 +86,10 @@ class Probes:
             wrong = wrong & fits[:, -1:]
         return np.asarray(wrong)
 
+    def which(self, passing: Array) -> frozenset[int]:
+        """Return the gradients that are marked as those that a change may explain."""
+        return frozenset(k for own, ok in zip(self.rows, passing, strict=True) if ok for k in own)
+
     def near(self, scores: Array, due: Array) -> Array:
         """Tell at which scores a closer look is worth the while: near to what is due in a row."""
         close = np.abs(scores - due) <= 1e-4 * due + 1e-9
@@ -106,6 +111,50 @@ class Probes:
         return np.where(fits, mean, np.nan)[: len(self.rows)]
 
 
+@dataclass(frozen=True)
+class Edit:
+    """A change at a site, and what is said of it.
+
+    Attributes
+    ----------
+    kind : str
+        Of the finding.
+    cost : float
+        How far from the first thing that a person would think of.
+    change : Change
+    fields : dict
+        Those of the finding; nodes stand for their names.
+    of : str
+        What is said to be changed: the "flow" through the site, the "derivative", or "closed".
+    """
+
+    kind: str
+    cost: float
+    change: Change
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    of: str = "flow"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Changes of one sort at a site.
+
+    Attributes
+    ----------
+    effects, sizes : arrays (changes, probes)
+        What each does to the probes, and the size of the terms of that.
+    edit : callable
+        Returns the i-th change.
+    key : callable
+        Returns what the i-th has in common with the same change at another site.
+    """
+
+    effects: Array
+    sizes: Array
+    edit: Callable[[int], Edit]
+    key: Callable[[int], Hashable]
+
+
 class Spot:
     """A site with what flows there, and the tangents of its argument."""
 
@@ -121,7 +170,7 @@ class Spot:
         None too of our own Σ upstream · output, which nobody has differentiated by hand.
         """
         shape = self.g.shape
-        if any(site.result is self.site.result for site in self.graph.outputs):
+        if self.site.result in {None, *(site.result for site in self.graph.outputs)}:
             return None
         try:
             if np.broadcast_shapes(shape, self.c.shape) != shape:

@@ -207,14 +207,15 @@ class Graph:
             if id(call) in still or not (depends or rounded):
                 continue
             args = [
-                values[a] if isinstance(a, Call) and a in values else self.value(a)
-                for a in call.args
+                np.zeros_like(a)[()] if position in zeros.get(call, ()) else self._among(values, a)
+                for position, a in enumerate(call.args)
             ]
-            for position in zeros.get(call, ()):
-                args[position] = np.zeros_like(args[position])[()]
             value = call.fun.fun(*args, **call.kwargs)
             values[call] = value if rounded is None else rounded(call, value, args)
         return values
+
+    def _among(self, values: Mapping[Call, Any], arg: Any) -> Any:
+        return values[arg] if isinstance(arg, Call) and arg in values else self.value(arg)
 
     def gradients(self, values: Mapping[Call, Any]) -> list[Array]:
         """Return the gradient of each argument, given the values that a replay changed."""
@@ -332,19 +333,22 @@ class Graph:
         """Yield the longer ways between values of one shape that may be ends of them."""
         ours = {site.result for site in self.outputs}
         for node in filter(is_end, self.nodes):
-            if np.ndim(node.value) == 0 or node in ours:
-                continue
-            above, level = {node: 0}, [node]
-            for steps in range(1, furthest + 1):
-                level = list(dict.fromkeys(p for n in level for p in n.parents if p not in above))
-                above |= dict.fromkeys(level, steps)
+            above = _above(node, furthest) if np.ndim(node.value) and node not in ours else {}
             ordered = sorted(above, key=lambda n: n.number)
             for argument in ordered:
                 if np.shape(argument.value) != np.shape(node.value) or not is_end(argument):
                     continue
-                users = [user for user in argument.users if user in above]
-                if above[argument] > 1 or len(users) > 1:
+                if above[argument] > 1 or sum(user in above for user in argument.users) > 1:
                     yield from _ways(node, argument, ordered, above[argument])
+
+
+def _above(node: Node, furthest: int) -> dict[Node, int]:
+    """Return the values that a value comes from, with the number of steps to them."""
+    above, level = {node: 0}, [node]
+    for steps in range(1, furthest + 1):
+        level = list(dict.fromkeys(p for n in level for p in n.parents if p not in above))
+        above |= dict.fromkeys(level, steps)
+    return above
 
 
 def _calls(args: Sequence[Any]) -> list[Call]:

@@ -14,7 +14,7 @@ import numpy as np
 from ...pytree import leaves, tree_map
 from ...validation import Array
 from ..blocks import checksum
-from ..finding import Finding, Said, found
+from ..finding import Finding, found
 from .conventions import GRADIENT_LISTS, attributes_of, last_name
 from .held import held_arrays, nested
 from .parameters import Parameter, find_parameters
@@ -23,59 +23,50 @@ from .subject import MISSING, CheckError, described, is_array, is_float_array
 
 # -------------------- what is refused --------------------
 
-# What cannot be checked: when, what it is, and how to mend it.
-_REFUSED: tuple[tuple[Callable[[Array], bool], str], ...] = (
-    (
-        lambda a: isinstance(a, np.ma.MaskedArray),
-        "is a masked array, whose mask many functions of NumPy drop; use {0}.filled(0), and "
-        "multiply by the mask",
-    ),
-    (
-        lambda a: isinstance(a, np.matrix),
-        "is an np.matrix, for which * is another product; use np.asarray({0})",
-    ),
-    (
-        lambda a: a.dtype.kind == "O",
-        "has the dtype object (are its rows of different lengths?); use an array of numbers",
-    ),
-    (
-        lambda a: a.dtype.kind == "c",
-        "holds complex numbers, but the gradients here are those of real ones; check it as two "
-        "real arrays",
-    ),
-    (
-        lambda a: a.dtype.kind == "f" and a.dtype.itemsize not in (4, 8),
-        "is {1}: gradients are compared in float32 and float64; use {0}.astype(np.float64)",
-    ),
-    (
-        lambda a: a.dtype.kind == "f" and a.size == 0,
-        "is empty, with the shape {2}: there is nothing to compare; use one with at least one "
-        "entry on each axis",
-    ),
-)
-# And of parameters, which are moved in place.
-_NO_PARAMETERS: tuple[tuple[Callable[[Array], bool], str], ...] = (
-    (
-        lambda a: a.dtype.kind in "iub",
-        "holds integers (array {2} {1}), which have no gradient; use {0}.astype(float)",
-    ),
-    (
-        lambda a: not a.flags.writeable,
-        "is read-only, but the check moves it a little and back; use {0}.copy()",
-    ),
-    (
-        lambda a: not a.dtype.isnative,
-        "has the byte order of another machine ({1}); use {0}.astype({3!r})",
-    ),
-)
+
+def _why_refused(a: Array) -> str | None:
+    """Return why an array cannot be checked, and what to do about it; None where it can."""
+    kind = a.dtype.kind
+    if isinstance(a, np.ma.MaskedArray):
+        return (
+            "is a masked array, whose mask many functions of NumPy drop; use {0}.filled(0), and "
+            "multiply by the mask"
+        )
+    if isinstance(a, np.matrix):
+        return "is an np.matrix, for which * is another product; use np.asarray({0})"
+    if kind == "O":
+        return "has the dtype object (are its rows of different lengths?); use an array of numbers"
+    if kind == "c":
+        return (
+            "holds complex numbers, but the gradients here are those of real ones; check it as "
+            "two real arrays"
+        )
+    if kind == "f" and a.dtype.itemsize not in (4, 8):
+        return "is {1}: gradients are compared in float32 and float64; use {0}.astype(np.float64)"
+    if kind == "f" and a.size == 0:
+        return (
+            "is empty, with the shape {2}: there is nothing to compare; use one with at least one "
+            "entry on each axis"
+        )
+    return None
+
+
+def _why_no_parameter(a: Array) -> str | None:
+    """Return why an array cannot be moved in place, as parameters are."""
+    if a.dtype.kind in "iub":
+        return "holds integers (array {2} {1}), which have no gradient; use {0}.astype(float)"
+    if not a.flags.writeable:
+        return "is read-only, but the check moves it a little and back; use {0}.copy()"
+    if not a.dtype.isnative:
+        return "has the byte order of another machine ({1}); use {0}.astype({1.name!r})"
+    return None
 
 
 def refuse_parameters(names: Sequence[str], values: Sequence[Array]) -> None:
     """Raise where parameters cannot be checked, or not be moved, or not each on its own."""
-    for name, value in zip(names, values, strict=True):
-        _refuse(name, name, value, _REFUSED)
-        _refuse(f"the parameter {name}", name, value, _NO_PARAMETERS)
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
+        _refuse(name, name, value, _why_refused(value))
+        _refuse(f"the parameter {name}", name, value, _why_no_parameter(value))
         for other, array in zip(names[:i], values[:i], strict=True):
             if _overlap(value, array):
                 raise CheckError(
@@ -84,13 +75,9 @@ def refuse_parameters(names: Sequence[str], values: Sequence[Array]) -> None:
                 )
 
 
-def _refuse(
-    what: str, name: str, value: Array, table: tuple[tuple[Callable[[Array], bool], str], ...]
-) -> None:
-    for applies, text in table:
-        if applies(value):
-            came = text.format(name, value.dtype, value.shape, value.dtype.name)
-            raise CheckError(f"{what} {came}")
+def _refuse(what: str, name: str, value: Array, why: str | None) -> None:
+    if why is not None:
+        raise CheckError(f"{what} {why.format(name, value.dtype, value.shape)}")
 
 
 # -------------------- what is copied first --------------------
@@ -98,18 +85,18 @@ def _refuse(
 
 def prepared(
     inputs: Sequence[Any], names: Sequence[str], held: Iterable[Array] = ()
-) -> tuple[list[Any], list[Said]]:
+) -> tuple[list[Any], list[Finding]]:
     """Return inputs that can be moved each on its own, and what is to be said of it.
 
     An array that shares memory with one in `held` or with another input is copied, as is one that
     is read-only or in the byte order of another machine.
     """
     apart = [array for array in held if array.size]
-    remarks: dict[str, Said] = {}
+    remarks: dict[str, Finding] = {}
 
     def own(name: str, value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            _refuse(name, name, value, _REFUSED)
+            _refuse(name, name, value, _why_refused(value))
         if not is_float_array(value):
             return value
         shared = any(_overlap(value, other) for other in apart)
@@ -140,9 +127,6 @@ def _is_numbers(value: Any) -> bool:
         kinds = [_is_numbers(entry) or isinstance(entry, int) for entry in value]
         return all(kinds) and any(map(_is_numbers, value))
     return isinstance(value, float)
-
-
-RANDOM_IS_BETTER = "random numbers show more"
 
 
 def as_array(value: Any) -> Any:
@@ -182,10 +166,14 @@ def floats_with_gradients(
 
 
 class Runner(Protocol):
-    """What runs somebody's two passes."""
+    """What runs somebody's two passes, and gathers what is to be said of them."""
 
     session: Session
     layer: Any  # None of a pair
+    constant: Constant
+    unchecked: list[str]
+    remarks: list[Finding]
+    failures: list[Finding]
 
     def named_values(self) -> list[tuple[str, Array]]:
         """Return the inputs and parameters."""
@@ -198,28 +186,38 @@ def watched(
 
     `kept` is the layer or the cache: where backward finds what the forward pass has just left.
     """
-    start = runner.session.start
-    by_forward = written_into(runner.session, runner.named_values())
-    names = _names_in(kept, runner.layer)
-    arrays = [a for a in reach(kept) if isinstance(a, np.ndarray) and a.dtype != object]
-    made = [(a, checksum(a), bool(a.any())) for a in arrays if not _is_as_before(start.kept(a), a)]
+    session, layer = runner.session, runner.layer
+    by_forward = written_into(session, runner.named_values())
+    names, made = _names_in(kept, layer), _made_for(kept, session)
+    blank = [a for a in made if not a.any()]
     ups = [np.array(u) for u in upstream]
+    noted, noted_ups = _noted(made), _noted(ups)
     result = backward(ups)
-    gradients = _gradient_arrays(kept) if kept is runner.layer else []
-    cache = [
-        names.get(id(a), "")
-        for a, before, is_filled in made
-        if checksum(a) != before and not _shares(a, gradients)
-        if is_filled or not _shares(a, leaves(result))
-    ]
-    by_backward = written_into(runner.session, runner.named_values())
-    effects = [found("writes", who="forward", name=name) for name in by_forward]
-    effects += [found("writes", who="backward", name=n) for n in by_backward if n not in by_forward]
+    own = _gradient_arrays(kept) if kept is layer else []
+    own += [a for a in blank if _shares(a, leaves(result))]
+    effects = [found("writes_upstream")] if _changed(noted_ups) else []
+    cache = [a for a in _changed(noted) if not _shares(a, own)]
     if cache:
-        effects.insert(0, found("writes_cache", names=[name for name in cache if name]))
-    if any(not np.array_equal(a, b) for a, b in zip(upstream, ups, strict=True)):
-        effects.insert(0, found("writes_upstream"))
+        called = filter(None, map(names.get, map(id, cache)))
+        effects.append(found("writes_cache", names=list(called)))
+    by_both = written_into(session, runner.named_values())
+    effects += [found("writes", who="forward", name=n) for n in by_forward]
+    effects += [found("writes", who="backward", name=n) for n in by_both if n not in by_forward]
     return result, effects
+
+
+def _made_for(kept: Any, session: Session) -> list[Array]:
+    """Return the arrays that a forward pass has made, or written into, for the backward pass."""
+    arrays = [a for a in reach(kept) if isinstance(a, np.ndarray) and a.dtype != object]
+    return [a for a in arrays if not _is_as_before(session.start.kept(a), a)]
+
+
+def _noted(arrays: Sequence[Array]) -> list[tuple[Array, int]]:
+    return [(array, checksum(array)) for array in arrays]
+
+
+def _changed(noted: Sequence[tuple[Array, int]]) -> list[Array]:
+    return [array for array, before in noted if checksum(array) != before]
 
 
 def effects_on(effects: Iterable[Finding], names: Sequence[str]) -> list[Finding]:
@@ -284,9 +282,8 @@ class Constant:
     """
 
     def __init__(self, names: Names = ()) -> None:
-        self.names: tuple[str, ...] = (names,) if isinstance(names, str) else ()
-        if not isinstance(names, str):
-            self.names = tuple(names) if isinstance(names, Iterable) else (names,)
+        is_one = isinstance(names, str) or not isinstance(names, Iterable)
+        self.names: tuple[Any, ...] = (names,) if is_one else tuple(names)
         if not all(isinstance(name, str) for name in self.names):
             raise CheckError(
                 "constant must be the names of what is meant to have no gradient, such as "
@@ -314,27 +311,17 @@ class Constant:
                 )
 
 
-class Gathering(Protocol):
-    """What gathers what is to be said."""
-
-    constant: Constant
-    unchecked: list[str]
-    remarks: list[Said]
-    failures: list[Said]
-
-
-def say_unread(runner: Gathering, unread: Mapping[Any, Any], other: str = "input") -> None:
+def say_unread(runner: Runner, unread: Mapping[Any, Any], other: str = "input") -> None:
     """Say which entries of a dict of gradients belong to no parameter and no other.
 
     Those of intermediate values have a d before the name, and may be there for later ones.
     """
-    arrays = [str(key) for key, gradient in unread.items() if is_array(gradient)]
-    keys = [key for key in arrays if not runner.constant.has(key)]
+    keys = [str(key) for key, gradient in unread.items() if is_array(gradient)]
+    keys = [key for key in keys if not runner.constant.has(key)]
     of_values = [key for key in keys if key[:1] == "d" and len(key) > 1]
     others = [key for key in keys if key not in of_values]
     if of_values:
         runner.unchecked += of_values
-        mark = of_values[0][1:].lstrip("_") if other == "mark" else None
-        runner.remarks.append(found("value_gradients", keys=of_values, other=other, mark=mark))
+        runner.remarks.append(found("value_gradients", keys=of_values, other=other))
     if others:
         runner.failures.append(found("unread_gradients", keys=others, other=other))

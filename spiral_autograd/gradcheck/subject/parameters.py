@@ -121,6 +121,7 @@ def _merged(same: list[Parameter]) -> Parameter:
 
 
 # Lists and dicts of parameters with those of their gradients; and of parameter objects alone.
+_OF_LAYERS = frozenset((*BACKWARD, *(values for values, _ in CONTAINERS)))
 _LISTS = (*CONTAINERS, *dict.fromkeys((values, "") for values, _ in CONTAINERS))
 
 
@@ -212,10 +213,9 @@ def _in_holder(item: Any) -> tuple[str, str] | None:
         return None
     has = asker(item)
     for value, grad in HOLDERS:
-        if has(value) and has(grad):
-            held = read(item, value)
-            if isinstance(held, np.ndarray) or is_number(held):
-                return value, grad
+        held = read(item, value) if has(value) and has(grad) else None
+        if isinstance(held, np.ndarray) or is_number(held):
+            return value, grad
     return None
 
 
@@ -232,17 +232,11 @@ def parts_of(item: Any) -> Iterator[tuple[str, Any]]:
     return ((name, leaf) for name, leaf in _objects_in(item) if _is_layer(leaf))
 
 
-_OF_LAYERS = frozenset((*BACKWARD, *(values for values, _ in CONTAINERS)))
-
-
 def _is_layer(item: Any) -> bool:
-    if not has_any(item, _OF_LAYERS):  # a mock makes up any name, and grows by each
+    if not has_any(item, _OF_LAYERS):  # a mock makes up whatever it is asked for, without an end
         return False
-    has = asker(item)
-    if any(has(values) and has(grads) for values, grads in CONTAINERS):
-        return True
-    runs = any(map(has, BACKWARD)) and method_name(item, FORWARD) is not None
-    return runs and method_name(item, BACKWARD) is not None
+    has, methods = asker(item), [method_name(item, names) for names in (FORWARD, BACKWARD)]
+    return all(methods) or any(has(values) and has(grads) for values, grads in CONTAINERS)
 
 
 def other_keys(layer: Any) -> list[Finding]:

@@ -6,7 +6,7 @@ Asked by evidence: what is moved a little, and changes the output, is used.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType, FrameType, FunctionType
 from typing import Any
@@ -17,7 +17,7 @@ from ...pytree import leaves
 from ..blocks import close
 from ..finding import Finding, found
 from ..guard import CheckError
-from ..source import Place, Step, text_of
+from ..source import Place, text_of
 from .adapter import Keeper
 from .conventions import STATES, TARGETS, gradient_keys, is_statistic, last_name
 from .evidence import claim
@@ -83,12 +83,11 @@ def _take_number(layer: Keeper, name: str) -> None:
         exchange(layer, [name])
         layer.session.rebase()
         placed = [p.value for p in every_parameter(layer.layer) if p.name == name]
-    with layer.session.fresh():
-        if placed and not _output_differs(layer):
-            layer.take([Parameter(name, placed[0], lambda: None)])
-            return
-    layer.session.start = begun
-    layer.say_unchecked(name, found("cannot_move", name=name))
+    if placed and not _depends_on(layer, lambda: None):
+        layer.take([Parameter(name, placed[0], lambda: None)])
+    else:
+        layer.session.start = begun
+        layer.say_unchecked(name, found("cannot_move", name=name))
 
 
 # -------------------- what the output depends on --------------------
@@ -96,33 +95,37 @@ def _take_number(layer: Keeper, name: str) -> None:
 
 def depends_on_number(layer: Keeper, name: str) -> bool:
     """Tell whether the output depends on a number that the layer keeps."""
-    with layer.session.fresh():
+
+    def move() -> None:
         if name not in {p.name for p in numbers_of(layer.layer)}:
             layer.run()
         for p in numbers_of(layer.layer):
             if p.name == name and p.put is not None:
                 p.put(moved(p.value))
-        return _output_differs(layer)
+
+    return _depends_on(layer, move)
 
 
 def _depended_on(layer: Keeper, held: list[Held]) -> list[Held]:
     """Return those that the output depends on: by halves, as there may be many that it does not."""
-    if not held:
-        return []
-    with layer.session.fresh():
+
+    def move() -> None:
         for h in held:
             np.copyto(h.value, moved(h.value))
-        if not _output_differs(layer):
-            return []
+
+    if not held or not _depends_on(layer, move):
+        return []
     half = len(held) // 2
     return _depended_on(layer, held[:half]) + _depended_on(layer, held[half:]) if half else held
 
 
-def _output_differs(layer: Keeper) -> bool:
-    try:
-        return differs(layer.outputs, layer.run_forward())
-    except CheckError:
-        return True
+def _depends_on(layer: Keeper, move: Callable[[], None]) -> bool:
+    with layer.session.fresh():
+        move()
+        try:
+            return differs(layer.outputs, layer.run_forward())
+        except CheckError:
+            return True
 
 
 def moved(value: Any) -> Any:
@@ -162,7 +165,7 @@ def unwritten(layer: Any, held: Sequence[Held], start: Snapshot) -> list[Held]:
     return [h for h, kept in there if kept is not None and np.array_equal(kept, h.value)]
 
 
-def look_beside(layer: Any) -> None:
+def look_beside(layer: Keeper) -> None:
     """Look at what a layer uses and has no gradient of, right after a run of both passes.
 
     Where backward computes a gradient and does not keep it, there is a row for it; else a note.
@@ -199,12 +202,8 @@ def _beside(layer: Keeper) -> list[Held]:
 
 def _find_unkept(layer: Keeper, constant: Sequence[Held]) -> None:
     """Take a parameter for each gradient that backward computes and does not keep."""
-    grads = layer.first.arrays[len(layer.first.arrays) - len(layer.parameters) :]
-    empty = [p for p, g in zip(layer.parameters, grads, strict=True) if _is_nothing(g)]
-    lost = [p for p in numbers_of(layer.layer) if p.name in layer.numbers and _may_be_lost(p)]
-    empty += [p for p in lost if depends_on_number(layer, p.name)]
-    asked = [*constant, *(Held(p.name, p.value, p.holder) for p in empty)]
-    asked = [h for h in asked if last_name(h.name).strip("_") not in STATES]
+    every = [*constant, *_without_gradient(layer)]
+    asked = [h for h in every if last_name(h.name).strip("_") not in STATES]
     if not asked:
         return
     with layer.session.fresh():
@@ -216,12 +215,23 @@ def _find_unkept(layer: Keeper, constant: Sequence[Held]) -> None:
         kept += [p.value for p in numbers_of(layer.layer)]
     for h in asked:
         why = _unkept(seen, h, kept)
-        if why is not None:
-            layer.unkept[h.name] = why
-            if is_number(h.value):
-                _take_number(layer, h.name)
-            elif h in constant:
-                layer.take([Parameter(h.name, h.value, lambda: None)])
+        if why is None:
+            continue
+        layer.unkept[h.name] = why
+        if is_number(h.value):
+            _take_number(layer, h.name)
+        elif isinstance(h, Held):
+            layer.take([Parameter(h.name, h.value, lambda: None)])
+
+
+def _without_gradient(layer: Keeper) -> list[Held | Parameter]:
+    """Return parameters whose gradient is nothing, and numbers whose gradient may be lost."""
+    first = dict(zip(layer.value_names, layer.first.arrays, strict=True))
+    numbers = [p for p in numbers_of(layer.layer) if p.name in layer.numbers and _may_be_lost(p)]
+    return [
+        *(p for p in layer.parameters if _is_nothing(first[p.name])),
+        *(p for p in numbers if depends_on_number(layer, p.name)),
+    ]
 
 
 def _may_be_lost(number: Parameter) -> bool:
@@ -271,7 +281,9 @@ def _locals_like(code: CodeType, name: str) -> list[str]:
     return gradient_keys(code.co_varnames[arguments:], last_name(name), itself=False)
 
 
-def _unkept(seen: Returning, held: Held, kept: Sequence[Any]) -> tuple[Finding, Place] | None:
+def _unkept(
+    seen: Returning, held: Held | Parameter, kept: Sequence[Any]
+) -> tuple[Finding, Place] | None:
     """Return what to say of a local variable that is the gradient of what is held, and is lost.
 
     Not where it is among what is `kept` after backward.
@@ -292,8 +304,7 @@ def _unkept(seen: Returning, held: Held, kept: Sequence[Any]) -> tuple[Finding, 
 
 def _is_in(gradient: Any, other: Any) -> bool:
     """Tell whether a gradient lies in another array, or all of its numbers do, in any order."""
-    both = isinstance(gradient, np.ndarray) and isinstance(other, np.ndarray)
-    if both and np.may_share_memory(gradient, other):
+    if np.may_share_memory(gradient, other):
         return True
     return np.size(other) >= np.size(gradient) and bool(np.isin(gradient, other).all())
 
@@ -301,13 +312,7 @@ def _is_in(gradient: Any, other: Any) -> bool:
 def _lost_at(code: CodeType, local: str) -> Place | None:
     """Return the line that makes a local variable that nothing else is made of."""
     text = text_of(code)
-    if text is None or local in code.co_cellvars:
-        return None
-    makers = [step for step in text.steps if local in step.writes]
-    readers = [step for step in text.steps if local in step.reads]
-    is_lost = makers and all(_keeps_nothing(step, local) for step in readers)
-    return text.place(makers[0]) if is_lost else None
-
-
-def _keeps_nothing(step: Step, local: str) -> bool:
-    return bool(step.writes) and step.writes <= {local}
+    steps = text.steps if text is not None and local not in code.co_cellvars else []
+    makers = [step for step in steps if local in step.writes]
+    is_lost = all(step.writes == {local} for step in steps if local in step.reads)
+    return text.place(makers[0]) if text is not None and makers and is_lost else None

@@ -1,0 +1,145 @@
+"""Why gradients are wrong: by their numbers, by one change of the backward pass, by two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+
+import numpy as np
+
+from ..finding import found
+from ..guard import OutOfTime
+from ..reference.graph import Graph
+from . import arrays
+from .case import Case, Reason
+from .changes import LIKELIEST, OTHERS
+from .search import Candidate, Search, Stage
+from .several import alike, carried, pairs, repeated
+from .telling import tell
+
+COURSE: tuple[Stage, ...] = (
+    (lambda search: chain(carried(search), search.natural(LIKELIEST)), 2.4),
+    (partial(repeated, sort=LIKELIEST), 2.4),
+    (partial(Search.natural, sort=OTHERS), np.inf),
+    (partial(repeated, sort=OTHERS), np.inf),
+    (alike, np.inf),
+    (Search.inner, np.inf),
+    (pairs, np.inf),
+)
+
+
+def diagnose(*cases: Case) -> list[Reason]:
+    """Return what explains the wrong gradients, as far as anything does.
+
+    Parameters
+    ----------
+    *cases : Case
+        The same wrong gradients; beside the true ones of the first case, those of others that the
+        mistake may be one against, such as the forward pass without a small constant.
+
+    Returns
+    -------
+    list of Reason
+        Each names the rows that it explains.
+    """
+    reasons: list[Reason] = []
+    rows = list(cases[0].wrong)
+
+    def settle(some: Iterable[Reason | None]) -> None:
+        for reason in some:
+            if reason is not None:
+                reasons.append(reason)
+                for k in reason.rows:
+                    rows.remove(k)
+
+    def by(rules: Sequence[arrays.Rule]) -> None:
+        for case in cases:
+            for rule in rules:
+                settle(_safely(rule, case, k) for k in list(rows))
+
+    by(arrays.FIRST)
+    if len(rows) == 1:  # else what all of them have in common tells more
+        by([arrays.given_twice])
+    with suppress(OutOfTime):
+        for case in cases:
+            if case.graph is not None and rows:
+                settle(_searched(case, case.graph, rows))
+    by(arrays.LATER)
+    if not cases[0].deadline.is_over:
+        by(arrays.LAST)
+    return reasons
+
+
+LARGE = 100_000  # entries of a gradient for which no rule is cheap
+
+
+def _safely(rule: arrays.Rule, case: Case, k: int) -> Reason | None:
+    h = case.handwritten[k]
+    if (case.deadline.is_over and case.automatic[k].size > LARGE) or (
+        h is None and rule is not arrays.unwritten
+    ):
+        return None
+    if h is not None and not np.isfinite(case.written(k)).all():
+        return None
+    with np.errstate(all="ignore"):
+        return rule(case, k)
+
+
+def _searched(case: Case, graph: Graph, rows: Sequence[int]) -> Iterator[Reason]:
+    """Yield what one change of the backward pass explains; then two, one after the other."""
+    case.deadline.check()
+    left = [k for k in rows if case.comparable(k)]
+    known: list[tuple[Reason, Candidate]] = []
+    modes = (False, True) if graph.cancelled else (False,)
+    with np.errstate(all="ignore"):
+        for through_max in modes:
+            for some in _chunks(graph, left):
+                search = Search(case, graph, some, left, {}, through_max)
+                for explained in search.explained(COURSE) if set(some) & set(left) else ():
+                    told = tell(search, explained)
+                    known.append((told, explained.candidate))
+                    left = [k for k in left if k not in explained.rows]
+                    yield told
+        for first, candidate in known:
+            if left:
+                for second in _second(case, graph, left, first, candidate):
+                    left = [k for k in left if k not in second.rows]
+                    yield second
+
+
+def _chunks(graph: Graph, rows: Sequence[int], most: int = 4) -> list[list[int]]:
+    """Return rows in the order of the backward pass: the first may explain those after it."""
+    last = {k: max((u.number for u in graph.roots[k].users), default=-1) for k in rows}
+    ordered = sorted(rows, key=lambda k: -last[k])
+    return [ordered[i : i + most] for i in range(0, len(ordered), most)]
+
+
+def _second(
+    case: Case, graph: Graph, rows: list[int], first: Reason, candidate: Candidate
+) -> Iterator[Reason]:
+    """Yield the second mistakes that explain gradients once the first one has been made."""
+    search = Search(case, graph, rows[:0], rows, candidate.changes)
+    moved = [k for k in rows if not np.array_equal(search.now[k], graph.gradient(k))]
+    if not moved:
+        return
+    other = replace(case, automatic=search.now)
+    rules = (arrays.named_factor, arrays.layout, arrays.sums, arrays.plain_term)
+    for k in moved:
+        tries = (_safely(rule, other, k) for rule in rules)
+        second = next((reason for reason in tries if reason is not None), None)
+        if second is not None:
+            rows = [j for j in rows if j != k]
+            yield _both(first, second)
+    moved = [k for k in moved if k in rows]
+    if moved:
+        search = Search(case, graph, moved, moved, candidate.changes)
+        for explained in search.explained(COURSE):
+            yield _both(first, tell(search, explained))
+
+
+def _both(first: Reason, second: Reason) -> Reason:
+    finding = found("two_mistakes", first=first.finding, second=second.finding, rule=second.rule)
+    return replace(second, finding=finding)

@@ -1,0 +1,127 @@
+"""Changes of what an operation multiplies by: another operand, another gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ...validation import Array
+from ..reference.graph import UNFIT, Node
+from .probes import Edit, Family, Named, Spot, Stock
+
+
+def operands(spot: Spot, stock: Stock) -> Iterator[Family]:
+    """An operation multiplies by another array than its operand.
+
+    The effect of an operand is linear in it, where it is a factor: one gradient with respect to
+    the operand tells that of all others.
+    """
+    y, x = spot.site.result, spot.site.argument
+    if y is None or spot.site.steps > 1 or spot.site.via is not None or y.parents.count(x) > 1:
+        return
+    mine = y.argnums[y.parents.index(x)]
+    for i, arg in enumerate(y.args):
+        is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind == "f"
+        if i == mine or not is_array or y.name in ("add", "subtract"):
+            continue
+        flat = _slopes(spot, y, mine, i)
+        if flat is None:
+            continue
+        some, table = stock.like(y.name, arg)
+        if not some:
+            continue
+        yield Family(
+            table @ flat.T - spot.effect,
+            np.abs(table) @ np.abs(flat).T + np.abs(spot.effect),
+            partial(_nth_operand, y, x, i, some, table),
+            partial(_operand_key, stock, y, i, some),
+        )
+
+
+def updated(spot: Spot) -> Iterator[tuple[Edit, Array]]:
+    """An operation multiplies by a parameter that its own gradient has already changed.
+
+    Each change is yielded with the gradients that it may explain.
+    """
+    y, x, probes = spot.site.result, spot.site.argument, spot.probes
+    if y is None or spot.site.steps > 1 or spot.site.via is not None or y.parents.count(x) > 1:
+        return
+    mine = y.argnums[y.parents.index(x)]
+    for i, z in zip(y.argnums, y.parents, strict=True):
+        flat = _slopes(spot, y, mine, i) if i != mine and not z.parents else None
+        if flat is None:
+            continue
+        effect = flat @ z.adjoint.ravel()
+        shares = probes.share(effect)
+        for rate in dict.fromkeys(float(f"{-share:.6g}") for share in shares if np.isfinite(share)):
+            rows = probes.passing(-rate * effect[None], np.abs(effect)[None])
+            if rows.any() and rate > 0:
+                edit = _operand(y, x, i, (None,), z.value - rate * z.adjoint)
+                fields = {"operand": (y, i), "rate": rate}
+                yield Edit("updated", 2.5, edit.change, fields), rows[0]
+
+
+def _slopes(spot: Spot, y: Node, mine: int, i: int) -> Array | None:
+    """Return the gradient of each probe with respect to another argument of an operation.
+
+    None where the effect is not that of a factor.
+    """
+    shape = np.shape(spot.site.argument.value)
+    try:
+        slopes = []
+        for tangent in spot.tangents:
+            args = [tangent.reshape(shape) if j == mine else a for j, a in enumerate(y.args)]
+            slopes.append(y.vjp_of(i, spot.g, args))
+    except (*UNFIT, TypeError, NotImplementedError):
+        return None
+    flat = np.stack(slopes).reshape(len(slopes), -1)
+    is_factor = np.allclose(flat @ np.ravel(y.args[i]), spot.effect, rtol=1e-7, atol=1e-12)
+    return flat if is_factor else None
+
+
+def _operand_key(stock: Stock, y: Node, i: int, some: Sequence[Named], n: int) -> Hashable:
+    return "operand", i, stock.seen_from(y, some[n])
+
+
+def _nth_operand(y: Node, x: Node, i: int, some: Sequence[Named], table: Array, n: int) -> Edit:
+    return _operand(y, x, i, some[n], table[n])
+
+
+def _operand(y: Node, x: Node, i: int, name: tuple[Any, ...], flat: Array) -> Edit:
+    j, array = y.parents.index(x), flat.reshape(np.shape(y.args[i]))
+
+    def change(g: Any, c: Any, total: Any) -> Any:
+        args = [array if n == i else arg for n, arg in enumerate(y.args)]
+        return y.vjp(g, args)[j]
+
+    if name[0] == "T":
+        return Edit("not_transposed", 2.0, change, {"operand": (y, i)})
+    return Edit("operand", 3.5, change, {"operand": (y, i), "other": name})
+
+
+def wrong_gradients(spot: Spot, stock: Stock) -> Iterator[Family]:
+    """What flows back is made from the gradient of another value."""
+    y, x = spot.site.result, spot.site.argument
+    if y is None or spot.site.steps > 1 or not spot.g.ndim or y.parents.count(x) > 1:
+        return
+    some, table = stock.gradients(spot.g.shape)
+    if not some:
+        return
+    shape, j = np.shape(x.value), y.parents.index(x)
+    pushed = [y.jvp({x: tangent.reshape(shape)}) for tangent in spot.tangents]
+    flat = np.stack([np.broadcast_to(p, spot.g.shape).ravel() for p in pushed])
+    moved = table - spot.g.ravel()
+    yield Family(
+        moved @ flat.T,
+        np.abs(moved) @ np.abs(flat).T,
+        lambda n: Edit(
+            "made_from",
+            3.0,
+            lambda g, c, total: y.vjp(stock.gradient(some[n], total))[j],
+            {"other": some[n], "due": y},
+        ),
+        lambda n: ("gradient", stock.seen_from(y, some[n])),
+    )

@@ -1,0 +1,140 @@
+"""What is said of a change that explains gradients: a finding, with the reader's own names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...validation import Array
+from ..blocks import largest
+from ..finding import Finding, found
+from ..reference.graph import Node, Site
+from . import arrays
+from .case import Reason
+from .probes import Edit
+from .search import Explained, Search
+
+
+def tell(search: Search, explained: Explained) -> Reason:
+    """Return a change that has been verified as a reason."""
+    candidate = explained.candidate
+    site, edit = candidate.edits[-1]
+    change = _change(search, site, edit)
+    others = [s for s, _ in candidate.edits[:-1]] if candidate.how == "likewise" else []
+    finding = found(
+        "comes_out",
+        flow=_subject(search, site, edit),
+        change=change,
+        turns=candidate.how == "turns",
+        likewise=[_what(search, s) for s in others],
+        rule=change.rule,
+    )
+    products = [np.asarray(bar) for bar in explained.bars.values()]
+    of = _operation(site, edit)
+    return Reason(finding, explained.rows, of.call, products)
+
+
+def _operation(site: Site, edit: Edit) -> Node:
+    """Return the forward operation whose gradient is wrong."""
+    if "number" in edit.fields:
+        sums = [n for n in reversed(site.between) if n.name in ("sum", "mean", "var", "std")]
+        if edit.fields["number"] < len(sums):
+            return sums[edit.fields["number"]]
+    path: Site | None = edit.fields.get("path")
+    return (path.result if path is not None else site.result) or site.argument
+
+
+def _what(search: Search, site: Site) -> Finding:
+    return search.case.name(site.result or site.argument)
+
+
+def _change(search: Search, site: Site, edit: Edit) -> Finding:
+    """Return what is done there, with names in place of values."""
+    fields = {name: _named(search, value) for name, value in edit.fields.items()}
+    array = fields.pop("array", None)
+    if edit.kind == "operand" and fields["other"] == fields["operand"]:
+        fields["other"] = search.case.expression(edit.fields["other"][1])
+        if fields["other"] == fields["operand"]:
+            fields["other"] = found("another_run", of=fields["operand"])
+    if edit.kind == "only":
+        path, run = edit.fields["path"], fields.pop("run")
+        flow = _flow(search, path, run)
+        return found("only", flow=flow, overwritten=fields["rule"] == "sum", rule=fields["rule"])
+    if edit.kind == "times":
+        c = edit.fields["times"]
+        return arrays.factor_of(search.case, c) or found(
+            "times", times=float(f"{c:.9g}"), also=None
+        )
+    if edit.kind in ("taken_as", "lost"):
+        times = _times_the_true(search, site, 1.0 if array is None else array)
+        if times is not None:
+            return arrays.factor_of(search.case, times) or found("times", times=times, also=None)
+    return found(edit.kind, **fields)
+
+
+def _times_the_true(search: Search, site: Site, array: Array | float) -> float | None:
+    """Return the c with which a wrong derivative is c times the true one, if it is that."""
+    spot = search.spot(site)
+    if spot is None or spot.g.shape != spot.c.shape:
+        return None
+    made, true = spot.g * array, spot.c
+    norm = float(np.sum(true * true))
+    c = float(np.sum(made * true)) / norm if norm > 0 else np.nan
+    fits = np.isfinite(c) and largest(made - c * true) <= 1e-9 * largest(made)
+    return float(f"{c:.9g}") if fits else None
+
+
+def _named(search: Search, value: Any) -> Any:
+    """Return a field of an edit with names in the place of values."""
+    case = search.case
+    if isinstance(value, Node):
+        return case.name(value)
+    if isinstance(value, list):
+        return [_named(search, item) for item in value]
+    if not isinstance(value, tuple) or len(value) != 2:
+        return value
+    what, of = value
+    if isinstance(what, Node):
+        return case.operand(what, of)
+    if what == "value":
+        return case.name(of)
+    if what == "gradient":
+        return found("gradient_of", of=case.name(of))
+    if what == "upstream":
+        return found("upstream", output=of if len(search.graph.outputs) > 1 else None)
+    return value
+
+
+def _subject(search: Search, site: Site, edit: Edit) -> Finding | None:
+    """Return what is said to be changed."""
+    y, x = site.result, site.argument
+    if not edit.of:
+        return None
+    if y is None:
+        return found("flow_to", argument=search.case.name(x))
+    result, argument = search.case.name(y), search.case.name(x)
+    if result == argument:  # i = sigmoid(i)
+        result = search.case.expression(y)
+    if edit.of == "closed":
+        return found("closed", result=result, title=edit.fields["title"])
+    if edit.of == "derivative":
+        by = argument if site.steps > 1 or edit.kind != "lost" else None
+        return found("derivative", result=result, by=by)
+    if y.call.source is None:
+        return found("upstream_of", argument=argument)
+    return _flow(search, site)
+
+
+def _flow(search: Search, site: Site, run: tuple[int, int] | None = None) -> Finding:
+    """Return a gradient on its way; `run` tells which of several runs of a line it is."""
+    y, x, via = site.result, site.argument, site.via
+    assert y is not None
+    several = len(y.parents) > 1 or site.steps > 1
+    return found(
+        "flow",
+        result=search.case.name(y),
+        via=search.case.name(via) if via not in (None, y) else None,
+        argument=search.case.name(x) if several else None,
+        run=run,
+    )
