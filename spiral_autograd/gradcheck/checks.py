@@ -11,7 +11,6 @@ import numpy as np
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
 from .explain import explain, look_at_other_values
-from .finding import as_finding
 from .guard import CheckError, answerable, guarded
 from .reference.reference import find_reference, gradients_of
 from .report import GradientReport
@@ -245,8 +244,8 @@ def _report(title: str, c: Comparison) -> GradientReport:
         subject=title,
         reference=c.reference.kind,
         rows=tuple(c.rows[k] for k in sorted(c.rows)),
-        remarks=tuple(map(as_finding, c.notes)),
-        faults=tuple(map(as_finding, c.failures)),
+        remarks=tuple(c.notes),
+        faults=tuple(c.failures),
         unchecked=tuple(dict.fromkeys(c.subject.unchecked)),
         precision=f" ({kind}; match up to {c.reference.sharpness.match:g} of its row and column)",
     )

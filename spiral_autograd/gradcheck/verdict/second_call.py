@@ -13,7 +13,7 @@ import numpy as np
 
 from ...validation import Array
 from ..blocks import close, largest
-from ..finding import Said, found, together
+from ..finding import Finding, found, together
 from ..guard import CheckError, theirs
 from ..subject.conventions import (
     BACKWARD,
@@ -129,7 +129,7 @@ def first_gradients(subject: Subject) -> Gradients:
         return [copied(g) for g in _gradients(subject)]
 
 
-def unused_upstream(subject: Subject, first: Gradients) -> list[Said]:
+def unused_upstream(subject: Subject, first: Gradients) -> list[Finding]:
     """Return what to say of a loss whose backward pass takes an upstream gradient for nothing."""
     if subject.owner is None or subject.takes_upstream or not accepts(subject.backward_code[0], 1):
         return []
