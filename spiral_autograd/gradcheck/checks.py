@@ -11,7 +11,6 @@ import numpy as np
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
 from .explain import explain, look_at_other_values
-from .finding import as_finding
 from .guard import CheckError, answerable, guarded
 from .reference.reference import find_reference, gradients_of
 from .report import GradientReport
@@ -84,7 +83,7 @@ def check_layer(
     with untouched(layer, inputs) as session, answerable(title):
         adapter = Layer(layer, inputs, session, upstream, stream, constant, gradients_of)
         subject = adapter.subject()
-        return _checked(title, subject, stream, budget)
+        return course(title, subject, stream, budget)
 
 
 def check_backward(
@@ -133,7 +132,7 @@ def check_backward(
     title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
     with untouched(forward, backward, inputs) as session, answerable(title):
         subject = Pair(forward, backward, inputs, session, upstream, stream, constant).subject()
-        return _checked(title, subject, stream, budget)
+        return course(title, subject, stream, budget)
 
 
 def check_gradient(
@@ -185,7 +184,7 @@ def check_gradient(
     title = name_of_function(loss, "loss")
     with untouched(loss, gradient, params, data) as session, answerable(title):
         subject = Gradient(loss, gradient, params, data, session, constant).subject()
-        return _checked(title, subject, _stream(rng), budget)
+        return course(title, subject, _stream(rng), budget)
 
 
 # -------------------- the course of a check --------------------
@@ -197,9 +196,10 @@ def _stream(rng: Random) -> np.random.Generator:
     return np.random.default_rng(int(seed))
 
 
-def _checked(
+def course(
     title: str, subject: Subject, stream: np.random.Generator, budget: float
 ) -> GradientReport:
+    """Call twice, find the reference, compare, look again, and say why and where it is wrong."""
     if not subject.values:
         raise CheckError(
             f"{title} has nothing to differentiate: no input and no parameter is a floating-point "
@@ -245,8 +245,8 @@ def _report(title: str, c: Comparison) -> GradientReport:
         subject=title,
         reference=c.reference.kind,
         rows=tuple(c.rows[k] for k in sorted(c.rows)),
-        remarks=tuple(map(as_finding, c.notes)),
-        faults=tuple(map(as_finding, c.failures)),
+        remarks=tuple(c.notes),
+        faults=tuple(c.failures),
         unchecked=tuple(dict.fromkeys(c.subject.unchecked)),
         precision=f" ({kind}; match up to {c.reference.sharpness.match:g} of its row and column)",
     )

@@ -108,25 +108,26 @@ def look_at_other_values(c: Comparison, where: Where) -> None:
     beside = _beside(c, where, hiding)
     if beside is None:
         c.notes += [
-            found("may_hide", name=c.subject.names[k], what=what) for k, what in hiding.items()
+            found("may_hide", name=c.subject.names[k], value=what) for k, what in hiding.items()
         ]
         return
-    said = ", ".join(f"{c.subject.names[k]} {what}" for k, what in hiding.items())
+    values = [found("value_is", name=c.subject.names[k], value=what) for k, what in hiding.items()]
     for k, row in beside.rows.items():
         if row.verdict in FAILURES and c.rows[k].verdict not in FAILURES:
-            why = f"does not show a mistake at these values ({said}), but at others: {row.why}"
-            c.rows[k] = replace(row, findings=(found("text", text=why, rule=row.rule),))
+            why = list(row.findings)
+            said = found("hidden", values=values, why=why, rule=row.rule)
+            c.rows[k] = replace(row, findings=(said,))
 
 
-def _single_weights(c: Comparison) -> list[str]:
+def _single_weights(c: Comparison) -> list[Finding]:
     """Return what to say of matrices of one entry, whose transpose is the same at any value."""
     pairs = list(zip(c.subject.names, c.subject.values, c.grads, strict=True))[1:]
     single = [n for n, v, g in pairs if v.shape == (1, 1) and g is not MISSING]
-    names = ", ".join(n for n in single if n.split(".")[-1].strip("_")[:1].lower() != "b")
-    return [f"{names}: of a matrix of 1 by 1 no transpose shows; try other sizes"] if names else []
+    names = [n for n in single if n.split(".")[-1].strip("_")[:1].lower() != "b"]
+    return [found("one_by_one", names=names)] if names else []
 
 
-def _beside(c: Comparison, where: Where, hiding: dict[int, str]) -> Comparison | None:
+def _beside(c: Comparison, where: Where, hiding: dict[int, Finding]) -> Comparison | None:
     """Return the comparison at other values, explained; None where it cannot be had."""
     subject, rng = c.subject, np.random.default_rng(0)
     if not c.reference.grads or not subject.backward_code:
@@ -152,20 +153,21 @@ def _beside(c: Comparison, where: Where, hiding: dict[int, str]) -> Comparison |
         return beside
 
 
-def _hides(c: Comparison, k: int) -> str:
-    """Return what is to be said of a value that hides mistakes; nothing of any other."""
+def _hides(c: Comparison, k: int) -> Finding | None:
+    """Return what is to be said of a value that hides mistakes; None of any other."""
     value, name = c.subject.values[k], c.subject.names[k]
     if c.grads[k] is MISSING or k in c.subject.marks or name.strip("_") in TARGETS:
-        return ""
+        return None
     if value.size == 1:
-        return f"is {value.item():g}" if value.item() in TELLING else ""
+        return found("is_number", value=value.item()) if value.item() in TELLING else None
     if np.ptp(np.abs(value)) == 0:
-        return f"is {value.flat[0]:g} everywhere" if np.ptp(value) == 0 else "has one size only"
+        constant = found("is_constant", value=float(value.flat[0]))
+        return constant if np.ptp(value) == 0 else found("has_one_size")
     if value.ndim != 2 or value.shape[0] != value.shape[1] or not np.array_equal(value, value.T):
-        return ""
+        return None
     # With a symmetric gradient it stays so, and may be meant so.
     gradient = np.asarray(c.reference.grads[k]) if c.reference.grads else value
-    return "" if close(gradient, gradient.T, 1e-9) else "is symmetric"
+    return None if close(gradient, gradient.T, 1e-9) else found("is_symmetric")
 
 
 def _other(value: Array, rng: np.random.Generator) -> Array:

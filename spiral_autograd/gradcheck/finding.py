@@ -108,14 +108,6 @@ def found(kind: str, /, **fields: Any) -> Finding:
     return Finding(kind, fields)
 
 
-Said = Finding | str  # until no part hands on sentences any more
-
-
-def as_finding(said: Said) -> Finding:
-    """Return a finding; of a sentence one that quotes it."""
-    return found("text", text=said) if isinstance(said, str) else said
-
-
 def together(before: Iterable[Finding], new: Finding) -> tuple[Finding, ...]:
     """Return findings with a new one, without those of which the new one tells more."""
     return (*(old for old in before if not _is_told_by(old, new)), new)

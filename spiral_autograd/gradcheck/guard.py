@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .finding import Finding, Said, found
+from .finding import Finding, found
 
 STRICT = False
 
@@ -104,7 +104,7 @@ class theirs:  # noqa: N801 (it is used as a function)
 
 
 @contextmanager
-def guarded(what: str, notes: list[Said]) -> Iterator[None]:
+def guarded(what: str, notes: list[Finding]) -> Iterator[None]:
     """Let what fails while a verdict is explained be a note, so that the verdict stands."""
     try:
         yield
@@ -154,6 +154,6 @@ def _text(error: Exception) -> str:
         return type(error).__name__
 
 
-def _say(notes: list[Said], said: Finding) -> None:
+def _say(notes: list[Finding], said: Finding) -> None:
     if said not in notes:
         notes.append(said)

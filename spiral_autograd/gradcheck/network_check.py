@@ -11,7 +11,7 @@ import numpy as np
 from ..validation import Random, number
 from .blocks import largest
 from .checks import BUDGET, check_layer
-from .finding import Finding, Said, as_finding, found
+from .finding import Finding, found
 from .guard import CheckError, Deadline, answerable
 from .network_passes import Own, check_own, check_whole
 from .reference.reference import SHARPNESS
@@ -299,18 +299,18 @@ def _others(report: GradientReport, meant: Constant) -> tuple[str, ...]:
     return tuple(name for name in report.unchecked if not meant.has(name))
 
 
-def _merged(said: Mapping[str, Sequence[Said]]) -> list[Finding]:
+def _merged(said: Mapping[str, Sequence[Finding]]) -> list[Finding]:
     """Return what is said of layers, once for those of which the same is said.
 
     Examples
     --------
-    >>> (finding,) = _merged({"layers[0]": ["forward writes into x"], "layers[2]": []})
+    >>> (finding,) = _merged({"layers[0]": [found("has_one_size")], "layers[2]": []})
     >>> sentence(finding)
-    'layers[0]: forward writes into x'
+    'layers[0]: has one size only'
     """
-    names: dict[Said, list[str]] = {}
+    names: dict[Finding, list[str]] = {}
     for name, findings in said.items():
         for finding in findings:
-            if as_finding(finding).kind != "may_hide":  # in inputs, which are the network's own
+            if finding.kind != "may_hide":  # of inputs, which are the network's own
                 names.setdefault(finding, []).append(name)
-    return [found("of_layers", names=of, what=as_finding(what)) for what, of in names.items()]
+    return [found("of_layers", names=of, what=what) for what, of in names.items()]

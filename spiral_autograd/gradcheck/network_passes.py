@@ -17,7 +17,7 @@ import numpy as np
 from ..validation import Array, Random
 from .blocks import close, largest
 from .checks import check_gradient, check_layer
-from .finding import Finding, Said, as_finding, found
+from .finding import Finding, found
 from .guard import CheckError, Deadline
 from .reference.reference import SHARPNESS
 from .report import GradientReport, place_text
@@ -37,8 +37,8 @@ class Own:
     """What a network's own passes have shown."""
 
     rows: list[Row] = field(default_factory=list)  # the wrong ones; as a whole: all
-    remarks: list[Said] = field(default_factory=list)
-    faults: list[Said] = field(default_factory=list)
+    remarks: list[Finding] = field(default_factory=list)
+    faults: list[Finding] = field(default_factory=list)
     is_right: bool = False  # its gradients are those of its layers, or of its own loss
     differs: bool = False  # it computes something else than its layers one after another
     report: GradientReport | None = None  # the check of it as a whole
@@ -310,8 +310,8 @@ def against_loss(net: Network, way: Way, heard: Pass, rng: Random, budget: float
         net.session.restore()
     own.report, own.is_right = report, report.ok
     own.rows = [replace(row, name=f"network.{row.name}") for row in report.rows]
-    own.faults = [found("of_network", what=as_finding(fault)) for fault in report.faults]
-    own.remarks = [found("of_network", what=as_finding(remark)) for remark in report.remarks]
+    own.faults = [found("of_network", what=fault) for fault in report.faults]
+    own.remarks = [found("of_network", what=remark) for remark in report.remarks]
     return own
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .finding import Finding, Said, as_finding
+from .finding import Finding
 from .guard import printable
 from .source import Place, statement_at
 from .verdict.rows import FAILURES, Row
@@ -61,8 +61,8 @@ class GradientReport:
     subject: str
     reference: str
     rows: tuple[Row, ...]
-    remarks: tuple[Said, ...] = ()
-    faults: tuple[Said, ...] = ()
+    remarks: tuple[Finding, ...] = ()
+    faults: tuple[Finding, ...] = ()
     precision: str = ""
     unchecked: tuple[str, ...] = ()
 
@@ -79,7 +79,7 @@ class GradientReport:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All that is said beside the rows, as data: what is wrong, and what else."""
-        return tuple(map(as_finding, (*self.faults, *self.remarks)))
+        return (*self.faults, *self.remarks)
 
     @property
     def ok(self) -> bool:
@@ -163,7 +163,7 @@ class GradientReport:
     def _failures(self) -> list[str]:
         """Return the failures that no row speaks of, each once."""
         states = [what for row in self.rows for what in row.findings if what.rule == "state"]
-        untold = [f for f in self.faults if not any(p in states for p in as_finding(f).parts())]
+        untold = [f for f in self.faults if not any(p in states for p in f.parts())]
         return list(dict.fromkeys(map(sentence, untold)))
 
     def _notes(self) -> list[str]:

@@ -65,9 +65,9 @@ def code_of(function: Any, method: str = "backward") -> CodeType | None:
 # -------------------- statements --------------------
 
 # What writes into its own object, and what into its first argument.
+_LISTS = ("append", "extend", "insert")
 _OWN_MUTATORS = frozenset("append extend fill insert setdefault sort update".split())
 _MUTATORS = frozenset("at copyto fill_diagonal place put put_along_axis putmask shuffle".split())
-_ADDERS = ("append", "extend", "insert")
 _COMPUTING = ast.BinOp | ast.UnaryOp | ast.Call | ast.IfExp | ast.Compare
 
 
@@ -98,11 +98,6 @@ class Step:
     def used(self) -> list[ast.expr]:
         """The largest expressions of names, attributes and entries that are read."""
         return [*self._kept, *(node for head in self.heads for node in _references(head))]
-
-    @cached_property
-    def names(self) -> list[str]:
-        """What the targets are called."""
-        return [ast.unparse(target) for target in self.targets]
 
     @cached_property
     def parts(self) -> dict[str, list[ast.expr]]:
@@ -191,15 +186,15 @@ def _steps(body: Sequence[ast.stmt], blocks: tuple[ast.AST, ...]) -> Iterator[St
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             continue
-        inner = [getattr(node, name, []) for name in ("body", "orelse", "finalbody")]
-        inner += [handler.body for handler in getattr(node, "handlers", [])]
-        if not any(inner):
+        inner = getattr(node, "body", None)
+        if inner is None:
             yield Step(node, node.lineno, node.end_lineno or node.lineno, (node,), blocks)
             continue
         heads = [getattr(node, name, None) for name in ("iter", "test", "target")]
-        end = max(inner[0][0].lineno - 1 if inner[0] else node.lineno, node.lineno)
+        end = max(inner[0].lineno - 1, node.lineno)
         yield Step(node, node.lineno, end, tuple(h for h in heads if h is not None), blocks)
-        for part in inner:
+        others = [getattr(node, name, []) for name in ("orelse", "finalbody")]
+        for part in (inner, *others, *(handler.body for handler in getattr(node, "handlers", []))):
             yield from _steps(part, (*blocks, node))
 
 
@@ -237,7 +232,7 @@ def _mutated(call: ast.Call) -> list[ast.expr]:
 
 def _references(node: ast.AST) -> list[ast.expr]:
     """Return the largest expressions of names, attributes and entries that are read in one."""
-    if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in _ADDERS:
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in _LISTS:
         return _of_all([*node.args, *node.keywords])  # a list is not read to add to it
     if not isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
         return _of_all(ast.iter_child_nodes(node))
@@ -288,12 +283,10 @@ def is_computing(node: ast.AST) -> bool:
 
 def skips(node: ast.AST) -> bool:
     """Tell whether a loop is over a range that begins late, or ends at a computed place."""
-    if not isinstance(node, ast.For) or not isinstance(node.iter, ast.Call):
-        return False
-    inner = node.iter
-    if root_of(inner.func) == "reversed" and inner.args and isinstance(inner.args[0], ast.Call):
-        inner = inner.args[0]
-    if root_of(inner.func) != "range":
+    inner = getattr(node, "iter", None)
+    while isinstance(inner, ast.Call) and root_of(inner.func) == "reversed":
+        inner = inner.args[0] if inner.args else None
+    if not isinstance(inner, ast.Call) or root_of(inner.func) != "range":
         return False
     late = len(inner.args) == 2 and getattr(inner.args[0], "value", None) != 0
     return late or any(isinstance(arg, ast.BinOp) for arg in inner.args[:2])
@@ -302,19 +295,22 @@ def skips(node: ast.AST) -> bool:
 def replacing_lines(backward: Callable[..., Any]) -> list[Place]:
     """Return the lines of a backward pass that put a new array in the list of gradients."""
     text = text_of(backward)
-    found: list[Place] = []
     if text is None:
-        return found
-    for step in text.steps:
-        for target in step.targets if isinstance(step.node, ast.Assign) else ():
-            if isinstance(target, ast.Subscript):
-                index = target.slice
-                if isinstance(index, ast.Slice) or getattr(index, "value", None) is Ellipsis:
-                    continue
-                target = target.value
-            if isinstance(target, ast.Attribute) and target.attr in ("grads", "gradients"):
-                found.append((text.file, step.line))
-    return found
+        return []
+    return [
+        text.place(step)
+        for step in text.steps
+        for target in (step.targets if isinstance(step.node, ast.Assign) else ())
+        if getattr(_replaced_in(target), "attr", "") in ("grads", "gradients")
+    ]
+
+
+def _replaced_in(target: ast.expr) -> ast.expr | None:
+    """Return what an assignment puts another object in: None where it writes into an array."""
+    if not isinstance(target, ast.Subscript):
+        return target
+    whole = isinstance(target.slice, ast.Slice) or getattr(target.slice, "value", "") is Ellipsis
+    return None if whole else target.value
 
 
 # -------------------- the reader's own words --------------------
@@ -404,14 +400,3 @@ def _assignments(file: str, source: str) -> dict[tuple[int, str], str]:
             text = " ".join((_text_at(file, *place) or "").split())
             found[value.lineno, text] = ast.unparse(node.targets[0])
     return found
-
-
-def operand(text: str, position: int) -> str | None:
-    """Return the text of the left (0) or right (1) operand of an expression."""
-    try:
-        node = ast.parse(text, mode="eval").body
-    except SyntaxError:
-        return None
-    if not isinstance(node, ast.BinOp):
-        return None
-    return ast.unparse((node.left, node.right)[position])

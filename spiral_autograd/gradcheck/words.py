@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .finding import Finding, Said
+from .finding import Finding
 from .words_of_mistakes import MISTAKES
 
 
@@ -76,37 +76,41 @@ def _misgiven(name: str, wanted: str, given: Sequence[str], factor: float | None
 
 
 def _own_raised(
-    method: str, error: str, why: Sequence[Finding], places: Sequence[str], is_sure: bool
+    method: str, error: str, why: Sequence[str], places: Sequence[str], is_sure: bool
 ) -> str:
-    more = f"; {sentences(why)}{_in_brackets(places, '; ')}" if why else ""
+    more = f"; {'; '.join(why)}{_in_brackets(places, '; ')}" if why else ""
     more = more if is_sure else "; the network's own backward pass is not checked"
     return f"{method} raised {error}{more}"
 
 
-def _other_than_layers(method: str, returned: bool, why: Sequence[Finding]) -> str:
+def _other_than_layers(method: str, returned: bool, why: Sequence[str]) -> str:
     """Say that a network's own gradient is not that of its layers, and why."""
-    verb, text = "returns" if returned else "leaves", sentences(why)
+    verb, text = "returns" if returned else "leaves", "; ".join(why)
     start = f"{method} {verb} another gradient than the layers have"
     if text.startswith(("is ", "has ", "lacks ", "differs ")):
         text = f"it {text}"
     return f"{start}: {text}" if text else start
 
 
-def _of_layers(names: Sequence[str], what: Finding) -> str:
+def _of_layers(names: Sequence[str], what: str) -> str:
     """Say of some layers what was found in each."""
-    return f"{', '.join(names[:6])}{', …' * (len(names) > 6)}: {sentence(what)}"
+    return f"{', '.join(names[:6])}{', …' * (len(names) > 6)}: {what}"
 
 
 # From the kind of a finding to its sentence: a template for `str.format`, or a function of the
 # fields. Those of a row go on after the name of its gradient.
 SENTENCES: dict[str, str | Callable[..., str]] = {
-    "text": "{text}",  # a sentence of the user's code, or one that is not data yet
     **MISTAKES,
     # -------------------- rows: verdicts (shapes, kinks, small constants, rounding) ----------
     "no_gradient": "no gradient is returned",
     "dtype": "a gradient of dtype {dtype}",
     "shape": _shape,
     "directions_only": "compared along random directions only",
+    "hidden": lambda values, why: (
+        f"does not show a mistake at these values ({', '.join(values)}), but at others: "
+        f"{'; '.join(why)}"
+    ),
+    "value_is": "{name} {value}",
     "kink": "the forward pass has a kink here (a ReLU at 0, a tie of a max): the gradient is "
     "undefined, and beside the kink the handwritten one is right",
     "idealised": "exact for the forward pass without its {constant:g}; with it the true gradient "
@@ -131,14 +135,21 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         f"the gradients accumulate from call to call ({', '.join(names)}): "
         f"{f'call {reset}()' if reset else 'set them to zero'} between calls"
     ),
-    "may_hide": "{name} {what}, and mistakes may hide there, but it could not be checked at other "
-    "values: random numbers show more",
     "no_other_call": "what another call gives is not known; it raised {error}",
     "upstream_unused": "backward takes {name}, and does not use it: it is right for {name} = 1 "
     "only",
     "differences_agree": lambda reference, names: (
         f"central differences side with {'' if reference == 'autograd' else 'the '}{reference}: "
         f"{', '.join(names)}"
+    ),
+    "may_hide": "{name} {value}, and mistakes may hide there, but it could not be checked at other "
+    "values: random numbers show more",
+    "is_number": "is {value:g}",
+    "is_constant": "is {value:g} everywhere",
+    "has_one_size": "has one size only",
+    "is_symmetric": "is symmetric",
+    "one_by_one": lambda names: (
+        f"{', '.join(names)}: of a matrix of 1 by 1 no transpose shows; try other sizes"
     ),
     "unreadable": "no lines are shown, as the source cannot be read: it was typed at a prompt, or "
     "run by exec or python -c; put it in a file",
@@ -184,7 +195,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         "parameter"
     ),
     # what is used, and not checked
-    "unchecked": lambda why: f"{sentence(why)}: it is not checked",
+    "unchecked": lambda why: f"{why}: it is not checked",
     "updates_itself": "backward changes {name} itself, and keeps no gradient of it "
     "(docs/checker.md, 'Layers that update themselves', shows how to check such a layer)",
     "used_without_gradient": "{name} is used by forward, but there is no gradient of it (d{last}, "
@@ -215,17 +226,15 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     ),
     "misgiven": _misgiven,
     "never_called": "it never calls {name}.backward",
-    "of_network": lambda what: f"network: {sentence(what)}",
+    "of_network": lambda what: f"network: {what}",
     "of_layers": _of_layers,
     "reference": "{name}: the reference is {kind}{precision}",
     "first_wrong": "the first wrong layer on the way back is {name}",
 }
 
 
-def sentence(finding: Said) -> str:
+def sentence(finding: Finding) -> str:
     """Return the sentence of a finding."""
-    if isinstance(finding, str):
-        return finding
     made = SENTENCES[finding.kind]
     fields = {name: _said(value) for name, value in finding.fields.items() if name != "rule"}
     return made(**fields) if callable(made) else made.format(**fields)
@@ -235,9 +244,9 @@ def _said(value: Any) -> Any:
     """Return a field as it is said: a finding by its sentence."""
     if isinstance(value, Finding):
         return sentence(value)
-    return [_said(item) for item in value] if isinstance(value, list) else value
+    return type(value)(map(_said, value)) if type(value) in (list, tuple) else value
 
 
-def sentences(findings: Iterable[Said]) -> str:
+def sentences(findings: Iterable[Finding]) -> str:
     """Return the sentences of some findings as one."""
     return "; ".join(map(sentence, findings))

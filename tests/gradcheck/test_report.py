@@ -17,13 +17,15 @@ import spiral_autograd as sa
 from spiral_autograd.gradcheck import GradientReport, Row
 from spiral_autograd.gradcheck.finding import found
 from spiral_autograd.gradcheck.pictures import CELLS, coarse
+from spiral_autograd.gradcheck.words import SENTENCES
 
 NAN = float("nan")
+SENTENCES["quoted"] = "{text}"  # of any text
 
 
 def said_as(*texts, **fields):
     """Findings that say what a text says."""
-    return tuple(found("text", text=text, **fields) for text in texts if text)
+    return tuple(found("quoted", text=text, **fields) for text in texts if text)
 
 
 def row(name="W", shape=(3, 2), verdict="match", why="", **changes):

@@ -242,6 +242,38 @@ def test_at_a_kink_what_lies_between_the_slopes_is_right(at, dtype):
     assert report.ok, str(report)
 
 
+@pytest.mark.parametrize("at", [0.0, 1.0])
+def test_a_mark_at_a_kink_that_no_parameter_moves_is_right_between_the_slopes(at):
+    x, v = stream().normal(size=(4, 3)), np.array([0.5, -1.0])
+    x[1] = 0
+
+    def loss(params, x):
+        return np.sum(relu(sa.tap("z", x @ params["W"])) @ v)
+
+    def gradient(params, x):
+        z = x @ params["W"]
+        dz = v * ((z > 0) + at * (z == 0))
+        return {"W": x.T @ dz, "z": dz}
+
+    report = sa.check_gradient(loss, gradient, {"W": stream().normal(size=(3, 2))}, x)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_saturated_loss_is_known_by_its_gradient_for_milder_values(dtype):
+    class CrossEntropy:
+        def forward(self, x, t):
+            self.y, self.t = 1 / (1 + np.exp(-x)), t
+            logs = t * np.log(self.y + 1e-7) + (1 - t) * np.log(1 - self.y + 1e-7)
+            return -np.mean(logs)
+
+        def backward(self):
+            return (self.y - self.t) / len(self.t)
+
+    x, t = np.array([40.0, -40.0, 0.5], dtype=dtype), np.array([0.0, 0.0, 1.0], dtype=dtype)
+    assert sa.check_layer(CrossEntropy(), x, t).rows[0].verdict == "idealised"
+
+
 @pytest.mark.parametrize(
     "mistake",
     [

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from ...recording import Call, Recording, name_of, parents_of
-from ...validation import Array, Shape
-from ..blocks import close, largest
+from ...validation import Array
+from ..blocks import close
 from ..guard import NEVER, Deadline
 from ..source import Place, code_of, forward_line, is_computing, root_of, skips
-from .trail import LARGEST, Event, Moment, Trail
+from .known import Known, is_known
+from .trail import Event, Moment, Trail
 
 _EMPTY = {"zeros", "zeros_like", "empty", "empty_like", "arange", "range", "len", "print"}
 _SIZES = {"shape", "size", "ndim", "dtype"}
@@ -67,16 +68,13 @@ def _forward_place(evidence: Evidence, k: int, reason: Any) -> Place | None:
     if evidence.recording is None or reason is None:
         return None
     calls = [call for call in evidence.recording.calls if call.gradient_of is None]
-    if reason.rule == "factor":
-        c = abs(_times(evidence, k))
-        scaling = (call for call in reversed(calls) if any(_is(c, f) for f in _factors(call)))
-        if (call := next(scaling, None)) is not None:
-            return forward_line(call)
-    if reason.call is not None:
-        return forward_line(reason.call)
+    c = abs(_times(evidence, k)) if reason.rule == "factor" else 0.0
+    scaling = [call for call in calls if any(_is(c, factor) for factor in _factors(call))]
+    if scaling or reason.call is not None:
+        return forward_line(scaling[-1] if scaling else reason.call)
     root = evidence.recording.params[k]
     users = (call for call in calls if any(arg is root for arg in call.args))
-    return next((line for line in map(forward_line, users) if line is not None), None)
+    return next(filter(None, map(forward_line, users)), None)
 
 
 def _times(evidence: Evidence, k: int) -> float:
@@ -222,23 +220,24 @@ class Blame:
 
     def _shown(self, rule: str | None) -> set[Key]:
         """Return the statements whose values autograd has too."""
-        calls = [c for c in self.calls if _is_known(c.value, least=2)]
-        calls = [c for c in calls if not self.upstream.has(c.value, 1e-12)]
         # Where a term is lacking, what is there is a part of the true value, not the whole of it.
-        parts = self._terms() if rule == "term" else set()
-        known = Known([c.value for c in calls if c not in parts])
-        carrying = self._carrying() if rule in ("value", "upstream") else set()
-        gradients = Known([c.value for c in calls if c in carrying])
-        bad = Known([self.evidence.grads[j] for j in self.evidence.wrong])
-        found = set()
-        for number, key in self.computing.items():
+        known = self._values(set(self.calls) - (self._terms() if rule == "term" else set()))
+        # A gradient that is equal to a forward value has lost the rest of its factors.
+        lost = rule in ("value", "upstream")
+        gradients = self._values(self._carrying()) if lost else known
+        found: dict[Key, bool] = {}
+        for number, key in self.computing.items():  # at each turn of a loop
             self.evidence.deadline.check()
-            # A gradient that is equal to a forward value has lost the rest of its factors.
-            true = gradients if carrying and _names_gradient(self.events[number]) else known
+            true = gradients if _names_gradient(self.events[number]) else known
             values = self.made.get(number, ())
-            if values and all(true.has(v, 1e-9) and not bad.has(v, 0.0) for v in values):
-                found.add(key)
-        return found
+            right = bool(values) and all(true.has(value, 1e-9) for value in values)
+            found[key] = right and found.get(key, True)
+        return {key for key, right in found.items() if right}
+
+    def _values(self, calls: Iterable[Call]) -> Known:
+        """Return the values of calls, but for numbers and what is only the upstream gradient."""
+        values = (call.value for call in calls if is_known(call.value, least=2))
+        return Known(value for value in values if not self.upstream.has(value, 1e-12))
 
     def _carrying(self) -> set[Call]:
         """Return the backward calls that depend on the upstream gradient: no factors alone."""
@@ -275,18 +274,25 @@ class Blame:
         if sink is None:
             return []
         rule = reason.rule if reason is not None else None
-        outs = (m for m in self.equal(k) if m.name.startswith("return") and m.event >= sink.event)
-        giver = self.events[next(outs, sink).event].place  # who first hands it out
+        giver = self._giver(k, sink)
         pool = [key for key in self.pool(k) if key not in self.forward] or [*self.pool(k)]
         left = self._left(pool, reason)
-        first = self._first_wrong(k, left or pool, pool, reason)
+        made = self._first_wrong(k, left or pool, pool, reason)
         if rule == "part":
-            first = next(iter(self.skipping(self.feeding(k))), first)
-        ends = [key[0] for key in (*left[:1], *left[-1:])]
-        order = [*ends[:1], first, *ends[1:]] if rule is None else [first, *ends]
-        if rule == "upstream":  # it may be lost at the first step, or not come in at the last
-            order = [*ends[:1], giver, *order]
-        return list(dict.fromkeys(place for place in order if place is not None)) or [giver]
+            made = [*self.skipping(self.feeding(k))[:1], *made][:1]
+        first, last = [key[0] for key in left[:1]], [key[0] for key in left[-1:]]
+        if rule is None:
+            order = [*first, *made, *last]
+        elif rule == "upstream":  # it may be lost at the first step, or not come in at the last
+            order = [*first, giver]
+        else:
+            order = [*made, *first, *last]
+        return list(dict.fromkeys(order)) or [giver]
+
+    def _giver(self, k: int, sink: Moment) -> Place:
+        """Return the statement that first hands out the k-th gradient."""
+        given = (m for m in self.equal(k) if m.name.startswith("return") and m.event >= sink.event)
+        return self.events[next(given, sink).event].place
 
     def _left(self, pool: Sequence[Key], reason: Any) -> list[Key]:
         """Return the statements that feed wrong gradients, no right one, and are not true."""
@@ -301,27 +307,27 @@ class Blame:
 
     def _first_wrong(
         self, k: int, left: Sequence[Key], pool: Sequence[Key], reason: Any
-    ) -> Place | None:
-        """Return the first of the statements that makes a value which the mistake makes."""
+    ) -> list[Place]:
+        """Return the first of the statements that makes a value which the mistake makes, if any."""
         products = [*(reason.products if reason is not None else ()), self.evidence.grads[k]]
         if reason is not None and reason.rule == "factor":
             c = _times(self.evidence, k)
             backward = [call.value for call in self.calls if call.gradient_of is not None]
-            scaled = [c * np.asarray(v) for v in backward if _is_known(v, least=2)]
-            if (found := self._first_of([*products, *scaled], left)) is not None:
+            scaled = [c * np.asarray(v) for v in backward if is_known(v, least=2)]
+            if found := self._first_of([*products, *scaled], left):
                 return found
         return self._first_of(products, pool)
 
-    def _first_of(self, products: Iterable[Any], keys: Iterable[Key]) -> Place | None:
+    def _first_of(self, products: Iterable[Any], keys: Iterable[Key]) -> list[Place]:
         tolerance = max(self.evidence.tolerance, 1e-9)
-        some = [p for p in products if p is not None and _is_known(p, least=2) and np.any(p)]
+        some = [p for p in products if p is not None and is_known(p, least=2) and np.any(p)]
         wanted, among = Known([p for p in some if not self.true.has(p, tolerance)]), set(keys)
         for number, arrays in self.made.items():
             self.evidence.deadline.check()
             mine = arrays if self.computing.get(number) in among else []
             if any(wanted.has(array, tolerance) for array in mine):
-                return self.events[number].place
-        return None
+                return [self.events[number].place]
+        return []
 
     def skipping(self, numbers: Iterable[int]) -> list[Place]:
         """Return the heads of the loops around that do not count from zero to a plain end."""
@@ -347,48 +353,6 @@ class Blame:
         while event.returns and not isinstance(event.step and event.step.node, ast.Expr):
             event = self.events[event.returns[-1]]
         return [event.place]
-
-
-# -------------------- arrays that are known --------------------
-
-
-class Known:
-    """Arrays, to be asked whether a value is one of them, to rounding.
-
-    Each is known by a weighted sum of its entries, so that few have to be compared.
-    """
-
-    def __init__(self, values: Iterable[Any]) -> None:
-        self._arrays: dict[Shape, list[Array]] = {}
-        self._sums: dict[Shape, tuple[Array, Array]] = {}
-        for value in values:
-            if value is not None and _is_known(value):
-                self._arrays.setdefault(np.shape(value), []).append(np.asarray(value))
-
-    def has(self, value: Any, tolerance: float) -> bool:
-        """Tell whether a value is one of the arrays."""
-        value = np.asarray(value, dtype=float)
-        arrays = self._arrays.get(value.shape)
-        if arrays is None or not np.isfinite(largest(value)):
-            return False
-        if value.shape not in self._sums:
-            weights = np.random.default_rng(0).uniform(0.5, 1.5, value.size)
-            sums = np.array([np.ravel(array) @ weights for array in arrays])
-            order = np.argsort(sums)
-            self._arrays[value.shape] = arrays = [arrays[i] for i in order]
-            self._sums[value.shape] = weights, sums[order]
-        weights, sums = self._sums[value.shape]
-        off = (2 * tolerance + 1e-15 * value.size) * float(weights.sum()) * largest(value)
-        middle = float(np.ravel(value) @ weights)
-        first, last = np.searchsorted(sums, [middle - off, middle + off + 1e-300])
-        return any(close(value, array, tolerance) for array in arrays[first:last])
-
-
-def _is_known(value: Any, least: int = 1) -> bool:
-    """Tell whether a value is an array of finite floats, of a size at which it is noted."""
-    array = np.asarray(value)
-    small = least <= array.size <= LARGEST and array.dtype.kind == "f"
-    return small and bool(np.isfinite(array).all())
 
 
 def _names_gradient(event: Event) -> bool:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
-from types import CodeType, FrameType, ModuleType
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,11 @@ from ...validation import Array
 from ..guard import NEVER, Deadline
 from ..source import Place, Step, is_theirs, text_of
 from ..subject.reached import is_vocabulary
+from .scope import UNKNOWN, Cell, Scope, entries, is_plain, leaves
 
 LARGEST = 200_000  # entries of an array that is still noted
 _ROOM = 4_000_000  # entries of arrays that are copied before they are written into
 _INNER = ("<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>")  # parts of a statement
-_UNKNOWN = object()  # what cannot be told without running the user's code
-# What a key may be made of that is known without running anything of the user's.
-_KEY = ast.Constant | ast.Name | ast.BinOp | ast.Add | ast.Sub | ast.JoinedStr | ast.FormattedValue
-
-# What holds a value: ("local", run, name), ("attribute", id, name), ("entry", id, key), ….
-Cell = tuple[object, ...]
 
 
 @dataclass(eq=False)
@@ -49,7 +43,7 @@ class Moment:
     """A value that an event made, or only handed on."""
 
     event: int
-    name: str
+    name: str  # of what is returned: "return", "return[1]"
     value: Array
     fresh: bool
 
@@ -101,56 +95,6 @@ def follow(run: Callable[[], object], trail: Trail, deadline: Deadline = NEVER) 
         trail.is_whole = not deadline.is_over
 
 
-@dataclass(frozen=True)
-class _Scope:
-    """The names that a statement sees."""
-
-    frame: FrameType
-    run: int
-    names: Mapping[str, Any]
-
-    def look(self, node: ast.AST) -> tuple[Any, Cell | None]:
-        """Return the object that an expression stands for, and what holds it."""
-        if isinstance(node, ast.Name):
-            if node.id in self.names:
-                code = self.frame.f_code
-                shared = node.id in code.co_freevars or node.id in code.co_cellvars
-                return self.names[node.id], ("local", None if shared else self.run, node.id)
-            return self.frame.f_globals.get(node.id, _UNKNOWN), ("global", node.id)
-        if isinstance(node, ast.Attribute):
-            held, _ = self.look(node.value)
-            return _fields(held).get(node.attr, _UNKNOWN), ("attribute", id(held), node.attr)
-        if isinstance(node, ast.Subscript):
-            held, _ = self.look(node.value)
-            key = self._key(node.slice) if type(held) in (dict, list, tuple) else None
-            if key is not None:
-                with suppress(LookupError, TypeError):
-                    return held[key], ("entry", id(held), key)
-                return _UNKNOWN, ("entry", id(held), key)
-        return _UNKNOWN, None
-
-    def _key(self, node: ast.expr) -> Any:
-        """Return a key that is a number or a text, or made of such variables; else None."""
-        if isinstance(node, ast.Constant):
-            return node.value
-        ids = (n.id for n in ast.walk(node) if isinstance(n, ast.Name))
-        names = {name: self.names.get(name, str if name == "str" else None) for name in ids}
-        known = all(value is str or type(value) in (int, str) for value in names.values())
-        if known and all(isinstance(n, _KEY | ast.Call | ast.Load) for n in ast.walk(node)):
-            with suppress(TypeError):
-                return eval(compile(ast.Expression(node), "<key>", "eval"), {}, names)
-        return None
-
-    def held(self, node: ast.AST) -> Any:
-        """Return the innermost array, list or dict that an expression is rooted in."""
-        while True:
-            value = self.look(node)[0]
-            inner = getattr(node, "func" if isinstance(node, ast.Call) else "value", None)
-            if isinstance(value, np.ndarray | list | dict) or inner is None:
-                return value
-            node = inner
-
-
 class _Recorder:
     """Notes what each statement of the user's code makes."""
 
@@ -176,20 +120,23 @@ class _Recorder:
                 return None
             self._enter(frame)
         elif what in ("line", "return") and id(frame) in self._frames:
-            text = text_of(frame.f_code)
-            step = text.at(frame.f_lineno) if text is not None else None
-            run = self.trail.runs[self._frames[id(frame)]]
-            now = None if run.event is None else self.trail.events[run.event]
-            if what == "line" and now and step and now.step is step and step.end > step.line:
-                return self.trace  # one more line of the statement that runs
-            scope = _Scope(frame, self._frames[id(frame)], frame.f_locals)
-            if run.event is not None:
-                self._finish(scope, run.event)
-            if what == "line":
-                self._begin(scope, run, step)
-            else:
-                self._leave(scope, run, given)
+            self._go_on(frame, what == "return", given)
         return self.trace
+
+    def _go_on(self, frame: FrameType, is_end: bool, given: Any) -> None:
+        """End the statement that has run, unless this is one more of its lines; begin the next."""
+        text, run = text_of(frame.f_code), self.trail.runs[self._frames[id(frame)]]
+        step = text.at(frame.f_lineno) if text is not None else None
+        scope = Scope(frame, self._frames[id(frame)], frame.f_locals)
+        if run.event is not None:
+            now = self.trail.events[run.event].step
+            if not is_end and step is not None and now is step and step.end > step.line:
+                return
+            self._finish(scope, run.event)
+        if is_end:
+            self._leave(scope, run, given)
+        else:
+            self._begin(scope, run, step)
 
     def _event(self, *args: Any) -> int:
         self.trail.events.append(Event(*args))
@@ -206,7 +153,7 @@ class _Recorder:
         names = dict(frame.f_locals)
         self._keep.append(names)
         if caller is None:
-            for _, value in _leaves(names, 3, attributes=True):
+            for _, value in leaves(names, 3, attributes=True):
                 self._makers.setdefault(id(value), -1)
         else:
             event = self.trail.events[caller]
@@ -216,13 +163,13 @@ class _Recorder:
             for name, value in names.items():
                 if isinstance(value, np.ndarray):
                     self._note(value, call, name, handed=False)  # made for the call
-                    self._write(("local", number, name), event.handed.get(id(value)))
-                elif _is_plain(value):
-                    self._write(("local", number, name), call)
+                    self._writers["local", number, name] = event.handed.get(id(value), -1)
+                elif is_plain(value):
+                    self._writers["local", number, name] = call
         given = frozenset(map(id, names.values()))
         self.trail.runs.append(Run(frame.f_code, caller, given, len(self.trail.events)))
 
-    def _leave(self, scope: _Scope, run: Run, given: Any) -> None:
+    def _leave(self, scope: Scope, run: Run, given: Any) -> None:
         del self._frames[id(scope.frame)]
         if run.event is None:
             return
@@ -230,12 +177,12 @@ class _Recorder:
         self._keep.append(given)
         if isinstance(event.step and event.step.node, ast.Return):
             self._note_all(given, run.event, "return", "")
-        for path, item in _leaves(given, 1):
+        for path, item in leaves(given, 1):
             if id(item) in run.given:  # it returns just what the function was given
                 made = event.handed[id(item)] = event.parts.get(path, run.event)
                 self.trail.events[made].copied = self._makers.get(id(item), -1)
         if run.caller is None:
-            for path, value in _leaves(dict(scope.names), 3, attributes=True):
+            for path, value in leaves(dict(scope.names), 3, attributes=True):
                 self._note(value, run.event, path, handed=False)
             return
         caller = self.trail.events[run.caller]
@@ -245,7 +192,7 @@ class _Recorder:
 
     # -------------------- statements --------------------
 
-    def _begin(self, scope: _Scope, run: Run, step: Step | None) -> None:
+    def _begin(self, scope: Scope, run: Run, step: Step | None) -> None:
         file, line = scope.frame.f_code.co_filename, scope.frame.f_lineno
         run.event = self._event((file, step.line if step is not None else line), step, scope.run)
         event = self.trail.events[run.event]
@@ -262,7 +209,7 @@ class _Recorder:
             part = self._event(event.place, step, scope.run, path, sources, event.returns)
             event.parts[path] = part
 
-    def _sources(self, scope: _Scope, node: ast.AST, event: Event) -> set[int]:
+    def _sources(self, scope: Scope, node: ast.AST, event: Event) -> set[int]:
         """Return the events that made what an expression stands for."""
         value, cell = scope.look(node)
         writer = self._writers.get(cell, -1)
@@ -273,7 +220,7 @@ class _Recorder:
             if writer >= 0 and self.trail.events[writer].copied is not None:
                 event.handed[id(value)] = writer
                 found.add(writer)
-        elif _is_plain(value):
+        elif is_plain(value):
             found = {writer, self._into.get(id(value), -1)}
         found.discard(-1)
         inner = getattr(node, "value", None)
@@ -281,22 +228,23 @@ class _Recorder:
             return self._sources(scope, inner, event)
         return found or ({writer} - {-1} if isinstance(value, np.ndarray) else set())
 
-    def _finish(self, scope: _Scope, number: int) -> None:
+    def _finish(self, scope: Scope, number: int) -> None:
         """Note what the statement that has run made, and where it is."""
         event = self.trail.events[number]
         step = event.step
         for i, target in enumerate(step.targets if step is not None else ()):
             value, cell = scope.look(target)
-            if step is None or value is _UNKNOWN:
+            if step is None or value is UNKNOWN:
                 continue
             path = f"[{i}]" if len(step.targets) > 1 else ""
-            self._write(cell, self._writer(scope, event, event.parts.get(path, number), value))
+            part = event.parts.get(path, number)
+            self._writers[cell] = self._writer(scope, event, part, value)
             if not (isinstance(step.node, ast.AugAssign) and id(value) in self._makers):
-                self._note_all(value, number, step.names[i], path)
+                self._note_all(value, number, "", path)
         for value in {id(v): v for v in map(scope.held, step.changed if step else ())}.values():
             self._change(value, number)
 
-    def _writer(self, scope: _Scope, event: Event, number: int, value: Any) -> int:
+    def _writer(self, scope: Scope, event: Event, number: int, value: Any) -> int:
         """Return the event that gave a value its name: for what was returned, the return."""
         if not isinstance(value, np.ndarray) or id(value) not in self._makers:
             return number
@@ -305,9 +253,6 @@ class _Recorder:
             self.trail.events[number].copied = self._makers[id(value)]
         given = (self.trail.events[n].handed.get(id(value)) for n in event.returns)
         return next((n for n in given if n is not None), number)
-
-    def _write(self, cell: Cell | None, number: int | None) -> None:
-        self._writers[cell] = -1 if number is None else number
 
     def _change(self, value: Any, number: int) -> None:
         """Note that a statement has written into an array, a list or a dict."""
@@ -320,7 +265,7 @@ class _Recorder:
             event, before = self.trail.events[number], self._into.get(id(value), number)
             self._into[id(value)] = self._event(event.place, None, event.run, "", {number, before})
             self._keep.append(value)
-            for key, item in islice(_entries(value, newest=True), 16):
+            for key, item in islice(entries(value, newest=True), 16):
                 if isinstance(item, np.ndarray) and id(item) not in self._makers:
                     self._note(item, number, f"[{key!r}]")
 
@@ -334,7 +279,7 @@ class _Recorder:
             self._lengths[id(value)] = len(value)
             self._keep.append(value)
         parts = self.trail.events[number].parts
-        for inner, item in _leaves(value, 2):
+        for inner, item in leaves(value, 2):
             self._note(item, parts.get(path + inner, number), name + inner)
 
     def _note(self, value: Any, number: int, name: str, handed: bool = True) -> None:
@@ -387,15 +332,6 @@ class _Recorder:
         self.trail.moments = [m for m in self.trail.moments if m.event >= 0]
 
 
-def _fields(held: Any) -> Mapping[str, Any]:
-    """Return the attributes of an object, without asking its own methods for them."""
-    found = None
-    if not isinstance(held, type):
-        with suppress(AttributeError, TypeError):
-            found = object.__getattribute__(held, "__dict__")
-    return found if isinstance(found, dict) else {}
-
-
 def _owner(array: Array) -> Array:
     """Return the array whose memory a view looks into."""
     while isinstance(array.base, np.ndarray):
@@ -405,28 +341,3 @@ def _owner(array: Array) -> Array:
 
 def _memory(array: Array) -> int:
     return id(_owner(array))
-
-
-def _is_plain(value: object) -> bool:
-    """Tell whether a value is a number, a text or a container: nothing with an identity."""
-    return value is None or isinstance(value, int | float | str | np.generic | list | tuple | dict)
-
-
-def _entries(value: object, newest: bool = False) -> Iterator[tuple[Any, Any]]:
-    """Yield the keys and values of a list, tuple or dict, if need be the newest first."""
-    if isinstance(value, list | tuple):
-        yield from ((i, value[i]) for i in range(len(value))[:: -1 if newest else 1])
-    elif isinstance(value, dict):
-        yield from list(dict.items(value))[:: -1 if newest else 1]
-
-
-def _leaves(value: Any, depth: int, attributes: bool = False) -> Iterator[tuple[str, Any]]:
-    """Yield the arrays that a value is or holds, with their paths; without attributes numbers."""
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if isinstance(value, np.ndarray) or (number and not attributes):
-        yield "", value
-    elif depth and not is_vocabulary(value) and not isinstance(value, ModuleType):
-        inner = list(_entries(value)) or (list(_fields(value).items()) if attributes else [])
-        for key, item in inner:
-            for path, leaf in _leaves(item, depth - 1, attributes):
-                yield f"[{key!r}]{path}", leaf

@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable, Iterable, Iterator
 
 from ...recording import name_of
 from ..primitives import primitive
-from ..source import Place, Step, forward_line, root_of, text_of
+from ..source import Place, Step, Text, forward_line, root_of, text_of
 from .blame import Blame, Evidence
 
 
 def state_places(evidence: Evidence, k: int, kind: str) -> tuple[Place, ...]:
     """Return where a gradient depends on an earlier call: it "accumulates", is "stale", …."""
-    blame, text = evidence.blame, text_of(evidence.backward)
+    blame = evidence.blame
     if kind == "stale":
         return tuple(_keeping(blame, k))[:3] if blame is not None else ()
     made = [blame.events[m.event] for m in blame.equal(k)] if blame is not None else []
     if kind == "accumulates":
         adding = [event for event in made if event.step is not None and _adds(event.step)]
-        found = [event.place for event in (adding or made)][-1:]
-    else:
-        steps = text.steps if text is not None else ()
-        found = [text.place(step) for step in steps if text and _changes_itself(step)]
-        found += [event.place for event in made][-1:]
-    return tuple(place for place in dict.fromkeys(found) if _has_run(evidence, place))[:3]
+        return tuple(event.place for event in (adding or made))[-1:]
+    found = [*_where(evidence, text_of(evidence.backward), _changes_itself)]
+    return tuple(dict.fromkeys([*found, *(event.place for event in made[-1:])]))[:3]
 
 
 def _keeping(blame: Blame, k: int) -> list[Place]:
     """Return the statements that may leave what an earlier call has set, and those that read it."""
-    texts = dict.fromkeys(text_of(run.code) for run in blame.trail.runs)
-    steps = {text.place(step): step for text in texts if text for step in text.steps}
-    fed = [event.step for event in map(blame.events.__getitem__, blame.feeding(k)) if event.step]
-    used = {name.split(".")[-1] for step in fed for name in step.reads if "." in name}
+    texts = filter(None, dict.fromkeys(text_of(run.code) for run in blame.trail.runs))
+    steps = {text.place(step): step for text in texts for step in text.steps}
+    fed = filter(None, (blame.events[number].step for number in blame.feeding(k)))
+    used = _attributes(name for step in fed for name in step.reads)
     guarded = {place: _kept(step) for place, step in steps.items() if _is_guarded(step)}
-    kept = {p: names for p, names in guarded.items() if {n.split(".")[-1] for n in names} & used}
+    kept = {place: names for place, names in guarded.items() if _attributes(names) & used}
     names = set().union(*(kept or guarded).values())
     readers = [place for place, step in steps.items() if step.reads & names]
     return list(dict.fromkeys([*(kept or guarded), *readers]))
+
+
+def _attributes(names: Iterable[str]) -> set[str]:
+    return {name.split(".")[-1] for name in names if "." in name}
+
+
+def _where(evidence: Evidence, text: Text | None, asked: Callable[[Step], bool]) -> Iterator[Place]:
+    """Yield the places of the statements of a text that ran and are asked for."""
+    places = (text.place(step) for step in text.steps if asked(step)) if text is not None else ()
+    return (place for place in places if _has_run(evidence, place))
 
 
 def _has_run(evidence: Evidence, place: Place) -> bool:
@@ -80,10 +88,8 @@ def kink_places(evidence: Evidence, k: int) -> tuple[Place, ...]:
     calls = evidence.recording.calls if evidence.recording is not None else []
     bent = [c for c in calls if c.gradient_of is None and primitive(name_of(c.fun)).kinks]
     found = [line for line in map(forward_line, bent) if line is not None][:1]
-    for number, text in enumerate((text_of(evidence.forward), text_of(evidence.backward))):
-        if text is not None and not (number == 0 and found):
-            decisive = (text.place(step) for step in text.steps if _decides(step))
-            found += [place for place in decisive if _has_run(evidence, place)][:1]
+    found = found or [*_where(evidence, text_of(evidence.forward), _decides)][:1]
+    found += [*_where(evidence, text_of(evidence.backward), _decides)][:1]
     if len(found) < 2 and evidence.blame is not None:
         found += evidence.blame.suspects(k, None)[:1]
     return tuple(dict.fromkeys(found))[:3]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...pytree import leaves
 from ...validation import Array
-from ..finding import Finding, Said, found
+from ..finding import Finding, found
 from ..source import Place
 from .conventions import gradient_key
 from .held import Held, held_at
@@ -52,10 +52,10 @@ class Adapter:
         held: Iterable[Array] = (),
     ) -> None:
         self.session, self.constant, self.names = session, Constant(constant), list(names)
-        self.failures: list[Said] = []
+        self.failures: list[Finding] = []
         self.unchecked: list[str] = []
         self.inputs, remarks = prepared(inputs, self.names, held)
-        self.remarks: list[Said] = [*remarks]
+        self.remarks: list[Finding] = [*remarks]
         session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
         self.of_inputs: list[Parameter] = []
@@ -160,7 +160,7 @@ class Adapter:
             self.first = Gradients.of(grads, self.session)
             self.remarks += other_shapes((p.name, p.gradient(), p.value) for p in more)
 
-    def say_unchecked(self, name: str, why: Said) -> None:
+    def say_unchecked(self, name: str, why: Finding) -> None:
         """Say that there is no row for an input or a parameter, unless it is meant to have none."""
         if not self.constant.has(name):
             self.unchecked.append(name)

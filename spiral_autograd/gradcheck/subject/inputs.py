@@ -14,7 +14,7 @@ import numpy as np
 from ...pytree import leaves, tree_map
 from ...validation import Array
 from ..blocks import checksum
-from ..finding import Finding, Said, found
+from ..finding import Finding, found
 from .conventions import GRADIENT_LISTS, attributes_of, last_name
 from .held import held_arrays, nested
 from .parameters import Parameter, find_parameters
@@ -85,14 +85,14 @@ def _refuse(what: str, name: str, value: Array, why: str | None) -> None:
 
 def prepared(
     inputs: Sequence[Any], names: Sequence[str], held: Iterable[Array] = ()
-) -> tuple[list[Any], list[Said]]:
+) -> tuple[list[Any], list[Finding]]:
     """Return inputs that can be moved each on its own, and what is to be said of it.
 
     An array that shares memory with one in `held` or with another input is copied, as is one that
     is read-only or in the byte order of another machine.
     """
     apart = [array for array in held if array.size]
-    remarks: dict[str, Said] = {}
+    remarks: dict[str, Finding] = {}
 
     def own(name: str, value: Any) -> Any:
         if isinstance(value, np.ndarray):
@@ -172,8 +172,8 @@ class Runner(Protocol):
     layer: Any  # None of a pair
     constant: Constant
     unchecked: list[str]
-    remarks: list[Said]
-    failures: list[Said]
+    remarks: list[Finding]
+    failures: list[Finding]
 
     def named_values(self) -> list[tuple[str, Array]]:
         """Return the inputs and parameters."""

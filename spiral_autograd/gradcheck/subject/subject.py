@@ -12,7 +12,7 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum
-from ..finding import Finding, Said
+from ..finding import Finding
 from ..guard import CheckError as CheckError
 from ..guard import theirs
 from ..source import Place
@@ -76,8 +76,8 @@ class Subject:
     forward_code: Sequence[Callable[..., Any]] = ()
     backward_code: Sequence[Callable[..., Any]] = ()  # none of a finished gradient
     takes_upstream: bool = True  # whether backward takes a gradient: that of a loss need not
-    remarks: Sequence[Said] = ()  # what the report should say besides its rows
-    failures: Sequence[Said] = ()  # what is wrong whatever the numbers are
+    remarks: Sequence[Finding] = ()  # what the report should say besides its rows
+    failures: Sequence[Finding] = ()  # what is wrong whatever the numbers are
     unchecked: Sequence[str] = ()  # inputs and parameters that have no row
     # From name to what is said of a gradient that is computed and not kept, and where.
     unkept: Mapping[str, tuple[Finding, Place]] = field(default_factory=dict)

@@ -15,7 +15,7 @@ import numpy as np
 from ...recording import Call
 from ...validation import Array, Shape
 from ..blocks import furthest, inner, largest
-from ..finding import Finding, Said, found
+from ..finding import Finding, found
 from ..guard import theirs
 from ..reference.graph import Graph
 from ..reference.reference import Reference, Sharpness, once_more
@@ -176,8 +176,8 @@ class Comparison:
     noise: list[Floor] = field(default_factory=list)
     # The forward calls with the small constants without which an idealised gradient is exact.
     constants: dict[int, list[Call]] = field(default_factory=dict)
-    notes: list[Said] = field(default_factory=list)
-    failures: list[Said] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+    failures: list[Finding] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.noise = [3 * e for e in self.reference.errors] or [0.0] * len(self.grads)
