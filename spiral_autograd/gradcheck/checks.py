@@ -83,7 +83,7 @@ def check_layer(
     with untouched(layer, inputs) as session, answerable(title):
         adapter = Layer(layer, inputs, session, upstream, stream, constant, gradients_of)
         subject = adapter.subject()
-        return _checked(title, subject, stream, budget)
+        return course(title, subject, stream, budget)
 
 
 def check_backward(
@@ -132,7 +132,7 @@ def check_backward(
     title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
     with untouched(forward, backward, inputs) as session, answerable(title):
         subject = Pair(forward, backward, inputs, session, upstream, stream, constant).subject()
-        return _checked(title, subject, stream, budget)
+        return course(title, subject, stream, budget)
 
 
 def check_gradient(
@@ -184,7 +184,7 @@ def check_gradient(
     title = name_of_function(loss, "loss")
     with untouched(loss, gradient, params, data) as session, answerable(title):
         subject = Gradient(loss, gradient, params, data, session, constant).subject()
-        return _checked(title, subject, _stream(rng), budget)
+        return course(title, subject, _stream(rng), budget)
 
 
 # -------------------- the course of a check --------------------
@@ -196,9 +196,10 @@ def _stream(rng: Random) -> np.random.Generator:
     return np.random.default_rng(int(seed))
 
 
-def _checked(
+def course(
     title: str, subject: Subject, stream: np.random.Generator, budget: float
 ) -> GradientReport:
+    """Call twice, find the reference, compare, look again, and say why and where it is wrong."""
     if not subject.values:
         raise CheckError(
             f"{title} has nothing to differentiate: no input and no parameter is a floating-point "

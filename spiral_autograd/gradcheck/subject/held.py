@@ -41,6 +41,11 @@ def is_number(value: Any) -> bool:
     return isinstance(value, float | np.float32)
 
 
+def is_gradient(value: Any) -> bool:
+    """Tell whether a value may be a gradient: an array of floats, or one number."""
+    return is_float_array(value) or is_number(value)
+
+
 def values_of(item: Any) -> dict[str, Any]:
     """Return an object's attributes, with the arrays and floats that are those of its class."""
     return {**of_class(item), **attributes_of(item)}

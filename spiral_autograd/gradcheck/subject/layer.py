@@ -30,7 +30,7 @@ from .conventions import (
     output_of,
     positional_names,
 )
-from .held import Held, held_arrays
+from .held import Held, held_arrays, is_gradient
 from .inputs import (
     Names,
     effects_on,
@@ -44,7 +44,6 @@ from .parameters import (
     Parameter,
     every_parameter,
     has_gradient,
-    is_gradient,
     kept_by,
     listed,
     matched,

@@ -32,7 +32,7 @@ from .conventions import (
     read,
     reset_of,
 )
-from .held import ATOMS, Held, Steps, entries, is_number, nested, values_of
+from .held import ATOMS, Held, Steps, entries, is_gradient, is_number, nested, values_of
 from .reached import has_any
 from .session import Snapshot
 from .subject import MISSING, is_float_array
@@ -135,8 +135,7 @@ def _find(item: Any, met: set[int]) -> list[Parameter]:
     has = asker(item)
     for values, grads in _LISTS:
         if has(values) and (not grads or has(grads)):
-            found = list(_listed(item, values, grads))
-            found = [p for p in found if grads or p.holder is not item]
+            found = [p for p in _listed(item, values, grads) if grads or p.holder is not item]
             if found:
                 return found
     found = list(_from_attributes(item))
@@ -333,11 +332,6 @@ def _entries(held: Any, path: Steps, names: list[str], holder: Any = None) -> li
         return [Held(str(key), value, holder, (*path, key)) for key, value in held.items()]
     names = names if len(names) == len(held) else [""] * len(held)
     return [Held(names[i], value, holder, (*path, i)) for i, value in enumerate(held)]
-
-
-def is_gradient(value: Any) -> bool:
-    """Tell whether a value may be a gradient: an array of floats, or one number."""
-    return is_float_array(value) or is_number(value)
 
 
 def matched(

@@ -38,22 +38,24 @@ def rounding(c: Comparison) -> list[Floor]:
     Handwritten minus reference is taken anew at values that differ from the given ones in their
     last bits. What a mistake makes of it stays; what rounding makes of it is drawn anew.
     """
-    clear: set[int] = set()
     if c.reference.kind == "central differences":  # how far they may be off is known
-        least = _least(c)
         hands = [_handwritten(c, c.upstream, salt) for salt in (1, 2, 3, 4)]
-        found = [_differences(hand, c.reference.grads) for hand in hands if hand]
-    else:
-        clear = _clear_mistakes(c)
-        if clear >= set(c.doubtful):
-            return [8 * c.reference.eps * largest(g) for g in c.reference.grads]
-        least = _least(c)
-        points = POINTS // 2 if c.graph is None or _is_long(c.graph) else POINTS
-        found = [d for d in (_apart_at(c, salt) for salt in range(1, points + 1)) if d]
-    if len(found) < 2:
+        apart = [_differences(hand, c.reference.grads) for hand in hands if hand]
+        return _floors(c, apart, set())
+    clear = _clear_mistakes(c)
+    if clear >= set(c.doubtful):
+        return [8 * c.reference.eps * largest(g) for g in c.reference.grads]
+    points = POINTS // 2 if c.graph is None or _is_long(c.graph) else POINTS
+    return _floors(c, [d for d in (_apart_at(c, n) for n in range(1, points + 1)) if d], clear)
+
+
+def _floors(c: Comparison, apart: Sequence[Apart], clear: set[int]) -> list[Floor]:
+    """Return how far rounding moves each gradient: its scatter, and more where a sum rounds."""
+    least = _least(c)
+    if len(apart) < 2:
         return least
     return [
-        floor if k in clear else np.maximum(floor, FACTOR * _scatter([d[k] for d in found], floor))
+        floor if k in clear else np.maximum(floor, FACTOR * _scatter([d[k] for d in apart], floor))
         for k, floor in enumerate(least)
     ]
 
@@ -200,13 +202,7 @@ def _least(c: Comparison) -> list[Floor]:
 def _last_terms(graph: Graph) -> list[Array]:
     """Return, for each entry, the sum of the absolute terms of the last sum that made it."""
     grads = graph.recording.grads
-    needed = [g for g in grads if isinstance(g, Call)]
-    seen = set(needed)
-    for call in needed:  # and what it adds up
-        more = [a for a in call.args if isinstance(a, Call) and a not in seen]
-        if _passes(call) and more:
-            seen.update(more)
-            needed.extend(more)
+    seen = _added_up([g for g in grads if isinstance(g, Call)])
     sums: dict[Call, Array] = {}
 
     def absolute(arg: Any, of_sum: bool) -> Any:
@@ -222,6 +218,17 @@ def _last_terms(graph: Graph) -> list[Array]:
             fun = np.add if name_of(call.fun) == "subtract" else call.fun.fun
             sums[call] = np.abs(fun(*(absolute(a, passes) for a in call.args), **call.kwargs))
     return [absolute(grad, True) for grad in grads]
+
+
+def _added_up(needed: list[Call]) -> set[Call]:
+    """Return some calls, and what they add up."""
+    seen = set(needed)
+    for call in needed:
+        more = [a for a in call.args if isinstance(a, Call) and a not in seen]
+        if _passes(call) and more:
+            seen.update(more)
+            needed.extend(more)
+    return seen
 
 
 def _passes(call: Call) -> bool:

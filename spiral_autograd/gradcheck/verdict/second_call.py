@@ -66,6 +66,12 @@ def call_again(subject: Subject) -> Calls:
         return Calls(later if _gives_the_same_again(inputs) else {}, has_grown=has_grown)
     if not _are_in_domain(inputs):
         return Calls(error=error)
+    return Calls(elsewhere=_stale(inputs), has_grown=has_grown, error=error)
+
+
+def _stale(inputs: Inputs) -> set[int]:
+    """Return which gradients for other inputs depend on an earlier call, though no output does."""
+    subject, session = inputs.subject, inputs.subject.session
     with session.fresh():
         _tried(subject)
         session.same_random()
@@ -73,8 +79,7 @@ def call_again(subject: Subject) -> Calls:
             there = [copied(g) for g in _tried(subject)]
     with session.unused(), inputs.others():
         stale = _changed(_tried(subject), there)
-    stale = stale if stale and _gives_the_same_elsewhere(inputs) else set()
-    return Calls(elsewhere=stale, has_grown=has_grown, error=error)
+    return stale if stale and _gives_the_same_elsewhere(inputs) else set()
 
 
 def _called_thrice(inputs: Inputs) -> tuple[list[Gradients], bool, str]:
@@ -286,14 +291,7 @@ def _cycle(n: int, stream: np.random.Generator) -> Array:
 
 def judge(c: Comparison, calls: Calls) -> None:
     """Write into the rows what changes from call to call."""
-    said = {k: _how(c.grads[k], later) for k, later in calls.later.items()}
-    said |= dict.fromkeys(calls.elsewhere, "grows" if calls.has_grown else "stale")
-    adding = [k for k, what in said.items() if what == "accumulates"]
-    reset = _reset_by_effect(c.subject) if adding else None
-    if adding and (reset is not None or _all_add(c, adding)):
-        said = {k: what for k, what in said.items() if what != "accumulates"}
-        names = [c.subject.names[k] for k in adding]
-        c.notes.append(found("accumulating", names=names, reset=reset))
+    said = _changes_of(c, calls)
     if calls.error:
         c.notes.append(found("no_other_call", error=calls.error))
     for what in dict.fromkeys(said.values()):
@@ -303,6 +301,19 @@ def judge(c: Comparison, calls: Calls) -> None:
             c.change(k, verdict="wrong", findings=together(before, found(what)), lines=())
         names = [c.rows[k].name for k in rows]
         c.failures += [found("gradients", names=names, what=found(what))] if rows else []
+
+
+def _changes_of(c: Comparison, calls: Calls) -> dict[int, str]:
+    """Return how the gradients change; that all of them add up is a note, and no mistake."""
+    said = {k: _how(c.grads[k], later) for k, later in calls.later.items()}
+    said |= dict.fromkeys(calls.elsewhere, "grows" if calls.has_grown else "stale")
+    adding = [k for k, what in said.items() if what == "accumulates"]
+    reset = _reset_by_effect(c.subject) if adding else None
+    if adding and (reset is not None or _all_add(c, adding)):
+        said = {k: what for k, what in said.items() if what != "accumulates"}
+        names = [c.subject.names[k] for k in adding]
+        c.notes.append(found("accumulating", names=names, reset=reset))
+    return said
 
 
 def _how(first: Array, later: Sequence[Array]) -> str:
