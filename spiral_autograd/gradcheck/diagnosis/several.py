@@ -88,7 +88,9 @@ def _together(
         return
     rows = search.probes.passing(*_sums(tables, common))
     apart = search.turns.are_apart(sites)
-    fits = rows.any(axis=1) if apart else np.array([_is_natural_slip(key) for key in common])
+    ends = search.is_natural(sites[-1].between[0]) and search.is_natural(sites[-1].argument)
+    slips = [_is_natural_slip(key) and (ends or key[0] != "function") for key in common]
+    fits = rows.any(axis=1) if apart else np.array(slips)
     for n in np.flatnonzero(fits):
         key = common[n]
         some = [t[key][0].edit(t[key][1]) for t in tables]
@@ -158,8 +160,8 @@ def _is_derivative(key: Any) -> bool:
 def _is_natural_slip(key: Any) -> bool:
     """Tell whether a change is one that may be made at each turn, where it has to be run."""
     if key[0] == "function":
-        return key[3] > 0 and key[2] < 30
-    return key[0] in ("times", "operand", "gradient") or key[-1] == "c"
+        return bool(key[3] > 0 and key[2] < 30)
+    return key[0] == "times" or _slip(key) == "turned"
 
 
 def _slip(key: Any) -> Any:
