@@ -1,0 +1,303 @@
+"""Every kind of finding has a sentence, every sentence is used, and all of them can be read."""
+
+import ast
+import inspect
+import string
+from pathlib import Path
+
+import pytest
+
+from spiral_autograd import gradcheck
+from spiral_autograd.gradcheck.finding import RULES, found, together
+from spiral_autograd.gradcheck.words import SENTENCES, sentence, sentences
+from spiral_autograd.gradcheck.words_of_mistakes import MISTAKES
+
+X, Y = found("named", name="x"), found("named", name="y")
+BATCH = found("batch_size")
+FLOW = found("flow", result=Y, via=None, argument=X, run=None)
+
+# What each field may be: of every name all that changes how a sentence is built.
+FIELDS = {
+    **dict.fromkeys(("of", "operand", "result", "due", "v", "output"), (X, found("array"))),
+    **dict.fromkeys(("other", "argument"), (Y, found("expression", text="np.exp(x)"))),
+    **dict.fromkeys(("name", "holder", "label", "lacking", "loss", "wanted", "last"), ("W",)),
+    **dict.fromkeys(("function", "variable", "attribute", "owner", "key"), ("go",)),
+    **dict.fromkeys(("keys", "places", "given", "held"), (["_a"], ["_a", "b"])),
+    **dict.fromkeys(("names", "others"), (["W"], ["W", "b"])),
+    **dict.fromkeys(("late", "zeros", "lost", "right", "own", "lacks", "more"), (True, False)),
+    **dict.fromkeys(("turns", "minus", "largest", "overwritten", "returned"), (True, False)),
+    **dict.fromkeys(("is_sure", "batch"), (True, False)),
+    **dict.fromkeys(("apart", "match", "bound", "ours", "theirs", "factor", "rate"), (0.25, 2.0)),
+    **dict.fromkeys(("times", "constant"), (2.0, -0.5)),
+    **dict.fromkeys(("n", "m", "less"), (5.0,)),
+    **dict.fromkeys(("count", "wrong", "differing", "number", "axis", "ndim"), (1, 2)),
+    **dict.fromkeys(("length", "shift"), (3,)),
+    **dict.fromkeys(("sign",), (1, -1)),
+    **dict.fromkeys(("hit", "lengths"), ([0], [1, 2], list(range(9)))),
+    **dict.fromkeys(("axes", "order", "offsets", "index"), ((0, 1),)),
+    **dict.fromkeys(("shape", "due_axes"), ((3, 4), (3,))),
+    **dict.fromkeys(("error", "place", "text", "who", "what", "kind", "reference"), ("it",)),
+    **dict.fromkeys(("method", "than", "dtype", "precision", "term", "reset"), ("forward",)),
+    "also": (BATCH,),
+    "update": (None, (3, 4), (3, 3)),
+    "values": ([found("value_is", name="x", value=found("is_symmetric"))],),
+    "value": (found("has_one_size"),),
+    "why": ([], [found("wrong_sign")]),
+    "change": (found("lost"),),
+    "flow": (None, FLOW),
+    "via": (None, Y),
+    "run": (None, (1, 3)),
+    "by": (None, X),
+    "likewise": ([], [X], [X, Y]),
+    "mark": (found("where", of=X, sign=">", bound=0.0),),
+    "title": ("softmax", "log_softmax", "mean", "normalisation", "rms", "norm"),
+    "first": (found("wrong_sign"),),
+    "second": (found("wrong_sign"),),
+}
+# Where one name means something else in one kind: these come before those above.
+OF_KIND = {
+    "shape": {"ours": ((3, 4),), "theirs": ((3, 4), (2,))},
+    "update_takes": {"ours": ((1, 3),), "theirs": ((3,),)},
+    "is_number": {"value": (0.5,)},
+    "is_constant": {"value": (0.5,)},
+    "hidden": {"why": ([found("wrong_sign")],)},
+    "own_raised": {"why": ([], ["it calls loss_layer.backward with 1"])},
+    "other_than_layers": {"why": ([], [found("wrong_sign"), found("only_g")])},
+    "unchecked": {"why": (found("integers", name="x"),)},
+    "not_carried": {"values": ([X], [X, Y])},
+    "where": {"sign": (">",)},
+    "only": {"flow": (FLOW,)},
+    "misgiven": {"given": ([], ["layers[0]"]), "factor": (None, 2.0)},
+    "loss_misgiven": {"given": ([], ["1", "an array"])},
+    "axis": {"axis": (1,)},
+    "ratio": {"what": (BATCH,)},
+    "times": {"also": (None, BATCH)},
+    "taken_as": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
+    "times_too": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
+    "no_entry": {"others": ([], ["bias_"])},
+    "writes_cache": {"names": ([], ["cache[0]"])},
+    "accumulating": {"reset": ("", "zero_grad")},
+    "value_gradients": {"other": ("mark", "value")},
+    "no_pattern": {"differing": (None, 3), "of": (12,), "index": ((0, 1),)},
+    "upstream": {"output": (None, 1)},
+    "other_sum": {"change": (found("summed", axes=1),), "due_axes": (None, 0), "due": ((4,),)},
+    "slices": {"axis": (0, 1), "ndim": (2,)},
+    "at": {"places": ([(0, 1)],)},
+    "constant_factor": {"text": ("0.5 * x",)},
+}
+PARTS = """batch_size axis entries axes output at where slices labels extreme named expression
+    result array upstream gradient_of flow flow_to upstream_of derivative closed another_run"""
+# of these no more is known, or the finding itself says which rule it is
+NO_RULE = "no_pattern not_finite two_mistakes comes_out only term_taken"
+
+
+def needed(kind):
+    """Return the names of the fields that the sentence of a kind is made of."""
+    made = SENTENCES[kind]
+    if callable(made):
+        return list(inspect.signature(made).parameters)
+    names = [name for _, name, _, _ in string.Formatter().parse(made) if name]
+    return list(dict.fromkeys(names))
+
+
+def variants(kind):
+    """Yield findings of a kind: for each field all that it may be, the others as they are first."""
+    choices = {name: OF_KIND.get(kind, {}).get(name) or FIELDS[name] for name in needed(kind)}
+    first = {name: some[0] for name, some in choices.items()}
+    yield found(kind, **first)
+    for name, some in choices.items():
+        yield from (found(kind, **{**first, name: value}) for value in some[1:])
+
+
+@pytest.mark.parametrize("kind", SENTENCES)
+def test_every_kind_has_a_sentence_that_can_be_read(kind):
+    for finding in variants(kind):
+        text = sentence(finding)
+        said = text.replace("written (None)", "")  # None is what backward returns there
+        assert text
+        assert text == text.strip()
+        assert not [bad for bad in ("{", "}", "None", "  ", "Finding", "( ", " ,") if bad in said]
+
+
+# -------------------- the kinds that are made --------------------
+
+HERE = Path(gradcheck.__file__).parent
+WORDS = {"words.py", "words_of_mistakes.py", "finding.py"}
+
+
+def made_in_the_package():
+    """Return the kinds of `found("kind", ...)`, with their fields, and all other short texts."""
+    calls, texts = [], set()
+    for path in HERE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))) if path.name not in WORDS else ():
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.add(node.value)
+            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            if is_call and node.func.id == "found" and isinstance(node.args[0], ast.Constant):
+                fields = None
+                if all(keyword.arg for keyword in node.keywords):  # no **fields
+                    fields = {keyword.arg for keyword in node.keywords} - {"rule"}
+                calls.append((f"{path.name}:{node.lineno}", node.args[0].value, fields))
+    return calls, texts
+
+
+CALLS, TEXTS = made_in_the_package()
+
+
+def test_each_finding_that_is_made_has_a_sentence_of_just_its_fields():
+    assert len(CALLS) > 80
+    for place, kind, fields in CALLS:
+        assert kind in SENTENCES, place
+        made = SENTENCES[kind]
+        optional = set()
+        if callable(made):
+            parameters = inspect.signature(made).parameters.values()
+            optional = {p.name for p in parameters if p.default is not p.empty}
+        if fields is not None:
+            later = {"zeros"} if place.startswith("elsewhere.py") else set()  # by arrays.unwritten
+            assert set(needed(kind)) - optional <= fields | later, place
+        if fields is not None and callable(made):  # a template may leave a field unsaid
+            assert fields <= set(needed(kind)), place
+
+
+def test_each_sentence_is_used():
+    assert set(SENTENCES) <= TEXTS
+    assert set(RULES) <= set(SENTENCES)
+
+
+def test_what_stands_in_a_row_of_mistakes_has_a_rule():
+    assert set(MISTAKES) - set(RULES) == {*PARTS.split(), *NO_RULE.split()}
+    rules = "factor layout sum upstream value term state unwritten part kink"
+    assert set(RULES.values()) == set(rules.split())
+    assert found("term_taken", rule="sum").rule == "sum"
+    assert found("no_pattern").rule is None
+
+
+def test_findings_of_a_row_come_together():
+    shape = found("shape", ours=(3, 4), theirs=(4,), update=None)
+    summed = found("not_summed", axes=0, batch=True, shape=(3, 4), due=(4,))
+    nothing, zeros = found("no_gradient"), found("nothing_returned")
+    assert together((shape,), summed) == (summed,)
+    assert together((nothing,), zeros) == (zeros,)
+    both = together((shape,), found("all_zeros"))
+    assert sentences(both) == f"{sentence(shape)}; the gradient is never written: it is all zeros"
+
+
+# -------------------- what is read most often, word for word --------------------
+
+
+def comes_out(change, flow=None, turns=False, likewise=()):
+    return found("comes_out", flow=flow, change=change, turns=turns, likewise=[*likewise])
+
+
+DERIVATIVE = found("derivative", result=Y, by=X)
+EXACT = [
+    (found("wrong_sign"), "is of the wrong sign: -1 times the true one"),
+    (found("times", times=0.5, also=None), "is 0.5 times the true one"),
+    (
+        found("times", times=2.0, also=BATCH, n=2.0),
+        "is 2 times the true one (2 is the batch size too)",
+    ),
+    (
+        found("mean_missing", n=5.0, sign=1, what=BATCH),
+        "is 5 times the true one (the batch size): a mean is missing",
+    ),
+    (
+        found("averaged_over", n=5.0, sign=-1, what=BATCH),
+        "is minus 1/5 of the true one (the batch size): averaged in place of summed",
+    ),
+    (
+        found("constant_factor", times=2.0, factor=0.5, text="`0.5 * x`", lost=True),
+        "is 2 times the true one: the factor 0.5 of `0.5 * x` is lost",
+    ),
+    (found("all_zeros"), "the gradient is never written: it is all zeros"),
+    (found("nothing_returned"), "no gradient is returned, or written (None)"),
+    (found("upstream_ignored"), "does not depend on the upstream gradient: it is ignored"),
+    (found("transposed"), "is transposed"),
+    (found("swapped", name="b"), "is that of b: arguments swapped"),
+    (found("reversed", axis=1), "is reversed along axis 1"),
+    (
+        found("not_summed", axes=0, batch=True, shape=(5, 3), due=(3,)),
+        "is not summed over the batch: (5, 3) in place of (3,)",
+    ),
+    (
+        found("other_sum", change=found("averaged", axes=0), right=True, due_axes=None),
+        "is averaged over axis 0 in place of summed",
+    ),
+    (
+        found("term", of=found("named", name="W"), times=0.1, own=True, lacks=False),
+        "has an extra term: 0.1 times W itself (weight decay?)",
+    ),
+    (
+        found("part", wrong=2, of=12, mark=found("where", of=X, sign="<", bound=0.0)),
+        "is wrong in part only: 2 of 12 entries are wrong, just where x < 0",
+    ),
+    (
+        found("no_pattern", late=False, differing=3, of=12, index=(0, 1)),
+        "no known pattern; 3 of 12 entries differ, most at (0, 1)",
+    ),
+    (
+        found("not_finite", count=2, of=12),
+        "2 of 12 entries are not finite",
+    ),
+    (
+        found("shape", ours=(1, 3), theirs=(3,), update=(1, 3)),
+        "has the shape (1, 3) in place of (3,): W - lr * dW has the shape (1, 3)",
+    ),
+    (comes_out(found("lost"), DERIVATIVE), "comes out if the derivative of y by x is left out"),
+    (
+        comes_out(found("taken_as", function="1 - {v}", v=Y, minus=False), DERIVATIVE),
+        "comes out if the derivative of y by x is taken as 1 - y",
+    ),
+    (
+        comes_out(found("left_out"), FLOW, turns=True),
+        "comes out if the gradient that flows back through y to x is left out, at each turn of "
+        "the loop",
+    ),
+    (
+        comes_out(found("operand", other=X, operand=Y), FLOW, likewise=[Y]),
+        "comes out if the gradient that flows back through y to x is multiplied by x in place of "
+        "y, and likewise at y",
+    ),
+    (
+        comes_out(
+            found("term_left_out", term="Σ y g", number=0),
+            found("closed", result=Y, title="softmax"),
+        ),
+        "comes out if in the gradient of the softmax y = y, y (g - Σ y g), the term - Σ y g is "
+        "left out",
+    ),
+    (
+        found("kink"),
+        "the forward pass has a kink here (a ReLU at 0, a tie of a max): the gradient is "
+        "undefined, and beside the kink the handwritten one is right",
+    ),
+    (
+        found("idealised", constant=1e-7, apart=3.2e-6),
+        "exact for the forward pass without its 1e-07; with it the true gradient differs by up to "
+        "3.2e-06 of the largest entry",
+    ),
+    (
+        found("gradients", names=["W", "b"], what=found("stale")),
+        "the gradient of W, b depends on an earlier call: a cache is left from a forward pass on "
+        "other inputs",
+    ),
+    (
+        found("unkept", variable="dW", function="backward"),
+        "is computed as the local variable dW of backward and not kept: write self.dW",
+    ),
+    (found("writes", who="backward", name="W"), "backward writes into W"),
+    (
+        found("unchecked", why=found("not_returned", what="backward", name="y")),
+        "backward returns no gradient for y: it is not checked",
+    ),
+    (
+        found("first_wrong", name="layers[2] (Doubled)"),
+        "the first wrong layer on the way back is layers[2] (Doubled)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("finding", "text"), EXACT)
+def test_the_sentences_that_are_read_most(finding, text):
+    assert sentence(finding) == text
