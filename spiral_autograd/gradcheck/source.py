@@ -19,8 +19,7 @@ import numpy as np
 from .. import pytree
 from ..recording import Call, Site, name_of
 
-# A line of a file.
-Place = tuple[str, int]
+Place = tuple[str, int]  # a line of a file
 
 # -------------------- whose code it is --------------------
 
@@ -294,8 +293,7 @@ def skips(node: ast.AST) -> bool:
 
 def replacing_lines(backward: Callable[..., Any]) -> list[Place]:
     """Return the lines of a backward pass that put a new array in the list of gradients."""
-    text = text_of(backward)
-    if text is None:
+    if (text := text_of(backward)) is None:
         return []
     return [
         text.place(step)
