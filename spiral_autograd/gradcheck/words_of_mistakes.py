@@ -115,7 +115,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "output": "the output",
     "swapped": "is that of {name}: arguments swapped",
     "that_of": "is that of {name}",
-    "transposed": "is transposed",
+    "transposed": "is the transpose of the true one",
     "axes_order": "has its axes in the order {axes}",
     "reordered": "is reshaped in the wrong order",
     "reversed": "is reversed along axis {axis}",
