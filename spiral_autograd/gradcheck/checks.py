@@ -78,7 +78,7 @@ def check_layer(
     'exact'
     """
     budget = number("budget", budget, above=0, or_equal=True)
-    stream = _stream(rng)
+    stream = stream_of(rng)
     title = type(layer).__name__
     with untouched(layer, inputs) as session, answerable(title):
         adapter = Layer(layer, inputs, session, upstream, stream, constant, gradients_of)
@@ -128,7 +128,7 @@ def check_backward(
     (['x', 'W', 'b'], True)
     """
     budget = number("budget", budget, above=0, or_equal=True)
-    stream = _stream(rng)
+    stream = stream_of(rng)
     title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
     with untouched(forward, backward, inputs) as session, answerable(title):
         subject = Pair(forward, backward, inputs, session, upstream, stream, constant).subject()
@@ -184,13 +184,13 @@ def check_gradient(
     title = name_of_function(loss, "loss")
     with untouched(loss, gradient, params, data) as session, answerable(title):
         subject = Gradient(loss, gradient, params, data, session, constant).subject()
-        return course(title, subject, _stream(rng), budget)
+        return course(title, subject, stream_of(rng), budget)
 
 
 # -------------------- the course of a check --------------------
 
 
-def _stream(rng: Random) -> np.random.Generator:
+def stream_of(rng: Random) -> np.random.Generator:
     """Return a stream of the check's own, which begins with one draw from the caller's."""
     seed = abs(float(random_stream(rng).standard_normal())) * 1e9
     return np.random.default_rng(int(seed))

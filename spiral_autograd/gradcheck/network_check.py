@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,24 +14,18 @@ from .blocks import largest
 from .checks import BUDGET, check_layer
 from .finding import Finding, found
 from .guard import CheckError, Deadline, answerable
-from .network_passes import Own, check_own, check_whole
+from .network_passes import Own, beside, check_own, check_whole, wrong
 from .reference.reference import SHARPNESS
 from .report import GradientReport
-from .subject.conventions import methods_of, positional_names
+from .source import replacing_lines
+from .subject.conventions import methods_of, positional_names, read
 from .subject.inputs import Constant, Names
 from .subject.layer import names_in
-from .subject.network import (
-    Call,
-    Network,
-    Pass,
-    equal,
-    is_plain,
-    naming,
-    network_of,
-    precision,
-)
-from .subject.own_passes import Listed, gradient_in, gradients_of, groups, totals
+from .subject.network import Call, Network, Pass, is_plain, naming, network_of
+from .subject.own_passes import gradients_of, groups, noted, totals
+from .subject.parameters import Parameter
 from .subject.session import untouched
+from .subject.subject import is_array
 from .verdict.rows import FAILURES, Row, compare
 from .words import sentence
 
@@ -104,27 +99,20 @@ def check_network(
         net = network_of(network, loss, x, t, session)
         chain = net.chain()
         own = check_own(net, chain, rng, deadline)
-        if own.report is None:
-            _require_chain(chain, own)
-        given = chain.given() | own.heard.given() if own.differs else chain.given()
+        if own.report is None and chain.error is not None:
+            raise CheckError(sentence(own.faults[0])) if own.faults else chain.error
+        given = chain.given() | own.heard.given()
         meant.require_known(title, _names_in(net, given))
         if own.report is not None and not net.is_chain:
             return replace(own.report, subject=title, unchecked=_others(own.report, meant))
         reports = _check_layers(net, given, rng, deadline, meant)
-        faults = _estranged(net, chain, reports)
+        faults, unheld = _estranged(net, chain, reports), _unheld(chain)
         if faults and not own.differs and not is_plain(network):
             whole = check_whole(net, rng, Deadline.after(0.0)).report
             own = replace(own, rows=[], is_right=whole is not None and whole.ok)
         rows = _with_shared(net, reports)
-    rows += [row for row in own.rows if own.differs or row.name not in chain.unheld]
-    faults = [] if own.is_right else [*faults, *chain.unheld.values()]
-    return _report(title, reports, rows, own, faults, meant)
-
-
-def _require_chain(chain: Pass, own: Own) -> None:
-    """Raise where the layers cannot be run one after another."""
-    if chain.error is not None:
-        raise CheckError(sentence(own.faults[0])) if own.faults else chain.error
+    rows += [row for row in own.rows if own.differs or row.name not in unheld]
+    return _report(title, reports, rows, own, [*faults, *unheld.values()], meant)
 
 
 def _names_in(net: Network, given: Mapping[str, Given]) -> list[str]:
@@ -170,26 +158,31 @@ def _with_shared(net: Network, reports: Reports) -> list[Row]:
     """Return the rows with one for each weight that layers share, its gradients added."""
     named = [(f"{name}.{row.name}", row) for name, r in reports.items() for row in r.rows]
     rows = {name: replace(row, name=name) for name, row in named}
-    held = [e for named in net.layers for e in gradients_of(*named) if e.label in rows]
-    for members in groups([entry.value for entry in held]):
-        label = " = ".join(held[i].label + (".T" if turned else "") for i, turned in members)
-        first, *others = (held[i] for i, _ in members)
-        summed = _summed(label, [first, *others], rows) if others else None
-        if summed is not None:
-            rows[first.label] = summed
-            for use in others:
-                del rows[use.label]
+    for members in groups(_held(net, rows)):
+        of = {p.name: rows[p.name] for p, _ in members}
+        if len(of) > 1 and all(map(_can_be_added, of.values())):
+            rows[members[0][0].name] = _summed(members, of)
+            for p, _ in members[1:]:
+                del rows[p.name]
     return list(rows.values())
 
 
-def _summed(label: str, uses: Sequence[Listed], rows: Mapping[str, Row]) -> Row | None:
-    """Return the row of a weight from those of its uses; None where one of them fails."""
-    pairs = [(use, rows[use.label]) for use in uses]
-    if any(row.verdict in FAILURES or row.handwritten is None for _, row in pairs):
-        return None
-    (ours,) = totals([use._replace(gradient=row.handwritten) for use, row in pairs])
-    (true,) = totals([use._replace(gradient=row.automatic) for use, row in pairs])
-    return compare(label, ours.gradient, true.gradient, SHARPNESS["autograd", False], 1e-12)
+def _held(net: Network, rows: Mapping[str, Row]) -> list[Parameter]:
+    """Return the parameters of the layers that have rows."""
+    return [p for named in net.layers for p in gradients_of(*named) if p.name in rows]
+
+
+def _can_be_added(row: Row) -> bool:
+    are_known = row.handwritten is not None and row.automatic is not None
+    return are_known and row.verdict not in FAILURES
+
+
+def _summed(members: Sequence[tuple[Parameter, bool]], rows: Mapping[str, Row]) -> Row:
+    """Return the row of a weight from those of its uses."""
+    label = " = ".join(p.name + (".T" if turned else "") for p, turned in members)
+    (ours,) = totals([noted(p.name, p.value, rows[p.name].handwritten) for p, _ in members])
+    (true,) = totals([noted(p.name, p.value, rows[p.name].automatic) for p, _ in members])
+    return compare(label, ours.gradient(), true.gradient(), SHARPNESS["autograd", False], 1e-12)
 
 
 # -------------------- layers that are right by themselves, and not together --------------------
@@ -197,55 +190,90 @@ def _summed(label: str, uses: Sequence[Listed], rows: Mapping[str, Row]) -> Row 
 
 def _estranged(net: Network, chain: Pass, reports: Reports) -> list[Finding]:
     """Return where layers that are right by themselves give other gradients in the chain."""
-    runs = _alone(net, chain, {name for name, report in reports.items() if report.ok})
-    said = []
-    for call, alone in runs:
-        if not _as_alone(call, alone):
-            twins = [other.name for other in chain.forward if other.layer is call.layer]
-            said.append(found("estranged", names=twins))
-    return list(dict.fromkeys(said)) or _not_the_sum(chain, [alone for _, alone in runs])
-
-
-def _alone(net: Network, chain: Pass, right: set[str]) -> list[tuple[Call, Call]]:
-    """Return the backward calls of some layers in the chain, each with that by itself."""
     there = {call.name: call for call in chain.forward}
-    back = [call for call in reversed(chain.backward[1:]) if call.name in right]
+    back = [c for c in reversed(chain.backward[1:]) if c.name in reports and reports[c.name].ok]
     runs = [(call, net.alone(there[call.name], call)) for call in back]
-    return [(call, alone) for call, alone in runs if alone is not None]
+    runs = [(c, alone) for c, alone in runs if alone.backward and _gives(there[c.name], alone)]
+    others = [call for call, alone in runs if not _as_alone(call, alone.backward[0])]
+    said = [found("estranged", names=_names_of_object(chain, call.layer)) for call in others]
+    alone = Pass(backward=[alone.backward[0] for _, alone in runs])
+    return list(dict.fromkeys(said)) or _not_the_sum(chain, alone)
+
+
+def _names_of_object(chain: Pass, layer: Any) -> list[str]:
+    return [call.name for call in chain.forward if call.layer is layer]
+
+
+def _gives(call: Call, alone: Pass) -> bool:
+    """Tell whether a layer by itself gives the output that it gave in the chain."""
+    return not wrong(beside([_result(call)], [_result(alone.forward[0])]))
+
+
+def _result(call: Call) -> Parameter:
+    return noted("", None, call.result)
 
 
 def _as_alone(call: Call, alone: Call) -> bool:
     """Tell whether a layer gave the same in the chain: where it adds gradients up, added."""
-    up = call.arguments[0]
-    floor = 1e-3 * precision(up) * largest(up)
-    if not call.is_done or not equal(call.result, alone.result, floor):
-        return False
-    for entries in zip(call.before, call.after, alone.before, alone.after, strict=False):
-        before, after, before_alone, after_alone = (entry.gradient for entry in entries)
-        if equal(after, after_alone, floor):
-            continue
-        if not all(isinstance(entry.gradient, np.ndarray) for entry in entries):
-            return False
-        if not equal(after - before, after_alone - before_alone, floor + 1e-9 * largest(before)):
-            return False
-    return True
+    sizes = [largest(p.gradient()) for p in call.before if is_array(p.gradient())]
+    scale = max([largest(call.arguments[0]), *sizes])
+    left = beside([_result(call), *call.after], [_result(alone), *alone.after], scale)
+    added = beside([_result(call), *_added(call)], [_result(alone), *_added(alone)], scale)
+    not_added = {row.name for row in wrong(added)}
+    return call.is_done and not any(row.name in not_added for row in wrong(left))
 
 
-def _not_the_sum(chain: Pass, alone: Sequence[Call]) -> list[Finding]:
+def _added(call: Call) -> list[Parameter]:
+    """Return by what a backward pass has changed the gradients of its layer."""
+    before = {p.name: p.gradient() for p in call.before}
+    return [
+        noted(p.name, p.value, _difference(p.gradient(), before[p.name]))
+        for p in call.after
+        if p.name in before
+    ]
+
+
+def _difference(now: Any, before: Any) -> Any:
+    are_arrays = all(is_array(g) and g.dtype.kind == "f" for g in (now, before))
+    return now - before if are_arrays and now.shape == before.shape else now
+
+
+def _not_the_sum(chain: Pass, alone: Pass) -> list[Finding]:
     """Return of which parameters the chain has left the gradient of one use, not the sum of all."""
-    uses = [entry for call in chain.backward for entry in call.after]
-    by_itself = {entry.label: entry.gradient for run in alone for entry in run.after}
+    by_itself = {use.name: use for use in alone.uses}
     said = []
-    for members in groups([use.value for use in uses]):
-        parts = [
-            use._replace(gradient=by_itself.get(use.label)) for use in (uses[i] for i, _ in members)
-        ]
-        if len(parts) > 1 and all(isinstance(part.gradient, np.ndarray) for part in parts):
-            (total,) = totals(parts)
-            floor = 1e-9 * max(largest(part.gradient) for part in parts)
-            if not equal(gradient_in(chain.gradients, total.value), total.gradient, floor):
-                said.append(found("not_the_sum", names=[part.label for part in reversed(parts)]))
+    for members in groups(chain.uses):
+        names = [use.name for use, _ in members]
+        if len(names) > 1 and by_itself.keys() >= set(names):
+            parts = [by_itself[name] for name in names]
+            scale = max(largest(part.gradient()) for part in parts)
+            if wrong(beside(totals(parts), chain.gradients, scale)):
+                said.append(found("not_the_sum", names=names[::-1]))
     return said
+
+
+# -------------------- the gradients that the network holds --------------------
+
+
+def _unheld(chain: Pass) -> dict[str, Finding]:
+    """Return, by row, which gradients that a network lists are not those that its layers leave."""
+    values = {p.name: p.value for p in chain.listed}
+    missing: dict[str, Finding] = {}
+    for row in wrong(beside(chain.listed, chain.gradients)):
+        uses = [use for use in reversed(chain.uses) if use.value is values[row.name]]
+        held = [use for use in uses if np.array_equal(use.gradient(), np.asarray(row.handwritten))]
+        for use in uses:
+            if use not in held:
+                missing[f"network.{row.name}"] = _lacking(row.name, held, use)
+    return missing
+
+
+def _lacking(label: str, held: Sequence[Parameter], use: Parameter) -> Finding:
+    """Return what is said of a gradient that a network lacks, though a layer has it."""
+    lines = replacing_lines(read(use.holder, methods_of(use.holder)[1]))
+    places = [f"{os.path.basename(file)}:{line}" for file, line in dict.fromkeys(lines)]
+    names = [other.name for other in held[:1]]
+    return found("unheld", label=label, lacking=use.name, held=names, places=places)
 
 
 # -------------------- the report --------------------
@@ -266,6 +294,7 @@ def _report(
     unchecked += [f"network.{name}" for report in whole for name in _others(report, meant)]
     said = {name: report.remarks for name, report in reports.items()}
     of_layers = _merged({name: report.faults for name, report in reports.items()})
+    faults = [] if own.is_right else faults
     return GradientReport(
         title,
         least.reference,

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
-import inspect
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,20 +13,55 @@ import numpy as np
 
 from ..validation import Array, Random
 from .blocks import close, largest
-from .checks import check_gradient, check_layer
-from .finding import Finding, found
-from .guard import CheckError, Deadline
+from .checks import check_layer, course, stream_of
+from .diagnosis.case import Case
+from .diagnosis.diagnose import diagnose
+from .finding import Finding, found, together
+from .guard import CheckError, Deadline, answerable, guarded
 from .reference.reference import SHARPNESS
 from .report import GradientReport, place_text
 from .source import Place, is_readable, text_of
 from .subject.conventions import BACKWARD, FORWARD, method_name
-from .subject.network import Call, Network, Pass, is_plain, precision
-from .subject.own_passes import Listed, Way, gradient_in, number_in, run_method, ways
-from .subject.session import same_states
-from .subject.subject import described
+from .subject.network import Call, Network, OwnLoss, Pass, is_plain
+from .subject.own_passes import Way, gradient_in, noted, number_in, ways
+from .subject.parameters import Parameter
+from .subject.session import same_states, untouched
+from .subject.subject import described, is_array
 from .verdict.rows import FAILURES, Row, compare
 
-Misgiven = tuple[Sequence[Finding], Sequence[Place]]  # what is wrong on the way back, and where
+Reason = tuple[Sequence[Finding], Sequence[Place]]  # what is wrong, and where
+
+
+# -------------------- two lists of gradients --------------------
+
+
+def precision(*arrays: Any) -> float:
+    """Return up to which relative difference gradients of one formula are equal."""
+    return 1e-4 if any(np.asarray(a).dtype.itemsize < 8 for a in arrays) else 1e-9
+
+
+def beside(ours: Sequence[Parameter], theirs: Sequence[Parameter], scale: float = 0.0) -> list[Row]:
+    """Return a row for each parameter of a list that is in another one: by its array, else by name.
+
+    `scale` is the size of what the gradients are made of, which rounds them.
+    """
+    named = {p.name: p.gradient() for p in theirs}
+    rows = []
+    for p in ours:
+        true: Any = gradient_in(theirs, p.value)
+        true = named.get(p.name) if true is None else true
+        if is_array(true) and true.dtype.kind in "fiu":
+            sharp = SHARPNESS["autograd", precision(true) > 1e-6]
+            rows.append(compare(p.name, p.gradient(), true, sharp, 1e-3 * precision(true) * scale))
+    return rows
+
+
+def wrong(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of gradients that are others."""
+    return [row for row in rows if row.verdict in FAILURES]
+
+
+# -------------------- a network's own passes --------------------
 
 
 @dataclass
@@ -50,31 +82,31 @@ def check_own(net: Network, chain: Pass, rng: Random, deadline: Deadline) -> Own
 
     Where there is no chain, or it gives another loss, the network is checked as a whole.
     """
+    own = Own()
     if is_plain(net.object):
-        return Own()
-    if chain.error is None and _same_loss(net, chain):
-        own = Own()
+        return own
+    if chain.error is not None:
+        own = check_whole(net, rng, deadline)
+        said = [found("no_chain_runs", error=str(chain.error))] if net.is_chain else []
+    elif (theirs := _other_loss(net, chain)) is not None:
+        own = check_whole(net, rng, deadline)
+        name, heard = next(iter(net.losses.items()))
+        said = [found("no_chain", loss=net.label(name), ours=float(heard.result), theirs=theirs)]
+    else:
         for group in ways(net.object, list(net.losses), net.x, net.t, chain.backward[0].result):
             if group and chain.is_whole and not own.rows and not own.faults:
                 _beside_layers(net, chain, group, rng, deadline, own)
         return own
-    own = check_whole(net, rng, deadline)
-    if chain.error is None:
-        name, ours = next((net.label(n), float(heard.result)) for n, heard in net.losses.items())
-        theirs = float(number_in(chain.forward[-1].result))
-        own.remarks.insert(0, found("no_chain", loss=name, ours=ours, theirs=theirs))
-    elif net.is_chain:
-        own.remarks.insert(0, found("no_chain_runs", error=str(chain.error)))
-    return own
+    return replace(own, remarks=[*said, *own.remarks])
 
 
-def _same_loss(net: Network, chain: Pass) -> bool:
-    """Tell whether the first loss is that of the layers one after another, if both are known."""
+def _other_loss(net: Network, chain: Pass) -> float | None:
+    """Return the loss of the layers one after another, if the network's first is another one."""
     true = number_in(chain.forward[-1].result)
     for heard in list(net.losses.values())[:1] if true is not None else ():
         tolerance = precision(heard.result, true)
-        return close(heard.result, true, tolerance, 1e-8 * tolerance)
-    return True
+        return None if close(heard.result, true, tolerance, 1e-8 * tolerance) else float(true)
+    return None
 
 
 # -------------------- its gradients, beside those of the layers --------------------
@@ -88,18 +120,53 @@ def _beside_layers(
     ran = [(way, heard) for way, heard in runs if heard.error is None]
     way, heard = (ran or runs)[0]
     method = net.label(way.method)
-    wrong = [_wrong_rows(net, chain, heard) for _, heard in ran]
+    rows = [_rows(net, chain, heard) for _, heard in ran]
     if not ran:
         said = own.faults if way.is_sure else own.remarks
         said.append(_raised(method, heard, chain, is_sure=way.is_sure))
-    elif not all(wrong):
+    elif not all(map(wrong, rows)):
         skipped = _skipped(chain, [heard for _, heard in ran])
         own.faults += [found("skipped", method=method, name=name) for name in skipped]
         own.is_right = not skipped
     elif same_states(heard.streams, chain.streams) and same_inputs(heard, chain):
-        own.rows += _explained(net, chain, way, heard, wrong[0], rng, deadline.left / 2)
+        own.rows += _explained(net, chain, way, heard, rows[0], rng, deadline.left / 2)
     else:
         own.remarks.append(found("other_pass", method=method, than="the layers one after another"))
+
+
+def _rows(net: Network, chain: Pass, heard: Pass) -> list[Row]:
+    """Return a row for each of the network's own gradients beside that which the layers leave."""
+    scale = max((largest(p.gradient()) for p in chain.gradients), default=0.0)
+    fits = all(is_array(a) and a.shape == np.shape(net.x) for a in (chain.result, heard.result))
+    of_x = [[noted("x", net.x, run.result)] if fits else [] for run in (heard, chain)]
+    return beside(heard.gradients + of_x[0], chain.gradients + of_x[1], scale)
+
+
+def _skipped(chain: Pass, passes: Sequence[Pass]) -> list[str]:
+    """Return the layers with parameters whose backward is left out, if any gradient is missing."""
+    wanted = {id(p.value) for p in chain.gradients}
+    if any(wanted <= {id(p.value) for p in heard.gradients} for heard in passes):
+        return []
+    return _never_called(passes[0], chain)[::-1]
+
+
+def _never_called(heard: Pass, chain: Pass) -> list[str]:
+    """Return the layers with parameters whose backward is left out, from the last one on."""
+    ran = {call.name for call in heard.backward}
+    return [c.name for c in chain.backward[1:] if c.after and c.name not in ran] if ran else []
+
+
+def same_inputs(one: Pass, other: Pass) -> bool:
+    """Tell whether two passes first run the layers that both run on the same inputs."""
+    here, there = (
+        {id(call.layer): call.arguments for call in reversed(run.forward)} for run in (one, other)
+    )
+    both = [zip(here[key], there[key], strict=False) for key in here if key in there]
+    pairs = [pair for arguments in both for pair in arguments]
+    return all(close(a, b, 1e-6) for a, b in pairs if is_array(a) and a.dtype.kind == "f")
+
+
+# -------------------- why they are others --------------------
 
 
 def _explained(
@@ -111,15 +178,14 @@ def _explained(
     rng: Random,
     budget: float,
 ) -> list[Row]:
-    """Return wrong rows, with why and where: by the way back, else by the network's own loss."""
+    """Return the wrong rows, with why and where."""
     misgiven = _misgiven(heard, chain)
-    whole = Own() if misgiven else against_loss(net, way, heard, rng, budget)
-    reasons = {row.name: row for row in whole.rows}
+    reasons = {} if misgiven else _reasons(net, way, heard, rows, rng, budget)
     explained = []
-    for row in rows:
-        there = reasons.get(f"network.{row.name}", row)
+    for row in wrong(rows):
         places = _places(getattr(net.object, way.method), row.name)
-        why, lines = misgiven or (there.findings, (*places, *there.lines))
+        why, lines = misgiven or reasons[row.name]
+        lines = lines if misgiven else (*places, *lines)
         said = found(
             "other_than_layers",
             method=net.label(way.method),
@@ -132,68 +198,64 @@ def _explained(
     return explained
 
 
+def _reasons(
+    net: Network, way: Way, heard: Pass, rows: Sequence[Row], rng: Random, budget: float
+) -> dict[str, Reason]:
+    """Return why wrong gradients are wrong: by the network's own loss, else by the numbers alone.
+
+    Where a layer is wrong as well, only the numbers tell the mistake of the network itself.
+    """
+    by_loss = {row.name: row for row in against_loss(net, way, heard, rng, budget).rows}
+    by_numbers = _by_numbers(heard, rows, min(budget, 1.0))
+    reasons: dict[str, Reason] = {}
+    for row in wrong(rows):
+        there = by_loss.get(f"network.{row.name}", row)
+        is_known = there is not row and all(one.kind != "no_pattern" for one in there.findings)
+        if is_known or row.name not in by_numbers:
+            reasons[row.name] = there.findings, there.lines
+        else:
+            reasons[row.name] = together(row.findings, by_numbers[row.name]), ()
+    return reasons
+
+
+def _by_numbers(heard: Pass, rows: Sequence[Row], budget: float) -> dict[str, Finding]:
+    """Return what the numbers tell of wrong gradients beside those of the layers."""
+    values = {p.name: p.value for p in heard.gradients}
+    rows = [row for row in rows if row.name in values and row.automatic is not None]
+    case = Case(
+        names=[row.name for row in rows],
+        values=[values[row.name] for row in rows],
+        automatic=[np.asarray(row.automatic, dtype=float) for row in rows],
+        handwritten=[row.handwritten for row in rows],
+        wrong=[k for k, row in enumerate(rows) if row.verdict in FAILURES],
+        tolerance=max((precision(row.automatic) for row in rows), default=1e-9),
+        floors=[1e-12 * max(row.scale for row in rows)] * len(rows),
+        graph=None,
+        upstream=[np.ones(())],
+        again=None,
+        deadline=Deadline.after(budget),
+    )
+    reasons = []
+    with guarded("the search for why", []):
+        reasons = diagnose(case)
+    return {case.names[k]: reason.finding for reason in reasons for k in reason.rows}
+
+
 def _places(method: Any, label: str) -> tuple[Place, ...]:
     """Return the lines of a method that name a parameter, else its last one."""
     text = text_of(method)
     if text is None or not text.steps:
         return ()
-    named = [
-        (text.file, node.lineno)
-        for step in text.steps
-        for node in ast.walk(step.node)
-        if isinstance(node, ast.Constant) and str(node.value) in (label, f"d{label}")
-    ]
+    nodes = [node for step in text.steps for node in ast.walk(step.node)]
+    constants = [node for node in nodes if isinstance(node, ast.Constant)]
+    named = [(text.file, n.lineno) for n in constants if str(n.value) in (label, f"d{label}")]
     return tuple(dict.fromkeys(named))[-2:] or (text.place(text.steps[-1]),)
-
-
-def _pairs(net: Network, chain: Pass, heard: Pass) -> list[tuple[Listed, Any]]:
-    """Return the network's own gradients, each with that which the layers leave."""
-    labels = {entry.label: entry.gradient for entry in chain.gradients}
-    pairs = [(e, gradient_in(chain.gradients, e.value)) for e in heard.gradients]
-    pairs = [(e, labels.get(e.label) if true is None else true) for e, true in pairs]
-    dx = chain.backward[-1].result
-    if all(isinstance(a, np.ndarray) and a.shape == np.shape(net.x) for a in (dx, heard.result)):
-        pairs.append((Listed("x", net.x, heard.result), dx))
-    return [(entry, true) for entry, true in pairs if true is not None]
-
-
-def _wrong_rows(net: Network, chain: Pass, heard: Pass) -> list[Row]:
-    """Return a row for each gradient that is another than the layers' own."""
-    scale = max((largest(entry.gradient) for entry in chain.gradients), default=0.0)
-    rows = []
-    for entry, true in _pairs(net, chain, heard):
-        sharp = SHARPNESS["autograd", precision(true) > 1e-6]
-        floor = 1e-3 * precision(true) * scale
-        rows.append(compare(entry.label, entry.gradient, true, sharp, floor))
-    return [row for row in rows if row.verdict in FAILURES]
-
-
-def _skipped(chain: Pass, passes: Sequence[Pass]) -> list[str]:
-    """Return the layers with parameters whose backward is left out, if any gradient is missing."""
-    wanted = {id(entry.value) for entry in chain.gradients}
-    ran = {call.name for call in passes[0].backward}
-    if not ran or any(wanted <= {id(entry.value) for entry in p.gradients} for p in passes):
-        return []
-    return [c.name for c in reversed(chain.backward[1:]) if c.after and c.name not in ran]
-
-
-def same_inputs(one: Pass, other: Pass) -> bool:
-    """Tell whether two passes first run the layers that both run on the same inputs."""
-    there = {id(call.layer): call.arguments for call in reversed(other.forward)}
-    here = {id(call.layer): call.arguments for call in reversed(one.forward)}
-    pairs = [(here[key], there[key]) for key in here.keys() & there.keys()]
-    return all(
-        close(a, b, 1e-6)
-        for ours, theirs in pairs
-        for a, b in zip(ours, theirs, strict=False)
-        if isinstance(a, np.ndarray) and a.dtype.kind == "f"
-    )
 
 
 # -------------------- where its way back goes wrong --------------------
 
 
-def _misgiven(heard: Pass, chain: Pass) -> Misgiven | None:
+def _misgiven(heard: Pass, chain: Pass) -> Reason | None:
     """Return the first layer that a network's own backward pass gives another gradient, and where.
 
     None where each is given what the next one returned, or where that cannot be told.
@@ -201,17 +263,13 @@ def _misgiven(heard: Pass, chain: Pass) -> Misgiven | None:
     order = [call.name for call in chain.backward]
     if not order or len({id(call.layer) for call in chain.forward}) < len(chain.forward):
         return None
-    last: tuple[Place, ...] = ()
-    for ran in heard.backward:
-        back = chain.backward[: order.index(ran.name) + 1]
-        wrong = _loss_misgiven(ran, back[0]) if len(back) == 1 else _how_given(ran, back)
+    for i, ran in enumerate(heard.backward):
+        wrong = _how_given(ran, chain.backward[: order.index(ran.name) + 1])
         if wrong is not None:
-            places = (ran.place,) if len(back) == 1 else (*last, ran.place)
-            return [wrong], places
-        last = (ran.place,)
-    names = {ran.name for ran in heard.backward}
-    skipped = [c.name for c in chain.backward if c.after and c.name not in names]
-    return ([found("never_called", name=skipped[0])], last) if skipped and names else None
+            return [wrong], [call.place for call in heard.backward[max(0, i - 1) : i + 1]]
+    for name in _never_called(heard, chain)[:1]:
+        return [found("never_called", name=name)], [heard.backward[-1].place]
+    return None
 
 
 def _same(ours: Any, theirs: Any) -> bool:
@@ -221,15 +279,15 @@ def _same(ours: Any, theirs: Any) -> bool:
     return close(ours, theirs, tolerance, 1e-3 * tolerance * largest(np.asarray(theirs)))
 
 
-def _loss_misgiven(ran: Call, true: Call) -> Finding | None:
-    """Return with what the loss layer's backward pass is called, where it returns another."""
-    if ran.result is None or _same(ran.result, true.result):
-        return None
-    return found("loss_misgiven", given=[described(argument) for argument in ran.arguments])
-
-
 def _how_given(ran: Call, back: Sequence[Call]) -> Finding | None:
-    """Return what the last layer on a way back is given in place of its upstream gradient."""
+    """Return what the last layer on a way back is given in place of its upstream gradient.
+
+    The first one is the loss layer, which may be given anything with which it returns the same.
+    """
+    if len(back) == 1:
+        is_same = ran.result is None or _same(ran.result, back[0].result)
+        given = [described(argument) for argument in ran.arguments]
+        return None if is_same else found("loss_misgiven", given=given)
     (given,), (true,) = ran.arguments[:1], back[-1].arguments
     if _same(given, true):
         return None
@@ -268,17 +326,17 @@ def check_whole(net: Network, rng: Random, deadline: Deadline) -> Own:
     """Check a network by its own loss, whatever its layers do."""
     first = list(net.losses)[:1]
     own = Own(differs=True, heard=net.losses[first[0]] if first else Pass())
-    for group in ways(net.object, first, net.x, net.t, None) if first else ():
-        for way in group[:1]:
-            heard = net.heard(partial(way.run, net.object))
-            if heard.error is None:  # the other half of the time is for the layers
-                whole = against_loss(net, way, heard, rng, deadline.left / 2)
-                remarks, faults = own.remarks + whole.remarks, own.faults + whole.faults
-                own = replace(whole, remarks=remarks, faults=faults)
-            elif way.is_sure:
-                own.faults.append(_raised(net.label(way.method), heard, Pass()))
-            if own.report is not None:
-                return own
+    groups = list(ways(net.object, first, net.x, net.t, None)) if first else []
+    for way in (way for group in groups for way in group[:1]):
+        heard = net.heard(partial(way.run, net.object))
+        if heard.error is None:  # the other half of the time is for the layers
+            whole = against_loss(net, way, heard, rng, deadline.left / 2)
+            remarks, faults = own.remarks + whole.remarks, own.faults + whole.faults
+            own = replace(whole, remarks=remarks, faults=faults)
+        elif way.is_sure:
+            own.faults.append(_raised(net.label(way.method), heard, Pass()))
+        if own.report is not None:
+            return own
     return own
 
 
@@ -287,54 +345,39 @@ def against_loss(net: Network, way: Way, heard: Pass, rng: Random, budget: float
     own = Own(differs=True, heard=heard)
     loss, before = next(iter(net.losses.items()), ("", heard))
     (first, data), (_, given) = way.calls[0], way.calls[-1]
-    names = method_name(net.object, FORWARD), method_name(net.object, BACKWARD)
+    passes = [method_name(net.object, names) for names in (FORWARD, BACKWARD)]
+    is_layer = [first, way.method] == passes
     up = given[0] if len(data) == 1 and given else None
     try:
-        with net.session.fresh():
-            if names == (first, way.method) and (up is not None or not given):
+        if is_layer and (up is not None or not given):
+            with net.session.fresh():
                 report = check_layer(net.object, *data, upstream=up, rng=rng, budget=budget)
-            elif not same_inputs(heard, before):
-                own.is_right = True  # as far as can be told
-                own.remarks.append(
-                    found("other_pass", method=net.label(way.method), than=net.label(loss))
-                )
-                return own
-            elif loss and heard.gradients:
-                report = _by_loss(net, loss, way, heard.gradients, rng, budget)
-            else:
-                return own
+        elif not same_inputs(heard, before):  # it is right as far as can be told
+            said = found("other_pass", method=net.label(way.method), than=net.label(loss))
+            return replace(own, is_right=True, remarks=[said])
+        elif loss and heard.gradients:
+            report = _by_loss(net, loss, way, heard, rng, budget)
+        else:
+            return own
     except CheckError as error:
-        own.remarks.append(found("not_as_a_whole", error=str(error)))
-        return own
+        return replace(own, remarks=[found("not_as_a_whole", error=str(error))])
     finally:
         net.session.restore()
-    own.report, own.is_right = report, report.ok
-    own.rows = [replace(row, name=f"network.{row.name}") for row in report.rows]
-    own.faults = [found("of_network", what=fault) for fault in report.faults]
-    own.remarks = [found("of_network", what=remark) for remark in report.remarks]
-    return own
+    return replace(
+        own,
+        report=report,
+        is_right=report.ok,
+        rows=[replace(row, name=f"network.{row.name}") for row in report.rows],
+        faults=[found("of_network", what=fault) for fault in report.faults],
+        remarks=[found("of_network", what=remark) for remark in report.remarks],
+    )
 
 
 def _by_loss(
-    net: Network, loss: str, way: Way, listed: Sequence[Listed], rng: Random, budget: float
+    net: Network, loss: str, way: Way, heard: Pass, rng: Random, budget: float
 ) -> GradientReport:
     """Check the gradients that a network lists against its own loss."""
-    held = {entry.label: entry.value for entry in listed}
-    shared = {id(module): module for module in sys.modules.values()}
-
-    def value(params: dict[str, Any], x: Any, t: Any) -> Any:
-        if all(params[name] is array for name, array in held.items()):
-            return number_in(run_method(net.object, loss, x, t))
-        memo = shared | {id(held[name]): array for name, array in params.items()}
-        result = run_method(copy.deepcopy(net.object, memo), loss, x, t)
-        return result[0] if isinstance(result, tuple) else result
-
-    def gradient(params: dict[str, Any], x: Any, t: Any) -> Any:
-        gradients, _ = net.gradients(way.run(net.object))
-        return {entry.label: entry.gradient for entry in gradients}
-
-    for function, method in ((value, loss), (gradient, way.method)):
-        function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-        function.__wrapped__ = getattr(net.object, method)  # type: ignore[attr-defined]
-        function.__name__ = net.label(method)
-    return check_gradient(value, gradient, held, net.x, net.t, rng=rng, budget=budget)
+    title = net.label(loss)
+    with untouched(net.object, net.x, net.t) as session, answerable(title):
+        subject = OwnLoss(net, loss, way, heard.gradients, session).subject()
+        return course(title, subject, stream_of(rng), budget)

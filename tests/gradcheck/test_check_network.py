@@ -12,8 +12,10 @@ from corpus.dense import Affine
 from corpus.embedding import Embedding
 from corpus.losses import CrossEntropyLoss, MSELoss
 from corpus.small_nets import PlainAffine, Tanh
+from findings import has
 
 import spiral_autograd as sa
+from spiral_autograd.gradcheck.finding import found
 
 
 def rng(seed=0):
@@ -130,13 +132,13 @@ def test_the_wrong_layer_is_named(place):
     assert [row.name for row in report.rows if row.verdict == "wrong"] == [
         f"layers[{place}].params[0]"
     ]
-    assert f"the first wrong layer on the way back is layers[{place}] (Doubled)" in report.notes
+    assert has(report, "first_wrong", name=f"layers[{place}] (Doubled)")
 
 
 def test_of_two_wrong_layers_the_later_is_the_first_on_the_way_back():
     report = sa.check_network(net([dense(kind=Doubled), Tanh(), dense(kind=Doubled)]), *data())
     assert sum(row.verdict == "wrong" for row in report.rows) == 2
-    assert report.notes[-1] == "the first wrong layer on the way back is layers[2] (Doubled)"
+    assert report.findings[-1] == found("first_wrong", name="layers[2] (Doubled)")
 
 
 def test_a_wrong_loss_is_the_first_of_all():
@@ -145,7 +147,7 @@ def test_a_wrong_loss_is_the_first_of_all():
             return 2 * super().backward(dout)
 
     report = sa.check_network(net([dense(kind=Doubled)], Wrong()), *data())
-    assert report.notes[-1] == "the first wrong layer on the way back is loss_layer (Wrong)"
+    assert report.findings[-1] == found("first_wrong", name="loss_layer (Wrong)")
 
 
 def test_integer_ids_go_into_an_embedding():
@@ -168,8 +170,8 @@ def test_the_least_sharp_reference_is_the_report_s():
     report = sa.check_network(net([dense(), ByMath(), dense(seed=2)]), *data())
     assert report.ok, str(report)
     assert report.reference == "central differences"
-    (note,) = report.notes
-    assert note.startswith("layers[1]: the reference is central differences")
+    (note,) = report.findings
+    assert has([note], "reference", name="layers[1]", kind="central differences")
 
 
 def test_everything_comes_out_as_it_went_in():
@@ -257,10 +259,11 @@ def test_a_replaced_gradient_is_found_with_its_line(as_dict):
     assert not report.ok
     source = Path(__file__).read_text(encoding="utf-8").splitlines()
     line = 1 + next(i for i, text in enumerate(source) if "self.grads[0] = self.x.T" in text)
-    (failure,) = report.failures
+    (failure,) = report.faults
     label = "grads['W0']" if as_dict else "grads[0]"
-    assert failure.startswith(f"network.{label} does not have the gradient of layers[0].params[0]")
-    assert f"test_check_network.py:{line}" in failure
+    assert has([failure], "unheld", lacking="layers[0].params[0]", held=[])
+    assert f"network.{label} does not have the gradient" in report.failures[0]
+    assert f"test_check_network.py:{line}" in failure.fields["places"][0]
 
 
 def test_affine_of_the_corpus_holds_its_gradients():
@@ -314,24 +317,19 @@ def test_one_object_may_stand_in_two_places_if_it_keeps_nothing_of_one(kind):
 @pytest.mark.parametrize("twice", [dense(), Tanh()])
 def test_one_object_in_two_places_overwrites_what_it_kept(twice):
     report = sa.check_network(net([dense(seed=4), twice, dense(seed=5), twice]), *data())
-    (failure,) = report.failures
-    assert failure.startswith(
-        "layers[1] and layers[3] are one object: the second forward pass overwrites what the first"
-    )
+    assert report.faults == (found("estranged", names=["layers[1]", "layers[3]"]),)
 
 
 def test_one_object_in_two_places_of_other_shapes_raises_no_error():
     twice = Tanh()
     report = sa.check_network(net([dense(3, 4), twice, dense(4, 3), twice]), *data())
-    (failure,) = report.failures
-    assert failure.startswith("layers[1] and layers[3] are one object")
+    assert report.faults == (found("estranged", names=["layers[1]", "layers[3]"]),)
 
 
 def test_one_place_for_the_gradients_of_two_uses_must_hold_the_sum():
     twice = KeepingTheLast(rng(3).normal(size=(3, 3)))
     report = sa.check_network(net([twice, Tanh(), twice, dense()]), *data())
-    (failure,) = report.failures
-    assert failure.startswith("layers[0].W and layers[2].W have one place for their gradient")
+    assert report.faults == (found("not_the_sum", names=["layers[0].W", "layers[2].W"]),)
 
 
 def test_layers_that_share_memory_spoil_each_other():
@@ -346,7 +344,7 @@ def test_layers_that_share_memory_spoil_each_other():
             return dout * (1 - self.buffer**2)
 
     report = sa.check_network(net([Buffered(), dense(), Buffered()]), *data())
-    assert [f for f in report.failures if f.startswith("in the network layers[0].backward gives")]
+    assert found("estranged", names=["layers[0]"]) in report.faults
 
 
 def test_dropout_layers_draw_one_after_another():
@@ -415,7 +413,7 @@ def test_a_layer_that_gives_nothing_back_is_the_wrong_one(returned):
     assert {row.name for row in report.rows if row.verdict in ("wrong", "missing")} == {
         "layers[2].x"
     }
-    assert report.notes[-1] == "the first wrong layer on the way back is layers[2] (Ending)"
+    assert report.findings[-1] == found("first_wrong", name="layers[2] (Ending)")
 
 
 # -------------------- layers in layers, and time --------------------

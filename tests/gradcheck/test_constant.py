@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from findings import has
 
 import spiral_autograd as sa
+from spiral_autograd.gradcheck.finding import found
 
 rng = np.random.default_rng(3)
 x, W0 = rng.normal(size=(5, 4)), rng.normal(size=(4, 3))
@@ -156,7 +158,9 @@ def test_a_key_that_is_no_parameter_and_no_mark_is_a_failure():
 
     report = sa.check_gradient(loss, more, {"W": W0})
     assert not report
-    assert ["h" in failure for failure in report.failures] == [True]
+    assert [(fault.kind, fault.fields["keys"]) for fault in report.faults] == [
+        ("unread_gradients", ["h"])
+    ]
     assert str(report).count("no parameter and no mark") == 1
 
 
@@ -190,7 +194,8 @@ def test_what_is_said_of_several_layers_is_said_once():
 
     report = sa.check_network([Pass(), Pass()], x, x, loss=Squares())
     assert report.ok
-    assert [note.split(":")[0] for note in report.notes] == ["layers[0], layers[1]"]
+    said = found("writes_upstream")
+    assert report.findings == (found("of_layers", names=["layers[0]", "layers[1]"], what=said),)
 
 
 class Dense:
@@ -221,4 +226,5 @@ def test_keys_of_nothing_in_a_returned_dict(key, ok):
         assert report.ok is ok, str(report)
         assert [row.verdict in ("exact", "match") for row in report.rows] == [True, True]
         assert report.unchecked == (("dother",) if ok else ())
-        assert key in " ".join([*report.failures, *report.notes])
+        kind = "value_gradients" if ok else "unread_gradients"
+        assert has(report, kind, keys=[key])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import spiral_autograd as sa
+from spiral_autograd.gradcheck.finding import found
 
 rng = np.random.default_rng(7)
 x, W0, b0 = rng.normal(size=(5, 4)), rng.normal(size=(4, 3)), np.array([0.3, -0.2, 0.5])
@@ -302,7 +303,7 @@ def test_what_is_made_in_a_forward_pass_that_writes_into_its_input():
         given = x.copy()
         report = sa.check_layer(Centred(MISTAKES[change]), given)
         assert report.ok is ok, str(report)
-        assert "forward writes into x" in report.notes
+        assert found("writes", who="forward", name="x") in report.findings
         assert np.array_equal(given, x)
 
 

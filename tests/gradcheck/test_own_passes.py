@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from corpus.losses import CrossEntropyLoss
 from corpus.small_nets import PlainAffine, Tanh
+from findings import has, says
 
 import spiral_autograd as sa
+from spiral_autograd.gradcheck.finding import found
 
 HERE = Path(__file__)
 
@@ -445,7 +447,7 @@ def test_a_network_of_single_precision_is_right():
 @pytest.mark.parametrize("kind", [WithDecay, Residual])
 def test_a_network_that_is_more_than_its_layers_is_checked_as_a_whole(kind):
     report = sa.check_network(kind(), X, LABELS)
-    assert any("more than the chain of its layers" in note for note in report.notes)
+    assert has(report, "no_chain")
     names = {row.name for row in report.rows}
     assert {"network.W1", "network.b2"} <= names or {"network.x", "network.params[0]"} <= names
 
@@ -459,12 +461,13 @@ def test_layers_are_checked_with_what_they_are_given_in_the_network():
     report = sa.check_network(Concatenated(), X, LABELS)
     assert {"layers[2].x", "layers[2].params[0]", "network.x"} <= {row.name for row in report.rows}
     assert next(row for row in report.rows if row.name == "layers[2].x").shape == (6, 8)
-    assert report.notes[0].startswith("the layers cannot be run one after another (layers[2].")
+    assert report.findings[0].kind == "no_chain_runs"
+    assert report.findings[0].fields["error"].startswith("layers[2].")
 
 
 def test_a_gradient_of_another_forward_pass_is_not_compared():
     report = sa.check_network(WithHiddenModes(), X, LABELS)
-    assert any("runs another forward pass than" in note for note in report.notes)
+    assert has(report, "other_pass")
 
 
 # -------------------- wrong --------------------
@@ -520,14 +523,16 @@ class HalvedOfScores(OfScores):
 
 WRONG_BACKWARD = {
     NotPassedOn: (
-        "it gives layers[1].backward what loss_layer.backward returned, in place of what "
-        "layers[2].backward returned",
+        {"misgiven": {"name": "layers[1]", "wanted": "layers[2]", "given": ["loss_layer"]}},
         "layer.backward(dout)  # not passed on",
     ),
-    Doubled: ("it gives layers[2].backward 2 times what loss_layer.backward returned", "# doubled"),
-    FirstForgotten: ("it never calls layers[0].backward", "# never the first"),
-    LossOfTwo: ("it calls loss_layer.backward with float 2.0", "# of two"),
-    HalvedOfScores: ("0.5 times what layers[2].backward returned", "# halved"),
+    Doubled: (
+        {"misgiven": {"name": "layers[2]", "wanted": "loss_layer", "given": [], "factor": 2.0}},
+        "# doubled",
+    ),
+    FirstForgotten: ({"never_called": {"name": "layers[0]"}}, "# never the first"),
+    LossOfTwo: ({"loss_misgiven": {"given": ["float 2.0"]}}, "# of two"),
+    HalvedOfScores: ({"misgiven": {"wanted": "layers[2]", "factor": 0.5}}, "# halved"),
 }
 
 
@@ -538,17 +543,19 @@ def test_a_wrong_way_back_is_found_where_it_begins(kind):
     assert "network.params[0]" in wrong_rows(report), str(report)
     assert all(name.startswith("network.") for name in wrong_rows(report)), str(report)
     row = next(row for row in report.rows if row.name == "network.params[0]")
-    assert row.why.startswith(f"{kind.__name__}.backward leaves another gradient than the layers")
-    assert said in row.why
+    method = f"{kind.__name__}.backward"
+    assert has(row, "other_than_layers", method=method, returned=False)
+    assert says(row, said), row
     assert (str(HERE), line_of(text)) in row.lines
 
 
 def test_an_own_backward_that_raises_is_a_failure():
     report = sa.check_network(Unequal(), X, LABELS)
-    (failure,) = report.failures
-    assert failure.startswith("Unequal.backward raised ValueError")
-    assert "it gives layers[1].backward what loss_layer.backward returned" in failure
-    assert "layer.backward(dout)  # not passed on" in failure
+    (failure,) = report.faults
+    assert has([failure], "own_raised", method="Unequal.backward", is_sure=True)
+    assert failure.fields["error"].startswith("ValueError")
+    assert has([failure], "misgiven", name="layers[1]", given=["loss_layer"])
+    assert "layer.backward(dout)  # not passed on" in "".join(failure.fields["places"])
 
 
 class Exchanged(DictNet):
@@ -573,9 +580,9 @@ class ExtraDecay(DictNet):
 
 
 WRONG_GRADIENT = {
-    Exchanged: ("b2", "it is that of b1", "# exchanged"),
-    Left: ("b2", "no gradient is returned", "# left out"),
-    ExtraDecay: ("W2", "it has an extra term: 0.1 times W2 itself", "# decayed"),
+    Exchanged: ("b2", {"that_of": {"name": "b1"}}, "# exchanged"),
+    Left: ("b2", {"nothing_returned": {}}, "# left out"),
+    ExtraDecay: ("W2", {"term": {"of": "W2", "own": True, "lacks": False}}, "# decayed"),
 }
 
 
@@ -585,10 +592,9 @@ def test_a_wrong_gradient_of_a_parameter_is_found_by_its_name(kind):
     report = sa.check_network(kind(), X, LABELS)
     assert wrong_rows(report) == {f"network.{name}"}, str(report)
     row = next(row for row in report.rows if row.name == f"network.{name}")
-    assert row.why.startswith(
-        f"{kind.__name__}.gradient returns another gradient than the layers have"
-    )
-    assert said in row.why
+    method = f"{kind.__name__}.gradient"
+    assert has(row, "other_than_layers", method=method, returned=True)
+    assert says(row, said), row
     assert (str(HERE), line_of(text)) in row.lines
 
 
@@ -638,7 +644,9 @@ class RaisingSkip(Residual):
 
 def test_an_own_backward_that_raises_is_a_failure_of_a_network_that_is_no_chain():
     report = sa.check_network(RaisingSkip(), X, LABELS)
-    assert any(f.startswith("RaisingSkip.backward raised ValueError") for f in report.failures)
+    raised = [fault for fault in report.faults if fault.kind == "own_raised"]
+    assert [fault.fields["method"] for fault in raised] == ["RaisingSkip.backward"]
+    assert raised[0].fields["error"].startswith("ValueError")
 
 
 def test_one_object_in_two_places_of_a_network_overwrites_what_it_kept():
@@ -647,7 +655,7 @@ def test_one_object_in_two_places_of_a_network_overwrites_what_it_kept():
     net.layers.append(dense(4, 3, 2))
     net.gather()
     report = sa.check_network(net, X, LABELS)
-    assert any(f.startswith("layers[0] and layers[2] are one object") for f in report.failures)
+    assert found("estranged", names=["layers[0]", "layers[2]"]) in report.faults
 
 
 class TiedOnce(Tied):
@@ -659,11 +667,9 @@ class TiedOnce(Tied):
 
 def test_a_tied_weight_that_is_listed_once_lacks_a_part():
     report = sa.check_network(TiedOnce(), X, LABELS)
-    assert any(
-        "network.grads[0] is the gradient of layers[0].params[0] alone, but layers[2].params[0]"
-        in f
-        for f in report.failures
-    ), str(report)
+    held = {"held": ["layers[0].params[0]"], "lacking": "layers[2].params[0]"}
+    assert has(report, "unheld", **held), str(report)
+    assert "network.grads[0] is the gradient of" in str(report)
 
 
 class WrongWithoutList(WithoutList):
@@ -707,8 +713,7 @@ def test_a_replaced_array_is_told_from_one_never_written(kind, used):
     row = next(row for row in report.rows if "params[0]" in row.name)
     assert row.verdict == "wrong"
     assert row.rule == "unwritten"
-    old = "is what it was before" if used else "is all zeros"
-    assert f"the array was replaced: the network holds the old one, which {old}" in row.why
+    assert has(row, "array_replaced", zeros=not used)
     assert row.lines[0] == (str(HERE), line_of("self.grads[0] = self.x.T @ dout"))
     assert not sa.check_network(net, X, LABELS).ok
 
@@ -724,8 +729,7 @@ def test_a_gradient_that_stands_elsewhere_is_said_to():
     report = sa.check_layer(dense(4, 3, 1, Elsewhere), X)
     assert wrong_rows(report) == {"params[0]"}
     row = next(row for row in report.rows if row.name == "params[0]")
-    assert row.why.startswith("the gradient is never written where it is looked for: it is all")
-    assert row.why.endswith("the true one stands in kept of Elsewhere")
+    assert has(row, "stands_elsewhere", zeros=True, attribute="kept", owner="Elsewhere")
 
 
 def test_a_gradient_that_stands_nowhere_is_never_written():
@@ -735,6 +739,7 @@ def test_a_gradient_that_stands_nowhere_is_never_written():
             return dout @ self.params[0].T
 
     (row,) = (r for r in sa.check_layer(dense(4, 3, 1, Unwritten), X).rows if r.why)
+    assert row.findings[0] in (found("all_zeros"), found("never_written", zeros=True))
     assert row.why == "the gradient is never written: it is all zeros"
 
 
@@ -780,4 +785,8 @@ def test_a_layer_that_the_own_backward_pass_skips_is_named(skipped):
     stream = np.random.default_rng(0)
     report = sa.check_network(Net(), stream.normal(size=(5, 4)), stream.normal(size=(5, 3)))
     assert report.ok is (skipped is None), str(report)
-    assert skipped is None or f"layers[{skipped}]" in str(report)
+    if skipped == 0:
+        assert has(report, "skipped", method="Net.backward", name="layers[0]"), str(report)
+    if skipped == 1:
+        row = report.rows[-1]
+        assert has(row, "misgiven", name="layers[0]", wanted="layers[1]"), str(report)

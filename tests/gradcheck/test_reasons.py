@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from findings import has, says
 
 import spiral_autograd as sa
 
@@ -167,53 +168,59 @@ def normal(*shape):
 X, W, SQUARE = normal(5, 4), normal(4, 3), normal(4, 4)
 MISTAKES = {
     "upstream for dz in dw": (
-        *(dense, dense_backward, (X, W), 1),
-        *("value", "is made from the upstream gradient in place of the gradient of `x @ w`"),
+        *(dense, dense_backward, (X, W), 1, "value"),
+        {"made_from": {"other": "upstream", "due": "x @ w"}},
     ),
     "upstream for dz in dx": (
-        *(dense, dense_backward, (X, W), 0),
-        *("value", "is made from the upstream gradient in place of the gradient of `x @ w`"),
+        *(dense, dense_backward, (X, W), 0, "value"),
+        {"made_from": {"other": "upstream", "due": "x @ w"}},
     ),
     "skip connection": (
-        *(residual, residual_backward, (X, SQUARE), 0),
-        *("term", "the gradient that flows back through y to x is left out"),
+        *(residual, residual_backward, (X, SQUARE), 0, "term"),
+        {"flow": {"result": "y", "argument": "x"}, "left_out": {}},
     ),
     "only the last path": (
-        *(attention, attention_backward, (X, W, normal(4, 3), normal(4, 3)), 0),
-        *("term", "only the gradient that flows back through v to x is kept"),
+        *(attention, attention_backward, (X, W, normal(4, 3), normal(4, 3)), 0, "term"),
+        {"only": {"overwritten": False}, "flow": {"result": "v", "argument": "x", "run": None}},
     ),
     "one path of one gradient": (
-        *(cell, cell_backward, (normal(2, 3), normal(2, 3), normal(2, 3)), 1),
-        *("value", "in place of the gradient of n"),
+        *(cell, cell_backward, (normal(2, 3), normal(2, 3), normal(2, 3)), 1, "value"),
+        {"made_from": {"due": "n", "other": "upstream"}},
     ),
     "gates in another order": (
-        *(gates, gates_backward, (normal(3, 8), normal(3, 2)), 0),
-        *("layout", "4 blocks along axis 1 in the order (0, 2, 1, 3)"),
+        *(gates, gates_backward, (normal(3, 8), normal(3, 2)), 0, "layout"),
+        {"blocks": {"count": 4, "axis": 1, "order": (0, 2, 1, 3)}},
     ),
     "assigned in a loop": (
-        *(turns, turns_backward, (normal(2, 3, 4), normal(4, 2), normal(2)), 2),
-        *("sum", "(run 1 of 3 of this line) to b is kept: the others are overwritten"),
+        *(turns, turns_backward, (normal(2, 3, 4), normal(4, 2), normal(2)), 2, "sum"),
+        {"only": {"overwritten": True}, "flow": {"argument": "b", "run": (1, 3)}},
     ),
-    "inner derivative": (gelu, gelu_backward, (X,), 0, "value", "of inner by x is left out"),
+    "inner derivative": (
+        *(gelu, gelu_backward, (X,), 0, "value"),
+        {"derivative": {"result": "inner", "by": "x"}, "lost": {}},
+    ),
     "a helper's result": (
-        *(gated, gated_backward, (X, SQUARE), 1),
-        *("value", "the derivative of s by pre is taken as 1 - s"),
+        *(gated, gated_backward, (X, SQUARE), 1, "value"),
+        {
+            "derivative": {"result": "s", "by": "pre"},
+            "taken_as": {"function": "1 - {v}", "v": "s", "minus": False},
+        },
     ),
     "beyond a bound": (
-        *(capped, capped_backward, (2 * X,), 0),
-        *("part", "just where `np.maximum(x + 1, 0)` > 2"),
+        *(capped, capped_backward, (2 * X,), 0, "part"),
+        {"part": {}, "where": {"of": "np.maximum(x + 1, 0)", "sign": ">", "bound": 2.0}},
     ),
     "not divided by the norm": (
-        *(normalised, normalised_backward, (X,), 0),
-        *("value", "the factor before the bracket is left out"),
+        *(normalised, normalised_backward, (X,), 0, "value"),
+        {"scale_left_out": {}, "closed": {"title": "norm"}},
     ),
     "not turned back": (
-        *(reverse, reverse_backward, (X, normal(4)), 0),
-        *("layout", "reversed along axis 1"),
+        *(reverse, reverse_backward, (X, normal(4)), 0, "layout"),
+        {"reversed": {"axis": 1}},
     ),
     "a mean, in one number": (
-        *(scaled, scaled_backward, (X, normal(1)), 1),
-        *("factor", "1/20 of the true one"),
+        *(scaled, scaled_backward, (X, normal(1)), 1, "factor"),
+        {"averaged_over": {"n": 20.0, "sign": 1}},
     ),
 }
 
@@ -227,11 +234,11 @@ def mistaken(backward, name):
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_the_reason_is_said(name):
-    forward, backward, inputs, row, rule, words = MISTAKES[name]
+    forward, backward, inputs, row, rule, said = MISTAKES[name]
     assert sa.check_backward(forward, backward, *inputs).ok
     report = sa.check_backward(forward, mistaken(backward, name), *inputs)
     found = report.rows[row]
-    assert (found.verdict, found.rule, words in found.why) == ("wrong", rule, True), str(report)
+    assert (found.verdict, found.rule, says(found, said)) == ("wrong", rule, True), str(report)
     assert all(other.rule in (None, rule) for other in report.rows), str(report)
 
 
@@ -277,21 +284,27 @@ def by_hand(params, mistake=""):
 
 
 @pytest.mark.parametrize(
-    ("mistake", "first", "words"),
+    ("mistake", "first", "said"),
     [
-        ("log", "probs", "the derivative of logprobs by probs is taken as probs"),
-        ("sum", "counts", "is left out"),
+        (
+            *("log", "probs"),
+            {
+                "derivative": {"result": "logprobs", "by": "probs"},
+                "taken_as": {"function": "{v}", "v": "probs", "minus": False},
+            },
+        ),
+        ("sum", "counts", {"left_out": {}}),
     ],
 )
-def test_what_explains_the_first_wrong_mark_explains_those_behind_it(mistake, first, words):
+def test_what_explains_the_first_wrong_mark_explains_those_behind_it(mistake, first, said):
     params = {"x": normal(4, 3), "w": normal(3, 7)}
     assert sa.check_gradient(ninja, by_hand, params).ok
     report = sa.check_gradient(ninja, lambda params: by_hand(params, mistake), params)
     rows = {row.name: row for row in report.rows}
-    assert words in rows[first].why, str(report)
+    assert says(rows[first], said), str(report)
     wrong = [row for row in report.rows if row.verdict == "wrong"]
     assert len(wrong) > 3
-    assert all(row.rule is not None and "two mistakes" not in row.why for row in wrong), str(report)
+    assert not any(row.rule is None or has(row, "two_mistakes") for row in wrong), str(report)
 
 
 def test_one_number_of_a_loss_is_no_function_of_a_value():

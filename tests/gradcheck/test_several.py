@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from findings import kinds
 
 import spiral_autograd as sa
 
@@ -10,10 +11,6 @@ RNG = np.random.default_rng(7)
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
-
-
-def kinds(row):
-    return {part.kind for finding in row.findings for part in finding.parts()}
 
 
 # -------------------- an LSTM --------------------

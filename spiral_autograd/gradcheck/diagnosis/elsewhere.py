@@ -14,8 +14,8 @@ from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import Place, replacing_lines
 from ..subject.conventions import BACKWARD, attributes_of, method_name, read
-from ..subject.own_passes import Listed, totals
-from ..subject.parameters import find_parameters
+from ..subject.own_passes import totals
+from ..subject.parameters import Parameter, find_parameters
 from ..subject.session import reach
 from ..subject.subject import Subject
 
@@ -59,7 +59,7 @@ def _place_of(owner: Any, value: Array, true: Array) -> Found:
     sums = totals([listed for _, listed in parts])
     lines = tuple(dict.fromkeys(line for item, _ in parts for line in _replacing(item)))
     # By the lines it is known even where the forward pass has a small constant that it lacks.
-    if sums and _is(sums[0].gradient, true, np.inf if lines else 1e-7):
+    if sums and _is(sums[0].gradient(), true, np.inf if lines else 1e-7):
         return found("array_replaced"), lines
     for item in items:
         for name, array in attributes_of(item).items():
@@ -68,10 +68,9 @@ def _place_of(owner: Any, value: Array, true: Array) -> Found:
     return found("never_written"), ()
 
 
-def _listed(item: Any, value: Array) -> list[tuple[Any, Listed]]:
+def _listed(item: Any, value: Array) -> list[tuple[Any, Parameter]]:
     """Return an object with what it holds for the gradient of a parameter."""
-    own = (p for p in find_parameters(item) if p.value is value)
-    return [(item, Listed(p.name, p.value, p.gradient())) for p in own]
+    return [(item, p) for p in find_parameters(item) if p.value is value]
 
 
 def _is(array: Any, true: Array, tolerance: float) -> bool:

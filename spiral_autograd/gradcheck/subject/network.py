@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from ..blocks import close
-from ..finding import Finding, found
 from ..guard import CheckError, theirs
-from ..source import Place, replacing_lines
+from ..source import Place
+from .adapter import Values
 from .conventions import (
     BACKWARD,
     LOSS_LAYERS,
@@ -27,20 +26,21 @@ from .conventions import (
     output_of,
     read,
 )
+from .loss import Gradient
 from .own_passes import (
-    Listed,
-    gradient_in,
+    Way,
     gradients_of,
     listed_by,
     loss_methods,
+    noted,
     number_in,
     own,
     run_method,
     totals,
 )
-from .parameters import resets_of
+from .parameters import Parameter, resets_of
 from .session import Session, put_back, states, streams_of
-from .subject import called
+from .subject import Subject, called, is_array
 
 Named = Sequence[tuple[str, Any]]
 
@@ -56,8 +56,8 @@ class Call:
     arguments: tuple[Any, ...]
     place: Place
     streams: list[Any]  # the states of the random streams before it
-    before: list[Listed] = field(default_factory=list)  # the layer's gradients, if it is backward
-    after: list[Listed] = field(default_factory=list)
+    before: list[Parameter]  # the layer's gradients, if it is backward
+    after: list[Parameter] = field(default_factory=list)
     result: Any = None  # the output, or the gradient of the first input
     is_done: bool = False
 
@@ -69,20 +69,20 @@ class Pass:
     random: list[Any] = field(default_factory=list)  # the random streams that the network reaches
     forward: list[Call] = field(default_factory=list)
     backward: list[Call] = field(default_factory=list)
-    result: Any = None  # of the network's own method
-    gradients: list[Listed] = field(default_factory=list)  # that are returned or left: totals
+    result: Any = None  # of the network's own method, or the gradient of its input
+    gradients: list[Parameter] = field(default_factory=list)  # that are returned or left: totals
+    listed: list[Parameter] = field(default_factory=list)  # those that the network itself holds
     is_returned: bool = False
-    unheld: dict[str, Finding] = field(default_factory=dict)  # those that the network lacks
     streams: list[Any] = field(default_factory=list)  # the states of the random streams after it
     error: Exception | None = None
 
     def run(self, name: str, layer: Any, step: int, method: Any, *args: Any, **more: Any) -> Any:
         """Run a layer's forward (step 0) or backward pass (1), and note it."""
-        code = sys._getframe(1)
+        code, calls = sys._getframe(1), self.backward if step else self.forward
         place = code.f_code.co_filename, code.f_lineno
-        call = Call(name, layer, tuple(map(own, args)), place, states(self.random))
-        (self.backward if step else self.forward).append(call)
-        call.before = _copies(name, layer) if step else []
+        held = _copies(name, layer) if step else []
+        call = Call(name, layer, tuple(map(own, args)), place, states(self.random), held)
+        calls.append(call)
         result = method(*args, **more)
         call.result, call.is_done = own(_result_of(layer, step, result)), True
         call.after = _copies(name, layer) if step else []
@@ -92,7 +92,7 @@ class Pass:
     def listening(self, named: Named) -> Iterator[None]:
         """Note what layers do while something else runs them; those with slots are not heard."""
         placed: list[tuple[Any, str]] = []
-        for name, layer in {id(layer): (name, layer) for name, layer in reversed(named)}.values():
+        for name, layer in _once(named):
             for step, method in enumerate(methods_of(layer)):
                 if method.startswith("__") or method in attributes_of(layer):
                     continue
@@ -111,20 +111,31 @@ class Pass:
         """Whether the pass went through all layers and back."""
         return len(self.backward) == len(self.forward) and all(c.is_done for c in self.backward)
 
+    @property
+    def uses(self) -> list[Parameter]:
+        """The gradients that each backward pass has left, under the name of each of its calls."""
+        return [p for call in self.backward for p in call.after if is_array(p.gradient())]
+
     def given(self) -> dict[str, tuple[Call, Any]]:
         """Return the forward call of each layer that ran once, and its upstream gradient."""
-        names, found = [call.name for call in self.forward], {}
-        for call in self.forward:
-            ups = [c.arguments[0] for c in self.backward if c.name == call.name and c.arguments]
-            fits = len(ups) == 1 and isinstance(ups[0], np.ndarray)
-            fits = fits and ups[0].shape == np.shape(call.result)
-            if names.count(call.name) == 1:
-                found[call.name] = call, ups[0] if fits else None
-        return found
+        names = [call.name for call in self.forward]
+        return {c.name: (c, self._upstream(c)) for c in self.forward if names.count(c.name) == 1}
+
+    def _upstream(self, call: Call) -> Any:
+        """Return the one gradient that a layer is given which fits its output; None of others."""
+        ups = [c.arguments[0] for c in self.backward if c.name == call.name and c.arguments]
+        fits = len(ups) == 1 and is_array(ups[0]) and ups[0].shape == np.shape(call.result)
+        return ups[0] if fits else None
 
 
-def _copies(name: str, layer: Any) -> list[Listed]:
-    return [entry._replace(gradient=own(entry.gradient)) for entry in gradients_of(name, layer)]
+def _copies(name: str, layer: Any) -> list[Parameter]:
+    now = gradients_of(name, layer)
+    return [noted(p.name, p.value, own(p.gradient()), layer) for p in now]
+
+
+def _once(named: Named) -> Named:
+    """Return each layer once, by its first name."""
+    return list({id(layer): (name, layer) for name, layer in reversed(named)}.values())[::-1]
 
 
 def _result_of(layer: Any, step: int, result: Any) -> Any:
@@ -133,11 +144,12 @@ def _result_of(layer: Any, step: int, result: Any) -> Any:
     return result[0] if isinstance(result, tuple) and result else result
 
 
-def _reset(layer: Any) -> None:
-    """Reset the gradients of an object that accumulates them."""
-    with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
-        for reset in resets_of(layer):
-            reset()
+def _reset(*layers: Any) -> None:
+    """Reset the gradients of objects that accumulate them."""
+    for layer in layers:
+        with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
+            for reset in resets_of(layer):
+                reset()
 
 
 # -------------------- the network --------------------
@@ -172,8 +184,7 @@ class Network:
         """Run something from the start while the layers are listened to; an error is call."""
         heard = Pass(streams_of(self.object))
         with self.session.fresh(), heard.listening(self.layers):
-            for _, layer in (*self.layers, ("", self.object)):
-                _reset(layer)
+            _reset(*(layer for _, layer in self.layers), self.object)
             try:
                 with theirs():
                     heard.result = run()
@@ -185,16 +196,15 @@ class Network:
         self.session.restore()
         return heard
 
-    def gradients(self, result: Any) -> tuple[list[Listed], bool]:
+    def gradients(self, result: Any) -> tuple[list[Parameter], bool]:
         """Return the gradients that the network returned or holds; else those of its layers."""
         listed, is_returned = listed_by(self.object, result)
-        return totals(listed or self._left()), is_returned
+        return totals(listed) or self._left(), is_returned
 
-    def _left(self) -> list[Listed]:
+    def _left(self) -> list[Parameter]:
         """Return the gradients that the layers now hold."""
-        once = {id(layer): (name, layer) for name, layer in reversed(self.layers)}
-        left = [entry for named in reversed(once.values()) for entry in gradients_of(*named)]
-        return [entry for entry in left if isinstance(entry.gradient, np.ndarray)]
+        left = [p for named in _once(self.layers) for p in gradients_of(*named)]
+        return totals([p for p in left if is_array(p.gradient())])
 
     def chain(self) -> Pass:
         """Run the layers one after another, and back; an error is call."""
@@ -208,9 +218,9 @@ class Network:
             with self.session.fresh():
                 self._there(ran)
                 self._back(ran)
-                left = self._left()
-                ran.gradients, ran.streams = totals(left), states(ran.random)
-                ran.unheld = _unheld(listed_by(self.object, None)[0], left, ran.gradients)
+                ran.gradients, ran.streams = self._left(), states(ran.random)
+                ran.listed = totals(listed_by(self.object, None)[0])
+                ran.result = ran.backward[-1].result
         except CheckError as error:
             ran = Pass(error=error)
         self.session.restore()
@@ -236,8 +246,7 @@ class Network:
 
     def _there(self, ran: Pass) -> None:
         """Give each layer what the one before gives, and the last one the targets as well."""
-        for _, layer in self.layers:
-            _reset(layer)
+        _reset(*(layer for _, layer in self.layers))
         value = self.x
         for i, (name, layer) in enumerate(self.layers, start=1):
             run = partial(ran.run, name, layer, 0, getattr(layer, methods_of(layer)[0]))
@@ -263,11 +272,8 @@ class Network:
                 return  # the check of this layer tells what it lacks
             given = (up,)
 
-    def alone(self, there: Call, back: Call) -> Call | None:
-        """Run a layer by itself as it was run in a chain; return the call of its backward pass.
-
-        None where its output depends on more than its input.
-        """
+    def alone(self, there: Call, back: Call) -> Pass:
+        """Run a layer by itself as it was run in a chain; an error ends the pass."""
         layer = there.layer
         ran = Pass()
         with self.session.fresh(), suppress(CheckError), theirs():
@@ -275,35 +281,8 @@ class Network:
             put_back(there.streams)
             _reset(layer)
             ran.run(there.name, layer, 0, forward, *map(own, there.arguments))
-            if equal(ran.forward[0].result, there.result):
-                ran.run(there.name, layer, 1, backward, *map(own, back.arguments))
-                return ran.backward[0]
-        return None
-
-
-def _unheld(
-    listed: Sequence[Listed], left: Sequence[Listed], true: Sequence[Listed]
-) -> dict[str, Finding]:
-    """Return which gradients that a network lists are not those that its layers have left."""
-    missing: dict[str, Finding] = {}
-    for label, value, total, _ in totals(listed):
-        wanted = gradient_in(true, value)
-        if wanted is None or close(total, wanted, 1e-9):
-            continue
-        uses = [use for use in left if use.value is value]
-        held = [use for use in uses if np.array_equal(total, use.gradient)]
-        for use in uses:
-            if not np.array_equal(total, use.gradient):
-                missing[f"network.{label}"] = _lacking(label, held, use)
-    return missing
-
-
-def _lacking(label: str, held: Sequence[Listed], use: Listed) -> Finding:
-    """Return what is said of a gradient that a network lacks, though a layer has it."""
-    lines = replacing_lines(read(use.holder, methods_of(use.holder)[1]))
-    places = [f"{os.path.basename(file)}:{line}" for file, line in dict.fromkeys(lines)]
-    names = [other.label for other in held[:1]]
-    return found("unheld", label=label, lacking=use.label, held=names, places=places)
+            ran.run(there.name, layer, 1, backward, *map(own, back.arguments))
+        return ran
 
 
 @contextmanager
@@ -320,30 +299,17 @@ def naming(name: str) -> Iterator[None]:
         raise CheckError(text) from error.__cause__
 
 
-def precision(*arrays: Any) -> float:
-    """Return up to which relative difference gradients of one formula are equal."""
-    return 1e-4 if any(np.asarray(a).dtype.itemsize < 8 for a in arrays) else 1e-9
-
-
-def equal(ours: Any, theirs: Any, floor: float = 0.0) -> bool:
-    """Tell whether two results of one formula are equal, as far as they are arrays of floats."""
-    if not all(isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in (ours, theirs)):
-        return True
-    return close(ours, theirs, precision(ours, theirs), floor)
-
-
 # -------------------- its layers by name --------------------
 
 
 def network_of(network: Any, loss: Any, x: Any, t: Any, session: Session) -> Network:
     """Return a network with its layers by name, and its loss layer."""
     held = network if is_plain(network) else read(network, "layers")
-    layers = list(_named("layers", held)) if is_plain(held) else []
+    if not is_plain(held):
+        return Network(network, [], False, x, t, session)
     losses = [loss] if loss is not None else [read(network, name) for name in LOSS_LAYERS]
-    last = [item for item in losses if method_name(item, BACKWARD) is not None][:1]
-    is_chain = is_plain(held) and bool(last)
-    layers += [("loss_layer", item) for item in last if is_chain]
-    return Network(network, layers, is_chain, x, t, session)
+    last = [("loss_layer", item) for item in losses if method_name(item, BACKWARD) is not None][:1]
+    return Network(network, [*_named("layers", held), *last], bool(last), x, t, session)
 
 
 def is_plain(network: Any) -> bool:
@@ -358,3 +324,37 @@ def _named(name: str, held: Any) -> Iterator[tuple[str, Any]]:
             yield from _named(f"{name}[{key!r}]", layer)
         else:
             yield f"{name}[{key!r}]", layer
+
+
+# -------------------- its own loss --------------------
+
+
+class OwnLoss(Gradient):
+    """A network's own loss, and the gradients that it gives in one of its ways."""
+
+    def __init__(
+        self, net: Network, loss: str, way: Way, listed: Sequence[Parameter], session: Session
+    ) -> None:
+        def value(params: Any, x: Any, t: Any) -> Any:
+            return number_in(run_method(net.object, loss, x, t))
+
+        def gradient(params: Any, x: Any, t: Any) -> dict[str, Any]:
+            return {p.name: p.gradient() for p in net.gradients(way.run(net.object))[0]}
+
+        value.__name__, gradient.__name__ = net.label(loss), net.label(way.method)
+        self.object, self.names_of_code = net.object, (loss, way.method)
+        params = {p.name: p.value for p in listed}
+        super().__init__(value, gradient, params, (net.x, net.t), session)
+
+    def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
+        """Run the loss of a copy of the network with replacements for arrays."""
+        memo = {id(module): module for module in sys.modules.values()}
+        memo |= self.standing_in(replacements, values)
+        data = [memo.get(id(item), item) for item in self.data]
+        result = run_method(copy.deepcopy(self.object, memo), self.names_of_code[0], *data)
+        return [result[0] if isinstance(result, tuple) else result]
+
+    def subject(self) -> Subject:
+        """Return the loss and its gradients as a subject."""
+        forward, backward = (getattr(self.object, name) for name in self.names_of_code)
+        return replace(super().subject(), forward_code=[forward], backward_code=[backward])

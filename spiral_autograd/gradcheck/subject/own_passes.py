@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...pytree import Sharing
-from ...validation import Array
 from .conventions import (
     BACKWARD,
     CONTAINERS,
@@ -29,16 +29,19 @@ from .conventions import (
     read,
 )
 from .held import entries
-from .parameters import find_parameters
+from .parameters import Parameter, find_parameters
 from .subject import MISSING, is_array
 
 # -------------------- its methods --------------------
 
 
+MethodCall = tuple[str, tuple[Any, ...]]  # a method's name, and its arguments
+
+
 class Way(NamedTuple):
     """A way to have a network's gradients: methods of its own, called one after another."""
 
-    calls: tuple[tuple[str, tuple[Any, ...]], ...]  # each with its arguments
+    calls: tuple[MethodCall, ...]
     is_sure: bool  # whether the last can only be meant to be called so
 
     @property
@@ -93,20 +96,23 @@ def ways(network: Any, losses: Sequence[str], x: Any, t: Any, up: Any) -> Iterat
     for name in [*GRADIENTS, *BACKWARD]:
         method = read(network, name)
         if _takes_data(method):
-            last: Any = name, (x, t)
+            last = name, (x, t)
             yield [Way((last,), True), *(Way((loss, last), False) for loss in before)]
         elif name in BACKWARD and accepts(method, 0):
             yield [Way((loss, (name, ())), True) for loss in before]
         elif name in BACKWARD and accepts(method, 1):
             given = [(name, (argument,)) for argument in _may_be_given(method, t, up)]
-            found = [Way((loss, last), False) for loss in before for last in given]
-            scores = _scores(network, x) if given else []
-            yield found + [Way((first, given[-1]), False) for first in scores]
+            yield [Way(calls, False) for calls in _one_by_one(network, before, given, x)]
 
 
-def _scores(network: Any, x: Any) -> list[tuple[str, tuple[Any, ...]]]:
-    """Return how to have a network's scores, if it gives some."""
-    return [(name, (x,)) for name in SCORES if accepts(read(network, name), 1)][:1]
+def _one_by_one(
+    network: Any, losses: Sequence[MethodCall], given: Sequence[MethodCall], x: Any
+) -> Iterator[tuple[MethodCall, ...]]:
+    """Yield what to call before a backward pass of one argument, with that: a loss, or scores."""
+    yield from product(losses, given)
+    scores = [name for name in SCORES if accepts(read(network, name), 1)]
+    for name in scores[:1]:
+        yield from (((name, (x,)), last) for last in given[-1:])
 
 
 def _takes_data(method: Any) -> bool:
@@ -137,38 +143,32 @@ def number_in(result: Any) -> Any:
 # -------------------- the gradients that it lists, and those of its layers --------------------
 
 
-class Listed(NamedTuple):
-    """A parameter and its gradient, as a network or one of its layers holds them."""
-
-    label: str
-    value: Array
-    gradient: Any
-    holder: Any = None
+def noted(name: str, value: Any, gradient: Any, holder: Any = None) -> Parameter:
+    """Return a parameter with a gradient that stays."""
+    return Parameter(name, value, lambda: gradient, holder)
 
 
-def gradients_of(name: str, layer: Any) -> list[Listed]:
+def gradients_of(name: str, layer: Any) -> list[Parameter]:
     """Return the parameters of a layer with their gradients as they now stand."""
     found = find_parameters(layer)
-    return [Listed(f"{name}.{p.name}", p.value, p.gradient(), layer) for p in found]
+    return [noted(f"{name}.{p.name}", p.value, p.gradient(), layer) for p in found]
 
 
-def listed_by(network: Any, result: Any) -> tuple[list[Listed], bool]:
+def listed_by(network: Any, result: Any) -> tuple[list[Parameter], bool]:
     """Return the gradients that a method of a network returned, or else those that it holds itself.
 
     And whether they were returned.
     """
     if isinstance(result, tuple) and len(result) == 2 and number_in(result[0]) is not None:
         result = result[1]
-    returned: list[Listed] = []
-    if isinstance(result, dict):
-        returned = _by_key(network, result)
-    elif isinstance(result, list | tuple):
-        returned = _in_order(network, result)
-    if returned:
-        return returned, True
-    held = [Listed(p.name, p.value, p.gradient()) for p in find_parameters(network)]
-    held = [entry for entry in held if entry.gradient is not MISSING]
-    return held if any(map(_fits, held)) else [], False
+    returned = (_by_key if isinstance(result, dict) else _in_order)(network, result)
+    return (returned, True) if returned else (_held_by(network), False)
+
+
+def _held_by(network: Any) -> list[Parameter]:
+    held = [noted(p.name, p.value, p.gradient()) for p in find_parameters(network)]
+    held = [p for p in held if p.gradient() is not MISSING]
+    return held if any(map(_fits, held)) else []
 
 
 def _listings(network: Any) -> list[Any]:
@@ -176,15 +176,15 @@ def _listings(network: Any) -> list[Any]:
     return [entries(network, name) for name in dict.fromkeys(values for values, _ in CONTAINERS)]
 
 
-def _by_key(network: Any, result: dict[Any, Any]) -> list[Listed]:
+def _by_key(network: Any, result: dict[Any, Any]) -> list[Parameter]:
     """Return a network's parameters with their gradients in a dict; of attributes, those in it."""
-    for held in _listings(network):
+    attributes = attributes_of(network)
+    for held in (*_listings(network), attributes):
         if keys := _keys(held, result):
-            listed = [Listed(str(n), held[n], result.get(key)) for n, key in keys.items()]
-            return [e for e in listed if e.gradient is not None or not is_statistic(e.label)]
-    own = attributes_of(network)
-    listed = [Listed(n, own[n], result.get(key)) for n, key in _keys(own, result).items()]
-    return [entry for entry in listed if entry.gradient is not None]
+            listed = [noted(str(name), held[name], result.get(key)) for name, key in keys.items()]
+            left_out = [p for p in listed if held is attributes or is_statistic(p.name)]
+            return [p for p in listed if p.gradient() is not None or p not in left_out]
+    return []
 
 
 def _keys(held: Any, result: dict[Any, Any]) -> dict[Any, Any]:
@@ -194,47 +194,47 @@ def _keys(held: Any, result: dict[Any, Any]) -> dict[Any, Any]:
     return keys if any(key is not None for key in keys.values()) else {}
 
 
-def _in_order(network: Any, result: Sequence[Any]) -> list[Listed]:
+def _in_order(network: Any, result: Any) -> list[Parameter]:
     """Return the parameters that a network has in a list with their gradients in another."""
-    for held in _listings(network):
+    for held in _listings(network) if isinstance(result, list | tuple) else ():
         if isinstance(held, list | tuple) and len(held) == len(result):
             pairs = enumerate(zip(held, result, strict=True))
-            listed = [Listed(f"params[{i}]", v, g) for i, (v, g) in pairs]
+            listed = [noted(f"params[{i}]", value, gradient) for i, (value, gradient) in pairs]
             if any(map(_fits, listed)):
-                return [entry for entry in listed if is_array(entry.value)]
+                return [p for p in listed if is_array(p.value)]
     return []
 
 
-def _fits(entry: Listed) -> bool:
+def _fits(p: Parameter) -> bool:
     """Tell whether a gradient is an array of the shape of its parameter."""
-    both = is_array(entry.gradient) and is_array(entry.value)
-    return both and entry.gradient.shape == entry.value.shape
+    return is_array(p.gradient()) and is_array(p.value) and p.gradient().shape == p.value.shape
 
 
-def groups(arrays: Sequence[Array]) -> list[list[tuple[int, bool]]]:
-    """Return which arrays of a list are one array: their numbers, and which are its transpose."""
-    found: dict[int, list[tuple[int, bool]]] = {}
-    for i, (first, turned) in enumerate(Sharing.of(arrays).places):
-        found.setdefault(first, []).append((i, turned))
+def groups(listed: Sequence[Parameter]) -> list[list[tuple[Parameter, bool]]]:
+    """Return parameters by their array; and of each whether it has the transpose of the first."""
+    found: dict[int, list[tuple[Parameter, bool]]] = {}
+    places = Sharing.of([p.value for p in listed]).places
+    for p, (first, turned) in zip(listed, places, strict=True):
+        found.setdefault(first, []).append((p, turned))
     return list(found.values())
 
 
-def totals(listed: Sequence[Listed]) -> list[Listed]:
+def totals(listed: Sequence[Parameter]) -> list[Parameter]:
     """Return each parameter once, with its gradients added; one array of gradients counts once."""
-    found = []
-    for members in groups([entry.value for entry in listed]):
-        first = listed[members[0][0]]
-        every = [(listed[i].gradient, turned) for i, turned in members]
-        arrays = [g.T if turned else g for g, turned in every if isinstance(g, np.ndarray)]
-        parts = Sharing.of(arrays).unique(arrays)
-        fits = parts and all(part.shape == parts[0].shape for part in parts)
-        total = np.array(sum(parts[1:], start=parts[0])) if fits else own(first.gradient)
-        found.append(first._replace(gradient=total))
-    return found
+    firsts = [(members[0][0], _total(members)) for members in groups(listed)]
+    return [noted(p.name, p.value, total, p.holder) for p, total in firsts]
 
 
-def gradient_in(listed: Sequence[Listed], value: Array) -> Any:
+def _total(members: Sequence[tuple[Parameter, bool]]) -> Any:
+    every = [(p.gradient(), turned) for p, turned in members]
+    arrays = [g.T if turned else g for g, turned in every if is_array(g)]
+    parts = Sharing.of(arrays).unique(arrays)
+    fits = len({part.shape for part in parts}) == 1
+    return np.array(sum(parts[1:], start=parts[0])) if fits else own(every[0][0])
+
+
+def gradient_in(listed: Sequence[Parameter], value: Any) -> Any:
     """Return the gradient that is listed for an array or its transpose; None where none is."""
-    first, turned = Sharing.of([*(entry.value for entry in listed), value]).places[-1]
-    gradient = listed[first].gradient if first < len(listed) else None
+    first, turned = Sharing.of([*(p.value for p in listed), value]).places[-1]
+    gradient = listed[first].gradient() if first < len(listed) else None
     return gradient.T if turned and gradient is not None else gradient
