@@ -15,6 +15,7 @@ import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -52,9 +53,12 @@ _INSTALLED = tuple(
 )
 
 
+@lru_cache(maxsize=4096)
 def is_installed(filename: str) -> bool:
     """Tell whether a file belongs to Python, to an installed package, or to this one."""
-    return os.path.abspath(filename).startswith(_INSTALLED)
+    path = os.path.abspath(filename)
+    packages = {"site-packages", "dist-packages"}.intersection(path.split(os.sep))
+    return bool(packages) or path.startswith(_INSTALLED) or filename.startswith("<frozen")
 
 
 def _is_composite(fun: object) -> bool:

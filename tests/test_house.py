@@ -18,6 +18,7 @@ ORDER = """
     interrupts  validation  boxes
     pytree
     data  network  manual  optimizers  recording
+    state
     derive  train_state
     training
     plotting

@@ -9,7 +9,6 @@ and the finished program run against autograd on those inputs and on redrawn one
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,11 +18,12 @@ import numpy as np
 from ..boxes import RecordingError, process_lock
 from ..pytree import Pytree, float_tree, leaves, with_leaves
 from ..recording import Call, Recording, record
-from . import guards, watches
+from ..state import GLOBAL_STREAMS, Held
+from . import guards
 from .buffers import write_buffered
 from .guards import DerivationError, Example, refused, silence
 from .listing import write_listing
-from .outside import Outside, TracedError, UnwatchableError
+from .outside import Outside, TracedError, UnwatchableError, Watch
 from .program import Buffered, Program, described, signature
 from .simplify import Simplified, simplify
 from .writer import literal
@@ -107,10 +107,10 @@ def reached_by(loss: Loss, data: tuple[Pytree, ...]) -> Outside:
 @contextmanager
 def _unchanged(outside: Outside) -> Iterator[None]:
     """Put back what the loss changes meanwhile, random streams included, and refuse such a loss."""
-    streams = (
-        watches.stream("NumPy's global random numbers", np.random.mtrand._rand),
-        watches.stream("Python's global random numbers", random._inst),
-    )
+    names = "NumPy's global random numbers", "Python's global random numbers"
+    streams = [
+        Watch(path, Held(stream)) for path, stream in zip(names, GLOBAL_STREAMS, strict=True)
+    ]
     changed: list[str] = []
     try:
         with outside.kept(changed):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dis
 import operator
-import sys
 import types
 from functools import lru_cache
-from types import CodeType, ModuleType
+from types import CodeType
 from typing import NamedTuple
 
 import numpy as np
 
-from ..recording import is_installed
+from ..state import slots_of
 
 # Python's values that cannot change, for all their attributes.
 CONSTANT_MODULES = ("fractions", "decimal", "datetime", "pathlib", "re", "uuid", "zoneinfo")
@@ -65,30 +64,6 @@ def names_in(code: CodeType) -> _Names:
                 codes.append(const)
             elif isinstance(const, str) and const.isidentifier():
                 names.attributes.add(const)  # getattr(options, "decay")
-    return names
-
-
-def is_foreign(kind: type) -> bool:
-    """Tell whether a class is Python's, or of an installed package."""
-    module = sys.modules.get(kind.__module__)
-    return module is not None and kind.__module__ != "__main__" and is_foreign_module(module)
-
-
-def is_foreign_module(module: ModuleType) -> bool:
-    """Tell whether a module is Python's, or of an installed package."""
-    file = getattr(module, "__file__", None)
-    return file is None or is_installed(file)
-
-
-def slots_of(kind: type) -> list[str]:
-    """Return the names of the slots that a class and its bases add, as attributes."""
-    names = []
-    for base in kind.__mro__:
-        slots = vars(base).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else tuple(slots):
-            private = name.startswith("__") and not name.endswith("__")
-            if name not in ("__dict__", "__weakref__"):
-                names.append(f"_{base.__name__.lstrip('_')}{name}" if private else name)
     return names
 
 

@@ -7,7 +7,7 @@ What cannot be watched is refused before the loss is recorded.
 
 from __future__ import annotations
 
-import random
+import operator
 import sys
 import weakref
 from collections import deque
@@ -15,23 +15,27 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from autograd.tracer import getval, isbox
 
+from .. import state
 from ..recording import is_installed
-from . import kinds, watches
+from ..state import ABSENT, STREAMS, Held, Kind, Names, identical, is_own_class
+from ..validation import Array
+from . import kinds
 from .expressions import static_key
-from .watches import COMPARED_BYTES, MISSING, Contents, Names, content
 
 MOST_VALUES = 20_000  # a loss that reaches more is not watched but refused
+SAMPLES = 1024  # entries of an array that is too large to be compared
+COMPARED_BYTES = 2**18  # an array up to this size is compared entry by entry before each call
 
 _NUMBERS = (bool, int, float, complex, np.generic)
 _IMMUTABLE = (*_NUMBERS, str, bytes, type(None), type(...), np.dtype, range, slice)
-_STREAMS = (np.random.RandomState, np.random.Generator, random.Random)
 _DYNAMIC = frozenset("getattr setattr vars __dict__ dir attrgetter methodcaller asdict".split())
 _PARTS = "__func__ __self__ func args keywords fget".split()
+_DEFAULTS = "__defaults__", "__kwdefaults__"
 _UNSEEN = frozenset("eval exec globals locals".split())
 
 
@@ -41,6 +45,54 @@ class UnwatchableError(Exception):
 
 class TracedError(Exception):
     """A loss reaches a value of a trace that runs: autograd itself differentiates."""
+
+
+class Watch(NamedTuple):
+    """How a person gets to something that a loss reaches, what it holds, and by which names."""
+
+    path: str
+    held: Held
+    names: Sequence[object] = ()
+
+    def put_back(self) -> list[str]:
+        """Put it back as it was; return how a person reaches what was otherwise."""
+        held, now = self.held, self.held.kind.read(self.held.item)
+        if held.kind.write is None or held.kind.is_same(now, held.before):
+            return []
+        held.put()
+        pairs = zip(self.names, now, held.before, strict=False)
+        changed = [dotted(self.path, name) for name, new, old in pairs if new is not old]
+        return changed if self.names else [self.path]
+
+
+def dotted(path: str, name: object) -> str:
+    """Return how a person reaches a name of an owner."""
+    if name == "cell_contents":  # of a variable
+        return path
+    return f"{path}.{name}" if path else str(name)
+
+
+def _put_entries(array: Array, parts: list[object]) -> None:
+    for k, part in enumerate(parts):
+        array.flat[k] = part
+
+
+def _numbers_of(array: Array, is_small: bool) -> Kind:
+    """Return how the numbers of an array are read; of a large one, some that are spread over it."""
+    places = None if is_small else np.linspace(0, array.size - 1, SAMPLES).astype(np.intp)
+
+    def read(item: Array) -> list[object]:
+        some = item if places is None else item.flat[places]
+        return [item.shape, item.dtype, some.tobytes()]
+
+    is_copied = is_small and array.flags.writeable
+    put = partial(array.__setitem__, ..., array.copy()) if is_copied else None
+    return Kind(read, put and (lambda item, parts: put()), is_same=operator.eq)
+
+
+_ENTRIES = Kind(lambda array: list(array.flat), _put_entries)
+_CONTENT = state.in_places([vars(CellType)["cell_contents"]])
+_DEFAULT_VALUES = state.in_places([vars(FunctionType)[name] for name in _DEFAULTS])
 
 
 class _Same:
@@ -81,12 +133,18 @@ class Outside:
             # again, while code that is reached names attributes not yet looked at
             self._look(loss, others)
         self.key = tuple(self._facts)
-        self._tests = [watch.is_same for watch in self.watches]
+        named = [held for _, held, _ in self.watches if isinstance(held.item, Names)]
+        self._places = [(held.item.table.get, name) for held in named for name in held.item.names]
+        self._values = [value for held in named for value in held.before]
+        others = [held for _, held, _ in self.watches if not isinstance(held.item, Names)]
+        self._tests = [held.is_same for held in others]
 
     def holds(self) -> bool:
         """Tell whether all is as it was, by identity; what is equal but another object is not."""
         try:
-            return False not in [is_same() for is_same in self._tests]
+            values = [get(name, ABSENT) for get, name in self._places]  # all at once, for speed
+            others = [is_same() for is_same in self._tests]
+            return False not in others and identical(values, self._values)
         except (LookupError, RuntimeError):  # an array is shorter, or another thread changes a dict
             return False
 
@@ -107,9 +165,9 @@ class Outside:
     # ---- the walk ----
 
     def _look(self, loss: object, others: list[Any]) -> None:
-        self.watches: list[Names | Contents] = []
-        self._streams: list[Contents] = []
-        self._large: list[Any] = []  # arrays that are compared in some places only
+        self.watches: list[Watch] = []
+        self._streams: list[Watch] = []
+        self._large: list[Array] = []  # arrays that are compared in some places only
         self._facts: list[Any] = []
         self._seen: dict[int, tuple[int, Any]] = {}
         self._count = 0
@@ -143,59 +201,67 @@ class Outside:
             )
         self._pending.extend((path, value) for value in values)
 
-    def _watch(self, path: str, owner: object, names: Sequence[Any]) -> None:
-        """Watch some names of an owner, and look at their values."""
+    def _watch(
+        self, path: str, owner: object, names: Sequence[Any], kind: Kind | None = None
+    ) -> None:
+        """Watch some names of an owner, a dict or a class by default, and look at their values."""
         if names:
-            watch = Names(path, owner, names)
-            self.watches.append(watch)
+            item = owner if kind is not None else Names.of(owner, names)
+            held = self._hold(path, item, kind, names)
             self._facts.append(tuple(names))
-            for name, value in zip(names, watch.values, strict=True):
-                if value is MISSING:
+            for name, value in zip(names, held, strict=True):
+                if value is ABSENT:
                     self._facts.append("absent")
                 else:
-                    self._push(watches.dotted(path, name), (value,))
+                    self._push(dotted(path, name), (value,))
+
+    def _hold(
+        self, path: str, item: object, kind: Kind | None = None, names: Sequence[Any] = ()
+    ) -> list[Any]:
+        """Watch what something holds, if that can change, and return it."""
+        held = Held(item, kind)
+        if held.kind.write is not None or kind is not None:
+            self.watches.append(Watch(path, held, names))
+        return held.before
 
     # ---- containers ----
 
-    def _array(self, path: str, array: Any) -> None:
+    def _array(self, path: str, array: Array) -> None:
         if array.dtype.hasobject:
             self._facts.append(("objects", array.shape))
-            self._watch(path, array, range(array.size))
+            self._watch(path, array, range(array.size), _ENTRIES)
             return
         is_small = array.nbytes <= COMPARED_BYTES
-        watch = watches.array(path, array, is_small)
-        self.watches.append(watch)
+        numbers = tuple(self._hold(path, array, _numbers_of(array, is_small)))
         self._large += [] if is_small else [array]
-        self._facts.append(watch.before if is_small else (_Same(array), watch.before))
+        self._facts.append(numbers if is_small else (_Same(array), numbers))
         if type(array) is not np.ndarray:
             self._own_attributes(path, array)
 
-    def _sequence(self, path: str, sequence: Any) -> None:
-        self._facts.append((type(sequence), len(sequence)))
-        if not isinstance(sequence, tuple):
-            self.watches.append(watches.container(path, sequence))
-        self._push(f"{path}[…]", tuple(sequence))
+    def _sequence(self, path: str, sequence: object) -> None:
+        parts = self._hold(path, sequence)
+        self._facts.append((type(sequence), len(parts)))
+        self._push(f"{path}[…]", parts)
         self._own_attributes(path, sequence)
 
-    def _table(self, path: str, table: Any) -> None:
-        self._facts.append((type(table), len(table)))
-        self.watches.append(watches.container(path, table))
-        self._push(f"a key of {path}", tuple(table))
-        for key, value in table.items():
+    def _table(self, path: str, table: object) -> None:
+        parts = self._hold(path, table)
+        self._facts.append((type(table), len(parts)))
+        for key, value in state.in_pairs(parts):
             name = repr(key)[:40] if isinstance(key, str | int) else "…"
+            self._push(f"a key of {path}", (key,))
             self._push(f"{path}[{name}]", (value,))
         self._own_attributes(path, table)
 
-    def _set(self, path: str, members: Any) -> None:
-        self._facts.append((type(members), frozenset(members)))
-        if not all(isinstance(member, (*_IMMUTABLE, tuple)) for member in members):
+    def _set(self, path: str, members: object) -> None:
+        parts = self._hold(path, members)
+        self._facts.append((type(members), frozenset(parts)))
+        if not all(isinstance(part, (*_IMMUTABLE, tuple)) for part in parts):
             raise UnwatchableError(f"it reaches {path}, a set of objects")
-        if isinstance(members, set):
-            self.watches.append(watches.container(path, members))
 
     def _stream(self, path: str, stream: object) -> None:
         self._facts.append(("stream", _Same(stream)))
-        self._streams.append(watches.stream(path, stream))
+        self._streams.append(Watch(path, Held(stream)))
 
     # ---- code ----
 
@@ -207,11 +273,10 @@ class Outside:
             self._push(name, (cell,))
         if is_installed(code.co_filename):
             return
-        defaults = "__defaults__", "__kwdefaults__"
-        self._watch(path, function, defaults)
+        self._watch(path, function, _DEFAULTS, _DEFAULT_VALUES)
         named = self._read_code(function.__name__, code)
         reached = [(name, table.get(name)) for name in named]
-        reached += [(name, content(cell)) for name, cell in cells.items()]
+        reached += [(name, *_CONTENT.read(cell)) for name, cell in cells.items()]
         escapes = [name for name, value in reached if value is getval]
         for line in (kinds.names_in(code).lines.get(name) for name in (*escapes, "getval")):
             if line is not None:
@@ -251,13 +316,13 @@ class Outside:
 
     def _module(self, path: str, module: ModuleType) -> None:
         self._facts.append(("module", module.__name__))
-        if not kinds.is_foreign_module(module):
+        if state.is_own_module(module):
             table = vars(module)
             self._watch(path, table, sorted(name for name in self._names if name in table))
 
     def _class(self, path: str, kind: type) -> None:
         self._facts.append(("class", _Same(kind)))
-        bases = [base for base in kind.__mro__[:-1] if not kinds.is_foreign(base)]
+        bases = state.own_bases(kind)
         own = [(name, value) for base in bases for name, value in vars(base).items()]
         special = {n for n, value in own if n[:2] == "__" and isinstance(value, FunctionType)}
         names = sorted(special | {name for name in self._names if name[:2] != "__"})
@@ -266,7 +331,7 @@ class Outside:
 
     def _object(self, path: str, value: object) -> None:
         kind = type(value)
-        foreign = kinds.is_foreign(kind)
+        foreign = not is_own_class(kind)
         if isinstance(value, Iterator) and foreign:
             raise UnwatchableError(f"it reaches {path}, a {kind.__name__}, which each use changes")
         self._facts.append(("object", _Same(kind)))
@@ -280,15 +345,18 @@ class Outside:
 
     def _own_attributes(self, path: str, value: object) -> bool:
         """Watch the attributes of an object that code may name; tell if it can have any."""
-        kind = type(value)
-        table, slots = getattr(value, "__dict__", None), kinds.slots_of(kind)
-        if isinstance(table, dict):
-            every = self._every_attribute or kinds.is_foreign(kind) or hasattr(kind, "__getattr__")
+        kind, table = type(value), state.dict_of(value)
+        is_own, slots = is_own_class(kind), state.slots_of(kind)
+        if table is not None:
+            every = self._every_attribute or not is_own or hasattr(kind, "__getattr__")
             self._watch(path, table, sorted({*table, *self._names} if every else self._names))
-        self._watch(path, value, slots)
-        if not kinds.is_foreign(kind):
+        names = [slot.__name__ for slot in slots]
+        for name in names:
+            getattr(value, name, None)  # an object that will not be looked at raises
+        self._watch(path, value, names, state.in_places(slots))
+        if is_own:
             self._push(path, (kind,))
-        return isinstance(table, dict) or bool(slots)
+        return table is not None or bool(slots)
 
 
 _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
@@ -297,7 +365,7 @@ _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
     (dict, Outside._table),
     ((set, frozenset), Outside._set),
     (FunctionType, Outside._function),
-    (CellType, lambda self, path, cell: self._watch(path, cell, ("cell_contents",))),
+    (CellType, lambda self, path, cell: self._watch(path, cell, ("cell_contents",), _CONTENT)),
     (BuiltinMethodType, Outside._builtin),
     (
         (MethodType, partial, staticmethod, classmethod, property, cached_property),
@@ -305,5 +373,5 @@ _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
     ),
     (ModuleType, Outside._module),
     (type, Outside._class),
-    (_STREAMS, Outside._stream),
+    (STREAMS, Outside._stream),
 )

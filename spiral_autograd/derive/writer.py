@@ -27,8 +27,8 @@ from .expressions import (
     uniform,
     uniform_number,
 )
+from .outside import COMPARED_BYTES
 from .simplify import Simplified, memory_of
-from .watches import COMPARED_BYTES
 
 # -------------------- literals --------------------
 

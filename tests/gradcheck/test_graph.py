@@ -103,3 +103,15 @@ def test_the_gradients_for_another_upstream_gradient():
     bars = graph.for_upstream([2 * U])
     for root, grad in zip(graph.roots, other.grads, strict=True):
         np.testing.assert_allclose(bars[root], grad.value)
+
+
+def test_arguments_come_to_a_rule_as_they_come_from_autograd():
+    def product(params):
+        x, w = params
+        return anp.sum(anp.einsum("ij,jk,k->i", x, w, anp.array([0.5, 2.0])) ** 2)
+
+    graph = Graph(record(product, [X, W]))
+    node = next(n for n in graph.nodes if n.name == "einsum")
+    parts = node.vjp(node.adjoint, node.args)
+    for part, root in zip(parts, graph.roots, strict=True):
+        np.testing.assert_allclose(part, root.adjoint)

@@ -45,6 +45,7 @@ class Explained:
     candidate: Candidate
     rows: list[int]
     bars: Mapping[Node, Any]
+    made: list[Any]  # by the change itself
 
 
 class Search:
@@ -208,13 +209,14 @@ class Search:
         best: Explained | None = None
         edits = {**self.before, **candidate.changes}
         for through_max in (False, True) if self.graph.cancelled else (False,):
+            made: list[Any] = []
             try:
-                bars = self.graph.rerun(edits, through_max=through_max)
+                bars = self.graph.rerun(edits, through_max=through_max, made=made)
             except UNFIT:
                 continue
             rows = self._rows_of(bars, left)
             if rows and (best is None or len(rows) > len(best.rows)):
-                best = Explained(candidate, rows, bars)
+                best = Explained(candidate, rows, bars, made)
         if best is None or sum(self.differing[k] for k in best.rows) > 2:
             return best
         return best if self._is_confirmed(best) else None

@@ -30,7 +30,7 @@ def tell(search: Search, explained: Explained) -> Reason:
         likewise=[_what(search, s) for s in others],
         rule=change.rule,
     )
-    products = [np.asarray(bar) for bar in explained.bars.values()]
+    products = [np.asarray(value) for value in (*explained.made, *explained.bars.values())]
     of = _operation(site, edit)
     return Reason(finding, explained.rows, of.call, products)
 

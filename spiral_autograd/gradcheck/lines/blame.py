@@ -309,6 +309,8 @@ class Blame:
         self, k: int, left: Sequence[Key], pool: Sequence[Key], reason: Any
     ) -> list[Place]:
         """Return the first of the statements that makes a value which the mistake makes, if any."""
+        if reason is not None and (copies := self._copies_of(reason.products, pool)):
+            return copies[-1:]
         products = [*(reason.products if reason is not None else ()), self.evidence.grads[k]]
         if reason is not None and reason.rule == "factor":
             c = _times(self.evidence, k)
@@ -317,6 +319,16 @@ class Blame:
             if found := self._first_of([*products, *scaled], left):
                 return found
         return self._first_of(products, pool)
+
+    def _copies_of(self, products: Sequence[Any], keys: Iterable[Key]) -> list[Place]:
+        """Return where a right gradient is handed on as it is, as in ``da = dh``."""
+        true, among = Known([p for p in products if self.true.has(p, 1e-9)]), set(keys)
+        return [
+            self.events[number].place
+            for number, key in self.computing.items()
+            if key in among and number not in self.made
+            if all(true.has(value, 1e-9) for value in self.handed.get(number, ()))
+        ]
 
     def _first_of(self, products: Iterable[Any], keys: Iterable[Key]) -> list[Place]:
         tolerance = max(self.evidence.tolerance, 1e-9)

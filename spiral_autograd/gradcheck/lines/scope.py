@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..subject.reached import is_vocabulary
+from ...state import is_vocabulary
 
 UNKNOWN = object()
 # What holds a value: ("local", run, name), ("attribute", id, name), ("entry", id, key), ….

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ...state import is_vocabulary
 from ...validation import Array
 from ..guard import NEVER, Deadline
 from ..source import Place, Step, is_theirs, text_of
-from ..subject.reached import is_vocabulary
 from .scope import UNKNOWN, Cell, Scope, entries, is_plain, leaves
 
 LARGEST = 200_000  # entries of an array that is still noted

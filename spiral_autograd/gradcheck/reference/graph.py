@@ -52,7 +52,8 @@ class Node:
         return self._back_of(self.args, self.argnums)
 
     def _back_of(self, args: Sequence[Any], argnums: tuple[int, ...]) -> Back:
-        back: Back = primitive_vjps[self.call.fun](argnums, self.value, args, self.call.kwargs)
+        rule = primitive_vjps[self.call.fun]
+        back: Back = rule(argnums, self.value, tuple(args), self.call.kwargs)  # as einsum's needs
         return back
 
     def vjp(self, g: Any, args: Sequence[Any] | None = None) -> list[Any]:
@@ -73,7 +74,7 @@ class Node:
         rule = primitive_jvps.get(self.call.fun)
         if rule is not None:
             try:
-                return rule(argnums, moves, self.value, self.args, self.call.kwargs)
+                return rule(argnums, moves, self.value, tuple(self.args), self.call.kwargs)
             except (*UNFIT, TypeError, NotImplementedError):  # not all of autograd's rules work
                 pass
 
@@ -261,10 +262,12 @@ class Graph:
         adjoints: Adjoints | None = None,
         *,
         through_max: bool = False,
+        made: list[Any] | None = None,
     ) -> dict[Node, Any]:
         """Return the gradients that differ once the backward pass has run with some changes.
 
-        `adjoints` are those without the changes, where they are not the recorded ones.
+        `adjoints` are those without the changes, where they are not the recorded ones. What the
+        changes themselves make is added to `made`.
         """
         by_node: dict[Node, list[tuple[Site, Change]]] = {}
         for site, change in changes.items():
@@ -280,7 +283,10 @@ class Graph:
             for site, change in by_node.get(node, ()):
                 g = total(node)
                 part = self.part(site, g, through_max=through_max)
-                _add(off, site.argument, change(g, part, total) - part)
+                instead = change(g, part, total)
+                _add(off, site.argument, instead - part)
+                if made is not None:
+                    made.append(instead)
             if node in off:
                 for parent, part in self.flows(node, off[node], through_max=through_max):
                     _add(off, parent, part)

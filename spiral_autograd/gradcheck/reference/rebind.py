@@ -19,7 +19,8 @@ import numpy as np
 from autograd.tracer import isbox
 
 from ... import recording
-from ..subject.reached import Globals, walk
+from ...state import Names
+from ..subject.session import walk
 
 # -------------------- a stand-in for NumPy --------------------
 
@@ -152,11 +153,11 @@ def standing_in(roots: Sequence[object]) -> Iterator[None]:
 def _places_of_numpy(roots: Sequence[Any]) -> Iterator[tuple[Callable[[Any], None], Any]]:
     """Yield where functions of the user's hold NumPy or one of its functions: how it is put."""
     for item, held in walk(roots, with_code=True):
-        values = [value for _, parts in held for value in parts]
-        if isinstance(item, Globals):
+        values = [value for one in held for value in one.before]
+        if isinstance(item, Names):
             for name, value in zip(item.names, values, strict=True):
                 if id(value) in _BY_ID:
-                    yield partial(item.there.__setitem__, name), value
+                    yield partial(item.owner.__setitem__, name), value
         elif isinstance(item, CellType):
             for value in values:
                 if id(value) in _BY_ID:

@@ -21,7 +21,7 @@ from ...recording import Call, Recording, record
 from ...validation import Array
 from ..blocks import largest
 from ..guard import CheckError, theirs
-from ..subject.reached import reach
+from ..subject.session import reach
 from ..subject.subject import Subject
 from .boxes import NumpyBox
 from .rebind import boxed, standing_in

@@ -10,6 +10,7 @@ from itertools import chain
 from types import FunctionType
 from typing import Any
 
+from ... import state
 from ..finding import Finding, found
 from ..guard import CheckError, theirs
 
@@ -226,14 +227,9 @@ def read(item: Any, name: str) -> Any:
 
 def attributes_of(item: Any) -> dict[str, Any]:
     """Return an object's own attributes, also those in slots."""
-    slots: list[str] = []
-    for base in type(item).__mro__:
-        names = base.__dict__.get("__slots__", ())
-        slots += [names] if isinstance(names, str) else list(names)
-    held = {name: getattr(item, name) for name in slots if hasattr(item, name)}
-    held.pop("__dict__", None)
-    held.pop("__weakref__", None)
-    return {**held, **getattr(item, "__dict__", {})}
+    held = {slot.__name__: state.standing_in(slot, item) for slot in state.slots_of(type(item))}
+    present = {name: value for name, value in held.items() if value is not state.ABSENT}
+    return {**present, **getattr(item, "__dict__", {})}
 
 
 def asker(item: Any) -> Callable[[str], bool]:

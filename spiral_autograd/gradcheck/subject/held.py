@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ...state import is_vocabulary
 from ...validation import Array
 from ..guard import CheckError, theirs
 from .conventions import accepts, attributes_of, read
-from .reached import is_vocabulary
 from .subject import MISSING, is_float_array
 
 Steps = tuple[Any, ...]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...pytree import leaves, with_leaves
+from ...state import is_vocabulary
 from ...validation import Array
 from ..finding import Finding, found
 from ..guard import theirs
@@ -52,8 +53,7 @@ from .parameters import (
     resets_of,
     returned,
 )
-from .reached import is_vocabulary, reach
-from .session import Session
+from .session import Session, reach
 from .subject import (
     MISSING,
     CheckError,

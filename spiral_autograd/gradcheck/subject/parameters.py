@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...state import has_any
 from ..finding import Finding
 from ..source import root_of, targets_of, text_of
 from .conventions import (
@@ -33,7 +34,6 @@ from .conventions import (
     reset_of,
 )
 from .held import ATOMS, Held, Steps, entries, is_gradient, is_number, nested, values_of
-from .reached import has_any
 from .session import Snapshot
 from .subject import MISSING, is_float_array
 

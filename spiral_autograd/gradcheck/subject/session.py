@@ -2,24 +2,99 @@
 
 from __future__ import annotations
 
-import pickle
-import random
+import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from operator import is_
+from functools import lru_cache
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 from autograd.tracer import trace_stack
-from numpy.random import get_state, set_state
 
+from ... import state
 from ...boxes import process_lock
+from ...recording import is_installed
+from ...state import PLAIN, STREAMS, Held, Names, Unreached, is_own_module, own_bases
 from ...validation import Array
-from .reached import Unreached, walk
-from .reached import reach as reach
 
 Form = tuple[tuple[int, ...], Any, bool]  # shape, dtype, and whether it can be written into
+
+# -------------------- the walk --------------------
+
+
+def reach(*roots: Any) -> Iterator[Any]:
+    """Yield every object that some objects reach, once: what may change, and what holds it."""
+    return (item for item, _ in walk(roots, with_code=False))
+
+
+def walk(roots: Iterable[Any], *, with_code: bool) -> Iterator[tuple[Any, list[Held]]]:
+    """Yield each object that is reached, once, with what it holds now.
+
+    With the code: also classes, and the globals that functions use, as far as they are the user's.
+    """
+    seen: dict[int, Any] = {}
+    modules: set[int] = set()
+    rows = dict(state.BUILT_IN)
+    pending = list(roots)
+    atoms = state.ATOMS if with_code else (*state.ATOMS, type)
+    while pending:
+        item = pending.pop()
+        kind = type(item)
+        if issubclass(kind, atoms) or id(item) in seen:
+            continue
+        seen[id(item)] = item
+        if id(kind) not in rows:
+            rows[id(kind)] = state.kinds_of(kind)
+            pending += _streams_in(sys.modules.get(kind.__module__), modules)
+            pending += own_bases(kind) if with_code else []
+        held = [Held(item, row) for row in rows[id(kind)]]
+        for one in held:
+            compound = [part for part in one.before if type(part) not in PLAIN]
+            opens = one.kind.opens
+            pending += compound if opens is None else filter(opens, compound)
+        if issubclass(kind, FunctionType):
+            pending += _streams_in(sys.modules.get(item.__module__), modules)
+            pending += _globals_of(item) if with_code else []
+        elif issubclass(kind, type):
+            pending += own_bases(item)
+        yield item, held
+
+
+def _streams_in(module: Any, met: set[int]) -> list[Any]:
+    """Return the random streams among the globals of a module, which its code may draw from."""
+    if id(module) in met or not isinstance(module, ModuleType):
+        return []
+    met.add(id(module))
+    return [value for value in list(vars(module).values()) if issubclass(type(value), STREAMS)]
+
+
+def _globals_of(function: FunctionType) -> Iterator[Names]:
+    """Yield the globals that a function of the user's uses: its module's, and other modules'."""
+    if is_installed(function.__code__.co_filename):
+        return
+    names = _names_of(function.__code__)
+    cells = [state.standing_in(CellType.cell_contents, cell) for cell in function.__closure__ or ()]
+    modules = [*cells, *map(sys.modules.get, names)]
+    pending = [function.__globals__, *(vars(m) for m in modules if is_own_module(m))]
+    met: set[int] = set()
+    while pending:
+        there = pending.pop()
+        if id(there) not in met:
+            met.add(id(there))
+            pending += [vars(m) for m in map(there.get, names) if is_own_module(m)]
+            yield Names(there, there, names)
+
+
+@lru_cache(maxsize=4096)
+def _names_of(code: CodeType) -> tuple[str, ...]:
+    """Return the names that code uses, those of the functions inside it too."""
+    inner = (part for part in code.co_consts if isinstance(part, CodeType))
+    return tuple(dict.fromkeys((*code.co_names, *(n for c in inner for n in _names_of(c)))))
+
+
+# -------------------- what was there, and putting it back --------------------
 
 
 class Snapshot(Unreached):
@@ -40,7 +115,7 @@ class Snapshot(Unreached):
     def __init__(self, *roots: Any, like: Snapshot | None = None) -> None:
         self._like = like
         self._items: dict[int, Any] = {}  # kept alive, so that their ids stay theirs
-        self._held: list[tuple[Any, Callable[[Any], list[Any]], Any, list[Any]]] = []
+        self._held: list[Held] = []
         self._forms: list[tuple[Array, Form]] = []
         self._arrays: dict[int, tuple[Array, Array]] = {}
         self.add(*roots)
@@ -51,17 +126,16 @@ class Snapshot(Unreached):
             if id(item) in self._items:
                 continue
             self._items[id(item)] = item
-            self._held += [(item, *kind[:2], parts) for kind, parts in held if kind.write]
+            self._held += [one for one in held if one.kind.write]
             if issubclass(type(item), np.ndarray):
                 self._note_array(item)
 
     def restore(self) -> None:
         """Put everything back."""
         locked = [(array, form) for array, form in self._forms if not _put_form(array, form)]
-        for item, read, write, parts in self._held:
-            now = read(item)
-            if len(now) != len(parts) or not all(map(is_, now, parts)):
-                write(item, parts)
+        for held in self._held:
+            if not held.is_same():
+                held.put()
         for array, form in locked:  # a view may be unlocked only after what it looks into
             _put_form(array, form)
         for own, saved in self._arrays.values():
@@ -124,7 +198,7 @@ class Session(Unreached):
     def __init__(self, *roots: Any) -> None:
         self.roots = roots
         self.original = self.start = Snapshot(*roots)
-        (self.random_state,) = states([])
+        self.random_states = states([])
         self._is_at_start = True
 
     @contextmanager
@@ -168,7 +242,7 @@ class Session(Unreached):
 
     def same_random(self) -> None:
         """Set the global random states to those that each run begins from: NumPy's, Python's."""
-        put_back([self.random_state])
+        put_back(self.random_states)
 
     def leave(self) -> None:
         """Put everything back into the state in which it was found."""
@@ -219,34 +293,23 @@ def untouched(*roots: Any) -> Iterator[Session]:
 
 
 def streams_of(*roots: Any) -> list[Any]:
-    """Return the bit generators of the random streams that objects reach."""
-    streams = (np.random.RandomState, np.random.Generator)
-    return [
-        item._bit_generator if isinstance(item, np.random.RandomState) else item.bit_generator
-        for item in reach(*roots)
-        if isinstance(item, streams)
-    ]
+    """Return the random streams that objects reach."""
+    return [item for item in reach(*roots) if issubclass(type(item), STREAMS)]
 
 
-def states(streams: Sequence[Any]) -> list[Any]:
-    """Return the states of bit generators, and before them the global ones."""
-    return [(get_state(), random.getstate()), *((bits, bits.state) for bits in streams)]
+def states(streams: Sequence[Any]) -> list[Held]:
+    """Return the states of the global random streams and of others."""
+    return [Held(stream) for stream in (*state.GLOBAL_STREAMS, *streams)]
 
 
-def put_back(noted: Sequence[Any]) -> None:
+def put_back(noted: Sequence[Held]) -> None:
     """Set random streams to states that were noted."""
-    set_state(noted[0][0])
-    random.setstate(noted[0][1])
-    for bits, state in noted[1:]:
-        bits.state = state
+    for stream in noted:
+        stream.put()
 
 
-def same_states(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
+def same_states(ours: Sequence[Held], theirs: Sequence[Held]) -> bool:
     """Tell whether the random streams that two notes share stand at the same place."""
-
-    def content(noted: Sequence[Any]) -> dict[int, bytes]:
-        own = {id(bits): pickle.dumps(state) for bits, state in noted[1:]}
-        return {0: pickle.dumps(noted[0])} | own
-
-    mine, other = content(ours), content(theirs)
-    return all(mine[key] == other[key] for key in mine.keys() & other.keys())
+    mine = {id(held.item): held for held in ours}
+    shared = [(mine[id(held.item)], held) for held in theirs if id(held.item) in mine]
+    return all(held.kind.is_same(one.before, held.before) for one, held in shared)

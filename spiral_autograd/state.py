@@ -1,6 +1,8 @@
-"""What somebody's objects reach, and how each kind of thing there is read and put back.
+"""What things hold: how each kind is read, put back, and told from what it was.
 
-None of the user's own code runs here: no property, no `__getattr__`, no `__eq__`.
+Between two runs the checker restores with it what somebody's objects reach; `derive` watches with
+it what a loss reaches. None of the user's own code runs here: no property, no `__getattr__`, no
+`__eq__`.
 """
 
 from __future__ import annotations
@@ -8,13 +10,14 @@ from __future__ import annotations
 import array
 import functools
 import itertools
-import os
+import pickle
 import random
 import sys
 import threading
 from argparse import Namespace
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from operator import is_
 from types import (
     CellType,
     CodeType,
@@ -29,7 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...recording import is_installed
+from .recording import is_installed
 
 
 class Unreached:
@@ -37,110 +40,118 @@ class Unreached:
 
 
 ABSENT: Any = Unreached()
+_ABSENTS = itertools.repeat(ABSENT)
 
-_PLAIN: frozenset[type] = frozenset(
+PLAIN: frozenset[type] = frozenset(
     (str, bytes, int, float, complex, bool, type(None), range, np.float64, np.int64)
 )
-_ATOMS: tuple[type, ...] = (*_PLAIN, ModuleType, CodeType, np.generic, np.dtype, Unreached)
+ATOMS: tuple[type, ...] = (*PLAIN, ModuleType, CodeType, np.generic, np.dtype, Unreached)
 STREAMS = (np.random.RandomState, np.random.Generator, random.Random)
+GLOBAL_STREAMS: tuple[Any, ...] = (np.random.get_state.__self__, random.getstate.__self__)  # type: ignore[attr-defined]
 
 
 # -------------------- the user's own code --------------------
 
 
-@functools.lru_cache(maxsize=4096)
-def _is_own_file(file: str) -> bool:
-    parts = os.path.normpath(file).split(os.sep)
-    installed = {"site-packages", "dist-packages"}.intersection(parts)
-    return not installed and not is_installed(file) and not file.startswith("<frozen")
-
-
-def _own_bases(kind: type) -> list[type]:
+def own_bases(kind: type) -> list[type]:
     """Return a class and those that it inherits from, as far as they are the user's own."""
-    return [base for base in kind.__mro__ if _is_own_class(base)]
+    return [base for base in kind.__mro__ if is_own_class(base)]
 
 
-def _is_own_class(kind: type) -> bool:
+def is_own_class(kind: type) -> bool:
+    """Tell whether a class is neither Python's nor of an installed package."""
     name = kind.__dict__.get("__module__", "builtins")
-    if name in sys.stdlib_module_names and name != "__main__":
+    if name == "__main__":
+        return True
+    if name in sys.stdlib_module_names:
         return False
     module = sys.modules.get(name) if isinstance(name, str) else None
     file = getattr(module, "__file__", None) if isinstance(module, ModuleType) else None
     if isinstance(file, str):
-        return _is_own_file(file)
-    return name == "__main__" or any(
-        isinstance(f, FunctionType) and _is_own_file(f.__code__.co_filename)
+        return not is_installed(file)
+    return module is None or any(
+        isinstance(f, FunctionType) and not is_installed(f.__code__.co_filename)
         for f in list(kind.__dict__.values())
     )
 
 
-def _is_open(value: Any) -> bool:
+def is_own_module(value: object) -> bool:
+    """Tell whether a value is a module of the user's own."""
+    file = vars(value).get("__file__") if type(value) is ModuleType else None
+    return isinstance(file, str) and not is_installed(file)
+
+
+def is_open(value: Any) -> bool:
     """Tell whether what code reaches is to be looked into: nothing of libraries' own is."""
     kind = type(value)
     if issubclass(kind, type):
-        return bool(_own_bases(value))
-    return issubclass(kind, _OPEN) or bool(_own_bases(kind))
-
-
-class Globals(NamedTuple):
-    """The globals of a module, and the names in it that a function uses."""
-
-    there: dict[str, Any]
-    names: tuple[str, ...]
-
-
-def _globals_of(function: FunctionType) -> Iterator[Globals]:
-    """Yield the globals that a function of the user's uses: its module's, and other modules'."""
-    if not _is_own_file(function.__code__.co_filename):
-        return
-    names = _names_of(function.__code__)
-    cells = [_standing_in(CellType.cell_contents, cell) for cell in function.__closure__ or ()]
-    modules = [*cells, *map(sys.modules.get, names)]
-    pending = [function.__globals__, *(vars(m) for m in modules if _is_own_module(m))]
-    met: set[int] = set()
-    while pending:
-        there = pending.pop()
-        if id(there) not in met:
-            met.add(id(there))
-            pending += [vars(m) for m in map(there.get, names) if _is_own_module(m)]
-            yield Globals(there, names)
-
-
-def _is_own_module(value: Any) -> bool:
-    file = vars(value).get("__file__") if type(value) is ModuleType else None
-    return isinstance(file, str) and _is_own_file(file)
-
-
-@functools.lru_cache(maxsize=4096)
-def _names_of(code: CodeType) -> tuple[str, ...]:
-    """Return the names that code uses, those of the functions inside it too."""
-    inner = (part for part in code.co_consts if isinstance(part, CodeType))
-    return tuple(dict.fromkeys((*code.co_names, *(n for c in inner for n in _names_of(c)))))
+        return bool(own_bases(value))
+    return issubclass(kind, _OPEN) or bool(own_bases(kind))
 
 
 # -------------------- how each kind of thing is read, and put back --------------------
 
 
+def identical(ours: Sequence[object], theirs: Sequence[object]) -> bool:
+    """Tell whether two lists hold the same objects in the same order."""
+    return len(ours) == len(theirs) and all(map(is_, ours, theirs))
+
+
 class Kind(NamedTuple):
     """How what a thing holds is read as a list, and written back; None where it cannot change.
 
-    `opens` tells which of the parts are looked into for others: by default all that may hold any.
+    `opens` tells which of the parts are looked into for others: by default all that may hold any;
+    `is_same` tells whether what is read now is what was read before.
     """
 
     read: Callable[[Any], list[Any]]
     write: Callable[[Any, list[Any]], object] | None = None
     opens: Callable[[Any], bool] | None = None
+    is_same: Callable[[Any, Any], bool] = identical
+
+
+class Held:
+    """What a thing holds now, which can be compared with what it holds later, and put back."""
+
+    __slots__ = ("_is_same", "_read", "before", "item", "kind")
+
+    def __init__(self, item: Any, kind: Kind | None = None) -> None:
+        self.item, self.kind = item, kind or kind_of(type(item))
+        self._read, _, _, self._is_same = self.kind
+        self.before = self._read(item)
+
+    def is_same(self) -> bool:
+        """Tell whether the thing holds what it held."""
+        return self._is_same(self._read(self.item), self.before)
+
+    def put(self) -> None:
+        """Let the thing hold again what it held, if that can change."""
+        if self.kind.write is not None:
+            self.kind.write(self.item, self.before)
+
+
+class Names(NamedTuple):
+    """Some names of a dict, such as the globals that a function uses, or of a class."""
+
+    owner: Any
+    table: Any  # the dict, or that of the class
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, owner: Any, names: Sequence[str]) -> Names:
+        """Return some names of a dict or a class."""
+        return cls(owner, vars(owner) if isinstance(owner, type) else owner, names)
 
 
 def _mapping(kind: type[dict[Any, Any]]) -> Kind:
     def write(held: dict[Any, Any], parts: list[Any]) -> None:
         kind.clear(held)
-        kind.update(held, _in_pairs(parts))
+        kind.update(held, in_pairs(parts))
 
     return Kind(lambda held: [*kind.keys(held), *kind.values(held)], write)
 
 
-def _in_pairs(parts: list[Any]) -> Iterator[tuple[Any, Any]]:
+def in_pairs(parts: list[Any]) -> Iterator[tuple[Any, Any]]:
     """Yield the keys and values of which first the keys and then the values stand in a list."""
     half = len(parts) // 2
     return zip(parts[:half], parts[half:], strict=True)
@@ -157,7 +168,10 @@ def _elements(kind: Any, refill: Any = None) -> Kind:
 def _state(get: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> Kind:
     """Return the row of what gives its state, which is made for us, and takes it."""
     return Kind(
-        lambda held: [get(held)], lambda held, parts: put(held, parts[0]), lambda part: False
+        lambda held: [get(held)],
+        lambda held, parts: put(held, parts[0]),
+        lambda part: False,
+        lambda ours, theirs: pickle.dumps(ours) == pickle.dumps(theirs),
     )
 
 
@@ -169,29 +183,32 @@ def _bytes(kind: Any) -> Kind:
 
 
 def _read_class(kind: type) -> list[Any]:
-    held = dict(vars(kind)) if _is_own_class(kind) else {}
+    held = dict(vars(kind)) if is_own_class(kind) else {}
     return [*held, *held.values()]
 
 
 def _put_class(kind: type, parts: list[Any]) -> None:
-    saved = dict(_in_pairs(parts))
-    for name, value in saved.items():
-        if vars(kind).get(name, ABSENT) is not value:
-            type.__setattr__(kind, name, value)
-    for name in [n for n in vars(kind) if n not in saved and not n.startswith("__")]:
-        type.__delattr__(kind, name)
+    saved = dict(in_pairs(parts))
+    new = [name for name in vars(kind) if name not in saved and not name.startswith("__")]
+    _put_names(Names.of(kind, [*saved, *new]), [*saved.values(), *(ABSENT for _ in new)])
 
 
-def _read_globals(used: Globals) -> list[Any]:
-    return [used.there.get(name, ABSENT) for name in used.names]
+def _read_names(used: Names) -> list[Any]:
+    _, table, names = used
+    return list(map(table.get, names, _ABSENTS))
 
 
-def _put_globals(used: Globals, parts: list[Any]) -> None:
-    for name, value in zip(used.names, parts, strict=True):
-        if value is not ABSENT:
-            used.there[name] = value
-        elif not isinstance(used.there.get(name), ModuleType):  # one imported meanwhile stays
-            used.there.pop(name, None)
+def _put_names(used: Names, parts: list[Any]) -> None:
+    owner, table, names = used
+    is_class = isinstance(owner, type)
+    put: Any = type.__setattr__ if is_class else dict.__setitem__
+    drop: Any = type.__delattr__ if is_class else dict.__delitem__
+    for name, value in zip(names, parts, strict=True):
+        now = table.get(name, ABSENT)
+        if value is not ABSENT and now is not value:
+            put(owner, name, value)
+        elif value is ABSENT and not isinstance(now, (Unreached, ModuleType)):
+            drop(owner, name)  # but a module that was imported meanwhile stays
 
 
 _NOTHING = Kind(lambda held: [])
@@ -202,7 +219,7 @@ _KINDS: dict[type, Kind] = {
     OrderedDict: _mapping(OrderedDict),  # it has an order of its own
     dict: _mapping(dict),
     list: _elements(list, list.extend),
-    Globals: Kind(_read_globals, _put_globals, _is_open),
+    Names: Kind(_read_names, _put_names, is_open),
     tuple: _elements(tuple),
     set: _elements(set, set.update),
     frozenset: _elements(frozenset),
@@ -219,7 +236,7 @@ _KINDS: dict[type, Kind] = {
         lambda held, state: setattr(held.bit_generator, "state", state),
     ),
     threading.local: Kind(lambda held: [held.__dict__]),
-    type: Kind(_read_class, _put_class, _is_open),
+    type: Kind(_read_class, _put_class, is_open),
     object: _NOTHING,
 }
 _ROWS = {id(kind): row for kind, row in _KINDS.items()}
@@ -241,26 +258,39 @@ _OPEN = (*(kind for kind in _KINDS if kind not in (type, object)), *_HOLDERS)
 _OPEN = (*_OPEN, functools.cached_property, SimpleNamespace, Namespace)
 
 
-def _rows_of(kind: type) -> list[Kind]:
+def kind_of(kind: type) -> Kind:
+    """Return how objects of a class are read as what it inherits from."""
+    return next(_ROWS[id(base)] for base in kind.__mro__ if id(base) in _ROWS)
+
+
+def kinds_of(kind: type) -> list[Kind]:
     """Return how objects of a class are read: as what it inherits from, and their attributes."""
-    row = next(_ROWS[id(base)] for base in kind.__mro__ if id(base) in _ROWS)
-    places = _places_of(kind)
+    places = places_of(kind)
+    return [kind_of(kind), in_places(places)] if places else [kind_of(kind)]
 
-    def read(item: Any) -> list[Any]:
-        return [_standing_in(place, item) for place in places]
 
-    def write(item: Any, parts: list[Any]) -> None:
+def in_places(places: Sequence[Any]) -> Kind:
+    """Return how objects are read that hold something by some descriptors of their class."""
+    getters = [place.__get__ for place in places]
+
+    def read(item: object) -> list[Any]:
+        try:
+            return [get(item) for get in getters]
+        except (AttributeError, ValueError):
+            return [standing_in(place, item) for place in places]
+
+    def write(item: object, parts: list[Any]) -> None:
         for place, part in zip(places, parts, strict=True):
-            now = _standing_in(place, item)
+            now = standing_in(place, item)
             if now is not part and part is ABSENT:
                 place.__delete__(item)
             elif now is not part:
                 place.__set__(item, part)
 
-    return [row, Kind(read, write)] if places else [row]
+    return Kind(read, write)
 
 
-def _places_of(kind: type) -> list[Any]:
+def places_of(kind: type) -> list[Any]:
     """Return the descriptors of what objects of a class hold: slots, the dict, what is built in."""
     if issubclass(kind, type):
         return []
@@ -275,24 +305,31 @@ def _places_of(kind: type) -> list[Any]:
     return found
 
 
+def slots_of(kind: type) -> list[Any]:
+    """Return the descriptors of the slots of a class and its bases."""
+    members = [place for place in places_of(kind) if isinstance(place, MemberDescriptorType)]
+    return [member for member in members if member.__name__ != "__dict__"]
+
+
 _DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType)
 
 
-def _standing_in(place: Any, item: Any) -> Any:
+def standing_in(place: Any, item: object) -> Any:
+    """Return what an object holds by a descriptor; `ABSENT` where that is empty."""
     try:
         return place.__get__(item)
     except (AttributeError, ValueError):  # an empty slot, an empty cell
         return ABSENT
 
 
-_BUILT_IN = {id(kind): _rows_of(kind) for kind in (*_KINDS, *_HOLDERS)}
+BUILT_IN = {id(kind): kinds_of(kind) for kind in (*_KINDS, *_HOLDERS)}
 
 
 def dict_of(item: Any) -> dict[str, Any] | None:
     """Return the dict of an object's attributes; None where there is none of the usual kind."""
     if issubclass(type(item), threading.local):
         return item.__dict__
-    held = [place.__get__(item) for place in _places_of(type(item)) if place.__name__ == "__dict__"]
+    held = [place.__get__(item) for place in places_of(type(item)) if place.__name__ == "__dict__"]
     return next((found for found in held if isinstance(found, dict)), None)
 
 
@@ -307,57 +344,7 @@ def is_vocabulary(held: Any) -> bool:
     if type(held) not in (dict, list, tuple) or len(held) < 64:
         return False
     values = held.values() if type(held) is dict else held
-    if not set(map(type, values)) <= _PLAIN | {list, tuple}:
+    if not set(map(type, values)) <= PLAIN | {list, tuple}:
         return False
     inner = itertools.chain.from_iterable(v for v in values if type(v) in (list, tuple))
-    return set(map(type, inner)) <= _PLAIN
-
-
-# -------------------- the walk --------------------
-
-Held = list[tuple[Kind, list[Any]]]
-
-
-def reach(*roots: Any) -> Iterator[Any]:
-    """Yield every object that some objects reach, once: what may change, and what holds it."""
-    return (item for item, _ in walk(roots, with_code=False))
-
-
-def walk(roots: Iterable[Any], *, with_code: bool) -> Iterator[tuple[Any, Held]]:
-    """Yield each object that is reached, once, with how it is read and what it holds now.
-
-    With the code: also classes, and the globals that functions use, as far as they are the user's.
-    """
-    seen: dict[int, Any] = {}
-    modules: set[int] = set()
-    rows = dict(_BUILT_IN)
-    pending = list(roots)
-    atoms = _ATOMS if with_code else (*_ATOMS, type)
-    while pending:
-        item = pending.pop()
-        kind = type(item)
-        if issubclass(kind, atoms) or id(item) in seen:
-            continue
-        seen[id(item)] = item
-        if id(kind) not in rows:
-            rows[id(kind)] = _rows_of(kind)
-            pending += _streams_in(sys.modules.get(kind.__module__), modules)
-            pending += _own_bases(kind) if with_code else []
-        held = [(row, row.read(item)) for row in rows[id(kind)]]
-        for row, parts in held:
-            compound = [part for part in parts if type(part) not in _PLAIN]
-            pending += compound if row.opens is None else filter(row.opens, compound)
-        if issubclass(kind, FunctionType):
-            pending += _streams_in(sys.modules.get(item.__module__), modules)
-            pending += _globals_of(item) if with_code else []
-        elif issubclass(kind, type):
-            pending += _own_bases(item)
-        yield item, held
-
-
-def _streams_in(module: Any, met: set[int]) -> list[Any]:
-    """Return the random streams among the globals of a module, which its code may draw from."""
-    if id(module) in met or not isinstance(module, ModuleType):
-        return []
-    met.add(id(module))
-    return [value for value in list(vars(module).values()) if issubclass(type(value), STREAMS)]
+    return set(map(type, inner)) <= PLAIN
