@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..validation import Random, number
 from .blocks import largest
 from .checks import BUDGET, check_layer
 from .finding import Finding, found
-from .guard import CheckError, Deadline, answerable
+from .guard import Deadline, answerable
 from .network_passes import Own, beside, check_own, check_whole, wrong
 from .reference.reference import SHARPNESS
 from .report import GradientReport
@@ -27,7 +27,6 @@ from .subject.parameters import Parameter
 from .subject.session import untouched
 from .subject.subject import is_float_array
 from .verdict.rows import FAILURES, Row
-from .words import sentence
 
 Reports = Mapping[str, GradientReport]  # on the layers, by their names
 Given = tuple[Call, Any]  # the forward call of a layer, and its upstream gradient
@@ -99,8 +98,6 @@ def check_network(
         net = network_of(network, loss, x, t, session)
         chain = net.chain()
         own = check_own(net, chain, rng, deadline)
-        if own.report is None and chain.error is not None:
-            raise CheckError(sentence(own.faults[0])) if own.faults else chain.error
         given = chain.given() | own.heard.given()
         meant.require_known(title, _names_in(net, given))
         if own.report is not None and not net.is_chain:
@@ -158,16 +155,22 @@ def _with_shared(net: Network, reports: Reports) -> list[Row]:
     """Return the rows with one for each weight that layers share, its gradients added."""
     named = [(f"{name}.{row.name}", row) for name, r in reports.items() for row in r.rows]
     rows = {name: replace(row, name=name) for name, row in named}
-    held = [p for named in net.layers for p in gradients_of(*named)]
-    for members in groups([p for p in held if p.name in rows]):
-        if len(members) > 1 and all(_can_be_added(rows[p.name]) for p, _ in members):
-            label = " = ".join(p.name + (".T" if turned else "") for p, turned in members)
-            ours = [noted(label, p.value, rows[p.name].handwritten) for p, _ in members]
-            true = [noted(label, p.value, rows[p.name].automatic) for p, _ in members]
-            (rows[members[0][0].name],) = beside(totals(ours), totals(true), 1.0)
-            for p, _ in members[1:]:
-                del rows[p.name]
+    held = [p for layer in net.layers for p in gradients_of(*layer) if p.name in rows]
+    for members in groups(held):
+        first, *others = [rows[p.name] for p, _ in members]
+        if others and all(map(_can_be_added, (first, *others))):
+            rows[first.name] = _summed(members, rows)
+            for other in others:
+                del rows[other.name]
     return list(rows.values())
+
+
+def _summed(members: Sequence[tuple[Parameter, bool]], rows: Mapping[str, Row]) -> Row:
+    """Return the row of a weight from those of its uses."""
+    label = " = ".join(p.name + (".T" if turned else "") for p, turned in members)
+    ours = [noted(label, p.value, rows[p.name].handwritten) for p, _ in members]
+    true = [noted(label, p.value, rows[p.name].automatic) for p, _ in members]
+    return beside(totals(ours), totals(true), 1.0)[0]
 
 
 def _can_be_added(row: Row) -> bool:
@@ -181,17 +184,23 @@ def _can_be_added(row: Row) -> bool:
 
 def _estranged(net: Network, chain: Pass, reports: Reports) -> list[Finding]:
     """Return where layers that are right by themselves give other gradients in the chain."""
-    there = {call.name: call for call in chain.forward}
     right = [c for c in reversed(chain.backward[1:]) if c.name in reports and reports[c.name].ok]
     alone, said = Pass(), []
-    for call in right:
+    for call, back in _alone(net, chain, right):
+        alone.backward.append(back)
+        if not call.is_done or not _is_alike(call, back):
+            names = [other.name for other in chain.forward if other.layer is call.layer]
+            said.append(found("estranged", names=names))
+    return list(dict.fromkeys(said)) or _not_the_sum(chain, alone)
+
+
+def _alone(net: Network, chain: Pass, calls: Sequence[Call]) -> Iterator[tuple[Call, Call]]:
+    """Yield backward calls, each with that of the layer by itself, if it has the same output."""
+    there = {call.name: call for call in chain.forward}
+    for call in calls:
         run = net.alone(there[call.name], call)
         if run.backward and _is_alike(there[call.name], run.forward[0]):
-            alone.backward += run.backward
-            if not (call.is_done and _is_alike(call, run.backward[0])):
-                names = [other.name for other in chain.forward if other.layer is call.layer]
-                said.append(found("estranged", names=names))
-    return list(dict.fromkeys(said)) or _not_the_sum(chain, alone)
+            yield call, run.backward[0]
 
 
 def _is_alike(call: Call, alone: Call) -> bool:

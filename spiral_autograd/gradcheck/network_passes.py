@@ -26,6 +26,7 @@ from .subject.parameters import Parameter
 from .subject.session import same_states, untouched
 from .subject.subject import described, is_array
 from .verdict.rows import FAILURES, Row, compare
+from .words import sentence
 
 Reason = tuple[Sequence[Finding], Sequence[Place]]  # what is wrong, and where
 
@@ -80,17 +81,13 @@ def check_own(net: Network, chain: Pass, rng: Random, deadline: Deadline) -> Own
 
     Where there is no chain, or it gives another loss, the network is checked as a whole.
     """
-    own = Own()
-    if is_plain(net.object):
-        return own
     said = _no_chain(net, chain)
-    if said or chain.error is not None:
-        own = check_whole(net, rng, deadline)
-        return replace(own, remarks=[*said, *own.remarks])
-    for group in ways(net.object, net.loss_names, net.x, net.t, chain.backward[0].result):
-        if group and chain.is_whole and not own.rows and not own.faults:
-            _beside_layers(net, chain, [net.run(way) for way in group], rng, deadline, own)
-    return own
+    if not said and chain.error is None:
+        return _beside_chain(net, chain, rng, deadline)
+    own = check_whole(net, rng, deadline)
+    if own.report is None and chain.error is not None:
+        raise CheckError(sentence(own.faults[0])) if own.faults else chain.error
+    return replace(own, remarks=[*said, *own.remarks])
 
 
 def _no_chain(net: Network, chain: Pass) -> list[Finding]:
@@ -109,6 +106,17 @@ def _no_chain(net: Network, chain: Pass) -> list[Finding]:
 # -------------------- its gradients, beside those of the layers --------------------
 
 
+def _beside_chain(net: Network, chain: Pass, rng: Random, deadline: Deadline) -> Own:
+    """Compare what each of a network's methods gives with what its layers give."""
+    own = Own()
+    if is_plain(net.object) or not chain.is_whole:
+        return own
+    for group in ways(net.object, net.loss_names, net.x, net.t, chain.backward[0].result):
+        if group and not own.rows and not own.faults:
+            _beside_layers(net, chain, [net.run(way) for way in group], rng, deadline, own)
+    return own
+
+
 def _beside_layers(
     net: Network, chain: Pass, runs: Sequence[Pass], rng: Random, deadline: Deadline, own: Own
 ) -> None:
@@ -124,11 +132,7 @@ def _beside_layers(
         own.faults += [found("skipped", method=net.label(first), name=name) for name in skipped]
         own.is_right = not skipped
     elif same_states(first.streams, chain.streams) and same_inputs(first, chain):
-        why = _misgiven(first, chain)
-        reasons = {} if why else _reasons(net, first, rows[0], rng, deadline.left / 2)
-        own.rows += [
-            _explained(net, first, row, why or reasons[row.name]) for row in wrong(rows[0])
-        ]
+        own.rows += _explained(net, chain, first, rows[0], rng, deadline.left / 2)
     else:
         than = "the layers one after another"
         own.remarks.append(found("other_pass", method=net.label(first), than=than))
@@ -166,18 +170,21 @@ def same_inputs(one: Pass, other: Pass) -> bool:
 # -------------------- why they are others --------------------
 
 
-def _explained(net: Network, run: Pass, row: Row, reason: Reason) -> Row:
-    """Return a wrong row with why and where."""
-    why, lines = reason
-    said = found(
-        "other_than_layers",
-        method=net.label(run),
-        returned=run.is_returned,
-        why=why,
-        rule=next((one.rule for one in why if one.rule is not None), None),
-    )
-    shown = tuple(dict.fromkeys(filter(is_readable, lines)))[:3]
-    return replace(row, name=f"network.{row.name}", findings=(said,), lines=shown)
+def _explained(
+    net: Network, chain: Pass, run: Pass, rows: Sequence[Row], rng: Random, budget: float
+) -> list[Row]:
+    """Return the wrong rows with why and where."""
+    misgiven = _misgiven(run, chain)
+    reasons = {} if misgiven else _reasons(net, run, rows, rng, budget)
+    explained = []
+    for row in wrong(rows):
+        why, lines = misgiven or reasons[row.name]
+        fields = {"method": net.label(run), "returned": run.is_returned, "why": why}
+        rule = next((one.rule for one in why if one.rule is not None), None)
+        said = found("other_than_layers", rule=rule, **fields)
+        shown = tuple(dict.fromkeys(filter(is_readable, lines)))[:3]
+        explained.append(replace(row, name=f"network.{row.name}", findings=(said,), lines=shown))
+    return explained
 
 
 def _reasons(
@@ -187,26 +194,32 @@ def _reasons(
 
     Where a layer is wrong as well, only the numbers tell the mistake of the network itself.
     """
-    method = getattr(net.object, run.way.method)
     known = _by_numbers(run, rows, min(budget, 1.0))
-    reasons: dict[str, Reason] = {}
-    by_loss: dict[str, Row] | None = None
-    for row in wrong(rows):
-        places = _places(method, row.name)
+    reasons = {row.name: row for row in wrong(rows)}
+    if reasons.keys() - known.keys():
+        by_loss = {row.name: row for row in against_loss(net, run, rng, budget).rows}
+        reasons = {name: by_loss.get(f"network.{name}", row) for name, row in reasons.items()}
+    for row in rows:
         if row.name in known:
-            reasons[row.name] = together(row.findings, known[row.name]), places
-        else:
-            if by_loss is None:
-                by_loss = {r.name: r for r in against_loss(net, run, rng, budget).rows}
-            there = by_loss.get(f"network.{row.name}", row)
-            reasons[row.name] = there.findings, (*places, *there.lines)
-    return reasons
+            reasons[row.name] = replace(row, findings=together(row.findings, known[row.name]))
+    method = getattr(net.object, run.way.method)
+    return {n: (row.findings, (*_places(method, n), *row.lines)) for n, row in reasons.items()}
 
 
 def _by_numbers(run: Pass, rows: Sequence[Row], budget: float) -> dict[str, Finding]:
     """Return what the numbers tell of wrong gradients beside those of the layers."""
+    said: dict[str, Finding] = {}
+    with guarded("the search for why", []):
+        for reason in diagnose(_case(run, rows, budget)):
+            names = [rows[k].name for k in reason.rows if reason.rule != "part"]
+            said |= dict.fromkeys(names, reason.finding)
+    return said
+
+
+def _case(run: Pass, rows: Sequence[Row], budget: float) -> Case:
+    """Return what the diagnosis has to go on: numbers alone."""
     values = {p.name: p.value for p in run.gradients}
-    case = Case(
+    return Case(
         names=[row.name for row in rows],
         values=[values.get(row.name, np.zeros(row.shape)) for row in rows],
         automatic=[np.asarray(row.automatic, dtype=float) for row in rows],
@@ -219,11 +232,6 @@ def _by_numbers(run: Pass, rows: Sequence[Row], budget: float) -> dict[str, Find
         again=None,
         deadline=Deadline.after(budget),
     )
-    said: dict[str, Finding] = {}
-    with guarded("the search for why", []):
-        for reason in diagnose(case):
-            said |= {case.names[k]: reason.finding for k in reason.rows if reason.rule != "part"}
-    return said
 
 
 def _places(method: Any, label: str) -> tuple[Place, ...]:
@@ -331,24 +339,20 @@ def _whole_by(net: Network, run: Pass, rng: Random, deadline: Deadline, own: Own
 
 def against_loss(net: Network, run: Pass, rng: Random, budget: float) -> Own:
     """Check what a method gives as the gradients of the loss, unless the two run other passes."""
-    own = Own(differs=True, heard=run)
+    own, is_layer = Own(differs=True, heard=run), net.is_run_as_layer(run.way)
+    for loss in net.losses[:1] if not is_layer else ():
+        if not same_inputs(run, loss):  # it is right as far as can be told
+            said = found("other_pass", method=net.label(run), than=net.label(loss))
+            return replace(own, is_right=True, remarks=[said])
     try:
         with net.session.fresh():
-            if net.is_run_as_layer(run.way):
-                (_, data), (_, given) = run.way.calls[0], run.way.calls[-1]
-                up = given[0] if given else None
-                report = check_layer(net.object, *data, upstream=up, rng=rng, budget=budget)
-            elif net.losses and not same_inputs(run, net.losses[0]):  # right as far as is known
-                said = found("other_pass", method=net.label(run), than=net.label(net.losses[0]))
-                return replace(own, is_right=True, remarks=[said])
-            elif net.losses and run.gradients:
-                report = _by_loss(net, run, rng, budget)
-            else:
-                return own
+            report = (_as_layer if is_layer else _by_loss)(net, run, rng, budget)
     except CheckError as error:
         return replace(own, remarks=[found("not_as_a_whole", error=str(error))])
     finally:
         net.session.restore()
+    if report is None:
+        return own
     return replace(
         own,
         report=report,
@@ -359,8 +363,17 @@ def against_loss(net: Network, run: Pass, rng: Random, budget: float) -> Own:
     )
 
 
-def _by_loss(net: Network, run: Pass, rng: Random, budget: float) -> GradientReport:
-    """Check the gradients that a network lists against its own loss."""
+def _as_layer(net: Network, run: Pass, rng: Random, budget: float) -> GradientReport:
+    """Check a network's own forward and backward pass as those of a layer."""
+    (_, data), (_, given) = run.way.calls[0], run.way.calls[-1]
+    up = given[0] if given else None
+    return check_layer(net.object, *data, upstream=up, rng=rng, budget=budget)
+
+
+def _by_loss(net: Network, run: Pass, rng: Random, budget: float) -> GradientReport | None:
+    """Check the gradients that a network lists against its own loss, if it has both."""
+    if not net.losses or not run.gradients:
+        return None
     title = net.label(net.losses[0])
     with untouched(net.object, net.x, net.t) as session, answerable(title):
         subject = OwnLoss(net, run, session).subject()
