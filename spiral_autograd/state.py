@@ -40,7 +40,6 @@ class Unreached:
 
 
 ABSENT: Any = Unreached()
-_ABSENTS = itertools.repeat(ABSENT)
 
 PLAIN: frozenset[type] = frozenset(
     (str, bytes, int, float, complex, bool, type(None), range, np.float64, np.int64)
@@ -104,8 +103,8 @@ class Kind(NamedTuple):
     `is_same` tells whether what is read now is what was read before.
     """
 
-    read: Callable[[Any], list[Any]]
-    write: Callable[[Any, list[Any]], object] | None = None
+    read: Callable[[Any], Sequence[Any]]
+    write: Callable[[Any, Any], object] | None = None
     opens: Callable[[Any], bool] | None = None
     is_same: Callable[[Any, Any], bool] = identical
 
@@ -134,13 +133,12 @@ class Names(NamedTuple):
     """Some names of a dict, such as the globals that a function uses, or of a class."""
 
     owner: Any
-    table: Any  # the dict, or that of the class
     names: Sequence[str]
 
-    @classmethod
-    def of(cls, owner: Any, names: Sequence[str]) -> Names:
-        """Return some names of a dict or a class."""
-        return cls(owner, vars(owner) if isinstance(owner, type) else owner, names)
+    @property
+    def table(self) -> Any:
+        """The dict, or that of the class."""
+        return vars(self.owner) if isinstance(self.owner, type) else self.owner
 
 
 def _mapping(kind: type[dict[Any, Any]]) -> Kind:
@@ -151,7 +149,7 @@ def _mapping(kind: type[dict[Any, Any]]) -> Kind:
     return Kind(lambda held: [*kind.keys(held), *kind.values(held)], write)
 
 
-def in_pairs(parts: list[Any]) -> Iterator[tuple[Any, Any]]:
+def in_pairs(parts: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
     """Yield the keys and values of which first the keys and then the values stand in a list."""
     half = len(parts) // 2
     return zip(parts[:half], parts[half:], strict=True)
@@ -190,20 +188,19 @@ def _read_class(kind: type) -> list[Any]:
 def _put_class(kind: type, parts: list[Any]) -> None:
     saved = dict(in_pairs(parts))
     new = [name for name in vars(kind) if name not in saved and not name.startswith("__")]
-    _put_names(Names.of(kind, [*saved, *new]), [*saved.values(), *(ABSENT for _ in new)])
+    _put_names(Names(kind, [*saved, *new]), [*saved.values(), *(ABSENT for _ in new)])
 
 
 def _read_names(used: Names) -> list[Any]:
-    _, table, names = used
-    return list(map(table.get, names, _ABSENTS))
+    return list(map(used.table.get, used.names, itertools.repeat(ABSENT)))
 
 
 def _put_names(used: Names, parts: list[Any]) -> None:
-    owner, table, names = used
+    owner, table = used.owner, used.table
     is_class = isinstance(owner, type)
     put: Any = type.__setattr__ if is_class else dict.__setitem__
     drop: Any = type.__delattr__ if is_class else dict.__delitem__
-    for name, value in zip(names, parts, strict=True):
+    for name, value in zip(used.names, parts, strict=True):
         now = table.get(name, ABSENT)
         if value is not ABSENT and now is not value:
             put(owner, name, value)

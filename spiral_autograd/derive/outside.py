@@ -90,6 +90,7 @@ def _numbers_of(array: Array, is_small: bool) -> Kind:
 _ENTRIES = Kind(lambda array: list(array.flat), _put_entries)
 _CONTENT = state.in_places([vars(CellType)["cell_contents"]])
 _DEFAULT_VALUES = state.in_places([vars(FunctionType)[name] for name in _DEFAULTS])
+_DEFAULT_VALUES = _DEFAULT_VALUES._replace(read=operator.attrgetter(*_DEFAULTS))  # for speed
 
 
 class _Same:
@@ -208,7 +209,7 @@ class Outside:
     ) -> None:
         """Watch some names of an owner, a dict or a class by default, and look at their values."""
         if names:
-            item = owner if kind is not None else Names.of(owner, names)
+            item = owner if kind is not None else Names(owner, names)
             held = self._hold(path, item, kind, names)
             self._facts.append(tuple(names))
             for name, value in zip(names, held, strict=True):
@@ -219,7 +220,7 @@ class Outside:
 
     def _hold(
         self, path: str, item: object, kind: Kind | None = None, names: Sequence[Any] = ()
-    ) -> list[Any]:
+    ) -> Sequence[Any]:
         """Watch what something holds, if that can change, and return it."""
         held = Held(item, kind)
         if held.kind.write is not None or kind is not None:

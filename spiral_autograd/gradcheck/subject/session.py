@@ -83,7 +83,7 @@ def _globals_of(function: FunctionType) -> Iterator[Names]:
         if id(there) not in met:
             met.add(id(there))
             pending += [vars(m) for m in map(there.get, names) if is_own_module(m)]
-            yield Names(there, there, names)
+            yield Names(there, names)
 
 
 @lru_cache(maxsize=4096)
