@@ -134,7 +134,7 @@ def _looked_up(
     try:
         outside = reached_by(loss, data)
     except DerivationError as error:
-        if not isinstance(error.__cause__, TracedError):
+        if not isinstance(error, TracedError):
             known.unwatchable = True
             known.warn(loss, str(error))
         return None

@@ -9,8 +9,7 @@ and the finished program run against autograd on those inputs and on redrawn one
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,11 @@ import numpy as np
 from ..boxes import RecordingError, process_lock
 from ..pytree import Pytree, float_tree, leaves, with_leaves
 from ..recording import Call, Recording, record
-from ..state import GLOBAL_STREAMS, Held
 from . import guards
 from .buffers import write_buffered
 from .guards import DerivationError, Example, refused, silence
 from .listing import write_listing
-from .outside import Outside, TracedError, UnwatchableError, Watch
+from .outside import Outside
 from .program import Buffered, Program, described, signature
 from .simplify import Simplified, simplify
 from .writer import literal
@@ -82,7 +80,7 @@ def derive(loss: Loss, params: Pytree, *data: Pytree) -> Program:
     params = float_tree("params", params)
     with process_lock:
         outside = reached_by(loss, data)
-        with _unchanged(outside):
+        with outside.unchanged():
             if any(type(leaf) is int for leaf in leaves(list(data))):
                 try:
                     return _derived(loss, params, data, trace_ints=True)
@@ -96,32 +94,7 @@ def reached_by(loss: Loss, data: tuple[Pytree, ...]) -> Outside:
     arrays = np.ndarray | np.generic | float | int
     objects = [leaf for leaf in leaves(list(data)) if not isinstance(leaf, arrays)]
     with refused("what it reaches cannot be looked at: it raised "):
-        try:
-            return Outside(loss, objects)
-        except UnwatchableError as error:
-            raise DerivationError(str(error)) from None
-        except TracedError as error:
-            raise DerivationError("it reaches a value of a trace that runs") from error
-
-
-@contextmanager
-def _unchanged(outside: Outside) -> Iterator[None]:
-    """Put back what the loss changes meanwhile, random streams included, and refuse such a loss."""
-    names = "NumPy's global random numbers", "Python's global random numbers"
-    streams = [
-        Watch(path, Held(stream)) for path, stream in zip(names, GLOBAL_STREAMS, strict=True)
-    ]
-    changed: list[str] = []
-    try:
-        with outside.kept(changed):
-            yield
-    finally:
-        for stream in streams:
-            changed += stream.put_back()
-    if changed:
-        raise DerivationError(
-            f"each call changes {changed[0]}, which a program would not; pass what changes as data"
-        )
+        return Outside(loss, objects)
 
 
 def _derived(loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints: bool) -> Program:

@@ -26,6 +26,7 @@ from ..state import ABSENT, STREAMS, Held, Kind, Names, identical, is_own_class
 from ..validation import Array
 from . import kinds
 from .expressions import static_key
+from .guards import DerivationError
 
 MOST_VALUES = 20_000  # a loss that reaches more is not watched but refused
 SAMPLES = 1024  # entries of an array that is too large to be compared
@@ -39,11 +40,7 @@ _DEFAULTS = "__defaults__", "__kwdefaults__"
 _UNSEEN = frozenset("eval exec globals locals".split())
 
 
-class UnwatchableError(Exception):
-    """A loss reaches something whose changes cannot be seen; the message says what."""
-
-
-class TracedError(Exception):
+class TracedError(DerivationError):
     """A loss reaches a value of a trace that runs: autograd itself differentiates."""
 
 
@@ -149,8 +146,11 @@ class Outside:
             return False
 
     @contextmanager
-    def kept(self, changed: list[str]) -> Iterator[None]:
-        """Put everything back as it was at the end, and note how a person reaches what differed."""
+    def unchanged(self) -> Iterator[None]:
+        """Put back what the loss changes meanwhile, and refuse a loss that changes anything."""
+        names = "NumPy's global random numbers", "Python's global random numbers"
+        streams = map(Watch, names, map(Held, state.GLOBAL_STREAMS))
+        watches = [*self.watches, *self._streams, *streams]
         writeable = [array for array in self._large if array.flags.writeable]
         for array in writeable:
             array.flags.writeable = False  # a copy would take too much memory
@@ -159,8 +159,12 @@ class Outside:
         finally:
             for array in writeable:
                 array.flags.writeable = True
-            for watch in (*self.watches, *self._streams):
-                changed.extend(watch.put_back())
+            changed = [path for watch in watches for path in watch.put_back()]
+        if changed:
+            raise DerivationError(
+                f"each call changes {changed[0]}, which a program would not; pass what changes "
+                "as data"
+            )
 
     # ---- the walk ----
 
@@ -182,7 +186,7 @@ class Outside:
             self._facts.append(static_key(value))
             return
         if isbox(value):
-            raise TracedError
+            raise TracedError("it reaches a value of a trace that runs")
         if id(value) in self._seen:
             self._facts.append(("again", self._seen[id(value)][0]))
             return
@@ -196,9 +200,7 @@ class Outside:
     def _push(self, path: str, values: Sequence[Any]) -> None:
         self._count += len(values)
         if self._count > MOST_VALUES:
-            raise UnwatchableError(
-                f"it reaches more than {MOST_VALUES:,} values, among them {path}"
-            )
+            raise DerivationError(f"it reaches more than {MOST_VALUES:,} values, among them {path}")
         self._pending.extend((path, value) for value in values)
 
     def _watch(
@@ -257,7 +259,7 @@ class Outside:
         parts = self._hold(path, members)
         self._facts.append((type(members), frozenset(parts)))
         if not all(isinstance(part, (*_IMMUTABLE, tuple)) for part in parts):
-            raise UnwatchableError(f"it reaches {path}, a set of objects")
+            raise DerivationError(f"it reaches {path}, a set of objects")
 
     def _stream(self, path: str, stream: object) -> None:
         self._facts.append(("stream", _Same(stream)))
@@ -280,7 +282,7 @@ class Outside:
         escapes = [name for name, value in reached if value is getval]
         for line in (kinds.names_in(code).lines.get(name) for name in (*escapes, "getval")):
             if line is not None:
-                raise UnwatchableError(
+                raise DerivationError(
                     f"{function.__name__} takes a value out of the trace by getval, in "
                     f"{code.co_filename}, line {line}: it would be frozen; pass it as data, or "
                     "compute inside the trace"
@@ -293,7 +295,7 @@ class Outside:
         names = kinds.names_in(code)
         self._push("an import", [sys.modules[m] for m in names.modules if m in sys.modules])
         if unseen := names.globals & _UNSEEN:
-            raise UnwatchableError(f"{name} uses {min(unseen)}, which may reach anything")
+            raise DerivationError(f"{name} uses {min(unseen)}, which may reach anything")
         self._every_attribute |= not _DYNAMIC.isdisjoint(names.globals | names.attributes)
         self._names |= names.attributes
         return sorted(names.globals)
@@ -333,7 +335,7 @@ class Outside:
         kind = type(value)
         foreign = not is_own_class(kind)
         if isinstance(value, Iterator) and foreign:
-            raise UnwatchableError(f"it reaches {path}, a {kind.__name__}, which each use changes")
+            raise DerivationError(f"it reaches {path}, a {kind.__name__}, which each use changes")
         self._facts.append(("object", _Same(kind)))
         if kinds.is_compiled(value):
             self._facts.append(_Same(value))
@@ -341,7 +343,7 @@ class Outside:
             self._facts.append(static_key(value))
         elif not self._own_attributes(path, value) or kinds.has_compiled_state(kind):
             what = f"{path}, a {kind.__name__}, whose changes cannot be seen"
-            raise UnwatchableError(f"it reaches {what}")
+            raise DerivationError(f"it reaches {what}")
 
     def _own_attributes(self, path: str, value: object) -> bool:
         """Watch the attributes of an object that code may name; tell if it can have any."""

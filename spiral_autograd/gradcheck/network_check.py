@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..validation import Random, number
 from .blocks import largest
 from .checks import BUDGET, check_layer
 from .finding import Finding, found
-from .guard import CheckError, Deadline, answerable
+from .guard import Deadline, answerable
 from .network_passes import Own, beside, check_own, check_whole, wrong
 from .reference.reference import SHARPNESS
 from .report import GradientReport
@@ -25,9 +25,8 @@ from .subject.network import Call, Network, Pass, is_plain, naming, network_of
 from .subject.own_passes import gradients_of, groups, noted, totals
 from .subject.parameters import Parameter
 from .subject.session import untouched
-from .subject.subject import is_array
-from .verdict.rows import FAILURES, Row, compare
-from .words import sentence
+from .subject.subject import is_float_array
+from .verdict.rows import FAILURES, Row
 
 Reports = Mapping[str, GradientReport]  # on the layers, by their names
 Given = tuple[Call, Any]  # the forward call of a layer, and its upstream gradient
@@ -99,8 +98,6 @@ def check_network(
         net = network_of(network, loss, x, t, session)
         chain = net.chain()
         own = check_own(net, chain, rng, deadline)
-        if own.report is None and chain.error is not None:
-            raise CheckError(sentence(own.faults[0])) if own.faults else chain.error
         given = chain.given() | own.heard.given()
         meant.require_known(title, _names_in(net, given))
         if own.report is not None and not net.is_chain:
@@ -158,31 +155,28 @@ def _with_shared(net: Network, reports: Reports) -> list[Row]:
     """Return the rows with one for each weight that layers share, its gradients added."""
     named = [(f"{name}.{row.name}", row) for name, r in reports.items() for row in r.rows]
     rows = {name: replace(row, name=name) for name, row in named}
-    for members in groups(_held(net, rows)):
-        of = {p.name: rows[p.name] for p, _ in members}
-        if len(of) > 1 and all(map(_can_be_added, of.values())):
-            rows[members[0][0].name] = _summed(members, of)
-            for p, _ in members[1:]:
-                del rows[p.name]
+    held = [p for layer in net.layers for p in gradients_of(*layer) if p.name in rows]
+    for members in groups(held):
+        first, *others = [rows[p.name] for p, _ in members]
+        if others and all(map(_can_be_added, (first, *others))):
+            rows[first.name] = _summed(members, rows)
+            for other in others:
+                del rows[other.name]
     return list(rows.values())
-
-
-def _held(net: Network, rows: Mapping[str, Row]) -> list[Parameter]:
-    """Return the parameters of the layers that have rows."""
-    return [p for named in net.layers for p in gradients_of(*named) if p.name in rows]
-
-
-def _can_be_added(row: Row) -> bool:
-    are_known = row.handwritten is not None and row.automatic is not None
-    return are_known and row.verdict not in FAILURES
 
 
 def _summed(members: Sequence[tuple[Parameter, bool]], rows: Mapping[str, Row]) -> Row:
     """Return the row of a weight from those of its uses."""
     label = " = ".join(p.name + (".T" if turned else "") for p, turned in members)
-    (ours,) = totals([noted(p.name, p.value, rows[p.name].handwritten) for p, _ in members])
-    (true,) = totals([noted(p.name, p.value, rows[p.name].automatic) for p, _ in members])
-    return compare(label, ours.gradient(), true.gradient(), SHARPNESS["autograd", False], 1e-12)
+    ours = [noted(label, p.value, rows[p.name].handwritten) for p, _ in members]
+    true = [noted(label, p.value, rows[p.name].automatic) for p, _ in members]
+    return beside(totals(ours), totals(true), 1.0)[0]
+
+
+def _can_be_added(row: Row) -> bool:
+    """Tell whether the gradients of a row are both known, and the same."""
+    are_known = row.handwritten is not None and row.automatic is not None
+    return are_known and row.verdict not in FAILURES
 
 
 # -------------------- layers that are right by themselves, and not together --------------------
@@ -190,52 +184,43 @@ def _summed(members: Sequence[tuple[Parameter, bool]], rows: Mapping[str, Row]) 
 
 def _estranged(net: Network, chain: Pass, reports: Reports) -> list[Finding]:
     """Return where layers that are right by themselves give other gradients in the chain."""
-    there = {call.name: call for call in chain.forward}
-    back = [c for c in reversed(chain.backward[1:]) if c.name in reports and reports[c.name].ok]
-    runs = [(call, net.alone(there[call.name], call)) for call in back]
-    runs = [(c, alone) for c, alone in runs if alone.backward and _gives(there[c.name], alone)]
-    others = [call for call, alone in runs if not _as_alone(call, alone.backward[0])]
-    said = [found("estranged", names=_names_of_object(chain, call.layer)) for call in others]
-    alone = Pass(backward=[alone.backward[0] for _, alone in runs])
+    right = [c for c in reversed(chain.backward[1:]) if c.name in reports and reports[c.name].ok]
+    alone, said = Pass(), []
+    for call, back in _alone(net, chain, right):
+        alone.backward.append(back)
+        if not call.is_done or not _is_alike(call, back):
+            names = [other.name for other in chain.forward if other.layer is call.layer]
+            said.append(found("estranged", names=names))
     return list(dict.fromkeys(said)) or _not_the_sum(chain, alone)
 
 
-def _names_of_object(chain: Pass, layer: Any) -> list[str]:
-    return [call.name for call in chain.forward if call.layer is layer]
+def _alone(net: Network, chain: Pass, calls: Sequence[Call]) -> Iterator[tuple[Call, Call]]:
+    """Yield backward calls, each with that of the layer by itself, if it has the same output."""
+    there = {call.name: call for call in chain.forward}
+    for call in calls:
+        run = net.alone(there[call.name], call)
+        if run.backward and _is_alike(there[call.name], run.forward[0]):
+            yield call, run.backward[0]
 
 
-def _gives(call: Call, alone: Pass) -> bool:
-    """Tell whether a layer by itself gives the output that it gave in the chain."""
-    return not wrong(beside([_result(call)], [_result(alone.forward[0])]))
-
-
-def _result(call: Call) -> Parameter:
-    return noted("", None, call.result)
-
-
-def _as_alone(call: Call, alone: Call) -> bool:
+def _is_alike(call: Call, alone: Call) -> bool:
     """Tell whether a layer gave the same in the chain: where it adds gradients up, added."""
-    sizes = [largest(p.gradient()) for p in call.before if is_array(p.gradient())]
-    scale = max([largest(call.arguments[0]), *sizes])
-    left = beside([_result(call), *call.after], [_result(alone), *alone.after], scale)
-    added = beside([_result(call), *_added(call)], [_result(alone), *_added(alone)], scale)
-    not_added = {row.name for row in wrong(added)}
-    return call.is_done and not any(row.name in not_added for row in wrong(left))
+    arrays = [*call.arguments, *(p.gradient() for p in call.before)]
+    scale = max((largest(a) for a in arrays if is_float_array(a)), default=0.0)
+    left = beside(_given_by(call), _given_by(alone), scale)
+    added = beside(_given_by(call, added=True), _given_by(alone, added=True), scale)
+    return not {row.name for row in wrong(left)} & {row.name for row in wrong(added)}
 
 
-def _added(call: Call) -> list[Parameter]:
-    """Return by what a backward pass has changed the gradients of its layer."""
-    before = {p.name: p.gradient() for p in call.before}
-    return [
-        noted(p.name, p.value, _difference(p.gradient(), before[p.name]))
-        for p in call.after
-        if p.name in before
-    ]
-
-
-def _difference(now: Any, before: Any) -> Any:
-    are_arrays = all(is_array(g) and g.dtype.kind == "f" for g in (now, before))
-    return now - before if are_arrays and now.shape == before.shape else now
+def _given_by(call: Call, *, added: bool = False) -> list[Parameter]:
+    """Return what a pass returned, and the gradients that it left, or by what it changed them."""
+    before = {p.name: p.gradient() for p in call.before if added and is_float_array(p.gradient())}
+    given = [noted("", None, call.result)]
+    for p in call.after:
+        now, was = p.gradient(), before.get(p.name, ())
+        is_changed = is_float_array(now) and np.shape(was) == now.shape
+        given.append(noted(p.name, p.value, now - was if is_changed else now))
+    return given
 
 
 def _not_the_sum(chain: Pass, alone: Pass) -> list[Finding]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -21,13 +20,13 @@ from .guard import CheckError, Deadline, answerable, guarded
 from .reference.reference import SHARPNESS
 from .report import GradientReport, place_text
 from .source import Place, is_readable, text_of
-from .subject.conventions import BACKWARD, FORWARD, method_name
 from .subject.network import Call, Network, OwnLoss, Pass, is_plain
-from .subject.own_passes import Way, gradient_in, noted, number_in, ways
+from .subject.own_passes import gradient_in, noted, number_in, ways
 from .subject.parameters import Parameter
 from .subject.session import same_states, untouched
 from .subject.subject import described, is_array
 from .verdict.rows import FAILURES, Row, compare
+from .words import sentence
 
 Reason = tuple[Sequence[Finding], Sequence[Place]]  # what is wrong, and where
 
@@ -82,56 +81,61 @@ def check_own(net: Network, chain: Pass, rng: Random, deadline: Deadline) -> Own
 
     Where there is no chain, or it gives another loss, the network is checked as a whole.
     """
-    own = Own()
-    if is_plain(net.object):
-        return own
-    if chain.error is not None:
-        own = check_whole(net, rng, deadline)
-        said = [found("no_chain_runs", error=str(chain.error))] if net.is_chain else []
-    elif (theirs := _other_loss(net, chain)) is not None:
-        own = check_whole(net, rng, deadline)
-        name, heard = next(iter(net.losses.items()))
-        said = [found("no_chain", loss=net.label(name), ours=float(heard.result), theirs=theirs)]
-    else:
-        for group in ways(net.object, list(net.losses), net.x, net.t, chain.backward[0].result):
-            if group and chain.is_whole and not own.rows and not own.faults:
-                _beside_layers(net, chain, group, rng, deadline, own)
-        return own
+    said = _no_chain(net, chain)
+    if not said and chain.error is None:
+        return _beside_chain(net, chain, rng, deadline)
+    own = check_whole(net, rng, deadline)
+    if own.report is None and chain.error is not None:
+        raise CheckError(sentence(own.faults[0])) if own.faults else chain.error
     return replace(own, remarks=[*said, *own.remarks])
 
 
-def _other_loss(net: Network, chain: Pass) -> float | None:
-    """Return the loss of the layers one after another, if the network's first is another one."""
+def _no_chain(net: Network, chain: Pass) -> list[Finding]:
+    """Return why a network is more than its layers one after another, if it is: by its loss."""
+    if chain.error is not None:
+        return [found("no_chain_runs", error=str(chain.error))] if net.is_chain else []
     true = number_in(chain.forward[-1].result)
-    for heard in list(net.losses.values())[:1] if true is not None else ():
-        tolerance = precision(heard.result, true)
-        return None if close(heard.result, true, tolerance, 1e-8 * tolerance) else float(true)
-    return None
+    for run in net.losses[:1] if true is not None else ():
+        tolerance = precision(run.result, true)
+        if not close(run.result, true, tolerance, 1e-8 * tolerance):
+            name, ours = net.label(run), float(run.result)
+            return [found("no_chain", loss=name, ours=ours, theirs=float(true))]
+    return []
 
 
 # -------------------- its gradients, beside those of the layers --------------------
 
 
+def _beside_chain(net: Network, chain: Pass, rng: Random, deadline: Deadline) -> Own:
+    """Compare what each of a network's methods gives with what its layers give."""
+    own = Own()
+    if is_plain(net.object) or not chain.is_whole:
+        return own
+    for group in ways(net.object, net.loss_names, net.x, net.t, chain.backward[0].result):
+        if group and not own.rows and not own.faults:
+            _beside_layers(net, chain, [net.run(way) for way in group], rng, deadline, own)
+    return own
+
+
 def _beside_layers(
-    net: Network, chain: Pass, group: Sequence[Way], rng: Random, deadline: Deadline, own: Own
+    net: Network, chain: Pass, runs: Sequence[Pass], rng: Random, deadline: Deadline, own: Own
 ) -> None:
     """Compare the gradients that a method returns or leaves with those of the layers."""
-    runs = [(way, net.heard(partial(way.run, net.object))) for way in group]
-    ran = [(way, heard) for way, heard in runs if heard.error is None]
-    way, heard = (ran or runs)[0]
-    method = net.label(way.method)
-    rows = [_rows(net, chain, heard) for _, heard in ran]
+    ran = [run for run in runs if run.error is None]
+    first = (ran or runs)[0]
+    rows = [_rows(net, chain, run) for run in ran]
     if not ran:
-        said = own.faults if way.is_sure else own.remarks
-        said.append(_raised(method, heard, chain, is_sure=way.is_sure))
+        said = own.faults if first.way.is_sure else own.remarks
+        said.append(_raised(net, first, chain))
     elif not all(map(wrong, rows)):
-        skipped = _skipped(chain, [heard for _, heard in ran])
-        own.faults += [found("skipped", method=method, name=name) for name in skipped]
+        skipped = _skipped(chain, ran)
+        own.faults += [found("skipped", method=net.label(first), name=name) for name in skipped]
         own.is_right = not skipped
-    elif same_states(heard.streams, chain.streams) and same_inputs(heard, chain):
-        own.rows += _explained(net, chain, way, heard, rows[0], rng, deadline.left / 2)
+    elif same_states(first.streams, chain.streams) and same_inputs(first, chain):
+        own.rows += _explained(net, chain, first, rows[0], rng, deadline.left / 2)
     else:
-        own.remarks.append(found("other_pass", method=method, than="the layers one after another"))
+        than = "the layers one after another"
+        own.remarks.append(found("other_pass", method=net.label(first), than=than))
 
 
 def _rows(net: Network, chain: Pass, heard: Pass) -> list[Row]:
@@ -158,87 +162,76 @@ def _never_called(heard: Pass, chain: Pass) -> list[str]:
 
 def same_inputs(one: Pass, other: Pass) -> bool:
     """Tell whether two passes first run the layers that both run on the same inputs."""
-    here, there = (
-        {id(call.layer): call.arguments for call in reversed(run.forward)} for run in (one, other)
-    )
-    both = [zip(here[key], there[key], strict=False) for key in here if key in there]
-    pairs = [pair for arguments in both for pair in arguments]
-    return all(close(a, b, 1e-6) for a, b in pairs if is_array(a) and a.dtype.kind == "f")
+    here, there = one.first_inputs(), other.first_inputs()
+    pairs = [(array, there[key]) for key, array in here.items() if key in there]
+    return all(close(ours, theirs, 1e-6) for ours, theirs in pairs)
 
 
 # -------------------- why they are others --------------------
 
 
 def _explained(
-    net: Network,
-    chain: Pass,
-    way: Way,
-    heard: Pass,
-    rows: Sequence[Row],
-    rng: Random,
-    budget: float,
+    net: Network, chain: Pass, run: Pass, rows: Sequence[Row], rng: Random, budget: float
 ) -> list[Row]:
-    """Return the wrong rows, with why and where."""
-    misgiven = _misgiven(heard, chain)
-    reasons = {} if misgiven else _reasons(net, way, heard, rows, rng, budget)
+    """Return the wrong rows with why and where."""
+    misgiven = _misgiven(run, chain)
+    reasons = {} if misgiven else _reasons(net, run, rows, rng, budget)
     explained = []
     for row in wrong(rows):
-        places = _places(getattr(net.object, way.method), row.name)
         why, lines = misgiven or reasons[row.name]
-        lines = lines if misgiven else (*places, *lines)
-        said = found(
-            "other_than_layers",
-            method=net.label(way.method),
-            returned=heard.is_returned,
-            why=why,
-            rule=next((one.rule for one in why if one.rule is not None), None),
-        )
+        fields = {"method": net.label(run), "returned": run.is_returned, "why": why}
+        rule = next((one.rule for one in why if one.rule is not None), None)
+        said = found("other_than_layers", rule=rule, **fields)
         shown = tuple(dict.fromkeys(filter(is_readable, lines)))[:3]
         explained.append(replace(row, name=f"network.{row.name}", findings=(said,), lines=shown))
     return explained
 
 
 def _reasons(
-    net: Network, way: Way, heard: Pass, rows: Sequence[Row], rng: Random, budget: float
+    net: Network, run: Pass, rows: Sequence[Row], rng: Random, budget: float
 ) -> dict[str, Reason]:
-    """Return why wrong gradients are wrong: by the network's own loss, else by the numbers alone.
+    """Return why wrong gradients are wrong: by the numbers alone, else by the network's own loss.
 
     Where a layer is wrong as well, only the numbers tell the mistake of the network itself.
     """
-    by_loss = {row.name: row for row in against_loss(net, way, heard, rng, budget).rows}
-    by_numbers = _by_numbers(heard, rows, min(budget, 1.0))
-    reasons: dict[str, Reason] = {}
-    for row in wrong(rows):
-        there = by_loss.get(f"network.{row.name}", row)
-        is_known = there is not row and all(one.kind != "no_pattern" for one in there.findings)
-        if is_known or row.name not in by_numbers:
-            reasons[row.name] = there.findings, there.lines
-        else:
-            reasons[row.name] = together(row.findings, by_numbers[row.name]), ()
-    return reasons
+    known = _by_numbers(run, rows, min(budget, 1.0))
+    reasons = {row.name: row for row in wrong(rows)}
+    if reasons.keys() - known.keys():
+        by_loss = {row.name: row for row in against_loss(net, run, rng, budget).rows}
+        reasons = {name: by_loss.get(f"network.{name}", row) for name, row in reasons.items()}
+    for row in rows:
+        if row.name in known:
+            reasons[row.name] = replace(row, findings=together(row.findings, known[row.name]))
+    method = getattr(net.object, run.way.method)
+    return {n: (row.findings, (*_places(method, n), *row.lines)) for n, row in reasons.items()}
 
 
-def _by_numbers(heard: Pass, rows: Sequence[Row], budget: float) -> dict[str, Finding]:
+def _by_numbers(run: Pass, rows: Sequence[Row], budget: float) -> dict[str, Finding]:
     """Return what the numbers tell of wrong gradients beside those of the layers."""
-    values = {p.name: p.value for p in heard.gradients}
-    rows = [row for row in rows if row.name in values and row.automatic is not None]
-    case = Case(
+    said: dict[str, Finding] = {}
+    with guarded("the search for why", []):
+        for reason in diagnose(_case(run, rows, budget)):
+            names = [rows[k].name for k in reason.rows if reason.rule != "part"]
+            said |= dict.fromkeys(names, reason.finding)
+    return said
+
+
+def _case(run: Pass, rows: Sequence[Row], budget: float) -> Case:
+    """Return what the diagnosis has to go on: numbers alone."""
+    values = {p.name: p.value for p in run.gradients}
+    return Case(
         names=[row.name for row in rows],
-        values=[values[row.name] for row in rows],
+        values=[values.get(row.name, np.zeros(row.shape)) for row in rows],
         automatic=[np.asarray(row.automatic, dtype=float) for row in rows],
         handwritten=[row.handwritten for row in rows],
         wrong=[k for k, row in enumerate(rows) if row.verdict in FAILURES],
-        tolerance=max((precision(row.automatic) for row in rows), default=1e-9),
+        tolerance=max(precision(row.automatic) for row in rows),
         floors=[1e-12 * max(row.scale for row in rows)] * len(rows),
         graph=None,
         upstream=[np.ones(())],
         again=None,
         deadline=Deadline.after(budget),
     )
-    reasons = []
-    with guarded("the search for why", []):
-        reasons = diagnose(case)
-    return {case.names[k]: reason.finding for reason in reasons for k in reason.rows}
 
 
 def _places(method: Any, label: str) -> tuple[Place, ...]:
@@ -311,12 +304,13 @@ def _factor(given: Any, true: Array) -> float | None:
     return factor if _same(given, factor * true) else None
 
 
-def _raised(method: str, heard: Pass, chain: Pass, *, is_sure: bool = True) -> Finding:
+def _raised(net: Network, run: Pass, chain: Pass) -> Finding:
     """Return what is said of an own pass that raises: where the way back goes wrong, if known."""
-    error = f"{type(heard.error).__name__}: {heard.error}"
-    why, lines = (_misgiven(heard, chain) if is_sure else None) or ([], [])
+    error, is_sure = f"{type(run.error).__name__}: {run.error}", run.way.is_sure
+    why, lines = (_misgiven(run, chain) if is_sure else None) or ([], [])
     places = [place_text(place) for place in dict.fromkeys(lines) if is_readable(place)]
-    return found("own_raised", method=method, error=error, why=why, places=places, is_sure=is_sure)
+    said = {"method": net.label(run), "error": error, "is_sure": is_sure}
+    return found("own_raised", why=why, places=places, **said)
 
 
 # -------------------- as a whole --------------------
@@ -324,45 +318,41 @@ def _raised(method: str, heard: Pass, chain: Pass, *, is_sure: bool = True) -> F
 
 def check_whole(net: Network, rng: Random, deadline: Deadline) -> Own:
     """Check a network by its own loss, whatever its layers do."""
-    first = list(net.losses)[:1]
-    own = Own(differs=True, heard=net.losses[first[0]] if first else Pass())
-    groups = list(ways(net.object, first, net.x, net.t, None)) if first else []
-    for way in (way for group in groups for way in group[:1]):
-        heard = net.heard(partial(way.run, net.object))
-        if heard.error is None:  # the other half of the time is for the layers
-            whole = against_loss(net, way, heard, rng, deadline.left / 2)
-            remarks, faults = own.remarks + whole.remarks, own.faults + whole.faults
-            own = replace(whole, remarks=remarks, faults=faults)
-        elif way.is_sure:
-            own.faults.append(_raised(net.label(way.method), heard, Pass()))
-        if own.report is not None:
-            return own
+    own = Own(differs=True)
+    for loss in net.losses[:1]:
+        own.heard = loss
+        for group in ways(net.object, net.loss_names[:1], net.x, net.t, None):
+            for run in map(net.run, group[:1] if own.report is None else ()):
+                own = _whole_by(net, run, rng, deadline, own)
     return own
 
 
-def against_loss(net: Network, way: Way, heard: Pass, rng: Random, budget: float) -> Own:
+def _whole_by(net: Network, run: Pass, rng: Random, deadline: Deadline, own: Own) -> Own:
+    """Return what is known of a network as a whole once one more way to run it is checked."""
+    if run.error is not None:
+        faults = [_raised(net, run, Pass())] if run.way.is_sure else []
+        return replace(own, faults=own.faults + faults)
+    whole = against_loss(net, run, rng, deadline.left / 2)  # the other half is for the layers
+    remarks, faults = own.remarks + whole.remarks, own.faults + whole.faults
+    return replace(whole, remarks=remarks, faults=faults)
+
+
+def against_loss(net: Network, run: Pass, rng: Random, budget: float) -> Own:
     """Check what a method gives as the gradients of the loss, unless the two run other passes."""
-    own = Own(differs=True, heard=heard)
-    loss, before = next(iter(net.losses.items()), ("", heard))
-    (first, data), (_, given) = way.calls[0], way.calls[-1]
-    passes = [method_name(net.object, names) for names in (FORWARD, BACKWARD)]
-    is_layer = [first, way.method] == passes
-    up = given[0] if len(data) == 1 and given else None
-    try:
-        if is_layer and (up is not None or not given):
-            with net.session.fresh():
-                report = check_layer(net.object, *data, upstream=up, rng=rng, budget=budget)
-        elif not same_inputs(heard, before):  # it is right as far as can be told
-            said = found("other_pass", method=net.label(way.method), than=net.label(loss))
+    own, is_layer = Own(differs=True, heard=run), net.is_run_as_layer(run.way)
+    for loss in net.losses[:1] if not is_layer else ():
+        if not same_inputs(run, loss):  # it is right as far as can be told
+            said = found("other_pass", method=net.label(run), than=net.label(loss))
             return replace(own, is_right=True, remarks=[said])
-        elif loss and heard.gradients:
-            report = _by_loss(net, loss, way, heard, rng, budget)
-        else:
-            return own
+    try:
+        with net.session.fresh():
+            report = (_as_layer if is_layer else _by_loss)(net, run, rng, budget)
     except CheckError as error:
         return replace(own, remarks=[found("not_as_a_whole", error=str(error))])
     finally:
         net.session.restore()
+    if report is None:
+        return own
     return replace(
         own,
         report=report,
@@ -373,11 +363,18 @@ def against_loss(net: Network, way: Way, heard: Pass, rng: Random, budget: float
     )
 
 
-def _by_loss(
-    net: Network, loss: str, way: Way, heard: Pass, rng: Random, budget: float
-) -> GradientReport:
-    """Check the gradients that a network lists against its own loss."""
-    title = net.label(loss)
+def _as_layer(net: Network, run: Pass, rng: Random, budget: float) -> GradientReport:
+    """Check a network's own forward and backward pass as those of a layer."""
+    (_, data), (_, given) = run.way.calls[0], run.way.calls[-1]
+    up = given[0] if given else None
+    return check_layer(net.object, *data, upstream=up, rng=rng, budget=budget)
+
+
+def _by_loss(net: Network, run: Pass, rng: Random, budget: float) -> GradientReport | None:
+    """Check the gradients that a network lists against its own loss, if it has both."""
+    if not net.losses or not run.gradients:
+        return None
+    title = net.label(net.losses[0])
     with untouched(net.object, net.x, net.t) as session, answerable(title):
-        subject = OwnLoss(net, loss, way, heard.gradients, session).subject()
+        subject = OwnLoss(net, run, session).subject()
         return course(title, subject, stream_of(rng), budget)

@@ -8,6 +8,7 @@ import pytest
 from corpus.losses import CrossEntropyLoss
 from corpus.small_nets import PlainAffine, Tanh
 from findings import has, says
+from layers import Dense, Sequence
 
 import spiral_autograd as sa
 from spiral_autograd.gradcheck.finding import found
@@ -60,21 +61,6 @@ class Net:
         for layer in reversed(self.layers):
             dout = layer.backward(dout)
         return dout
-
-
-class Dense:
-    """The gradients are attributes."""
-
-    def __init__(self, W, b):
-        self.W, self.b = W, b
-
-    def forward(self, x):
-        self.x = x
-        return x @ self.W + self.b
-
-    def backward(self, dout):
-        self.dW, self.db = self.x.T @ dout, dout.sum(axis=0)
-        return dout @ self.W.T
 
 
 class Dropout:
@@ -288,21 +274,6 @@ class Drawing:
 
     def backward(self, dout):
         return dout * self.mask
-
-
-class Sequence:
-    def __init__(self, *layers):
-        self.layers = list(layers)
-
-    def forward(self, x):
-        for layer in self.layers:
-            x = layer.forward(x)
-        return x
-
-    def backward(self, dout):
-        for layer in reversed(self.layers):
-            dout = layer.backward(dout)
-        return dout
 
 
 class Nested(Net):
@@ -596,6 +567,49 @@ def test_a_wrong_gradient_of_a_parameter_is_found_by_its_name(kind):
     assert has(row, "other_than_layers", method=method, returned=True)
     assert says(row, said), row
     assert (str(HERE), line_of(text)) in row.lines
+
+
+class WithoutLoss(DictNet):
+    """Has scores and gradients, and no loss of its own."""
+
+    loss = None
+
+    def gradient(self, x, t):
+        self.lastLayer.forward(self.predict(x), t)
+        grads = self.collected()
+        return grads | {"W2": grads["W2"].T, "b2": 2 * grads["b2"]}
+
+
+class WrongDense(Dense):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.dW = self.dW + 0.3 * self.W**2
+        return dx
+
+
+class WrongLayerToo(DictNet):
+    def __init__(self):
+        super().__init__()
+        self.layers["Affine1"] = WrongDense(self.params["W1"], self.params["b1"])
+
+    def gradient(self, x, t):
+        grads = super().gradient(x, t)
+        return grads | {"W1": 2 * grads["W1"], "b2": grads["b1"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (WithoutLoss, {"W2": {"transposed": {}}, "b2": {"times": {"times": 2.0}}}),
+        (WrongLayerToo, {"W1": {"times": {"times": 2.0}}, "b2": {"that_of": {"name": "b1"}}}),
+    ],
+)
+def test_a_gathering_mistake_is_explained_without_a_loss_or_beside_a_wrong_layer(kind, said):
+    report = sa.check_network(kind(), X, LABELS)
+    rows = {row.name: row for row in report.rows}
+    for name, findings in said.items():
+        assert rows[f"network.{name}"].verdict == "wrong", str(report)
+        assert says(rows[f"network.{name}"], findings), str(report)
 
 
 class ForgottenDecay(WithDecay):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from ...validation import Array
 from ..guard import CheckError, theirs
 from ..source import Place
 from .adapter import Values
 from .conventions import (
     BACKWARD,
+    FORWARD,
     LOSS_LAYERS,
     accepts,
     attributes_of,
@@ -43,6 +45,7 @@ from .session import Session, put_back, states, streams_of
 from .subject import Subject, called, is_array
 
 Named = Sequence[tuple[str, Any]]
+NO_WAY = Way((), is_sure=False)
 
 # -------------------- what is heard of the layers in a pass --------------------
 
@@ -67,6 +70,7 @@ class Pass:
     """One run through a network, with the calls of its layers' passes in their order."""
 
     random: list[Any] = field(default_factory=list)  # the random streams that the network reaches
+    way: Way = NO_WAY  # the network's own methods that were called
     forward: list[Call] = field(default_factory=list)
     backward: list[Call] = field(default_factory=list)
     result: Any = None  # of the network's own method, or the gradient of its input
@@ -115,6 +119,15 @@ class Pass:
     def uses(self) -> list[Parameter]:
         """The gradients that each backward pass has left, under the name of each of its calls."""
         return [p for call in self.backward for p in call.after if is_array(p.gradient())]
+
+    def first_inputs(self) -> dict[object, Array]:
+        """Return the arrays of floats that each layer is given first."""
+        return {
+            (id(call.layer), i): array
+            for call in reversed(self.forward)
+            for i, array in enumerate(call.arguments)
+            if is_array(array) and array.dtype.kind == "f"
+        }
 
     def given(self) -> dict[str, tuple[Call, Any]]:
         """Return the forward call of each layer that ran once, and its upstream gradient."""
@@ -166,28 +179,39 @@ class Network:
     t: Any
     session: Session
 
-    def label(self, method: str) -> str:
-        """Return what a method of the network's own is called."""
-        return f"{type(self.object).__name__}.{method}"
+    def label(self, run: Pass) -> str:
+        """Return what the network's own method is called that a run ends with."""
+        return f"{type(self.object).__name__}.{run.way.method}"
 
     @cached_property
-    def losses(self) -> dict[str, Pass]:
-        """What each method that gives the loss gives, and what is heard then."""
+    def losses(self) -> list[Pass]:
+        """A run of each method that gives the loss, with the loss as its result."""
+        names = loss_methods(self.object)
+        runs = [self.run(Way(((name, (self.x, self.t)),), is_sure=True)) for name in names]
+        for run in runs:
+            run.result = number_in(run.result)
+        return [run for run in runs if run.result is not None]
 
-        def run(name: str) -> Any:
-            return number_in(run_method(self.object, name, self.x, self.t))
+    @property
+    def loss_names(self) -> list[str]:
+        """The methods that give the loss."""
+        return [run.way.method for run in self.losses]
 
-        runs = {name: self.heard(partial(run, name)) for name in loss_methods(self.object)}
-        return {name: heard for name, heard in runs.items() if heard.result is not None}
+    def is_run_as_layer(self, way: Way) -> bool:
+        """Tell whether a way is to run the network forward and backward, as a layer is run."""
+        (first, data), (last, given) = way.calls[0], way.calls[-1]
+        passes = [method_name(self.object, names) for names in (FORWARD, BACKWARD)]
+        fits = not given or (len(data) == 1 and given[0] is not None)
+        return [first, last] == passes and fits
 
-    def heard(self, run: Callable[[], Any]) -> Pass:
-        """Run something from the start while the layers are listened to; an error is call."""
-        heard = Pass(streams_of(self.object))
+    def run(self, way: Way) -> Pass:
+        """Run the network's own methods while the layers are listened to; an error is noted."""
+        heard = Pass(streams_of(self.object), way)
         with self.session.fresh(), heard.listening(self.layers):
             _reset(*(layer for _, layer in self.layers), self.object)
             try:
                 with theirs():
-                    heard.result = run()
+                    heard.result = way.run(self.object)
                 heard.gradients, heard.is_returned = self.gradients(heard.result)
                 heard.streams = states(heard.random)
             except CheckError as error:
@@ -332,29 +356,29 @@ def _named(name: str, held: Any) -> Iterator[tuple[str, Any]]:
 class OwnLoss(Gradient):
     """A network's own loss, and the gradients that it gives in one of its ways."""
 
-    def __init__(
-        self, net: Network, loss: str, way: Way, listed: Sequence[Parameter], session: Session
-    ) -> None:
-        def value(params: Any, x: Any, t: Any) -> Any:
-            return number_in(run_method(net.object, loss, x, t))
+    def __init__(self, net: Network, run: Pass, session: Session) -> None:
+        self.network, self.way, self.loss_way = net, run.way, net.losses[0].way
+        params = {p.name: p.value for p in run.gradients}
+
+        def loss(params: Any, x: Any, t: Any) -> Any:
+            return number_in(self.loss_way.run(net.object))
 
         def gradient(params: Any, x: Any, t: Any) -> dict[str, Any]:
-            return {p.name: p.gradient() for p in net.gradients(way.run(net.object))[0]}
+            return {p.name: p.gradient() for p in net.gradients(self.way.run(net.object))[0]}
 
-        value.__name__, gradient.__name__ = net.label(loss), net.label(way.method)
-        self.object, self.names_of_code = net.object, (loss, way.method)
-        params = {p.name: p.value for p in listed}
-        super().__init__(value, gradient, params, (net.x, net.t), session)
+        loss.__name__, gradient.__name__ = net.label(net.losses[0]), net.label(run)
+        super().__init__(loss, gradient, params, (net.x, net.t), session)
 
     def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
         """Run the loss of a copy of the network with replacements for arrays."""
         memo = {id(module): module for module in sys.modules.values()}
         memo |= self.standing_in(replacements, values)
         data = [memo.get(id(item), item) for item in self.data]
-        result = run_method(copy.deepcopy(self.object, memo), self.names_of_code[0], *data)
+        result = run_method(copy.deepcopy(self.network.object, memo), self.loss_way.method, *data)
         return [result[0] if isinstance(result, tuple) else result]
 
     def subject(self) -> Subject:
         """Return the loss and its gradients as a subject."""
-        forward, backward = (getattr(self.object, name) for name in self.names_of_code)
+        ways = self.loss_way, self.way
+        forward, backward = (getattr(self.network.object, way.method) for way in ways)
         return replace(super().subject(), forward_code=[forward], backward_code=[backward])

@@ -96,10 +96,10 @@ def ways(network: Any, losses: Sequence[str], x: Any, t: Any, up: Any) -> Iterat
     for name in [*GRADIENTS, *BACKWARD]:
         method = read(network, name)
         if _takes_data(method):
-            last = name, (x, t)
-            yield [Way((last,), True), *(Way((loss, last), False) for loss in before)]
+            alone: MethodCall = (name, (x, t))
+            yield [Way((alone,), True), *(Way(calls, False) for calls in product(before, [alone]))]
         elif name in BACKWARD and accepts(method, 0):
-            yield [Way((loss, (name, ())), True) for loss in before]
+            yield [Way(calls, True) for calls in product(before, [(name, ())])]
         elif name in BACKWARD and accepts(method, 1):
             given = [(name, (argument,)) for argument in _may_be_given(method, t, up)]
             yield [Way(calls, False) for calls in _one_by_one(network, before, given, x)]

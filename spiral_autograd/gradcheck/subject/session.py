@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from operator import eq
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -16,10 +17,8 @@ from autograd.tracer import trace_stack
 from ... import state
 from ...boxes import process_lock
 from ...recording import is_installed
-from ...state import PLAIN, STREAMS, Held, Names, Unreached, is_own_module, own_bases
+from ...state import PLAIN, STREAMS, Held, Kind, Names, Unreached, is_own_module, own_bases
 from ...validation import Array
-
-Form = tuple[tuple[int, ...], Any, bool]  # shape, dtype, and whether it can be written into
 
 # -------------------- the walk --------------------
 
@@ -116,7 +115,7 @@ class Snapshot(Unreached):
         self._like = like
         self._items: dict[int, Any] = {}  # kept alive, so that their ids stay theirs
         self._held: list[Held] = []
-        self._forms: list[tuple[Array, Form]] = []
+        self._forms: list[Held] = []
         self._arrays: dict[int, tuple[Array, Array]] = {}
         self.add(*roots)
 
@@ -132,12 +131,10 @@ class Snapshot(Unreached):
 
     def restore(self) -> None:
         """Put everything back."""
-        locked = [(array, form) for array, form in self._forms if not _put_form(array, form)]
-        for held in self._held:
+        # Forms again at the end: a view may be unlocked only after what it looks into.
+        for held in (*self._forms, *self._held, *self._forms):
             if not held.is_same():
                 held.put()
-        for array, form in locked:  # a view may be unlocked only after what it looks into
-            _put_form(array, form)
         for own, saved in self._arrays.values():
             _refill_array(own, saved)
 
@@ -160,22 +157,25 @@ class Snapshot(Unreached):
             before = self._like.kept(item) if self._like is not None else None
             is_same = before is not None and plain.dtype != object and np.array_equal(before, plain)
             self.keep(item, before if is_same and before is not None else plain.copy())
-        self._forms.append((item, (item.shape, item.dtype, item.flags.writeable)))
+        self._forms.append(Held(item, _FORM))
 
 
-def _put_form(held: Array, form: Form) -> bool:
-    """Give an array its shape, dtype and flag back, and tell whether that could be done."""
+def _form_of(held: Array) -> list[object]:
+    return [held.shape, held.dtype, held.flags.writeable]
+
+
+def _put_form(held: Array, form: list[Any]) -> None:
     shape, dtype, writeable = form
-    try:
+    with suppress(ValueError):
         if held.dtype != dtype:
             held.dtype = dtype  # type: ignore[misc]
         if held.shape != shape:
             held.shape = shape
         if held.flags.writeable != writeable:
             held.flags.writeable = writeable
-    except ValueError:
-        return False
-    return True
+
+
+_FORM = Kind(_form_of, _put_form, is_same=eq)
 
 
 def _refill_array(held: Array, saved: Array) -> None:
