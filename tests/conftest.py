@@ -6,6 +6,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from effort import examples
 from witness import departure
 
 import spiral_autograd as sa
@@ -14,7 +15,7 @@ from spiral_autograd.gradcheck import guard
 guard.STRICT = True  # what fails beside a verdict is raised here, and not only said
 matplotlib.use("Agg")
 hypothesis.settings.register_profile(
-    "suite", derandomize=True, database=None, deadline=None, max_examples=40
+    "suite", derandomize=True, database=None, deadline=None, max_examples=examples(40)
 )
 hypothesis.settings.load_profile("suite")
 

@@ -60,7 +60,6 @@ MOST_MODULES = {"right": 12, "wrong": 20}  # between check_layer and its report
 
 # What is not yet so. It may only shrink: what is mended must leave it.
 OPEN = """
-    gradcheck.source is long
     too many modules run for a right layer
     too many modules run for a wrong layer
     too much Any in gradcheck

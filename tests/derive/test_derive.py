@@ -12,6 +12,7 @@ import pytest
 from autograd.extend import defvjp, primitive
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import trace_stack
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from witness import frozen
@@ -517,7 +518,7 @@ def assert_random_agrees(recipe):
     assert_programs_agree(loss_of(steps), [a, b, y], [x], precision)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(recipes())
 def test_random_losses_agree_with_autograd(recipe):
     assert_random_agrees(recipe)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from effort import examples
 from findings import has
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,7 +53,7 @@ def test_every_node_of_the_chapter_is_checked():
 
 @pytest.mark.parametrize("node", NODES)
 @given(seed=SEEDS, sizes=SIZES)
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 def test_every_node_is_right(node, seed, sizes):
     inputs = book.pairs(np.random.RandomState(seed), *sizes)[node]
     report = check_node(node, inputs)
@@ -70,7 +71,7 @@ def test_class_indices_are_as_good_as_one_hot_targets(node):
 
 
 @given(seed=SEEDS, sizes=SIZES)
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 def test_the_whole_gradient_is_right(seed, sizes):
     n, d, c = sizes
     rng = np.random.RandomState(seed)
@@ -84,7 +85,7 @@ def test_the_whole_gradient_is_right(seed, sizes):
 
 
 @given(seed=SEEDS, sizes=SIZES)
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 def test_the_network_of_classes_is_right(seed, sizes):
     report = sa.check_network(*small_net(seed, sizes))
     assert report.ok, str(report)
@@ -96,7 +97,7 @@ def test_the_network_of_classes_is_right(seed, sizes):
 
 
 @given(seed=SEEDS, sizes=SIZES)
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 def test_with_the_1e_07_the_loss_of_ordinary_scores_is_idealised(seed, sizes):
     report = sa.check_network(*small_net(seed, sizes, book.BookLoss))
     assert report.ok, str(report)
@@ -107,7 +108,7 @@ def test_with_the_1e_07_the_loss_of_ordinary_scores_is_idealised(seed, sizes):
 
 
 @given(seed=SEEDS, likely=st.floats(1e-8, 5e-7), n=st.integers(1, 5))
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_with_the_1e_07_the_loss_of_saturated_scores_is_idealised(seed, likely, n):
     rng = np.random.RandomState(seed)
     scores, t = rng.randn(n, 3), np.eye(3)[rng.randint(3, size=n)]

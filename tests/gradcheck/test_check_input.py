@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 from findings import has
+from layers import Dense
 
 import spiral_autograd as sa
 
@@ -19,19 +20,10 @@ def matrix(array):
     return np.asarray(array).view(np.matrix)
 
 
-class Affine:
+class Affine(Dense):
     def __init__(self, W=None, b=None):
-        self.W = np.random.default_rng(1).standard_normal((3, 2)) if W is None else W
-        self.b = np.zeros(2) if b is None else b
-
-    def forward(self, x):
-        self.x = x
-        return x @ self.W + self.b
-
-    def backward(self, dout):
-        self.dW = self.x.T @ dout
-        self.db = dout.sum(axis=0)
-        return dout @ self.W.T
+        W = np.random.default_rng(1).standard_normal((3, 2)) if W is None else W
+        super().__init__(W, np.zeros(2) if b is None else b)
 
 
 class Square:

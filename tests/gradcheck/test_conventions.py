@@ -6,6 +6,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 from findings import has, parts
+from layers import Product, Sequence
 
 import spiral_autograd as sa
 from spiral_autograd.gradcheck.finding import found
@@ -461,21 +462,6 @@ class Block:
         return self.affine1.backward(self.sigmoid.backward(dout))
 
 
-class Sequential:
-    def __init__(self, *layers):
-        self.layers = list(layers)
-
-    def forward(self, x):
-        for layer in self.layers:
-            x = layer.forward(x)
-        return x
-
-    def backward(self, dout):
-        for layer in reversed(self.layers):
-            dout = layer.backward(dout)
-        return dout
-
-
 class Square(Dense):
     """In the book's manner: lists."""
 
@@ -501,7 +487,7 @@ def test_the_parameters_of_a_block_are_those_of_its_layers():
 
 
 def test_layers_in_a_list_are_found():
-    report = sa.check_layer(Sequential(LAYERS["Variable"](), Sigmoid(), wrong(Square)()), x)
+    report = sa.check_layer(Sequence(LAYERS["Variable"](), Sigmoid(), wrong(Square)()), x)
     names = ["layers[0].W", "layers[0].b", "layers[2].params[0]", "layers[2].params[1]"]
     assert [row.name for row in report.rows] == ["x", *names]
     assert [row.name for row in report.rows if row.verdict == "wrong"] == ["layers[2].params[0]"]
@@ -510,7 +496,7 @@ def test_layers_in_a_list_are_found():
 def test_a_layer_that_is_used_twice_counts_once():
     square = Square()
 
-    class Twice(Sequential):
+    class Twice(Sequence):
         def __init__(self):
             super().__init__(LAYERS["W b dW db"](), square)
             self.last = square
@@ -528,7 +514,7 @@ def test_blocks_that_accumulate_are_reset_through_their_layers():
         def write(self, dW, db):
             self.dW, self.db = self.dW + dW, self.db + db
 
-    assert sa.check_layer(Sequential(Accumulating(), Sigmoid()), x).ok
+    assert sa.check_layer(Sequence(Accumulating(), Sigmoid()), x).ok
 
 
 # -------------------- flags, several outputs --------------------
@@ -692,17 +678,6 @@ def test_a_loss_may_take_no_upstream_gradient_and_no_gradient_of_its_targets():
     assert report.notes == ()
     report = sa.check_layer(wrong(SquaredError)(), x, targets)
     assert [row.verdict for row in report.rows] == ["wrong"]
-
-
-class Product:
-    """Has no gradient for its second input, and ought to."""
-
-    def forward(self, x, y):
-        self.y = y
-        return x * y
-
-    def backward(self, dout):
-        return dout * self.y
 
 
 def test_an_input_without_a_gradient_is_said():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from corpus.check import Sizes
 from corpus.losses import SigmoidWithLoss, SoftmaxWithLoss
+from effort import examples
 from findings import has
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ AT_KINKS = [name for name in LAYERS if name.endswith(("_at_zero", "_ties"))]
 SMOOTH = [name for name in LAYERS if name not in AT_KINKS]
 
 # .ci/run takes 100, which is a minute.
-EXAMPLES = int(os.environ.get("LAYER_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("LAYER_EXAMPLES", "6"))
 
 SIZES = st.builds(
     Sizes,
@@ -91,7 +92,7 @@ def test_a_correct_layer_is_never_called_wrong(name, sizes, seed):
 
 @pytest.mark.parametrize("name", AT_KINKS)
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_a_kink_is_not_a_mistake(name, seed):
     _, report = run(name, Sizes(), seed)
     assert report.ok, str(report)

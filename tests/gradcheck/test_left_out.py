@@ -8,6 +8,7 @@ import cProfile
 import numpy as np
 import pytest
 from findings import has
+from layers import Product
 
 import spiral_autograd as sa
 
@@ -259,14 +260,6 @@ def test_a_parameter_in_an_object_of_no_kind_known_is_named():
 
 
 def test_an_input_without_a_gradient_stands_in_the_title():
-    class Product:
-        def forward(self, x, y):
-            self.y = y
-            return x * y
-
-        def backward(self, dout):
-            return dout * self.y
-
     assert title(sa.check_layer(Product(), x, x + 1)) == "Product: right (y is not checked)"
     report = sa.check_backward(lambda a, b: (a * b, b), lambda dout, b: (dout * b,), x, x + 1)
     assert "right (b is not checked)" in title(report)

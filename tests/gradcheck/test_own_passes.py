@@ -8,6 +8,7 @@ import pytest
 from corpus.losses import CrossEntropyLoss
 from corpus.small_nets import PlainAffine, Tanh
 from findings import has, says
+from layers import Dense, Sequence
 
 import spiral_autograd as sa
 from spiral_autograd.gradcheck.finding import found
@@ -60,21 +61,6 @@ class Net:
         for layer in reversed(self.layers):
             dout = layer.backward(dout)
         return dout
-
-
-class Dense:
-    """The gradients are attributes."""
-
-    def __init__(self, W, b):
-        self.W, self.b = W, b
-
-    def forward(self, x):
-        self.x = x
-        return x @ self.W + self.b
-
-    def backward(self, dout):
-        self.dW, self.db = self.x.T @ dout, dout.sum(axis=0)
-        return dout @ self.W.T
 
 
 class Dropout:
@@ -288,21 +274,6 @@ class Drawing:
 
     def backward(self, dout):
         return dout * self.mask
-
-
-class Sequence:
-    def __init__(self, *layers):
-        self.layers = list(layers)
-
-    def forward(self, x):
-        for layer in self.layers:
-            x = layer.forward(x)
-        return x
-
-    def backward(self, dout):
-        for layer in reversed(self.layers):
-            dout = layer.backward(dout)
-        return dout
 
 
 class Nested(Net):

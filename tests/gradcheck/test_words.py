@@ -213,7 +213,7 @@ EXACT = [
     (found("all_zeros"), "the gradient is never written: it is all zeros"),
     (found("nothing_returned"), "no gradient is returned, or written (None)"),
     (found("upstream_ignored"), "does not depend on the upstream gradient: it is ignored"),
-    (found("transposed"), "is transposed"),
+    (found("transposed"), "is the transpose of the true one"),
     (found("swapped", name="b"), "is that of b: arguments swapped"),
     (found("reversed", axis=1), "is reversed along axis 1"),
     (
