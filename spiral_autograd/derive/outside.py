@@ -262,8 +262,11 @@ class Outside:
             raise DerivationError(f"it reaches {path}, a set of objects")
 
     def _stream(self, path: str, stream: object) -> None:
+        watch = Watch(path, Held(stream))
+        if watch.held.kind.write is None:
+            raise DerivationError(f"it reaches {path}, random numbers that nothing can put back")
         self._facts.append(("stream", _Same(stream)))
-        self._streams.append(Watch(path, Held(stream)))
+        self._streams.append(watch)
 
     # ---- code ----
 

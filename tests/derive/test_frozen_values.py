@@ -580,6 +580,12 @@ def test_what_cannot_hold_is_autograds_from_the_first_call_on(name):
     assert streams == (np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
 
 
+def test_random_numbers_without_a_state_are_refused():
+    stream = random.SystemRandom()
+    with pytest.raises(DerivationError, match="stream, random numbers that nothing can put back"):
+        sa.derive(lambda w: anp.sum(w) * stream.random(), W)
+
+
 def test_a_loss_that_draws_only_while_it_trains_holds_while_it_does_not():
     stream, settings = np.random.RandomState(0), types.SimpleNamespace(training=False)
 
