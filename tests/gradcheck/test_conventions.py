@@ -770,7 +770,7 @@ def test_a_gradient_that_the_update_takes_as_it_is(shape, gradient):
         gradient(g) * np.linspace(1, 1.5, np.size(gradient(g))).reshape(np.shape(gradient(g)))
         + np.full_like(gradient(g), 0.1)
     )
-    assert not sa.check_layer(layer, x).ok
+    assert not sa.check_layer(layer, x, budget=0.1).ok
 
 
 @pytest.mark.parametrize(

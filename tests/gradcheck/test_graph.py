@@ -115,3 +115,14 @@ def test_arguments_come_to_a_rule_as_they_come_from_autograd():
     parts = node.vjp(node.adjoint, node.args)
     for part, root in zip(parts, graph.roots, strict=True):
         np.testing.assert_allclose(part, root.adjoint)
+
+
+def test_gradients_of_a_list_of_arrays_are_added_one_by_one():
+    def gated(params, data):
+        first, second = anp.split(params[0], 2)
+        return anp.sum(first * second * data[0])
+
+    graph = Graph(record(gated, [X], [U[:2, :1]]))
+    other = record(gated, [X], [2 * U[:2, :1]])
+    bars = graph.for_upstream([2 * U[:2, :1]])
+    np.testing.assert_allclose(bars[graph.roots[0]], other.grads[0].value)

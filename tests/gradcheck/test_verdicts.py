@@ -467,6 +467,6 @@ def test_differences_take_steps_of_the_size_of_the_values(scale, factor):
             return dz @ self.W.T
 
     x = scale * stream().normal(size=(4, 3))
-    report = sa.check_layer(Measured(), x, budget=0.5)
+    report = sa.check_layer(Measured(), x, budget=0.1)
     assert report.reference == "central differences"
     assert report.ok is (factor == 1), str(report)

@@ -53,8 +53,7 @@ def _is_as_before(before: Any, after: Any) -> bool:
 
 def _place_of(owner: Any, value: Array, true: Array) -> Found:
     """Return where a gradient stands in the parts of an object, else in its attributes."""
-    kinds = (FunctionType, MethodType)
-    items = [i for i in reach(owner) if hasattr(i, "__dict__") and not isinstance(i, kinds)]
+    items = _objects(owner)
     parts = [part for item in items if item is not owner for part in _listed(item, value)]
     sums = totals([listed for _, listed in parts])
     lines = tuple(dict.fromkeys(line for item, _ in parts for line in _replacing(item)))
@@ -66,6 +65,12 @@ def _place_of(owner: Any, value: Array, true: Array) -> Found:
             if _is(array, true, 1e-7):
                 return found("stands_elsewhere", attribute=name, owner=type(item).__name__), ()
     return found("never_written"), ()
+
+
+def _objects(owner: Any) -> list[Any]:
+    """Return the objects with attributes that an object reaches, functions left out."""
+    kinds = (FunctionType, MethodType)
+    return [i for i in reach(owner) if hasattr(i, "__dict__") and not isinstance(i, kinds)]
 
 
 def _listed(item: Any, value: Array) -> list[tuple[Any, Parameter]]:

@@ -83,8 +83,8 @@ def _together(
     """Yield the changes that can be made at each of some sites, at all of them at once."""
     sites = [site for site in sites if search.spot(site) is not None]
     tables = [_by_key(search, site, sort, how) for site in sites]
-    common = [key for key in tables[-1] if all(key in t for t in tables)] if tables else []
-    if not common or len(tables) < 2:
+    common = _in_all(tables) if len(tables) > 1 else []
+    if not common:
         return
     rows = search.probes.passing(*_sums(tables, common))
     apart = search.turns.are_apart(sites)
@@ -97,6 +97,10 @@ def _together(
         which = search.probes.which(rows[n]) if apart else frozenset(search.rows)
         pairs = tuple(zip(sites, some, strict=True))
         yield Candidate(pairs, which, search.cost_of(sites[-1], some[-1]) + extra, how)
+
+
+def _in_all(tables: Sequence[Table]) -> list[Any]:
+    return [key for key in tables[-1] if all(key in table for table in tables)]
 
 
 def _sums(tables: Sequence[Table], keys: Sequence[Any]) -> tuple[Array, Array]:

@@ -375,7 +375,14 @@ def _ways(node: Node, argument: Node, above: Sequence[Node], steps: int) -> Iter
 
 
 def _add(bars: dict[Node, Any], node: Node, part: Any) -> None:
-    bars[node] = bars[node] + part if node in bars else part
+    bars[node] = _added(bars[node], part) if node in bars else part
+
+
+def _added(one: Any, other: Any) -> Any:
+    """Return the sum of two gradients; those of a list of arrays, as `split` returns, are lists."""
+    if isinstance(one, list | tuple):
+        return type(one)(map(_added, one, other))
+    return one + other
 
 
 def _dense(part: Any) -> Any:

@@ -24,14 +24,13 @@ from ..guard import theirs
 from .adapter import Automatic, Keeper, Values, by_position, is_of_loss, require_any
 from .conventions import (
     accepts,
-    gradient_key,
     input_gradient_of,
-    last_name,
     methods_of,
     output_of,
     positional_names,
 )
-from .held import Held, held_arrays, is_gradient
+from .evidence import Before, in_a_list, still_held, with_gradient
+from .held import Held, held_arrays
 from .inputs import (
     Names,
     effects_on,
@@ -44,7 +43,6 @@ from .inputs import (
 from .parameters import (
     Parameter,
     every_parameter,
-    has_gradient,
     kept_by,
     listed,
     matched,
@@ -78,9 +76,6 @@ from .unchecked import (
 
 # What a copy of an object shares with it, since it cannot be copied; and long lists of words.
 _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
-
-# By name: a parameter, and what stood in the place of its gradient before a run.
-Before = dict[str, tuple[Parameter, Any]]
 
 
 class Layer(Keeper):
@@ -284,36 +279,36 @@ class Layer(Keeper):
 
         What a pass puts in the place of another array is state, not a parameter.
         """
-        own = {id(value) for value in self.inputs}
-        was = {(n, id(p.value)): g for n, (p, g) in before.items() if id(p.value) not in own}
-        there = [(p, (n, id(p.value))) for p in kept_by(self.layer) for n in p.names]
-        known = {p: was[place] for p, place in there if place in was}
-        arrays, start = [p for p in known if is_array(p.value)], self.session.start
-        kept = [p for p in arrays if has_gradient(p, known[p], start)]
-        free = [p for p in known if p not in kept and is_gradient(p.value)]
+        known = still_held(self.layer, self.inputs, before)
+        kept, free = with_gradient(known, self.session.start)
         own = {id(p.gradient()) for p in kept}
-        beside = returned(self.result, self.floats, self.backward_method)
-        pairs = matched(free, [g for g in beside if id(g.value) not in own], in_order=not kept)
-        self.more = [p.name for p, _ in pairs]
-        of_kept = [g for g in beside if id(g.value) in own and g.value is not None]
-        self.claimed = {g.path[0] for g in (*(g for _, g in pairs), *of_kept)}
-        free = [p for p in free if p in arrays and p.name not in self.more]
-        pairs += (in_list := self._in_list(free, own))
-        read = {p: replace(p, gradient=partial(self.at, g)) for p, g in pairs}
-        self.parameters = [read.get(p, p) for p in arrays if p in kept or p.name in self.more]
-        self.parameters += [read[p] for p, _ in in_list]
+        given = dict(self._beside(free, own, in_order=not kept))
+        self.more = [p.name for p in given]
+        rest = [p for p in free if is_array(p.value) and p.name not in self.more]
+        in_list = dict(self._in_a_list(rest, own))
+        taken = [*kept, *(p for p in given if is_array(p.value))]
+        chosen = [*(p for p in known if p in taken), *in_list]
+        self.parameters = [self._reading(p, (given | in_list).get(p)) for p in chosen]
         inputs = super().named_values()
         self.of_inputs = [Parameter(n, v, partial(self._of_input, n)) for n, v in inputs]
 
-    def _in_list(self, free: list[Parameter], own: set[int]) -> list[tuple[Parameter, Held]]:
-        """Return parameters with their gradients in a list of the layer, which may have others."""
-        there = [
-            g
-            for g in listed(self.layer, self.backward_method)
-            if id(g.value) not in own
-            if not any(gradient_key([last_name(g.name)], name) for name in self.names)
-        ]
-        return matched(free, there, in_order=len(free) == len(there))
+    def _in_a_list(self, free: list[Parameter], own: set[int]) -> list[tuple[Parameter, Held]]:
+        there = [g for g in listed(self.layer, self.backward_method) if id(g.value) not in own]
+        return in_a_list(free, there, self.names)
+
+    def _reading(self, parameter: Parameter, gradient: Held | None) -> Parameter:
+        at = parameter.gradient if gradient is None else partial(self.at, gradient)
+        return replace(parameter, gradient=at)
+
+    def _beside(
+        self, free: list[Parameter], own: set[int], *, in_order: bool
+    ) -> list[tuple[Parameter, Held]]:
+        """Return parameters with their gradients among what backward returns."""
+        there = returned(self.result, self.floats, self.backward_method)
+        pairs = matched(free, [g for g in there if id(g.value) not in own], in_order=in_order)
+        of_kept = [g for g in there if id(g.value) in own and g.value is not None]
+        self.claimed = {g.path[0] for g in (*(g for _, g in pairs), *of_kept)}
+        return pairs
 
     def _of_input(self, name: str) -> Any:
         return self._by_name().get(name, MISSING)

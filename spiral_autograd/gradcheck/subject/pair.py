@@ -133,22 +133,26 @@ class Pair(Adapter):
 
         Return those there that have none.
         """
-        arrays, is_dict = self.named_values(), isinstance(self.result, dict)
-        inside = self._inside() if is_dict else []
+        arrays = self.named_values()
+        inside = self._inside() if isinstance(self.result, dict) else []
         self.known = [name for name, _ in (*arrays, *inside)]
         there = self._by_name()
-        for name in [] if is_of_loss(self.structure, self.result) else dict(arrays):
-            if name not in there:
-                self.say_not_returned(name)
-        self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
-        if is_dict:
-            read = {id(gradient) for gradient in there.values()}
-            say_unread(self, {key: g for key, g in self.result.items() if id(g) not in read})
+        self._say_beside(dict(arrays), there)
         pairs = [(name, value) for name, value in (*arrays, *inside) if name in there]
         entries = [Parameter(name, v, partial(self._gradient_of, name)) for name, v in pairs]
         n = sum(p.name == self.names[0] for p in entries)
         self.of_inputs, self.parameters = entries[:n], entries[n:]
         return [(name, leaf) for name, leaf in inside if name not in there]
+
+    def _say_beside(self, arrays: dict[str, Array], there: dict[str, Any]) -> None:
+        """Say which gradients are not returned, and which that are returned are nobody's."""
+        for name in [] if is_of_loss(self.structure, self.result) else arrays:
+            if name not in there:
+                self.say_not_returned(name)
+        self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
+        if isinstance(self.result, dict):
+            read = {id(gradient) for gradient in there.values()}
+            say_unread(self, {key: g for key, g in self.result.items() if id(g) not in read})
 
     def _inside(self) -> list[tuple[str, Array]]:
         """Return the arrays in the dicts and lists among the inputs, by their own names."""
