@@ -62,7 +62,6 @@ MOST_MODULES = {"right": 12, "wrong": 20}  # between check_layer and its report
 OPEN = """
     too many modules run for a right layer
     too many modules run for a wrong layer
-    too much Any in gradcheck
 """
 
 

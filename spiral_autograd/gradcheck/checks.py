@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -29,9 +28,9 @@ BUDGET = 10.0
 
 
 def check_layer(
-    layer: Any,
-    *inputs: Any,
-    upstream: Any = None,
+    layer: object,
+    *inputs: object,
+    upstream: object = None,
     rng: Random = 0,
     budget: float = BUDGET,
     constant: Names = (),
@@ -87,10 +86,10 @@ def check_layer(
 
 
 def check_backward(
-    forward: Callable[..., Any],
-    backward: Callable[..., Any],
-    *inputs: Any,
-    upstream: Any = None,
+    forward: Callable[..., object],
+    backward: Callable[..., object],
+    *inputs: object,
+    upstream: object = None,
     rng: Random = 0,
     budget: float = BUDGET,
     constant: Names = (),
@@ -136,10 +135,10 @@ def check_backward(
 
 
 def check_gradient(
-    loss: Callable[..., Any],
-    gradient: Any,
+    loss: Callable[..., object],
+    gradient: object,
     params: Pytree,
-    *data: Any,
+    *data: object,
     rng: Random = 0,
     budget: float = BUDGET,
     constant: Names = (),

@@ -92,12 +92,12 @@ class Finding:
                 if isinstance(item, Finding):
                     yield from item.parts()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the finding as JSON-ready data."""
         return {"kind": self.kind, **{name: _plain(value) for name, value in self.fields.items()}}
 
 
-def found(kind: str, /, **fields: Any) -> Finding:
+def found(kind: str, /, **fields: object) -> Finding:
     """Return a finding.
 
     Examples
@@ -120,7 +120,7 @@ def _is_told_by(old: Finding, new: Finding) -> bool:
     return old == new or is_shape or is_nothing
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return a field as JSON has it; of what it knows nothing, the text."""
     if isinstance(value, Finding):
         return value.to_dict()

@@ -34,11 +34,11 @@ KINDS = list(dict.fromkeys(kind for kind, _ in SHARPNESS))  # of references, the
 
 
 def check_network(
-    network: Any,
-    x: Any,
-    t: Any,
+    network: object,
+    x: object,
+    t: object,
     *,
-    loss: Any = None,
+    loss: object = None,
     rng: Random = 0,
     budget: float = BUDGET,
     constant: Names = (),

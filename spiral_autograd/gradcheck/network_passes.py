@@ -34,7 +34,7 @@ Reason = tuple[Sequence[Finding], Sequence[Place]]  # what is wrong, and where
 # -------------------- two lists of gradients --------------------
 
 
-def precision(*arrays: Any) -> float:
+def precision(*arrays: object) -> float:
     """Return up to which relative difference gradients of one formula are equal."""
     return 1e-4 if any(np.asarray(a).dtype.itemsize < 8 for a in arrays) else 1e-9
 
@@ -234,7 +234,7 @@ def _case(run: Pass, rows: Sequence[Row], budget: float) -> Case:
     )
 
 
-def _places(method: Any, label: str) -> tuple[Place, ...]:
+def _places(method: object, label: str) -> tuple[Place, ...]:
     """Return the lines of a method that name a parameter, else its last one."""
     text = text_of(method)
     if text is None or not text.steps:
@@ -265,7 +265,7 @@ def _misgiven(heard: Pass, chain: Pass) -> Reason | None:
     return None
 
 
-def _same(ours: Any, theirs: Any) -> bool:
+def _same(ours: object, theirs: object) -> bool:
     if ours is None or theirs is None or np.asarray(ours).dtype.kind not in "fiub":
         return ours is theirs
     tolerance = precision(theirs)

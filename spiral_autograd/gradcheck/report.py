@@ -106,7 +106,7 @@ class GradientReport:
         if not self.ok or (complete and self.unchecked):
             raise AssertionError(str(self))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the report as JSON-ready data."""
         return {
             "subject": self.subject,
@@ -306,7 +306,7 @@ def _position(file: str, line: int) -> str:
     return f"{label} {name}, line {line}"
 
 
-def _row_dict(row: Row) -> dict[str, Any]:
+def _row_dict(row: Row) -> dict[str, object]:
     def finite(value: float) -> float | None:
         return value if math.isfinite(value) else None
 

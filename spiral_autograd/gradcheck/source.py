@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
 from types import CodeType
-from typing import Any
 
 import numpy as np
 
@@ -50,7 +49,7 @@ def forward_line(call: Call | None) -> Place | None:
     return file, line
 
 
-def code_of(function: Any, method: str = "backward") -> CodeType | None:
+def code_of(function: object, method: str = "backward") -> CodeType | None:
     """Return the code of a function or method of the user's; of a class, that of a method."""
     if isinstance(function, CodeType):
         return function
@@ -151,7 +150,7 @@ class Text:
         return {line: step for step in self.steps for line in range(step.line, step.end + 1)}
 
 
-def text_of(function: Any) -> Text | None:
+def text_of(function: object) -> Text | None:
     """Return the statements of a function of the user's; None where there is no source."""
     code = code_of(function, "forward")
     return None if code is None else _text_of(code)
@@ -291,7 +290,7 @@ def skips(node: ast.AST) -> bool:
     return late or any(isinstance(arg, ast.BinOp) for arg in inner.args[:2])
 
 
-def replacing_lines(backward: Callable[..., Any]) -> list[Place]:
+def replacing_lines(backward: Callable[..., object]) -> list[Place]:
     """Return the lines of a backward pass that put a new array in the list of gradients."""
     if (text := text_of(backward)) is None:
         return []

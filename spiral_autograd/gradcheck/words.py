@@ -240,7 +240,7 @@ def sentence(finding: Finding) -> str:
     return made(**fields) if callable(made) else made.format(**fields)
 
 
-def _said(value: Any) -> Any:
+def _said(value: Any) -> object:
     """Return a field as it is said: a finding by its sentence."""
     if isinstance(value, Finding):
         return sentence(value)

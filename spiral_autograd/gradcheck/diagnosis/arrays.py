@@ -209,7 +209,7 @@ def sums(case: Case, k: int) -> Reason | None:
     return None
 
 
-def _shapes(case: Case, k: int) -> dict[str, Any]:
+def _shapes(case: Case, k: int) -> dict[str, object]:
     ours, theirs = np.shape(case.handwritten[k]), case.automatic[k].shape
     return {} if ours == theirs else {"shape": ours, "due": theirs}
 
@@ -259,7 +259,7 @@ def _other_sum(case: Case, k: int) -> Finding | None:
     return None
 
 
-def _summed(case: Case, k: int) -> Iterator[tuple[Array, Any]]:
+def _summed(case: Case, k: int) -> Iterator[tuple[Array, object]]:
     """Yield the backward values that the k-th gradient is a mere sum of, with its axis."""
     grad = case.graph.recording.grads[k] if case.graph is not None else None
     call, axis = grad, getattr(grad, "kwargs", {}).get("axis")

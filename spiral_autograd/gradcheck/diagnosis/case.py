@@ -97,11 +97,11 @@ class Case:
     elsewhere: Callable[[], Mapping[int, tuple[Finding, tuple[Place, ...]]]] = dict
     _variables: dict[Node, str | None] = field(default_factory=dict, repr=False)
 
-    def explains(self, k: int, candidate: Any) -> bool:
+    def explains(self, k: int, candidate: object) -> bool:
         """Tell whether a candidate is the k-th handwritten gradient, to the tolerance."""
         return close(self.handwritten[k], candidate, self.tolerance, self.floors[k])
 
-    def same(self, k: int, ours: Any, theirs: Any) -> bool:
+    def same(self, k: int, ours: object, theirs: object) -> bool:
         """Tell whether two versions of the k-th gradient differ by no more than rounding."""
         return close(ours, theirs, self.tolerance, self.floors[k])
 
@@ -264,7 +264,7 @@ class Case:
                 yield partial(self.name, node), self._as_float(node.value)
 
     @staticmethod
-    def _as_float(value: Any) -> Array:
+    def _as_float(value: object) -> Array:
         return np.asarray(value, dtype=float)
 
 

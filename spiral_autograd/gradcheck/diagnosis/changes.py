@@ -207,7 +207,7 @@ def taken_as(node: Node, sign: int, i: int, extra: float = 0.0) -> Edit:
     """Return the change of a derivative to the i-th simple function of a value."""
     array = sign * np.asarray(FUNCTIONS[i][1](np.asarray(node.value)), dtype=float)
 
-    def change(g: Any, c: Any, total: Any) -> Any:
+    def change(g: Any, c: Any, total: Any) -> object:
         return unbroadcast(g * array, np.shape(c))
 
     if i == 0 and sign == 1:
@@ -287,7 +287,7 @@ def _overwritten(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
             yield Edit("overwritten", 0.5, _assigned(spot, order), of, of="")
 
 
-def _recorded(node: Node) -> Any:
+def _recorded(node: Node) -> object:
     return node.adjoint
 
 
@@ -298,7 +298,7 @@ def _only(spot: Spot, way: Site) -> Change:
 
 
 def _assigned(spot: Spot, ways: Sequence[Site]) -> Change:
-    def change(g: Any, c: Any, total: Callable[[Node], Any]) -> Any:
+    def change(g: Any, c: Any, total: Callable[[Node], Any]) -> object:
         out = np.zeros(np.shape(c))
         for way in ways:
             user = way.result

@@ -62,7 +62,7 @@ def _kept(patterns: Callable[..., Iterator[Pattern]]) -> Callable[..., Sequence[
     """Keep the patterns for some shapes."""
 
     @lru_cache(maxsize=512)
-    def kept(*shapes: Any, **options: Any) -> Sequence[Pattern]:
+    def kept(*shapes: object, **options: object) -> Sequence[Pattern]:
         return list(patterns(*shapes, **options))
 
     return kept
@@ -295,7 +295,7 @@ class Term:
 
 
 _REDUCE: dict[str, Callable[..., Array]] = {"sum": np.sum, "mean": np.mean}
-_FACTORS: dict[str, Callable[[Array], Any]] = {
+_FACTORS: dict[str, Callable[[Array], object]] = {
     "": lambda y: 1.0,
     "y ": lambda y: y,
     "exp(y) ": np.exp,

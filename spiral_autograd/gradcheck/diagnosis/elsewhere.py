@@ -43,7 +43,7 @@ def elsewhere(subject: Subject, automatic: Sequence[Array]) -> dict[int, Found]:
         subject.session.restore()
 
 
-def _copy(gradient: Any) -> Any:
+def _copy(gradient: object) -> object:
     return np.array(gradient) if isinstance(gradient, np.ndarray) else None
 
 
@@ -51,7 +51,7 @@ def _is_as_before(before: Any, after: Any) -> bool:
     return isinstance(after, np.ndarray) and before is not None and np.array_equal(before, after)
 
 
-def _place_of(owner: Any, value: Array, true: Array) -> Found:
+def _place_of(owner: object, value: Array, true: Array) -> Found:
     """Return where a gradient stands in the parts of an object, else in its attributes."""
     items = _objects(owner)
     parts = [part for item in items if item is not owner for part in _listed(item, value)]
@@ -67,18 +67,18 @@ def _place_of(owner: Any, value: Array, true: Array) -> Found:
     return found("never_written"), ()
 
 
-def _objects(owner: Any) -> list[Any]:
+def _objects(owner: object) -> list[object]:
     """Return the objects with attributes that an object reaches, functions left out."""
     kinds = (FunctionType, MethodType)
     return [i for i in reach(owner) if hasattr(i, "__dict__") and not isinstance(i, kinds)]
 
 
-def _listed(item: Any, value: Array) -> list[tuple[Any, Parameter]]:
+def _listed(item: object, value: Array) -> list[tuple[object, Parameter]]:
     """Return an object with what it holds for the gradient of a parameter."""
     return [(item, p) for p in find_parameters(item) if p.value is value]
 
 
-def _is(array: Any, true: Array, tolerance: float) -> bool:
+def _is(array: object, true: Array, tolerance: float) -> bool:
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         return False
     return bool(array.any() and true.any()) and (
@@ -86,6 +86,6 @@ def _is(array: Any, true: Array, tolerance: float) -> bool:
     )
 
 
-def _replacing(item: Any) -> list[Place]:
+def _replacing(item: object) -> list[Place]:
     name = method_name(item, BACKWARD)
     return [] if name is None else replacing_lines(read(item, name))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -90,10 +89,10 @@ def _nth_operand(y: Node, x: Node, i: int, some: Sequence[Named], table: Array, 
     return _operand(y, x, i, some[n], table[n])
 
 
-def _operand(y: Node, x: Node, i: int, name: tuple[Any, ...], flat: Array) -> Edit:
+def _operand(y: Node, x: Node, i: int, name: tuple[object, ...], flat: Array) -> Edit:
     j, array = y.parents.index(x), flat.reshape(np.shape(y.args[i]))
 
-    def change(g: Any, c: Any, total: Any) -> Any:
+    def change(g: object, c: object, total: object) -> object:
         args = [array if n == i else arg for n, arg in enumerate(y.args)]
         return y.vjp(g, args)[j]
 

@@ -75,7 +75,7 @@ class Search:
         self._families: dict[tuple[Site, Make], list[Family]] = {}
         self._spots: dict[Site, Spot | None] = {}
 
-    def bar(self, node: Node) -> Any:
+    def bar(self, node: Node) -> object:
         """Return the gradient of a value, with the changes that have been made before."""
         return self.bars.get(node, node.adjoint)
 
@@ -221,7 +221,7 @@ class Search:
             return best
         return best if self._is_confirmed(best) else None
 
-    def _rows_of(self, bars: Mapping[Node, Any], left: set[int]) -> list[int]:
+    def _rows_of(self, bars: Mapping[Node, object], left: set[int]) -> list[int]:
         case, roots = self.case, self.graph.roots
         changed = {k: bars.get(roots[k], roots[k].adjoint) for k in (*self.right, *left)}
         if not all(case.explains(k, changed[k]) for k in self.right if roots[k] in bars):

@@ -42,7 +42,7 @@ def carried(search: Search) -> Iterator[Candidate]:
 def alike(search: Search) -> Iterator[Candidate]:
     """Yield the same slip at several activations: in all, in those of a sort, in any few."""
     chosen = _activations(search)
-    sorts: dict[Any, list[list[Site]]] = {}
+    sorts: dict[object, list[list[Site]]] = {}
     for sites in chosen:
         sorts.setdefault(tuple(node.name for node in sites[0].between), []).append(sites)
     few = [c for n in range(len(chosen) - 1, 1, -1) for c in combinations(chosen, n)]
@@ -103,7 +103,7 @@ def _in_all(tables: Sequence[Table]) -> list[Any]:
     return [key for key in tables[-1] if all(key in table for table in tables)]
 
 
-def _sums(tables: Sequence[Table], keys: Sequence[Any]) -> tuple[Array, Array]:
+def _sums(tables: Sequence[Table], keys: Sequence[object]) -> tuple[Array, Array]:
     """Return what some changes do together, where they are apart, and the sizes of that."""
     effects = [np.stack([t[key][0].effects[t[key][1]] for key in keys]) for t in tables]
     sizes = [np.stack([t[key][0].sizes[t[key][1]] for key in keys]) for t in tables]
@@ -168,7 +168,7 @@ def _is_natural_slip(key: Any) -> bool:
     return key[0] == "times" or _slip(key) == "turned"
 
 
-def _slip(key: Any) -> Any:
+def _slip(key: Any) -> object:
     """Return what a change at one site has in common with the same slip at another."""
     if key[0] == "times":
         return key

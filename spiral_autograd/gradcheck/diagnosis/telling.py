@@ -85,7 +85,7 @@ def _times_the_true(search: Search, site: Site, array: Array | float) -> float |
     return float(f"{c:.9g}") if fits else None
 
 
-def _named(search: Search, value: Any) -> Any:
+def _named(search: Search, value: object) -> Any:
     """Return a field of an edit with names in the place of values."""
     case = search.case
     if isinstance(value, Node):

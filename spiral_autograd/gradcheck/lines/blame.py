@@ -320,7 +320,7 @@ class Blame:
                 return found
         return self._first_of(products, pool)
 
-    def _copies_of(self, products: Sequence[Any], keys: Iterable[Key]) -> list[Place]:
+    def _copies_of(self, products: Sequence[object], keys: Iterable[Key]) -> list[Place]:
         """Return where a right gradient is handed on as it is, as in ``da = dh``."""
         true, among = Known([p for p in products if self.true.has(p, 1e-9)]), set(keys)
         return [

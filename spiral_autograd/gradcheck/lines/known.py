@@ -25,7 +25,7 @@ class Known:
             if value is not None and is_known(value):
                 self._arrays.setdefault(np.shape(value), []).append(np.asarray(value))
 
-    def has(self, value: Any, tolerance: float) -> bool:
+    def has(self, value: object, tolerance: float) -> bool:
         """Tell whether a value is one of the arrays."""
         value = np.asarray(value, dtype=float)
         arrays = self._arrays.get(value.shape)
@@ -44,7 +44,7 @@ class Known:
         return any(close(value, array, tolerance) for array in arrays[first:last])
 
 
-def is_known(value: Any, least: int = 1) -> bool:
+def is_known(value: object, least: int = 1) -> bool:
     """Tell whether a value is an array of finite floats, of a size at which it is noted."""
     array = np.asarray(value)
     small = least <= array.size <= LARGEST and array.dtype.kind == "f"

@@ -71,7 +71,7 @@ class Scope:
             node = inner
 
 
-def _fields(held: Any) -> Mapping[str, Any]:
+def _fields(held: object) -> Mapping[str, Any]:
     """Return the attributes of an object, without asking its own methods for them."""
     found = None
     if not isinstance(held, type):
@@ -93,7 +93,7 @@ def entries(value: object, newest: bool = False) -> Iterator[tuple[Any, Any]]:
         yield from list(dict.items(value))[:: -1 if newest else 1]
 
 
-def leaves(value: Any, depth: int, attributes: bool = False) -> Iterator[tuple[str, Any]]:
+def leaves(value: object, depth: int, attributes: bool = False) -> Iterator[tuple[str, Any]]:
     """Yield the arrays that a value is or holds, with their paths; without attributes numbers."""
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if isinstance(value, np.ndarray) or (number and not attributes):

@@ -110,7 +110,7 @@ class _Recorder:
         self._lengths: dict[int, int] = {}
         self._room = _ROOM
 
-    def trace(self, frame: FrameType, what: str, given: Any) -> Any:
+    def trace(self, frame: FrameType, what: str, given: object) -> Any:
         """Follow the user's functions, the way `sys.settrace` asks for."""
         if self.deadline.is_over:  # the code runs on, unobserved
             sys.settrace(None)
@@ -123,7 +123,7 @@ class _Recorder:
             self._go_on(frame, what == "return", given)
         return self.trace
 
-    def _go_on(self, frame: FrameType, is_end: bool, given: Any) -> None:
+    def _go_on(self, frame: FrameType, is_end: bool, given: object) -> None:
         """End the statement that has run, unless this is one more of its lines; begin the next."""
         text, run = text_of(frame.f_code), self.trail.runs[self._frames[id(frame)]]
         step = text.at(frame.f_lineno) if text is not None else None
@@ -169,7 +169,7 @@ class _Recorder:
         given = frozenset(map(id, names.values()))
         self.trail.runs.append(Run(frame.f_code, caller, given, len(self.trail.events)))
 
-    def _leave(self, scope: Scope, run: Run, given: Any) -> None:
+    def _leave(self, scope: Scope, run: Run, given: object) -> None:
         del self._frames[id(scope.frame)]
         if run.event is None:
             return
@@ -244,7 +244,7 @@ class _Recorder:
         for value in {id(v): v for v in map(scope.held, step.changed if step else ())}.values():
             self._change(value, number)
 
-    def _writer(self, scope: Scope, event: Event, number: int, value: Any) -> int:
+    def _writer(self, scope: Scope, event: Event, number: int, value: object) -> int:
         """Return the event that gave a value its name: for what was returned, the return."""
         if not isinstance(value, np.ndarray) or id(value) not in self._makers:
             return number
@@ -254,7 +254,7 @@ class _Recorder:
         given = (self.trail.events[n].handed.get(id(value)) for n in event.returns)
         return next((n for n in given if n is not None), number)
 
-    def _change(self, value: Any, number: int) -> None:
+    def _change(self, value: object, number: int) -> None:
         """Note that a statement has written into an array, a list or a dict."""
         if isinstance(value, np.ndarray) and id(value) in self._makers:
             self._into[_memory(value)] = number
@@ -271,7 +271,7 @@ class _Recorder:
 
     # -------------------- values --------------------
 
-    def _note_all(self, value: Any, number: int, name: str, path: str) -> None:
+    def _note_all(self, value: object, number: int, name: str, path: str) -> None:
         """Note the arrays and numbers that a value is or holds."""
         if isinstance(value, list | tuple | dict):
             if self._lengths.get(id(value)) == len(value) or is_vocabulary(value):
@@ -282,7 +282,7 @@ class _Recorder:
         for inner, item in leaves(value, 2):
             self._note(item, parts.get(path + inner, number), name + inner)
 
-    def _note(self, value: Any, number: int, name: str, handed: bool = True) -> None:
+    def _note(self, value: object, number: int, name: str, handed: bool = True) -> None:
         """Note an array or a number where it is found: made there, changed since, handed on."""
         if not isinstance(value, np.ndarray):
             self._moment(np.asarray(value), number, name, True)

@@ -51,23 +51,23 @@ class Node:
     def _back(self) -> Back:
         return self._back_of(self.args, self.argnums)
 
-    def _back_of(self, args: Sequence[Any], argnums: tuple[int, ...]) -> Back:
+    def _back_of(self, args: Sequence[object], argnums: tuple[int, ...]) -> Back:
         rule = primitive_vjps[self.call.fun]
         back: Back = rule(argnums, self.value, tuple(args), self.call.kwargs)  # as einsum's needs
         return back
 
-    def vjp(self, g: Any, args: Sequence[Any] | None = None) -> list[Any]:
+    def vjp(self, g: object, args: Sequence[object] | None = None) -> list[Any]:
         """Return what of a gradient flows to each parent; with other `args`, if they are given."""
         if not self.parents:
             return []
         back = self._back if args is None else self._back_of(args, self.argnums)
         return [_dense(part) for part in back(g)]
 
-    def vjp_of(self, argnum: int, g: Any, args: Sequence[Any]) -> Any:
+    def vjp_of(self, argnum: int, g: object, args: Sequence[object]) -> Any:
         """Return what of a gradient flows to one argument, a constant perhaps."""
         return _dense(self._back_of(args, (argnum,))(g)[0])
 
-    def jvp(self, tangents: Mapping[Node, Any]) -> Any:
+    def jvp(self, tangents: Mapping[Node, object]) -> Any:
         """Return how the value moves with those parents that move: the transpose of `vjp`."""
         moving = [(i, p) for i, p in zip(self.argnums, self.parents, strict=True) if p in tangents]
         argnums, moves = tuple(i for i, _ in moving), [tangents[p] for _, p in moving]
@@ -78,7 +78,7 @@ class Node:
             except (*UNFIT, TypeError, NotImplementedError):  # not all of autograd's rules work
                 pass
 
-        def moved(g: Any) -> Any:
+        def moved(g: object) -> Any:
             parts = zip(self._back_of(self.args, argnums)(g), moves, strict=True)
             return sum((part * move).sum() for part, move in parts)
 
@@ -122,7 +122,7 @@ class Graph:
         From a recorded call to its node.
     """
 
-    def __init__(self, recording: Recording, values: Mapping[Call, Any] | None = None) -> None:
+    def __init__(self, recording: Recording, values: Mapping[Call, object] | None = None) -> None:
         self.recording, self._values = recording, values or {}
         roots: list[Call] = list(recording.params)
         adjoints = dict(zip(roots, recording.grads, strict=True)) | recording.adjoints
@@ -182,11 +182,11 @@ class Graph:
 
     def replay(
         self,
-        start: Mapping[Call, Any] | None = None,
+        start: Mapping[Call, object] | None = None,
         *,
         without: Iterable[tuple[Call, int]] = (),
         rounded: Rounding | None = None,
-    ) -> dict[Call, Any]:
+    ) -> dict[Call, object]:
         """Return the values that differ, of both passes, once both have run again.
 
         Parameters
@@ -215,16 +215,16 @@ class Graph:
             values[call] = value if rounded is None else rounded(call, value, args)
         return values
 
-    def _among(self, values: Mapping[Call, Any], arg: Any) -> Any:
+    def _among(self, values: Mapping[Call, object], arg: object) -> object:
         return values[arg] if isinstance(arg, Call) and arg in values else self.value(arg)
 
-    def gradients(self, values: Mapping[Call, Any]) -> list[Array]:
+    def gradients(self, values: Mapping[Call, object]) -> list[Array]:
         """Return the gradient of each argument, given the values that a replay changed."""
         grads = self.recording.grads
         found = [values.get(g, self.value(g)) if isinstance(g, Call) else g for g in grads]
         return [np.asarray(g) for g in found]
 
-    def changed(self, values: Mapping[Call, Any]) -> Graph:
+    def changed(self, values: Mapping[Call, object]) -> Graph:
         """Return the graph with the values that a replay changed."""
         return Graph(self.recording, {**self._values, **values})
 
@@ -238,12 +238,14 @@ class Graph:
 
     # -------------------- backward again, with changes --------------------
 
-    def flows(self, node: Node, g: Any, *, through_max: bool = False) -> Iterator[tuple[Node, Any]]:
+    def flows(
+        self, node: Node, g: object, *, through_max: bool = False
+    ) -> Iterator[tuple[Node, Any]]:
         """Yield the parents of a node with what of its gradient flows back to them."""
         if node.parents and (through_max or node not in self.cancelled):
             yield from zip(node.parents, node.vjp(g), strict=True)
 
-    def part(self, site: Site, g: Any, *, through_max: bool = False) -> Any:
+    def part(self, site: Site, g: object, *, through_max: bool = False) -> Any:
         """Return what reaches the argument of a site of the gradient `g` of its result."""
         if site.result is None:
             return g
@@ -262,8 +264,8 @@ class Graph:
         adjoints: Adjoints | None = None,
         *,
         through_max: bool = False,
-        made: list[Any] | None = None,
-    ) -> dict[Node, Any]:
+        made: list[object] | None = None,
+    ) -> dict[Node, object]:
         """Return the gradients that differ once the backward pass has run with some changes.
 
         `adjoints` are those without the changes, where they are not the recorded ones. What the
@@ -297,16 +299,11 @@ class Graph:
         given = dict(zip(self.upstream, upstream, strict=True))
         bars: dict[Node, Any] = {} if self.end is None else {self.end: np.ones(())}
         for node in reversed(self.nodes):
-            if node not in bars:
-                continue
-            args = [
-                given[a] if isinstance(a, Call) and a in given else value
-                for a, value in zip(node.call.args, node.args, strict=True)
-            ]
-            is_weighing = any(a in given for a in _calls(node.call.args))
-            parts = node.vjp(bars[node], args if is_weighing else None)
-            for parent, part in zip(node.parents, parts, strict=True):
-                _add(bars, parent, part)
+            if node in bars:
+                pairs = zip(node.call.args, node.args, strict=True)
+                args = [given.get(a, v) if isinstance(a, Call) else v for a, v in pairs]
+                for parent, part in zip(node.parents, node.vjp(bars[node], args), strict=True):
+                    _add(bars, parent, part)
         return {node: bars.get(node, np.zeros(np.shape(node.value))) for node in self.nodes}
 
     def tangents(
@@ -357,7 +354,7 @@ def _above(node: Node, furthest: int) -> dict[Node, int]:
     return above
 
 
-def _calls(args: Sequence[Any]) -> list[Call]:
+def _calls(args: Sequence[object]) -> list[Call]:
     return [arg for arg in args if isinstance(arg, Call)]
 
 
@@ -374,18 +371,18 @@ def _ways(node: Node, argument: Node, above: Sequence[Node], steps: int) -> Iter
         yield from (Site(node, argument, between, via, steps) for via in last)
 
 
-def _add(bars: dict[Node, Any], node: Node, part: Any) -> None:
+def _add(bars: dict[Node, object], node: Node, part: object) -> None:
     bars[node] = _added(bars[node], part) if node in bars else part
 
 
-def _added(one: Any, other: Any) -> Any:
+def _added(one: Any, other: Any) -> object:
     """Return the sum of two gradients; those of a list of arrays, as `split` returns, are lists."""
     if isinstance(one, list | tuple):
         return type(one)(map(_added, one, other))
     return one + other
 
 
-def _dense(part: Any) -> Any:
+def _dense(part: object) -> object:
     """Return a gradient as an array: autograd has sparse ones."""
     return sparse_add(vspace(part), None, part) if type(part) in sparse_object_types else part
 
@@ -396,7 +393,7 @@ def _cancels(node: Node) -> bool:
     return largest(node.adjoint) <= 1e-6 * most
 
 
-def is_number(arg: Any) -> bool:
+def is_number(arg: object) -> bool:
     """Tell whether an argument of a call is one constant number."""
     kinds = int | float | np.generic | np.ndarray
     return isinstance(arg, kinds) and not isinstance(arg, bool | str) and np.ndim(arg) == 0

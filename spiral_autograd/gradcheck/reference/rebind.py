@@ -104,7 +104,7 @@ def _copyto(target: Any, source: Any, **kwargs: Any) -> None:
         target[...] = source
 
 
-STAND_INS: dict[Any, Any] = {
+STAND_INS: dict[object, object] = {
     **{f: _made(f) for f in (np.zeros, np.ones, np.empty, np.full)},
     **{f: _made(f) for f in (np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.copy)},
     **{f: _converted(f) for f in (np.array, np.asarray, np.asanyarray, np.ascontiguousarray)},
@@ -150,7 +150,7 @@ def standing_in(roots: Sequence[object]) -> Iterator[None]:
             put(value)
 
 
-def _places_of_numpy(roots: Sequence[Any]) -> Iterator[tuple[Callable[[Any], None], Any]]:
+def _places_of_numpy(roots: Sequence[Any]) -> Iterator[tuple[Callable[[object], None], object]]:
     """Yield where functions of the user's hold NumPy or one of its functions: how it is put."""
     for item, held in walk(roots, with_code=True):
         values = [value for one in held for value in one.before]

@@ -45,7 +45,7 @@ class Adapter:
 
     def __init__(
         self,
-        inputs: Sequence[Any],
+        inputs: Sequence[object],
         names: Sequence[str],
         session: Session,
         constant: Names,
@@ -76,7 +76,7 @@ class Adapter:
         """Run the backward pass, and return what it returns."""
         raise NotImplementedError
 
-    def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
+    def substitute(self, replacements: Sequence[object], values: Values = None) -> list[Any]:
         """Run a copy of the forward pass with replacements for the values, or for other arrays."""
         raise NotImplementedError
 
@@ -105,7 +105,7 @@ class Adapter:
         pairs = zip(self.names, self.inputs, strict=True)
         return [(name, value) for name, value in pairs if is_float_array(value)]
 
-    def standing_in(self, replacements: Sequence[Any], values: Values) -> dict[int, Any]:
+    def standing_in(self, replacements: Sequence[object], values: Values) -> dict[int, Any]:
         """Return what stands for arrays, by their ids: as a deep copy takes it."""
         values = self.values if values is None else values
         return {id(value): other for value, other in zip(values, replacements, strict=True)}
@@ -115,7 +115,7 @@ class Adapter:
         return outputs_of(self.label, self.run())
 
     @contextmanager
-    def given(self, others: Sequence[Any]) -> Iterator[None]:
+    def given(self, others: Sequence[object]) -> Iterator[None]:
         """Give the forward pass other inputs for a while."""
         here, self.inputs = self.inputs, list(others)
         try:
@@ -124,7 +124,7 @@ class Adapter:
             self.inputs = here
 
     def gradients(
-        self, ups: list[Array], between: Callable[[Any], None] | None = None
+        self, ups: list[Array], between: Callable[[object], None] | None = None
     ) -> list[Any]:
         """Run both passes, and return the gradient of each value."""
         self.reset()
@@ -218,7 +218,12 @@ class Keeper(Adapter):
 
 
 def by_position(
-    what: str, result: Any, names: Sequence[str], floats: Sequence[bool], *, surplus: bool = False
+    what: str,
+    result: object,
+    names: Sequence[str],
+    floats: Sequence[bool],
+    *,
+    surplus: bool = False,
 ) -> dict[str, Any]:
     """Return the gradients that a backward pass returned, by the names of what they belong to.
 
@@ -241,7 +246,7 @@ def by_position(
     return dict(zip(wanted, entries, strict=False))
 
 
-def _entries(result: Any, names: Sequence[str], wanted: Sequence[str]) -> list[Any]:
+def _entries(result: object, names: Sequence[str], wanted: Sequence[str]) -> list[Any]:
     """Return the gradients that backward returned as a list, without empty ones at the end."""
     if result is None and not wanted:
         return []
@@ -253,18 +258,18 @@ def _entries(result: Any, names: Sequence[str], wanted: Sequence[str]) -> list[A
     return [result] if isinstance(result, list) and len(wanted) == 1 and is_numbers else entries
 
 
-def _is_empty(entry: Any) -> bool:
+def _is_empty(entry: object) -> bool:
     return entry is None or (isinstance(entry, list | tuple | dict) and not entry)
 
 
-def by_key(grads: dict[Any, Any], names: Sequence[str]) -> dict[str, Any]:
+def by_key(grads: dict[object, object], names: Sequence[str]) -> dict[str, Any]:
     """Return the gradients of a dict by the names of what they belong to."""
     last = {name: name.split(".")[-1] for name in names}
     keys = {name: gradient_key(grads, last[name], last.values()) for name in names}
     return {name: grads[key] for name, key in keys.items() if key is not None}
 
 
-def require_any(what: str, result: Any, names: Sequence[str], first: Gradients) -> None:
+def require_any(what: str, result: object, names: Sequence[str], first: Gradients) -> None:
     """Raise where a backward pass has given no gradient at all."""
     if names and all(g is MISSING for g in first.arrays):
         came = described(result)
@@ -277,7 +282,7 @@ def require_any(what: str, result: Any, names: Sequence[str], first: Gradients) 
         )
 
 
-def is_of_loss(outputs: Any, result: Any) -> bool:
+def is_of_loss(outputs: object, result: object) -> bool:
     """Tell whether one gradient is that of a scalar loss, which has none for its targets."""
     found = leaves(outputs)
     return len(found) == 1 and np.ndim(found[0]) == 0 and not isinstance(result, tuple | dict)
@@ -301,7 +306,7 @@ def as_gradient(name: str, value: Any) -> Any:
     raise CheckError(f"the gradient of {name} must be an array of real numbers, got {came}")
 
 
-def as_update_takes(gradient: Any, value: Array) -> Any:
+def as_update_takes(gradient: object, value: Array) -> Any:
     """Return a gradient in the shape of its parameter, where ``W -= lr * dW`` takes it as it is.
 
     Only where each entry belongs to one entry: nothing is broadcast.

@@ -96,7 +96,7 @@ _OPTIMIZER_WORDS = "vel mom cache adam rms step update prev last old ema avg".sp
 
 
 def gradient_keys(
-    names: Iterable[Any], name: str, others: Iterable[Any] = (), *, itself: bool = True
+    names: Iterable[object], name: str, others: Iterable[object] = (), *, itself: bool = True
 ) -> list[Any]:
     """Return which of `names` may be that of the gradient of `name`, the likeliest first.
 
@@ -108,8 +108,8 @@ def gradient_keys(
 
 @lru_cache(maxsize=4096)
 def _gradient_keys(
-    names: tuple[Any, ...], name: str, others: frozenset[str], itself: bool
-) -> tuple[Any, ...]:
+    names: tuple[object, ...], name: str, others: frozenset[str], itself: bool
+) -> tuple[object, ...]:
     there = {key: key for key in names if itself or key != name}
     folded = {str(key).lstrip("_").lower(): key for key in reversed(there)}
     others, found = others - {name}, []
@@ -123,7 +123,7 @@ def _gradient_keys(
 
 
 def gradient_key(
-    names: Iterable[Any], name: str, others: Iterable[Any] = (), *, itself: bool = True
+    names: Iterable[object], name: str, others: Iterable[object] = (), *, itself: bool = True
 ) -> Any:
     """Return which of `names` is that of the gradient of `name`; None where none is.
 
@@ -190,7 +190,7 @@ def is_of_optimizer(name: str, stem: str) -> bool:
 
 
 def differing(
-    names: Iterable[Any], keys: Iterable[Any], places: Sequence[str] = ()
+    names: Iterable[object], keys: Iterable[object], places: Sequence[str] = ()
 ) -> list[Finding]:
     """Return which keys of gradients are those of the parameters but for upper and lower case.
 
@@ -213,7 +213,7 @@ def differing(
 _READING = theirs()
 
 
-def read(item: Any, name: str) -> Any:
+def read(item: object, name: str) -> Any:
     """Return an attribute; None where there is none, or where reading it raises.
 
     A property may raise before the layer is built, or before there are gradients.
@@ -225,14 +225,14 @@ def read(item: Any, name: str) -> Any:
         return None
 
 
-def attributes_of(item: Any) -> dict[str, Any]:
+def attributes_of(item: object) -> dict[str, Any]:
     """Return an object's own attributes, also those in slots."""
     held = {slot.__name__: state.standing_in(slot, item) for slot in state.slots_of(type(item))}
     present = {name: value for name, value in held.items() if value is not state.ABSENT}
     return {**present, **getattr(item, "__dict__", {})}
 
 
-def asker(item: Any) -> Callable[[str], bool]:
+def asker(item: object) -> Callable[[str], bool]:
     """Return what tells whether an object has an attribute, even one that raises now."""
     names = set(read(item, "__dict__") or ()).union(*(vars(base) for base in type(item).__mro__))
     if "__getattr__" in names:  # which may make up others
@@ -240,18 +240,18 @@ def asker(item: Any) -> Callable[[str], bool]:
     return names.__contains__
 
 
-def method_name(item: Any, names: Iterable[str]) -> str | None:
+def method_name(item: object, names: Iterable[str]) -> str | None:
     """Return the first of `names` that an object has as a method."""
     return next((name for name in names if callable(read(item, name))), None)
 
 
-def reset_of(item: Any) -> Callable[[], Any] | None:
+def reset_of(item: object) -> Callable[[], object] | None:
     """Return the method by which an object that accumulates its gradients is reset."""
     name = method_name(item, filter(asker(item), RESETS))
     return None if name is None else getattr(item, name)
 
 
-def methods_of(layer: Any) -> tuple[str, str]:
+def methods_of(layer: object) -> tuple[str, str]:
     """Return the names of a layer's forward and backward methods, or raise."""
     if isinstance(layer, type):
         raise CheckError(
@@ -266,7 +266,7 @@ def methods_of(layer: Any) -> tuple[str, str]:
     return _method_of(layer, "forward", FORWARD), _method_of(layer, "backward", BACKWARD)
 
 
-def _method_of(layer: Any, which: str, names: Sequence[str]) -> str:
+def _method_of(layer: object, which: str, names: Sequence[str]) -> str:
     name = method_name(layer, names)
     if name is None:
         own = [n for n in dir(layer) if callable(getattr(layer, n, None)) and n[0] != "_"]
@@ -277,17 +277,17 @@ def _method_of(layer: Any, which: str, names: Sequence[str]) -> str:
     return name
 
 
-def output_of(layer: Any, result: Any) -> Any:
+def output_of(layer: object, result: object) -> Any:
     """Return the output of a forward pass: what it returned, else what it left in the layer."""
     return _returned_or_left(layer, result, OUTPUTS)
 
 
-def input_gradient_of(layer: Any, result: Any) -> Any:
+def input_gradient_of(layer: object, result: object) -> Any:
     """Return the input's gradient: what backward returned, else what it left in the layer."""
     return _returned_or_left(layer, result, INPUT_GRADIENTS)
 
 
-def _returned_or_left(layer: Any, result: Any, names: Sequence[str]) -> Any:
+def _returned_or_left(layer: object, result: object, names: Sequence[str]) -> object:
     if result is not None:
         return result
     attributes = attributes_of(layer)

@@ -49,7 +49,7 @@ Pairs = dict[Part, Held]
 Before = dict[str, tuple[Parameter, Any]]
 
 
-def still_held(layer: Any, inputs: Sequence[Any], before: Before) -> dict[Parameter, Any]:
+def still_held(layer: object, inputs: Sequence[object], before: Before) -> dict[Parameter, Any]:
     """Return what is held before and after a run, with what stood in each gradient's place."""
     given = {id(value) for value in inputs}
     was = {(n, id(p.value)): g for n, (p, g) in before.items() if id(p.value) not in given}
@@ -58,7 +58,7 @@ def still_held(layer: Any, inputs: Sequence[Any], before: Before) -> dict[Parame
 
 
 def with_gradient(
-    known: Mapping[Parameter, Any], start: Snapshot
+    known: Mapping[Parameter, object], start: Snapshot
 ) -> tuple[list[Parameter], list[Parameter]]:
     """Return the arrays whose gradient is kept beside them, and what else can have one."""
     kept = [p for p in known if is_array(p.value) and has_gradient(p, known[p], start)]
@@ -107,7 +107,7 @@ def _written_by_backward(layer: Keeper) -> list[Held]:
     with layer.session.fresh():
         before: dict[str, tuple[int, int]] = {}
 
-        def note(kept: Any) -> None:
+        def note(kept: object) -> None:
             before.update({h.name: (id(h.value), checksum(h.value)) for h in held_arrays(kept)})
 
         read = layer.gradients([np.array(u) for u in layer.upstream], note)

@@ -36,22 +36,22 @@ class Held:
     path: Steps = ()
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Tell whether a value is a float, Python's or NumPy's."""
     return isinstance(value, float | np.float32)
 
 
-def is_gradient(value: Any) -> bool:
+def is_gradient(value: object) -> bool:
     """Tell whether a value may be a gradient: an array of floats, or one number."""
     return is_float_array(value) or is_number(value)
 
 
-def values_of(item: Any) -> dict[str, Any]:
+def values_of(item: object) -> dict[str, object]:
     """Return an object's attributes, with the arrays and floats that are those of its class."""
     return {**of_class(item), **attributes_of(item)}
 
 
-def of_class(item: Any) -> dict[str, Any]:
+def of_class(item: object) -> dict[str, object]:
     """Return the arrays and floats that an object has from its class."""
     found = {
         name: value
@@ -68,7 +68,7 @@ def of_class(item: Any) -> dict[str, Any]:
     }
 
 
-def entries(item: Any, name: str) -> Any:
+def entries(item: object, name: str) -> Any:
     """Return the list or dict under a name, or what the method of that name returns."""
     held = read(item, name)
     if callable(held) and not isinstance(held, dict):
@@ -80,7 +80,7 @@ def entries(item: Any, name: str) -> Any:
     return list(held) if isinstance(held, Iterator) else held
 
 
-def nested(name: str, held: Any, steps: Steps = ()) -> Iterator[tuple[str, Steps, Any]]:
+def nested(name: str, held: object, steps: Steps = ()) -> Iterator[tuple[str, Steps, Any]]:
     """Yield what nested lists and dicts hold: its name, the steps to it, and itself."""
     if len(steps) > 5 or is_vocabulary(held):  # no parameters lie so deep; a list may hold itself
         return
@@ -94,10 +94,10 @@ def nested(name: str, held: Any, steps: Steps = ()) -> Iterator[tuple[str, Steps
         yield name, steps, held
 
 
-def held_arrays(layer: Any) -> list[Held]:
+def held_arrays(layer: object) -> list[Held]:
     """Return the float arrays that a layer and the objects in it keep, in each of their places."""
     found: list[Held] = []
-    pending: list[tuple[str, Steps, Any]] = [("", (), layer)]
+    pending: list[tuple[str, Steps, object]] = [("", (), layer)]
     met = {id(layer)}
     while pending:
         before, path, item = pending.pop(0)
@@ -112,11 +112,11 @@ def held_arrays(layer: Any) -> list[Held]:
     return found
 
 
-def _is_object(item: Any) -> bool:
+def _is_object(item: object) -> bool:
     return not isinstance(item, ATOMS) and hasattr(item, "__dict__")
 
 
-def held_at(item: Any, path: Steps) -> Any:
+def held_at(item: object, path: Steps) -> Any:
     """Return what a path now leads to; MISSING where there is nothing."""
     for step in path:
         if isinstance(item, dict):

@@ -121,7 +121,7 @@ def _overlap(a: Array, b: Array) -> bool:
     return np.may_share_memory(a, b) and bool(np.shares_memory(a, b))
 
 
-def _is_numbers(value: Any) -> bool:
+def _is_numbers(value: object) -> bool:
     """Tell whether a value is a float, or lists of numbers with a float among them."""
     if isinstance(value, list) and value:
         kinds = [_is_numbers(entry) or isinstance(entry, int) for entry in value]
@@ -129,7 +129,7 @@ def _is_numbers(value: Any) -> bool:
     return isinstance(value, float)
 
 
-def as_array(value: Any) -> Any:
+def as_array(value: object) -> object:
     """Return a Python float as an array, which can be moved in place; else the value."""
     return np.asarray(value, dtype=float) if isinstance(value, float) else value
 
@@ -150,7 +150,7 @@ def leaf_name(path: str) -> str:
 
 
 def floats_with_gradients(
-    names: Sequence[str], inputs: Sequence[Any], result: Any
+    names: Sequence[str], inputs: Sequence[object], result: object
 ) -> list[Finding]:
     """Return what to say of inputs that are floats, and of which backward returns a gradient."""
     if not isinstance(result, tuple | list) or len(result) != len(inputs):
@@ -180,7 +180,10 @@ class Runner(Protocol):
 
 
 def watched(
-    runner: Runner, kept: Any, backward: Callable[[list[Array]], Any], upstream: Sequence[Array]
+    runner: Runner,
+    kept: object,
+    backward: Callable[[list[Array]], object],
+    upstream: Sequence[Array],
 ) -> tuple[Any, list[Finding]]:
     """Run a backward pass, and return what it returned, and what both passes have written into.
 
@@ -206,7 +209,7 @@ def watched(
     return result, effects
 
 
-def _made_for(kept: Any, session: Session) -> list[Array]:
+def _made_for(kept: object, session: Session) -> list[Array]:
     """Return the arrays that a forward pass has made, or written into, for the backward pass."""
     arrays = [a for a in reach(kept) if isinstance(a, np.ndarray) and a.dtype != object]
     return [a for a in arrays if not _is_as_before(session.start.kept(a), a)]
@@ -225,7 +228,7 @@ def effects_on(effects: Iterable[Finding], names: Sequence[str]) -> list[Finding
     return [e for e in effects if e.fields.get("name") is None or e.fields["name"] in names]
 
 
-def written_into(session: Session, arrays: Iterable[tuple[str, Any]]) -> list[str]:
+def written_into(session: Session, arrays: Iterable[tuple[str, object]]) -> list[str]:
     """Return the names of arrays, of those at the start, whose content is another one now."""
     # What was not there before is a view or a cache of forward's own, not written into.
     known = [(name, session.start.kept(v), v) for name, v in arrays if isinstance(v, np.ndarray)]
@@ -236,7 +239,7 @@ def _is_as_before(before: Array | None, array: Array) -> bool:
     return before is not None and np.array_equal(before, array)
 
 
-def _names_in(kept: Any, layer: Any) -> dict[int, str]:
+def _names_in(kept: object, layer: object) -> dict[int, str]:
     """Return what the arrays of a cache are called: attributes of the layer, or its entries."""
     if kept is layer:
         return {id(h.value): f"self.{h.name}" for h in reversed(held_arrays(layer))}
@@ -244,18 +247,20 @@ def _names_in(kept: Any, layer: Any) -> dict[int, str]:
     return {id(v): name for name, _, v in entries if name != "cache" and is_float_array(v)}
 
 
-def _gradient_arrays(layer: Any) -> list[Any]:
+def _gradient_arrays(layer: object) -> list[object]:
     """Return the gradients that a layer holds, and those of the layers that it has made inside."""
     kinds = (FunctionType, MethodType)
     holders = [i for i in reach(layer) if hasattr(i, "__dict__") and not isinstance(i, kinds)]
     return [p.gradient() for item in holders for p in find_parameters(item)]
 
 
-def _shares(array: Array, others: Sequence[Any]) -> bool:
+def _shares(array: Array, others: Sequence[object]) -> bool:
     return any(isinstance(o, np.ndarray) and np.may_share_memory(array, o) for o in others)
 
 
-def replaced_gradients(layer: Any, before: Mapping[str, tuple[Parameter, Any]]) -> list[Finding]:
+def replaced_gradients(
+    layer: object, before: Mapping[str, tuple[Parameter, object]]
+) -> list[Finding]:
     """Return what to say of a list of gradients in which backward has put other arrays.
 
     That is right by itself. But a network keeps the arrays that it has found in the list.
@@ -311,7 +316,7 @@ class Constant:
                 )
 
 
-def say_unread(runner: Runner, unread: Mapping[Any, Any], other: str = "input") -> None:
+def say_unread(runner: Runner, unread: Mapping[object, object], other: str = "input") -> None:
     """Say which entries of a dict of gradients belong to no parameter and no other.
 
     Those of intermediate values have a d before the name, and may be there for later ones.

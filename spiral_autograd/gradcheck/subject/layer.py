@@ -83,10 +83,10 @@ class Layer(Keeper):
 
     def __init__(
         self,
-        layer: Any,
-        inputs: Sequence[Any],
+        layer: object,
+        inputs: Sequence[object],
         session: Session,
-        upstream: Any,
+        upstream: object,
         rng: np.random.Generator,
         constant: Names = (),
         automatic: Automatic = lambda subject: (),
@@ -121,7 +121,7 @@ class Layer(Keeper):
         """The layer's own backward pass."""
         return getattr(self.layer, self.backward_name)
 
-    def _require_call(self, inputs: Sequence[Any]) -> None:
+    def _require_call(self, inputs: Sequence[object]) -> None:
         try:
             inspect.signature(self.forward_method).bind(*inputs)
         except TypeError as error:
@@ -376,7 +376,7 @@ class Layer(Keeper):
             subject = replace(subject, with_forward=partial(self._with_forward, subject))
         return subject
 
-    def _with_forward(self, subject: Subject, function: Callable[..., Any]) -> Subject:
+    def _with_forward(self, subject: Subject, function: Callable[..., object]) -> Subject:
         """Return the subject with another function in place of the class's forward pass."""
 
         def plain() -> list[Array]:
@@ -387,7 +387,7 @@ class Layer(Keeper):
         return replace(subject, forward=plain, substitute=substitute)
 
 
-def names_in(layer: Any, inputs: Sequence[str]) -> list[str]:
+def names_in(layer: object, inputs: Sequence[str]) -> list[str]:
     """Return the names of a layer's inputs, and of what it keeps."""
     kept = [p.name for p in kept_by(layer)]
     held = [h.name for h in held_arrays(layer)]

@@ -37,7 +37,7 @@ from .subject import (
 _taps = threading.local()
 
 
-def tap(name: str, value: Any) -> Any:
+def tap(name: str, value: Any) -> object:
     """Mark an intermediate value of a forward pass, whose gradient is to be checked.
 
     In a check the mark becomes a row of the report; elsewhere this returns `value` as it is.
@@ -229,10 +229,10 @@ class Gradient(Adapter):
             Parameter(name, value, partial(self._at_key, name, key)) for name, value, key in named
         ]
 
-    def _at_path(self, path: str) -> Any:
+    def _at_path(self, path: str) -> object:
         return dict(named_leaves("", self.result)).get(path)
 
-    def _at_key(self, name: str, key: Any) -> Any:
+    def _at_key(self, name: str, key: Any) -> object:
         return self.result.get(_key_of(self.result, name, key))
 
     def _leaf(self, path: str) -> str:
@@ -288,14 +288,14 @@ class Gradient(Adapter):
         )
 
 
-def _exchanged(item: Any, memo: dict[int, Any]) -> Any:
+def _exchanged(item: Any, memo: dict[int, Any]) -> object:
     """Return data with what stands for its arrays, by their ids."""
     if type(item) in (dict, list, tuple):
         return tree_map(lambda leaf: memo.get(id(leaf), leaf), item)
     return memo.get(id(item), item)
 
 
-def _value_of(result: Any) -> Any:
+def _value_of(result: Any) -> object:
     """Return the loss of what a function returns that gives the gradient beside it."""
     if not isinstance(result, tuple) or len(result) != 2 or not _is_scalar(result[0]):
         return result

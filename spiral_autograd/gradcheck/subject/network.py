@@ -95,7 +95,7 @@ class Pass:
     @contextmanager
     def listening(self, named: Named) -> Iterator[None]:
         """Note what layers do while something else runs them; those with slots are not heard."""
-        placed: list[tuple[Any, str]] = []
+        placed: list[tuple[object, str]] = []
         for name, layer in _once(named):
             for step, method in enumerate(methods_of(layer)):
                 if method.startswith("__") or method in attributes_of(layer):
@@ -134,14 +134,14 @@ class Pass:
         names = [call.name for call in self.forward]
         return {c.name: (c, self._upstream(c)) for c in self.forward if names.count(c.name) == 1}
 
-    def _upstream(self, call: Call) -> Any:
+    def _upstream(self, call: Call) -> object:
         """Return the one gradient that a layer is given which fits its output; None of others."""
         ups = [c.arguments[0] for c in self.backward if c.name == call.name and c.arguments]
         fits = len(ups) == 1 and is_array(ups[0]) and ups[0].shape == np.shape(call.result)
         return ups[0] if fits else None
 
 
-def _copies(name: str, layer: Any) -> list[Parameter]:
+def _copies(name: str, layer: object) -> list[Parameter]:
     now = gradients_of(name, layer)
     return [noted(p.name, p.value, own(p.gradient()), layer) for p in now]
 
@@ -151,13 +151,13 @@ def _once(named: Named) -> Named:
     return list({id(layer): (name, layer) for name, layer in reversed(named)}.values())[::-1]
 
 
-def _result_of(layer: Any, step: int, result: Any) -> Any:
+def _result_of(layer: object, step: int, result: object) -> Any:
     """Return the output of a layer's forward pass, or the gradient of its first input."""
     result = input_gradient_of(layer, result) if step else output_of(layer, result)
     return result[0] if isinstance(result, tuple) and result else result
 
 
-def _reset(*layers: Any) -> None:
+def _reset(*layers: object) -> None:
     """Reset the gradients of objects that accumulate them."""
     for layer in layers:
         with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
@@ -220,7 +220,7 @@ class Network:
         self.session.restore()
         return heard
 
-    def gradients(self, result: Any) -> tuple[list[Parameter], bool]:
+    def gradients(self, result: object) -> tuple[list[Parameter], bool]:
         """Return the gradients that the network returned or holds; else those of its layers."""
         listed, is_returned = listed_by(self.object, result)
         return totals(listed) or self._left(), is_returned
@@ -326,7 +326,7 @@ def naming(name: str) -> Iterator[None]:
 # -------------------- its layers by name --------------------
 
 
-def network_of(network: Any, loss: Any, x: Any, t: Any, session: Session) -> Network:
+def network_of(network: object, loss: object, x: object, t: object, session: Session) -> Network:
     """Return a network with its layers by name, and its loss layer."""
     held = network if is_plain(network) else read(network, "layers")
     if not is_plain(held):
@@ -336,7 +336,7 @@ def network_of(network: Any, loss: Any, x: Any, t: Any, session: Session) -> Net
     return Network(network, [*_named("layers", held), *last], bool(last), x, t, session)
 
 
-def is_plain(network: Any) -> bool:
+def is_plain(network: object) -> bool:
     """Tell whether a network is a list or dict of layers, which has no passes of its own."""
     return isinstance(network, list | tuple | dict)
 
@@ -360,16 +360,16 @@ class OwnLoss(Gradient):
         self.network, self.way, self.loss_way = net, run.way, net.losses[0].way
         params = {p.name: p.value for p in run.gradients}
 
-        def loss(params: Any, x: Any, t: Any) -> Any:
+        def loss(params: object, x: object, t: object) -> Any:
             return number_in(self.loss_way.run(net.object))
 
-        def gradient(params: Any, x: Any, t: Any) -> dict[str, Any]:
+        def gradient(params: object, x: object, t: object) -> dict[str, Any]:
             return {p.name: p.gradient() for p in net.gradients(self.way.run(net.object))[0]}
 
         loss.__name__, gradient.__name__ = net.label(net.losses[0]), net.label(run)
         super().__init__(loss, gradient, params, (net.x, net.t), session)
 
-    def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
+    def substitute(self, replacements: Sequence[object], values: Values = None) -> list[Any]:
         """Run the loss of a copy of the network with replacements for arrays."""
         memo = {id(module): module for module in sys.modules.values()}
         memo |= self.standing_in(replacements, values)

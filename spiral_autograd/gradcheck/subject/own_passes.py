@@ -49,7 +49,7 @@ class Way(NamedTuple):
         """The method that gives the gradients."""
         return self.calls[-1][0]
 
-    def run(self, network: Any) -> Any:
+    def run(self, network: object) -> Any:
         """Call the methods; return what the last one returns."""
         *earlier, (name, arguments) = self.calls
         for before, data in earlier:
@@ -57,12 +57,12 @@ class Way(NamedTuple):
         return run_method(network, name, *(map(own, arguments) if earlier else arguments))
 
 
-def own(value: Any) -> Any:
+def own(value: object) -> Any:
     """Return an array that the user's code cannot write into."""
     return np.array(value) if isinstance(value, np.ndarray) else value
 
 
-def run_method(network: Any, name: str, *data: Any) -> Any:
+def run_method(network: object, name: str, *data: object) -> object:
     """Call a network's own method, in training where it can be told so."""
     method = getattr(network, name)
     try:
@@ -74,7 +74,7 @@ def run_method(network: Any, name: str, *data: Any) -> Any:
     return method(*data, **dict.fromkeys(flags, True))
 
 
-def loss_methods(network: Any) -> list[str]:
+def loss_methods(network: object) -> list[str]:
     """Return the methods that may give the loss of (x, t)."""
     found = []
     for name in LOSSES:
@@ -86,7 +86,9 @@ def loss_methods(network: Any) -> list[str]:
     return found
 
 
-def ways(network: Any, losses: Sequence[str], x: Any, t: Any, up: Any) -> Iterator[list[Way]]:
+def ways(
+    network: object, losses: Sequence[str], x: object, t: object, up: object
+) -> Iterator[list[Way]]:
     """Yield, for each method that may give gradients, the ways in which it may be meant.
 
     The methods `losses` may have to be called before; some are to be given `up`, the gradient that
@@ -106,7 +108,7 @@ def ways(network: Any, losses: Sequence[str], x: Any, t: Any, up: Any) -> Iterat
 
 
 def _one_by_one(
-    network: Any, losses: Sequence[MethodCall], given: Sequence[MethodCall], x: Any
+    network: object, losses: Sequence[MethodCall], given: Sequence[MethodCall], x: object
 ) -> Iterator[tuple[MethodCall, ...]]:
     """Yield what to call before a backward pass of one argument, with that: a loss, or scores."""
     yield from product(losses, given)
@@ -115,7 +117,7 @@ def _one_by_one(
         yield from (((name, (x,)), last) for last in given[-1:])
 
 
-def _takes_data(method: Any) -> bool:
+def _takes_data(method: object) -> bool:
     """Tell whether a method takes the inputs and the targets, by the names of its arguments."""
     if accepts(method, 0) or not accepts(method, 2):
         return False
@@ -123,7 +125,7 @@ def _takes_data(method: Any) -> bool:
     return means_targets(second) and not means_scores(first, second)
 
 
-def _may_be_given(method: Any, t: Any, up: Any) -> list[Any]:
+def _may_be_given(method: object, t: object, up: object) -> list[object]:
     """Return what a backward pass of one argument may be given: the targets, or a gradient."""
     (name,) = positional_names(method, 1)
     targets = [t] if means_targets(name) else []
@@ -131,7 +133,7 @@ def _may_be_given(method: Any, t: Any, up: Any) -> list[Any]:
     return targets + (upstream if means_upstream(name) else [])
 
 
-def number_in(result: Any) -> Any:
+def number_in(result: object) -> Any:
     """Return the loss among what a method returned; None where there is none."""
     for part in result[:2] if isinstance(result, tuple) else (result,):
         array = np.asarray(part) if not isinstance(part, dict | list) else np.empty(0)
@@ -143,12 +145,12 @@ def number_in(result: Any) -> Any:
 # -------------------- the gradients that it lists, and those of its layers --------------------
 
 
-def noted(name: str, value: Any, gradient: Any, holder: Any = None) -> Parameter:
+def noted(name: str, value: object, gradient: object, holder: object = None) -> Parameter:
     """Return a parameter with a gradient that stays."""
     return Parameter(name, value, lambda: gradient, holder)
 
 
-def gradients_of(name: str, layer: Any) -> list[Parameter]:
+def gradients_of(name: str, layer: object) -> list[Parameter]:
     """Return the parameters of a layer with their gradients as they now stand."""
     found = find_parameters(layer)
     return [noted(f"{name}.{p.name}", p.value, p.gradient(), layer) for p in found]
@@ -165,18 +167,18 @@ def listed_by(network: Any, result: Any) -> tuple[list[Parameter], bool]:
     return (returned, True) if returned else (_held_by(network), False)
 
 
-def _held_by(network: Any) -> list[Parameter]:
+def _held_by(network: object) -> list[Parameter]:
     held = [noted(p.name, p.value, p.gradient()) for p in find_parameters(network)]
     held = [p for p in held if p.gradient() is not MISSING]
     return held if any(map(_fits, held)) else []
 
 
-def _listings(network: Any) -> list[Any]:
+def _listings(network: object) -> list[Any]:
     """Return what may be the lists or dicts of a network's parameters."""
     return [entries(network, name) for name in dict.fromkeys(values for values, _ in CONTAINERS)]
 
 
-def _by_key(network: Any, result: dict[Any, Any]) -> list[Parameter]:
+def _by_key(network: object, result: dict[object, object]) -> list[Parameter]:
     """Return a network's parameters with their gradients in a dict; of attributes, those in it."""
     attributes = attributes_of(network)
     for held in (*_listings(network), attributes):
@@ -187,7 +189,7 @@ def _by_key(network: Any, result: dict[Any, Any]) -> list[Parameter]:
     return []
 
 
-def _keys(held: Any, result: dict[Any, Any]) -> dict[Any, Any]:
+def _keys(held: object, result: dict[object, object]) -> dict[Any, Any]:
     """Return under which keys the gradients of a dict's arrays are in another, if any is there."""
     names = [n for n, v in held.items() if is_array(v)] if isinstance(held, dict) else []
     keys = {n: n if n in result else gradient_key(result, str(n)) for n in names}
@@ -225,7 +227,7 @@ def totals(listed: Sequence[Parameter]) -> list[Parameter]:
     return [noted(p.name, p.value, total, p.holder) for p, total in firsts]
 
 
-def _total(members: Sequence[tuple[Parameter, bool]]) -> Any:
+def _total(members: Sequence[tuple[Parameter, bool]]) -> object:
     every = [(p.gradient(), turned) for p, turned in members]
     arrays = [g.T if turned else g for g, turned in every if is_array(g)]
     parts = Sharing.of(arrays).unique(arrays)
@@ -233,7 +235,7 @@ def _total(members: Sequence[tuple[Parameter, bool]]) -> Any:
     return np.array(sum(parts[1:], start=parts[0])) if fits else own(every[0][0])
 
 
-def gradient_in(listed: Sequence[Parameter], value: Any) -> Any:
+def gradient_in(listed: Sequence[Parameter], value: Any) -> object:
     """Return the gradient that is listed for an array or its transpose; None where none is."""
     first, turned = Sharing.of([*(p.value for p in listed), value]).places[-1]
     gradient = listed[first].gradient() if first < len(listed) else None

@@ -94,7 +94,7 @@ class Pair(Adapter):
         self.cache = result[-1]
         return self._outputs(result)
 
-    def _outputs(self, result: tuple[Any, ...]) -> list[Any]:
+    def _outputs(self, result: tuple[Any, ...]) -> list[object]:
         outputs = list(result[:-1])
         return outputs[: self.n_wanted] if 0 < self.n_wanted < len(outputs) else outputs
 
@@ -113,7 +113,7 @@ class Pair(Adapter):
 
     # -------------------- the gradients --------------------
 
-    def _flat(self, result: Any) -> Any:
+    def _flat(self, result: Any) -> object:
         """Return gradients, where some stand in dicts as the parameters do, as one dict."""
         inputs = zip(self.names, self.inputs, strict=True)
         holders = [(n, v) for n, v in inputs if any(map(is_float_array, leaves(v)))]
@@ -160,7 +160,7 @@ class Pair(Adapter):
         inputs = {id(value) for value in self.inputs}
         return [(n, leaf) for n, leaf in found if is_float_array(leaf) and id(leaf) not in inputs]
 
-    def _gradient_of(self, name: str) -> Any:
+    def _gradient_of(self, name: str) -> object:
         return self._by_name().get(name, MISSING)
 
     def _by_name(self) -> dict[str, Any]:

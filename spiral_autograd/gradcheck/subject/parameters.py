@@ -60,7 +60,7 @@ class Parameter:
         return {self.name, *self.aliases}
 
 
-def _reach(held: Any, steps: Steps, name: str) -> Any:
+def _reach(held: object, steps: Steps, name: str) -> Any:
     """Return the gradient in nested lists and dicts; None where it is not there."""
     if steps and isinstance(held, dict):
         key = gradient_key(held, name if isinstance(steps[0], int) else str(steps[0]))
@@ -71,7 +71,7 @@ def _reach(held: Any, steps: Steps, name: str) -> Any:
     return held
 
 
-def _placing(held: Any, steps: Steps) -> Callable[[Any], Any] | None:
+def _placing(held: Any, steps: Steps) -> Callable[[object], object] | None:
     """Return what puts another value in a place in nested lists and dicts; tuples stay."""
     for step in steps[:-1]:
         held = held[step]
@@ -81,24 +81,24 @@ def _placing(held: Any, steps: Steps) -> Callable[[Any], Any] | None:
 # -------------------- parameters, by convention --------------------
 
 
-def find_parameters(layer: Any) -> list[Parameter]:
+def find_parameters(layer: object) -> list[Parameter]:
     """Return the float parameters that a layer and its parts keep, each array once."""
     return [p for p in every_parameter(layer) if is_float_array(p.value)]
 
 
-def every_parameter(layer: Any) -> list[Parameter]:
+def every_parameter(layer: object) -> list[Parameter]:
     """Return the parameters of any dtype, each array once."""
     return [p for p in kept_by(layer) if isinstance(p.value, np.ndarray)]
 
 
-def numbers_of(layer: Any) -> list[Parameter]:
+def numbers_of(layer: object) -> list[Parameter]:
     """Return the floats that a layer and its parts keep, of which most are no parameters."""
     return [p for p in kept_by(layer) if is_number(p.value)]
 
 
-def kept_by(layer: Any) -> list[Parameter]:
+def kept_by(layer: object) -> list[Parameter]:
     """Return the arrays, each once, and the floats that a layer and its parts keep."""
-    groups: dict[Any, list[Parameter]] = {}
+    groups: dict[object, list[Parameter]] = {}
     for i, p in enumerate(_find(layer, set())):
         groups.setdefault(id(p.value) if isinstance(p.value, np.ndarray) else -i - 1, []).append(p)
     return [same[0] if len(same) == 1 else _merged(same) for same in groups.values()]
@@ -125,7 +125,7 @@ _OF_LAYERS = frozenset((*BACKWARD, *(values for values, _ in CONTAINERS)))
 _LISTS = (*CONTAINERS, *dict.fromkeys((values, "") for values, _ in CONTAINERS))
 
 
-def _find(item: Any, met: set[int]) -> list[Parameter]:
+def _find(item: object, met: set[int]) -> list[Parameter]:
     """Return what one object keeps, by the first convention that fits, and what its parts keep.
 
     Conventions are not mixed in one object: where it lists its parameters, what else it has is
@@ -147,7 +147,7 @@ def _find(item: Any, met: set[int]) -> list[Parameter]:
     return found + [p for p in _listed(item, "params", "") if id(p.value) not in there]
 
 
-def _listed(item: Any, values: str, grads: str) -> Iterator[Parameter]:
+def _listed(item: object, values: str, grads: str) -> Iterator[Parameter]:
     """Yield what a list or dict of an object holds, with its gradients in the like of it."""
     held = entries(item, values)
     if not isinstance(held, dict | list | tuple):
@@ -174,7 +174,7 @@ def _listed(item: Any, values: str, grads: str) -> Iterator[Parameter]:
             yield from _from_holder(own.get(id(value), name), value)
 
 
-def _from_attributes(item: Any) -> Iterator[Parameter]:
+def _from_attributes(item: object) -> Iterator[Parameter]:
     """Yield attributes, with partners for their gradients, and those that are parameter objects."""
     attributes = values_of(item)
 
@@ -199,7 +199,7 @@ def _from_attributes(item: Any) -> Iterator[Parameter]:
                 yield from _from_holder(name, leaf)
 
 
-def _from_holder(name: str, item: Any) -> Iterator[Parameter]:
+def _from_holder(name: str, item: object) -> Iterator[Parameter]:
     """Yield the parameter that an object is: it has its array, and the gradient of that."""
     where = _in_holder(item)
     if where is not None:
@@ -208,7 +208,7 @@ def _from_holder(name: str, item: Any) -> Iterator[Parameter]:
         yield Parameter(name, getattr(item, value), lambda: getattr(item, grad), item, placing)
 
 
-def _in_holder(item: Any) -> tuple[str, str] | None:
+def _in_holder(item: object) -> tuple[str, str] | None:
     if issubclass(type(item), ATOMS):
         return None
     has = asker(item)
@@ -219,7 +219,7 @@ def _in_holder(item: Any) -> tuple[str, str] | None:
     return None
 
 
-def _objects_in(item: Any) -> Iterator[tuple[str, Any]]:
+def _objects_in(item: object) -> Iterator[tuple[str, object]]:
     """Yield what an object holds, in lists and dicts too, less arrays, numbers and functions."""
     for attribute, value in attributes_of(item).items():
         for name, _, leaf in nested(attribute, value):
@@ -227,19 +227,19 @@ def _objects_in(item: Any) -> Iterator[tuple[str, Any]]:
                 yield name, leaf
 
 
-def parts_of(item: Any) -> Iterator[tuple[str, Any]]:
+def parts_of(item: object) -> Iterator[tuple[str, object]]:
     """Yield the layers among an object's attributes, and in the lists and dicts there."""
     return ((name, leaf) for name, leaf in _objects_in(item) if _is_layer(leaf))
 
 
-def _is_layer(item: Any) -> bool:
+def _is_layer(item: object) -> bool:
     if not has_any(item, _OF_LAYERS):  # a mock makes up whatever it is asked for, without an end
         return False
     has, methods = asker(item), [method_name(item, names) for names in (FORWARD, BACKWARD)]
     return all(methods) or any(has(values) and has(grads) for values, grads in CONTAINERS)
 
 
-def other_keys(layer: Any) -> list[Finding]:
+def other_keys(layer: object) -> list[Finding]:
     """Return what is to be said of dicts whose gradients have other keys than the parameters."""
     found: list[Finding] = []
     for item in (layer, *(part for _, part in parts_of(layer))):
@@ -250,7 +250,7 @@ def other_keys(layer: Any) -> list[Finding]:
     return found
 
 
-def resets_of(layer: Any, met: frozenset[int] = frozenset()) -> list[Callable[[], Any]]:
+def resets_of(layer: object, met: frozenset[int] = frozenset()) -> list[Callable[[], Any]]:
     """Return what resets the accumulated gradients of a layer: its own method, or its parts'."""
     own = reset_of(layer)
     if own is not None or id(layer) in met:
@@ -267,7 +267,7 @@ def resets_of(layer: Any, met: frozenset[int] = frozenset()) -> list[Callable[[]
 # -------------------- is it a gradient? --------------------
 
 
-def has_gradient(parameter: Parameter, before: Any, start: Snapshot) -> bool:
+def has_gradient(parameter: Parameter, before: object, start: Snapshot) -> bool:
     """Tell whether what is named like the gradient of a parameter is one, after a run.
 
     It is one where the run has written it, or where it stands ready to be written: None, zeros, or
@@ -302,7 +302,7 @@ def fits_number(number: Parameter) -> bool:
 # -------------------- lists: by names, shapes and order --------------------
 
 
-def returned(result: Any, floats: Sequence[bool], backward: Any) -> list[Held]:
+def returned(result: object, floats: Sequence[bool], backward: object) -> list[Held]:
     """Return what a backward pass returns beside the gradients of the inputs; it has no holder."""
     if isinstance(result, dict):
         return _entries(result, (), [])
@@ -317,7 +317,7 @@ def returned(result: Any, floats: Sequence[bool], backward: Any) -> list[Held]:
     return _entries(result, (), returned_names(backward, len(result)))[first:]
 
 
-def listed(layer: Any, backward: Any) -> list[Held]:
+def listed(layer: object, backward: object) -> list[Held]:
     """Return the gradients that stand in a list of the layer, called as backward calls them."""
     for container in GRADIENT_LISTS:
         held = attributes_of(layer).get(container)
@@ -361,7 +361,7 @@ def matched(
     return [(found[i], gradients[i]) for i in sorted(found)]
 
 
-def returned_names(backward: Any, count: int) -> list[str]:
+def returned_names(backward: object, count: int) -> list[str]:
     """Return what the last entries are called that a backward pass returns in a tuple."""
     text = text_of(backward)
     steps = [s.node for s in text.steps if isinstance(s.node, ast.Return)] if text else []
@@ -377,7 +377,7 @@ def _names(entries: Sequence[ast.expr]) -> list[str]:
     return [root_of(e) if isinstance(e, ast.Name | ast.Attribute) else "" for e in entries]
 
 
-def _listed_names(backward: Any, container: str) -> list[str]:
+def _listed_names(backward: object, container: str) -> list[str]:
     """Return what the gradients are called that backward puts into a list of the layer."""
     text = text_of(backward)
     appended = []

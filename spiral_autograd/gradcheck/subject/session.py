@@ -23,7 +23,7 @@ from ...validation import Array
 # -------------------- the walk --------------------
 
 
-def reach(*roots: Any) -> Iterator[Any]:
+def reach(*roots: object) -> Iterator[Any]:
     """Yield every object that some objects reach, once: what may change, and what holds it."""
     return (item for item, _ in walk(roots, with_code=False))
 
@@ -33,7 +33,7 @@ def walk(roots: Iterable[Any], *, with_code: bool) -> Iterator[tuple[Any, list[H
 
     With the code: also classes, and the globals that functions use, as far as they are the user's.
     """
-    seen: dict[int, Any] = {}
+    seen: dict[int, object] = {}
     modules: set[int] = set()
     rows = dict(state.BUILT_IN)
     pending = list(roots)
@@ -61,7 +61,7 @@ def walk(roots: Iterable[Any], *, with_code: bool) -> Iterator[tuple[Any, list[H
         yield item, held
 
 
-def _streams_in(module: Any, met: set[int]) -> list[Any]:
+def _streams_in(module: object, met: set[int]) -> list[object]:
     """Return the random streams among the globals of a module, which its code may draw from."""
     if id(module) in met or not isinstance(module, ModuleType):
         return []
@@ -111,7 +111,7 @@ class Snapshot(Unreached):
     {'W': array([0., 0.])}
     """
 
-    def __init__(self, *roots: Any, like: Snapshot | None = None) -> None:
+    def __init__(self, *roots: object, like: Snapshot | None = None) -> None:
         self._like = like
         self._items: dict[int, Any] = {}  # kept alive, so that their ids stay theirs
         self._held: list[Held] = []
@@ -119,7 +119,7 @@ class Snapshot(Unreached):
         self._arrays: dict[int, tuple[Array, Array]] = {}
         self.add(*roots)
 
-    def add(self, *roots: Any) -> None:
+    def add(self, *roots: object) -> None:
         """Take in the state of more objects."""
         for item, held in walk(roots, with_code=True):
             if id(item) in self._items:
@@ -195,7 +195,7 @@ class Session(Unreached):
     which is another where parameters are made in the first forward pass.
     """
 
-    def __init__(self, *roots: Any) -> None:
+    def __init__(self, *roots: object) -> None:
         self.roots = roots
         self.original = self.start = Snapshot(*roots)
         self.random_states = states([])
@@ -249,7 +249,7 @@ class Session(Unreached):
         self.original.restore()
         self.same_random()
 
-    def add(self, *roots: Any) -> None:
+    def add(self, *roots: object) -> None:
         """Take more objects among those that are restored."""
         self.roots = (*self.roots, *roots)
         self.start.add(*roots)
@@ -270,7 +270,7 @@ class Session(Unreached):
 
 
 @contextmanager
-def untouched(*roots: Any) -> Iterator[Session]:
+def untouched(*roots: object) -> Iterator[Session]:
     """Give a session, and leave the objects and what is the whole process's as they were.
 
     That is the global random states, the settings of NumPy and of warnings, and autograd's traces.
@@ -292,12 +292,12 @@ def untouched(*roots: Any) -> Iterator[Session]:
 # -------------------- the places of random streams --------------------
 
 
-def streams_of(*roots: Any) -> list[Any]:
+def streams_of(*roots: object) -> list[object]:
     """Return the random streams that objects reach."""
     return [item for item in reach(*roots) if issubclass(type(item), STREAMS)]
 
 
-def states(streams: Sequence[Any]) -> list[Held]:
+def states(streams: Sequence[object]) -> list[Held]:
     """Return the states of the global random streams and of others."""
     return [Held(stream) for stream in (*state.GLOBAL_STREAMS, *streams)]
 

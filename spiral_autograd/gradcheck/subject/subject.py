@@ -100,27 +100,27 @@ class _Missing:
 MISSING = _Missing()
 
 
-def is_float_array(value: Any) -> bool:
+def is_float_array(value: object) -> bool:
     """Tell whether a value is an array that can have a gradient."""
     return isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size > 0
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: object) -> bool:
     """Tell whether a value is an array of NumPy's."""
     return isinstance(value, np.ndarray)
 
 
-def copied(grad: Any) -> Any:
+def copied(grad: object) -> Any:
     """Return a gradient that the user's code cannot write into any more."""
     return grad if grad is None or grad is MISSING else np.array(grad)
 
 
-def checksums(grads: Sequence[Any]) -> list[int]:
+def checksums(grads: Sequence[object]) -> list[int]:
     """Return a number for each gradient that another content changes."""
     return [checksum(np.asarray(g)) if _has_numbers(g) else 0 for g in grads]
 
 
-def _has_numbers(grad: Any) -> bool:
+def _has_numbers(grad: object) -> bool:
     return isinstance(grad, np.ndarray | np.generic | float) and np.asarray(grad).dtype != object
 
 
@@ -138,7 +138,7 @@ def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
         return function(*args)
 
 
-def described(value: Any) -> str:
+def described(value: object) -> str:
     """Return what a value is, in a few words.
 
     Examples
@@ -155,13 +155,13 @@ def described(value: Any) -> str:
     return type(value).__name__
 
 
-def name_of_function(function: Any, otherwise: str) -> str:
+def name_of_function(function: object, otherwise: str) -> str:
     """Return what to call a function."""
     name = read(function, "__name__")
     return name if isinstance(name, str) else otherwise
 
 
-def require_function(name: str, function: Any) -> None:
+def require_function(name: str, function: object) -> None:
     """Raise unless an argument can be called, and is no class."""
     if not callable(function) or isinstance(function, type):
         came = (
@@ -173,7 +173,7 @@ def require_function(name: str, function: Any) -> None:
 # -------------------- outputs, and the gradients of the loss with respect to them ---------------
 
 
-def outputs_of(what: str, value: Any) -> list[Array]:
+def outputs_of(what: str, value: object) -> list[Array]:
     """Return the output arrays of a forward pass, which must be real and finite."""
     found = [np.asarray(leaf) for leaf in leaves(value)]
     for leaf, array in zip(leaves(value), found, strict=True):
@@ -205,12 +205,12 @@ def draw_upstream(outputs: Sequence[Any], rng: np.random.Generator) -> list[Arra
     ]
 
 
-def upstream_of(outputs: Sequence[Array], given: Any, rng: np.random.Generator) -> list[Array]:
+def upstream_of(outputs: Sequence[Array], given: object, rng: np.random.Generator) -> list[Array]:
     """Return the upstream gradient that is given, else a random one."""
     return draw_upstream(outputs, rng) if given is None else given_upstream(given, outputs)
 
 
-def given_upstream(upstream: Any, outputs: Sequence[Array]) -> list[Array]:
+def given_upstream(upstream: object, outputs: Sequence[Array]) -> list[Array]:
     """Return the caller's upstream gradient, which must have the shapes of the outputs."""
     try:
         given = [np.asarray(leaf, dtype=float) for leaf in _whole(upstream, outputs)]
@@ -231,7 +231,7 @@ def given_upstream(upstream: Any, outputs: Sequence[Array]) -> list[Array]:
     return [u.astype(np.asarray(out).dtype) for u, out in zip(given, outputs, strict=True)]
 
 
-def _whole(upstream: Any, outputs: Sequence[Array]) -> list[Any]:
+def _whole(upstream: Any, outputs: Sequence[Array]) -> list[object]:
     """Return the arrays of an upstream gradient; that of one output may be a nest of numbers."""
     in_tuple = isinstance(upstream, tuple) and len(upstream) == 1
     return [upstream] if len(outputs) == 1 and not in_tuple else leaves(upstream)

@@ -61,7 +61,7 @@ def exchange(layer: Keeper, numbers: Sequence[str]) -> None:
             p.put(np.array(p.value, dtype=getattr(p.value, "dtype", plain)))
 
 
-def trained_numbers(layer: Keeper, before: dict[str, tuple[Parameter, Any]]) -> list[str]:
+def trained_numbers(layer: Keeper, before: dict[str, tuple[Parameter, object]]) -> list[str]:
     """Return the names of floats that have a gradient, right after a run of both passes.
 
     `before` has what was in the place of each gradient before the run.
@@ -135,7 +135,7 @@ def moved(value: Any) -> Any:
     return other.astype(value.dtype) if isinstance(value, np.ndarray) else float(other)
 
 
-def differs(outputs: Sequence[Any], others: Sequence[Any]) -> bool:
+def differs(outputs: Sequence[object], others: Sequence[object]) -> bool:
     """Tell whether two forward passes gave different outputs."""
     same = len(outputs) == len(others)
     return not same or not all(close(a, b, 1e-14) for a, b in zip(outputs, others, strict=True))
@@ -144,7 +144,7 @@ def differs(outputs: Sequence[Any], others: Sequence[Any]) -> bool:
 # -------------------- what is left out --------------------
 
 
-def may_be_parameters(layer: Any) -> list[Held]:
+def may_be_parameters(layer: object) -> list[Held]:
     """Return the float arrays that a layer keeps and that can be moved, each once.
 
     Those that are statistics or targets by their names are left out.
@@ -158,7 +158,7 @@ def may_be_parameters(layer: Any) -> list[Held]:
     ]
 
 
-def unwritten(layer: Any, held: Sequence[Held], start: Snapshot) -> list[Held]:
+def unwritten(layer: object, held: Sequence[Held], start: Snapshot) -> list[Held]:
     """Return those that a run has left where they are and as they were at the start."""
     now = {(h.name, id(h.value)) for h in held_arrays(layer)}
     there = [(h, start.kept(h.value)) for h in held if (h.name, id(h.value)) in now]
@@ -246,7 +246,7 @@ def _is_nothing(gradient: Any) -> bool:
     return gradient is None or (_is_numeric(gradient) and not np.any(gradient))
 
 
-def _is_numeric(value: Any) -> bool:
+def _is_numeric(value: object) -> bool:
     return is_float_array(value) or is_number(value)
 
 
@@ -262,7 +262,7 @@ def _local_variables(names: Sequence[str]) -> Iterator[Returning]:
         wanted = any(_locals_like(frame.f_code, name) for name in names)
         return leave if event == "call" and wanted else None
 
-    def leave(frame: FrameType, event: str, _: object) -> Any:
+    def leave(frame: FrameType, event: str, _: object) -> object:
         if event == "return":
             seen.append((frame.f_code, dict(frame.f_locals)))
         return leave
@@ -282,7 +282,7 @@ def _locals_like(code: CodeType, name: str) -> list[str]:
 
 
 def _unkept(
-    seen: Returning, held: Held | Parameter, kept: Sequence[Any]
+    seen: Returning, held: Held | Parameter, kept: Sequence[object]
 ) -> tuple[Finding, Place] | None:
     """Return what to say of a local variable that is the gradient of what is held, and is lost.
 

@@ -160,7 +160,7 @@ def _scatter(there: Apart, otherwise: Floor) -> Array:
 def drawn_anew(size: float, salt: int) -> Rounding:
     """Return what draws the roundings of a replay anew: each result is off by one more."""
 
-    def rounded(call: Call, value: Array, args: Sequence[Any]) -> Array:
+    def rounded(call: Call, value: Array, args: Sequence[object]) -> Array:
         known = primitive(name_of(call.fun))
         if not known.rounds:  # the largest entry has to stay one of the entries
             return value
@@ -205,7 +205,7 @@ def _last_terms(graph: Graph) -> list[Array]:
     seen = _added_up([g for g in grads if isinstance(g, Call)])
     sums: dict[Call, Array] = {}
 
-    def absolute(arg: Any, of_sum: bool) -> Any:
+    def absolute(arg: object, of_sum: bool) -> Any:
         """Return the absolute terms of a value; what is no number as it is."""
         if of_sum and isinstance(arg, Call) and arg in sums:
             return sums[arg]

@@ -85,7 +85,7 @@ FAILURES = ("wrong", "missing")
 
 
 def compare(
-    name: str, handwritten: Any, automatic: Array, sharp: Sharpness, floor: Floor = 0.0
+    name: str, handwritten: object, automatic: Array, sharp: Sharpness, floor: Floor = 0.0
 ) -> Row:
     """Return the row for a handwritten gradient and the reference.
 
@@ -135,7 +135,7 @@ def _verdict(distance: float, beyond: float, sharp: Sharpness) -> str:
 
 
 def compare_directions(
-    name: str, k: int, handwritten: Any, shape: Shape, reference: Reference
+    name: str, k: int, handwritten: object, shape: Shape, reference: Reference
 ) -> Row:
     """Return the row for a gradient of which only derivatives in random directions are known."""
     along = [(d[k], value) for d, value in reference.directions if k in d]
