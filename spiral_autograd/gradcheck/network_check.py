@@ -319,8 +319,8 @@ def _merged(said: Mapping[str, Sequence[Finding]]) -> list[Finding]:
     Examples
     --------
     >>> (finding,) = _merged({"layers[0]": [found("has_one_size")], "layers[2]": []})
-    >>> sentence(finding)
-    'layers[0]: has one size only'
+    >>> finding.fields["names"]
+    ['layers[0]']
     """
     names: dict[Finding, list[str]] = {}
     for name, findings in said.items():

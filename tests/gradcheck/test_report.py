@@ -21,7 +21,13 @@ from spiral_autograd.gradcheck.pictures import CELLS, coarse
 from spiral_autograd.gradcheck.words import SENTENCES
 
 NAN = float("nan")
-SENTENCES["quoted"] = "{text}"  # of any text
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quoted():
+    SENTENCES["quoted"] = "{text}"  # of any text
+    yield
+    del SENTENCES["quoted"]
 
 
 def said_as(*texts, **fields):
