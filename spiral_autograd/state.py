@@ -291,21 +291,23 @@ def places_of(kind: type) -> list[Any]:
     """Return the descriptors of what objects of a class hold: slots, the dict, what is built in."""
     if issubclass(kind, type):
         return []
-    found = []
+    found: list[Any] = []
     for base in kind.__mro__:
-        names = _ATTRIBUTES.get(id(base), ["__dict__"])
-        has_slots = "__slots__" in base.__dict__
-        for name, place in list(base.__dict__.items()):
-            is_slot = has_slots and isinstance(place, MemberDescriptorType)
-            if is_slot or (name in names and isinstance(place, _DESCRIPTORS)):
-                found.append(place)
+        own = [base.__dict__.get(name) for name in _ATTRIBUTES.get(id(base), ["__dict__"])]
+        found += (place for place in own if isinstance(place, _DESCRIPTORS))
+        found += (slot for slot in _slots(base) if slot not in own)
     return found
+
+
+def _slots(kind: type) -> list[Any]:
+    """Return the descriptors of the slots that a class itself has."""
+    values = list(kind.__dict__.values()) if "__slots__" in kind.__dict__ else ()
+    return [place for place in values if isinstance(place, MemberDescriptorType)]
 
 
 def slots_of(kind: type) -> list[Any]:
     """Return the descriptors of the slots of a class and its bases."""
-    members = [place for place in places_of(kind) if isinstance(place, MemberDescriptorType)]
-    return [member for member in members if member.__name__ != "__dict__"]
+    return [slot for base in kind.__mro__ for slot in _slots(base)]
 
 
 _DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType)
