@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 
 import numpy as np
@@ -19,8 +18,8 @@ from .subject.loss import Gradient
 from .subject.pair import Pair
 from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
-from .verdict.doubt import ask_differences, look_again
-from .verdict.rows import Comparison, is_small
+from .verdict.doubt import ask_differences, compared
+from .verdict.rows import Comparison
 from .verdict.second_call import call_again, first_gradients, judge, unused_upstream
 from .where import Where
 
@@ -208,13 +207,9 @@ def course(
     reference = find_reference(
         subject, subject.upstream, stream, max(1.0, budget / 3), subject.outputs
     )
-    if not is_small(subject):  # record again if there is something to explain
-        reference.recording = None
-        gc.collect(1)  # autograd's traces are cycles, which hold arrays
-    c = Comparison(subject, reference, first_gradients(subject), stream)
+    c, ideal = compared(subject, reference, first_gradients(subject), stream)
     c.failures += subject.failures
     c.notes += [*subject.remarks, *unused_upstream(subject, c.grads)]
-    ideal = look_again(c) if len(c.right) < len(c.rows) else None
     ask_differences(c)
     where = Where(c, budget)  # the verdicts on the first call stand
     where.of_verdicts()

@@ -20,8 +20,8 @@ from .reference.graph import Graph
 from .reference.reference import find_reference, outputs_now
 from .subject.conventions import TARGETS
 from .subject.subject import MISSING, copied
-from .verdict.doubt import look_again
-from .verdict.rows import FAILURES, Comparison, Row, is_small
+from .verdict.doubt import compared
+from .verdict.rows import FAILURES, Comparison, Row
 from .where import Where
 
 
@@ -143,10 +143,7 @@ def _beside(c: Comparison, where: Where, hiding: dict[int, Finding]) -> Comparis
             return None
         if reference.kind != c.reference.kind or not reference.grads:
             return None
-        if not is_small(subject):
-            reference.recording = None
-        beside = Comparison(moved, reference, grads, c.rng)
-        ideal = look_again(beside) if len(beside.right) < len(beside.rows) else None
+        beside, ideal = compared(moved, reference, grads, c.rng)
         if beside.wrong:
             with guarded("the search for why", c.notes):
                 explain(beside, Where(beside, where.deadline.left), ideal)

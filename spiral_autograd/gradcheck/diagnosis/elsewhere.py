@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import FunctionType, MethodType
-from typing import Any
 
 import numpy as np
 
@@ -14,9 +12,10 @@ from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import Place, replacing_lines
 from ..subject.conventions import BACKWARD, attributes_of, method_name, read
+from ..subject.inputs import is_as_before
 from ..subject.own_passes import totals
 from ..subject.parameters import Parameter, find_parameters
-from ..subject.session import reach
+from ..subject.session import objects_of
 from ..subject.subject import Subject
 
 Found = tuple[Finding, tuple[Place, ...]]
@@ -35,7 +34,7 @@ def elsewhere(subject: Subject, automatic: Sequence[Array]) -> dict[int, Found]:
             return {
                 k: _place_of(owner, value, np.asarray(automatic[k]))
                 for k, value in enumerate(subject.values)
-                if _is_as_before(before.get(id(value)), after.get(id(value)))
+                if is_as_before(before.get(id(value)), after.get(id(value)))
             }
     except CheckError:
         return {}
@@ -47,13 +46,9 @@ def _copy(gradient: object) -> object:
     return np.array(gradient) if isinstance(gradient, np.ndarray) else None
 
 
-def _is_as_before(before: Any, after: Any) -> bool:
-    return isinstance(after, np.ndarray) and before is not None and np.array_equal(before, after)
-
-
 def _place_of(owner: object, value: Array, true: Array) -> Found:
     """Return where a gradient stands in the parts of an object, else in its attributes."""
-    items = _objects(owner)
+    items = objects_of(owner)
     parts = [part for item in items if item is not owner for part in _listed(item, value)]
     sums = totals([listed for _, listed in parts])
     lines = tuple(dict.fromkeys(line for item, _ in parts for line in _replacing(item)))
@@ -65,12 +60,6 @@ def _place_of(owner: object, value: Array, true: Array) -> Found:
             if _is(array, true, 1e-7):
                 return found("stands_elsewhere", attribute=name, owner=type(item).__name__), ()
     return found("never_written"), ()
-
-
-def _objects(owner: object) -> list[object]:
-    """Return the objects with attributes that an object reaches, functions left out."""
-    kinds = (FunctionType, MethodType)
-    return [i for i in reach(owner) if hasattr(i, "__dict__") and not isinstance(i, kinds)]
 
 
 def _listed(item: object, value: Array) -> list[tuple[object, Parameter]]:

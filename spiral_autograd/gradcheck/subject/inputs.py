@@ -6,7 +6,6 @@ And the names of what is meant to have no gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import FunctionType, MethodType
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +17,7 @@ from ..finding import Finding, found
 from .conventions import GRADIENT_LISTS, attributes_of, last_name
 from .held import held_arrays, nested
 from .parameters import Parameter, find_parameters
-from .session import Session, reach
+from .session import Session, objects_of, reach
 from .subject import MISSING, CheckError, described, is_array, is_float_array
 
 # -------------------- what is refused --------------------
@@ -212,7 +211,7 @@ def watched(
 def _made_for(kept: object, session: Session) -> list[Array]:
     """Return the arrays that a forward pass has made, or written into, for the backward pass."""
     arrays = [a for a in reach(kept) if isinstance(a, np.ndarray) and a.dtype != object]
-    return [a for a in arrays if not _is_as_before(session.start.kept(a), a)]
+    return [a for a in arrays if not is_as_before(session.start.kept(a), a)]
 
 
 def _noted(arrays: Sequence[Array]) -> list[tuple[Array, int]]:
@@ -232,11 +231,13 @@ def written_into(session: Session, arrays: Iterable[tuple[str, object]]) -> list
     """Return the names of arrays, of those at the start, whose content is another one now."""
     # What was not there before is a view or a cache of forward's own, not written into.
     known = [(name, session.start.kept(v), v) for name, v in arrays if isinstance(v, np.ndarray)]
-    return [n for n, before, v in known if before is not None and not _is_as_before(before, v)]
+    return [n for n, before, v in known if before is not None and not is_as_before(before, v)]
 
 
-def _is_as_before(before: Array | None, array: Array) -> bool:
-    return before is not None and np.array_equal(before, array)
+def is_as_before(before: object, after: object) -> bool:
+    """Tell whether what stands there is an array, with the numbers that were there before."""
+    is_kept = before is not None and isinstance(after, np.ndarray)
+    return is_kept and np.array_equal(before, after)  # type: ignore[arg-type]
 
 
 def _names_in(kept: object, layer: object) -> dict[int, str]:
@@ -249,9 +250,7 @@ def _names_in(kept: object, layer: object) -> dict[int, str]:
 
 def _gradient_arrays(layer: object) -> list[object]:
     """Return the gradients that a layer holds, and those of the layers that it has made inside."""
-    kinds = (FunctionType, MethodType)
-    holders = [i for i in reach(layer) if hasattr(i, "__dict__") and not isinstance(i, kinds)]
-    return [p.gradient() for item in holders for p in find_parameters(item)]
+    return [p.gradient() for item in objects_of(layer) for p in find_parameters(item)]
 
 
 def _shares(array: Array, others: Sequence[object]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from operator import eq
-from types import CellType, CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -290,6 +290,12 @@ def untouched(*roots: object) -> Iterator[Session]:
 
 
 # -------------------- the places of random streams --------------------
+
+
+def objects_of(root: object) -> list[Any]:
+    """Return the objects with attributes that an object reaches, functions left out."""
+    kinds = (FunctionType, MethodType)
+    return [i for i in reach(root) if hasattr(i, "__dict__") and not isinstance(i, kinds)]
 
 
 def streams_of(*roots: object) -> list[object]:

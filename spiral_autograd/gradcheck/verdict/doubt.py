@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ..blocks import differing, largest
 from ..finding import found
 from ..reference.graph import Graph
+from ..reference.reference import Reference
 from ..reference.stepping import unit_of
+from ..subject.subject import Subject
 from .kinks import find_kinks
 from .repeats import rounding
-from .rows import RIGHT, Comparison
+from .rows import RIGHT, Comparison, is_small
 from .small_constants import find_idealised
 
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as
 
 
-def look_again(c: Comparison) -> Graph | None:
-    """Tell rounding, kinks and small constants from mistakes.
+def compared(
+    subject: Subject, reference: Reference, grads: list[Any], rng: np.random.Generator
+) -> tuple[Comparison, Graph | None]:
+    """Return the rows, with rounding, kinks and small constants told from mistakes.
 
-    Returns the graph of the forward pass without its first small constant, where it has one.
+    And the graph of the forward pass without its first small constant, where it has one.
     """
+    if not is_small(subject):  # record again if there is something to explain
+        reference.recording = None
+        gc.collect(1)  # autograd's traces are cycles, which hold arrays
+    c = Comparison(subject, reference, grads, rng)
+    return c, _look_again(c) if len(c.right) < len(c.rows) else None
+
+
+def _look_again(c: Comparison) -> Graph | None:
     if c.doubtful and c.reference.grads:
         doubtful = c.doubtful
         c.noise = rounding(c)
