@@ -3,9 +3,9 @@
 A street is a module of right code as its people write it, with ``CHECKS``, the ways to check it,
 and ``MISTAKES``: each edits one text to another inside one function or method. The line of a
 mistake is exactly known: it is the one that was edited (where a line was taken away, one of those
-that `at` has). `says` are the kinds of findings that a teacher would accept as the reason, behind a bar those that
-are true too but that a student would not understand; `of` are words that the fields of the reason
-must have, so that it is about the right thing.
+that `at` has). `says` are the kinds of findings that a teacher would accept as the reason, behind
+a bar those that are true too but that a student would not understand; `of` are words that the
+fields of the reason must have, so that it is about the right thing.
 """
 
 import ast
