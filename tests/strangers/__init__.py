@@ -142,7 +142,8 @@ def _worth(mistake, finding):
     texts = " ".join(str(value) for part in finding.parts() for value in part.fields.values())
     if not all(word in texts for word in mistake.of):
         return "false"
-    return "true" if kinds & mistake.says else "obscure" if kinds & mistake.obscure else "false"
+    obscure = mistake.obscure | {"part"}  # which entries are wrong is true of any mistake
+    return "true" if kinds & mistake.says else "obscure" if kinds & obscure else "false"
 
 
 _BACK = re.compile(r"back|grad|deriv|prime|delta", re.IGNORECASE)
