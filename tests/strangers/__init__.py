@@ -142,7 +142,10 @@ def _worth(mistake, finding):
     texts = " ".join(str(value) for part in finding.parts() for value in part.fields.values())
     if not all(word in texts for word in mistake.of):
         return "false"
-    obscure = mistake.obscure | {"part"}  # which entries are wrong is true of any mistake
+    # Which entries are wrong is true of any mistake; two are said where there is one.
+    obscure = mistake.obscure | {"part", "two_mistakes"}
+    if "two_mistakes" in kinds - mistake.says:
+        return "obscure"
     return "true" if kinds & mistake.says else "obscure" if kinds & obscure else "false"
 
 
