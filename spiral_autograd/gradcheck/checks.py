@@ -15,7 +15,7 @@ from .report import GradientReport
 from .subject.inputs import Names
 from .subject.layer import Layer
 from .subject.loss import Gradient
-from .subject.pair import Pair
+from .subject.pair import Pair, passes_of
 from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
 from .verdict.doubt import ask_differences, compared
@@ -129,7 +129,9 @@ def check_backward(
     stream = stream_of(rng)
     title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
     with untouched(forward, backward, inputs) as session, answerable(title):
-        subject = Pair(forward, backward, inputs, session, upstream, stream, constant).subject()
+        passes = passes_of(forward, backward, inputs)
+        pair = Pair(passes, inputs, session, upstream, stream, constant, gradients_of)
+        subject = pair.subject()
         return course(title, subject, stream, budget)
 
 

@@ -42,6 +42,7 @@ class Adapter:
 
     layer: Any = None  # none of functions
     label, backward_label = "forward", "backward"
+    automatic: Automatic  # gives autograd's gradients of a subject; none where it has none
 
     def __init__(
         self,
@@ -191,12 +192,17 @@ class Adapter:
             failures=self.failures,
         )
 
+    def gradients_of(self, values: list[Array]) -> Sequence[Any]:
+        """Return autograd's own gradients of arrays that the passes use; None where unknown."""
+        substitute, names = partial(self.substitute, values=values), [""] * len(values)
+        subject = replace(self.subject(), names=names, values=values, substitute=substitute)
+        return self.automatic(subject) or [None] * len(values)
+
 
 class Keeper(Adapter):
     """An adapter of an object, which keeps arrays, numbers and gradients from call to call."""
 
     backward_method: Any
-    automatic: Automatic  # gives autograd's gradients of a subject; none where it has none
     more: list[str]  # the parameters whose gradients backward returns
     claimed: set[Any]  # the places of these in what it returns
     unwritten: list[Held]  # the arrays at the start that a forward pass leaves alone
@@ -206,12 +212,6 @@ class Keeper(Adapter):
     def at(self, gradient: Held) -> Any:
         """Return what stands in the place of a gradient: in the layer, or in what backward gave."""
         return held_at(self.result if gradient.holder is None else self.layer, gradient.path)
-
-    def gradients_of(self, values: list[Array]) -> Sequence[Any]:
-        """Return autograd's own gradients of arrays that the object keeps; None where unknown."""
-        substitute, names = partial(self.substitute, values=values), [""] * len(values)
-        subject = replace(self.subject(), names=names, values=values, substitute=substitute)
-        return self.automatic(subject) or [None] * len(values)
 
 
 # -------------------- the gradients that a backward pass returns --------------------
