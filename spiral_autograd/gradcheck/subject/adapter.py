@@ -14,7 +14,7 @@ from ...pytree import leaves
 from ...validation import Array
 from ..finding import Finding, found
 from ..source import Place
-from .conventions import gradient_key
+from .conventions import TARGETS, gradient_key
 from .held import Held, held_at
 from .inputs import Constant, Names, prepared
 from .parameters import Parameter
@@ -150,8 +150,12 @@ class Adapter:
         self.remarks += other_shapes((p.name, p.gradient(), p.value) for p in self.parameters)
 
     def _is_left_out(self, parameter: Parameter) -> bool:
-        gradient = as_gradient(parameter.name, parameter.gradient())
-        return self.constant.covers(parameter.name, gradient)
+        name = parameter.name
+        gradient = as_gradient(name, parameter.gradient())
+        if gradient is None and name in TARGETS and [np.ndim(o) for o in self.outputs] == [0]:
+            self.say_not_returned(name)  # of the targets of a loss: that is meant so
+            return True
+        return self.constant.covers(name, gradient)
 
     def take(self, more: Sequence[Parameter]) -> None:
         """Take more parameters, and make the first call again."""

@@ -44,6 +44,7 @@ class Passes:
     label: str
     backward_label: str
     names: list[str]  # of the inputs
+    inputs: Sequence[Any]
     forward: Callable[..., tuple[list[Any], Any]]
     ways: Sequence[Way]  # to call the backward pass, the likeliest first
     code: tuple[Callable[..., Any], Callable[..., Any]]  # the user's own functions
@@ -93,7 +94,7 @@ def passes_of(
     if first != last:  # their names tell
         ways = ways[:1] if first else ways[::-1]
     return Passes(
-        *(label, backward_label, names, run, ways), (forward, backward), is_sure=first != last
+        *(label, backward_label, names, inputs, run, ways), (forward, backward), first != last
     )
 
 
@@ -103,7 +104,6 @@ class Pair(Adapter):
     def __init__(
         self,
         passes: Passes,
-        inputs: Sequence[Any],
         session: Session,
         upstream: Any,
         rng: np.random.Generator,
@@ -112,7 +112,7 @@ class Pair(Adapter):
     ) -> None:
         self.passes, self.automatic = passes, automatic
         self.label, self.backward_label = passes.label, passes.backward_label
-        super().__init__(inputs, passes.names, session, constant)
+        super().__init__(passes.inputs, passes.names, session, constant)
         self.cache: Any = None
         self.way = passes.ways[0]
         with session.fresh():
