@@ -1,4 +1,5 @@
 """Functions with a context, JAX's custom_vjp: each as its framework has it, right and wrong."""
+# ruff: noqa: A001, A002  # "input", as PyTorch calls it
 
 import inspect
 
