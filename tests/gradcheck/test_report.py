@@ -255,8 +255,9 @@ def test_what_changes_from_call_to_call_is_said_once():
     said = sa.check_layer(Adding(), np.ones((4, 3)))
     assert len(said.failures) == 1
     assert has(said.faults, "accumulates")
-    assert str(said).count("accumulates") == 1
-    assert said._repr_html_().count("accumulates") == 1
+    what = SENTENCES["accumulates"][:40]
+    assert str(said).count(what) == 1
+    assert said._repr_html_().count(what) == 1
 
 
 # -------------------- right or not --------------------
