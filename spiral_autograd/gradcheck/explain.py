@@ -18,7 +18,7 @@ from .guard import CheckError, guarded
 from .lines.blame import places
 from .reference.graph import Graph
 from .reference.reference import find_reference, outputs_now
-from .subject.conventions import TARGETS
+from .subject.conventions import TARGETS, positional_names
 from .subject.subject import MISSING, copied
 from .verdict.doubt import compared
 from .verdict.rows import FAILURES, Comparison, Row
@@ -80,7 +80,16 @@ def _case(c: Comparison, where: Where, true: list[Array], graph: Graph | None) -
         again=None if not c.subject.takes_upstream else lru_cache(again),
         deadline=where.deadline,
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
+        name_of_upstream=_name_of_upstream(c),
     )
+
+
+def _name_of_upstream(c: Comparison) -> str | None:
+    """Return what backward calls the upstream gradient; None where it takes none, or several."""
+    if not c.subject.takes_upstream or len(c.upstream) != 1 or not c.subject.backward_code:
+        return None
+    (name,) = positional_names(c.subject.backward_code[0], 1)
+    return name if name.isidentifier() and name != "input" else None
 
 
 def _no_pattern(row: Row, *, late: bool) -> Finding:
