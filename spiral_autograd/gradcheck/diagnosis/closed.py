@@ -16,7 +16,7 @@ from .edits import Axes, Pattern, one, subsets
 
 @dataclass(frozen=True)
 class Term:
-    """``outer R(inner g)``, R being a sum, a mean or nothing: a term of a closed gradient."""
+    """``outer * R(inner * g)``, R being a sum, a mean or nothing: a term of a closed gradient."""
 
     outer: str
     reduce: str
@@ -24,13 +24,9 @@ class Term:
 
     @property
     def text(self) -> str:
-        """The term as mathematicians write it."""
-        if not self.reduce:
-            return f"{self.outer}{self.inner}g, not summed"
+        """The term as a person writes it, with {y} for the result."""
         inside = f"{self.inner}g"
-        if self.reduce == "sum":
-            return f"{self.outer}Σ {inside}"
-        return f"{self.outer}mean({inside})" if self.inner else f"{self.outer}mean {inside}"
+        return f"{self.outer}{self.reduce}({inside})" if self.reduce else f"{self.outer}{inside}"
 
     def value(self, y: Array, g: Array, axes: Axes) -> Array:
         """Return the term for the result y of the operation and the gradient g that leaves it."""
@@ -48,25 +44,25 @@ class Term:
             yield "value", Term(self.outer, self.reduce, "")
         if self.outer:
             yield "value", Term("", self.reduce, self.inner)
-        if self.outer == "exp(y) ":
-            yield "value", Term("y ", self.reduce, self.inner)
+        if self.outer == "exp({y}) * ":
+            yield "value", Term("{y} * ", self.reduce, self.inner)
 
 
 _REDUCE: dict[str, Callable[..., Array]] = {"sum": np.sum, "mean": np.mean}
 _FACTORS: dict[str, Callable[[Array], object]] = {
     "": lambda y: 1.0,
-    "y ": lambda y: y,
-    "exp(y) ": np.exp,
+    "{y} * ": lambda y: y,
+    "exp({y}) * ": np.exp,
 }
 
 # What it is, the terms of its gradient scale (g - Σ terms), and the scale (None: what fits).
 CLOSED: tuple[tuple[str, tuple[Term, ...], Callable[[Array], Any] | None], ...] = (
-    ("softmax", (Term("", "sum", "y "),), lambda y: y),
-    ("log_softmax", (Term("exp(y) ", "sum", ""),), np.ones_like),
+    ("softmax", (Term("", "sum", "{y} * "),), lambda y: y),
+    ("log_softmax", (Term("exp({y}) * ", "sum", ""),), np.ones_like),
     ("mean", (Term("", "mean", ""),), np.ones_like),
-    ("normalisation", (Term("", "mean", ""), Term("y ", "mean", "y ")), None),
-    ("rms", (Term("y ", "mean", "y "),), None),
-    ("norm", (Term("y ", "sum", "y "),), None),
+    ("normalisation", (Term("", "mean", ""), Term("{y} * ", "mean", "{y} * ")), None),
+    ("rms", (Term("{y} * ", "mean", "{y} * "),), None),
+    ("norm", (Term("{y} * ", "sum", "{y} * "),), None),
 )
 
 
