@@ -78,6 +78,10 @@ TRAINED = "w weight b bias alpha beta gamma slope scale shift".split()
 GRADIENT_LISTS = "grads gradients grad gradient _grads _gradients dparams".split()
 GRADIENT_CONTAINERS = (*GRADIENT_LISTS, "derivatives", "deltas")
 
+# What keeps values for the backward pass of a custom function, and what it calls them.
+CONTEXTS = "ctx context cx _ctx fctx fn_ctx".split()
+SAVED = "saved_tensors saved_values saved_variables saved".split()
+
 # -------------------- names of gradients --------------------
 
 _GRADIENT = (
