@@ -322,7 +322,7 @@ def test_noise_has_no_pattern(seed):
     assert report.rows[0].verdict in ("exact", "match")
 
 
-def test_one_number_tells_no_factor():
-    report = sa.check_backward(lambda x: (x**3, x), lambda g, x: 1.7 * g * x**2, np.ones(1))
-    assert report.rows[0].verdict == "wrong"
-    assert report.rows[0].rule != "factor"
+@pytest.mark.parametrize(("power", "rule"), [(2, "factor"), (1, None), (3, None)])
+def test_one_number_tells_a_factor_where_it_is_the_same_elsewhere(power, rule):
+    report = sa.check_backward(lambda x: (x**3, x), lambda g, x: 1.7 * g * x**power, np.ones(1))
+    assert (report.rows[0].verdict, report.rows[0].rule) == ("wrong", rule)

@@ -44,6 +44,8 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
     if case.again is None or not any(map(largest, case.upstream)) or case.is_zero(k):
         return None
     h, again = case.written(k), case.again
+    if largest(h) == 0:
+        return None
     if sum(map(np.size, case.upstream)) > 1 and ratio(case, k) is not None:
         return None  # no misuse of many numbers gives a multiple of the true gradient
 
@@ -101,14 +103,17 @@ def any_factor(case: Case, k: int) -> Reason | None:
 def ratio(case: Case, k: int) -> float | None:
     """Return the c with which the k-th gradient is c times the true one; None if there is none.
 
-    A factor is not claimed from one number: where the gradient has but one, it must be so for
-    other upstream gradients as well, or another gradient must have the same factor.
+    A factor is not claimed from one number: where the gradient has but one, it must be so at a
+    second point as well, or another gradient must have the same factor.
     """
     g, h = case.automatic[k], np.asarray(case.handwritten[k])
     if h.shape != g.shape or case.is_zero(k):
         return None
     numbers = np.count_nonzero(np.abs(g) > case.floors[k])
-    pairs = [(g, h), *(case.for_other_upstreams(k) if numbers == 1 else ())]
+    second = case.second() if numbers == 1 else None
+    pairs = [(g, h)]
+    if second is not None and second.comparable(k):
+        pairs.append((second.automatic[k], second.written(k)))
     unit = g / largest(g)  # whose square is not rounded to zero
     c = inner(unit, h) / inner(unit, unit) / largest(g)
     if not np.isfinite(c) or min(abs(c), abs(c - 1)) <= case.tolerance:
@@ -172,7 +177,7 @@ def layout(case: Case, k: int) -> Reason | None:
     g, h = case.automatic[k], np.asarray(case.handwritten[k])
     is_turned = g.ndim > 1 and g.T.shape == h.shape and case.explains(k, g.T)
     j = None if is_turned else _owner(case, k)
-    if j is not None and j in case.wrong:
+    if j is not None and case.comparable(j) and case.explains(j, case.automatic[k]):
         return Reason(found("swapped", name=case.names[j]), [k])
     if h.size != g.size or g.size < 2:
         return None
