@@ -22,6 +22,7 @@ from ...validation import Array
 from ..finding import Finding, found
 from ..guard import theirs
 from .adapter import Automatic, Keeper, Values, by_position, is_of_loss, require_any
+from .calling import Calling, calling_of, keeps_cache, may_be_open
 from .conventions import (
     accepts,
     input_gradient_of,
@@ -29,8 +30,9 @@ from .conventions import (
     output_of,
     positional_names,
 )
-from .evidence import Before, in_a_list, still_held, with_gradient
-from .held import Held, held_arrays
+from .conventions_of_networks import is_target_first
+from .evidence import Before, claim, in_a_list, still_held, with_gradient
+from .held import Held, held_arrays, held_at
 from .inputs import (
     Names,
     effects_on,
@@ -38,6 +40,7 @@ from .inputs import (
     refuse_parameters,
     replaced_gradients,
     say_unread,
+    spread,
     watched,
 )
 from .parameters import (
@@ -51,6 +54,7 @@ from .parameters import (
     resets_of,
     returned,
 )
+from .returning import arranged
 from .session import Session, reach
 from .subject import (
     MISSING,
@@ -73,6 +77,7 @@ from .unchecked import (
     trained_numbers,
     unwritten,
 )
+from .updates import changes_of
 
 # What a copy of an object shares with it, since it cannot be copied; and long lists of words.
 _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
@@ -106,8 +111,16 @@ class Layer(Keeper):
         self.shared += list(sys.modules.values())
         self.upstream_given, self.rng = upstream, rng
         self.takes_nothing = upstream is None and accepts(self.backward_method, 0)
+        self.calling: Calling | None = None
+        self.cache: Any = None
+        self.last: Any = None  # what forward has returned, without a cache
+        self.has_cache: bool | None = None
+        given = spread(self.names, self.inputs)
+        self.given_names = [name for name, _ in given]
+        self.floats = [is_float_array(value) for _, value in given]
         self.more, self.claimed, self.unwritten = [], set(), []
         self.numbers, self.unkept = {}, {}
+        self.updated, self.changes = [], {}
         self.made: list[tuple[Held, Array]] = []  # by forward: with their content
         self._prepare()
 
@@ -137,18 +150,36 @@ class Layer(Keeper):
 
     def run(self) -> Any:
         """Run the forward pass."""
-        return output_of(self.layer, called(self.label, self.forward_method, *self.inputs))
+        result = output_of(self.layer, called(self.label, self.forward_method, *self.inputs))
+        if self.has_cache is None:
+            self.has_cache = keeps_cache(result, self.backward_method)
+        self.cache = result[-1] if self.has_cache else None
+        self.last = self._outputs(result)
+        return self.last
+
+    def _outputs(self, result: Any) -> Any:
+        """Return what forward has returned without the cache."""
+        if not self.has_cache:
+            return result
+        return result[0] if len(result) == 2 else result[:-1]
 
     def run_backward(self, ups: Sequence[Array]) -> Any:
         """Run the backward pass, and return what it returns or leaves for the inputs."""
-        if self.takes_nothing and len(ups) == 1 and ups[0].ndim == 0 and ups[0] == 1:
-            arguments: Sequence[Any] = []
+        if self.calling is not None:
+            arguments: Sequence[Any] = self.calling.arguments(self, ups)
+        elif self.takes_nothing and len(ups) == 1 and ups[0].ndim == 0 and ups[0] == 1:
+            arguments = []
         elif len(ups) > 1 and not accepts(self.backward_method, len(ups)):
             arguments = [with_leaves(self.structure, list(ups))]
         else:
             arguments = ups
+        before = [np.array(held_at(self.layer, h.path)) for h in self.updated]
         result = called(self.backward_label, self.backward_method, *arguments)
-        self.result = input_gradient_of(self.layer, result)
+        self.changes = changes_of(self.updated, before, self.layer)
+        result = input_gradient_of(self.layer, result)
+        if self.calling is not None:
+            result = self.calling.result(result, ups)
+        self.result = arranged(result, self.inputs, self.given_values(), self.backward_method)
         return self.result
 
     def reset(self) -> None:
@@ -170,24 +201,54 @@ class Layer(Keeper):
         arguments = [memo.get(id(value), value) for value in self.inputs]
         arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]
         run = getattr(other, self.forward_name) if forward is None else partial(forward, other)
-        return leaves(output_of(other, run(*arguments)))
+        return leaves(self._outputs(output_of(other, run(*arguments))))
 
     def named_values(self) -> list[tuple[str, Array]]:
         """Return the inputs and parameters that are arrays of floats."""
         known = {id(p.value): (p.name, p.value) for p in every_parameter(self.layer)}
-        known |= {id(value): (name, value) for name, value in super().named_values()}
+        known |= {id(value): (name, value) for name, value in self.given_values()}
         return [(name, value) for name, value in known.values() if is_float_array(value)]
+
+    def given_values(self) -> list[tuple[str, Array]]:
+        """Return the arrays of floats among the inputs, those in lists and dicts too."""
+        return [(n, v) for n, v in spread(self.names, self.inputs) if is_float_array(v)]
+
+    @property
+    def _takes_upstream(self) -> bool:
+        """Whether the backward pass takes an upstream gradient."""
+        if self.calling is not None:
+            return self.calling.takes_upstream
+        return not (self.is_scalar and self.takes_nothing)
 
     @property
     def is_scalar(self) -> bool:
         """Whether the output is one number."""
         return len(self.outputs) == 1 and self.outputs[0].ndim == 0
 
+    def upstreams(self, rng: np.random.Generator) -> list[Array]:
+        """Return the upstream gradient: a random one, unless that of a loss is fixed."""
+        share = None if self.calling is None else self.calling.share
+        if self.upstream_given is None and share is not None:
+            return [np.full_like(out, share) for out in self.outputs]
+        if not self._takes_upstream and self.is_scalar and self.upstream_given is None:
+            return [np.ones((), dtype=self.outputs[0].dtype)]
+        return upstream_of(self.outputs, self.upstream_given, rng)
+
+    def read_inputs(self) -> list[Any]:
+        """Return the gradient of each input after both passes."""
+        by_name = self._by_name()
+        return [by_name.get(name, MISSING) for name, _ in self.given_values()]
+
     # -------------------- the parameters --------------------
 
     def _prepare(self) -> None:
         """Find the parameters by a run; where the first run makes them, begin from after it."""
         lend(self)
+        if may_be_open(self.backward_name, self.backward_method):
+            with self.session.fresh():
+                self.outputs = [np.array(out) for out in outputs_of(self.label, self.run())]
+                self.calling = calling_of(self)
+            self.remarks += [] if self.calling is None else self.calling.said(self)
         before = self._known()
         with self.session.fresh():
             effects = self._first_run()
@@ -201,12 +262,24 @@ class Layer(Keeper):
         self.remarks += effects_on(effects, self.value_names)
         self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)
+        self._find_left()
         self._require_no_surplus()
         self.remarks += other_keys(self.layer)
         require_any(self.backward_label, self.result, self.value_names, self.first)
         if self.constant.names:
             known = names_in(self.layer, self.names)
             self.constant.require_known(type(self.layer).__name__, known)
+
+    def _find_left(self) -> None:
+        """Find the gradients of inputs among what backward leaves, where it returns none."""
+        if self.result is not None or not self.of_inputs:
+            return
+        n, lacking = len(self.parameters), [p for p in self.of_inputs if not is_array(p.gradient())]
+        claim(self, [Held(p.name, p.value, None) for p in lacking])
+        there = {p.name: p for p in self.parameters[n:]}
+        del self.parameters[n:]
+        self.of_inputs = [there.get(p.name, p) for p in self.of_inputs]
+        self.take([])
 
     def _known(self) -> Before:
         """Return the parameters by name, with what is now in the place of their gradients."""
@@ -225,10 +298,7 @@ class Layer(Keeper):
         now = numbers_of(self.layer)
         self.numbers = {p.name: p.value for p in now if (p.name, id(p.value)) in numbers}
         self.outputs = [np.array(out) for out in outputs_of(self.label, self.structure)]
-        if self.takes_nothing and self.is_scalar:
-            self.upstream = [np.ones((), dtype=self.outputs[0].dtype)]
-        else:
-            self.upstream = upstream_of(self.outputs, self.upstream_given, self.rng)
+        self.upstream = self.upstreams(self.rng)
         return watched(self, self.layer, self.run_backward, self.upstream)[1]
 
     def _made(self) -> set[str]:
@@ -253,7 +323,7 @@ class Layer(Keeper):
                     self.run()
                 exchange(self, numbers)
                 self.session.rebase()
-                for _, value in super().named_values():
+                for _, value in self.given_values():
                     content = begun.kept(value)
                     if content is not None:  # a forward pass may have written into it
                         self.session.start.keep(value, content)
@@ -289,7 +359,7 @@ class Layer(Keeper):
         taken = [*kept, *(p for p in given if is_array(p.value))]
         chosen = [*(p for p in known if p in taken), *in_list]
         self.parameters = [self._reading(p, (given | in_list).get(p)) for p in chosen]
-        inputs = super().named_values()
+        inputs = self.given_values()
         self.of_inputs = [Parameter(n, v, partial(self._of_input, n)) for n, v in inputs]
 
     def _in_a_list(self, free: list[Parameter], own: set[int]) -> list[tuple[Parameter, Held]]:
@@ -320,7 +390,16 @@ class Layer(Keeper):
             rest = tuple(g for i, g in enumerate(rest) if i not in self.claimed)
         elif self.claimed and isinstance(rest, dict):
             rest = {key: g for key, g in rest.items() if key not in self.claimed}
-        return by_position(self.backward_label, rest, self.names, self.floats, surplus=True)
+        names, floats = self.given_names, self.floats
+        if self._is_of_loss(rest) and is_target_first(names) and all(floats):
+            rest = {f"d{names[1]}": rest}  # a loss has one gradient
+        return by_position(self.backward_label, rest, names, floats, surplus=True)
+
+    def _is_of_loss(self, result: object) -> bool:
+        """Tell whether one gradient is that of a loss, which has none for its targets."""
+        kinds = {kind for kind, _ in self.calling.sources} if self.calling is not None else {""}
+        is_one = not isinstance(result, tuple | dict) and kinds <= {"input"}
+        return is_one or is_of_loss(self.structure, result)
 
     def read(self) -> list[Any]:
         """Return the gradient of each value after both passes.
@@ -337,7 +416,7 @@ class Layer(Keeper):
             self.remarks.append(found("inputs_left_out"))
         returned = self._by_name() if self.of_inputs else {}
         for p in self.of_inputs:
-            if p.name not in returned and not is_of_loss(self.structure, self.result):
+            if p.name not in returned and not self._is_of_loss(self.result):
                 self.say_not_returned(p.name)
         self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
         is_array = is_float_array(self.result) and self.floats[:1] != [True]
@@ -352,7 +431,7 @@ class Layer(Keeper):
             rest = {k: g for k, g in result.items() if k not in self.claimed and id(g) not in read}
             say_unread(self, rest)
         elif not self.claimed or not isinstance(result, tuple | list):
-            by_position(what, result, self.names, self.floats)
+            by_position(what, result, self.given_names, self.floats)
         else:
             for i in range(sum(self.floats), len(result)):
                 if i not in self.claimed and result[i] is not None:
@@ -367,8 +446,8 @@ class Layer(Keeper):
             super().subject(),
             forward_code=[self.forward_method],
             backward_code=[self.backward_method],
-            is_loss=self.is_scalar and self.upstream_given is None,
-            takes_upstream=not (self.is_scalar and self.takes_nothing),
+            is_loss=self.upstream_given is None and (self.is_scalar or not self._takes_upstream),
+            takes_upstream=self._takes_upstream,
             owner=self.layer,
             unkept=self.unkept,
         )

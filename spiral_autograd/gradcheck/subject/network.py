@@ -19,7 +19,6 @@ from .adapter import Values
 from .conventions import (
     BACKWARD,
     FORWARD,
-    LOSS_LAYERS,
     accepts,
     attributes_of,
     input_gradient_of,
@@ -28,6 +27,7 @@ from .conventions import (
     output_of,
     read,
 )
+from .conventions_of_networks import LOSS_LAYERS
 from .loss import Gradient
 from .own_passes import (
     Way,
