@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .finding import Finding
-from .words_of_mistakes import MISTAKES
+from .words_of_mistakes import MISTAKES, Said
 
 
 def _shape(ours: Sequence[int], theirs: Sequence[int], update: Sequence[int] | None) -> str:
     """Say that a gradient has another shape, and what an update W -= lr * dW makes of it."""
-    text = f"has the shape {ours} in place of {theirs}"
+    text = f"has the shape {ours}, not {theirs}"
     if update is None:
         return f"{text}: the update W -= lr * dW fails"
     if update == theirs:
-        return f"{text}: the update W -= lr * dW broadcasts it in silence"
+        return f"{text}: the update W -= lr * dW spreads it over W without an error"
     return f"{text}: W - lr * dW has the shape {update}"
 
 
@@ -129,53 +129,54 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     **MISTAKES,
     # -------------------- rows: verdicts (shapes, kinks, small constants, rounding) ----------
     "no_gradient": "no gradient is returned",
-    "dtype": "a gradient of dtype {dtype}",
+    "dtype": "holds no real numbers, but the dtype {dtype}",
     "shape": _shape,
-    "directions_only": "compared along random directions only",
+    "directions_only": "too large to be compared entry by entry: compared along random directions",
     "hidden": lambda values, why: (
-        f"does not show a mistake at these values ({', '.join(values)}), but at others: "
-        f"{'; '.join(why)}"
+        f"right only by chance, as {' and '.join(values)}; at other values: {'; '.join(why)}"
     ),
     "value_is": "{name} {value}",
-    "kink": "the forward pass has a kink here (a ReLU at 0, a tie of a max): the gradient is "
-    "undefined, and beside the kink the handwritten one is right",
-    "idealised": "exact for the forward pass without its {constant:g}; with it the true gradient "
+    "kink": "there is a kink here (a ReLU at 0, a tie of a max), where any value between the two "
+    "slopes is right; beside it, yours is right",
+    "idealised": "right for the forward pass without its {constant:g}; with it, the true gradient "
     "differs by up to {apart:.2g} of the largest entry",
-    "approximate": "differs by more than rounding, though by little; why is not known (a match "
-    "differs by at most {match:g} of its row and column)",
-    "differences_disagree": "central differences side with the handwritten gradient, not with the "
-    "reference ({reference}), which may be wrong here",
-    "amplified": "rounding is amplified so much here that a mistake could not be told from it; try "
-    "fewer steps, or other inputs",
+    "approximate": "is off by little, though by more than rounding, and why is not known (a match "
+    "is off by at most {match:g} of its row and column)",
+    "differences_disagree": "checked a second way (numerically), yours is right: {reference} may "
+    "be wrong here",
+    "amplified": "rounding errors grow so large here that a mistake could not be told from them; "
+    "try fewer steps, or other inputs",
     # -------------------- rows and failures: calls, and what is left of earlier ones ---------
-    "accumulates": "accumulates, which not every gradient of the layer does: a second call adds to "
-    "that of the first; write it anew in each backward pass",
+    "accumulates": "adds up from call to call, which not every gradient of the layer does: write "
+    "it anew in each backward pass (=, not +=)",
     "second_call": "changes at the second call, though the forward pass gives the same output",
     "third_call": "changes at the third call, though the forward pass gives the same output",
-    "grows": "stays that of the first call: each backward pass appends to a list of gradients, "
-    "which grows, and the layer offers no reset; begin a new list in each backward pass",
-    "stale": "depends on an earlier call: a cache is left from a forward pass on other inputs",
+    "grows": "stays that of the first call: each backward pass appends to a list of gradients "
+    "that is never emptied; begin a new list in each backward pass",
+    "stale": "depends on an earlier call: it is made from what a forward pass on other inputs "
+    "left; store it anew in each forward pass",
     "gradients": _gradients,
     # -------------------- notes: how the gradients were found, and what is beside them -------
     "accumulating": lambda names, reset: (
-        f"the gradients accumulate from call to call ({', '.join(names)}): "
+        f"the gradients add up from call to call ({', '.join(names)}): "
         f"{f'call {reset}()' if reset else 'set them to zero'} between calls"
     ),
     "no_other_call": "what another call gives is not known; it raised {error}",
     "upstream_unused": "backward takes {name}, and does not use it: it is right for {name} = 1 "
     "only",
     "differences_agree": lambda reference, names: (
-        f"central differences side with {'' if reference == 'autograd' else 'the '}{reference}: "
-        f"{', '.join(names)}"
+        f"{'' if reference == 'autograd' else f'{reference} was '}checked a second way "
+        f"(numerically): the same answer for {', '.join(names)}"
     ),
-    "may_hide": "{name} {value}, and mistakes may hide there, but it could not be checked at other "
-    "values: random numbers show more",
+    "may_hide": "{name} {value}: mistakes may hide there, and it could not be checked at other "
+    "values; give random numbers",
     "is_number": "is {value:g}",
     "is_constant": "is {value:g} everywhere",
     "has_one_size": "has one size only",
     "is_symmetric": "is symmetric",
     "one_by_one": lambda names: (
-        f"{', '.join(names)}: of a matrix of 1 by 1 no transpose shows; try other sizes"
+        f"{', '.join(names)}: in a matrix of 1 by 1 a wrong transpose does not show; try other "
+        "sizes"
     ),
     "unreadable": "no lines are shown, as the source cannot be read: it was typed at a prompt, or "
     "run by exec or python -c; put it in a file",
@@ -223,7 +224,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     # what is used, and not checked
     "unchecked": lambda why: f"{why}: it is not checked",
     "updates_itself": "backward changes {name} itself, and keeps no gradient of it "
-    "(docs/checker.md, 'Layers that update themselves', shows how to check such a layer)",
+    "(docs/checker.md, 'Layers that update themselves', says which layers can be checked so)",
     "used_without_gradient": "{name} is used by forward, but there is no gradient of it (d{last}, "
     "{last}_grad, grads['{last}'], …)",
     "cannot_move": "{name} is a number that cannot be moved",
@@ -262,22 +263,23 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "never_called": "it never calls {name}.backward",
     "of_network": lambda what: f"network: {what}",
     "of_layers": _of_layers,
-    "reference": "{name}: the reference is {kind}{precision}",
+    "reference": "{name}: compared with {kind}{precision}",
     "first_wrong": "the first wrong layer on the way back is {name}",
 }
 
 
 def sentence(finding: Finding) -> str:
     """Return the sentence of a finding."""
-    made = SENTENCES[finding.kind]
-    fields = {name: _said(value) for name, value in finding.fields.items() if name != "rule"}
-    return made(**fields) if callable(made) else made.format(**fields)
+    return str(_said(finding))
 
 
-def _said(value: Any) -> object:
+def _said(value: Any) -> Any:
     """Return a field as it is said: a finding by its sentence."""
     if isinstance(value, Finding):
-        return sentence(value)
+        made = SENTENCES[value.kind]
+        fields = {name: _said(field) for name, field in value.fields.items() if name != "rule"}
+        text = made(**fields) if callable(made) else made.format(**fields)
+        return Said.of(text, value.kind, fields)
     return type(value)(map(_said, value)) if type(value) in (list, tuple) else value
 
 

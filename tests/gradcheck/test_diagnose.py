@@ -178,7 +178,8 @@ def test_a_wrong_derivative_is_named_as_a_person_would():
     assert rule == "value"
     assert has(row, "derivative", result="h", by="z")
     assert has(row, "taken_as", function="1 - {v}", v="h", minus=False)
-    assert row.why.startswith("comes out if the derivative of h by z is taken as 1 - h")
+    assert has(row, "derivative", function="tanh", true="function")
+    assert has(row, "function", function="1 - {v}**2", v="h", minus=False)
     assert lines[0] == "h = np.tanh(z)"
 
 
@@ -229,12 +230,17 @@ def standardise(x):
 
 
 WHOLE = {
-    "without the sum": (softmax, lambda g, p: p * g, "term", {"term_left_out": {"term": "Σ y g"}}),
+    "without the sum": (
+        softmax,
+        lambda g, p: p * g,
+        "term",
+        {"term_left_out": {"term": "sum({y} * g)"}},
+    ),
     "over the batch": (
         softmax,
         lambda g, p: p * (g - np.sum(p * g, axis=0)),
         "sum",
-        {"term_axes": {"term": "Σ y g", "axes": 0}},
+        {"term_axes": {"term": "sum({y} * g)", "axes": 0}},
     ),
     "the other sign": (
         softmax,
@@ -253,13 +259,13 @@ WHOLE = {
         standardise,
         lambda g, c: (g - c[0] * (g * c[0]).mean(axis=0)) / c[1],
         "term",
-        {"term_left_out": {"term": "mean g"}},
+        {"term_left_out": {"term": "mean(g)"}},
     ),
     "without the variance": (
         standardise,
         lambda g, c: (g - g.mean(axis=0)) / c[1],
         "term",
-        {"term_left_out": {"term": "y mean(y g)"}},
+        {"term_left_out": {"term": "{y} * mean({y} * g)"}},
     ),
     "without the root": (
         standardise,

@@ -240,7 +240,8 @@ def _oversummed(case: Case, k: int) -> Finding | None:
         kept = pattern.make(g)
         for candidate in (kept, np.squeeze(kept), np.broadcast_to(kept, g.shape)):
             if candidate.shape == h.shape and case.explains(k, candidate):
-                return found("should_keep", change=pattern.finding)
+                due = next((axis for _, axis in _summed(case, k) if axis is not None), None)
+                return found("should_keep", change=pattern.finding, shape=h.shape, due_axes=due)
     return None
 
 

@@ -16,6 +16,7 @@ from .edits import (
     Pattern,
     broadcast,
     exchanged_blocks,
+    one,
     rearrangements,
     reductions,
     unbroadcast,
@@ -129,13 +130,13 @@ def closed_forms(spot: Spot, stock: Stock) -> Iterator[Family]:
     if closed is None:
         return
     patterns = list(closed.mistakes())
-    axes = {"title": closed.title}
+    whole = {"title": closed.title, "over": one(closed.axes)}
     for family in _tried(spot, [(p, p.make, "g") for p in patterns]):
         edit = family.edit
 
         def titled(i: int, edit: Callable[[int], Edit] = edit) -> Edit:
             made = edit(i)
-            return Edit(made.kind, made.cost, made.change, {**made.fields, **axes}, "closed")
+            return Edit(made.kind, made.cost, made.change, {**made.fields, **whole}, "closed")
 
         yield Family(family.effects, family.sizes, titled, family.key)
 

@@ -203,44 +203,44 @@ FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("1", np.ones_like),
     ("{v}", lambda v: v),
     ("1 - {v}", lambda v: 1 - v),
-    ("{v} (1 - {v})", lambda v: v * (1 - v)),
-    ("1 - {v}²", lambda v: 1 - v * v),
+    ("{v} * (1 - {v})", lambda v: v * (1 - v)),
+    ("1 - {v}**2", lambda v: 1 - v * v),
     ("({v} > 0)", lambda v: (v > 0).astype(float)),
     ("1 / {v}", lambda v: 1 / v),
-    ("{v}²", lambda v: v * v),
+    ("{v}**2", lambda v: v * v),
     ("({v} <= 0)", lambda v: (v <= 0).astype(float)),
-    ("{v}² (1 - {v})", lambda v: v * v * (1 - v)),
-    ("{v} (1 - {v})²", lambda v: v * (1 - v) ** 2),
-    ("{v} (1 + {v})", lambda v: v * (1 + v)),
-    ("({v} (1 - {v}))²", lambda v: (v * (1 - v)) ** 2),
-    ("(1 - {v})²", lambda v: (1 - v) ** 2),
-    ("(1 - {v}²)²", lambda v: (1 - v * v) ** 2),
-    ("1 / {v}²", lambda v: 1 / (v * v)),
+    ("{v}**2 * (1 - {v})", lambda v: v * v * (1 - v)),
+    ("{v} * (1 - {v})**2", lambda v: v * (1 - v) ** 2),
+    ("{v} * (1 + {v})", lambda v: v * (1 + v)),
+    ("({v} * (1 - {v}))**2", lambda v: (v * (1 - v)) ** 2),
+    ("(1 - {v})**2", lambda v: (1 - v) ** 2),
+    ("(1 - {v}**2)**2", lambda v: (1 - v * v) ** 2),
+    ("1 / {v}**2", lambda v: 1 / (v * v)),
     ("1 + {v}", lambda v: 1 + v),
-    ("2 {v}", lambda v: 2 * v),
+    ("2 * {v}", lambda v: 2 * v),
     ("{v} / 2", lambda v: v / 2),
-    ("{v}³", lambda v: v**3),
-    ("1 / {v}³", lambda v: v**-3.0),
-    ("1 + {v}²", lambda v: 1 + v * v),
-    ("1 / (1 + {v}²)", lambda v: 1 / (1 + v * v)),
+    ("{v}**3", lambda v: v**3),
+    ("1 / {v}**3", lambda v: v**-3.0),
+    ("1 + {v}**2", lambda v: 1 + v * v),
+    ("1 / (1 + {v}**2)", lambda v: 1 / (1 + v * v)),
     ("1 / (1 - {v})", lambda v: 1 / (1 - v)),
-    ("1 / ({v} (1 - {v}))", lambda v: 1 / (v * (1 - v))),
-    ("1 / (1 - {v}²)", lambda v: 1 / (1 - v * v)),
-    ("1 - √{v}", lambda v: 1 - np.sqrt(v)),
+    ("1 / ({v} * (1 - {v}))", lambda v: 1 / (v * (1 - v))),
+    ("1 / (1 - {v}**2)", lambda v: 1 / (1 - v * v)),
+    ("1 - sqrt({v})", lambda v: 1 - np.sqrt(v)),
     ("exp({v})", np.exp),
     ("exp(-{v})", lambda v: np.exp(-v)),
-    ("√{v}", np.sqrt),
-    ("1 / √{v}", lambda v: 1 / np.sqrt(v)),
-    ("sign {v}", np.sign),
-    ("|{v}|", np.abs),
-    ("log {v}", np.log),
+    ("sqrt({v})", np.sqrt),
+    ("1 / sqrt({v})", lambda v: 1 / np.sqrt(v)),
+    ("sign({v})", np.sign),
+    ("abs({v})", np.abs),
+    ("log({v})", np.log),
     ("sigmoid({v})", lambda v: 1 / (1 + np.exp(-v))),
-    ("sigmoid({v}) (1 - sigmoid({v}))", lambda v: np.exp(-v) / (1 + np.exp(-v)) ** 2),
+    ("sigmoid({v}) * (1 - sigmoid({v}))", lambda v: np.exp(-v) / (1 + np.exp(-v)) ** 2),
     ("1 - sigmoid({v})", lambda v: 1 / (1 + np.exp(v))),
-    ("tanh {v}", np.tanh),
-    ("1 - tanh² {v}", lambda v: 1 - np.tanh(v) ** 2),
-    ("cos {v}", np.cos),
-    ("sin {v}", np.sin),
+    ("tanh({v})", np.tanh),
+    ("1 - tanh({v})**2", lambda v: 1 - np.tanh(v) ** 2),
+    ("cos({v})", np.cos),
+    ("sin({v})", np.sin),
 )
 
 
@@ -258,7 +258,7 @@ def functions_of(v: Array) -> Array:
 
 @dataclass(frozen=True)
 class Term:
-    """``outer R(inner g)``, R being a sum, a mean or nothing: a term of a closed gradient."""
+    """``outer * R(inner * g)``, R being a sum, a mean or nothing: a term of a closed gradient."""
 
     outer: str
     reduce: str
@@ -266,13 +266,9 @@ class Term:
 
     @property
     def text(self) -> str:
-        """The term as mathematicians write it."""
-        if not self.reduce:
-            return f"{self.outer}{self.inner}g, not summed"
+        """The term as a person writes it, with {y} for the result."""
         inside = f"{self.inner}g"
-        if self.reduce == "sum":
-            return f"{self.outer}Σ {inside}"
-        return f"{self.outer}mean({inside})" if self.inner else f"{self.outer}mean {inside}"
+        return f"{self.outer}{self.reduce}({inside})" if self.reduce else f"{self.outer}{inside}"
 
     def value(self, y: Array, g: Array, axes: Axes) -> Array:
         """Return the term for the result y of the operation and the gradient g that leaves it."""
@@ -290,25 +286,25 @@ class Term:
             yield "value", Term(self.outer, self.reduce, "")
         if self.outer:
             yield "value", Term("", self.reduce, self.inner)
-        if self.outer == "exp(y) ":
-            yield "value", Term("y ", self.reduce, self.inner)
+        if self.outer == "exp({y}) * ":
+            yield "value", Term("{y} * ", self.reduce, self.inner)
 
 
 _REDUCE: dict[str, Callable[..., Array]] = {"sum": np.sum, "mean": np.mean}
 _FACTORS: dict[str, Callable[[Array], object]] = {
     "": lambda y: 1.0,
-    "y ": lambda y: y,
-    "exp(y) ": np.exp,
+    "{y} * ": lambda y: y,
+    "exp({y}) * ": np.exp,
 }
 
 # What it is, the terms of its gradient scale (g - Σ terms), and the scale (None: what fits).
 CLOSED: tuple[tuple[str, tuple[Term, ...], Callable[[Array], Any] | None], ...] = (
-    ("softmax", (Term("", "sum", "y "),), lambda y: y),
-    ("log_softmax", (Term("exp(y) ", "sum", ""),), np.ones_like),
+    ("softmax", (Term("", "sum", "{y} * "),), lambda y: y),
+    ("log_softmax", (Term("exp({y}) * ", "sum", ""),), np.ones_like),
     ("mean", (Term("", "mean", ""),), np.ones_like),
-    ("normalisation", (Term("", "mean", ""), Term("y ", "mean", "y ")), None),
-    ("rms", (Term("y ", "mean", "y "),), None),
-    ("norm", (Term("y ", "sum", "y "),), None),
+    ("normalisation", (Term("", "mean", ""), Term("{y} * ", "mean", "{y} * ")), None),
+    ("rms", (Term("{y} * ", "mean", "{y} * "),), None),
+    ("norm", (Term("{y} * ", "sum", "{y} * "),), None),
 )
 
 

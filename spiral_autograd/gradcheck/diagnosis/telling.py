@@ -14,6 +14,7 @@ from . import arrays
 from .case import Reason
 from .probes import Edit
 from .search import Explained, Search
+from .true_derivative import true_derivative
 
 
 def tell(search: Search, explained: Explained) -> Reason:
@@ -117,10 +118,11 @@ def _subject(search: Search, site: Site, edit: Edit) -> Finding | None:
     if result == argument:  # i = sigmoid(i)
         result = search.case.expression(y)
     if edit.of == "closed":
-        return found("closed", result=result, title=edit.fields["title"])
+        return found("closed", result=result, title=edit.fields["title"], over=edit.fields["over"])
     if edit.of == "derivative":
         by = argument if site.steps > 1 or edit.kind != "lost" else None
-        return found("derivative", result=result, by=by)
+        function, true = true_derivative(search.case, search.graph, site)
+        return found("derivative", result=result, by=by, function=function, true=true)
     if y.call.source is None:
         return found("upstream_of", argument=argument)
     return _flow(search, site)

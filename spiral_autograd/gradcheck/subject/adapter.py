@@ -14,7 +14,7 @@ from ...pytree import leaves
 from ...validation import Array
 from ..finding import Finding, found
 from ..source import Place
-from .conventions import gradient_key
+from .conventions import TARGETS, gradient_key
 from .held import Held, held_at
 from .inputs import Constant, Names, prepared
 from .parameters import Parameter
@@ -42,6 +42,7 @@ class Adapter:
 
     layer: Any = None  # none of functions
     label, backward_label = "forward", "backward"
+    automatic: Automatic  # gives autograd's gradients of a subject; none where it has none
 
     def __init__(
         self,
@@ -149,8 +150,12 @@ class Adapter:
         self.remarks += other_shapes((p.name, p.gradient(), p.value) for p in self.parameters)
 
     def _is_left_out(self, parameter: Parameter) -> bool:
-        gradient = as_gradient(parameter.name, parameter.gradient())
-        return self.constant.covers(parameter.name, gradient)
+        name = parameter.name
+        gradient = as_gradient(name, parameter.gradient())
+        if gradient is None and name in TARGETS and [np.ndim(o) for o in self.outputs] == [0]:
+            self.say_not_returned(name)  # of the targets of a loss: that is meant so
+            return True
+        return self.constant.covers(name, gradient)
 
     def take(self, more: Sequence[Parameter]) -> None:
         """Take more parameters, and make the first call again."""
@@ -191,6 +196,12 @@ class Adapter:
             failures=self.failures,
         )
 
+    def gradients_of(self, values: list[Array]) -> Sequence[Any]:
+        """Return autograd's own gradients of arrays that the passes use; None where unknown."""
+        substitute, names = partial(self.substitute, values=values), [""] * len(values)
+        subject = replace(self.subject(), names=names, values=values, substitute=substitute)
+        return self.automatic(subject) or [None] * len(values)
+
 
 class Keeper(Adapter):
     """An adapter of an object, which keeps arrays, numbers and gradients from call to call."""
@@ -201,7 +212,6 @@ class Keeper(Adapter):
     has_cache: bool | None
     last: Any  # what else forward has returned
     calling: Any  # how backward is called; None with upstream gradients alone
-    automatic: Automatic  # gives autograd's gradients of a subject; none where it has none
     more: list[str]  # the parameters whose gradients backward returns
     claimed: set[Any]  # the places of these in what it returns
     updated: list[Held]  # the arrays that backward changes itself
@@ -225,12 +235,6 @@ class Keeper(Adapter):
     def at(self, gradient: Held) -> Any:
         """Return what stands in the place of a gradient: in the layer, or in what backward gave."""
         return held_at(self.result if gradient.holder is None else self.layer, gradient.path)
-
-    def gradients_of(self, values: list[Array]) -> Sequence[Any]:
-        """Return autograd's own gradients of arrays that the object keeps; None where unknown."""
-        substitute, names = partial(self.substitute, values=values), [""] * len(values)
-        subject = replace(self.subject(), names=names, values=values, substitute=substitute)
-        return self.automatic(subject) or [None] * len(values)
 
 
 # -------------------- the gradients that a backward pass returns --------------------

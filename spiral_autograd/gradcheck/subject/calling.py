@@ -6,7 +6,7 @@ What stays open is told by autograd: of the ways that run, the one whose gradien
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
 from typing import Any
@@ -26,9 +26,9 @@ from .conventions import (
     RATES,
     accepts,
     attributes_of,
+    means_upstream,
     required_names,
 )
-from .conventions_of_networks import means_upstream
 from .subject import is_array, is_float_array
 
 MOST = 60  # ways to try
@@ -54,7 +54,7 @@ class Calling:
 
     def arguments(self, layer: Keeper, ups: Sequence[Array]) -> list[Any]:
         """Return what the backward pass is given, right after the forward pass."""
-        given = {
+        given: dict[str, Callable[[Any], Any]] = {
             "upstream": lambda i: ups[i],
             "input": lambda i: layer.inputs[i],
             "output": lambda i: leaves(layer.last)[i],
@@ -108,7 +108,7 @@ def calling_of(layer: Keeper) -> Calling | None:
         return None
     every = [_sources(layer, name, i == len(taken) - 1) for i, name in enumerate(taken)]
     ways = [
-        Calling(sources, is_open=any(len(s) > 1 for s in every))
+        Calling(sources, is_open=not all(map(_is_told, taken, sources, every)))
         for sources in product(*every)
         if len(set(sources)) == len(sources)
         if sum(kind == "upstream" for kind, _ in sources) in (0, n_outputs)
@@ -119,6 +119,11 @@ def calling_of(layer: Keeper) -> Calling | None:
     if best is None or tried.nearness(best)[0] < 0:
         raise CheckError(_refusal(layer, taken, tried.error))
     return best
+
+
+def _is_told(name: str, source: Source, others: Sequence[Source]) -> bool:
+    """Tell whether the name of an argument says what it is."""
+    return len(others) == 1 or (source[0] == "upstream" and means_upstream(name))
 
 
 def _is_loss_of_each(layer: Keeper) -> bool:
@@ -146,7 +151,7 @@ def _sources(layer: Keeper, name: str, is_last: bool) -> list[Source]:
 
 
 def _readings(way: Calling, layer: Keeper, is_weak: bool) -> Iterator[Calling]:
-    """Yield what a call may mean: by itself, or times the upstream gradient, or of a sum or mean."""
+    """Yield what a call may mean: times the upstream gradient, or of the sum, or of the mean."""
     sizes = [out.shape for out in layer.outputs]
     if way.takes_upstream or sizes == [()]:
         yield way

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
-from types import FunctionType
 from typing import Any
 
 from ... import state
@@ -15,6 +14,7 @@ from ..finding import Finding, found
 from ..guard import CheckError, theirs
 
 # -------------------- layers --------------------
+
 
 def spelled(phrases: str) -> list[str]:
     """Return names in each spelling.
@@ -49,9 +49,6 @@ DERIVATIVES = spelled(
     "compute gradients, calc gradient, calc gradients, calculate gradient, get gradient, "
     "loss gradient, loss derivative, loss prime, error derivative, diff"
 )
-
-# A switch to the derivative, as in sigmoid(x, deriv=True).
-FLAGS = "deriv derivative derive derivate prime grad gradient backward back diff".split()
 
 # Arguments of backward: by which an update is multiplied; and what forward has returned for it.
 RATES = spelled(
@@ -116,6 +113,10 @@ TRAINED = "w weight b bias alpha beta gamma slope scale shift".split()
 # Where the gradients of attributes may lie: lists and dicts.
 GRADIENT_LISTS = "grads gradients grad gradient _grads _gradients dparams".split()
 GRADIENT_CONTAINERS = (*GRADIENT_LISTS, "derivatives", "deltas")
+
+# What keeps values for the backward pass of a custom function, and what it calls them.
+CONTEXTS = "ctx context cx _ctx fctx fn_ctx".split()
+SAVED = "saved_tensors saved_values saved_variables saved".split()
 
 # -------------------- names of gradients --------------------
 
@@ -290,50 +291,6 @@ def reset_of(item: object) -> Callable[[], object] | None:
     return None if name is None else getattr(item, name)
 
 
-def methods_of(layer: object) -> tuple[str, str]:
-    """Return the names of a layer's forward and backward methods, or raise."""
-    if isinstance(layer, type):
-        raise CheckError(
-            f"layer must be an object, got the class {layer.__name__} itself: give "
-            f"{layer.__name__}(...)"
-        )
-    if isinstance(layer, FunctionType):
-        use = with_flag(layer, layer.__name__) or "check_backward or check_gradient"
-        raise CheckError(
-            f"layer must be an object with forward and backward, got the function "
-            f"{layer.__name__}; for functions use {use}"
-        )
-    forward = _method_of(layer, "forward", [*FORWARD, *VALUES])
-    return forward, _method_of(layer, "backward", [*BACKWARD, *DERIVATIVES], forward)
-
-
-def _method_of(layer: object, which: str, names: Sequence[str], forward: str = "") -> str:
-    name = method_name(layer, names)
-    if name is not None:
-        return name
-    own_name = "layer" if forward == "__call__" else f"layer.{forward}"
-    use = with_flag(getattr(layer, forward), own_name) if forward else ""
-    if use:
-        raise CheckError(
-            f"{type(layer).__name__} has no backward, but {forward} gives the derivative too: use "
-            f"{use}"
-        )
-    own = [n for n in dir(layer) if callable(read(layer, n)) and n[0] != "_"]
-    raise CheckError(
-        f"layer must have the methods forward and backward, but {type(layer).__name__} has "
-        f"no {which}, by none of its usual names ({', '.join(names[1:9])}, …); its methods are: "
-        f"{', '.join(own) or 'none'}. Name them in a subclass, such as: "
-        f"def {which}(self, {'x' if which == 'forward' else 'dout'}): return self.mine("
-        f"{'x' if which == 'forward' else 'dout'})"
-    )
-
-
-def with_flag(function: Any, name: str) -> str:
-    """Return how to check a function that an argument switches to its derivative; else nothing."""
-    flag = next((flag for flag in optional_names(function) if flag in FLAGS), "")
-    return flag and f"check_derivative({name}, lambda x: {name}(x, {flag}=True), x)"
-
-
 def optional_names(function: Any) -> dict[str, Any]:
     """Return the arguments that need not be given, with what they are then."""
     try:
@@ -397,3 +354,11 @@ def positional_names(function: Any, count: int) -> list[str]:
     more = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), "input")
     first = len(names) if more != "input" else 0
     return [names[i] if i < len(names) else f"{more}[{i - first}]" for i in range(count)]
+
+
+_UPSTREAM = ("d", "g", "up", "err", "top", "loss", "out", "v")
+
+
+def means_upstream(name: str) -> bool:
+    """Tell whether an argument is an upstream gradient, by its name."""
+    return name.lower().startswith(_UPSTREAM)

@@ -22,7 +22,6 @@ GRADIENTS = (
 ).split()
 TRAINING = "train_flg train_flag train training is_train is_training train_mode".split()
 
-_UPSTREAM = ("d", "g", "up", "err", "top", "loss", "out", "v")
 _PREDICTED = ("pred", "score", "out", "logit", "prob")
 _TRUE = ("t", "y", "label", "gold", "answer", "expected", "actual")
 _NOT_TRUE = ("top", "tau", "temp", "tol", "thr", "time", "y_pred", "y_hat", "yhat", "ypred")
@@ -50,8 +49,3 @@ def is_target_first(names: Sequence[str]) -> bool:
     (True, False)
     """
     return len(names) == 2 and means_targets(names[0]) and means_scores(names[1], names[0])
-
-
-def means_upstream(name: str) -> bool:
-    """Tell whether an argument is an upstream gradient, by its name."""
-    return name.lower().startswith(_UPSTREAM)

@@ -17,6 +17,7 @@ from .conventions import (
     attributes_of,
     gradient_key,
     is_statistic,
+    means_upstream,
     method_name,
     positional_names,
     read,
@@ -28,7 +29,6 @@ from .conventions_of_networks import (
     TRAINING,
     means_scores,
     means_targets,
-    means_upstream,
 )
 from .held import entries
 from .parameters import Parameter, find_parameters

@@ -1,4 +1,4 @@
-"""What a backward pass returns, in the order of the inputs, or by name where it has another order."""
+"""What a backward pass returns, in the order of the inputs, or by name in another order."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ def arranged(
     if isinstance(entries[-1], dict | list | tuple):
         return entries
     names, (first, value) = returned_names(backward, len(entries)), given[0]
-    if all(names) and len(set(names)) == len(names) and gradient_key(names[:1], first) is None:
-        if all(gradient_key(names, name) for name, _ in given):
-            return dict(zip(names, entries, strict=True))
+    is_named = all(names) and len(set(names)) == len(names)
+    is_other = is_named and gradient_key(names[:1], first) is None
+    if is_other and all(gradient_key(names, name) for name, _ in given):
+        return dict(zip(names, entries, strict=True))
     fitting = [i for i, entry in enumerate(entries) if getattr(entry, "shape", ()) == value.shape]
     if len(given) == 1 and len(fitting) == 1 and fitting != [0] and not all(names):
         i = fitting[0]

@@ -1,12 +1,12 @@
-"""Parameters that a backward pass changes itself: their gradient is the change, divided by the rate.
+"""Parameters that a backward pass changes itself: the gradient is the change over the rate.
 
-The rate is an argument or a number that the object keeps, as two runs show; or one in the code of
-the pass, if autograd's gradient tells so of one parameter at least.
+The rate is an argument, or a number that the object keeps, as two runs show; or one in the code of
+the pass, if autograd's gradient says so of one parameter at least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,8 @@ from ..finding import found
 from ..guard import CheckError
 from ..source import code_of
 from .adapter import Keeper
-from .conventions import RATES, attributes_of, optional_names
-from .held import Held, held_at, is_number
+from .conventions import RATES, optional_names
+from .held import Held, held_at, is_number, values_of
 from .parameters import Parameter
 from .session import reach
 
@@ -28,37 +28,38 @@ Changes = dict[str, Array]
 
 def changes_of(held: Sequence[Held], before: Sequence[Array], layer: object) -> Changes:
     """Return by how much a pass has made arrays smaller, by their names."""
-    now = [held_at(layer, h.path) for h in held]
-    pairs = zip(held, before, now, strict=True)
-    return {h.name: b - a for h, b, a in pairs if np.shape(a) == b.shape}
+    pairs = [(h.name, b, held_at(layer, h.path)) for h, b in zip(held, before, strict=True)]
+    return {name: b - now for name, b, now in pairs if np.shape(now) == b.shape}
 
 
 def take_updates(layer: Keeper, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array that backward changes by a rate; return the others.
 
-    Others are changed otherwise: by an optimizer, to which the size of the gradient is nothing, or
-    at a rate that is not known.
+    An optimizer may change them to which the size of a gradient is nothing, as Adam; or the rate is
+    not known.
     """
     layer.updated = list(held)
     try:
-        once, twice = _changes(layer), _changes(layer, 2.0)
-        steady = [h for h in held if h.name in once and _is_scaled(once, twice, h.name)]
-        layer.updated = steady
-        rate = _rate(layer, steady, once) if steady else None
+        once, twice = (_changes(layer, factor) if held else {} for factor in (1.0, 2.0))
+        sized = [n for n in once if n in twice and not close(once[n], twice[n], 1e-3)]
+        layer.updated = [h for h in held if h.name in sized]
+        rate = _rate(layer) if sized else None
     except CheckError:
         rate = None
     if rate is None:
         layer.updated = []
         return list(held)
-    found_at, adds = rate
-    found_at *= _share(layer, steady, _changes(layer), found_at)
-    for h in steady:
-        gradient = partial(_gradient, layer, h.name, -found_at if adds else found_at)
+    factors = _factors(layer, rate)
+    n = len(layer.outputs[0]) if layer.outputs[0].ndim > 1 else 1
+    is_mean = any(abs(abs(f) * n - 1) < 1e-6 for f in factors) and n > 1
+    n = n if is_mean and not any(abs(abs(f) - 1) < 1e-6 for f in factors) else 1
+    adds = _points_up(layer)
+    for h in layer.updated:
+        gradient = partial(_gradient, layer, h.name, -rate / n if adds else rate / n)
         layer.take([Parameter(h.name, h.value, gradient)])
-    names, method = [h.name for h in steady], layer.backward_label
-    said = {"names": names, "rate": rate[0], "n": round(rate[0] / found_at), "adds": adds}
-    layer.remarks.append(found("updated", method=method, **said))
-    return [h for h in held if h not in steady]
+    names, method = [h.name for h in layer.updated], layer.backward_label
+    layer.remarks.append(found("updated", method=method, names=names, rate=rate, n=n, adds=adds))
+    return [h for h in held if h.name not in names]
 
 
 def _gradient(layer: Keeper, name: str, rate: float) -> Array | None:
@@ -75,78 +76,67 @@ def _changes(layer: Keeper, factor: float = 1.0) -> Changes:
         return layer.changes
 
 
-def _is_scaled(once: Changes, twice: Changes, name: str) -> bool:
-    """Tell whether the change grows with the upstream gradient, as that of Adam does not."""
-    a, b = once[name], twice.get(name)
-    return b is not None and not close(a, b, 1e-3)
-
-
-def _share(layer: Keeper, held: Sequence[Held], once: Changes, rate: float) -> float:
-    """Return 1, or 1/n where changes are by the mean over the n examples, as autograd tells."""
-    n = len(layer.outputs[0]) if layer.outputs[0].ndim > 1 else 1
-    true = layer.gradients_of([h.value for h in held])
-    fitting = [_factor(once[h.name], t) for h, t in zip(held, true, strict=True) if t is not None]
-    factors = [abs(f) / rate for f in fitting if f is not None]
-    is_mean = n > 1 and any(abs(f * n - 1) < 1e-6 for f in factors)
-    return 1 / n if is_mean and not any(abs(f - 1) < 1e-6 for f in factors) else 1.0
-
-
-def _rate(layer: Keeper, held: Sequence[Held], once: Changes) -> tuple[float, bool] | None:
-    """Return the rate of an update, and whether it adds the gradient; None where it is not known."""
-    true = dict(zip([h.name for h in held], layer.gradients_of([h.value for h in held]), strict=True))
-    known = [h.name for h in held if true[h.name] is not None]
-    adds = sum(_cosine(once[name], true[name]) for name in known) < 0
+def _rate(layer: Keeper) -> float | None:
+    """Return the rate of an update; None where it is not known. What can be set is set to 1."""
     if layer.calling is not None and ("rate", None) in layer.calling.sources:
-        return 1.0, adds
-    if _is_kept(layer, held, once):
-        return 1.0, adds
+        return 1.0
+    if any(_is_rate(layer, item, name) for item, name in _numbers_named_rate(layer)):
+        return 1.0
     defaults = optional_names(layer.backward_method)
-    given = [float(v) for n, v in defaults.items() if n in RATES and is_number(v) and v]
-    if given:
-        return given[0], adds
-    fitting = [_factor(once[name], true[name]) for name in known]
-    factors = [abs(f) for f in fitting if f is not None]
-    likely = [f for f in factors if any(abs(f / n - 1) < 1e-6 for n in _literals(layer))]
-    if not likely and len(factors) > 1 and max(factors) <= min(factors) * (1 + 1e-6):
-        likely = factors
-    return (likely[0], adds) if likely else None
+    known = [float(n) for name, n in defaults.items() if name in RATES and is_number(n) and n]
+    if known:
+        return known[0]
+    factors = [abs(f) for f in _factors(layer, 1.0)]
+    likely = [n for n in _literals(layer) if any(abs(f / n - 1) < 1e-6 for f in factors)]
+    is_one = len(factors) > 1 and max(factors) <= min(factors) * (1 + 1e-6)
+    return next(iter(likely or factors * is_one), None)
 
 
-def _is_kept(layer: Keeper, held: Sequence[Held], once: Changes) -> bool:
-    """Tell whether the rate is a number that the layer keeps, or its optimizer; and make it 1."""
+def _numbers_named_rate(layer: Keeper) -> Iterator[tuple[Any, str]]:
+    """Yield the numbers with the name of a rate that a layer keeps, or an optimizer in it."""
     for item in reach(layer.layer):
-        for name, value in attributes_of(item).items():
-            if name.strip("_") not in RATES or not is_number(value) or not value:
-                continue
-            with layer.session.fresh():
-                setattr(item, name, 1.0)
-                layer.session.rebase()
-            if all(close(layer_changes / 1.0, once[n] / value, 1e-6) for n, layer_changes in _changes(layer).items()):
-                return True
-            with layer.session.fresh():
-                setattr(item, name, value)
-                layer.session.rebase()
+        for name, value in values_of(item).items() if hasattr(item, "__dict__") else ():
+            if name.strip("_") in RATES and is_number(value) and value:
+                yield item, name
+
+
+def _is_rate(layer: Keeper, item: Any, name: str) -> bool:
+    """Tell whether the changes grow with a number, and let it begin as 1 if so."""
+    value, begun = getattr(item, name), layer.session.start
+    before = _changes(layer)
+    with layer.session.fresh():
+        setattr(item, name, 1.0)
+        layer.session.rebase()
+    after = _changes(layer)
+    if all(n in after and close(after[n], before[n] / value, 1e-6) for n in before):
+        return True
+    layer.session.start = begun
+    layer.session.restore()
     return False
 
 
-def _factor(change: Array, true: Array) -> float | None:
-    """Return by what factor a change is the gradient; None where it is not."""
-    scale = inner(true.reshape(-1), true.reshape(-1))
-    if not scale:
-        return None
-    factor = inner(change.reshape(-1), true.reshape(-1)) / scale
-    return factor if factor and close(change, factor * true, 1e-7) else None
+def _pairs(layer: Keeper) -> list[tuple[Array, Array]]:
+    """Return the changes with autograd's gradients, where there are any."""
+    changes, true = _changes(layer), layer.gradients_of([h.value for h in layer.updated])
+    pairs = zip(layer.updated, true, strict=True)
+    return [(changes[h.name].reshape(-1), t.reshape(-1)) for h, t in pairs if t is not None]
 
 
-def _cosine(a: Array, b: Array) -> float:
-    size = inner(a.reshape(-1), a.reshape(-1)) * inner(b.reshape(-1), b.reshape(-1))
-    return float(inner(a.reshape(-1), b.reshape(-1)) / size**0.5) if size > 0 else 0.0
+def _factors(layer: Keeper, rate: float) -> list[float]:
+    """Return by what factors changes over the rate are the gradient, of those that are."""
+    factors = [(a / rate, t, inner(a / rate, t) / (inner(t, t) or 1.0)) for a, t in _pairs(layer)]
+    return [f for a, t, f in factors if f and close(a, f * t, 1e-7)]
+
+
+def _points_up(layer: Keeper) -> bool:
+    """Tell whether the changes add the gradient rather than subtract it."""
+    pairs = _pairs(layer)
+    return sum(inner(a, t) / ((inner(a, a) * inner(t, t)) ** 0.5 or 1.0) for a, t in pairs) < 0
 
 
 def _literals(layer: Keeper) -> list[float]:
     """Return the numbers in the code of a backward pass, and those that it has as globals."""
     code = code_of(layer.backward_method)
-    constants: list[Any] = [] if code is None else [*code.co_consts]
     scope = getattr(layer.backward_method, "__globals__", {})
-    constants += [scope.get(name) for name in code.co_names] if code is not None else []
+    constants = [] if code is None else [*code.co_consts, *map(scope.get, code.co_names)]
     return [float(n) for n in constants if is_number(n) and 0 < n < 1]
