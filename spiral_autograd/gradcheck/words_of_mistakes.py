@@ -52,6 +52,23 @@ def _held(zeros: bool) -> str:
     return "is all zeros" if zeros else "is what it was before"
 
 
+def _upstream(name: str | None) -> str:
+    """Return what the reader calls the upstream gradient."""
+    return name or "the upstream gradient"
+
+
+def _upstream_of(output: int | None = None, name: str | None = None) -> str:
+    return f"{_upstream(name)}{'' if output is None else f' of output {output}'}"
+
+
+def _not_linear(decides: bool, name: str | None = None) -> str:
+    if decides:
+        return (
+            f"{_upstream(name)} decides which entries are kept: take the mask from the forward pass"
+        )
+    return f"is not proportional to {_upstream(name)}, as a gradient is: only multiply it, and sum"
+
+
 def _times(times: float) -> str:
     return {2.0: "twice", 0.5: "half of"}.get(times, f"{times:.6g} times")
 
@@ -218,11 +235,9 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
         f"the array was replaced: the network holds the old one, which {_held(zeros)}; write into "
         "it: grads[i][...] = dW"
     ),
-    "upstream_ignored": "the upstream gradient is ignored: multiply by it",
-    "upstream_twice": "the upstream gradient is multiplied in twice: of twice the upstream "
-    "gradient it is four times as large",
-    "upstream_not_linear": "the upstream gradient does more than scale it: twice the upstream "
-    "gradient must give twice the gradient",
+    "upstream_ignored": lambda name=None: f"{_upstream(name)} is ignored: multiply by it",
+    "upstream_twice": lambda name=None: f"{_upstream(name)} is multiplied in twice",
+    "upstream_not_linear": _not_linear,
     "constant_factor": lambda times, factor, text, lost: (
         f"is {_times(times)} what it should be: the factor {factor:.6g} of {text} is "
         f"{'missing' if lost else 'there twice'}"
@@ -288,9 +303,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "expression": lambda text: f"`{text if len(text) <= 60 else f'{text[:36]}…{text[-20:]}'}`",
     "result": "the result of {of}",
     "array": "a constant array",
-    "upstream": lambda output=None: (
-        f"the upstream gradient{'' if output is None else f' of output {output}'}"
-    ),
+    "upstream": _upstream_of,
     "gradient_of": "the gradient of {of}",
     "flow": _flow,
     "flow_to": "all that flows back to {argument}",

@@ -221,8 +221,9 @@ def dropout_grads(parameters, X, Y):
 
 def check_dropout(budget=10.0):
     rng = np.random.default_rng(4)
-    X, Y = rng.normal(size=(4, 6)), np.array([[1, 0, 0, 1, 1, 0]])
-    return sa.check_gradient(dropout_cost, dropout_grads, L_parameters((4, 6, 6, 1)), X, Y, budget=budget)
+    X, Y = rng.uniform(size=(4, 6)), np.array([[1, 0, 0, 1, 1, 0]])
+    parameters = {k: 0.5*v + 0.1 for k, v in L_parameters((4, 6, 6, 1)).items()}
+    return sa.check_gradient(dropout_cost, dropout_grads, parameters, X, Y, budget=budget)
 
 
 # ------------------------------ one cell of a recurrent network ------------------------------
