@@ -1,5 +1,7 @@
 """Layers whose backward is called with more than a gradient, or returns or changes other things."""
 
+# ruff: noqa: A002
+
 from collections import namedtuple
 
 import numpy as np

@@ -38,7 +38,8 @@ def wrong_rows(report):
 def test_a_slip_is_found_whatever_the_call(name, monkeypatch):
     kind, rows = SLIPS[name]
     report = calls.CHECKS[name](rng(), Sizes())()
-    assert report.ok and not report.unchecked
+    assert report.ok
+    assert not report.unchecked
     monkeypatch.setattr(getattr(calls, kind), "slip", 1.5)
     assert wrong_rows(calls.CHECKS[name](rng(), Sizes())(budget=0.5)) == rows.split()
 
@@ -147,14 +148,16 @@ def test_the_update_may_be_by_the_mean():
     layer = Updating()
     layer.mean = True
     report = sa.check_layer(layer, x)
-    assert report.ok and has(report.remarks, "updated", names=["W", "b"], n=5)
+    assert report.ok
+    assert has(report.remarks, "updated", names=["W", "b"], n=5)
 
 
 def test_an_update_that_adds_is_said():
     layer = Updating()
     layer.sign = 1
     report = sa.check_layer(layer, x)
-    assert report.ok and has(report.remarks, "updated", adds=True)
+    assert report.ok
+    assert has(report.remarks, "updated", adds=True)
 
     class Mixed(Updating):
         def backward(self, dout):
@@ -186,7 +189,8 @@ def test_a_rate_in_an_optimizer_is_found_by_two_runs():
 
     layer = Dense()
     report = sa.check_layer(layer, x)
-    assert report.ok and has(report.remarks, "updated", names=["W", "b"], rate=1.0)
+    assert report.ok
+    assert has(report.remarks, "updated", names=["W", "b"], rate=1.0)
     assert layer.optimizer.learning_rate == 0.003
     layer.slip = 1.5
     assert wrong_rows(sa.check_layer(layer, x)) == ["W"]
@@ -201,7 +205,8 @@ def test_an_optimizer_to_which_the_size_is_nothing_stays_unchecked():
             return dx
 
     report = sa.check_layer(Signs(), x)
-    assert report.unchecked == ("W", "b") and has(report.remarks, "updates_itself", name="W")
+    assert report.unchecked == ("W", "b")
+    assert has(report.remarks, "updates_itself", name="W")
 
 
 def test_a_rate_that_is_not_known_stays_unchecked():
