@@ -22,7 +22,8 @@ def arranged(
     result = as_dict(result)
     if any(map(is_nest, inputs)):
         result = _flat(result, inputs)
-    if not isinstance(result, tuple | list) or len(result) <= len(given) or not given:
+    least = max(len(given), len(inputs))
+    if not isinstance(result, tuple | list) or len(result) <= least or not given:
         return result
     if isinstance(result, list) and not all(map(is_array, result)):
         return result
