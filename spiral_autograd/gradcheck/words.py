@@ -97,6 +97,32 @@ def _of_layers(names: Sequence[str], what: str) -> str:
     return f"{', '.join(names[:6])}{', …' * (len(names) > 6)}: {what}"
 
 
+def _called_with(method: str, arguments: Sequence[tuple[str, Any]], times: bool) -> str:
+    """Say what a backward pass is called with, where no name of its arguments says so."""
+    said = {
+        "upstream": "the upstream gradient",
+        "output": "the output",
+        "left": "self.{}",
+        "input": "{}",
+        "cache": "the cache",
+        "rate": "the rate 1",
+    }
+    given = ", ".join(said[kind].format(what) for kind, what in arguments)
+    more = ", and what it returns is multiplied by the upstream gradient" if times else ""
+    return f"{method} is called with ({given}){more}"
+
+
+def _each_loss(method: str, share: float) -> str:
+    """Say of which loss of all examples the gradient is checked."""
+    n = round(1 / share)
+    of, by = (f"mean ({n} of them)", f"1/{n}") if n > 1 else ("sum", "1")
+    return (
+        f"forward returns a loss for each example, and {method} is checked as the gradient of "
+        f"their {of}: if you mean the other one, it is off by a constant factor (say so by "
+        f"upstream=np.full(shape, {by}))"
+    )
+
+
 # From the kind of a finding to its sentence: a template for `str.format`, or a function of the
 # fields. Those of a row go on after the name of its gradient.
 SENTENCES: dict[str, str | Callable[..., str]] = {
@@ -200,12 +226,20 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     # what is used, and not checked
     "unchecked": lambda why: f"{why}: it is not checked",
     "updates_itself": "backward changes {name} itself, and keeps no gradient of it "
-    "(docs/checker.md, 'Layers that update themselves', shows how to check such a layer)",
+    "(docs/checker.md, 'Layers that update themselves', says which layers can be checked so)",
     "used_without_gradient": "{name} is used by forward, but there is no gradient of it (d{last}, "
     "{last}_grad, grads['{last}'], …)",
     "cannot_move": "{name} is a number that a check cannot change",
     "unkept": "is computed as the local variable {variable} of {function} and not kept: write "
     "self.{variable}",
+    "by_its_change": lambda method, names, rate, n, adds: (
+        f"{method} changes {', '.join(names)} itself: what is checked is the change divided by the "
+        f"rate {rate:g}"
+        + f", times the {n} examples (it is their mean: right if the loss is their sum)" * (n > 1)
+        + "; it is added, so that what backward is given must be minus the gradient" * adds
+    ),
+    "called_with": _called_with,
+    "each_loss": _each_loss,
     # -------------------- networks --------------------
     "unheld": _unheld,
     "estranged": _estranged,
