@@ -43,10 +43,8 @@ def _shapes(shape: object, due: object) -> str:
 def _no_pattern(late: bool, differing: int | None, of: int = 0, index: object = None) -> str:
     text = "no known mistake gives these numbers"
     text += " (the search stopped when its budget= was spent)" if late else ""
-    if differing is None:
-        return text
-    some = f"all {of}" if differing == of else f"{differing} of its {of}"
-    return f"{text}; {some} entries are wrong, most at {index}"
+    some = differing not in (None, of)
+    return f"{text}; {differing} of its {of} entries are wrong" if some else text
 
 
 def _held(zeros: bool) -> str:
@@ -71,13 +69,20 @@ def _not_linear(decides: bool, name: str | None = None) -> str:
 
 
 def _times(times: float) -> str:
-    return {2.0: "twice", 0.5: "half of"}.get(times, f"{times:.6g} times")
+    """Say that something is a multiple of what it should be."""
+    text = _number(times)
+    special = {2.0: "twice", 0.5: "half of"}
+    return special.get(times, f"{text} of" if text.startswith("1/") else f"{text} times")
 
 
-def _fraction(factor: float) -> str:
-    """Write a number as a person does: 1/5 for 0.2."""
-    n = round(1 / factor) if factor else 0
-    return f"1/{n}" if n > 2 and abs(n * factor - 1) < 1e-9 else f"{factor:.6g}"
+def _number(value: float) -> str:
+    """Write a number as a person does: 1/49, and not 0.0204082."""
+    text, inverse = f"{value:.6g}", f"{1 / value:.6g}" if value else ""
+    is_short = len(text) <= 4 and abs(float(text) - value) <= 1e-9 * abs(value)
+    is_fraction = inverse.isdigit() and int(inverse) > 2
+    if value > 0 and (is_fraction or (not is_short and len(inverse) < min(5, len(text)))):
+        return f"1/{inverse}"
+    return text
 
 
 _OVER = {
@@ -113,9 +118,10 @@ def _should_keep(change: Said, shape: Sequence[int], due_axes: object) -> str:
 def _other_sum(
     change: str, right: bool, due_axes: object, shape: object = None, due: object = None
 ) -> str:
-    axes = "the right axes" if due_axes is None else f"axis {due_axes}"
     shapes = f" ({_shapes(shape, due)})" if shape is not None else ""
-    return f"{change}: it should be the sum{'' if right else f' over {axes}'}{shapes}"
+    if not right and due_axes is None:
+        return f"{change}: not the right axes{shapes}"
+    return f"{change}: it should be the sum{'' if right else f' over axis {due_axes}'}{shapes}"
 
 
 def _term(of: str, times: float, own: bool, lacks: bool) -> str:
@@ -214,13 +220,16 @@ def _of_derivative(derivative: Said, change: Said) -> str:
         return f"{derivative} {change}"
     what = _derivative(**{**derivative.fields, "true": None})
     yours = f"your numbers are exactly those you get with {change}"
+    if true == change:
+        yours = f"your numbers are exactly those you get with another {change.fields['v']}"
     return f"{yours} as {what}" if true is None else f"{what} is {true}; {yours}"
 
 
 def _comes_out(flow: Said, change: Said, turns: bool, likewise: Sequence[str]) -> str:
     """Say which change of the backward pass makes the gradient come out."""
     kind = flow.kind if flow else ""
-    text = f"{flow} {change}" if flow else str(change)
+    wrongly = ", which it should not be" if change.kind in ("summed", "averaged") else ""
+    text = f"{flow} {change}{wrongly}" if flow else str(change)
     if kind == "derivative":
         text = _of_derivative(flow, change)
     elif kind == "closed":
@@ -234,7 +243,8 @@ def _flow(result: str, via: str | None, argument: str | None, run: Sequence[int]
     """Say which part of the gradient is spoken of, by the way that it takes."""
     way = f"{result}{f' by way of {via}' if via else ''}"
     turn = f" (run {run[0]} of {run[1]} of this line)" if run else ""
-    return f"what flows back{f' to {argument}' if argument else ''} through {way}{turn}"
+    to = f" to {argument}" if argument not in (None, result) else ""
+    return f"what flows back{to} through {way}{turn}"
 
 
 MISTAKES: dict[str, str | Callable[..., str]] = {
@@ -257,7 +267,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "upstream_twice": lambda name=None: f"{_upstream(name)} is multiplied in twice",
     "upstream_not_linear": _not_linear,
     "constant_factor": lambda times, factor, text, lost: (
-        f"is {_times(times)} what it should be: the factor {_fraction(factor)} of {text} is "
+        f"is {_times(times)} what it should be: the factor {_number(factor)} of {text} is "
         f"{'missing' if lost else 'there twice'}"
     ),
     "wrong_sign": "has the wrong sign: it is -1 times the true one",
@@ -346,7 +356,10 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "times_too": lambda function, v, minus: (
         f"is multiplied by {_function(function, v, minus)} too, which it should not be"
     ),
-    "operand": "is multiplied by {other}: it should be {operand}",
+    "operand": lambda other, operand: (
+        f"is multiplied by {other}"
+        + (", which it should not be" if operand.kind == "array" else f": it should be {operand}")
+    ),
     "not_transposed": "is multiplied by {operand}: it should be the transpose of {operand}",
     "g_transposed": "is made from the transpose of the gradient that comes in",
     "updated": "is multiplied by {operand} as it is after its update (with the rate {rate:.6g}): "

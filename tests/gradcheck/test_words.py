@@ -5,6 +5,7 @@ import inspect
 import string
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spiral_autograd import gradcheck
@@ -228,11 +229,18 @@ DERIVATIVE = found("derivative", result=Y, by=X, function="tanh", true=TANH)
 UNKNOWN = found("derivative", result=Y, by=X, function=None, true=None)
 TIMES_X = found("derivative", result=Y, by=X, function=None, true=X)
 ONE_LESS = found("taken_as", function="1 - {v}", v=Y, minus=False)
+TANH_TAKEN = found("taken_as", function="1 - {v}**2", v=Y, minus=False)
 SOFTMAX = found("closed", result=Y, title="softmax", over=1)
 EXACT = [
     (found("wrong_sign"), "has the wrong sign: it is -1 times the true one"),
     (found("times", times=0.5, also=None), "is half of what it should be"),
     (found("times", times=3.0, also=None), "is 3 times what it should be"),
+    (found("times", times=1 / 49, also=None), "is 1/49 of what it should be"),
+    (found("times", times=-0.25, also=None), "is -0.25 times what it should be"),
+    (found("times", times=1 / 0.6, also=None), "is 1/0.6 of what it should be"),
+    (found("times", times=0.36, also=None), "is 0.36 times what it should be"),
+    (found("times", times=2 / 7, also=None), "is 1/3.5 of what it should be"),
+    (found("times", times=np.pi, also=None), "is 3.14159 times what it should be"),
     (
         found("times", times=2.0, also=BATCH, n=2.0),
         "is twice what it should be (2 is the batch size too)",
@@ -309,7 +317,7 @@ EXACT = [
     ),
     (
         found("no_pattern", late=False, differing=3, of=12, index=(0, 1)),
-        "no known mistake gives these numbers; 3 of its 12 entries are wrong, most at (0, 1)",
+        "no known mistake gives these numbers; 3 of its 12 entries are wrong",
     ),
     (
         found("not_finite", count=2, of=12),
@@ -320,6 +328,14 @@ EXACT = [
         "has the shape (1, 3), not (3,): W - lr * dW has the shape (1, 3)",
     ),
     (comes_out(found("lost"), DERIVATIVE), "the derivative of tanh, 1 - y**2, is missing"),
+    (
+        comes_out(TANH_TAKEN, DERIVATIVE),
+        "the derivative of tanh is 1 - y**2; your numbers are exactly those you get with another y",
+    ),
+    (
+        comes_out(found("summed", axes=1), FLOW),
+        "what flows back to x through y is summed over axis 1, which it should not be",
+    ),
     (comes_out(found("lost"), UNKNOWN), "the derivative of y by x is missing"),
     (comes_out(found("lost"), TIMES_X), "the factor x is missing"),
     (found("function", function="1 - {v}**2", v="`np.exp(x)`", minus=False), "`1 - np.exp(x)**2`"),
