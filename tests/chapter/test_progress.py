@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import struct
 import subprocess
 import sys
 
@@ -21,7 +22,7 @@ if sys.argv[1] == "no tqdm":
     sys.modules["tqdm"] = sys.modules["tqdm.auto"] = None
 
 def slow(params, x):
-    time.sleep(0.02)
+    time.sleep(0.01)
     return ((x @ params["w"]) ** 2).mean(), {"w": 2 * x.T @ (x @ params["w"]) / len(x)}
 
 x = np.random.RandomState(0).randn(40, 2)
@@ -33,7 +34,11 @@ print(repr(state)[:35])
 
 def said_in_a_terminal(*arguments):
     """Run the slow training with its standard error in a terminal, and return what it said."""
+    import fcntl
+    import termios
+
     ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     command = [sys.executable, "-c", SLOW_RUN, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=60)
     os.close(theirs)
