@@ -21,7 +21,7 @@ from .lines.literals import with_literal
 from .reference.graph import Graph
 from .reference.reference import find_reference, outputs_now
 from .source import forward_line
-from .subject.conventions import TARGETS
+from .subject.conventions import TARGETS, positional_names
 from .subject.subject import MISSING, copied
 from .verdict.doubt import compared
 from .verdict.rows import FAILURES, Comparison, Row
@@ -86,10 +86,19 @@ def _case(c: Comparison, where: Where, true: list[Array], graph: Graph | None) -
         deadline=where.deadline,
         n_inputs=c.subject.n_inputs,
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
+        name_of_upstream=_name_of_upstream(c),
     )
     is_ideal = graph is not c.graph
     case.second = lru_cache(lambda: second_point(c, case, ideal=is_ideal))
     return case
+
+
+def _name_of_upstream(c: Comparison) -> str | None:
+    """Return what backward calls the upstream gradient; None where it takes none, or several."""
+    if not c.subject.takes_upstream or len(c.upstream) != 1 or not c.subject.backward_code:
+        return None
+    (name,) = positional_names(c.subject.backward_code[0], 1)
+    return name if name.isidentifier() and name != "input" else None
 
 
 def _no_pattern(row: Row, *, late: bool) -> Finding:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
+from ...recording import Call
 from ...validation import Array
 from ..blocks import close, inner, largest
 from ..finding import Finding, found
@@ -55,7 +55,7 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
         return np.asarray(array, dtype=float) if fits else np.full(h.shape, np.nan)
 
     if close(h, given("other"), 1e-12) and close(h, given("turned"), 1e-12):
-        return Reason(found("upstream_ignored"), [k])
+        return Reason(found("upstream_ignored", name=case.name_of_upstream), [k])
     if largest(h) <= 1e-3 * case.tolerance * largest(case.automatic[k]):
         return Reason(found("rounding_only"), [k])
     nothing = given("none")
@@ -64,11 +64,16 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
     twice, turned = given("twice") - nothing, given("turned") - nothing
     linear = h - nothing  # where it is affine, a term is added: not the upstream gradient's matter
     if case.same(k, twice, 4 * linear):
-        return Reason(found("upstream_twice"), [k])
+        return Reason(found("upstream_twice", name=case.name_of_upstream), [k])
     mixed = linear + 0.5 * (given("other") - nothing)
     pairs = (twice, 2 * linear), (turned, -linear), (given("mixed") - nothing, mixed)
-    is_linear = all(case.same(k, ours, due) for ours, due in pairs)
-    return None if is_linear else Reason(found("upstream_not_linear"), [k])
+    scales, *turns = (case.same(k, ours, due) for ours, due in pairs)
+    if scales and all(turns):
+        return None
+    # What grows as it does, and not with its sign alone, asks which of its entries are positive.
+    decides = scales and not case.same(k, turned, linear)
+    said = found("upstream_not_linear", name=case.name_of_upstream, decides=decides)
+    return Reason(said, [k])
 
 
 # -------------------- factors --------------------
@@ -328,7 +333,7 @@ def _is_plain(c: float, own: bool) -> bool:
     return abs(c - float(f"{c:.1e}")) <= 1e-6 * abs(c) if own else abs(abs(c) - 1) <= 1e-6
 
 
-def _alone(case: Case, k: int) -> Any:
+def _alone(case: Case, k: int) -> Call | None:
     """Return the forward operation that takes nothing but the k-th argument: its square, say."""
     root = case.graph.roots[k] if case.graph is not None else None
     users = root.users if root is not None else []

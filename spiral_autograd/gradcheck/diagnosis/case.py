@@ -83,6 +83,8 @@ class Case:
         Returns, by number, what is known of gradients that the object itself does not hold.
     n_inputs : int
         How many of the arguments, the first ones, are inputs and no parameters.
+    name_of_upstream : str or None
+        What backward calls the upstream gradient, if it is one.
     second : callable
         Returns the case at a second point, where a reason must hold too; None if there is none.
     """
@@ -100,6 +102,7 @@ class Case:
     deadline: Deadline
     elsewhere: Callable[[], Mapping[int, tuple[Finding, tuple[Place, ...]]]] = dict
     n_inputs: int = 0
+    name_of_upstream: str | None = None
     second: Callable[[], Case | None] = lambda: None
     _variables: dict[Node, str | None] = field(default_factory=dict, repr=False)
 
@@ -247,7 +250,7 @@ class Case:
                 yield name, self._as_float(self.values[j])
         for u in self.upstream:
             if np.shape(u) == shape:
-                yield partial(found, "upstream"), self._as_float(u)
+                yield partial(found, "upstream", name=self.name_of_upstream), self._as_float(u)
         for node in self.graph.nodes if self.graph is not None else ():
             is_theirs = node.parents and node.call.source is not None
             if is_theirs and np.shape(node.value) == shape and not self.deadline.is_over:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -56,6 +55,7 @@ _FACTORS: dict[str, Callable[[Array], object]] = {
 }
 
 Own = Callable[[Array], object] | None
+Less = Callable[[Array], Array]
 
 # What it is, the terms of its gradient scale (g - Σ terms), and the scale (None: what fits).
 CLOSED: tuple[tuple[str, tuple[Term, ...], Own], ...] = (
@@ -121,7 +121,7 @@ class Closed:
                 yield Pattern("term_taken", 0.5, self._scaled(instead), taken)
             for axes in subsets(self.ndim):
 
-                def over(g: Array, t: Term = term, m: Any = less, axes: Axes = axes) -> Array:
+                def over(g: Array, t: Term = term, m: Less = less, axes: Axes = axes) -> Array:
                     y, scale = now()
                     return np.asarray(scale * (m(g) - t.value(y, g, axes)))
 
