@@ -104,7 +104,7 @@ OF_KIND = {
     "part": {"mark": MARKS},
     "no_entry": {"others": ([], ["bias_"])},
     "writes_cache": {"names": ([], ["cache[0]"])},
-    "updated": {"n": (1, 5), "adds": (False, True)},
+    "by_its_change": {"n": (1, 5), "adds": (False, True)},
     "called_with": {
         "arguments": ([("input", "x")], [("left", "y"), ("upstream", 0)]),
         "times": (True, False),
@@ -142,6 +142,10 @@ def variants(kind):
     yield found(kind, **first)
     for name, some in choices.items():
         yield from (found(kind, **{**first, name: value}) for value in some[1:])
+
+
+def test_a_kind_has_one_sentence():
+    assert {kind: SENTENCES[kind] for kind in MISTAKES} == MISTAKES
 
 
 @pytest.mark.parametrize("kind", SENTENCES)
