@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 
@@ -71,18 +72,16 @@ def _not_linear(decides: bool, name: str | None = None) -> str:
 def _times(times: float) -> str:
     """Say that something is a multiple of what it should be."""
     text = _number(times)
-    special = {2.0: "twice", 0.5: "half of"}
-    return special.get(times, f"{text} of" if text.startswith("1/") else f"{text} times")
+    plain = f"{text} of" if text.startswith(("1/", "-1/")) else f"{text} times"
+    return {2.0: "twice", 0.5: "half of"}.get(times, plain)
 
 
 def _number(value: float) -> str:
-    """Write a number as a person does: 1/49, and not 0.0204082."""
-    text, inverse = f"{value:.6g}", f"{1 / value:.6g}" if value else ""
-    is_short = len(text) <= 4 and abs(float(text) - value) <= 1e-9 * abs(value)
-    is_fraction = inverse.isdigit() and int(inverse) > 2
-    if value > 0 and (is_fraction or (not is_short and len(inverse) < min(5, len(text)))):
-        return f"1/{inverse}"
-    return text
+    """Write a number: as a decimal of few digits, else as a fraction such as 31/32, if it is."""
+    fraction = Fraction(value).limit_denominator(1000)
+    tiny = 2e-9 * abs(value)
+    near = abs(fraction - value) <= tiny < abs(round(value, 3) - value)
+    return str(fraction) if near else f"{value:.6g}"
 
 
 _OVER = {
@@ -94,7 +93,8 @@ _OVER = {
 
 def _mean(n: float, what: Said) -> str:
     """Say over what a mean of n is taken."""
-    return _OVER.get(what.kind, "{n:g} = {what}").format(**what.fields, n=n, what=what)
+    known = _OVER.get(what.kind)
+    return f"{n:g} = {what}" if known is None else known.format(**what.fields, n=n)
 
 
 def _blocks(count: int, axis: int, order: Sequence[int]) -> str:
@@ -282,9 +282,21 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
         f"is {'minus ' * (sign < 0)}1/{n:g} of what it should be: averaged over {_mean(n, what)}, "
         "not summed"
     ),
-    "one_less": "is {times:.6g} times what it should be: divided by {n:g} ({what}) for {less:g}, "
-    "or the reverse",
-    "ratio": "is {times:.6g} times what it should be, which is {n:g} ({what}) / {m:g} ({other})",
+    "one_less": lambda times, n, less, what: (
+        f"is {_times(times)} what it should be: divided by {n:g} ({what}) for {less:g}, or the "
+        "reverse"
+    ),
+    "ratio": lambda times, n, what, m, other: (
+        f"is {_times(times)} what it should be: {n:g} ({what}) / {m:g} ({other})"
+    ),
+    "literal": lambda times, text, also, n: (
+        f"is {_times(times)} what it should be: see the {text} in the line below"
+        f"{f' ({n:g} is {also} too)' if also else ''}"
+    ),
+    "either_way": lambda one, other: (
+        "{one}; or {n:g} ({what}) / {m:g} ({other}): other sizes tell which"
+    ).format(**{**other.fields, "one": one}),
+    "either": "{what} or {other} (other sizes tell which)",
     "batch_size": "the batch size",
     "axis": "the length of axis {axis} of {of}",
     "entries": "the number of entries of {of}",
