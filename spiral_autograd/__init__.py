@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         check_gradient,
         check_layer,
         check_network,
+        check_primitive,
         tap,
     )
 
@@ -61,6 +62,7 @@ __all__ = [  # noqa: RUF022  # as the streets go
     "derive", "value_and_grad", "Program", "DerivationError", "DerivationWarning",
     # the checker
     "check_layer", "check_backward", "check_gradient", "check_network",
+    "check_primitive",
     "tap", "GradientReport", "CheckError",
 ]
 # fmt: on

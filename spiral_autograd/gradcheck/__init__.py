@@ -1,6 +1,7 @@
 """The checker: is this handwritten backward pass right, and if not, where and why."""
 
 from .checks import check_backward, check_gradient, check_layer
+from .function_checks import check_primitive
 from .network_check import check_network
 from .report import GradientReport
 from .subject.loss import tap
@@ -15,5 +16,6 @@ __all__ = [
     "check_gradient",
     "check_layer",
     "check_network",
+    "check_primitive",
     "tap",
 ]

@@ -105,6 +105,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "no_gradient": "no gradient is returned",
     "dtype": "holds no real numbers, but the dtype {dtype}",
     "shape": _shape,
+    "tangent_shape": "the tangent has the shape {ours} in place of {theirs}, that of the output",
     "directions_only": "too large to be compared entry by entry: compared along random directions",
     "hidden": lambda values, why: (
         f"right only by chance, as {' and '.join(values)}; at other values: {'; '.join(why)}"
