@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         CheckError,
         GradientReport,
         check_backward,
+        check_derivative,
         check_gradient,
         check_layer,
         check_network,
@@ -62,7 +63,7 @@ __all__ = [  # noqa: RUF022  # as the streets go
     "derive", "value_and_grad", "Program", "DerivationError", "DerivationWarning",
     # the checker
     "check_layer", "check_backward", "check_gradient", "check_network",
-    "check_primitive",
+    "check_derivative", "check_primitive",
     "tap", "GradientReport", "CheckError",
 ]
 # fmt: on

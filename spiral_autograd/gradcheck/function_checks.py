@@ -6,17 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ..validation import Random, number
 from .checks import BUDGET, course, stream_of
-from .finding import found
+from .finding import Finding, found
 from .guard import CheckError, answerable
 from .reference.reference import gradients_of
 from .report import GradientReport
+from .subject.derivative import Derivative
 from .subject.inputs import Names
 from .subject.pair import Pair
 from .subject.primitive import Primitive, rules_of
 from .subject.session import untouched
 from .subject.subject import name_of_function, require_function
+from .verdict.rows import FAILURES
 
 Rule = Callable[..., Any]
 
@@ -117,3 +121,89 @@ def _named(
         rows.append(replace(row, name=f"{kind} of {row.name}"))
     unchecked = tuple(f"{kind} of {name}" for name in report.unchecked)
     return replace(report, rows=tuple(rows), unchecked=unchecked)
+
+
+# -------------------- derivatives --------------------
+
+
+def check_derivative(
+    function: Callable[..., object],
+    derivative: Callable[..., object],
+    x: object,
+    *,
+    upstream: object = None,
+    rng: Random = 0,
+    budget: float = BUDGET,
+) -> GradientReport:
+    """Check a function, such as an activation, with its derivative, and say which values it takes.
+
+    Parameters
+    ----------
+    function : callable
+        ``y = function(x)``, of arrays or of single numbers.
+    derivative : callable
+        Of x or of y, or of both; it may take the upstream gradient too. It returns the derivative
+        of each entry, or a Jacobian; with the upstream gradient, the gradient of x.
+    x : array or float
+    upstream : array, optional
+        By default random.
+    rng : int, RandomState or Generator, default 0
+    budget : float, default 10
+        Seconds to spend on why a derivative is wrong.
+
+    Returns
+    -------
+    GradientReport
+        A note says whether `derivative` takes x or y.
+
+    Raises
+    ------
+    CheckError
+        If one of the functions cannot be run.
+
+    Examples
+    --------
+    >>> def sigmoid(x):
+    ...     return 1 / (1 + np.exp(-x))
+    >>> def sigmoid_prime(y):
+    ...     return y * (1 - y)
+    >>> report = check_derivative(sigmoid, sigmoid_prime, np.linspace(-1, 1, 5))
+    >>> report.ok, report.notes[0]
+    (True, 'sigmoid_prime takes y = sigmoid(x), not x')
+    """
+    require_function("function", function)
+    require_function("derivative", derivative)
+    budget = number("budget", budget, above=0, or_equal=True)
+    title = (
+        f"{name_of_function(function, 'f')} and {name_of_function(derivative, 'its derivative')}"
+    )
+    with untouched(function, derivative, x) as session, answerable(title):
+        two = Derivative(function, derivative, x)
+        reports: list[GradientReport] = []
+        ways = list(two.readings)
+        while ways and len(reports) < 2:
+            stream = stream_of(rng)
+            pair = Pair(two.passes(ways), session, upstream, stream, (), gradients_of)
+            report = course(title, pair.subject(), stream, budget / 2)
+            is_explained = all(row.rule for row in report.rows if row.verdict in FAILURES)
+            reports.append(replace(report, remarks=(*_takes(two, pair, report), *report.remarks)))
+            if is_explained:
+                return reports[-1]
+            ways.remove(pair.way)
+    return reports[0]
+
+
+def _takes(two: Derivative, pair: Pair, report: GradientReport) -> list[Finding]:
+    """Return what to say of what a derivative takes."""
+    reading = two.readings[pair.way]
+    if "x" in reading and "y" in reading:
+        return []
+    swapped = reading.translate(str.maketrans("xy", "yx"))
+    other = next(way for way, taken in two.readings.items() if taken == swapped)
+    pairs = zip(pair.given_by(pair.way), pair.given_by(other), strict=False)
+    same = [np.array_equal(ours, theirs) for (ours, _), (theirs, _) in pairs]
+    x, y = two.names[0], f"y = {two.label}({two.names[0]})"
+    fields = dict(zip(("what", "other"), (x, y) if "x" in reading else (y, x), strict=True))
+    is_either = bool(same) and all(same)
+    kind = "takes_either" if is_either else "takes" if report.ok else "takes_neither"
+    return [found(kind, who=two.derivative_label, **fields)]

@@ -196,6 +196,10 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         f"the gradient has another structure than params: {', '.join(names)} belongs to no "
         "parameter"
     ),
+    # what a derivative takes
+    "takes": "{who} takes {what}, not {other}",
+    "takes_either": "{who} gives the same for {what} and for {other}",
+    "takes_neither": "{who} is right neither for {what} nor for {other}; it is given {what} here",
     # what is used, and not checked
     "unchecked": lambda why: f"{why}: it is not checked",
     "updates_itself": "backward changes {name} itself, and keeps no gradient of it "

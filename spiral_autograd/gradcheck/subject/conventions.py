@@ -342,6 +342,7 @@ GRADIENTS = (
 TRAINING = "train_flg train_flag train training is_train is_training train_mode".split()
 
 _UPSTREAM = ("d", "g", "up", "err", "top", "loss", "out", "v")
+_OUTPUT = ("y", "out", "act", "sig", "tanh")
 _PREDICTED = ("pred", "score", "out", "logit", "prob")
 _TRUE = ("t", "y", "label", "gold", "answer", "expected")
 _NOT_TRUE = ("top", "tau", "temp", "tol", "thr", "time", "y_pred", "y_hat", "yhat", "ypred")
@@ -363,3 +364,8 @@ def means_scores(first: str, second: str) -> bool:
 def means_upstream(name: str) -> bool:
     """Tell whether an argument is an upstream gradient, by its name."""
     return name.lower().startswith(_UPSTREAM)
+
+
+def means_output(name: str) -> bool:
+    """Tell whether an argument of a derivative is the function's output, by its name."""
+    return name.lower().startswith(_OUTPUT)

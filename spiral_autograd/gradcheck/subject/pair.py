@@ -63,7 +63,7 @@ def passes_of(
     require_function("backward", backward)
     label = name_of_function(forward, "forward")
     backward_label = name_of_function(backward, "backward")
-    names, taken = positional_names(forward, len(inputs)), _required_names(backward)
+    names, taken = positional_names(forward, len(inputs)), required_names(backward)
     known = [name for name, value in zip(names, inputs, strict=True) if not is_array(value)]
     options = [name for name in taken[2:] if name in names]
     options += [name for name in taken[: max(0, len(taken) - 2)] if name in known]
@@ -139,8 +139,8 @@ class Pair(Adapter):
     def _way(self) -> Way:
         """Return the way to call backward: the first that fits.
 
-        Or, where that is not sure, the one whose gradients are the nearest to autograd's; of two,
-        the one that is linear in the upstream gradient.
+        Or, where that is not sure, the one whose gradients are most often autograd's; else one that
+        is linear in the upstream gradient; else the nearest.
         """
         given = {way: self.given_by(way) for way in self.passes.ways}
         fitting = [way for way, grads in given.items() if grads and all(map(_fits, grads))]
@@ -148,9 +148,11 @@ class Pair(Adapter):
             return next(iter(fitting), self.way)
         true = self.gradients_of([value for _, value in self.named_values()])
 
-        def nearness(way: Way) -> tuple[int, int]:
+        def nearness(way: Way) -> tuple[int, int, float]:
             doubled = [None if g is None else np.multiply(2, g) for g, _ in given[way]]
-            return agreement(given[way], true), agreement(self.given_by(way, times=2), doubled)
+            linear, _ = agreement(self.given_by(way, times=2), doubled)
+            equal, apart = agreement(given[way], true)
+            return equal, linear, -apart
 
         return max(fitting, key=nearness)
 
@@ -266,18 +268,24 @@ def _fits(pair: tuple[Any, Array]) -> bool:
     return gradient is None or np.shape(gradient) == value.shape
 
 
-def agreement(given: Sequence[tuple[Any, Array]], true: Sequence[Any]) -> int:
-    """Return how many entries of gradients that were given are as autograd has them."""
-    pairs = [(h, g) for (h, _), g in zip(given, true, strict=True) if g is not None]
-    return sum(int(np.isclose(h, g).sum()) for h, g in pairs if np.shape(h) == np.shape(g))
+def agreement(given: Sequence[tuple[Any, Array]], true: Sequence[Any]) -> tuple[int, float]:
+    """Return how many entries of gradients are as autograd has them, and how far all are off."""
+    both = [(h, g) for (h, _), g in zip(given, true, strict=True) if np.shape(h) == np.shape(g)]
+    pairs = [(np.asarray(h), np.asarray(g)) for h, g in both if g is not None and h is not None]
+    equal = sum(int(np.isclose(h, g).sum()) for h, g in pairs)
+    return equal, sum(float(np.abs(h - g).sum()) for h, g in pairs)
 
 
-def _required_names(function: Callable[..., Any]) -> list[str]:
-    """Return the parameters that a function requires; none where it takes any number."""
+def required_names(function: Callable[..., Any]) -> list[str]:
+    """Return the positional parameters that a function requires; none where it takes any number."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         return []
     if any(p.kind == p.VAR_POSITIONAL for p in parameters):
         return []
-    return [p.name for p in parameters if p.default is p.empty and p.kind != p.VAR_KEYWORD]
+    return [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.KEYWORD_ONLY)
+    ]
