@@ -82,6 +82,9 @@ GRADIENT_CONTAINERS = (*GRADIENT_LISTS, "derivatives", "deltas")
 CONTEXTS = "ctx context cx _ctx fctx fn_ctx".split()
 SAVED = "saved_tensors saved_values saved_variables saved".split()
 
+# What a forward pass of a pair keeps for the backward pass.
+CACHES = (*CONTEXTS, *"cache caches cached memory res residual residuals saved".split())
+
 # -------------------- names of gradients --------------------
 
 _GRADIENT = (

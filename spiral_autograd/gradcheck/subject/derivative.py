@@ -43,13 +43,16 @@ class Derivative:
                 "functools.partial"
             )
 
+        gradients = [means_upstream(name) and not means_output(name) for name in taken]
+        every = READINGS[len(taken) - 1]
+        named = [r for r in every if any(gradients) and [one == "g" for one in r] == gradients]
         meant = {"x": self.names[0].__eq__, "y": means_output, "g": means_upstream}
 
         def fit(reading: str) -> int:
             return -sum(meant[one](name) for one, name in zip(reading, taken, strict=True))
 
         self.readings: dict[Way, str] = {
-            self._way(reading): reading for reading in sorted(READINGS[len(taken) - 1], key=fit)
+            self._way(one): one for one in sorted(named or every, key=fit)
         }
         self.is_entrywise = self._takes_numbers_only(self.x)
 

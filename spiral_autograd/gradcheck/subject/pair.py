@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
 from .adapter import Adapter, Automatic, Values, by_key, by_position, is_of_loss, require_any
-from .conventions import is_statistic, means_upstream, positional_names
+from .conventions import CACHES, is_statistic, means_output, means_upstream, positional_names
 from .inputs import Names, effects_on, floats_with_gradients, leaf_name, say_unread, watched
 from .parameters import Parameter
 from .session import Session
@@ -33,6 +34,7 @@ from .subject import (
 )
 from .unchecked import differs, moved
 
+Source = str | int  # the upstream gradient g, the output y, or an input by its number
 # Calls a backward pass with upstream gradients, the cache and the inputs.
 Way = Callable[[list[Any], Any, Sequence[Any]], Any]
 
@@ -49,53 +51,103 @@ class Passes:
     ways: Sequence[Way]  # to call the backward pass, the likeliest first
     code: tuple[Callable[..., Any], Callable[..., Any]]  # the user's own functions
     is_sure: bool = True  # whether the first of the ways that fits is meant
+    without_cache: Sequence[Way] = ()  # the ways where forward leaves none
 
 
-def passes_of(
-    forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[object]
-) -> Passes:
-    """Return ``out, cache = forward(*inputs)`` and ``backward(dout, cache)`` as passes.
+@dataclass
+class Uncached:
+    """Stands for the cache where a forward pass leaves none: its output."""
 
-    Backward may take the cache first, as JAX's custom_vjp has it, and inputs by their names.
-    Outputs that it takes no upstream gradient of come after those of which it does.
+    y: Any
+
+
+class Functions:
+    """Somebody's ``out, cache = forward(*inputs)`` and ``backward(dout, cache)``.
+
+    Backward may take the cache first, as JAX's custom_vjp has it, and inputs by their names; or,
+    where forward leaves no cache, inputs and the output.
     """
-    require_function("forward", forward)
-    require_function("backward", backward)
-    label = name_of_function(forward, "forward")
-    backward_label = name_of_function(backward, "backward")
-    names, taken = positional_names(forward, len(inputs)), required_names(backward)
-    known = [name for name, value in zip(names, inputs, strict=True) if not is_array(value)]
-    options = [name for name in taken[2:] if name in names]
-    options += [name for name in taken[: max(0, len(taken) - 2)] if name in known]
-    free = [name for name in taken if name not in options]
 
-    def run(*inputs: object) -> tuple[list[Any], Any]:
-        result = called(label, forward, *inputs)
+    def __init__(
+        self, forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[object]
+    ) -> None:
+        require_function("forward", forward)
+        require_function("backward", backward)
+        self.forward, self.backward, self.inputs = forward, backward, inputs
+        self.label = name_of_function(forward, "forward")
+        self.backward_label = name_of_function(backward, "backward")
+        self.names, self.taken = positional_names(forward, len(inputs)), required_names(backward)
+        pairs = zip(self.names, inputs, strict=True)
+        numbers = [name for name, value in pairs if not is_array(value)]
+        self.options = [name for name in self.taken[2:] if name in self.names]
+        self.options += [name for name in self.taken[:-2] if name in numbers]
+        self.free = [name for name in self.taken if name not in self.options]
+
+    def passes(self) -> Passes:
+        """Return the two functions as passes, with the ways in which backward may be meant."""
+        ways: list[Way] = [
+            lambda ups, cache, inputs: self._call([*ups, cache], inputs),
+            lambda ups, cache, inputs: self._call([cache, *ups], inputs),
+        ]
+        ends = [self.free[0], self.free[-1]] if self.free else ["dout", "cache"]
+        first, last = map(means_upstream, ends)
+        if first != last:  # their names tell
+            ways = ways[:1] if first else ways[::-1]
+        return Passes(
+            *(self.label, self.backward_label, self.names, self.inputs, self.run, ways),
+            (self.forward, self.backward),
+            is_sure=first != last,
+            without_cache=[self._uncached(one) for one in _sources(self.taken, self.names)],
+        )
+
+    def run(self, *inputs: object) -> tuple[list[Any], Any]:
+        """Run the forward pass.
+
+        Outputs that backward takes no upstream gradient of come after those of which it does.
+        """
+        result = called(self.label, self.forward, *inputs)
+        if not isinstance(result, tuple) and _sources(self.taken, self.names):
+            return [result], Uncached(result)
         if not isinstance(result, tuple) or len(result) < 2:
             raise CheckError(
-                f"{label} must return (out, cache), got {described(result)}; for a scalar "
-                "loss with a gradient function use check_gradient"
+                f"{self.label} must return (out, cache), got {described(result)} (without a cache, "
+                f"{self.backward_label} must take the upstream gradient, and inputs or the "
+                "output); for a scalar loss with a gradient function use check_gradient"
             )
-        n = len(free) - 1
+        n = len(self.free) - 1
         return list(result[: n if 0 < n < len(result) - 1 else -1]), result[-1]
 
-    def call(arguments: Sequence[Any], inputs: Sequence[Any]) -> object:
-        given, rest = dict(zip(names, inputs, strict=True)), iter(arguments)
-        if options:
-            arguments = [given[n] if n in options else next(rest) for n in taken]
-        return called(backward_label, backward, *arguments)
+    def _call(self, arguments: Sequence[Any], inputs: Sequence[Any]) -> object:
+        given, rest = dict(zip(self.names, inputs, strict=True)), iter(arguments)
+        if self.options:
+            arguments = [given[n] if n in self.options else next(rest) for n in self.taken]
+        return called(self.backward_label, self.backward, *arguments)
 
-    cache_last, cache_first = (
-        lambda ups, cache, inputs: call([*ups, cache], inputs),
-        lambda ups, cache, inputs: call([cache, *ups], inputs),
-    )
-    ways: list[Way] = [cache_last, cache_first]
-    first, last = (means_upstream(name) for name in (free[0], free[-1])) if free else (True, False)
-    if first != last:  # their names tell
-        ways = ways[:1] if first else ways[::-1]
-    return Passes(
-        *(label, backward_label, names, inputs, run, ways), (forward, backward), first != last
-    )
+    def _uncached(self, sources: Mapping[str, Source]) -> Way:
+        def way(ups: list[Any], cache: Uncached, inputs: Sequence[Any]) -> object:
+            there: dict[Source, Any] = {"g": ups[0], "y": cache.y, **dict(enumerate(inputs))}
+            arguments = [there[sources[name]] for name in self.taken]
+            return called(self.backward_label, self.backward, *arguments)
+
+        return way
+
+
+def _sources(taken: Sequence[str], names: Sequence[str]) -> list[dict[str, Source]]:
+    """Return what each argument of a backward pass without a cache may be, the likeliest first."""
+    free = [name for name in taken if name not in names]
+    pool: list[Source] = ["g", *(k for k, name in enumerate(names) if name not in taken), "y"]
+    if len(taken) < 2 or not 0 < len(free) <= len(pool) or any(n in CACHES for n in taken):
+        return []
+    named: dict[str, Source] = {name: k for k, name in enumerate(names) if name in taken}
+    orders = [order for order in permutations(pool, len(free)) if "g" in order]
+
+    def unfit(order: Sequence[Source]) -> int:
+        pairs = zip(order, free, strict=True)
+        return -sum(
+            one == ("y" if means_output(n) else "g" * means_upstream(n)) for one, n in pairs
+        )
+
+    return [named | dict(zip(free, order, strict=True)) for order in sorted(orders, key=unfit)[:12]]
 
 
 class Pair(Adapter):
@@ -114,12 +166,14 @@ class Pair(Adapter):
         self.label, self.backward_label = passes.label, passes.backward_label
         super().__init__(passes.inputs, passes.names, session, constant)
         self.cache: Any = None
-        self.way = passes.ways[0]
         with session.fresh():
             self.structure = self.run()
+            is_uncached = isinstance(self.cache, Uncached)
+            self.ways = passes.without_cache if is_uncached else passes.ways
+            self.way = self.ways[0]
             self.outputs = [np.array(out) for out in leaves(self.structure)]
             self.upstream = upstream_of(self.outputs, upstream, rng)
-        if len(passes.ways) > 1:
+        if len(self.ways) > 1:
             self.way = self._way()
         with session.fresh():
             self.run()
@@ -142,9 +196,9 @@ class Pair(Adapter):
         Or, where that is not sure, the one whose gradients are most often autograd's; else one that
         is linear in the upstream gradient; else the nearest.
         """
-        given = {way: self.given_by(way) for way in self.passes.ways}
+        given = {way: self.given_by(way) for way in self.ways}
         fitting = [way for way, grads in given.items() if grads and all(map(_fits, grads))]
-        if self.passes.is_sure or len(fitting) < 2:
+        if (self.passes.is_sure and self.ways is self.passes.ways) or len(fitting) < 2:
             return next(iter(fitting), self.way)
         true = self.gradients_of([value for _, value in self.named_values()])
 
