@@ -248,5 +248,5 @@ def _report(title: str, c: Comparison) -> GradientReport:
         remarks=tuple(c.notes),
         faults=tuple(c.failures),
         unchecked=tuple(dict.fromkeys(c.subject.unchecked)),
-        precision=f" ({kind}; match up to {c.reference.sharpness.match:g} of its row and column)",
+        precision=f" ({kind}; match: within {c.reference.sharpness.match:g})",
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from .subject.session import untouched
 from .subject.subject import name_of_function, require_function
 from .verdict.rows import FAILURES
 
-Rule = Callable[..., Any]
+Rule = Callable[..., object]
 
 
 def check_primitive(
@@ -30,7 +29,7 @@ def check_primitive(
     *inputs: object,
     vjps: Rule | Sequence[Rule | None] | None = None,
     jvps: Rule | Sequence[Rule | None] | None = None,
-    kwargs: Mapping[str, Any] | None = None,
+    kwargs: Mapping[str, object] | None = None,
     upstream: object = None,
     rng: Random = 0,
     budget: float = BUDGET,
@@ -109,7 +108,7 @@ def check_primitive(
 
 
 def _named(
-    report: GradientReport, kind: str, shapes: Mapping[str, tuple[Any, Any]]
+    report: GradientReport, kind: str, shapes: Mapping[str, tuple[object, object]]
 ) -> GradientReport:
     """Return a report whose rows are named by the kind of their rule; and wrong shapes said."""
     rows = []

@@ -107,8 +107,8 @@ def judge(mistake, report, path, numbers):
     """Hold a report against what is known of its mistake."""
     rows = [row for row in report.rows if row.rule is not None or row.verdict in WRONG]
     findings = [finding for row in rows for finding in row.findings]
-    findings += [finding for finding in report.findings if finding.rule is not None]
-    told = [f for f in findings if any(part.rule is not None for part in f.parts())]
+    findings += report.findings
+    told = [f for f in findings if any(p.rule or p.kind in mistake.says for p in f.parts())]
     worth = {_worth(mistake, finding) for finding in told}
     reason = next((word for word in ("false", "obscure", "true") if word in worth), "none")
     back = _backward_lines(path.read_text(encoding="utf-8"))
@@ -140,9 +140,13 @@ def kinds_of(findings):
 def _worth(mistake, finding):
     kinds = {part.kind for part in finding.parts()}
     texts = " ".join(str(value) for part in finding.parts() for value in part.fields.values())
-    if not all(word in texts for word in mistake.of):
-        return "false"
-    return "true" if kinds & mistake.says else "obscure" if kinds & mistake.obscure else "false"
+    # Which entries are wrong is true of any mistake; two are said where there is one.
+    obscure = mistake.obscure | {"part", "two_mistakes"}
+    if "two_mistakes" in kinds - mistake.says:
+        return "obscure"
+    if kinds & mistake.says:
+        return "true" if all(word in texts for word in mistake.of) else "false"
+    return "obscure" if kinds & obscure else "false"
 
 
 _BACK = re.compile(r"back|grad|deriv|prime|delta", re.IGNORECASE)

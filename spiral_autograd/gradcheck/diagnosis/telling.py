@@ -68,7 +68,7 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
             "times", times=float(f"{c:.9g}"), also=None
         )
     if edit.kind in ("taken_as", "lost"):
-        times = _times_the_true(search, site, 1.0 if array is None else array)
+        times = _times_the_true(search, site, 1.0 if array is None else array())
         if times is not None:
             return arrays.factor_of(search.case, times) or found("times", times=times, also=None)
     return found(edit.kind, **fields)
@@ -103,7 +103,8 @@ def _named(search: Search, value: object) -> Any:
     if what == "gradient":
         return found("gradient_of", of=case.name(of))
     if what == "upstream":
-        return found("upstream", output=of if len(search.graph.outputs) > 1 else None)
+        output = of if len(search.graph.outputs) > 1 else None
+        return found("upstream", output=output, name=case.name_of_upstream)
     return value
 
 

@@ -26,7 +26,7 @@ class Derivative:
     """A function, and the gradients that its derivative gives, by what this may take."""
 
     def __init__(
-        self, function: Callable[..., Any], derivative: Callable[..., Any], x: object
+        self, function: Callable[..., object], derivative: Callable[..., object], x: object
     ) -> None:
         self.x: Any = as_array(x)
         if not is_float_array(self.x):
@@ -54,7 +54,7 @@ class Derivative:
         self.readings: dict[Way, str] = {
             self._way(one): one for one in sorted(named or every, key=fit)
         }
-        self.is_entrywise = self._takes_numbers_only(self.x)
+        self.is_entrywise = self._takes_numbers_only()
 
     def passes(self, ways: Sequence[Way]) -> Passes:
         """Return the function and its derivative, called in one of some ways, as passes."""
@@ -62,7 +62,7 @@ class Derivative:
         labels = self.label, self.derivative_label
         return Passes(*labels, self.names, [self.x], self.forward, ways, code, is_sure=False)
 
-    def forward(self, x: Any) -> tuple[list[Any], Any]:
+    def forward(self, x: Array) -> tuple[list[object], object]:
         """Run the function; with one that takes numbers only, there is an output for each."""
         if not self.is_entrywise:
             y = called(self.label, self.function, x)
@@ -71,7 +71,8 @@ class Derivative:
         ys = [called(self.label, self.function, flat[i]) for i in range(x.size)]
         return ys, ys
 
-    def _takes_numbers_only(self, x: Any) -> bool:
+    def _takes_numbers_only(self) -> bool:
+        x = self.x
         try:
             called(self.label, self.function, x.copy())
         except CheckError as error:
@@ -85,7 +86,7 @@ class Derivative:
         return False
 
     def _way(self, reading: str) -> Way:
-        def way(ups: list[Any], y: Any, inputs: Sequence[Any]) -> object:
+        def way(ups: list[Any], y: Any, inputs: Sequence[Array]) -> object:
             if not self.is_entrywise:
                 return self._gradient(reading, inputs[0], y, ups[0])
             entries = zip(inputs[0].reshape(-1), y, ups, strict=True)
@@ -94,14 +95,14 @@ class Derivative:
 
         return way
 
-    def _gradient(self, reading: str, x: Any, y: Any, g: Any) -> object:
+    def _gradient(self, reading: str, x: Array, y: Array, g: Array) -> object:
         """Return what the derivative gives for x, times the upstream gradient if that is left."""
         given = {"x": x, "y": y, "g": g}
         result = called(self.derivative_label, self.derivative, *(given[one] for one in reading))
         return result if "g" in reading or result is None else chained(g, result, y, x)
 
 
-def chained(g: Any, derivative: Any, y: Any, x: Array) -> object:
+def chained(g: Array, derivative: object, y: Array, x: Array) -> object:
     """Return a gradient through a derivative: one for each entry, or a Jacobian, of all or rows."""
     d, shape = np.asarray(derivative), np.shape(y)
     if d.ndim == 0 or d.shape == shape == x.shape:

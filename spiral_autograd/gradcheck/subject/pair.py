@@ -36,7 +36,9 @@ from .unchecked import differs, moved
 
 Source = str | int  # the upstream gradient g, the output y, or an input by its number
 # Calls a backward pass with upstream gradients, the cache and the inputs.
-Way = Callable[[list[Any], Any, Sequence[Any]], Any]
+Way = Callable[[list[Any], Any, Sequence[Any]], object]
+
+Given = list[tuple[Any, Array]]  # gradients, each with what it is of
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,10 @@ class Passes:
     label: str
     backward_label: str
     names: list[str]  # of the inputs
-    inputs: Sequence[Any]
-    forward: Callable[..., tuple[list[Any], Any]]
+    inputs: Sequence[object]
+    forward: Callable[..., tuple[list[object], object]]
     ways: Sequence[Way]  # to call the backward pass, the likeliest first
-    code: tuple[Callable[..., Any], Callable[..., Any]]  # the user's own functions
+    code: tuple[Callable[..., object], Callable[..., object]]  # the user's own functions
     is_sure: bool = True  # whether the first of the ways that fits is meant
     without_cache: Sequence[Way] = ()  # the ways where forward leaves none
 
@@ -58,7 +60,7 @@ class Passes:
 class Uncached:
     """Stands for the cache where a forward pass leaves none: its output."""
 
-    y: Any
+    y: object
 
 
 class Functions:
@@ -69,7 +71,10 @@ class Functions:
     """
 
     def __init__(
-        self, forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[object]
+        self,
+        forward: Callable[..., object],
+        backward: Callable[..., object],
+        inputs: Sequence[object],
     ) -> None:
         require_function("forward", forward)
         require_function("backward", backward)
@@ -100,7 +105,7 @@ class Functions:
             without_cache=[self._uncached(one) for one in _sources(self.taken, self.names)],
         )
 
-    def run(self, *inputs: object) -> tuple[list[Any], Any]:
+    def run(self, *inputs: object) -> tuple[list[object], object]:
         """Run the forward pass.
 
         Outputs that backward takes no upstream gradient of come after those of which it does.
@@ -117,15 +122,15 @@ class Functions:
         n = len(self.free) - 1
         return list(result[: n if 0 < n < len(result) - 1 else -1]), result[-1]
 
-    def _call(self, arguments: Sequence[Any], inputs: Sequence[Any]) -> object:
+    def _call(self, arguments: Sequence[object], inputs: Sequence[object]) -> object:
         given, rest = dict(zip(self.names, inputs, strict=True)), iter(arguments)
         if self.options:
             arguments = [given[n] if n in self.options else next(rest) for n in self.taken]
         return called(self.backward_label, self.backward, *arguments)
 
     def _uncached(self, sources: Mapping[str, Source]) -> Way:
-        def way(ups: list[Any], cache: Uncached, inputs: Sequence[Any]) -> object:
-            there: dict[Source, Any] = {"g": ups[0], "y": cache.y, **dict(enumerate(inputs))}
+        def way(ups: list[object], cache: Uncached, inputs: Sequence[object]) -> object:
+            there: dict[Source, object] = {"g": ups[0], "y": cache.y, **dict(enumerate(inputs))}
             arguments = [there[sources[name]] for name in self.taken]
             return called(self.backward_label, self.backward, *arguments)
 
@@ -157,7 +162,7 @@ class Pair(Adapter):
         self,
         passes: Passes,
         session: Session,
-        upstream: Any,
+        upstream: object,
         rng: np.random.Generator,
         constant: Names = (),
         automatic: Automatic = lambda subject: (),
@@ -197,20 +202,20 @@ class Pair(Adapter):
         is linear in the upstream gradient; else the nearest.
         """
         given = {way: self.given_by(way) for way in self.ways}
-        fitting = [way for way, grads in given.items() if grads and all(map(_fits, grads))]
+        fitting = [way for way, grads in given.items() if grads and _fit(grads)]
         if (self.passes.is_sure and self.ways is self.passes.ways) or len(fitting) < 2:
             return next(iter(fitting), self.way)
         true = self.gradients_of([value for _, value in self.named_values()])
 
         def nearness(way: Way) -> tuple[int, int, float]:
-            doubled = [None if g is None else np.multiply(2, g) for g, _ in given[way]]
+            doubled = [g if g is None else np.multiply(2, g) for g, _ in given[way]]
             linear, _ = agreement(self.given_by(way, times=2), doubled)
             equal, apart = agreement(given[way], true)
             return equal, linear, -apart
 
         return max(fitting, key=nearness)
 
-    def given_by(self, way: Way, times: float = 1) -> list[tuple[Any, Array]]:
+    def given_by(self, way: Way, times: float = 1) -> Given:
         """Return the gradients that a way to call backward gives, each with what it is of."""
         before, self.way = self.way, way
         try:
@@ -229,7 +234,7 @@ class Pair(Adapter):
         """What the forward pass has left for the backward pass."""
         return self.cache
 
-    def run(self) -> list[Any]:
+    def run(self) -> list[object]:
         """Run the forward pass, and return the outputs that backward has a gradient of."""
         outputs, self.cache = self.passes.forward(*self.inputs)
         return outputs
@@ -240,7 +245,7 @@ class Pair(Adapter):
         self.result = self._flat(self.way(tree, self.cache, self.inputs))
         return self.result
 
-    def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
+    def substitute(self, replacements: Sequence[object], values: Values = None) -> list[object]:
         """Run the forward pass on other values."""
         memo = self.standing_in(replacements, values)
         arguments = (copy.deepcopy(value, dict(memo)) for value in self.inputs)
@@ -248,7 +253,7 @@ class Pair(Adapter):
 
     # -------------------- the gradients --------------------
 
-    def _flat(self, result: Any) -> object:
+    def _flat(self, result: object) -> object:
         """Return gradients, where some stand in dicts as the parameters do, as one dict."""
         inputs = zip(self.names, self.inputs, strict=True)
         holders = [(n, v) for n, v in inputs if any(map(is_float_array, leaves(v)))]
@@ -258,7 +263,7 @@ class Pair(Adapter):
         is_in_dict = [isinstance(value, dict) for _, value in holders]
         if not any(is_in_dict) or is_in_dict != [isinstance(g, dict) for g in result]:
             return result
-        flat: dict[Any, Any] = {}
+        flat: dict[object, object] = {}
         for (name, value), gradient in pairs:
             flat |= gradient if isinstance(value, dict) else {name: gradient}
         return flat
@@ -279,7 +284,7 @@ class Pair(Adapter):
         self.of_inputs, self.parameters = entries[:n], entries[n:]
         return [(name, leaf) for name, leaf in inside if name not in there]
 
-    def _say_beside(self, arrays: dict[str, Array], there: dict[str, Any]) -> None:
+    def _say_beside(self, arrays: dict[str, Array], there: dict[str, object]) -> None:
         """Say which gradients are not returned, and which that are returned are nobody's."""
         for name in [] if is_of_loss(self.structure, self.result) else arrays:
             if name not in there:
@@ -298,7 +303,7 @@ class Pair(Adapter):
     def _gradient_of(self, name: str) -> object:
         return self._by_name().get(name, MISSING)
 
-    def _by_name(self) -> dict[str, Any]:
+    def _by_name(self) -> dict[str, object]:
         if isinstance(self.result, dict):
             return by_key(self.result, self.known)
         return by_position(self.backward_label, self.result, self.names, self.floats)
@@ -317,20 +322,20 @@ class Pair(Adapter):
         return replace(super().subject(), forward_code=[forward], backward_code=[backward])
 
 
-def _fits(pair: tuple[Any, Array]) -> bool:
-    gradient, value = pair
-    return gradient is None or np.shape(gradient) == value.shape
+def _fit(given: Given) -> bool:
+    return all(gradient is None or np.shape(gradient) == value.shape for gradient, value in given)
 
 
-def agreement(given: Sequence[tuple[Any, Array]], true: Sequence[Any]) -> tuple[int, float]:
+def agreement(given: Given, true: Sequence[object]) -> tuple[int, float]:
     """Return how many entries of gradients are as autograd has them, and how far all are off."""
-    both = [(h, g) for (h, _), g in zip(given, true, strict=True) if np.shape(h) == np.shape(g)]
-    pairs = [(np.asarray(h), np.asarray(g)) for h, g in both if g is not None and h is not None]
+    both = [(h, g) for (h, _), g in zip(given, true, strict=True) if not (h is None or g is None)]
+    pairs = [(np.asarray(h), np.asarray(g)) for h, g in both]
+    pairs = [(h, g) for h, g in pairs if h.shape == g.shape]
     equal = sum(int(np.isclose(h, g).sum()) for h, g in pairs)
     return equal, sum(float(np.abs(h - g).sum()) for h, g in pairs)
 
 
-def required_names(function: Callable[..., Any]) -> list[str]:
+def required_names(function: Callable[..., object]) -> list[str]:
     """Return the positional parameters that a function requires; none where it takes any number."""
     try:
         parameters = list(inspect.signature(function).parameters.values())

@@ -22,10 +22,11 @@ from .subject import CheckError, called, described, is_float_array, name_of_func
 
 LARGEST = 400  # entries of an input whose jvp is asked entry by entry
 
-Rules = Mapping[int, Callable[..., Any]]  # by the number of the argument, as defvjp takes them
+Function = Callable[..., Any]
+Rules = Mapping[int, Function]  # by the number of the argument, as defvjp takes them
 
 
-def rules_of(function: Any, given: object, kind: str) -> Rules:
+def rules_of(function: Function, given: object, kind: str) -> Rules:
     """Return the vjp makers or the jvps that are given for a function, or else registered."""
     if callable(given):
         return {0: given}
@@ -44,17 +45,19 @@ def rules_of(function: Any, given: object, kind: str) -> Rules:
     return {k: partial(from_whole, whole, k) for k in range(100)}
 
 
-def wrapped(function: Any) -> Any:
+def wrapped(function: Function) -> Function:
     """Return autograd's own wrapper of a function, where there is one."""
     return trace_primitives_map.get(function, function)
 
 
-def _vjp_from(whole: Any, k: int, ans: object, *args: object, **kwargs: object) -> object:
+def _vjp_from(whole: Function, k: int, ans: object, *args: object, **kwargs: object) -> object:
     pull = whole((k,), ans, args, kwargs)
     return lambda g: next(iter(pull(g)))
 
 
-def _jvp_from(whole: Any, k: int, g: object, ans: object, *args: object, **kwargs: object) -> Any:
+def _jvp_from(
+    whole: Function, k: int, g: object, ans: object, *args: object, **kwargs: object
+) -> object:
     return whole((k,), (g,), ans, args, kwargs)
 
 
@@ -63,9 +66,9 @@ class Primitive:
 
     def __init__(
         self,
-        function: Any,
+        function: Function,
         inputs: Sequence[object],
-        kwargs: Mapping[str, Any],
+        kwargs: Mapping[str, object],
         kind: str,
         rules: Rules,
         is_followed: bool,
@@ -75,12 +78,12 @@ class Primitive:
         self.label = name_of_function(function, "the function")
         self.inputs = [as_array(value) for value in inputs]
         self.names = positional_names(self.raw, len(inputs))
-        self.shapes: dict[str, tuple[Any, Any]] = {}  # of tangents that have a wrong one
+        self.shapes: dict[str, tuple[object, object]] = {}  # of tangents that have a wrong one
         code = code_of(self.raw)
         own = code is not None and not is_installed(code.co_filename)
         self.is_followed = is_followed or own
 
-    def forward(self, *inputs: object) -> tuple[list[Any], Any]:
+    def forward(self, *inputs: object) -> tuple[list[object], object]:
         """Run the function itself; autograd is no witness of what it is told."""
         if not self.is_followed and any(map(isbox, inputs)):
             raise CheckError(f"what autograd knows of {self.label} is what is to be checked")
@@ -92,14 +95,16 @@ class Primitive:
         gradient, rules = getattr(self, f"_from_{self.kind}"), self.rules
         there = [k for k, value in enumerate(self.inputs) if is_float_array(value) and k in rules]
 
-        def way(ups: list[Any], ans: Any, inputs: Sequence[Any]) -> dict[str, Any]:
+        def way(ups: list[object], ans: object, inputs: Sequence[object]) -> dict[str, object]:
             return {self.names[k]: gradient(k, rules[k], ups[0], ans, inputs) for k in there}
 
         code = (self.raw, rules[there[0]] if there else self.raw)
         label = f"the {self.kind}"
         return Passes(self.label, label, self.names, self.inputs, self.forward, [way], code)
 
-    def _from_vjp(self, k: int, rule: Any, up: Any, ans: Any, inputs: Sequence[Any]) -> object:
+    def _from_vjp(
+        self, k: int, rule: Function, up: object, ans: object, inputs: Sequence[object]
+    ) -> object:
         what = f"the vjp of {self.label} by {self.names[k]}"
         vjp = called(what, partial(rule, **self.kwargs), ans, *inputs)
         if not callable(vjp):
@@ -110,7 +115,7 @@ class Primitive:
         return add_outgrads(None, called(what, vjp, up))[0]  # dense, where it is sparse
 
     def _from_jvp(
-        self, k: int, rule: Any, up: Any, ans: Any, inputs: Sequence[Any]
+        self, k: int, rule: Function, up: object, ans: object, inputs: Sequence[object]
     ) -> Array | None:
         """Return the gradient that a jvp implies, from its tangent for each entry of the input.
 
