@@ -49,7 +49,7 @@ RULES: dict[str, str] = {
     ),
     **_all(
         "value",
-        "lost taken_as times_too operand updated made_from scale_left_out scale_squared "
+        "lost taken_as times_too operand updated made_from from_turn scale_left_out scale_squared "
         "scale_inverted only_g",
     ),
     # -------------------- rows: verdicts (shapes, kinks, small constants, rounding) ----------

@@ -62,6 +62,14 @@ def _comes_out(flow: str, change: str, turns: bool, likewise: Sequence[str]) -> 
     return f"{text}, at each turn of the loop" if turns else text
 
 
+_TURNS = {
+    "before": "the turn before",
+    "after": "the turn after",
+    "first": "the first turn",
+    "last": "the last turn",
+}
+
+
 def _function(function: str, v: str, minus: bool) -> str:
     """Write a simple function of a value."""
     text = function.format(v=v)
@@ -176,9 +184,15 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "picked_beside": "is put beside the entries that are picked there: shifted by {shift} along "
     "axis {axis}",
     "cut_at": "is cut out of the padded one at {offsets}, the wrong place",
-    "taken_as": lambda function, v, minus: f"is taken as {_function(function, v, minus)}",
+    "taken_as": lambda function, v, minus, turn="same": (
+        f"is taken as {_function(function, v, minus)}"
+        + (f" with {v} of {_TURNS[turn]}" if turn != "same" else "")
+    ),
     "times_too": lambda function, v, minus: f"is multiplied by {_function(function, v, minus)} too",
-    "operand": "is multiplied by {other} in place of {operand}",
+    "operand": lambda other, operand, turn="same": (
+        f"is multiplied by {other}{f' of {_TURNS[turn]}' if turn != 'same' else ''} "
+        f"in place of {operand}"
+    ),
     "not_transposed": "is multiplied by {operand}, which is not transposed",
     "g_transposed": "is made from the gradient that comes in transposed",
     "updated": "is multiplied by {operand} as it is after its update, with a rate of {rate:.6g}",
@@ -188,6 +202,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     ),
     "overwritten": "the gradients that meet in one entry of {of} overwrite each other, not added "
     "up",
+    "from_turn": lambda turn: f"is taken from {_TURNS[turn]}",
     "another_run": "{of} of another run of that line",
     "term_left_out": "the term - {term} is left out",
     "term_taken": "the term - {term} is - {other}",

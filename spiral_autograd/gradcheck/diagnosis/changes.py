@@ -196,6 +196,7 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
                 sizes,
                 partial(taken_as, node, sign),
                 partial(_function_key, end, sign),
+                sign * table if table.shape[1] == spot.g.size else None,
             )
 
 

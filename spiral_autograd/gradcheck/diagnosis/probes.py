@@ -147,12 +147,18 @@ class Family:
         Returns the i-th change.
     key : callable
         Returns what the i-th has in common with the same change at another site.
+    factors : array (changes, numbers) or None
+        By what each multiplies that which leaves the result, where that is all that it does.
+    same : sequence or None
+        For each what is equal where two do the same.
     """
 
     effects: Array
     sizes: Array
     edit: Callable[[int], Edit]
     key: Callable[[int], Hashable]
+    factors: Array | None = None
+    same: Sequence[Hashable] | None = None
 
 
 class Spot:

@@ -101,6 +101,8 @@ def _named(search: Search, value: object) -> Any:
         return case.name(of)
     if what == "gradient":
         return found("gradient_of", of=case.name(of))
+    if what == "held":
+        return case.name(of[0]) if of[1] is None else case.operand(*of)
     if what == "upstream":
         return found("upstream", output=of if len(search.graph.outputs) > 1 else None)
     return value
