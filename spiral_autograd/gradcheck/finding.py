@@ -41,7 +41,8 @@ RULES: dict[str, str] = {
     ),
     **_all(
         "term",
-        "term constant_added left_out not_carried term_left_out only_scaled_g g_left_out",
+        "term constant_added left_out not_carried term_left_out only_scaled_g g_left_out "
+        "added_to_itself",
     ),
     **_all(
         "part",

@@ -200,6 +200,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "only": lambda flow, overwritten: (
         f"only {flow} is kept{': the others are overwritten, not added up' * overwritten}"
     ),
+    "added_to_itself": "{flow} is added to itself, in place of what flows back otherwise",
     "overwritten": "the gradients that meet in one entry of {of} overwrite each other, not added "
     "up",
     "from_turn": lambda turn: f"is taken from {_TURNS[turn]}",

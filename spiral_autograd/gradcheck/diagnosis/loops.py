@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...validation import Array
 from ..reference.graph import Change, Graph, Node, Site
 from .edits import FUNCTIONS
 from .operands import slopes
@@ -75,8 +76,12 @@ def derivatives_of_turns(spot: Spot, stock: Stock) -> Iterator[Family]:
     tried: list[tuple[Any, tuple[Held, str], int]] = [
         (key, at, i) for i in _own_functions(spot, stock) for key, at in held.items()
     ]
-    with np.errstate(all="ignore"):
-        rows = [np.ravel(FUNCTIONS[i][1](value_of(at))) for _, (at, _), i in tried]
+    made: dict[tuple[int, int], Array] = {}
+    for _, (at, _), i in tried:
+        value = value_of(at)
+        if (id(value), i) not in made:
+            made[id(value), i] = np.ravel(FUNCTIONS[i][1](value))
+    rows = [made[id(value_of(at)), i] for _, (at, _), i in tried]
     fine = [n for n, row in enumerate(rows) if np.isfinite(row).all()]
     if not fine:
         return

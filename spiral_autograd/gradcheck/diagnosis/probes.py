@@ -232,16 +232,21 @@ class Stock:
 
     def functions(self, node: Node) -> Array:
         """Return the functions of a value, one in each row; NaN where one is but a constant."""
-        if node in self._functions:
-            return self._functions[node]
-        table = functions_of(np.asarray(node.value))
+        table = self.raw_functions(node).copy()
         with np.errstate(all="ignore"):
             constant = np.ptp(table, axis=1) <= 1e-9 * np.max(np.abs(table), axis=1)
         constant[0] = False  # that the derivative is left out is no mere factor
         table[constant] = np.nan
-        if table.size <= 400_000:
-            self._functions[node] = table
         return table
+
+    def raw_functions(self, node: Node) -> Array:
+        """Return the functions of a value, one in each row, constant or not."""
+        if node not in self._functions:
+            table = functions_of(np.asarray(node.value))
+            if table.size > 400_000:
+                return table
+            self._functions[node] = table
+        return self._functions[node]
 
     @cached_property
     def all_functions(self) -> dict[Shape, tuple[list[tuple[Node, int]], Array, Array]]:

@@ -43,7 +43,8 @@ def _classes(search: Search) -> list[list[Site]]:
     if not search.turns.count:
         return []
     ways = [s for s in search.passages if s.via is None and _is_formula(s)]
-    values = [Site(None, node) for node in search.graph.nodes if search.is_named(node)]
+    named = filter(search.is_named, search.graph.nodes)
+    values = [Site(None, node) for node in named if isinstance(node.value, np.ndarray)]
     return search.turns.classes([*search.graph.edges(), *ways, *values])
 
 

@@ -53,7 +53,7 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
     """Return what is done there, with names in place of values."""
     fields = {name: _named(search, value) for name, value in edit.fields.items()}
     array = fields.pop("array", None)
-    if edit.kind == "operand" and fields["other"] == fields["operand"]:
+    if edit.kind == "operand" and fields["other"] == fields["operand"] and "turn" not in fields:
         fields["other"] = search.case.expression(edit.fields["other"][1])
         if fields["other"] == fields["operand"]:
             fields["other"] = found("another_run", of=fields["operand"])
@@ -61,6 +61,8 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
         path, run = edit.fields["path"], fields.pop("run")
         flow = _flow(search, path, run)
         return found("only", flow=flow, overwritten=fields["rule"] == "sum", rule=fields["rule"])
+    if edit.kind == "added_to_itself":
+        return found(edit.kind, flow=_flow(search, edit.fields["path"]))
     if edit.kind == "times":
         c = edit.fields["times"]
         return arrays.factor_of(search.case, c) or found(

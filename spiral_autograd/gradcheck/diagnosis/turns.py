@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,18 +42,20 @@ class Turns:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.lines = {node: _line(node) for node in graph.nodes}
-        met: Counter[Line] = Counter()
+        self._held: dict[tuple[Node, Shape], dict[Hashable, tuple[Held, str]]] = {}
+        self._runs: dict[Line, list[Node]] = {}
         self.turn: dict[Node, int] = {}
         for node in graph.nodes:
-            self.turn[node] = met[self.lines[node]]
-            met[self.lines[node]] += 1
-        self._times = met
-        self.count = max((n for line, n in met.items() if line[0] is not None), default=1)
+            runs = self._runs.setdefault(self.lines[node], [])
+            self.turn[node] = len(runs)
+            runs.append(node)
+        lengths = (len(runs) for line, runs in self._runs.items() if line[0] is not None)
+        self.count = max(lengths, default=1)
         self.count = self.count if self.count > 1 else 0
 
     def repeats(self, node: Node) -> bool:
         """Tell whether a value was made in a loop."""
-        return self._times[self.lines[node]] > 1
+        return len(self._runs[self.lines[node]]) > 1
 
     def is_inner(self, site: Site) -> bool:
         """Tell whether a site lies in a turn of a long loop that is neither its first nor last.
@@ -66,7 +66,7 @@ class Turns:
         loops = self.repeats(node) and self.repeats(site.argument)
         if loops and site.steps > 1 and self.turn[node] - self.turn[site.argument] > 1:
             return True
-        last = self._times[self.lines[node]] - 1
+        last = len(self._runs[self.lines[node]]) - 1
         return last > 3 and 0 < self.turn[node] < last
 
     def seen_from(self, y: Node, other: Node) -> Hashable:
@@ -75,41 +75,37 @@ class Turns:
             return self.lines[other], self.turn[other] - self.turn[y]
         return self.lines[other], None
 
-    @cached_property
-    def roles(self) -> list[tuple[Line, list[list[Held]]]]:
-        """The arrays that are made, or used, at each turn of a loop, by the operation."""
-        by_line: dict[Line, list[Node]] = {}
-        for node in self.graph.nodes:
-            by_line.setdefault(self.lines[node], []).append(node)
-        return [
-            (line, [[(n, i) for n in nodes] for i in (None, *range(len(nodes[0].args)))])
-            for line, nodes in by_line.items()
-            if len(nodes) > 1 and line[0] is not None
-        ]
-
     def at_turns(self, y: Node, shape: Shape) -> dict[Hashable, tuple[Held, str]]:
         """Return the arrays of a shape at some turn of the loop of an operation, and which turn.
 
         The keys are the same at each turn.
         """
-        found: dict[Hashable, tuple[Held, str]] = {}
-        t, count = self.turn[y], self._times[self.lines[y]]
-        for line, roles in self.roles:
-            for number, held in enumerate(roles if len(roles[0]) == count else ()):
+        if (y, shape) in self._held:
+            return self._held[y, shape]
+        found = self._held[y, shape] = {}
+        runs = self._runs[self.lines[y]]
+        for line, nodes in self._runs.items():
+            if not 1 < len(runs) <= len(nodes) or line[0] is None:
+                continue
+            t = sum(node.number <= y.number for node in nodes)
+            t -= line == self.lines[y] or nodes[0].number < runs[0].number
+            for i in (None, *range(min(len(node.args) for node in nodes))):
+                if t >= len(nodes) or shape != np.shape(value_of((nodes[t], i))):
+                    continue
                 for which, at in WHICH.items():
-                    node, i = held[at(t, count)]
-                    if shape == np.shape(value_of((node, i))):
-                        word = which.split()[0]
-                        if which == "same" and self._is_of_turn_before(y, node, i):
-                            word = "before"
-                        found[line, number, which] = (node, i), word
+                    held = nodes[at(t, len(nodes))], i
+                    if shape == np.shape(value_of(held)):
+                        found[line, i, which] = held, self._word(y, held, which)
         return found
 
-    def _is_of_turn_before(self, y: Node, node: Node, i: int | None) -> bool:
-        if i not in node.argnums:
-            return False
-        made = node.parents[node.argnums.index(i)]
-        return self.repeats(made) and self.turn[made] == self.turn[y] - 1
+    def _word(self, y: Node, held: Held, which: str) -> str:
+        """Return of which turn an array is: an argument may have been made at the turn before."""
+        node, i = held
+        if which == "same" and i in node.argnums:
+            made = node.parents[node.argnums.index(i)]
+            if self.repeats(made) and self.turn[made] == self.turn[y] - 1:
+                return "before"
+        return which.split()[0]
 
     def classes(self, sites: Iterable[Site]) -> list[list[Site]]:
         """Return the sites that are the same at each turn of a loop."""
@@ -152,11 +148,12 @@ class Turns:
 def _behind(graph: Graph, sites: Sequence[Site]) -> bool:
     """Tell whether what one site changes flows into the result of another."""
     results = {site.result for site in sites}
+    wholes = {site.argument for site in sites if site.result is None}
     changed = {site.argument for site in sites}
     flows: set[Node] = set()
     for node in reversed(graph.nodes):
         if node in changed or node in flows:
-            if node in results:
+            if node in results or (node in wholes and node in flows):
                 return True
             flows.update(node.parents)
     return False
