@@ -12,10 +12,11 @@ from .explain import explain, look_at_other_values
 from .guard import CheckError, answerable, guarded
 from .reference.reference import find_reference, gradients_of
 from .report import GradientReport
+from .subject.function import function_of
 from .subject.inputs import Names
 from .subject.layer import Layer
 from .subject.loss import Gradient
-from .subject.pair import Pair
+from .subject.pair import Pair, passes_of
 from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
 from .verdict.doubt import ask_differences, compared
@@ -43,6 +44,8 @@ def check_layer(
     Parameters
     ----------
     layer : object
+        Or a class, or an object, whose methods take a context first, ``forward(ctx, *inputs)`` and
+        ``backward(ctx, upstream)``, as the custom functions of PyTorch and minitorch do.
     *inputs : arrays
         What `forward` takes. Integer arrays have no gradient; what is no array is passed on.
     upstream : array or tuple of arrays, optional
@@ -77,11 +80,12 @@ def check_layer(
     """
     budget = number("budget", budget, above=0, or_equal=True)
     stream = stream_of(rng)
-    title = type(layer).__name__
+    title = (layer if isinstance(layer, type) else type(layer)).__name__
     with untouched(layer, inputs) as session, answerable(title):
-        adapter = Layer(layer, inputs, session, upstream, stream, constant, gradients_of)
-        subject = adapter.subject()
-        return course(title, subject, stream, budget)
+        function = function_of(layer, inputs)
+        shared = session, upstream, stream, constant, gradients_of
+        adapter = Layer(layer, inputs, *shared) if function is None else Pair(function, *shared)
+        return course(title, adapter.subject(), stream, budget)
 
 
 def check_backward(
@@ -98,7 +102,8 @@ def check_backward(
     Parameters
     ----------
     forward, backward : callables
-        `backward` returns a gradient for each differentiable input, or a dict of them by name.
+        `backward` returns a gradient for each differentiable input, or a dict of them by name. It
+        may take the cache first, as JAX's custom_vjp has it.
     *inputs : arrays and what else `forward` takes
     upstream : array or tuple of arrays, optional
         By default random.
@@ -129,8 +134,9 @@ def check_backward(
     stream = stream_of(rng)
     title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
     with untouched(forward, backward, inputs) as session, answerable(title):
-        subject = Pair(forward, backward, inputs, session, upstream, stream, constant).subject()
-        return course(title, subject, stream, budget)
+        passes = passes_of(forward, backward, inputs)
+        pair = Pair(passes, session, upstream, stream, constant, gradients_of)
+        return course(title, pair.subject(), stream, budget)
 
 
 def check_gradient(
@@ -242,5 +248,5 @@ def _report(title: str, c: Comparison) -> GradientReport:
         remarks=tuple(c.notes),
         faults=tuple(c.failures),
         unchecked=tuple(dict.fromkeys(c.subject.unchecked)),
-        precision=f" ({kind}; match up to {c.reference.sharpness.match:g} of its row and column)",
+        precision=f" ({kind}; match: within {c.reference.sharpness.match:g})",
     )

@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 from ..validation import Array, Shape
 from .verdict.rows import RIGHT, Row
 
-COLUMNS = ("handwritten", "automatic", "difference")
+COLUMNS = ("your gradient", "the true one", "difference")
 CELLS = 160  # along the side of a picture: of a larger array each cell shows the largest of several
 BARS = 64  # entries that a row of bars can show
 BLUE, RED = "#0072B2", "#D55E00"

@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 from .finding import Finding
 from .guard import printable
 from .source import Place, statement_at
-from .verdict.rows import FAILURES, Row
+from .verdict.rows import FAILURES, RIGHT, Row
 from .words import sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTH = 100
+WIDTH = 80  # of sentences
+CODE = 100  # of tables and lines of code
 COSTLY = 0.01  # the share from which on what a constant costs stands in the title
 RED = "#d9423f"  # to be read on white and on black
-COLUMNS = ("", "shape", "largest", "max |diff|", "relative", "at", "verdict")
+COLUMNS = ("", "shape", "largest", "max |diff|", "relative error", "at", "verdict")
+SHOWN = (0, 1, 4, 5, 6)  # the columns that a report shows; `table` shows all
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,7 +92,7 @@ class GradientReport:
         return self.ok
 
     def raise_if_wrong(self, *, complete: bool = False) -> None:
-        """Raise an AssertionError that bears the table, unless all is right.
+        """Raise an AssertionError that bears the reason and the report, unless all is right.
 
         Parameters
         ----------
@@ -104,7 +106,34 @@ class GradientReport:
         """
         __tracebackhide__ = True  # pytest shows the line that called this
         if not self.ok or (complete and self.unchecked):
-            raise AssertionError(str(self))
+            reason = self._first_reason()
+            raise AssertionError(f"{reason}\n\n{self}" if reason else str(self))
+
+    def _first_reason(self) -> str:
+        """Return the first reason in one line: what pytest shows in its summary."""
+        wrong = [rows for rows in self._reasons() if rows[0].verdict in FAILURES]
+        said = [_of_rows(rows) for rows in wrong[:1]] or self._failures()[:1]
+        return printable(" ".join(said[0].split())) if said else ""
+
+    def table(self) -> str:
+        """Return the table with all its numbers.
+
+        *largest* is the largest entry of the true gradient, *max |diff|* the largest difference
+        from yours, *relative error* that divided by the largest entry of both, and *at* is where
+        it is. Where a smaller difference is larger beside its own row and column, it is shown,
+        divided by the largest entry of these.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from spiral_autograd import check_backward, manual
+        >>> x = np.array([[0.5, -1.0]])
+        >>> report = check_backward(manual.sigmoid, manual.sigmoid_backward, x)
+        >>> print(report.table().splitlines()[0])
+           shape   largest  max |diff|  relative error  at  verdict
+        """
+        cells = [COLUMNS, *(_cells(row, full=True) for row in self.rows)]
+        return "\n".join(_table(cells, COLUMNS))
 
     def to_dict(self) -> dict[str, object]:
         """Return the report as JSON-ready data."""
@@ -126,16 +155,16 @@ class GradientReport:
     def __str__(self) -> str:
         lines = [
             *_wrapped(self._title()),
-            *_wrapped(f"reference: {self.reference} {self.precision.strip()}".rstrip()),
+            *_wrapped(f"compared with {self.reference} {self.precision.strip()}".rstrip()),
         ]
         for failure in self._failures():
             lines += ["", *_wrapped(f"failure: {failure}")]
         if self.rows or not self.faults:
-            lines += ["", *_table([COLUMNS, *(_cells(row) for row in self.rows)])]
+            head = tuple(COLUMNS[i] for i in SHOWN)
+            lines += ["", *_table([head, *(_cells(row) for row in self.rows)], head)]
         for rows in self._reasons():
-            names = ", ".join(row.name for row in rows[:8]) + (", …" if len(rows) > 8 else "")
-            lines += ["", *_wrapped(f"{names}: {rows[0].why or rows[0].verdict}")]
-            lines += [_short(f"    {place_text(place)}", WIDTH) for place in _places(rows)]
+            lines += ["", *_wrapped(_of_rows(rows))]
+            lines += [_short(f"    {place_text(place)}", CODE) for place in _places(rows)]
         for note in self._notes():
             lines += ["", *_wrapped(f"note: {note}")]
         return "\n".join(lines)
@@ -149,6 +178,9 @@ class GradientReport:
         if self.unchecked:
             be = "is" if len(self.unchecked) == 1 else "are"
             said.append(f"{', '.join(self.unchecked)} {be} not checked")
+        wrong = [row for row in self.rows if row.verdict in FAILURES]
+        if wrong:
+            return "; ".join([f"{self.subject}: {_count(wrong, len(self.rows))}", *said])
         more = f" ({'; '.join(said)})" if said else ""
         return f"{self.subject}: {'right' if self.ok else 'NOT right'}{more}"
 
@@ -180,9 +212,9 @@ class GradientReport:
         notes = _html_cells("li", self._notes())
         sharp = self.precision.strip().removeprefix("(").removesuffix(")")
         reference = _html(", ".join(filter(None, (self.reference, sharp))))
-        head = _html_cells("th", COLUMNS)
+        head = _html_cells("th", [COLUMNS[i] for i in SHOWN])
         return (
-            f"<p><b>{_html(self._title())}</b><br>reference: {reference}</p>{failures}"
+            f"<p><b>{_html(self._title())}</b><br>compared with {reference}</p>{failures}"
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
             # a table of its own: sentences would stretch the columns of numbers
             + (f"<table><tbody>{reasons}</tbody></table>" if reasons else "")
@@ -204,12 +236,25 @@ class GradientReport:
             raise ValueError("the report has no gradient to draw")
         from .pictures import draw_rows
 
-        title = _short(self._title(), WIDTH)
-        return draw_rows(f"{title} (reference: {self.reference})", shown)
+        return draw_rows(f"{_short(self._title(), CODE)}, compared with {self.reference}", shown)
 
 
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.2e}"
+def _count(wrong: Sequence[Row], of: int) -> str:
+    """Say how many gradients are wrong or missing, and which."""
+    what = " or ".join(v for v in FAILURES if any(row.verdict == v for row in wrong))
+    if of == 1:
+        return f"the gradient of {wrong[0].name} is {what}"
+    verb = "is" if len(wrong) == 1 else "are"
+    return f"{len(wrong)} of {of} gradients {verb} {what} ({_names(wrong)})"
+
+
+def _of_rows(rows: Sequence[Row]) -> str:
+    """Say what is to be said of rows with one reason."""
+    return f"{_names(rows)}: {rows[0].why or rows[0].verdict}"
+
+
+def _names(rows: Sequence[Row], most: int = 8) -> str:
+    return ", ".join(row.name for row in rows[:most]) + ", …" * (len(rows) > most)
 
 
 def _html(text: str) -> str:
@@ -226,32 +271,37 @@ def _html_cells(tag: str, texts: Iterable[str]) -> str:
 
 
 def _html_reason(rows: Sequence[Row]) -> str:
-    names = _html(", ".join(row.name for row in rows))
+    names = _html(_names(rows))
     places = [f"<br><code>{_html(place_text(place))}</code>" for place in _places(rows)]
     left = '<td style="text-align: left; vertical-align: top">'
     why = _html(rows[0].why or rows[0].verdict)
     return f"{left}{names}</td>{left}{why}{''.join(places)}</td>"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, full: bool = False) -> tuple[str, ...]:
+    """Return what stands in the line of a row: where it is right, not where it differs most."""
     apart = [row.max_abs, row.max_rel]
     if row.index is None:  # of gradients of two shapes there is no difference
         apart = [math.nan if math.isinf(value) else value for value in apart]
     where = "" if row.index is None or row.max_abs == 0 else str(row.index).replace(" ", "")
-    return (
+    digits = ".2e" if full else ".2g"
+    numbers = [
+        "" if math.isnan(v) else "0" if v == 0 else f"{v:{digits}}" for v in (row.scale, *apart)
+    ]
+    cells = (
         row.name,
         str(row.shape).replace(" ", ""),
-        _number(row.scale),
-        *map(_number, apart),
-        where,
+        *numbers,
+        where if full or row.verdict not in RIGHT else "",
         f"{row.verdict} (kink)" if row.rule == "kink" else row.verdict,
     )
+    return cells if full else tuple(cells[i] for i in SHOWN)
 
 
-def _table(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines of at most `WIDTH`: where there is not room for all, the longest are cut."""
-    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
-    room = WIDTH - 2 * (len(COLUMNS) - 1)
+def _table(cells: Sequence[Sequence[str]], head: Sequence[str]) -> list[str]:
+    """Return lines that fit: where there is not room for all, the longest are cut."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
+    room = (CODE if head == COLUMNS else WIDTH) - 2 * (len(head) - 1)
     while sum(widths) > room:  # a name needs more room than a shape or a place to be told
         i = max(range(len(widths)), key=lambda i: widths[i] - (20 if i == 0 else 0))
         widths[i] -= 1
@@ -259,7 +309,7 @@ def _table(cells: Sequence[Sequence[str]]) -> list[str]:
     for line in cells:
         fitted = [_short(cell, width) for cell, width in zip(line, widths, strict=True)]
         aligned = [
-            f"{cell:<{width}}" if COLUMNS[i] in ("", "verdict") else f"{cell:>{width}}"
+            f"{cell:<{width}}" if head[i] in ("", "verdict") else f"{cell:>{width}}"
             for i, (cell, width) in enumerate(zip(fitted, widths, strict=True))
         ]
         lines.append("  ".join(aligned).rstrip())

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .finding import Finding
-from .words_of_mistakes import MISTAKES
+from .words_of_mistakes import MISTAKES, Said
 
 
 def _shape(ours: Sequence[int], theirs: Sequence[int], update: Sequence[int] | None) -> str:
     """Say that a gradient has another shape, and what an update W -= lr * dW makes of it."""
-    text = f"has the shape {ours} in place of {theirs}"
+    text = f"has the shape {ours}, not {theirs}"
     if update is None:
         return f"{text}: the update W -= lr * dW fails"
     if update == theirs:
-        return f"{text}: the update W -= lr * dW broadcasts it in silence"
+        return f"{text}: the update W -= lr * dW spreads it over W without an error"
     return f"{text}: W - lr * dW has the shape {update}"
 
 
@@ -97,63 +97,91 @@ def _of_layers(names: Sequence[str], what: str) -> str:
     return f"{', '.join(names[:6])}{', …' * (len(names) > 6)}: {what}"
 
 
+def _called_with(method: str, arguments: Sequence[tuple[str, Any]], times: bool) -> str:
+    """Say what a backward pass is called with, where no name of its arguments says so."""
+    said = {
+        "upstream": "the upstream gradient",
+        "output": "the output",
+        "left": "self.{}",
+        "input": "{}",
+        "cache": "the cache",
+        "rate": "the rate 1",
+    }
+    given = ", ".join(said[kind].format(what) for kind, what in arguments)
+    more = ", and what it returns is multiplied by the upstream gradient" if times else ""
+    return f"{method} is called with ({given}){more}"
+
+
+def _each_loss(method: str, share: float) -> str:
+    """Say of which loss of all examples the gradient is checked."""
+    n = round(1 / share)
+    of, by = (f"mean ({n} of them)", f"1/{n}") if n > 1 else ("sum", "1")
+    return (
+        f"forward returns a loss for each example, and {method} is checked as the gradient of "
+        f"their {of}: if you mean the other one, it is off by a constant factor (say so by "
+        f"upstream=np.full(shape, {by}))"
+    )
+
+
 # From the kind of a finding to its sentence: a template for `str.format`, or a function of the
 # fields. Those of a row go on after the name of its gradient.
 SENTENCES: dict[str, str | Callable[..., str]] = {
     **MISTAKES,
     # -------------------- rows: verdicts (shapes, kinks, small constants, rounding) ----------
     "no_gradient": "no gradient is returned",
-    "dtype": "a gradient of dtype {dtype}",
+    "dtype": "holds no real numbers, but the dtype {dtype}",
     "shape": _shape,
-    "directions_only": "compared along random directions only",
+    "directions_only": "too large to be compared entry by entry: compared along random directions",
     "hidden": lambda values, why: (
-        f"does not show a mistake at these values ({', '.join(values)}), but at others: "
-        f"{'; '.join(why)}"
+        f"right only by chance, as {' and '.join(values)}; at other values: {'; '.join(why)}"
     ),
     "value_is": "{name} {value}",
-    "kink": "the forward pass has a kink here (a ReLU at 0, a tie of a max): the gradient is "
-    "undefined, and beside the kink the handwritten one is right",
-    "idealised": "exact for the forward pass without its {constant:g}; with it the true gradient "
+    "kink": "there is a kink here (a ReLU at 0, a tie of a max), where any value between the two "
+    "slopes is right; beside it, yours is right",
+    "idealised": "right for the forward pass without its {constant:g}; with it, the true gradient "
     "differs by up to {apart:.2g} of the largest entry",
-    "approximate": "differs by more than rounding, though by little; why is not known (a match "
-    "differs by at most {match:g} of its row and column)",
-    "differences_disagree": "central differences side with the handwritten gradient, not with the "
-    "reference ({reference}), which may be wrong here",
-    "amplified": "rounding is amplified so much here that a mistake could not be told from it; try "
-    "fewer steps, or other inputs",
+    "approximate": "is off by little, though by more than rounding, and why is not known (a match "
+    "is off by at most {match:g} of its row and column)",
+    "differences_disagree": "checked a second way (numerically), yours is right: {reference} may "
+    "be wrong here",
+    "amplified": "rounding errors grow so large here that a mistake could not be told from them; "
+    "try fewer steps, or other inputs",
     # -------------------- rows and failures: calls, and what is left of earlier ones ---------
-    "accumulates": "accumulates, which not every gradient of the layer does: a second call adds to "
-    "that of the first; write it anew in each backward pass",
+    "accumulates": "adds up from call to call, which not every gradient of the layer does: write "
+    "it anew in each backward pass (=, not +=)",
     "second_call": "changes at the second call, though the forward pass gives the same output",
     "third_call": "changes at the third call, though the forward pass gives the same output",
-    "grows": "stays that of the first call: each backward pass appends to a list of gradients, "
-    "which grows, and the layer offers no reset; begin a new list in each backward pass",
-    "stale": "depends on an earlier call: a cache is left from a forward pass on other inputs",
+    "grows": "stays that of the first call: each backward pass appends to a list of gradients "
+    "that is never emptied; begin a new list in each backward pass",
+    "stale": "depends on an earlier call: it is made from what a forward pass on other inputs "
+    "left; store it anew in each forward pass",
     "gradients": _gradients,
     # -------------------- notes: how the gradients were found, and what is beside them -------
     "accumulating": lambda names, reset: (
-        f"the gradients accumulate from call to call ({', '.join(names)}): "
+        f"the gradients add up from call to call ({', '.join(names)}): "
         f"{f'call {reset}()' if reset else 'set them to zero'} between calls"
     ),
-    "no_other_call": "what another call gives is not known; it raised {error}",
-    "upstream_unused": "backward takes {name}, and does not use it: it is right for {name} = 1 "
-    "only",
+    "no_other_call": "a second call raised {error}: whether it gives the same gradients is not "
+    "known",
+    "upstream_unused": "backward takes {name}, and does not use it: it is right only where "
+    "{name} is 1",
     "differences_agree": lambda reference, names: (
-        f"central differences side with {'' if reference == 'autograd' else 'the '}{reference}: "
-        f"{', '.join(names)}"
+        f"{'' if reference == 'autograd' else f'{reference} was '}checked a second way "
+        f"(numerically): the same answer for {', '.join(names)}"
     ),
-    "may_hide": "{name} {value}, and mistakes may hide there, but it could not be checked at other "
-    "values: random numbers show more",
+    "may_hide": "{name} {value}: mistakes may hide there, and it could not be checked at other "
+    "values; give random numbers",
     "is_number": "is {value:g}",
     "is_constant": "is {value:g} everywhere",
     "has_one_size": "has one size only",
     "is_symmetric": "is symmetric",
     "one_by_one": lambda names: (
-        f"{', '.join(names)}: of a matrix of 1 by 1 no transpose shows; try other sizes"
+        f"{', '.join(names)}: in a matrix of 1 by 1 a wrong transpose does not show; try other "
+        "sizes"
     ),
     "unreadable": "no lines are shown, as the source cannot be read: it was typed at a prompt, or "
     "run by exec or python -c; put it in a file",
-    "out_of_time": "{what} stopped when the budget= was spent",
+    "out_of_time": "{what} stopped when the budget= was spent: give a larger one",
     "stopped": "{what} stopped: {error}",
     "own_mistake": "{what} failed with {error} ({place}). The verdicts stand; this is a mistake of "
     "spiral_autograd's own: please report it",
@@ -177,14 +205,15 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "not_returned": "{what} returns no gradient for {name}",
     "inputs_left_out": "backward returns nothing: the gradients of the inputs are left out",
     "integers": "{name} holds integers, which have no gradient (use {name}.astype(float))",
-    "belongs_to_nothing": "entry {number} of what {what} returns belongs to nothing",
+    "belongs_to_nothing": "entry {number} of what {what} returns belongs to no input and to no "
+    "parameter",
     "update_takes": lambda names, ours, theirs: (
         f"the gradient of {', '.join(names)} has the shape {ours} in place of {theirs}, which the "
         f"update {names[0]} -= lr * gradient takes as it is; other code may not"
     ),
     "keys_differ": lambda key, name, places: (
-        f"{' and '.join(places) or 'the keys'} differ: {key!r} is no key {name!r}, by which an "
-        "optimizer reads both"
+        f"{' and '.join(places) or 'the keys'} differ: the gradient of {name!r} stands under "
+        f"{key!r}, where an optimizer that reads both by one key does not find it"
     ),
     "no_entry": lambda names, others: (
         f"the dict of gradients has no entry for {', '.join(names)}"
@@ -197,12 +226,20 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     # what is used, and not checked
     "unchecked": lambda why: f"{why}: it is not checked",
     "updates_itself": "backward changes {name} itself, and keeps no gradient of it "
-    "(docs/checker.md, 'Layers that update themselves', shows how to check such a layer)",
+    "(docs/checker.md, 'Layers that update themselves', says which layers can be checked so)",
     "used_without_gradient": "{name} is used by forward, but there is no gradient of it (d{last}, "
     "{last}_grad, grads['{last}'], …)",
-    "cannot_move": "{name} is a number that cannot be moved",
+    "cannot_move": "{name} is a number that a check cannot change",
     "unkept": "is computed as the local variable {variable} of {function} and not kept: write "
     "self.{variable}",
+    "by_its_change": lambda method, names, rate, n, adds: (
+        f"{method} changes {', '.join(names)} itself: what is checked is the change divided by the "
+        f"rate {rate:g}"
+        + f", times the {n} examples (it is their mean: right if the loss is their sum)" * (n > 1)
+        + "; it is added, so that what backward is given must be minus the gradient" * adds
+    ),
+    "called_with": _called_with,
+    "each_loss": _each_loss,
     # -------------------- networks --------------------
     "unheld": _unheld,
     "estranged": _estranged,
@@ -211,10 +248,10 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         "not their sum: add to it in each backward (+=)"
     ),
     "no_chain": "{loss} gives the loss {ours:.6g}, and the layers one after another give "
-    "{theirs:.6g}: the network is more than the chain of its layers (network. is before the name "
-    "of what is checked of the whole)",
+    "{theirs:.6g}: the network is more than the chain of its layers (what begins with network. is "
+    "checked of the whole)",
     "no_chain_runs": "the layers cannot be run one after another ({error}): the network is checked "
-    "as a whole (network. before the name), and each layer with what it is given there",
+    "as a whole (what begins with network.), and each layer with what it is given there",
     "own_raised": _own_raised,
     "skipped": "{method} never calls {name}.backward: its parameters get no gradient there",
     "other_pass": "{method} runs another forward pass than {than} (in training, with other "
@@ -228,22 +265,24 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "never_called": "it never calls {name}.backward",
     "of_network": lambda what: f"network: {what}",
     "of_layers": _of_layers,
-    "reference": "{name}: the reference is {kind}{precision}",
-    "first_wrong": "the first wrong layer on the way back is {name}",
+    "reference": "{name}: compared with {kind}{precision}",
+    "first_wrong": "the first wrong layer on the way back is {name}: mend it first, then check "
+    "again",
 }
 
 
 def sentence(finding: Finding) -> str:
     """Return the sentence of a finding."""
-    made = SENTENCES[finding.kind]
-    fields = {name: _said(value) for name, value in finding.fields.items() if name != "rule"}
-    return made(**fields) if callable(made) else made.format(**fields)
+    return str(_said(finding))
 
 
-def _said(value: Any) -> object:
+def _said(value: Any) -> Any:
     """Return a field as it is said: a finding by its sentence."""
     if isinstance(value, Finding):
-        return sentence(value)
+        made = SENTENCES[value.kind]
+        fields = {name: _said(field) for name, field in value.fields.items() if name != "rule"}
+        text = made(**fields) if callable(made) else made.format(**fields)
+        return Said.of(text, value.kind, fields)
     return type(value)(map(_said, value)) if type(value) in (list, tuple) else value
 
 

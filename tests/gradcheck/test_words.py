@@ -14,6 +14,17 @@ from spiral_autograd.gradcheck.words_of_mistakes import MISTAKES
 
 X, Y = found("named", name="x"), found("named", name="y")
 BATCH = found("batch_size")
+SIZES = (
+    found("axis", axis=1, of=X),
+    found("entries", of=X),
+    found("axes", lengths=[2], axes=[0], of=X),
+)
+MARKS = (
+    found("where", of=X, sign=">", bound=0.0),
+    found("slices", axis=1, ndim=2, hit=[2], length=3),
+    found("slices", axis=1, ndim=3, hit=[1, 2], length=4),
+    found("labels"),
+)
 FLOW = found("flow", result=Y, via=None, argument=X, run=None)
 
 # What each field may be: of every name all that changes how a sentence is built.
@@ -43,13 +54,14 @@ FIELDS = {
     "values": ([found("value_is", name="x", value=found("is_symmetric"))],),
     "value": (found("has_one_size"),),
     "why": ([], [found("wrong_sign")]),
-    "change": (found("lost"),),
-    "flow": (None, FLOW),
+    "change": (found("lost"), found("summed", axes=1), found("summed", axes=(0, 1))),
+    "true": (None, found("function", function="1 - {v}**2", v=X, minus=False), X),
+    "over": (1, (0, 2)),
+    "flow": (None, FLOW, found("derivative", result=Y, by=X, function="tanh", true=X)),
     "via": (None, Y),
     "run": (None, (1, 3)),
     "by": (None, X),
     "likewise": ([], [X], [X, Y]),
-    "mark": (found("where", of=X, sign=">", bound=0.0),),
     "title": ("softmax", "log_softmax", "mean", "normalisation", "rms", "norm"),
     "first": (found("wrong_sign"),),
     "second": (found("wrong_sign"),),
@@ -74,19 +86,36 @@ OF_KIND = {
     "times": {"also": (None, BATCH)},
     "taken_as": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
     "times_too": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
+    "function": {"function": ("1 - {v}", "exp({v})"), "v": (X, Y)},
+    "derivative": {"function": (None, "tanh")},
+    "upstream_ignored": {"name": (None, "dout")},
+    "upstream_twice": {"name": (None, "dout")},
+    "upstream_not_linear": {"name": (None, "dout"), "decides": (True, False)},
+    "should_keep": {"due_axes": (None, 0)},
+    "mean_missing": {"what": (BATCH, *SIZES)},
+    "averaged_over": {"what": (BATCH, *SIZES)},
+    "blocks": {"order": ((1, 0), (1, 2, 0))},
+    "part": {"mark": MARKS},
     "no_entry": {"others": ([], ["bias_"])},
     "writes_cache": {"names": ([], ["cache[0]"])},
+    "by_its_change": {"n": (1, 5), "adds": (False, True)},
+    "called_with": {
+        "arguments": ([("input", "x")], [("left", "y"), ("upstream", 0)]),
+        "times": (True, False),
+    },
+    "each_loss": {"share": (1.0, 0.2)},
     "accumulating": {"reset": ("", "zero_grad")},
     "value_gradients": {"other": ("mark", "value")},
     "no_pattern": {"differing": (None, 3), "of": (12,), "index": ((0, 1),)},
-    "upstream": {"output": (None, 1)},
+    "upstream": {"output": (None, 1), "name": (None, "dout")},
     "other_sum": {"change": (found("summed", axes=1),), "due_axes": (None, 0), "due": ((4,),)},
     "slices": {"axis": (0, 1), "ndim": (2,)},
     "at": {"places": ([(0, 1)],)},
     "constant_factor": {"text": ("0.5 * x",)},
 }
 PARTS = """batch_size axis entries axes output at where slices labels extreme named expression
-    result array upstream gradient_of flow flow_to upstream_of derivative closed another_run"""
+    result array upstream gradient_of flow flow_to upstream_of derivative function closed
+    another_run"""
 # of these no more is known, or the finding itself says which rule it is
 NO_RULE = "no_pattern not_finite two_mistakes comes_out only term_taken"
 
@@ -107,6 +136,10 @@ def variants(kind):
     yield found(kind, **first)
     for name, some in choices.items():
         yield from (found(kind, **{**first, name: value}) for value in some[1:])
+
+
+def test_a_kind_has_one_sentence():
+    assert {kind: SENTENCES[kind] for kind in MISTAKES} == MISTAKES
 
 
 @pytest.mark.parametrize("kind", SENTENCES)
@@ -190,97 +223,150 @@ def comes_out(change, flow=None, turns=False, likewise=()):
     return found("comes_out", flow=flow, change=change, turns=turns, likewise=[*likewise])
 
 
-DERIVATIVE = found("derivative", result=Y, by=X)
+TANH = found("function", function="1 - {v}**2", v=Y, minus=False)
+DERIVATIVE = found("derivative", result=Y, by=X, function="tanh", true=TANH)
+UNKNOWN = found("derivative", result=Y, by=X, function=None, true=None)
+TIMES_X = found("derivative", result=Y, by=X, function=None, true=X)
+ONE_LESS = found("taken_as", function="1 - {v}", v=Y, minus=False)
+SOFTMAX = found("closed", result=Y, title="softmax", over=1)
 EXACT = [
-    (found("wrong_sign"), "is of the wrong sign: -1 times the true one"),
-    (found("times", times=0.5, also=None), "is 0.5 times the true one"),
+    (found("wrong_sign"), "has the wrong sign: it is -1 times the true one"),
+    (found("times", times=0.5, also=None), "is half of what it should be"),
+    (found("times", times=3.0, also=None), "is 3 times what it should be"),
     (
         found("times", times=2.0, also=BATCH, n=2.0),
-        "is 2 times the true one (2 is the batch size too)",
+        "is twice what it should be (2 is the batch size too)",
     ),
     (
         found("mean_missing", n=5.0, sign=1, what=BATCH),
-        "is 5 times the true one (the batch size): a mean is missing",
+        "is 5 times what it should be: summed over the batch (5), not averaged",
     ),
     (
-        found("averaged_over", n=5.0, sign=-1, what=BATCH),
-        "is minus 1/5 of the true one (the batch size): averaged in place of summed",
+        found("averaged_over", n=5.0, sign=-1, what=SIZES[0]),
+        "is minus 1/5 of what it should be: averaged over axis 1 of x (5), not summed",
+    ),
+    (
+        found("constant_factor", times=5.0, factor=0.2, text="`y.sum() / 5`", lost=True),
+        "is 5 times what it should be: the factor 1/5 of `y.sum() / 5` is missing",
     ),
     (
         found("constant_factor", times=2.0, factor=0.5, text="`0.5 * x`", lost=True),
-        "is 2 times the true one: the factor 0.5 of `0.5 * x` is lost",
+        "is twice what it should be: the factor 0.5 of `0.5 * x` is missing",
     ),
     (found("all_zeros"), "the gradient is never written: it is all zeros"),
     (found("nothing_returned"), "no gradient is returned, or written (None)"),
-    (found("upstream_ignored"), "does not depend on the upstream gradient: it is ignored"),
-    (found("transposed"), "is the transpose of the true one"),
-    (found("swapped", name="b"), "is that of b: arguments swapped"),
+    (found("upstream_ignored"), "the upstream gradient is ignored: multiply by it"),
+    (
+        found("upstream_not_linear", name="dout", decides=True),
+        "dout decides which entries are kept: take the mask from the forward pass",
+    ),
+    (
+        found("upstream_not_linear", name="dout", decides=False),
+        "is not proportional to dout, as a gradient is: only multiply it, and sum",
+    ),
+    (found("transposed"), "is the transpose of the true gradient"),
+    (found("swapped", name="b"), "is the gradient of b: the two are swapped"),
     (found("reversed", axis=1), "is reversed along axis 1"),
     (
+        found("blocks", count=4, axis=1, order=(1, 0, 2, 3)),
+        "has blocks 0 and 1 of its 4 along axis 1 swapped",
+    ),
+    (
         found("not_summed", axes=0, batch=True, shape=(5, 3), due=(3,)),
-        "is not summed over the batch: (5, 3) in place of (3,)",
+        "is not summed over the batch: its shape is (5, 3), it should be (3,)",
     ),
     (
         found("other_sum", change=found("averaged", axes=0), right=True, due_axes=None),
-        "is averaged over axis 0 in place of summed",
+        "is averaged over axis 0: it should be the sum",
+    ),
+    (
+        found("should_keep", change=found("summed", axes=(0, 1)), shape=(1, 1), due_axes=0),
+        "is one number: sum over axis 0 only",
+    ),
+    (
+        found("should_keep", change=found("averaged", axes=1), shape=(4, 1), due_axes=None),
+        "is averaged over axis 1: it should keep this axis",
     ),
     (
         found("term", of=found("named", name="W"), times=0.1, own=True, lacks=False),
-        "has an extra term: 0.1 times W itself (weight decay?)",
+        "has a term too many: 0.1 times W itself (weight decay?)",
     ),
     (
-        found("part", wrong=2, of=12, mark=found("where", of=X, sign="<", bound=0.0)),
-        "is wrong in part only: 2 of 12 entries are wrong, just where x < 0",
+        found("part", wrong=2, of=12, mark=MARKS[0]),
+        "only the entries where x > 0 are wrong (2 of its 12 entries)",
+    ),
+    (
+        found("part", wrong=2, of=12, mark=found("slices", axis=1, ndim=2, hit=[2, 3], length=4)),
+        "only columns 2 and 3 are wrong (2 of its 12 entries)",
+    ),
+    (
+        found("part", wrong=2, of=12, mark=found("slices", axis=0, ndim=2, hit=[0], length=4)),
+        "only row 0 (the first) is wrong (2 of its 12 entries)",
+    ),
+    (
+        found("part", wrong=2, of=12, mark=found("slices", axis=1, ndim=3, hit=[1, 2], length=4)),
+        "only the entries [:, 1:3, :] are wrong (2 of its 12 entries)",
     ),
     (
         found("no_pattern", late=False, differing=3, of=12, index=(0, 1)),
-        "no known pattern; 3 of 12 entries differ, most at (0, 1)",
+        "no known mistake gives these numbers; 3 of its 12 entries are wrong, most at (0, 1)",
     ),
     (
         found("not_finite", count=2, of=12),
-        "2 of 12 entries are not finite",
+        "2 of its 12 entries are NaN or infinite",
     ),
     (
         found("shape", ours=(1, 3), theirs=(3,), update=(1, 3)),
-        "has the shape (1, 3) in place of (3,): W - lr * dW has the shape (1, 3)",
+        "has the shape (1, 3), not (3,): W - lr * dW has the shape (1, 3)",
     ),
-    (comes_out(found("lost"), DERIVATIVE), "comes out if the derivative of y by x is left out"),
+    (comes_out(found("lost"), DERIVATIVE), "the derivative of tanh, 1 - y**2, is missing"),
+    (comes_out(found("lost"), UNKNOWN), "the derivative of y by x is missing"),
+    (comes_out(found("lost"), TIMES_X), "the factor x is missing"),
+    (found("function", function="1 - {v}**2", v="`np.exp(x)`", minus=False), "`1 - np.exp(x)**2`"),
+    (found("function", function="{v}", v="`a + b`", minus=True), "`-(a + b)`"),
+    (found("function", function="({v} > 0)", v="`a + b`", minus=False), "`((a + b) > 0)`"),
     (
-        comes_out(found("taken_as", function="1 - {v}", v=Y, minus=False), DERIVATIVE),
-        "comes out if the derivative of y by x is taken as 1 - y",
+        found("function", function="1 / ({v} * (1 - {v}))", v="`a + b`", minus=False),
+        "`1 / ((a + b) * (1 - (a + b)))`",
+    ),
+    (found("function", function="2 * {v}", v="`a + b`", minus=True), "`-2 * (a + b)`"),
+    (found("function", function="exp({v})", v="`a + b`", minus=True), "`-exp(a + b)`"),
+    (
+        comes_out(ONE_LESS, DERIVATIVE),
+        "the derivative of tanh is 1 - y**2; your numbers are exactly those you get with 1 - y",
+    ),
+    (
+        comes_out(ONE_LESS, UNKNOWN),
+        "your numbers are exactly those you get with 1 - y as the derivative of y by x",
     ),
     (
         comes_out(found("left_out"), FLOW, turns=True),
-        "comes out if the gradient that flows back through y to x is left out, at each turn of "
-        "the loop",
+        "what flows back to x through y is missing, at each turn of the loop",
     ),
     (
-        comes_out(found("operand", other=X, operand=Y), FLOW, likewise=[Y]),
-        "comes out if the gradient that flows back through y to x is multiplied by x in place of "
-        "y, and likewise at y",
+        comes_out(found("operand", other=X, operand=Y), FLOW, likewise=[Y, X]),
+        "what flows back to x through y is multiplied by x: it should be y, and likewise at y "
+        "and x",
     ),
     (
-        comes_out(
-            found("term_left_out", term="Σ y g", number=0),
-            found("closed", result=Y, title="softmax"),
-        ),
-        "comes out if in the gradient of the softmax y = y, y (g - Σ y g), the term - Σ y g is "
-        "left out",
+        comes_out(found("term_left_out", term="sum({y} * g)", number=0), SOFTMAX),
+        "the gradient of a softmax is y * (g - sum(y * g)), where g is the gradient of y, and the "
+        "sums are over axis 1; in yours, the term - sum(y * g) is missing",
     ),
     (
         found("kink"),
-        "the forward pass has a kink here (a ReLU at 0, a tie of a max): the gradient is "
-        "undefined, and beside the kink the handwritten one is right",
+        "there is a kink here (a ReLU at 0, a tie of a max), where any value between the two "
+        "slopes is right; beside it, yours is right",
     ),
     (
         found("idealised", constant=1e-7, apart=3.2e-6),
-        "exact for the forward pass without its 1e-07; with it the true gradient differs by up to "
-        "3.2e-06 of the largest entry",
+        "right for the forward pass without its 1e-07; with it, the true gradient differs by up "
+        "to 3.2e-06 of the largest entry",
     ),
     (
         found("gradients", names=["W", "b"], what=found("stale")),
-        "the gradient of W, b depends on an earlier call: a cache is left from a forward pass on "
-        "other inputs",
+        "the gradient of W, b depends on an earlier call: it is made from what a forward pass on "
+        "other inputs left; store it anew in each forward pass",
     ),
     (
         found("unkept", variable="dW", function="backward"),
@@ -293,7 +379,8 @@ EXACT = [
     ),
     (
         found("first_wrong", name="layers[2] (Doubled)"),
-        "the first wrong layer on the way back is layers[2] (Doubled)",
+        "the first wrong layer on the way back is layers[2] (Doubled): mend it first, then check "
+        "again",
     ),
 ]
 

@@ -81,6 +81,10 @@ class Case:
     deadline : Deadline
     elsewhere : callable
         Returns, by number, what is known of gradients that the object itself does not hold.
+    name_of_upstream : str or None
+        What backward calls the upstream gradient, if it is one.
+    second : callable
+        Returns the case at a second point, where a reason must hold too; None if there is none.
     """
 
     names: list[str]
@@ -95,6 +99,8 @@ class Case:
     again: Callable[[str], list[Any]] | None
     deadline: Deadline
     elsewhere: Callable[[], Mapping[int, tuple[Finding, tuple[Place, ...]]]] = dict
+    name_of_upstream: str | None = None
+    second: Callable[[], Case | None] = lambda: None
     _variables: dict[Node, str | None] = field(default_factory=dict, repr=False)
 
     def explains(self, k: int, candidate: object) -> bool:
@@ -124,28 +130,6 @@ class Case:
     def is_zero(self, k: int) -> bool:
         """Tell whether the k-th true gradient is zero but for rounding."""
         return largest(self.automatic[k]) <= self.floors[k]
-
-    # -------------------- other upstream gradients --------------------
-
-    @cached_property
-    def others(self) -> list[tuple[Mapping[Node, Array], list[Any]]]:
-        """For other upstream gradients, the true gradients of all values, and the handwritten ones.
-
-        None where backward takes no upstream gradient, or one number, which only scales it.
-        """
-        if self.again is None or self.graph is None or sum(map(np.size, self.upstream)) < 2:
-            return []
-        return [
-            (self.graph.for_upstream(other_upstream(self.upstream, kind)), self.again(kind))
-            for kind in ("other", "mixed")
-        ]
-
-    def for_other_upstreams(self, k: int) -> Iterator[tuple[Array, Array]]:
-        """Yield the k-th true and handwritten gradient for other upstream gradients."""
-        for bars, written in self.others:
-            assert self.graph is not None
-            given = np.nan if written[k] is None else written[k]
-            yield np.asarray(bars[self.graph.roots[k]]), np.asarray(given, dtype=float)
 
     # -------------------- names --------------------
 
@@ -258,9 +242,10 @@ class Case:
                 yield name, self._as_float(self.values[j])
         for u in self.upstream:
             if np.shape(u) == shape:
-                yield partial(found, "upstream"), self._as_float(u)
+                yield partial(found, "upstream", name=self.name_of_upstream), self._as_float(u)
         for node in self.graph.nodes if self.graph is not None else ():
-            if node.parents and np.shape(node.value) == shape and not self.deadline.is_over:
+            is_theirs = node.parents and node.call.source is not None
+            if is_theirs and np.shape(node.value) == shape and not self.deadline.is_over:
                 yield partial(self.name, node), self._as_float(node.value)
 
     @staticmethod

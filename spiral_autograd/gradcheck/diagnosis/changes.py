@@ -10,12 +10,13 @@ import numpy as np
 
 from ...validation import Array
 from ..reference.graph import UNFIT, Change, Graph, Node, Site
+from .closed import Closed
 from .edits import (
     FUNCTIONS,
-    Closed,
     Pattern,
     broadcast,
     exchanged_blocks,
+    one,
     rearrangements,
     reductions,
     unbroadcast,
@@ -125,17 +126,17 @@ def closed_forms(spot: Spot, stock: Stock) -> Iterator[Family]:
     if site.result is None or site.via is not None or not reduces:
         return
     with np.errstate(all="ignore"):
-        closed = Closed.of(np.asarray(site.result.value, dtype=float), spot.g, spot.c)
+        closed = Closed.of(site.result, spot.g, spot.c, partial(spot.graph.part, site))
     if closed is None:
         return
     patterns = list(closed.mistakes())
-    axes = {"title": closed.title}
+    whole = {"title": closed.title, "over": one(closed.axes)}
     for family in _tried(spot, [(p, p.make, "g") for p in patterns]):
         edit = family.edit
 
         def titled(i: int, edit: Callable[[int], Edit] = edit) -> Edit:
             made = edit(i)
-            return Edit(made.kind, made.cost, made.change, {**made.fields, **axes}, "closed")
+            return Edit(made.kind, made.cost, made.change, {**made.fields, **whole}, "closed")
 
         yield Family(family.effects, family.sizes, titled, family.key)
 
@@ -206,10 +207,12 @@ def _function_key(end: str, sign: int, i: int) -> Hashable:
 
 def taken_as(node: Node, sign: int, i: int, extra: float = 0.0) -> Edit:
     """Return the change of a derivative to the i-th simple function of a value."""
-    array = sign * np.asarray(FUNCTIONS[i][1](np.asarray(node.value)), dtype=float)
+
+    def array() -> Array:
+        return sign * np.asarray(FUNCTIONS[i][1](np.asarray(node.value)), dtype=float)
 
     def change(g: Any, c: Any, total: Any) -> object:
-        return unbroadcast(g * array, np.shape(c))
+        return unbroadcast(g * array(), np.shape(c))
 
     if i == 0 and sign == 1:
         return Edit("lost", 0.5, change, {}, "derivative")
@@ -249,7 +252,7 @@ def other_functions(spot: Spot, stock: Stock) -> Iterator[tuple[Edit, Array]]:
 
 def _too(edit: Edit) -> Edit:
     array = edit.fields["array"]
-    return Edit("times_too", edit.cost, lambda g, c, total: c * array, edit.fields)
+    return Edit("times_too", edit.cost, lambda g, c, total: c * array(), edit.fields)
 
 
 # -------------------- several that meet --------------------

@@ -17,6 +17,7 @@ from . import arrays
 from .case import Case, Reason
 from .changes import LIKELIEST, OTHERS
 from .search import Candidate, Search, Stage
+from .second_point import says_the_same
 from .several import alike, carried, of_other_turns, pairs, repeated
 from .telling import tell
 
@@ -88,7 +89,21 @@ def _safely(rule: arrays.Rule, case: Case, k: int) -> Reason | None:
     if h is not None and not np.isfinite(case.written(k)).all():
         return None
     with np.errstate(all="ignore"):
-        return rule(case, k)
+        reason = rule(case, k)
+        return reason if reason is None or _holds_elsewhere(case, k, rule, reason) else None
+
+
+# What they tell they ask of other upstream gradients, or of a second point, themselves.
+SURE: tuple[arrays.Rule, ...] = (arrays.misused_upstream, *arrays.LAST)
+
+
+def _holds_elsewhere(case: Case, k: int, rule: arrays.Rule, reason: Reason) -> bool:
+    """Tell whether the same is found at a second point."""
+    second = None if rule in SURE or reason.lines else case.second()
+    if second is None:
+        return True
+    there = rule(second, k) if k in second.wrong else None
+    return there is not None and says_the_same(there.finding, reason.finding, 10 * second.tolerance)
 
 
 def _searched(case: Case, graph: Graph, rows: Sequence[int]) -> Iterator[Reason]:
@@ -128,7 +143,8 @@ def _second(
     moved = [k for k in rows if not np.array_equal(search.now[k], graph.gradient(k))]
     if not moved:
         return
-    other = replace(case, automatic=search.now)
+    there = search.there()
+    other = replace(case, automatic=search.now, second=lambda: there)
     rules = (arrays.named_factor, arrays.layout, arrays.sums, arrays.plain_term)
     for k in moved:
         tries = (_safely(rule, other, k) for rule in rules)

@@ -203,44 +203,44 @@ FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("1", np.ones_like),
     ("{v}", lambda v: v),
     ("1 - {v}", lambda v: 1 - v),
-    ("{v} (1 - {v})", lambda v: v * (1 - v)),
-    ("1 - {v}²", lambda v: 1 - v * v),
+    ("{v} * (1 - {v})", lambda v: v * (1 - v)),
+    ("1 - {v}**2", lambda v: 1 - v * v),
     ("({v} > 0)", lambda v: (v > 0).astype(float)),
     ("1 / {v}", lambda v: 1 / v),
-    ("{v}²", lambda v: v * v),
+    ("{v}**2", lambda v: v * v),
     ("({v} <= 0)", lambda v: (v <= 0).astype(float)),
-    ("{v}² (1 - {v})", lambda v: v * v * (1 - v)),
-    ("{v} (1 - {v})²", lambda v: v * (1 - v) ** 2),
-    ("{v} (1 + {v})", lambda v: v * (1 + v)),
-    ("({v} (1 - {v}))²", lambda v: (v * (1 - v)) ** 2),
-    ("(1 - {v})²", lambda v: (1 - v) ** 2),
-    ("(1 - {v}²)²", lambda v: (1 - v * v) ** 2),
-    ("1 / {v}²", lambda v: 1 / (v * v)),
+    ("{v}**2 * (1 - {v})", lambda v: v * v * (1 - v)),
+    ("{v} * (1 - {v})**2", lambda v: v * (1 - v) ** 2),
+    ("{v} * (1 + {v})", lambda v: v * (1 + v)),
+    ("({v} * (1 - {v}))**2", lambda v: (v * (1 - v)) ** 2),
+    ("(1 - {v})**2", lambda v: (1 - v) ** 2),
+    ("(1 - {v}**2)**2", lambda v: (1 - v * v) ** 2),
+    ("1 / {v}**2", lambda v: 1 / (v * v)),
     ("1 + {v}", lambda v: 1 + v),
-    ("2 {v}", lambda v: 2 * v),
+    ("2 * {v}", lambda v: 2 * v),
     ("{v} / 2", lambda v: v / 2),
-    ("{v}³", lambda v: v**3),
-    ("1 / {v}³", lambda v: v**-3.0),
-    ("1 + {v}²", lambda v: 1 + v * v),
-    ("1 / (1 + {v}²)", lambda v: 1 / (1 + v * v)),
+    ("{v}**3", lambda v: v**3),
+    ("1 / {v}**3", lambda v: v**-3.0),
+    ("1 + {v}**2", lambda v: 1 + v * v),
+    ("1 / (1 + {v}**2)", lambda v: 1 / (1 + v * v)),
     ("1 / (1 - {v})", lambda v: 1 / (1 - v)),
-    ("1 / ({v} (1 - {v}))", lambda v: 1 / (v * (1 - v))),
-    ("1 / (1 - {v}²)", lambda v: 1 / (1 - v * v)),
-    ("1 - √{v}", lambda v: 1 - np.sqrt(v)),
+    ("1 / ({v} * (1 - {v}))", lambda v: 1 / (v * (1 - v))),
+    ("1 / (1 - {v}**2)", lambda v: 1 / (1 - v * v)),
+    ("1 - sqrt({v})", lambda v: 1 - np.sqrt(v)),
     ("exp({v})", np.exp),
     ("exp(-{v})", lambda v: np.exp(-v)),
-    ("√{v}", np.sqrt),
-    ("1 / √{v}", lambda v: 1 / np.sqrt(v)),
-    ("sign {v}", np.sign),
-    ("|{v}|", np.abs),
-    ("log {v}", np.log),
+    ("sqrt({v})", np.sqrt),
+    ("1 / sqrt({v})", lambda v: 1 / np.sqrt(v)),
+    ("sign({v})", np.sign),
+    ("abs({v})", np.abs),
+    ("log({v})", np.log),
     ("sigmoid({v})", lambda v: 1 / (1 + np.exp(-v))),
-    ("sigmoid({v}) (1 - sigmoid({v}))", lambda v: np.exp(-v) / (1 + np.exp(-v)) ** 2),
+    ("sigmoid({v}) * (1 - sigmoid({v}))", lambda v: np.exp(-v) / (1 + np.exp(-v)) ** 2),
     ("1 - sigmoid({v})", lambda v: 1 / (1 + np.exp(v))),
-    ("tanh {v}", np.tanh),
-    ("1 - tanh² {v}", lambda v: 1 - np.tanh(v) ** 2),
-    ("cos {v}", np.cos),
-    ("sin {v}", np.sin),
+    ("tanh({v})", np.tanh),
+    ("1 - tanh({v})**2", lambda v: 1 - np.tanh(v) ** 2),
+    ("cos({v})", np.cos),
+    ("sin({v})", np.sin),
 )
 
 
@@ -251,127 +251,3 @@ def functions_of(v: Array) -> Array:
     table = np.stack(rows)
     table[~np.isfinite(table).all(axis=1)] = np.nan
     return table
-
-
-# -------------------- softmax and normalisations as a whole --------------------
-
-
-@dataclass(frozen=True)
-class Term:
-    """``outer R(inner g)``, R being a sum, a mean or nothing: a term of a closed gradient."""
-
-    outer: str
-    reduce: str
-    inner: str
-
-    @property
-    def text(self) -> str:
-        """The term as mathematicians write it."""
-        if not self.reduce:
-            return f"{self.outer}{self.inner}g, not summed"
-        inside = f"{self.inner}g"
-        if self.reduce == "sum":
-            return f"{self.outer}Σ {inside}"
-        return f"{self.outer}mean({inside})" if self.inner else f"{self.outer}mean {inside}"
-
-    def value(self, y: Array, g: Array, axes: Axes) -> Array:
-        """Return the term for the result y of the operation and the gradient g that leaves it."""
-        inside = _FACTORS[self.inner](y) * g
-        if self.reduce:
-            inside = _REDUCE[self.reduce](inside, axis=axes, keepdims=True)
-        return np.asarray(_FACTORS[self.outer](y) * inside)
-
-    def mistaken(self) -> Iterator[tuple[str, Term]]:
-        """Yield what is written in its place, with the rule."""
-        other = {"sum": "mean", "mean": "sum"}[self.reduce]
-        yield "sum", Term(self.outer, other, self.inner)
-        yield "sum", Term(self.outer, "", self.inner)
-        if self.inner:
-            yield "value", Term(self.outer, self.reduce, "")
-        if self.outer:
-            yield "value", Term("", self.reduce, self.inner)
-        if self.outer == "exp(y) ":
-            yield "value", Term("y ", self.reduce, self.inner)
-
-
-_REDUCE: dict[str, Callable[..., Array]] = {"sum": np.sum, "mean": np.mean}
-_FACTORS: dict[str, Callable[[Array], object]] = {
-    "": lambda y: 1.0,
-    "y ": lambda y: y,
-    "exp(y) ": np.exp,
-}
-
-# What it is, the terms of its gradient scale (g - Σ terms), and the scale (None: what fits).
-CLOSED: tuple[tuple[str, tuple[Term, ...], Callable[[Array], Any] | None], ...] = (
-    ("softmax", (Term("", "sum", "y "),), lambda y: y),
-    ("log_softmax", (Term("exp(y) ", "sum", ""),), np.ones_like),
-    ("mean", (Term("", "mean", ""),), np.ones_like),
-    ("normalisation", (Term("", "mean", ""), Term("y ", "mean", "y ")), None),
-    ("rms", (Term("y ", "mean", "y "),), None),
-    ("norm", (Term("y ", "sum", "y "),), None),
-)
-
-
-@dataclass(frozen=True)
-class Closed:
-    """A passage whose gradient is ``scale (g - Σ terms)`` over some axes."""
-
-    title: str
-    terms: tuple[Term, ...]
-    scale: Array
-    axes: Axes
-    y: Array
-
-    @classmethod
-    def of(cls, y: Array, g: Array, c: Array) -> Closed | None:
-        """Return the form of the gradient c that reaches an argument of y, if it has one."""
-        if y.ndim == 0 or y.ndim > 4 or c.shape != y.shape:
-            return None
-        for axes in sorted(subsets(y.ndim), key=lambda axes: (len(axes), -axes[-1])):
-            for title, terms, own in CLOSED if np.prod([y.shape[a] for a in axes]) > 1 else ():
-                rest = g - sum(term.value(y, g, axes) for term in terms)
-                over = partial(np.sum, axis=axes, keepdims=True)
-                scale = own(y) if own else over(c * rest) / np.maximum(over(rest * rest), 1e-300)
-                fits = np.max(np.abs(scale * rest - c)) <= 1e-8 * np.max(np.abs(c))
-                if fits and np.max(np.abs(rest - g)) > 1e-9 * np.max(np.abs(g)):
-                    return cls(title, terms, np.asarray(scale), axes, y)
-        return None
-
-    def bracket(self, g: Array, terms: Sequence[Term], axes: Axes | None = None) -> Array:
-        """Return g minus some terms, whose sums are over some axes."""
-        axes = self.axes if axes is None else axes
-        return np.asarray(g - sum(term.value(self.y, g, axes) for term in terms))
-
-    def _scaled(self, bracket: Callable[[Array], Array]) -> Callable[[Array], Array]:
-        return lambda g: np.asarray(self.scale * bracket(g))
-
-    def mistakes(self) -> Iterator[Pattern]:
-        """Yield what people write in its place; the patterns are of the gradient g."""
-        scale, all_terms = self.scale, self.terms
-        for number, term in enumerate(all_terms):
-            rest = [t for t in all_terms if t is not term]
-            less = partial(self.bracket, terms=rest)
-            fields = {"term": term.text, "number": number}
-            yield Pattern("term_left_out", 0.0, self._scaled(less), fields)
-            for rule, other in term.mistaken():
-                taken = fields | {"other": other.text, "rule": rule}
-                instead = partial(self.bracket, terms=[*rest, other])
-                yield Pattern("term_taken", 0.5, self._scaled(instead), taken)
-            for axes in subsets(self.y.ndim):
-
-                def over(g: Array, t: Term = term, m: Any = less, axes: Axes = axes) -> Array:
-                    return np.asarray(scale * (m(g) - t.value(self.y, g, axes)))
-
-                yield Pattern("term_axes", 0.6, over, fields | {"axes": one(axes)})
-        if len(all_terms) > 1:
-            yield Pattern("only_scaled_g", 0.1, lambda g: scale * g)
-            for axes in subsets(self.y.ndim):
-                every = partial(self.bracket, terms=all_terms, axes=axes)
-                fields = {"axes": one(axes)}
-                yield Pattern("all_axes", 0.6, self._scaled(every), fields)
-        whole = partial(self.bracket, terms=all_terms)
-        yield Pattern("g_left_out", 0.3, lambda g: scale * (whole(g) - g))
-        yield Pattern("scale_left_out", 0.5, whole)
-        yield Pattern("scale_squared", 0.6, lambda g: scale**2 * whole(g))
-        yield Pattern("scale_inverted", 0.7, lambda g: whole(g) / scale)
-        yield Pattern("only_g", 0.7, lambda g: g)

@@ -142,7 +142,7 @@ def displaced(graph: Graph, sites: Sequence[Site]) -> Iterator[list[tuple[Site, 
 def _moved(graph: Graph, other: Site | None, which: str) -> Edit:
     change: Change = _nothing if other is None else partial(_of_site, graph, other)
     fields = {"turn": which.split()[0]}
-    return Edit("from_turn", 2.5 + 0.3 * (" " in which), change, fields)
+    return Edit("from_turn", 3.15 + 0.3 * (" " in which), change, fields)
 
 
 def _nothing(g: Any, c: Any, total: object) -> object:

@@ -14,6 +14,7 @@ from . import arrays
 from .case import Reason
 from .probes import Edit
 from .search import Explained, Search
+from .true_derivative import true_derivative
 
 
 def tell(search: Search, explained: Explained) -> Reason:
@@ -69,7 +70,7 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
             "times", times=float(f"{c:.9g}"), also=None
         )
     if edit.kind in ("taken_as", "lost"):
-        times = _times_the_true(search, site, 1.0 if array is None else array)
+        times = _times_the_true(search, site, 1.0 if array is None else array())
         if times is not None:
             return arrays.factor_of(search.case, times) or found("times", times=times, also=None)
     return found(edit.kind, **fields)
@@ -106,7 +107,8 @@ def _named(search: Search, value: object) -> Any:
     if what == "held":
         return case.name(of[0]) if of[1] is None else case.operand(*of)
     if what == "upstream":
-        return found("upstream", output=of if len(search.graph.outputs) > 1 else None)
+        output = of if len(search.graph.outputs) > 1 else None
+        return found("upstream", output=output, name=case.name_of_upstream)
     return value
 
 
@@ -121,10 +123,11 @@ def _subject(search: Search, site: Site, edit: Edit) -> Finding | None:
     if result == argument:  # i = sigmoid(i)
         result = search.case.expression(y)
     if edit.of == "closed":
-        return found("closed", result=result, title=edit.fields["title"])
+        return found("closed", result=result, title=edit.fields["title"], over=edit.fields["over"])
     if edit.of == "derivative":
         by = argument if site.steps > 1 or edit.kind != "lost" else None
-        return found("derivative", result=result, by=by)
+        function, true = true_derivative(search.case, search.graph, site)
+        return found("derivative", result=result, by=by, function=function, true=true)
     if y.call.source is None:
         return found("upstream_of", argument=argument)
     return _flow(search, site)

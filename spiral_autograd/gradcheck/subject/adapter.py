@@ -14,7 +14,7 @@ from ...pytree import leaves
 from ...validation import Array
 from ..finding import Finding, found
 from ..source import Place
-from .conventions import gradient_key
+from .conventions import TARGETS, gradient_key
 from .held import Held, held_at
 from .inputs import Constant, Names, prepared
 from .parameters import Parameter
@@ -42,6 +42,7 @@ class Adapter:
 
     layer: Any = None  # none of functions
     label, backward_label = "forward", "backward"
+    automatic: Automatic  # gives autograd's gradients of a subject; none where it has none
 
     def __init__(
         self,
@@ -149,8 +150,12 @@ class Adapter:
         self.remarks += other_shapes((p.name, p.gradient(), p.value) for p in self.parameters)
 
     def _is_left_out(self, parameter: Parameter) -> bool:
-        gradient = as_gradient(parameter.name, parameter.gradient())
-        return self.constant.covers(parameter.name, gradient)
+        name = parameter.name
+        gradient = as_gradient(name, parameter.gradient())
+        if gradient is None and name in TARGETS and [np.ndim(o) for o in self.outputs] == [0]:
+            self.say_not_returned(name)  # of the targets of a loss: that is meant so
+            return True
+        return self.constant.covers(name, gradient)
 
     def take(self, more: Sequence[Parameter]) -> None:
         """Take more parameters, and make the first call again."""
@@ -191,27 +196,45 @@ class Adapter:
             failures=self.failures,
         )
 
+    def gradients_of(self, values: list[Array]) -> Sequence[Any]:
+        """Return autograd's own gradients of arrays that the passes use; None where unknown."""
+        substitute, names = partial(self.substitute, values=values), [""] * len(values)
+        subject = replace(self.subject(), names=names, values=values, substitute=substitute)
+        return self.automatic(subject) or [None] * len(values)
+
 
 class Keeper(Adapter):
     """An adapter of an object, which keeps arrays, numbers and gradients from call to call."""
 
     backward_method: Any
-    automatic: Automatic  # gives autograd's gradients of a subject; none where it has none
+    backward_name: str
+    cache: Any  # what forward has returned for backward, if it has
+    has_cache: bool | None
+    last: Any  # what else forward has returned
+    calling: Any  # how backward is called; None with upstream gradients alone
     more: list[str]  # the parameters whose gradients backward returns
     claimed: set[Any]  # the places of these in what it returns
+    updated: list[Held]  # the arrays that backward changes itself
+    changes: dict[str, Array]  # and by how much it has made them smaller, by name
     unwritten: list[Held]  # the arrays at the start that a forward pass leaves alone
     numbers: dict[str, Any]  # the like of these, by name
     unkept: dict[str, tuple[Finding, Place]]  # said of gradients that are computed and not kept
 
+    def given_values(self) -> list[tuple[str, Array]]:
+        """Return the arrays of floats among the inputs, those in lists and dicts too."""
+        raise NotImplementedError
+
+    def upstreams(self, rng: np.random.Generator) -> list[Array]:
+        """Return the upstream gradient: a random one, unless that of a loss is fixed."""
+        raise NotImplementedError
+
+    def read_inputs(self) -> list[Any]:
+        """Return the gradient of each input after both passes."""
+        raise NotImplementedError
+
     def at(self, gradient: Held) -> Any:
         """Return what stands in the place of a gradient: in the layer, or in what backward gave."""
         return held_at(self.result if gradient.holder is None else self.layer, gradient.path)
-
-    def gradients_of(self, values: list[Array]) -> Sequence[Any]:
-        """Return autograd's own gradients of arrays that the object keeps; None where unknown."""
-        substitute, names = partial(self.substitute, values=values), [""] * len(values)
-        subject = replace(self.subject(), names=names, values=values, substitute=substitute)
-        return self.automatic(subject) or [None] * len(values)
 
 
 # -------------------- the gradients that a backward pass returns --------------------

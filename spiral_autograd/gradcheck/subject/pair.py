@@ -1,11 +1,11 @@
-"""Pairs of functions: ``out, cache = forward(*inputs)`` and ``backward(dout, cache)``."""
+"""Two passes with a cache between: ``out, cache = forward(*inputs)``, ``backward(dout, cache)``."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
-from .adapter import Adapter, Values, by_key, by_position, is_of_loss, require_any
-from .conventions import is_statistic, positional_names
+from .adapter import Adapter, Automatic, Values, by_key, by_position, is_of_loss, require_any
+from .conventions import is_statistic, means_upstream, positional_names
 from .inputs import Names, effects_on, floats_with_gradients, leaf_name, say_unread, watched
 from .parameters import Parameter
 from .session import Session
@@ -24,6 +24,7 @@ from .subject import (
     Subject,
     called,
     described,
+    is_array,
     is_float_array,
     name_of_function,
     outputs_of,
@@ -32,36 +33,96 @@ from .subject import (
 )
 from .unchecked import differs, moved
 
+# Calls a backward pass with upstream gradients, the cache and the inputs.
+Way = Callable[[list[Any], Any, Sequence[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A forward pass that gives its outputs and a cache, and a backward pass."""
+
+    label: str
+    backward_label: str
+    names: list[str]  # of the inputs
+    inputs: Sequence[Any]
+    forward: Callable[..., tuple[list[Any], Any]]
+    ways: Sequence[Way]  # to call the backward pass, the likeliest first
+    code: tuple[Callable[..., Any], Callable[..., Any]]  # the user's own functions
+    is_sure: bool = True  # whether the first of the ways that fits is meant
+
+
+def passes_of(
+    forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[object]
+) -> Passes:
+    """Return ``out, cache = forward(*inputs)`` and ``backward(dout, cache)`` as passes.
+
+    Backward may take the cache first, as JAX's custom_vjp has it, and inputs by their names.
+    Outputs that it takes no upstream gradient of come after those of which it does.
+    """
+    require_function("forward", forward)
+    require_function("backward", backward)
+    label = name_of_function(forward, "forward")
+    backward_label = name_of_function(backward, "backward")
+    names, taken = positional_names(forward, len(inputs)), _required_names(backward)
+    known = [name for name, value in zip(names, inputs, strict=True) if not is_array(value)]
+    options = [name for name in taken[2:] if name in names]
+    options += [name for name in taken[: max(0, len(taken) - 2)] if name in known]
+    free = [name for name in taken if name not in options]
+
+    def run(*inputs: object) -> tuple[list[Any], Any]:
+        result = called(label, forward, *inputs)
+        if not isinstance(result, tuple) or len(result) < 2:
+            raise CheckError(
+                f"{label} must return (out, cache), got {described(result)}; for a scalar "
+                "loss with a gradient function use check_gradient"
+            )
+        n = len(free) - 1
+        return list(result[: n if 0 < n < len(result) - 1 else -1]), result[-1]
+
+    def call(arguments: Sequence[Any], inputs: Sequence[Any]) -> object:
+        given, rest = dict(zip(names, inputs, strict=True)), iter(arguments)
+        if options:
+            arguments = [given[n] if n in options else next(rest) for n in taken]
+        return called(backward_label, backward, *arguments)
+
+    cache_last, cache_first = (
+        lambda ups, cache, inputs: call([*ups, cache], inputs),
+        lambda ups, cache, inputs: call([cache, *ups], inputs),
+    )
+    ways: list[Way] = [cache_last, cache_first]
+    first, last = (means_upstream(name) for name in (free[0], free[-1])) if free else (True, False)
+    if first != last:  # their names tell
+        ways = ways[:1] if first else ways[::-1]
+    return Passes(
+        *(label, backward_label, names, inputs, run, ways), (forward, backward), first != last
+    )
+
 
 class Pair(Adapter):
-    """Runs somebody's ``out, cache = forward(*inputs)`` and ``backward(dout, cache)``."""
+    """Runs two passes of which the first leaves a cache for the second."""
 
     def __init__(
         self,
-        forward: Callable[..., Any],
-        backward: Callable[..., Any],
-        inputs: Sequence[Any],
+        passes: Passes,
         session: Session,
         upstream: Any,
         rng: np.random.Generator,
         constant: Names = (),
+        automatic: Automatic = lambda subject: (),
     ) -> None:
-        require_function("forward", forward)
-        require_function("backward", backward)
-        self.forward, self.backward = forward, backward
-        self.label = name_of_function(forward, "forward")
-        self.backward_label = name_of_function(backward, "backward")
-        super().__init__(inputs, positional_names(forward, len(inputs)), session, constant)
+        self.passes, self.automatic = passes, automatic
+        self.label, self.backward_label = passes.label, passes.backward_label
+        super().__init__(passes.inputs, passes.names, session, constant)
         self.cache: Any = None
-        taken = _required_names(backward)
-        given = dict(zip(self.names, self.inputs, strict=True))
-        # What backward takes besides the upstream gradients and the cache: forward's own.
-        self.options = {name: given[name] for name in taken[2:] if name in given}
-        self.n_wanted = len(taken) - len(self.options) - 1
+        self.way = passes.ways[0]
         with session.fresh():
             self.structure = self.run()
             self.outputs = [np.array(out) for out in leaves(self.structure)]
             self.upstream = upstream_of(self.outputs, upstream, rng)
+        if len(passes.ways) > 1:
+            self.way = self._way()
+        with session.fresh():
+            self.run()
             _, effects = watched(self, self.cache, self.run_backward, self.upstream)
             left_out = self._choose()
             self.settle()
@@ -75,41 +136,59 @@ class Pair(Adapter):
             require_any(self.backward_label, self.result, floats, self.first)
         self.remarks += effects_on(effects, self.value_names)
 
+    def _way(self) -> Way:
+        """Return the way to call backward: the first that fits.
+
+        Or, where that is not sure, the one whose gradients are the nearest to autograd's; of two,
+        the one that is linear in the upstream gradient.
+        """
+        given = {way: self.given_by(way) for way in self.passes.ways}
+        fitting = [way for way, grads in given.items() if grads and all(map(_fits, grads))]
+        if self.passes.is_sure or len(fitting) < 2:
+            return next(iter(fitting), self.way)
+        true = self.gradients_of([value for _, value in self.named_values()])
+
+        def nearness(way: Way) -> tuple[int, int]:
+            doubled = [None if g is None else np.multiply(2, g) for g, _ in given[way]]
+            return agreement(given[way], true), agreement(self.given_by(way, times=2), doubled)
+
+        return max(fitting, key=nearness)
+
+    def given_by(self, way: Way, times: float = 1) -> list[tuple[Any, Array]]:
+        """Return the gradients that a way to call backward gives, each with what it is of."""
+        before, self.way = self.way, way
+        try:
+            with self.session.fresh():
+                self.run()
+                self.run_backward([times * u for u in self.upstream])
+                there = self._by_name()
+                return [(there.get(name), value) for name, value in self.named_values()]
+        except CheckError:
+            return []
+        finally:
+            self.way = before
+
     @property
     def left(self) -> Any:
         """What the forward pass has left for the backward pass."""
         return self.cache
 
     def run(self) -> list[Any]:
-        """Run the forward pass, and return the outputs that backward has a gradient of.
-
-        Outputs that backward takes no upstream gradient of come after those of which it does.
-        """
-        result = called(self.label, self.forward, *self.inputs)
-        if not isinstance(result, tuple) or len(result) < 2:
-            raise CheckError(
-                f"{self.label} must return (out, cache), got {described(result)}; for a scalar "
-                "loss with a gradient function use check_gradient"
-            )
-        self.cache = result[-1]
-        return self._outputs(result)
-
-    def _outputs(self, result: tuple[Any, ...]) -> list[object]:
-        outputs = list(result[:-1])
-        return outputs[: self.n_wanted] if 0 < self.n_wanted < len(outputs) else outputs
+        """Run the forward pass, and return the outputs that backward has a gradient of."""
+        outputs, self.cache = self.passes.forward(*self.inputs)
+        return outputs
 
     def run_backward(self, ups: Sequence[Array]) -> Any:
         """Run the backward pass on upstream gradients and the cache."""
         tree = with_leaves(self.structure, list(ups))
-        function = partial(self.backward, **self.options) if self.options else self.backward
-        self.result = self._flat(called(self.backward_label, function, *tree, self.cache))
+        self.result = self._flat(self.way(tree, self.cache, self.inputs))
         return self.result
 
     def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
         """Run the forward pass on other values."""
         memo = self.standing_in(replacements, values)
         arguments = (copy.deepcopy(value, dict(memo)) for value in self.inputs)
-        return leaves(self._outputs(self.forward(*arguments)))
+        return leaves(self.passes.forward(*arguments)[0])
 
     # -------------------- the gradients --------------------
 
@@ -178,8 +257,19 @@ class Pair(Adapter):
 
     def subject(self) -> Subject:
         """Return the two functions as a subject."""
-        subject = super().subject()
-        return replace(subject, forward_code=[self.forward], backward_code=[self.backward])
+        forward, backward = self.passes.code
+        return replace(super().subject(), forward_code=[forward], backward_code=[backward])
+
+
+def _fits(pair: tuple[Any, Array]) -> bool:
+    gradient, value = pair
+    return gradient is None or np.shape(gradient) == value.shape
+
+
+def agreement(given: Sequence[tuple[Any, Array]], true: Sequence[Any]) -> int:
+    """Return how many entries of gradients that were given are as autograd has them."""
+    pairs = [(h, g) for (h, _), g in zip(given, true, strict=True) if g is not None]
+    return sum(int(np.isclose(h, g).sum()) for h, g in pairs if np.shape(h) == np.shape(g))
 
 
 def _required_names(function: Callable[..., Any]) -> list[str]:

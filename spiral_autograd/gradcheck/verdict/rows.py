@@ -40,8 +40,9 @@ class Row:
     scale : float
         The largest entry of the reference gradient.
     max_abs, max_rel : float
-        The largest difference, and that relative to the larger of the two largest entries. Where
-        a smaller one weighs more in its own row or column: that, and relative to these.
+        The largest difference, and that relative to the largest entry of both gradients. Where a
+        smaller one weighs more in its own row or column: that, and relative to the largest entry
+        of these. Of gradients that are zero up to rounding the second is 0.
     index : tuple of int or None
         Where this difference is.
     verdict : str
@@ -106,11 +107,17 @@ def compare(
     return replace(
         blank,
         max_abs=most.distance,
-        max_rel=most.relative,
+        max_rel=0.0 if _are_zero(h, automatic, floor) else most.relative,
         index=tuple(int(i) for i in np.unravel_index(most.place, h.shape)),
         verdict=_verdict(most.distance, most.beyond, sharp),
         handwritten=h,
     )
+
+
+def _are_zero(h: Array, g: Array, floor: Floor) -> bool:
+    """Tell whether two gradients are zero up to rounding."""
+    least = float(np.min(floor, initial=np.inf))
+    return np.isfinite(least) and max(largest(h), largest(g)) <= least
 
 
 def _of_other_shape(row: Row, ours: Shape) -> Row:

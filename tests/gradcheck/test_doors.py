@@ -1,0 +1,432 @@
+"""Functions with a context, JAX's custom_vjp: each as its framework has it, right and wrong."""
+# ruff: noqa: A001, A002  # "input", as PyTorch calls it
+
+import inspect
+
+import numpy as np
+import pytest
+from findings import has, kinds
+
+import spiral_autograd as sa
+
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((2, 4, 3))
+W, b = rng.standard_normal((3, 2)), rng.standard_normal(2)
+v = rng.standard_normal(5)
+
+RIGHT = ("exact", "match")
+
+
+def verdicts(report):
+    return {row.name: "right" if row.verdict in RIGHT else row.verdict for row in report.rows}
+
+
+def row_of(report, name):
+    return next(row for row in report.rows if row.name == name)
+
+
+def line_of(function, text):
+    """The file and the line of a function that has a text in it."""
+    lines, start = inspect.getsourcelines(function)
+    return inspect.getsourcefile(function), start + next(
+        i for i, line in enumerate(lines) if text in line
+    )
+
+
+# -------------------- functions whose methods take a context --------------------
+
+
+class Function:
+    """What a framework has; here it does nothing."""
+
+
+class Linear(Function):
+    """As in PyTorch's own tutorial."""
+
+    @staticmethod
+    def forward(ctx, input, weight, bias=None):
+        ctx.save_for_backward(input, weight, bias)
+        output = input @ weight
+        return output if bias is None else output + bias
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        input, weight, bias = ctx.saved_tensors
+        grad_input = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_input = grad_output @ weight.T
+        if ctx.needs_input_grad[1]:
+            grad_weight = input.T @ grad_output
+        if bias is not None and ctx.needs_input_grad[2]:
+            grad_bias = grad_output.sum(0)
+        return grad_input, grad_weight, grad_bias
+
+
+class NotSummed(Linear):
+    @staticmethod
+    def backward(ctx, grad_output):
+        grad_input, grad_weight, _ = Linear.backward(ctx, grad_output)
+        return grad_input, grad_weight, grad_output
+
+
+class Scale(Function):
+    """A number and an axis have no gradient."""
+
+    @staticmethod
+    def forward(ctx, tensor, constant, axis):
+        ctx.constant = constant
+        return tensor.sum(axis, keepdims=True) * constant * np.ones_like(tensor)
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return ctx.constant * grad_output.sum(1, keepdims=True) * np.ones((1, 3)), None, None
+
+
+class Inv(Function):
+    """minitorch gives one value back as itself."""
+
+    @staticmethod
+    def forward(ctx, a):
+        ctx.save_for_backward(a)
+        return 1.0 / a
+
+    @staticmethod
+    def backward(ctx, d_output):
+        a = ctx.saved_values
+        return -d_output / a**2
+
+
+class InvInTuple(Inv):
+    @staticmethod
+    def backward(ctx, d_output):
+        (a,) = ctx.saved_values
+        return -d_output / a**2
+
+
+class Power(Function):
+    """minitorch's newer ones are class methods."""
+
+    @classmethod
+    def forward(cls, fn, a, n):
+        fn["n"], fn["a"] = n, a
+        return a**n
+
+    @classmethod
+    def backward(cls, fn, g):
+        return g * fn["n"] * fn["a"] ** (fn["n"] - 1)
+
+
+class PowerWithoutFactor(Power):
+    @classmethod
+    def backward(cls, fn, g):
+        return g * fn["a"] ** (fn["n"] - 1)
+
+
+class Node:
+    """As in tinygrad: made of the tensors, and itself the context."""
+
+    def __init__(self, device, *tensors):
+        raise RuntimeError("there is no device here")
+
+    def save_for_backward(self, *tensors):
+        self.saved_tensors = tensors
+
+    def flipped(self, array):
+        return array.T
+
+
+class Dot(Node):
+    def forward(self, a, w):
+        self.save_for_backward(a, w)
+        return a.dot(w)
+
+    def backward(self, grad_output):
+        a, w = self.saved_tensors
+        return grad_output.dot(self.flipped(w)), self.flipped(a).dot(grad_output)
+
+
+class Relu(Function):
+    """The old tinygrad, in which ctx stands for self."""
+
+    def forward(ctx, input):  # noqa: N805
+        ctx.save_for_backward(input)
+        return np.maximum(input, 0)
+
+    def backward(ctx, grad_output):  # noqa: N805
+        (input,) = ctx.saved_tensors
+        grad_input = grad_output.copy()
+        grad_input[input < 0] = 0
+        return grad_input
+
+
+class Cube:
+    """An object's methods, with a context beside."""
+
+    def forward(self, context, a):
+        context.a = a
+        return a**3
+
+    def backward(self, context, g):
+        return 3 * context.a**2 * g
+
+
+class SinTimes(Function):
+    """PyTorch 2: forward without a context, which another method sets up."""
+
+    @staticmethod
+    def forward(a, b):
+        return np.sin(a) * b
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        a, b = ctx.saved_tensors
+        return g * np.cos(a) * b, g * np.sin(a)
+
+
+class Max(Function):
+    """Two outputs, one of them integers."""
+
+    @staticmethod
+    def forward(ctx, input):
+        index = input.argmax(axis=1)
+        ctx.mark_non_differentiable(index)
+        ctx.save_for_backward(index)
+        return input.max(axis=1), index
+
+    @staticmethod
+    def backward(ctx, g, _):
+        (index,) = ctx.saved_variables
+        grad = np.zeros((4, 3))
+        grad[np.arange(4), index] = g
+        return grad
+
+
+class Unnamed(Function):
+    """No name tells what the first argument is; but it is one more than there are inputs."""
+
+    @staticmethod
+    def forward(memo, a):
+        memo.y = np.tanh(a)
+        return memo.y
+
+    @staticmethod
+    def backward(memo, g):
+        return g * (1 - memo.y**2)
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "names"),
+    [
+        (Linear, (x, W, b), "input weight bias"),
+        (Linear, (x, W), "input weight"),
+        (Scale, (x, 3.0, 1), "tensor"),
+        (Inv, (2.0,), "a"),
+        (Inv, (x,), "a"),
+        (InvInTuple, (2.0,), "a"),
+        (InvInTuple, (x,), "a"),
+        (Power, (x, 3), "a"),
+        (Dot, (x, W), "a w"),
+        (Relu, (x,), "input"),
+        (Cube, (x,), "a"),
+        (Cube(), (x,), "a"),
+        (SinTimes, (x, y), "a b"),
+        (Max, (x,), "input"),
+        (Unnamed, (x,), "a"),
+    ],
+)
+def test_a_function_with_a_context_is_right(function, inputs, names):
+    report = sa.check_layer(function, *inputs)
+    assert verdicts(report) == dict.fromkeys(names.split(), "right")
+    assert report.ok
+    assert not report.unchecked
+    named = function if isinstance(function, type) else type(function)
+    assert report.subject == named.__name__
+
+
+def test_wrong_functions_are_explained_with_their_lines():
+    report = sa.check_layer(NotSummed, x, W, b)
+    assert verdicts(report) == {"input": "right", "weight": "right", "bias": "wrong"}
+    assert has(row_of(report, "bias"), "not_summed", batch=True)
+    assert line_of(NotSummed, "return grad_input") in row_of(report, "bias").lines
+
+    report = sa.check_layer(PowerWithoutFactor, x, 3)
+    assert row_of(report, "a").rule == "factor"
+    assert line_of(PowerWithoutFactor, "return g") in row_of(report, "a").lines
+
+
+class Swapped(Function):
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.save_for_backward(a, b)
+        return a * b
+
+    @staticmethod
+    def backward(ctx, grad):
+        a, b = ctx.saved_tensors
+        return grad * a, grad * b
+
+
+class Forgetful(Swapped):
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[1], None
+
+
+class Ignoring(Swapped):
+    @staticmethod
+    def backward(ctx, grad):
+        a, b = ctx.saved_tensors
+        return b, a
+
+
+class Keeping(Swapped):
+    """Keeps the first arrays in the class, not in the context."""
+
+    kept = None
+
+    @staticmethod
+    def backward(ctx, grad):
+        if Keeping.kept is None:
+            Keeping.kept = ctx.saved_tensors
+        a, b = Keeping.kept
+        return grad * b, grad * a
+
+
+def test_each_mistake_has_its_own_verdict():
+    report = sa.check_layer(Swapped, x, y)
+    assert verdicts(report) == {"a": "wrong", "b": "wrong"}
+    assert has(row_of(report, "a"), "swapped", name="b")
+    report = sa.check_layer(Forgetful, x, y)
+    assert verdicts(report) == {"a": "right", "b": "missing"}
+    assert row_of(report, "b").rule == "unwritten"
+    assert row_of(sa.check_layer(Ignoring, x, y), "a").rule == "upstream"
+    report = sa.check_layer(Keeping, x, y)
+    assert not report.ok
+    assert "stale" in kinds(report.rows[0]) | kinds(report.faults)
+    assert Keeping.kept is None
+
+
+class MeanSquare(Function):
+    @staticmethod
+    def forward(ctx, input, target):
+        ctx.save_for_backward(input, target)
+        return np.mean((input - target) ** 2)
+
+    @staticmethod
+    def backward(ctx, grad):
+        input, target = ctx.saved_tensors
+        return grad * 2 * (input - target) / input.size, None
+
+
+def test_none_for_the_targets_of_a_loss_is_meant_so():
+    report = sa.check_layer(MeanSquare, x, y)
+    assert report.ok
+    assert report.unchecked == ("target",)
+    report = sa.check_layer(MeanSquare, x, y, constant="target")
+    assert report.ok
+    assert not report.unchecked
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "match"),
+    [
+        (Linear, (x,), r"^Linear\.forward raised TypeError: .*'weight'; it was called with \(C"),
+        (Function, (x,), r"got the class Function itself: give Function\(...\)"),
+        (Dot, (x, x), r"^Dot\.forward raised ValueError: shapes"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused(function, inputs, match):
+    with pytest.raises(sa.CheckError, match=match):
+        sa.check_layer(function, *inputs)
+
+
+# -------------------- the cache first, as JAX has it --------------------
+
+
+def f_fwd(x, W):
+    h = np.tanh(x @ W)
+    return h, (x, W, h)
+
+
+def f_bwd(res, g):
+    x, W, h = res
+    da = g * (1 - h**2)
+    return da @ W.T, x.T @ da
+
+
+def f_bwd_wrong(res, g):
+    x, W, h = res
+    da = g * (1 - h)
+    return da @ W.T, x.T @ da
+
+
+def logistic_fwd(x):
+    out = 1 / (1 + np.exp(-x))
+    return out, out
+
+
+def logistic_bwd(s, ct):
+    return (s * (1 - s) * ct,)
+
+
+def logistic_backward(ct, s):
+    return (s * (1 - s) * ct,)
+
+
+def logistic_bwd_wrong(s, ct):
+    return (s * (1 + s) * ct,)
+
+
+def power_fwd(x, n):
+    return x**n, x
+
+
+def power_bwd(n, x, g):
+    return (n * x ** (n - 1) * g,)
+
+
+def two_fwd(x):
+    return (x**2, np.sin(x)), {"x": x}
+
+
+def two_bwd(residuals, gs):
+    g, h = gs
+    return 2 * residuals["x"] * g + np.cos(residuals["x"]) * h
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "inputs"),
+    [
+        (f_fwd, f_bwd, (x, W)),
+        (logistic_fwd, logistic_bwd, (x,)),  # nothing but the numbers tells which is which
+        (logistic_fwd, logistic_backward, (x,)),
+        (power_fwd, power_bwd, (x, 3)),  # nondiff_argnums
+        (two_fwd, two_bwd, (x,)),
+    ],
+)
+def test_the_cache_may_come_first(forward, backward, inputs):
+    report = sa.check_backward(forward, backward, *inputs)
+    assert report.ok
+    assert not report.unchecked
+    assert len(report.rows) == sum(isinstance(one, np.ndarray) for one in inputs)
+
+
+def test_a_wrong_pair_is_called_in_the_order_that_is_meant():
+    report = sa.check_backward(f_fwd, f_bwd_wrong, x, W)
+    assert verdicts(report) == {"x": "wrong", "W": "wrong"}
+    assert has(report.rows[0], "taken_as")
+    assert line_of(f_bwd_wrong, "da = ") in report.rows[0].lines
+    report = sa.check_backward(logistic_fwd, logistic_bwd_wrong, x)
+    assert report.rows[0].rule == "value"  # in the other order it would not be linear
+
+
+def test_what_raises_in_both_orders_is_shown_in_the_documented_one():
+    def backward(a, b):
+        raise KeyError(a.shape)
+
+    with pytest.raises(sa.CheckError, match=r"^backward raised KeyError: \(4, 2\); it was called"):
+        sa.check_backward(f_fwd, backward, x, W)
