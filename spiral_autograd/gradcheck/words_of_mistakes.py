@@ -187,6 +187,22 @@ def _parsed(text: str) -> ast.expr | None:
         return None
 
 
+def _of_turn(turn: str, of: str = "") -> str:
+    """Say of which turn of a loop something is, where it is not of the same."""
+    return "" if turn == "same" else f"{of} of {_turn(turn)}"
+
+
+def _due(other: Said, operand: Said, turn: str) -> str:
+    """Say what an operand should be, where it has a name."""
+    if turn != "same" and str(other) == str(operand):
+        return ": it should be that of the same turn"
+    return ", which it should not be" if operand.kind == "array" else f": it should be {operand}"
+
+
+def _turn(turn: str) -> str:
+    return f"the {turn} turn" if turn in ("first", "last") else f"the turn {turn}"
+
+
 def _function(function: str, v: str, minus: bool) -> str:
     """Write a simple function of a value."""
     name, quote = v.strip("`"), "`" if v.startswith("`") else ""
@@ -364,13 +380,14 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "picked_beside": "goes to other entries than the forward pass picks: {shift} further along "
     "axis {axis}",
     "cut_at": "is cut out of the padded array at the wrong place: from {offsets} on",
-    "taken_as": _function,
+    "taken_as": lambda function, v, minus, turn="same": (
+        f"{_function(function, v, minus)}{_of_turn(turn, f' with {v}')}"
+    ),
     "times_too": lambda function, v, minus: (
         f"is multiplied by {_function(function, v, minus)} too, which it should not be"
     ),
-    "operand": lambda other, operand: (
-        f"is multiplied by {other}"
-        + (", which it should not be" if operand.kind == "array" else f": it should be {operand}")
+    "operand": lambda other, operand, turn="same": (
+        f"is multiplied by {other}{_of_turn(turn)}{_due(other, operand, turn)}"
     ),
     "not_transposed": "is multiplied by {operand}: it should be the transpose of {operand}",
     "g_transposed": "is made from the transpose of the gradient that comes in",
@@ -380,6 +397,8 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "only": lambda flow, overwritten: (
         f"only {flow} is kept: {'each overwrites the one before; ' * overwritten}add up all (+=)"
     ),
+    "added_to_itself": "{flow} is added to itself: add it to what flows back otherwise",
+    "from_turn": lambda turn: f"is that of {_turn(turn)}",
     "overwritten": "where an entry of {of} is used more than once, its gradients overwrite each "
     "other: add them up (+=, and np.add.at where an index repeats)",
     "another_run": "{of} of another run of that line",
