@@ -1,6 +1,6 @@
 """Judge the reports: ``python tests/strangers/run.py [part of a name]``.
 
-``python tests/strangers/run.py --write`` writes anew what is not reached, with what is said instead.
+``--write`` in place of the name writes anew what is not reached, with what is said instead.
 """
 
 import sys
