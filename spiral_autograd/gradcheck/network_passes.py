@@ -323,10 +323,13 @@ def check_whole(net: Network, rng: Random, deadline: Deadline) -> Own:
     own = Own(differs=True)
     for loss in net.losses[:1]:
         own.heard = loss
-        for group in ways(net.object, net.loss_names[:1], net.x, net.t, None, STEPS):
+        steps = [*net.loss_names, *STEPS]
+        for group in ways(net.object, net.loss_names[:1], net.x, net.t, None, steps):
             if group and own.report is None:
-                ran = (run for run in map(net.run, group) if run.error is None)
-                own = _whole_by(net, next(ran, net.run(group[0])), rng, deadline, own)
+                runs = map(net.run, group)
+                run = next((run for run in runs if run.error is None), None) or net.run(group[0])
+                if run.way.method not in steps or run.is_returned or run.updates:
+                    own = _whole_by(net, run, rng, deadline, own)
     return own
 
 

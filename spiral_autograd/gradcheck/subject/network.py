@@ -35,7 +35,9 @@ from .own_passes import (
     noted,
     number_in,
     own,
+    scores_call,
     totals,
+    ways,
 )
 from .parameters import Parameter, resets_of
 from .session import Session, put_back, states, streams_of
@@ -200,8 +202,8 @@ class Network:
         """Tell whether a way is to run the network forward and backward, as a layer is run."""
         (first, data), (last, given) = way.calls[0], way.calls[-1]
         passes = [method_name(self.object, names) for names in (FORWARD, BACKWARD)]
-        fits = not given or (len(data) == 1 and given[0] is not None)
-        return [first, last] == passes and fits
+        fits = not given or (len(data) == len(given) == 1 and given[0] is not None)
+        return [first, last] == passes and fits and bool(data)
 
     def run(self, way: Way) -> Pass:
         """Run the network's own methods while the layers are listened to; an error is noted."""
@@ -233,6 +235,13 @@ class Network:
         changes = changes_of(held, before, self.object) if not heard.gradients else {}
         updated = [h for h in held if h.name in changes and changes[h.name].any()]
         heard.updates = [noted(h.name, h.value, changes[h.name]) for h in updated]
+
+    def written_by(self, way: Way) -> set[str]:
+        """Return the names of the network's arrays that its methods write, or put others for."""
+        heard = Pass(way=way)
+        with self.session.fresh():
+            self._hear(heard)
+        return {p.name for p in heard.updates}
 
     def gradients_by(self, way: Way) -> list[Parameter]:
         """Run the network's own methods, and return the gradients, or the changes."""
@@ -276,6 +285,14 @@ class Network:
             return CheckError(
                 "network must have a loss_layer with forward(x, t) and backward(); or give one as "
                 "loss="
+            )
+        scores = scores_call(self.object, self.x)
+        group = next(filter(None, ways(self.object, [], self.x, self.t, None)), [])
+        if scores and group and self.loss is None:
+            return CheckError(
+                f"{type(self.object).__name__} has {scores[0][0]} and {group[0].method}, but no "
+                "loss: give it, as loss=lambda y, t: 0.5 * np.sum((y - t) ** 2), of what "
+                f"{scores[0][0]} returns and of the targets"
             )
         return CheckError(
             "network must have layers (a list, or a dict in order), or be a list of them; or else "

@@ -25,16 +25,20 @@ class OwnLoss(Gradient):
 
     def __init__(self, net: Network, run: Pass, session: Session, automatic: Automatic) -> None:
         self.network, self.way, self.loss_way = net, run.way, net.losses[0].way
-        listed, self.rate = run.gradients or run.updates, 1.0
+        listed, self.rate = run.gradients, 1.0
+        if not listed:
+            state = net.written_by(self.loss_way)
+            listed = [p for p in run.updates if p.name not in state]
         params = {p.name: p.value for p in listed}
 
         def loss(params: object, x: object, t: object) -> Any:
             return number_in(self.loss_way.run(net.object))
 
         def gradient(params: Any, x: object, t: object) -> dict[str, Any]:
-            there = {p.name: p.gradient() for p in net.gradients_by(self.way)}
-            grads = {name: there.get(name) for name in params}
-            return grads if run.gradients else {n: g / self.rate for n, g in grads.items()}
+            there: Any = {p.name: p.gradient() for p in net.gradients_by(self.way)}
+            if not run.gradients:
+                there = {name: change / self.rate for name, change in there.items()}
+            return {name: there.get(name) for name in params}
 
         loss.__name__, gradient.__name__ = net.label(net.losses[0]), net.label(run)
         super().__init__(loss, gradient, params, (net.x, net.t), session, (), automatic)
@@ -55,6 +59,7 @@ class OwnLoss(Gradient):
             )
         self.rate = rate
         said = {"names": names, "rate": rate, "n": 1, "adds": False}
+        self.remarks = [r for r in self.remarks if r.kind != "writes"]  # as it must
         self.remarks.append(found("updated", method=self.backward_label, **said))
         with self.session.fresh():
             self.run_backward()

@@ -21,6 +21,7 @@ from .conventions import (
     is_statistic,
     means_upstream,
     method_name,
+    output_of,
     positional_names,
     read,
     required_names,
@@ -72,6 +73,8 @@ class Way(NamedTuple):
             data = [other.get(id(a), a) for a in arguments]
             data = [own(a) for a in data] if i == n - 1 > 0 else data
             result = run_method(network, name, *data)
+            if i < n - 1 or self.then is not None:
+                result = output_of(network, result)
         return result if self.then is None else self.then(result, self.targets)
 
 
@@ -141,18 +144,18 @@ def ways(
     """Yield, for each method that may give gradients, the ways in which it may be meant.
 
     The methods `losses` may have to be called before; some are to be given `up`, the gradient that
-    the loss layer returns, if any.
+    the loss layer returns, if any. `steps` are methods that may give gradients, or a loss alone.
     """
     scores = scores_call(network, x)
     before = [(loss, (x, t)) for loss in losses] or scores
-    for name in dict.fromkeys([*GRADIENTS, *BACKWARD, *losses, *steps]):
+    for name in dict.fromkeys([*GRADIENTS, *BACKWARD, *steps]):
         method = read(network, name)
         data = _data_for(method, x, t)
         if data is not None and any(a is RESULT for a in data):
             yield [Way((call, (name, data)), True) for call in scores]
         elif data is not None:
             alone: MethodCall = (name, data)
-            is_sure = name not in (*losses, *steps)
+            is_sure = name not in steps
             yield [
                 Way((alone,), is_sure),
                 *(Way(calls, False) for calls in product(before, [alone]) if calls[0][0] != name),
@@ -262,7 +265,8 @@ def _held_by(network: object) -> list[Parameter]:
 
 def _listings(network: object) -> list[Any]:
     """Return what may be the lists or dicts of a network's parameters."""
-    return [entries(network, name) for name in dict.fromkeys(values for values, _ in CONTAINERS)]
+    names = dict.fromkeys(values for values, _ in CONTAINERS)
+    return [as_dict(entries(network, name)) for name in names]
 
 
 def _by_key(network: object, result: dict[object, object]) -> list[Parameter]:
@@ -286,7 +290,7 @@ def _keys(held: object, result: dict[object, object]) -> dict[Any, Any]:
 def _in_order(network: Any, result: Any) -> list[Parameter]:
     """Return the parameters that a network has in a list with their gradients in another."""
     for held in _listings(network) if isinstance(result, list | tuple) else ():
-        keys = list(held) if isinstance(held, dict) else getattr(held, "_fields", ())
+        keys = list(held) if isinstance(held, dict) else ()
         values = held.values() if isinstance(held, dict) else held
         if isinstance(held, dict | list | tuple) and len(held) == len(result):
             pairs = enumerate(zip(values, result, strict=True))

@@ -46,11 +46,12 @@ class Update:
     has_argument: bool  # whether the rate is given, as 1
 
     def rate(self) -> float | None:
-        """Return the rate; None where it is not known. What can be set is set to 1."""
-        if self.has_argument or any(self._is_rate(*place) for place in self._numbers()):
+        """Return the rate; None where it is not known."""
+        if self.has_argument:
             return 1.0
-        defaults = optional_names(self.method)
-        known = [float(n) for name, n in defaults.items() if name in RATES and is_number(n) and n]
+        kept = [float(value) for item, name, value in self._numbers() if self._is_rate(item, name)]
+        defaults = optional_names(self.method).items()
+        known = kept + [float(n) for name, n in defaults if name in RATES and is_number(n) and n]
         if known:
             return known[0]
         factors = [abs(f) for f in self.factors()]
@@ -62,25 +63,23 @@ class Update:
         is_one = len(factors) > 1 and max(factors) <= min(factors) * (1 + 1e-6)
         return next(iter(likely or factors * is_one), None)
 
-    def _numbers(self) -> Iterator[tuple[Any, str]]:
+    def _numbers(self) -> Iterator[tuple[Any, str, Any]]:
         """Yield the numbers with the name of a rate that the owner keeps, or an optimizer in it."""
         for item in reach(self.owner):
             for name, value in values_of(item).items() if hasattr(item, "__dict__") else ():
                 if name.strip("_") in RATES and is_number(value) and value:
-                    yield item, name
+                    yield item, name, value
 
     def _is_rate(self, item: Any, name: str) -> bool:
-        """Tell whether the changes grow with a number, and let it begin as 1 if so."""
+        """Tell whether the changes grow with a number."""
         value, begun, before = getattr(item, name), self.session.start, self.changes()
         with self.session.fresh():
             setattr(item, name, 1.0)
             self.session.rebase()
         after = self.changes()
-        if all(n in after and close(after[n], before[n] / value, 1e-6) for n in before):
-            return True
         self.session.start = begun
         self.session.restore()
-        return False
+        return all(n in after and close(after[n], before[n] / value, 1e-6) for n in before)
 
     def pairs(self) -> list[tuple[Array, Array]]:
         """Return the changes with autograd's gradients, where there are any."""
