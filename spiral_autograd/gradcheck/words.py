@@ -131,6 +131,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "no_gradient": "no gradient is returned",
     "dtype": "holds no real numbers, but the dtype {dtype}",
     "shape": _shape,
+    "tangent_shape": "the tangent has the shape {ours} in place of {theirs}, that of the output",
     "directions_only": "too large to be compared entry by entry: compared along random directions",
     "hidden": lambda values, why: (
         f"right only by chance, as {' and '.join(values)}; at other values: {'; '.join(why)}"
@@ -223,6 +224,10 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         f"the gradient has another structure than params: {', '.join(names)} belongs to no "
         "parameter"
     ),
+    # what a derivative takes
+    "takes": "{who} takes {what}, not {other}",
+    "takes_either": "{who} gives the same for {what} and for {other}",
+    "takes_neither": "{who} is right neither for {what} nor for {other}; it is given {what} here",
     # what is used, and not checked
     "unchecked": lambda why: f"{why}: it is not checked",
     "updates_itself": "backward changes {name} itself, and keeps no gradient of it "
@@ -232,7 +237,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "cannot_move": "{name} is a number that a check cannot change",
     "unkept": "is computed as the local variable {variable} of {function} and not kept: write "
     "self.{variable}",
-    "updated": lambda method, names, rate, n, adds: (
+    "by_its_change": lambda method, names, rate, n, adds: (
         f"{method} changes {', '.join(names)} itself: what is checked is the change divided by the "
         f"rate {rate:g}"
         + f", times the {n} examples (it is their mean: right if the loss is their sum)" * (n > 1)

@@ -60,7 +60,7 @@ class OwnLoss(Gradient):
         self.rate = rate
         said = {"names": names, "rate": rate, "n": 1, "adds": False}
         self.remarks = [r for r in self.remarks if r.kind != "writes"]  # as it must
-        self.remarks.append(found("updated", method=self.backward_label, **said))
+        self.remarks.append(found("by_its_change", method=self.backward_label, **said))
         with self.session.fresh():
             self.run_backward()
             self.settle()
