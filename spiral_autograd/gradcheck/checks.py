@@ -8,6 +8,7 @@ import numpy as np
 
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
+from .diagnosis.behind import require_used
 from .explain import explain, look_at_other_values
 from .guard import CheckError, answerable, guarded
 from .reference.reference import find_reference, gradients_of
@@ -16,6 +17,7 @@ from .subject.function import function_of
 from .subject.inputs import Names
 from .subject.layer import Layer
 from .subject.loss import Gradient
+from .subject.marks import among_globals
 from .subject.pair import Pair, passes_of
 from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
@@ -185,7 +187,7 @@ def check_gradient(
     True
     """
     budget = number("budget", budget, above=0, or_equal=True)
-    title = name_of_function(loss, "loss")
+    title, gradient = name_of_function(loss, "loss"), among_globals(gradient, loss, params)
     with untouched(loss, gradient, params, data) as session, answerable(title):
         subject = Gradient(loss, gradient, params, data, session, constant).subject()
         return course(title, subject, stream_of(rng), budget)
@@ -213,6 +215,7 @@ def course(
     reference = find_reference(
         subject, subject.upstream, stream, max(1.0, budget / 3), subject.outputs
     )
+    require_used(subject, reference)
     c, ideal = compared(subject, reference, first_gradients(subject), stream)
     c.failures += subject.failures
     c.notes += [*subject.remarks, *unused_upstream(subject, c.grads)]
