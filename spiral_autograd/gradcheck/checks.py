@@ -160,7 +160,8 @@ def check_gradient(
     gradient : callable or pytree
         ``gradient(params, *data)`` returns the gradient, or (loss, gradient): of the structure of
         `params`, or a dict with the keys of `params` and of the marks, with or without a d.
-        Or the finished gradient itself.
+        Or the finished gradient itself: of a dict, or of ``globals()``, also what has a d before
+        the name of a variable of `loss` is checked, and what has no gradient yet is left out.
     params : pytree of float arrays
     *data : what else the functions take
     rng : int, RandomState or Generator, default 0

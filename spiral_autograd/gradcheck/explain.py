@@ -21,7 +21,7 @@ from .guard import CheckError, guarded
 from .lines.blame import places
 from .reference.graph import Graph
 from .reference.reference import find_reference, outputs_now
-from .subject.conventions import TARGETS
+from .subject.conventions import TARGETS, positional_names
 from .subject.subject import MISSING, copied
 from .verdict.doubt import compared
 from .verdict.rows import FAILURES, Comparison, Row
@@ -36,7 +36,7 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     """
     for k, why in (said := behind(c)).items():
         c.change(k, findings=(*c.rows[k].findings, why))
-    left = [k for k in c.wrong if k not in said]
+    left = [k for k in c.wrong if k not in said or said[k].kind == "follows"]
     if not c.reference.grads:
         for k in left:
             c.change(
@@ -51,9 +51,10 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     for reason in diagnose(*cases):
         for k in reason.rows:
             left.remove(k)
-            lines = reason.lines or where.places(places, k, reason)
-            c.change(k, findings=together(c.rows[k].findings, reason.finding), lines=lines)
-    for k in left:
+            if k not in said:
+                lines = reason.lines or where.places(places, k, reason)
+                c.change(k, findings=together(c.rows[k].findings, reason.finding), lines=lines)
+    for k in (k for k in left if k not in said):
         why = _no_pattern(c.rows[k], late=where.deadline.is_over)
         c.change(k, findings=together(c.rows[k].findings, why), lines=where.places(places, k))
 
@@ -87,10 +88,19 @@ def _case(
         again=None if not c.subject.takes_upstream else lru_cache(again),
         deadline=where.deadline,
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
+        name_of_upstream=_name_of_upstream(c),
     )
     is_ideal = graph is not c.graph
     case.second = lru_cache(lambda: second_point(c, case, ideal=is_ideal))
     return case
+
+
+def _name_of_upstream(c: Comparison) -> str | None:
+    """Return what backward calls the upstream gradient; None where it takes none, or several."""
+    if not c.subject.takes_upstream or len(c.upstream) != 1 or not c.subject.backward_code:
+        return None
+    (name,) = positional_names(c.subject.backward_code[0], 1)
+    return name if name.isidentifier() and name != "input" else None
 
 
 def _no_pattern(row: Row, *, late: bool) -> Finding:

@@ -5,6 +5,7 @@ They are handed the fields of a finding; where a field is a finding itself, its 
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -52,8 +53,31 @@ def _held(zeros: bool) -> str:
     return "is all zeros" if zeros else "is what it was before"
 
 
+def _upstream(name: str | None) -> str:
+    """Return what the reader calls the upstream gradient."""
+    return name or "the upstream gradient"
+
+
+def _upstream_of(output: int | None = None, name: str | None = None) -> str:
+    return f"{_upstream(name)}{'' if output is None else f' of output {output}'}"
+
+
+def _not_linear(decides: bool, name: str | None = None) -> str:
+    if decides:
+        return (
+            f"{_upstream(name)} decides which entries are kept: take the mask from the forward pass"
+        )
+    return f"is not proportional to {_upstream(name)}, as a gradient is: only multiply it, and sum"
+
+
 def _times(times: float) -> str:
     return {2.0: "twice", 0.5: "half of"}.get(times, f"{times:.6g} times")
+
+
+def _fraction(factor: float) -> str:
+    """Write a number as a person does: 1/5 for 0.2."""
+    n = round(1 / factor) if factor else 0
+    return f"1/{n}" if n > 2 and abs(n * factor - 1) < 1e-9 else f"{factor:.6g}"
 
 
 _OVER = {
@@ -72,7 +96,7 @@ def _blocks(count: int, axis: int, order: Sequence[int]) -> str:
     """Say in which order blocks are, or which two of them are swapped."""
     moved = [i for i, block in enumerate(order) if i != block]
     if len(moved) == 2:
-        return f"has {count} blocks along axis {axis}, of which {_listed(moved)} are swapped"
+        return f"has blocks {_listed(moved)} of its {count} along axis {axis} swapped"
     return f"has its {count} blocks along axis {axis} in a wrong order: {tuple(order)}"
 
 
@@ -149,14 +173,25 @@ def _is_plain(name: str) -> bool:
     return re.fullmatch(r"[\w.]+", name) is not None
 
 
+def _parsed(text: str) -> ast.expr | None:
+    """Return an expression; None where it is none, or was shortened."""
+    try:
+        return ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return None
+
+
 def _function(function: str, v: str, minus: bool) -> str:
     """Write a simple function of a value."""
     name, quote = v.strip("`"), "`" if v.startswith("`") else ""
-    is_inside = function == "{v}" or "({v})" in function or "({v} " in function
-    name = name if is_inside or re.fullmatch(r"[\w.]+(\[[^\]]*\])?", name) else f"({name})"
+    is_atom = isinstance(_parsed(name), ast.Name | ast.Attribute | ast.Call | ast.Subscript)
+    if not (is_atom or function == "{v}"):
+        function, name = function.replace("({v})", "{v}"), f"({name})"
     text = function.format(v=name)
-    bare = not minus or " " not in text or (text.endswith(")") and text.count("(") == 1)
-    return f"{quote}{'-' * minus}{text if bare else f'({text})'}{quote}"
+    made = _parsed(text)
+    is_sum = isinstance(made, ast.BinOp) and isinstance(made.op, ast.Add | ast.Sub)
+    text = f"-({text})" if minus and (is_sum or made is None) else f"{'-' * minus}{text}"
+    return f"{quote}{text}{quote}"
 
 
 def _derivative(
@@ -218,13 +253,11 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
         f"the array was replaced: the network holds the old one, which {_held(zeros)}; write into "
         "it: grads[i][...] = dW"
     ),
-    "upstream_ignored": "the upstream gradient is ignored: multiply by it",
-    "upstream_twice": "the upstream gradient is multiplied in twice: of twice the upstream "
-    "gradient it is four times as large",
-    "upstream_not_linear": "the upstream gradient does more than scale it: twice the upstream "
-    "gradient must give twice the gradient",
+    "upstream_ignored": lambda name=None: f"{_upstream(name)} is ignored: multiply by it",
+    "upstream_twice": lambda name=None: f"{_upstream(name)} is multiplied in twice",
+    "upstream_not_linear": _not_linear,
     "constant_factor": lambda times, factor, text, lost: (
-        f"is {_times(times)} what it should be: the factor {factor:.6g} of {text} is "
+        f"is {_times(times)} what it should be: the factor {_fraction(factor)} of {text} is "
         f"{'missing' if lost else 'there twice'}"
     ),
     "wrong_sign": "has the wrong sign: it is -1 times the true one",
@@ -252,7 +285,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "swapped": "is the gradient of {name}: the two are swapped",
     "that_of": "is the gradient of {name}",
     "transposed": "is the transpose of the true gradient",
-    "axes_order": "has its axes in the order {axes}",
+    "axes_order": "has its axes in a wrong order: {axes} of the true gradient",
     "reordered": "has the true numbers in another order: reshaped in the wrong way",
     "reversed": "is reversed along axis {axis}",
     "shifted": "is shifted by {shift} along axis {axis}",
@@ -288,9 +321,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "expression": lambda text: f"`{text if len(text) <= 60 else f'{text[:36]}…{text[-20:]}'}`",
     "result": "the result of {of}",
     "array": "a constant array",
-    "upstream": lambda output=None: (
-        f"the upstream gradient{'' if output is None else f' of output {output}'}"
-    ),
+    "upstream": _upstream_of,
     "gradient_of": "the gradient of {of}",
     "flow": _flow,
     "flow_to": "all that flows back to {argument}",

@@ -73,7 +73,7 @@ def test_a_layer_without_backward_or_forward():
         def backward(self, x):
             return x
 
-    refused("NoBackward has no backward .nor backprop.*its methods are: forward",
+    refused("NoBackward has no backward .nor back_prop.*its methods are: forward",
             sa.check_layer, NoBackward(), x)  # fmt: skip
     refused("NoForward has no forward", sa.check_layer, NoForward(), x)
     refused("int has no forward", sa.check_layer, 3, x)

@@ -88,6 +88,9 @@ OF_KIND = {
     "times_too": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
     "function": {"function": ("1 - {v}", "exp({v})"), "v": (X, Y)},
     "derivative": {"function": (None, "tanh")},
+    "upstream_ignored": {"name": (None, "dout")},
+    "upstream_twice": {"name": (None, "dout")},
+    "upstream_not_linear": {"name": (None, "dout"), "decides": (True, False)},
     "should_keep": {"due_axes": (None, 0)},
     "mean_missing": {"what": (BATCH, *SIZES)},
     "averaged_over": {"what": (BATCH, *SIZES)},
@@ -95,10 +98,16 @@ OF_KIND = {
     "part": {"mark": MARKS},
     "no_entry": {"others": ([], ["bias_"])},
     "writes_cache": {"names": ([], ["cache[0]"])},
+    "updated": {"n": (1, 5), "adds": (False, True)},
+    "called_with": {
+        "arguments": ([("input", "x")], [("left", "y"), ("upstream", 0)]),
+        "times": (True, False),
+    },
+    "each_loss": {"share": (1.0, 0.2)},
     "accumulating": {"reset": ("", "zero_grad")},
     "value_gradients": {"other": ("mark", "value")},
     "no_pattern": {"differing": (None, 3), "of": (12,), "index": ((0, 1),)},
-    "upstream": {"output": (None, 1)},
+    "upstream": {"output": (None, 1), "name": (None, "dout")},
     "other_sum": {"change": (found("summed", axes=1),), "due_axes": (None, 0), "due": ((4,),)},
     "slices": {"axis": (0, 1), "ndim": (2,)},
     "at": {"places": ([(0, 1)],)},
@@ -233,18 +242,30 @@ EXACT = [
         "is minus 1/5 of what it should be: averaged over axis 1 of x (5), not summed",
     ),
     (
+        found("constant_factor", times=5.0, factor=0.2, text="`y.sum() / 5`", lost=True),
+        "is 5 times what it should be: the factor 1/5 of `y.sum() / 5` is missing",
+    ),
+    (
         found("constant_factor", times=2.0, factor=0.5, text="`0.5 * x`", lost=True),
         "is twice what it should be: the factor 0.5 of `0.5 * x` is missing",
     ),
     (found("all_zeros"), "the gradient is never written: it is all zeros"),
     (found("nothing_returned"), "no gradient is returned, or written (None)"),
     (found("upstream_ignored"), "the upstream gradient is ignored: multiply by it"),
+    (
+        found("upstream_not_linear", name="dout", decides=True),
+        "dout decides which entries are kept: take the mask from the forward pass",
+    ),
+    (
+        found("upstream_not_linear", name="dout", decides=False),
+        "is not proportional to dout, as a gradient is: only multiply it, and sum",
+    ),
     (found("transposed"), "is the transpose of the true gradient"),
     (found("swapped", name="b"), "is the gradient of b: the two are swapped"),
     (found("reversed", axis=1), "is reversed along axis 1"),
     (
         found("blocks", count=4, axis=1, order=(1, 0, 2, 3)),
-        "has 4 blocks along axis 1, of which 0 and 1 are swapped",
+        "has blocks 0 and 1 of its 4 along axis 1 swapped",
     ),
     (
         found("not_summed", axes=0, batch=True, shape=(5, 3), due=(3,)),
@@ -297,6 +318,15 @@ EXACT = [
     (comes_out(found("lost"), DERIVATIVE), "the derivative of tanh, 1 - y**2, is missing"),
     (comes_out(found("lost"), UNKNOWN), "the derivative of y by x is missing"),
     (comes_out(found("lost"), TIMES_X), "the factor x is missing"),
+    (found("function", function="1 - {v}**2", v="`np.exp(x)`", minus=False), "`1 - np.exp(x)**2`"),
+    (found("function", function="{v}", v="`a + b`", minus=True), "`-(a + b)`"),
+    (found("function", function="({v} > 0)", v="`a + b`", minus=False), "`((a + b) > 0)`"),
+    (
+        found("function", function="1 / ({v} * (1 - {v}))", v="`a + b`", minus=False),
+        "`1 / ((a + b) * (1 - (a + b)))`",
+    ),
+    (found("function", function="2 * {v}", v="`a + b`", minus=True), "`-2 * (a + b)`"),
+    (found("function", function="exp({v})", v="`a + b`", minus=True), "`-exp(a + b)`"),
     (
         comes_out(ONE_LESS, DERIVATIVE),
         "the derivative of tanh is 1 - y**2; your numbers are exactly those you get with 1 - y",
@@ -345,7 +375,8 @@ EXACT = [
     ),
     (
         found("first_wrong", name="layers[2] (Doubled)"),
-        "the first wrong layer on the way back is layers[2] (Doubled)",
+        "the first wrong layer on the way back is layers[2] (Doubled): mend it first, then check "
+        "again",
     ),
 ]
 

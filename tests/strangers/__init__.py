@@ -140,13 +140,13 @@ def kinds_of(findings):
 def _worth(mistake, finding):
     kinds = {part.kind for part in finding.parts()}
     texts = " ".join(str(value) for part in finding.parts() for value in part.fields.values())
-    if not all(word in texts for word in mistake.of):
-        return "false"
     # Which entries are wrong is true of any mistake; two are said where there is one.
     obscure = mistake.obscure | {"part", "two_mistakes"}
     if "two_mistakes" in kinds - mistake.says:
         return "obscure"
-    return "true" if kinds & mistake.says else "obscure" if kinds & obscure else "false"
+    if kinds & mistake.says:
+        return "true" if all(word in texts for word in mistake.of) else "false"
+    return "obscure" if kinds & obscure else "false"
 
 
 _BACK = re.compile(r"back|grad|deriv|prime|delta", re.IGNORECASE)

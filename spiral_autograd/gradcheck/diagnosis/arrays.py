@@ -55,7 +55,7 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
         return np.asarray(array, dtype=float) if fits else np.full(h.shape, np.nan)
 
     if close(h, given("other"), 1e-12) and close(h, given("turned"), 1e-12):
-        return Reason(found("upstream_ignored"), [k])
+        return Reason(found("upstream_ignored", name=case.name_of_upstream), [k])
     if largest(h) <= 1e-3 * case.tolerance * largest(case.automatic[k]):
         return Reason(found("rounding_only"), [k])
     nothing = given("none")
@@ -64,11 +64,16 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
     twice, turned = given("twice") - nothing, given("turned") - nothing
     linear = h - nothing  # where it is affine, a term is added: not the upstream gradient's matter
     if case.same(k, twice, 4 * linear):
-        return Reason(found("upstream_twice"), [k])
+        return Reason(found("upstream_twice", name=case.name_of_upstream), [k])
     mixed = linear + 0.5 * (given("other") - nothing)
     pairs = (twice, 2 * linear), (turned, -linear), (given("mixed") - nothing, mixed)
-    is_linear = all(case.same(k, ours, due) for ours, due in pairs)
-    return None if is_linear else Reason(found("upstream_not_linear"), [k])
+    scales, *turns = (case.same(k, ours, due) for ours, due in pairs)
+    if scales and all(turns):
+        return None
+    # What grows as it does, and not with its sign alone, asks which of its entries are positive.
+    decides = scales and not case.same(k, turned, linear)
+    said = found("upstream_not_linear", name=case.name_of_upstream, decides=decides)
+    return Reason(said, [k])
 
 
 # -------------------- factors --------------------

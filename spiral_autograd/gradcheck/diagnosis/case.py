@@ -81,6 +81,8 @@ class Case:
     deadline : Deadline
     elsewhere : callable
         Returns, by number, what is known of gradients that the object itself does not hold.
+    name_of_upstream : str or None
+        What backward calls the upstream gradient, if it is one.
     second : callable
         Returns the case at a second point, where a reason must hold too; None if there is none.
     """
@@ -97,6 +99,7 @@ class Case:
     again: Callable[[str], list[Any]] | None
     deadline: Deadline
     elsewhere: Callable[[], Mapping[int, tuple[Finding, tuple[Place, ...]]]] = dict
+    name_of_upstream: str | None = None
     second: Callable[[], Case | None] = lambda: None
     _variables: dict[Node, str | None] = field(default_factory=dict, repr=False)
 
@@ -239,7 +242,7 @@ class Case:
                 yield name, self._as_float(self.values[j])
         for u in self.upstream:
             if np.shape(u) == shape:
-                yield partial(found, "upstream"), self._as_float(u)
+                yield partial(found, "upstream", name=self.name_of_upstream), self._as_float(u)
         for node in self.graph.nodes if self.graph is not None else ():
             is_theirs = node.parents and node.call.source is not None
             if is_theirs and np.shape(node.value) == shape and not self.deadline.is_over:

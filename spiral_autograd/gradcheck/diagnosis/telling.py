@@ -103,7 +103,8 @@ def _named(search: Search, value: object) -> Any:
     if what == "gradient":
         return found("gradient_of", of=case.name(of))
     if what == "upstream":
-        return found("upstream", output=of if len(search.graph.outputs) > 1 else None)
+        output = of if len(search.graph.outputs) > 1 else None
+        return found("upstream", output=output, name=case.name_of_upstream)
     return value
 
 

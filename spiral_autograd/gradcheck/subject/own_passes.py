@@ -13,20 +13,22 @@ from ...pytree import Sharing
 from .conventions import (
     BACKWARD,
     CONTAINERS,
-    GRADIENTS,
-    LOSSES,
-    SCORES,
-    TRAINING,
     accepts,
     attributes_of,
     gradient_key,
     is_statistic,
-    means_scores,
-    means_targets,
     means_upstream,
     method_name,
     positional_names,
     read,
+)
+from .conventions_of_networks import (
+    GRADIENTS,
+    LOSSES,
+    SCORES,
+    TRAINING,
+    means_scores,
+    means_targets,
 )
 from .held import entries
 from .parameters import Parameter, find_parameters
