@@ -31,6 +31,7 @@ from .optimizers import (
     sgd,
 )
 from .plotting import decision_grid, plot_data, plot_decision_boundary, plot_loss
+from .saving import load, save
 from .train_state import Evaluation, NonFiniteLossError, TrainState
 from .training import fit
 
@@ -55,7 +56,7 @@ __all__ = [  # noqa: RUF022  # as the streets go
     "affine", "sigmoid", "softmax", "cross_entropy", "stop_gradient",
     "Optimizer", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam",
     "clip_grads", "remove_duplicate",
-    "fit", "TrainState", "Evaluation", "NonFiniteLossError",
+    "fit", "TrainState", "Evaluation", "NonFiniteLossError", "save", "load",
     "decision_grid", "plot_data", "plot_loss", "plot_decision_boundary",
     # the engine between: autograd's backward pass as NumPy
     "derive", "value_and_grad", "Program", "DerivationError", "DerivationWarning",

@@ -19,8 +19,10 @@ from .diagnosis.second_point import other_numbers, second_point
 from .finding import Finding, found, together
 from .guard import CheckError, guarded
 from .lines.blame import places
+from .lines.literals import with_literal
 from .reference.graph import Graph
 from .reference.reference import find_reference, outputs_now
+from .source import forward_line
 from .subject.conventions import TARGETS, positional_names
 from .subject.subject import MISSING, copied
 from .verdict.doubt import compared
@@ -49,11 +51,12 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
         if all(np.isfinite(largest(g)) for g in true):
             cases.append(_case(c, where, left, true, ideal))
     for reason in diagnose(*cases):
-        for k in reason.rows:
-            left.remove(k)
-            if k not in said:
-                lines = reason.lines or where.places(places, k, reason)
-                c.change(k, findings=together(c.rows[k].findings, reason.finding), lines=lines)
+        left = [k for k in left if k not in reason.rows]
+        for k in (k for k in reason.rows if k not in said):
+            lines = reason.lines or where.places(places, k, reason)
+            theirs = [place for place in lines if place != forward_line(reason.call)]
+            finding = with_literal(reason.finding, theirs)
+            c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
     for k in (k for k in left if k not in said):
         why = _no_pattern(c.rows[k], late=where.deadline.is_over)
         c.change(k, findings=together(c.rows[k].findings, why), lines=where.places(places, k))
@@ -87,6 +90,7 @@ def _case(
         upstream=c.upstream,
         again=None if not c.subject.takes_upstream else lru_cache(again),
         deadline=where.deadline,
+        n_inputs=c.subject.n_inputs,
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
         name_of_upstream=_name_of_upstream(c),
     )

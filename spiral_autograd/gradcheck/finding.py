@@ -27,7 +27,8 @@ RULES: dict[str, str] = {
     ),
     **_all(
         "factor",
-        "constant_factor wrong_sign times mean_missing averaged_over one_less ratio",
+        "constant_factor wrong_sign times mean_missing averaged_over one_less ratio literal "
+        "either_way",
     ),
     **_all(
         "layout",

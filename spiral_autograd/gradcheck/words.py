@@ -241,7 +241,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "cannot_move": "{name} is a number that a check cannot change",
     "unkept": "is computed as the local variable {variable} of {function} and not kept: write "
     "self.{variable}",
-    "updated": lambda method, names, rate, n, adds: (
+    "by_its_change": lambda method, names, rate, n, adds: (
         f"{method} changes {', '.join(names)} itself: what is checked is the change divided by the "
         f"rate {rate:g}"
         + f", times the {n} examples (it is their mean: right if the loss is their sum)" * (n > 1)

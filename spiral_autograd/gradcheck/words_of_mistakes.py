@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 
@@ -71,7 +72,14 @@ def _not_linear(decides: bool, name: str | None = None) -> str:
 
 
 def _times(times: float) -> str:
-    return {2.0: "twice", 0.5: "half of"}.get(times, f"{times:.6g} times")
+    """Say a factor: as a decimal of few digits, else as a fraction, such as 31/32, if it is one."""
+    fraction = Fraction(times).limit_denominator(1000)
+    tiny = 2e-9 * abs(times)
+    near = abs(fraction - times) <= tiny < abs(round(times, 3) - times)
+    if near and abs(fraction) < 1 and fraction.numerator in (1, -1):
+        return f"{fraction} of"
+    plain = f"{fraction} times" if near else f"{times:.6g} times"
+    return {2.0: "twice", 0.5: "half of"}.get(times, plain)
 
 
 def _fraction(factor: float) -> str:
@@ -89,7 +97,8 @@ _OVER = {
 
 def _mean(n: float, what: Said) -> str:
     """Say over what a mean of n is taken."""
-    return _OVER.get(what.kind, "{n:g} = {what}").format(**what.fields, n=n, what=what)
+    known = _OVER.get(what.kind)
+    return f"{n:g} = {what}" if known is None else known.format(**what.fields, n=n)
 
 
 def _blocks(count: int, axis: int, order: Sequence[int]) -> str:
@@ -272,9 +281,21 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
         f"is {'minus ' * (sign < 0)}1/{n:g} of what it should be: averaged over {_mean(n, what)}, "
         "not summed"
     ),
-    "one_less": "is {times:.6g} times what it should be: divided by {n:g} ({what}) for {less:g}, "
-    "or the reverse",
-    "ratio": "is {times:.6g} times what it should be, which is {n:g} ({what}) / {m:g} ({other})",
+    "one_less": lambda times, n, less, what: (
+        f"is {_times(times)} what it should be: divided by {n:g} ({what}) for {less:g}, or the "
+        "reverse"
+    ),
+    "ratio": lambda times, n, what, m, other: (
+        f"is {_times(times)} what it should be: {n:g} ({what}) / {m:g} ({other})"
+    ),
+    "literal": lambda times, text, also, n: (
+        f"is {_times(times)} what it should be: look at the {text} in this line"
+        f"{f' ({n:g} is {also} too)' if also else ''}"
+    ),
+    "either_way": lambda one, other: (
+        "{one}; or {n:g} ({what}) / {m:g} ({other}): other sizes tell which"
+    ).format(**{**other.fields, "one": one}),
+    "either": "{what} or {other} (other sizes tell which)",
     "batch_size": "the batch size",
     "axis": "the length of axis {axis} of {of}",
     "entries": "the number of entries of {of}",

@@ -149,7 +149,7 @@ def test_the_update_may_be_by_the_mean():
     layer.mean = True
     report = sa.check_layer(layer, x)
     assert report.ok
-    assert has(report.remarks, "updated", names=["W", "b"], n=5)
+    assert has(report.remarks, "by_its_change", names=["W", "b"], n=5)
 
 
 def test_an_update_that_adds_is_said():
@@ -157,7 +157,7 @@ def test_an_update_that_adds_is_said():
     layer.sign = 1
     report = sa.check_layer(layer, x)
     assert report.ok
-    assert has(report.remarks, "updated", adds=True)
+    assert has(report.remarks, "by_its_change", adds=True)
 
     class Mixed(Updating):
         def backward(self, dout):
@@ -190,7 +190,7 @@ def test_a_rate_in_an_optimizer_is_found_by_two_runs():
     layer = Dense()
     report = sa.check_layer(layer, x)
     assert report.ok
-    assert has(report.remarks, "updated", names=["W", "b"], rate=1.0)
+    assert has(report.remarks, "by_its_change", names=["W", "b"], rate=1.0)
     assert layer.optimizer.learning_rate == 0.003
     layer.slip = 1.5
     assert wrong_rows(sa.check_layer(layer, x)) == ["W"]
@@ -220,4 +220,4 @@ def test_a_rate_that_is_not_known_stays_unchecked():
     layer.step, layer.b = np.array(0.37), 0
     report = sa.check_layer(layer, x)
     assert report.unchecked == ("W",)
-    assert not any(part.kind == "updated" for part in parts(report.remarks))
+    assert not any(part.kind == "by_its_change" for part in parts(report.remarks))

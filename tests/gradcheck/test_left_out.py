@@ -280,7 +280,7 @@ def test_a_layer_that_updates_itself(in_place):
     layer = Updating()
     report = sa.check_layer(layer, x)
     assert rows(report) == {"x": "right", "W": "right", "b": "right"}
-    assert has(report, "updated", names=["W", "b"], rate=0.1, n=1)
+    assert has(report, "by_its_change", names=["W", "b"], rate=0.1, n=1)
     assert np.array_equal(layer.W, W0)
 
 

@@ -27,6 +27,9 @@ MARKS = (
 )
 FLOW = found("flow", result=Y, via=None, argument=X, run=None)
 
+LESS = found("one_less", times=1.25, n=5.0, less=4.0, what=BATCH)
+RATIO = found("ratio", times=1.25, n=5.0, what=BATCH, m=4.0, other=SIZES[0])
+
 # What each field may be: of every name all that changes how a sentence is built.
 FIELDS = {
     **dict.fromkeys(("of", "operand", "result", "due", "v", "output"), (X, found("array"))),
@@ -84,6 +87,9 @@ OF_KIND = {
     "axis": {"axis": (1,)},
     "ratio": {"what": (BATCH,)},
     "times": {"also": (None, BATCH)},
+    "literal": {"also": (None, BATCH), "text": ("4.",)},
+    "either": {"what": (BATCH,), "other": SIZES[:1]},
+    "either_way": {"one": (LESS,), "other": (RATIO,)},
     "taken_as": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
     "times_too": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
     "function": {"function": ("1 - {v}", "exp({v})"), "v": (X, Y)},
@@ -98,7 +104,7 @@ OF_KIND = {
     "part": {"mark": MARKS},
     "no_entry": {"others": ([], ["bias_"])},
     "writes_cache": {"names": ([], ["cache[0]"])},
-    "updated": {"n": (1, 5), "adds": (False, True)},
+    "by_its_change": {"n": (1, 5), "adds": (False, True)},
     "called_with": {
         "arguments": ([("input", "x")], [("left", "y"), ("upstream", 0)]),
         "times": (True, False),
@@ -113,8 +119,8 @@ OF_KIND = {
     "at": {"places": ([(0, 1)],)},
     "constant_factor": {"text": ("0.5 * x",)},
 }
-PARTS = """batch_size axis entries axes output at where slices labels extreme named expression
-    result array upstream gradient_of flow flow_to upstream_of derivative function closed
+PARTS = """batch_size axis entries axes either output at where slices labels extreme named
+    expression result array upstream gradient_of flow flow_to upstream_of derivative function closed
     another_run"""
 # of these no more is known, or the finding itself says which rule it is
 NO_RULE = "no_pattern not_finite two_mistakes comes_out only term_taken"
@@ -136,6 +142,10 @@ def variants(kind):
     yield found(kind, **first)
     for name, some in choices.items():
         yield from (found(kind, **{**first, name: value}) for value in some[1:])
+
+
+def test_a_kind_has_one_sentence():
+    assert {kind: SENTENCES[kind] for kind in MISTAKES} == MISTAKES
 
 
 @pytest.mark.parametrize("kind", SENTENCES)
@@ -229,6 +239,17 @@ EXACT = [
     (found("wrong_sign"), "has the wrong sign: it is -1 times the true one"),
     (found("times", times=0.5, also=None), "is half of what it should be"),
     (found("times", times=3.0, also=None), "is 3 times what it should be"),
+    (found("times", times=31 / 32, also=None), "is 31/32 times what it should be"),
+    (found("times", times=1 / 300, also=None), "is 1/300 of what it should be"),
+    (
+        found("literal", times=4.0, text="4.", also=BATCH, n=4.0),
+        "is 4 times what it should be: look at the 4. in this line (4 is the batch size too)",
+    ),
+    (
+        found("either_way", one=LESS, other=RATIO),
+        "is 1.25 times what it should be: divided by 5 (the batch size) for 4, or the reverse; or "
+        "5 (the batch size) / 4 (the length of axis 1 of x): other sizes tell which",
+    ),
     (
         found("times", times=2.0, also=BATCH, n=2.0),
         "is twice what it should be (2 is the batch size too)",

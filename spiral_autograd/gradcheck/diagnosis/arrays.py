@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
+from ...recording import Call
 from ...validation import Array
 from ..blocks import close, inner, largest
 from ..finding import Finding, found
@@ -160,13 +160,20 @@ def factor_of(case: Case, c: float) -> Finding | None:
                 return found("mean_missing", n=n, sign=sign, what=what)
             if is_near(case, c, sign / n):
                 return found("averaged_over", n=n, sign=sign, what=what)
-            if n > 2 and any(is_near(case, c, sign * v) for v in (n / (n - 1), (n - 1) / n)):
-                return found("one_less", times=c, n=n, less=n - 1, what=what)
+    ratio = next(_ratios(case, c), None)
+    for n, what in case.dimensions.items():
+        if n > 2 and any(is_near(case, abs(c), v) for v in (n / (n - 1), (n - 1) / n)):
+            less = found("one_less", times=c, n=n, less=n - 1, what=what)
+            return less if ratio is None else found("either_way", one=less, other=ratio)
+    return ratio
+
+
+def _ratios(case: Case, c: float) -> Iterator[Finding]:
+    """Yield the ratios of two lengths that a factor is."""
     for n, what in case.lengths.items():
         for m, other in case.lengths.items():
             if n != m and is_near(case, c, n / m):
-                return found("ratio", times=c, n=n, what=what, m=m, other=other)
-    return None
+                yield found("ratio", times=c, n=n, what=what, m=m, other=other)
 
 
 # -------------------- layout --------------------
@@ -326,7 +333,7 @@ def _is_plain(c: float, own: bool) -> bool:
     return abs(c - float(f"{c:.1e}")) <= 1e-6 * abs(c) if own else abs(abs(c) - 1) <= 1e-6
 
 
-def _alone(case: Case, k: int) -> Any:
+def _alone(case: Case, k: int) -> Call | None:
     """Return the forward operation that takes nothing but the k-th argument: its square, say."""
     root = case.graph.roots[k] if case.graph is not None else None
     users = root.users if root is not None else []

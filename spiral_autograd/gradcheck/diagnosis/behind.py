@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -67,12 +66,12 @@ def _fits(root: Node, h: Any) -> bool:
     )
 
 
-def _arriving(graph: Graph, given: dict[Node, Array], *, through_max: bool) -> dict[Node, Any]:
+def _arriving(graph: Graph, given: dict[Node, Array], *, through_max: bool) -> dict[Node, object]:
     """Return what arrives at each value with some gradients in the place of the true ones."""
-    arrived: dict[Node, Any] = {}
+    arrived: dict[Node, object] = {}
 
     def instead(node: Node) -> Change:
-        def change(g: Any, part: Any, total: object) -> Any:
+        def change(g: object, part: object, total: object) -> Array:
             arrived[node] = g
             return given[node]
 

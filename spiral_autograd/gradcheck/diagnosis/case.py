@@ -81,6 +81,8 @@ class Case:
     deadline : Deadline
     elsewhere : callable
         Returns, by number, what is known of gradients that the object itself does not hold.
+    n_inputs : int
+        How many of the arguments, the first ones, are inputs and no parameters.
     name_of_upstream : str or None
         What backward calls the upstream gradient, if it is one.
     second : callable
@@ -99,6 +101,7 @@ class Case:
     again: Callable[[str], list[Any]] | None
     deadline: Deadline
     elsewhere: Callable[[], Mapping[int, tuple[Finding, tuple[Place, ...]]]] = dict
+    n_inputs: int = 0
     name_of_upstream: str | None = None
     second: Callable[[], Case | None] = lambda: None
     _variables: dict[Node, str | None] = field(default_factory=dict, repr=False)
@@ -196,19 +199,14 @@ class Case:
 
     @cached_property
     def lengths(self) -> Lengths:
-        """The lengths of the axes of the output and of the arguments, with what they are."""
-        return self._axis_lengths(self._given)
+        """The lengths of the axes of all values, with what they are."""
+        return self._axis_lengths([*self._given, *self._made])
 
     @cached_property
     def dimensions(self) -> Lengths:
         """The lengths, and products of lengths, that a factor may come from, with what they are."""
-        nodes = self.graph.nodes if self.graph is not None else []
-        arrays = [
-            *self._given,
-            *((self.name(n), n.value) for n in nodes if n.call.source is not None),
-        ]
-        lengths = dict(self._axis_lengths(arrays))
-        for name, array in arrays:
+        lengths = dict(self.lengths)
+        for name, array in (*self._given, *self._made):
             lengths.setdefault(float(np.size(array)), found("entries", of=name))
         for name, array in self._given:
             axes = range(min(np.ndim(array), 5))
@@ -224,13 +222,23 @@ class Case:
         outputs = [(found("output"), u) for u in self.upstream]
         return [*outputs, *((found("named", name=name), value) for name, value in arguments)]
 
+    @cached_property
+    def _made(self) -> list[tuple[Finding, Array]]:
+        nodes = self.graph.nodes if self.graph is not None else []
+        return [(self.name(n), n.value) for n in nodes if n.call.source is not None]
+
     def _axis_lengths(self, arrays: Sequence[tuple[Finding, Array]]) -> Lengths:
         lengths: dict[float, Finding] = {}
         for number, (name, array) in enumerate(arrays):
-            for axis, n in enumerate(np.shape(array)):
-                first = axis == 0 and number <= len(self.upstream)
+            shape = np.shape(array)
+            for axis, n in enumerate(shape):
+                first = axis == 0 and number < len(self.upstream) + bool(self.n_inputs)
                 which = found("batch_size") if first else found("axis", axis=axis, of=name)
-                lengths.setdefault(float(n), which)
+                if n in shape[axis + 1 :]:  # the sizes do not tell which it is
+                    other = found("axis", axis=shape.index(n, axis + 1), of=name)
+                    which = found("either", what=which, other=other)
+                if float(n) not in lengths or (first and which.kind == "either"):
+                    lengths[float(n)] = which
         return {n: what for n, what in lengths.items() if n > 1}
 
     def same_shape(self, k: int) -> Iterator[tuple[Callable[[], Finding], Array]]:

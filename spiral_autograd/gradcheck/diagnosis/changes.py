@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -141,7 +140,7 @@ def closed_forms(spot: Spot, stock: Stock) -> Iterator[Family]:
         yield Family(family.effects, family.sizes, titled, family.key)
 
 
-def _key_of(some: Sequence[Any], i: int) -> Hashable:
+def _key_of(some: Sequence[Tried], i: int) -> Hashable:
     return some[i][0].key, some[i][2]
 
 
@@ -163,7 +162,7 @@ def _tried(spot: Spot, tried: Sequence[Tried]) -> Iterator[Family]:
     for start in range(0, len(others), step):
         some = fitting[start : start + step]
 
-        def edit(i: int, some: Any = some) -> Edit:
+        def edit(i: int, some: Sequence[Tried] = some) -> Edit:
             pattern, make, of = some[i]
             change = (lambda g, c, t: make(g)) if of == "g" else (lambda g, c, t: make(c))
             picks = spot.site.result is not None and spot.site.result.name in PICKING
@@ -210,7 +209,7 @@ def taken_as(node: Node, sign: int, i: int, extra: float = 0.0) -> Edit:
     def array() -> Array:
         return sign * np.asarray(FUNCTIONS[i][1](np.asarray(node.value)), dtype=float)
 
-    def change(g: Any, c: Any, total: Any) -> object:
+    def change(g: Array, c: Array, total: object) -> object:
         return unbroadcast(g * array(), np.shape(c))
 
     if i == 0 and sign == 1:
@@ -301,7 +300,7 @@ def _only(spot: Spot, way: Site) -> Change:
 
 
 def _assigned(spot: Spot, ways: Sequence[Site]) -> Change:
-    def change(g: Any, c: Any, total: Callable[[Node], Any]) -> object:
+    def change(g: object, c: Array, total: Callable[[Node], Array]) -> object:
         out = np.zeros(np.shape(c))
         for way in ways:
             user = way.result

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -55,8 +54,11 @@ _FACTORS: dict[str, Callable[[Array], object]] = {
     "exp({y}) * ": np.exp,
 }
 
+Own = Callable[[Array], object] | None
+Less = Callable[[Array], Array]
+
 # What it is, the terms of its gradient scale (g - Σ terms), and the scale (None: what fits).
-CLOSED: tuple[tuple[str, tuple[Term, ...], Callable[[Array], Any] | None], ...] = (
+CLOSED: tuple[tuple[str, tuple[Term, ...], Own], ...] = (
     ("softmax", (Term("", "sum", "{y} * "),), lambda y: y),
     ("log_softmax", (Term("exp({y}) * ", "sum", ""),), np.ones_like),
     ("mean", (Term("", "mean", ""),), np.ones_like),
@@ -80,7 +82,7 @@ class Closed:
     now: Callable[[], tuple[Array, Array]]
 
     @classmethod
-    def of(cls, result: Node, g: Array, c: Array, back: Callable[[Array], Any]) -> Closed | None:
+    def of(cls, result: Node, g: Array, c: Array, back: Callable[[Array], object]) -> Closed | None:
         """Return the form of the gradient c that reaches an argument of a result, if it has one.
 
         `back` returns for a gradient of the result what reaches the argument.
@@ -119,7 +121,7 @@ class Closed:
                 yield Pattern("term_taken", 0.5, self._scaled(instead), taken)
             for axes in subsets(self.ndim):
 
-                def over(g: Array, t: Term = term, m: Any = less, axes: Axes = axes) -> Array:
+                def over(g: Array, t: Term = term, m: Less = less, axes: Axes = axes) -> Array:
                     y, scale = now()
                     return np.asarray(scale * (m(g) - t.value(y, g, axes)))
 
@@ -139,7 +141,7 @@ class Closed:
 
 
 def _scale(
-    y: Array, g: Array, c: Array, terms: Sequence[Term], own: Any, axes: Axes
+    y: Array, g: Array, c: Array, terms: Sequence[Term], own: Own, axes: Axes
 ) -> tuple[Array, Array]:
     """Return by what ``g - Σ terms`` is multiplied to be c, and that itself."""
     rest = g - sum(term.value(y, g, axes) for term in terms)
@@ -150,11 +152,11 @@ def _scale(
 
 def _followed(
     result: Node,
-    back: Callable[[Array], Any],
+    back: Callable[[Array], object],
     terms: Sequence[Term],
-    own: Any,
+    own: Own,
     axes: Axes,
-    known: tuple[Any, Array],
+    known: tuple[object, Array],
 ) -> Callable[[], tuple[Array, Array]]:
     """Return what tells y and the scale of the run whose values the nodes have."""
 

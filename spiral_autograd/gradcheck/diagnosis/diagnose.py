@@ -112,8 +112,9 @@ def _searched(case: Case, graph: Graph, rows: Sequence[int]) -> Iterator[Reason]
     with np.errstate(all="ignore"):
         for through_max in modes:
             for some in _chunks(graph, left):
-                search = Search(case, graph, some, left, {}, through_max)
-                for explained in search.explained(COURSE) if set(some) & set(left) else ():
+                rows = [k for k in some if k in left]
+                search = Search(case, graph, rows, left, {}, through_max)
+                for explained in search.explained(COURSE) if rows else ():
                     told = tell(search, explained)
                     known.append((told, explained.candidate))
                     left = [k for k in left if k not in explained.rows]

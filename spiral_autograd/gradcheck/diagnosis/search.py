@@ -45,8 +45,8 @@ class Explained:
 
     candidate: Candidate
     rows: list[int]
-    bars: Mapping[Node, Any]
-    made: list[Any]  # by the change itself
+    bars: Mapping[Node, object]
+    made: list[object]  # by the change itself
     through_max: bool = False
 
 
@@ -211,7 +211,7 @@ class Search:
         best: Explained | None = None
         edits = {**self.before, **candidate.changes}
         for through_max in (False, True) if self.graph.cancelled else (False,):
-            made: list[Any] = []
+            made: list[object] = []
             try:
                 bars = self.graph.rerun(edits, through_max=through_max, made=made)
             except UNFIT:
@@ -259,7 +259,7 @@ class Search:
             now = [np.asarray(bars.get(root, root.adjoint)) for root in self.graph.roots]
         return replace(second, automatic=now)
 
-    def _rerun(self, changes: Changes, through_max: bool) -> Mapping[Node, Any]:
+    def _rerun(self, changes: Changes, through_max: bool) -> Mapping[Node, object]:
         return self.graph.rerun(changes, through_max=through_max) if changes else {}
 
     # -------------------- names and costs --------------------

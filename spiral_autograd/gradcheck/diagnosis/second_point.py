@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -123,7 +122,7 @@ def _are_like(one: Graph, other: Graph) -> bool:
     return list(map(_form, one.nodes)) == list(map(_form, other.nodes))
 
 
-def _form(node: Node) -> tuple[Any, ...]:
+def _form(node: Node) -> tuple[object, ...]:
     parents = tuple(parent.number for parent in node.parents)
     return node.call.instruction, node.name, np.shape(node.value), node.argnums, parents
 

@@ -21,7 +21,7 @@ from .subject import is_float_array
 _taps = threading.local()
 
 
-def tap(name: str, value: Any) -> object:
+def tap(name: str, value: Array) -> Array:
     """Mark an intermediate value of a forward pass, whose gradient is to be checked.
 
     In a check the mark becomes a row of the report; elsewhere this returns `value` as it is.
@@ -52,7 +52,7 @@ def tap(name: str, value: Any) -> object:
 
 
 @contextmanager
-def tapping(**state: Any) -> Iterator[None]:
+def tapping(**state: object) -> Iterator[None]:
     """Let the marks add something meanwhile."""
     before = dict(_taps.__dict__)
     _taps.__dict__.update(state)

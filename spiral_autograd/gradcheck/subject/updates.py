@@ -58,7 +58,8 @@ def take_updates(layer: Keeper, held: Sequence[Held]) -> list[Held]:
         gradient = partial(_gradient, layer, h.name, -rate / n if adds else rate / n)
         layer.take([Parameter(h.name, h.value, gradient)])
     names, method = [h.name for h in layer.updated], layer.backward_label
-    layer.remarks.append(found("updated", method=method, names=names, rate=rate, n=n, adds=adds))
+    change = found("by_its_change", method=method, names=names, rate=rate, n=n, adds=adds)
+    layer.remarks.append(change)
     return [h for h in held if h.name not in names]
 
 
