@@ -36,6 +36,7 @@ ORDER = """
     gradcheck.pictures
     gradcheck.report
     gradcheck.checks
+    gradcheck.function_checks
     gradcheck.network_passes
     gradcheck.network_check
     gradcheck

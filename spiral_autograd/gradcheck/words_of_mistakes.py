@@ -44,10 +44,8 @@ def _shapes(shape: object, due: object) -> str:
 def _no_pattern(late: bool, differing: int | None, of: int = 0, index: object = None) -> str:
     text = "no known mistake gives these numbers"
     text += " (the search stopped when its budget= was spent)" if late else ""
-    if differing is None:
-        return text
-    some = f"all {of}" if differing == of else f"{differing} of its {of}"
-    return f"{text}; {some} entries are wrong, most at {index}"
+    some = differing not in (None, of)
+    return f"{text}; {differing} of its {of} entries are wrong" if some else text
 
 
 def _held(zeros: bool) -> str:
@@ -72,20 +70,18 @@ def _not_linear(decides: bool, name: str | None = None) -> str:
 
 
 def _times(times: float) -> str:
-    """Say a factor: as a decimal of few digits, else as a fraction, such as 31/32, if it is one."""
-    fraction = Fraction(times).limit_denominator(1000)
-    tiny = 2e-9 * abs(times)
-    near = abs(fraction - times) <= tiny < abs(round(times, 3) - times)
-    if near and abs(fraction) < 1 and fraction.numerator in (1, -1):
-        return f"{fraction} of"
-    plain = f"{fraction} times" if near else f"{times:.6g} times"
+    """Say that something is a multiple of what it should be."""
+    text = _number(times)
+    plain = f"{text} of" if text.startswith(("1/", "-1/")) else f"{text} times"
     return {2.0: "twice", 0.5: "half of"}.get(times, plain)
 
 
-def _fraction(factor: float) -> str:
-    """Write a number as a person does: 1/5 for 0.2."""
-    n = round(1 / factor) if factor else 0
-    return f"1/{n}" if n > 2 and abs(n * factor - 1) < 1e-9 else f"{factor:.6g}"
+def _number(value: float) -> str:
+    """Write a number: as a decimal of few digits, else as a fraction such as 31/32, if it is."""
+    fraction = Fraction(value).limit_denominator(1000)
+    tiny = 2e-9 * abs(value)
+    near = abs(fraction - value) <= tiny < abs(round(value, 3) - value)
+    return str(fraction) if near else f"{value:.6g}"
 
 
 _OVER = {
@@ -122,9 +118,10 @@ def _should_keep(change: Said, shape: Sequence[int], due_axes: object) -> str:
 def _other_sum(
     change: str, right: bool, due_axes: object, shape: object = None, due: object = None
 ) -> str:
-    axes = "the right axes" if due_axes is None else f"axis {due_axes}"
     shapes = f" ({_shapes(shape, due)})" if shape is not None else ""
-    return f"{change}: it should be the sum{'' if right else f' over {axes}'}{shapes}"
+    if not right and due_axes is None:
+        return f"{change}: not the right axes{shapes}"
+    return f"{change}: it should be the sum{'' if right else f' over axis {due_axes}'}{shapes}"
 
 
 def _term(of: str, times: float, own: bool, lacks: bool) -> str:
@@ -190,6 +187,22 @@ def _parsed(text: str) -> ast.expr | None:
         return None
 
 
+def _of_turn(turn: str, of: str = "") -> str:
+    """Say of which turn of a loop something is, where it is not of the same."""
+    return "" if turn == "same" else f"{of} of {_turn(turn)}"
+
+
+def _due(other: Said, operand: Said, turn: str) -> str:
+    """Say what an operand should be, where it has a name."""
+    if turn != "same" and str(other) == str(operand):
+        return ": it should be that of the same turn"
+    return ", which it should not be" if operand.kind == "array" else f": it should be {operand}"
+
+
+def _turn(turn: str) -> str:
+    return f"the {turn} turn" if turn in ("first", "last") else f"the turn {turn}"
+
+
 def _function(function: str, v: str, minus: bool) -> str:
     """Write a simple function of a value."""
     name, quote = v.strip("`"), "`" if v.startswith("`") else ""
@@ -223,13 +236,16 @@ def _of_derivative(derivative: Said, change: Said) -> str:
         return f"{derivative} {change}"
     what = _derivative(**{**derivative.fields, "true": None})
     yours = f"your numbers are exactly those you get with {change}"
+    if true == change:
+        yours = f"your numbers are exactly those you get with another {change.fields['v']}"
     return f"{yours} as {what}" if true is None else f"{what} is {true}; {yours}"
 
 
 def _comes_out(flow: Said, change: Said, turns: bool, likewise: Sequence[str]) -> str:
     """Say which change of the backward pass makes the gradient come out."""
     kind = flow.kind if flow else ""
-    text = f"{flow} {change}" if flow else str(change)
+    wrongly = ", which it should not be" if change.kind in ("summed", "averaged") else ""
+    text = f"{flow} {change}{wrongly}" if flow else str(change)
     if kind == "derivative":
         text = _of_derivative(flow, change)
     elif kind == "closed":
@@ -243,7 +259,8 @@ def _flow(result: str, via: str | None, argument: str | None, run: Sequence[int]
     """Say which part of the gradient is spoken of, by the way that it takes."""
     way = f"{result}{f' by way of {via}' if via else ''}"
     turn = f" (run {run[0]} of {run[1]} of this line)" if run else ""
-    return f"what flows back{f' to {argument}' if argument else ''} through {way}{turn}"
+    to = f" to {argument}" if argument not in (None, result) else ""
+    return f"what flows back{to} through {way}{turn}"
 
 
 MISTAKES: dict[str, str | Callable[..., str]] = {
@@ -266,7 +283,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "upstream_twice": lambda name=None: f"{_upstream(name)} is multiplied in twice",
     "upstream_not_linear": _not_linear,
     "constant_factor": lambda times, factor, text, lost: (
-        f"is {_times(times)} what it should be: the factor {_fraction(factor)} of {text} is "
+        f"is {_times(times)} what it should be: the factor {_number(factor)} of {text} is "
         f"{'missing' if lost else 'there twice'}"
     ),
     "wrong_sign": "has the wrong sign: it is -1 times the true one",
@@ -289,7 +306,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
         f"is {_times(times)} what it should be: {n:g} ({what}) / {m:g} ({other})"
     ),
     "literal": lambda times, text, also, n: (
-        f"is {_times(times)} what it should be: look at the {text} in this line"
+        f"is {_times(times)} what it should be: see the {text} in the line below"
         f"{f' ({n:g} is {also} too)' if also else ''}"
     ),
     "either_way": lambda one, other: (
@@ -363,11 +380,15 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "picked_beside": "goes to other entries than the forward pass picks: {shift} further along "
     "axis {axis}",
     "cut_at": "is cut out of the padded array at the wrong place: from {offsets} on",
-    "taken_as": _function,
+    "taken_as": lambda function, v, minus, turn="same": (
+        f"{_function(function, v, minus)}{_of_turn(turn, f' with {v}')}"
+    ),
     "times_too": lambda function, v, minus: (
         f"is multiplied by {_function(function, v, minus)} too, which it should not be"
     ),
-    "operand": "is multiplied by {other}: it should be {operand}",
+    "operand": lambda other, operand, turn="same": (
+        f"is multiplied by {other}{_of_turn(turn)}{_due(other, operand, turn)}"
+    ),
     "not_transposed": "is multiplied by {operand}: it should be the transpose of {operand}",
     "g_transposed": "is made from the transpose of the gradient that comes in",
     "updated": "is multiplied by {operand} as it is after its update (with the rate {rate:.6g}): "
@@ -376,6 +397,8 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "only": lambda flow, overwritten: (
         f"only {flow} is kept: {'each overwrites the one before; ' * overwritten}add up all (+=)"
     ),
+    "added_to_itself": "{flow} is added to itself: add it to what flows back otherwise",
+    "from_turn": lambda turn: f"is that of {_turn(turn)}",
     "overwritten": "where an entry of {of} is used more than once, its gradients overwrite each "
     "other: add them up (+=, and np.add.at where an index repeats)",
     "another_run": "{of} of another run of that line",
