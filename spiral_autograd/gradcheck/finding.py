@@ -47,7 +47,7 @@ RULES: dict[str, str] = {
     ),
     **_all(
         "part",
-        "part lacks_entry picked_beside",
+        "part lacks_entry picked_beside put_at picked_at",
     ),
     **_all(
         "value",
