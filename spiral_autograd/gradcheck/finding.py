@@ -33,7 +33,7 @@ RULES: dict[str, str] = {
     **_all(
         "layout",
         "swapped that_of transposed axes_order reordered reversed shifted blocks cut_at "
-        "not_transposed g_transposed",
+        "not_transposed g_transposed exchanged flipped",
     ),
     **_all(
         "sum",

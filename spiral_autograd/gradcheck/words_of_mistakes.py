@@ -395,6 +395,13 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "axis {axis}",
     "put_at": lambda how, of: f"goes to another place of {of}: {_place(how)}",
     "picked_at": lambda how, of: f"is multiplied by another part of {of}: {_place(how)}",
+    "exchanged": lambda of: (
+        f"the gradients of {_listed(of)} are {'exchanged' if len(of) == 2 else 'mixed up'}"
+    ),
+    "flipped": lambda operand, axes: (
+        f"is multiplied by {operand} reversed along axis {_listed(list(map(str, axes)))}, "
+        "which it should not be"
+    ),
     "cut_at": "is cut out of the padded array at the wrong place: from {offsets} on",
     "taken_as": lambda function, v, minus, turn="same": (
         f"{_function(function, v, minus)}{_of_turn(turn, f' with {v}')}"
