@@ -43,7 +43,7 @@ RULES: dict[str, str] = {
     **_all(
         "term",
         "term constant_added left_out not_carried term_left_out only_scaled_g g_left_out "
-        "added_to_itself",
+        "added_to_itself term_in_part constant_in_part",
     ),
     **_all(
         "part",
