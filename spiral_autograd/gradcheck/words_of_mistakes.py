@@ -363,7 +363,10 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     ),
     "picked_beside": "goes to other entries than the forward pass picks: {shift} further along "
     "axis {axis}",
-    "cut_at": "is cut out of the padded array at the wrong place: from {offsets} on",
+    "cut_at": lambda offsets, due=None: (
+        f"is cut out of the padded array from {offsets} on"
+        + (", the wrong place" if due is None else f": it should be from {due} on")
+    ),
     "taken_as": _function,
     "times_too": lambda function, v, minus: (
         f"is multiplied by {_function(function, v, minus)} too, which it should not be"

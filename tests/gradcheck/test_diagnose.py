@@ -123,7 +123,7 @@ def windows_cut(dout, cache):
     ("backward", "rule", "said"),
     [
         (windows_assigned, "sum", {"overwritten": {"of": "padded"}}),
-        (windows_cut, "layout", {"cut_at": {"offsets": (0, 0)}}),
+        (windows_cut, "layout", {"cut_at": {"offsets": (0, 0), "due": (1, 1)}}),
     ],
 )
 def test_overlapping_windows(backward, rule, said):

@@ -95,6 +95,7 @@ OF_KIND = {
     "times_too": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
     "function": {"function": ("1 - {v}", "exp({v})"), "v": (X, Y)},
     "derivative": {"function": (None, "tanh")},
+    "cut_at": {"due": (None, (1, 1))},
     "upstream_ignored": {"name": (None, "dout")},
     "upstream_twice": {"name": (None, "dout")},
     "upstream_not_linear": {"name": (None, "dout"), "decides": (True, False)},
