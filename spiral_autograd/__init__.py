@@ -42,9 +42,11 @@ if TYPE_CHECKING:
         CheckError,
         GradientReport,
         check_backward,
+        check_derivative,
         check_gradient,
         check_layer,
         check_network,
+        check_primitive,
         tap,
     )
 
@@ -62,6 +64,7 @@ __all__ = [  # noqa: RUF022  # as the streets go
     "derive", "value_and_grad", "Program", "DerivationError", "DerivationWarning",
     # the checker
     "check_layer", "check_backward", "check_gradient", "check_network",
+    "check_derivative", "check_primitive",
     "tap", "GradientReport", "CheckError",
 ]
 # fmt: on

@@ -24,6 +24,7 @@ ORDER = """
     training
     plotting
     gradcheck.primitives  gradcheck.finding
+    gradcheck.words_of_changes
     gradcheck.words_of_mistakes
     gradcheck.words  gradcheck.guard  gradcheck.blocks  gradcheck.source
     gradcheck.subject
@@ -36,6 +37,7 @@ ORDER = """
     gradcheck.pictures
     gradcheck.report
     gradcheck.checks
+    gradcheck.function_checks
     gradcheck.network_passes
     gradcheck.network_check
     gradcheck
@@ -47,8 +49,13 @@ KNOWS_ONLY = {
     "manual": {"validation"},
     "boxes": set(),
     "recording": {"boxes", "pytree"},
-    "gradcheck.words": {"gradcheck.finding", "gradcheck.words_of_mistakes"},
-    "gradcheck.words_of_mistakes": set(),
+    "gradcheck.words": {
+        "gradcheck.finding",
+        "gradcheck.words_of_changes",
+        "gradcheck.words_of_mistakes",
+    },
+    "gradcheck.words_of_mistakes": {"gradcheck.words_of_changes"},
+    "gradcheck.words_of_changes": set(),
     "gradcheck.pictures": {"validation", "gradcheck.verdict.rows"},
     "gradcheck.report": {
         *("gradcheck.finding", "gradcheck.words", "gradcheck.guard", "gradcheck.source"),

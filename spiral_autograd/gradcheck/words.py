@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .finding import Finding
-from .words_of_mistakes import MISTAKES, Said
+from .words_of_changes import Said
+from .words_of_mistakes import MISTAKES
 
 
 def _shape(ours: Sequence[int], theirs: Sequence[int], update: Sequence[int] | None) -> str:
@@ -132,6 +133,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "no_gradient": "no gradient is returned",
     "dtype": "holds no real numbers, but the dtype {dtype}",
     "shape": _shape,
+    "tangent_shape": "the tangent has the shape {ours} in place of {theirs}, that of the output",
     "directions_only": "too large to be compared entry by entry: compared along random directions",
     "hidden": lambda values, why: (
         f"right only by chance, as {' and '.join(values)}; at other values: {'; '.join(why)}"
@@ -224,6 +226,10 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         f"the gradient has another structure than params: {', '.join(names)} belongs to no "
         "parameter"
     ),
+    # what a derivative takes
+    "takes": "{who} takes {what}, not {other}",
+    "takes_either": "{who} gives the same for {what} and for {other}",
+    "takes_neither": "{who} is right neither for {what} nor for {other}; it is given {what} here",
     # what is used, and not checked
     "unchecked": lambda why: f"{why}: it is not checked",
     "updates_itself": "backward changes {name} itself, and keeps no gradient of it "

@@ -188,6 +188,14 @@ def test_the_upstream_gradient_is_misused(backward, kind, fields):
     assert has(report.rows[0], kind, name="dout", **fields)
 
 
+def test_the_upstream_gradient_is_called_as_backward_calls_it():
+    def backward(cache, dy):  # the cache may come first
+        return 1.0 * (cache > 0)
+
+    report = sa.check_backward(lambda x: (np.maximum(x, 0), x), backward, RNG.normal(size=(4, 3)))
+    assert has(report.rows[0], "upstream_ignored", name="dy")
+
+
 def test_a_wrong_derivative_is_named_as_a_person_would():
     row, rule, lines = said(checked("h"), "W1")
     assert rule == "value"

@@ -55,7 +55,7 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
     """Return what is done there, with names in place of values."""
     fields = {name: _named(search, value) for name, value in edit.fields.items()}
     array = fields.pop("array", None)
-    if edit.kind == "operand" and fields["other"] == fields["operand"]:
+    if edit.kind == "operand" and fields["other"] == fields["operand"] and "turn" not in fields:
         fields["other"] = search.case.expression(edit.fields["other"][1])
         if fields["other"] == fields["operand"]:
             fields["other"] = found("another_run", of=fields["operand"])
@@ -65,6 +65,8 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
         return found("only", flow=flow, overwritten=fields["rule"] == "sum", rule=fields["rule"])
     if edit.kind == "cut_at":
         fields["due"] = _true_offsets(search, site)
+    if edit.kind == "added_to_itself":
+        return found(edit.kind, flow=_flow(search, edit.fields["path"]))
     if edit.kind == "times":
         return _factor(search, site, float(f"{edit.fields['times']:.9g}"))
     if edit.kind in ("taken_as", "lost"):
@@ -143,6 +145,8 @@ def _named(search: Search, value: object) -> Any:
         return case.name(of)
     if what == "gradient":
         return found("gradient_of", of=case.name(of))
+    if what == "held":
+        return case.name(of[0]) if of[1] is None else case.operand(*of)
     if what == "upstream":
         output = of if len(search.graph.outputs) > 1 else None
         return found("upstream", output=output, name=case.name_of_upstream)
