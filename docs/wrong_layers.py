@@ -1,8 +1,8 @@
-"""The layers of checker.md. `Dense`, `ReLU` and `MathTanh` are right, the others wrong."""
-
 # ruff: noqa: D101, D102, F841
+"""The layers of checker.md.
 
-import math
+`Dense`, `ReLU` and `MathTanh` are right, the others wrong.
+"""
 
 import numpy as np
 
@@ -130,6 +130,8 @@ class ReLU:
 
 class MathTanh:
     def forward(self, x):
+        import math
+
         self.y = np.array([[math.tanh(number) for number in row] for row in x])
         return self.y
 

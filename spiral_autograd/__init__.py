@@ -31,6 +31,7 @@ from .optimizers import (
     sgd,
 )
 from .plotting import decision_grid, plot_data, plot_decision_boundary, plot_loss
+from .saving import load, save
 from .train_state import Evaluation, NonFiniteLossError, TrainState
 from .training import fit
 
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
         CheckError,
         GradientReport,
         check_backward,
+        check_derivative,
         check_gradient,
         check_layer,
         check_network,
+        check_primitive,
         tap,
     )
 
@@ -55,12 +58,13 @@ __all__ = [  # noqa: RUF022  # as the streets go
     "affine", "sigmoid", "softmax", "cross_entropy", "stop_gradient",
     "Optimizer", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam",
     "clip_grads", "remove_duplicate",
-    "fit", "TrainState", "Evaluation", "NonFiniteLossError",
+    "fit", "TrainState", "Evaluation", "NonFiniteLossError", "save", "load",
     "decision_grid", "plot_data", "plot_loss", "plot_decision_boundary",
     # the engine between: autograd's backward pass as NumPy
     "derive", "value_and_grad", "Program", "DerivationError", "DerivationWarning",
     # the checker
     "check_layer", "check_backward", "check_gradient", "check_network",
+    "check_derivative", "check_primitive",
     "tap", "GradientReport", "CheckError",
 ]
 # fmt: on

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -19,12 +20,15 @@ from .data import load_data
 from .derive import derive
 from .interrupts import raise_again
 from .optimizers import sgd
+from .saving import load, save, write_whole
 from .train_state import NonFiniteLossError, TrainState
 from .training import fit
 from .validation import Array
 
 TOLERANCE = 1e-10
 UNWRITABLE, CLOSED, STOPPED = 3, 141, 130  # the last two are those of shells
+CHECKPOINT = "checkpoint.npz"
+SETTINGS = ("epochs", "batch_size", "hidden_size", "learning_rate", "seed", "max_grad")
 PARAMETERS, PICTURES = "parameters.npz", ("data.png", "loss.png", "decision_boundary.png")
 DESCRIPTION = (
     "Trains the two-layer network of 'Deep Learning from Scratch 2', chapter 1, on the spiral with "
@@ -86,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         ("output", Path, Path("spiral-output"), "DIR", "where to save"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, metavar=letter, help=meaning)
+    parser.add_argument("--resume", action="store_true", help="go on where a run stopped")
     parser.add_argument("--no-plots", action="store_true", help="save the parameters only")
     return parser
 
@@ -138,19 +143,19 @@ class _UnwritableError(Exception):
     """A file cannot be written, or the output; the message says which, and why."""
 
 
-def _save(path: Path, write: Callable[[IO[bytes]], Any], said: object = None) -> None:
-    """Write a new file beside a path, then move it there: whole, or not at all."""
-    part = path.with_name(f".{os.urandom(8).hex()}.part")
+@contextlib.contextmanager
+def _named_if_unwritable(what: object) -> Iterator[None]:
     try:
-        with part.open("xb") as file:
-            write(file)
-        os.replace(part, path)
+        yield
     except OSError as error:
         reason = error.strerror or error
-        raise _UnwritableError(f"cannot write {said or path}: {reason}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()  # there only where something went wrong
+        raise _UnwritableError(f"cannot write {what}: {reason}") from error
+
+
+def _save(path: Path, write: Callable[[IO[bytes]], Any], said: object = None) -> None:
+    """Write a file whole, or say why it cannot be."""
+    with _named_if_unwritable(said or path):
+        write_whole(path, write)
 
 
 def _try_folder(parser: argparse.ArgumentParser, folder: Path, names: Sequence[str]) -> None:
@@ -196,6 +201,64 @@ def _save_plots(folder: Path, state: TrainState, x: Array, t: Array) -> Iterator
 # -------------------- the main job --------------------
 
 
+@dataclass
+class _Job:
+    """Both runs of the main job, and what is saved of them on the way, for `--resume`."""
+
+    options: argparse.Namespace
+    params: Params
+    data: tuple[Array, Array]
+    stream: np.random.RandomState
+    kept: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.runs: dict[str, TrainState] = self.kept.get("runs", {})
+        self.differences: Differences = self.kept.get("differences", {})
+
+    def train(self, run: str, **source: Any) -> TrainState:
+        """Return the last state of a run, begun or gone on with; it is saved on the way."""
+        options, start = self.options, self.runs.get(run)
+
+        def keep(state: TrainState) -> None:
+            self.runs[run] = state
+            said = {name: getattr(options, name) for name in SETTINGS}
+            kept = {"options": said, "runs": self.runs, "differences": self.differences}
+            with _named_if_unwritable(options.output / CHECKPOINT):
+                save(kept, options.output / CHECKPOINT)
+
+        return fit(
+            self.params if start is None else start,
+            *self.data,
+            optimizer=sgd(options.learning_rate),
+            max_epoch=options.epochs - (start.epoch if start else 0),
+            batch_size=options.batch_size,
+            max_grad=options.max_grad,
+            eval_interval=10,
+            rng=self.stream if start is None else None,
+            checkpoint=keep,
+            **source,
+        )
+
+
+def _resumed(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what was kept of a run that was begun with the same options, or end with why not."""
+    path = options.output / CHECKPOINT
+    try:
+        kept = load(path)
+    except FileNotFoundError:
+        parser.error(f"argument --resume: no run was stopped in {options.output}")
+    except (OSError, ValueError) as error:
+        parser.error(f"argument --resume: {error}")
+    for name in SETTINGS:
+        before, now = kept["options"][name], getattr(options, name)
+        if before != now and not (name == "epochs" and before < now):
+            option = name.replace("_", "-")
+            parser.error(
+                f"argument --resume: that run was begun with --{option} {before}, not {now}"
+            )
+    return dict(kept)
+
+
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     stream = np.random.RandomState(options.seed)
     x, t = load_data(stream)
@@ -206,36 +269,30 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         batch = x[: options.batch_size], t[: options.batch_size]
         print(derive(network.loss, params, *batch).source, end="")
         return 0
-    _try_folder(parser, options.output, [PARAMETERS, *(() if options.no_plots else PICTURES)])
-    train = partial(
-        fit,
-        *(params, x, t),
-        optimizer=sgd(options.learning_rate),
-        max_epoch=options.epochs,
-        batch_size=options.batch_size,
-        max_grad=options.max_grad,
-        eval_interval=10,
-        rng=stream,
+    _try_folder(
+        parser, options.output, [PARAMETERS, CHECKPOINT, *(() if options.no_plots else PICTURES)]
     )
-    differences: Differences = {}
-    automatic = None
+    job = _Job(options, params, (x, t), stream, _resumed(parser, options) if options.resume else {})
     try:
-        automatic = train(value_and_grad=_watched(differences), on_eval=print)
-        handwritten = train(value_and_grad=manual.value_and_grad)
-    except KeyboardInterrupt as stop:
-        state = automatic or getattr(stop, "state", None)
+        automatic = job.train("automatic", value_and_grad=_watched(job.differences), on_eval=print)
+        handwritten = job.train("handwritten", value_and_grad=manual.value_and_grad)
+    except KeyboardInterrupt:
+        state = job.runs.get("automatic")
         if state is None:  # before there was anything to keep
             raise
         saved = _save_parameters(options.output, state.params)
-        print(f"\nstopped in epoch {state.epoch + 1}; saved:", saved)
+        print(f"\nstopped in epoch {state.epoch + 1}; saved:", saved, "(--resume goes on)")
         return STOPPED
     batches = options.epochs * (len(x) // options.batch_size)
     title = f"Handwritten against automatic gradients, on each of {batches:,} batches"
-    print(f"\n{_table(title, params, differences)}\n")
+    print(f"\n{_table(title, params, job.differences)}\n")
     apart = _differences(handwritten.params, automatic.params)
     print(f"{_table('Parameters after training by each of them', params, apart)}\n")
     print(f"accuracy on the data: {network.accuracy(automatic.params, x, t):.1%}")
-    return _verdict(differences) if _save_all(options, automatic, x, t) else STOPPED
+    if not _save_all(options, automatic, x, t):
+        return STOPPED
+    (options.output / CHECKPOINT).unlink()
+    return _verdict(job.differences)
 
 
 def _save_all(options: argparse.Namespace, state: TrainState, x: Array, t: Array) -> bool:

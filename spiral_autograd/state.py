@@ -252,7 +252,7 @@ _ATTRIBUTES = {id(kind): names.split() for kind, names in _HOLDERS.items()}
 
 # Of what belongs to libraries, what users keep their own things in.
 _OPEN = (*(kind for kind in _KINDS if kind not in (type, object)), *_HOLDERS)
-_OPEN = (*_OPEN, functools.cached_property, SimpleNamespace, Namespace)
+_OPEN = (*_OPEN, functools.cached_property, SimpleNamespace, Namespace, np.vectorize)
 
 
 def kind_of(kind: type) -> Kind:

@@ -15,11 +15,12 @@ ROOT = Path(sa.__file__).parent
 # Whoever stands in a line may import from the lines above; a folder's modules from one another,
 # without a circle.
 ORDER = """
-    interrupts  validation  boxes
+    interrupts  validation  boxes  progress
     pytree
     data  network  manual  optimizers  recording
     state
     derive  train_state
+    saving  gradient_sources
     training
     plotting
     gradcheck.primitives  gradcheck.finding
@@ -35,6 +36,7 @@ ORDER = """
     gradcheck.pictures
     gradcheck.report
     gradcheck.checks
+    gradcheck.function_checks
     gradcheck.network_passes
     gradcheck.network_check
     gradcheck

@@ -16,7 +16,7 @@ from .subject.function import function_of
 from .subject.inputs import Names
 from .subject.layer import Layer
 from .subject.loss import Gradient
-from .subject.pair import Pair, passes_of
+from .subject.pair import Functions, Pair
 from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
 from .verdict.doubt import ask_differences, compared
@@ -134,7 +134,7 @@ def check_backward(
     stream = stream_of(rng)
     title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
     with untouched(forward, backward, inputs) as session, answerable(title):
-        passes = passes_of(forward, backward, inputs)
+        passes = Functions(forward, backward, inputs).passes()
         pair = Pair(passes, session, upstream, stream, constant, gradients_of)
         return course(title, pair.subject(), stream, budget)
 

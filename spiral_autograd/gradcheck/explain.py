@@ -13,12 +13,15 @@ from .blocks import close, largest
 from .diagnosis.case import Case, other_upstream
 from .diagnosis.diagnose import diagnose
 from .diagnosis.elsewhere import elsewhere
+from .diagnosis.second_point import other_numbers, second_point
 from .finding import Finding, found, together
 from .guard import CheckError, guarded
 from .lines.blame import places
+from .lines.literals import with_literal
 from .reference.graph import Graph
 from .reference.reference import find_reference, outputs_now
-from .subject.conventions import TARGETS
+from .source import forward_line
+from .subject.conventions import TARGETS, positional_names
 from .subject.subject import MISSING, copied
 from .verdict.doubt import compared
 from .verdict.rows import FAILURES, Comparison, Row
@@ -47,7 +50,9 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
         for k in reason.rows:
             left.remove(k)
             lines = reason.lines or where.places(places, k, reason)
-            c.change(k, findings=together(c.rows[k].findings, reason.finding), lines=lines)
+            theirs = [place for place in lines if place != forward_line(reason.call)]
+            finding = with_literal(reason.finding, theirs)
+            c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
     for k in left:
         why = _no_pattern(c.rows[k], late=where.deadline.is_over)
         c.change(k, findings=together(c.rows[k].findings, why), lines=where.places(places, k))
@@ -67,7 +72,7 @@ def _case(c: Comparison, where: Where, true: list[Array], graph: Graph | None) -
             session.restore()
         return [g if k in c.wrong and g is not MISSING else None for k, g in enumerate(grads)]
 
-    return Case(
+    case = Case(
         names=c.subject.names,
         values=c.subject.values,
         automatic=true,
@@ -79,8 +84,21 @@ def _case(c: Comparison, where: Where, true: list[Array], graph: Graph | None) -
         upstream=c.upstream,
         again=None if not c.subject.takes_upstream else lru_cache(again),
         deadline=where.deadline,
+        n_inputs=c.subject.n_inputs,
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
+        name_of_upstream=_name_of_upstream(c),
     )
+    is_ideal = graph is not c.graph
+    case.second = lru_cache(lambda: second_point(c, case, ideal=is_ideal))
+    return case
+
+
+def _name_of_upstream(c: Comparison) -> str | None:
+    """Return what backward calls the upstream gradient; None where it takes none, or several."""
+    if not c.subject.takes_upstream or len(c.upstream) != 1 or not c.subject.backward_code:
+        return None
+    (name,) = positional_names(c.subject.backward_code[0], 1)
+    return name if name.isidentifier() and name != "input" else None
 
 
 def _no_pattern(row: Row, *, late: bool) -> Finding:
@@ -133,7 +151,7 @@ def _beside(c: Comparison, where: Where, hiding: dict[int, Finding]) -> Comparis
     if not c.reference.grads or not subject.backward_code:
         return None
     values = [subject.values[k] for k in hiding]
-    with subject.session.moved(values, [_other(value, rng) for value in values]):
+    with subject.session.moved(values, [other_numbers(value, rng) for value in values]):
         try:
             moved = replace(subject, outputs=outputs_now(subject))
             reference = find_reference(moved, c.upstream, rng, 1.0, moved.outputs)
@@ -165,14 +183,3 @@ def _hides(c: Comparison, k: int) -> Finding | None:
     # With a symmetric gradient it stays so, and may be meant so.
     gradient = np.asarray(c.reference.grads[k]) if c.reference.grads else value
     return None if close(gradient, gradient.T, 1e-9) else found("is_symmetric")
-
-
-def _other(value: Array, rng: np.random.Generator) -> Array:
-    """Return other numbers: positive ones positive, and rows of probabilities such rows."""
-    factors = rng.uniform(0.7, 1.3, value.shape)
-    other = np.where(
-        value == 0, 0.3 * np.max(np.abs(value), initial=0.5) * factors, value * factors
-    )
-    if value.shape[-1:] > (1,) and np.all(value > 0) and np.allclose(value.sum(axis=-1), 1):
-        other /= other.sum(axis=-1, keepdims=True)
-    return np.asarray(other, dtype=value.dtype)

@@ -60,9 +60,8 @@ _TABLE = {
     "sum": Primitive(rounds=True, adds=True, sums=True, hands_on=True),
     "mean": Primitive(rounds=True, sums=True, hands_on=True),
     "var std cumsum norm": Primitive(rounds=True, sums=True),
-    "power square exp exp2 expm1 tanh sinh cosh sin cos tan arctan prod logaddexp": Primitive(
-        rounds=True
-    ),
+    "power square exp exp2 expm1 tanh sinh cosh sin cos tan arctan prod logaddexp "
+    "erf erfc expit": Primitive(rounds=True),
     "log log2 log10 log1p sqrt reciprocal": Primitive(rounds=True, is_singular=True),
     "rsqrt cbrt": Primitive(is_singular=True),
     "reshape transpose swapaxes moveaxis ravel squeeze expand_dims": Primitive(
@@ -70,7 +69,7 @@ _TABLE = {
     ),
     "rollaxis": Primitive(moves=True),
     "broadcast_to repeat tile concatenate stack take getitem __getitem__ copy astype _astype "
-    "float": Primitive(hands_on=True),
+    "as_float": Primitive(hands_on=True),
     "maximum fmax clip where": Primitive(kinks=True, guards=True, hands_on=True),
     "minimum fmin max amax min amin": Primitive(kinks=True, hands_on=True),
     "abs absolute fabs sign heaviside argmax argmin argsort sort select greater less greater_equal "

@@ -97,6 +97,32 @@ def _of_layers(names: Sequence[str], what: str) -> str:
     return f"{', '.join(names[:6])}{', …' * (len(names) > 6)}: {what}"
 
 
+def _called_with(method: str, arguments: Sequence[tuple[str, Any]], times: bool) -> str:
+    """Say what a backward pass is called with, where no name of its arguments says so."""
+    said = {
+        "upstream": "the upstream gradient",
+        "output": "the output",
+        "left": "self.{}",
+        "input": "{}",
+        "cache": "the cache",
+        "rate": "the rate 1",
+    }
+    given = ", ".join(said[kind].format(what) for kind, what in arguments)
+    more = ", and what it returns is multiplied by the upstream gradient" if times else ""
+    return f"{method} is called with ({given}){more}"
+
+
+def _each_loss(method: str, share: float) -> str:
+    """Say of which loss of all examples the gradient is checked."""
+    n = round(1 / share)
+    of, by = (f"mean ({n} of them)", f"1/{n}") if n > 1 else ("sum", "1")
+    return (
+        f"forward returns a loss for each example, and {method} is checked as the gradient of "
+        f"their {of}: if you mean the other one, it is off by a constant factor (say so by "
+        f"upstream=np.full(shape, {by}))"
+    )
+
+
 # From the kind of a finding to its sentence: a template for `str.format`, or a function of the
 # fields. Those of a row go on after the name of its gradient.
 SENTENCES: dict[str, str | Callable[..., str]] = {
@@ -105,6 +131,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "no_gradient": "no gradient is returned",
     "dtype": "holds no real numbers, but the dtype {dtype}",
     "shape": _shape,
+    "tangent_shape": "the tangent has the shape {ours} in place of {theirs}, that of the output",
     "directions_only": "too large to be compared entry by entry: compared along random directions",
     "hidden": lambda values, why: (
         f"right only by chance, as {' and '.join(values)}; at other values: {'; '.join(why)}"
@@ -135,9 +162,10 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         f"the gradients add up from call to call ({', '.join(names)}): "
         f"{f'call {reset}()' if reset else 'set them to zero'} between calls"
     ),
-    "no_other_call": "what another call gives is not known; it raised {error}",
-    "upstream_unused": "backward takes {name}, and does not use it: it is right for {name} = 1 "
-    "only",
+    "no_other_call": "a second call raised {error}: whether it gives the same gradients is not "
+    "known",
+    "upstream_unused": "backward takes {name}, and does not use it: it is right only where "
+    "{name} is 1",
     "differences_agree": lambda reference, names: (
         f"{'' if reference == 'autograd' else f'{reference} was '}checked a second way "
         f"(numerically): the same answer for {', '.join(names)}"
@@ -154,7 +182,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     ),
     "unreadable": "no lines are shown, as the source cannot be read: it was typed at a prompt, or "
     "run by exec or python -c; put it in a file",
-    "out_of_time": "{what} stopped when the budget= was spent",
+    "out_of_time": "{what} stopped when the budget= was spent: give a larger one",
     "stopped": "{what} stopped: {error}",
     "own_mistake": "{what} failed with {error} ({place}). The verdicts stand; this is a mistake of "
     "spiral_autograd's own: please report it",
@@ -178,14 +206,15 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "not_returned": "{what} returns no gradient for {name}",
     "inputs_left_out": "backward returns nothing: the gradients of the inputs are left out",
     "integers": "{name} holds integers, which have no gradient (use {name}.astype(float))",
-    "belongs_to_nothing": "entry {number} of what {what} returns belongs to nothing",
+    "belongs_to_nothing": "entry {number} of what {what} returns belongs to no input and to no "
+    "parameter",
     "update_takes": lambda names, ours, theirs: (
         f"the gradient of {', '.join(names)} has the shape {ours} in place of {theirs}, which the "
         f"update {names[0]} -= lr * gradient takes as it is; other code may not"
     ),
     "keys_differ": lambda key, name, places: (
-        f"{' and '.join(places) or 'the keys'} differ: {key!r} is no key {name!r}, by which an "
-        "optimizer reads both"
+        f"{' and '.join(places) or 'the keys'} differ: the gradient of {name!r} stands under "
+        f"{key!r}, where an optimizer that reads both by one key does not find it"
     ),
     "no_entry": lambda names, others: (
         f"the dict of gradients has no entry for {', '.join(names)}"
@@ -195,15 +224,27 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         f"the gradient has another structure than params: {', '.join(names)} belongs to no "
         "parameter"
     ),
+    # what a derivative takes
+    "takes": "{who} takes {what}, not {other}",
+    "takes_either": "{who} gives the same for {what} and for {other}",
+    "takes_neither": "{who} is right neither for {what} nor for {other}; it is given {what} here",
     # what is used, and not checked
     "unchecked": lambda why: f"{why}: it is not checked",
     "updates_itself": "backward changes {name} itself, and keeps no gradient of it "
-    "(docs/checker.md, 'Layers that update themselves', shows how to check such a layer)",
+    "(docs/checker.md, 'Layers that update themselves', says which layers can be checked so)",
     "used_without_gradient": "{name} is used by forward, but there is no gradient of it (d{last}, "
     "{last}_grad, grads['{last}'], …)",
-    "cannot_move": "{name} is a number that cannot be moved",
+    "cannot_move": "{name} is a number that a check cannot change",
     "unkept": "is computed as the local variable {variable} of {function} and not kept: write "
     "self.{variable}",
+    "by_its_change": lambda method, names, rate, n, adds: (
+        f"{method} changes {', '.join(names)} itself: what is checked is the change divided by the "
+        f"rate {rate:g}"
+        + f", times the {n} examples (it is their mean: right if the loss is their sum)" * (n > 1)
+        + "; it is added, so that what backward is given must be minus the gradient" * adds
+    ),
+    "called_with": _called_with,
+    "each_loss": _each_loss,
     # -------------------- networks --------------------
     "unheld": _unheld,
     "estranged": _estranged,
@@ -212,10 +253,10 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         "not their sum: add to it in each backward (+=)"
     ),
     "no_chain": "{loss} gives the loss {ours:.6g}, and the layers one after another give "
-    "{theirs:.6g}: the network is more than the chain of its layers (network. is before the name "
-    "of what is checked of the whole)",
+    "{theirs:.6g}: the network is more than the chain of its layers (what begins with network. is "
+    "checked of the whole)",
     "no_chain_runs": "the layers cannot be run one after another ({error}): the network is checked "
-    "as a whole (network. before the name), and each layer with what it is given there",
+    "as a whole (what begins with network.), and each layer with what it is given there",
     "own_raised": _own_raised,
     "skipped": "{method} never calls {name}.backward: its parameters get no gradient there",
     "other_pass": "{method} runs another forward pass than {than} (in training, with other "
@@ -230,7 +271,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "of_network": lambda what: f"network: {what}",
     "of_layers": _of_layers,
     "reference": "{name}: compared with {kind}{precision}",
-    "first_wrong": "the first wrong layer on the way back is {name}",
+    "first_wrong": "the first wrong layer on the way back is {name}: mend it first, then check "
+    "again",
 }
 
 

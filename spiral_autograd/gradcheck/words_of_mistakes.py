@@ -5,8 +5,10 @@ They are handed the fields of a finding; where a field is a finding itself, its 
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 
@@ -42,18 +44,44 @@ def _shapes(shape: object, due: object) -> str:
 def _no_pattern(late: bool, differing: int | None, of: int = 0, index: object = None) -> str:
     text = "no known mistake gives these numbers"
     text += " (the search stopped when its budget= was spent)" if late else ""
-    if differing is None:
-        return text
-    some = f"all {of}" if differing == of else f"{differing} of its {of}"
-    return f"{text}; {some} entries are wrong, most at {index}"
+    some = differing not in (None, of)
+    return f"{text}; {differing} of its {of} entries are wrong" if some else text
 
 
 def _held(zeros: bool) -> str:
     return "is all zeros" if zeros else "is what it was before"
 
 
+def _upstream(name: str | None) -> str:
+    """Return what the reader calls the upstream gradient."""
+    return name or "the upstream gradient"
+
+
+def _upstream_of(output: int | None = None, name: str | None = None) -> str:
+    return f"{_upstream(name)}{'' if output is None else f' of output {output}'}"
+
+
+def _not_linear(decides: bool, name: str | None = None) -> str:
+    if decides:
+        return (
+            f"{_upstream(name)} decides which entries are kept: take the mask from the forward pass"
+        )
+    return f"is not proportional to {_upstream(name)}, as a gradient is: only multiply it, and sum"
+
+
 def _times(times: float) -> str:
-    return {2.0: "twice", 0.5: "half of"}.get(times, f"{times:.6g} times")
+    """Say that something is a multiple of what it should be."""
+    text = _number(times)
+    plain = f"{text} of" if text.startswith(("1/", "-1/")) else f"{text} times"
+    return {2.0: "twice", 0.5: "half of"}.get(times, plain)
+
+
+def _number(value: float) -> str:
+    """Write a number: as a decimal of few digits, else as a fraction such as 31/32, if it is."""
+    fraction = Fraction(value).limit_denominator(1000)
+    tiny = 2e-9 * abs(value)
+    near = abs(fraction - value) <= tiny < abs(round(value, 3) - value)
+    return str(fraction) if near else f"{value:.6g}"
 
 
 _OVER = {
@@ -65,14 +93,15 @@ _OVER = {
 
 def _mean(n: float, what: Said) -> str:
     """Say over what a mean of n is taken."""
-    return _OVER.get(what.kind, "{n:g} = {what}").format(**what.fields, n=n, what=what)
+    known = _OVER.get(what.kind)
+    return f"{n:g} = {what}" if known is None else known.format(**what.fields, n=n)
 
 
 def _blocks(count: int, axis: int, order: Sequence[int]) -> str:
     """Say in which order blocks are, or which two of them are swapped."""
     moved = [i for i, block in enumerate(order) if i != block]
     if len(moved) == 2:
-        return f"has {count} blocks along axis {axis}, of which {_listed(moved)} are swapped"
+        return f"has blocks {_listed(moved)} of its {count} along axis {axis} swapped"
     return f"has its {count} blocks along axis {axis} in a wrong order: {tuple(order)}"
 
 
@@ -89,9 +118,10 @@ def _should_keep(change: Said, shape: Sequence[int], due_axes: object) -> str:
 def _other_sum(
     change: str, right: bool, due_axes: object, shape: object = None, due: object = None
 ) -> str:
-    axes = "the right axes" if due_axes is None else f"axis {due_axes}"
     shapes = f" ({_shapes(shape, due)})" if shape is not None else ""
-    return f"{change}: it should be the sum{'' if right else f' over {axes}'}{shapes}"
+    if not right and due_axes is None:
+        return f"{change}: not the right axes{shapes}"
+    return f"{change}: it should be the sum{'' if right else f' over axis {due_axes}'}{shapes}"
 
 
 def _term(of: str, times: float, own: bool, lacks: bool) -> str:
@@ -149,14 +179,41 @@ def _is_plain(name: str) -> bool:
     return re.fullmatch(r"[\w.]+", name) is not None
 
 
+def _parsed(text: str) -> ast.expr | None:
+    """Return an expression; None where it is none, or was shortened."""
+    try:
+        return ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return None
+
+
+def _of_turn(turn: str, of: str = "") -> str:
+    """Say of which turn of a loop something is, where it is not of the same."""
+    return "" if turn == "same" else f"{of} of {_turn(turn)}"
+
+
+def _due(other: Said, operand: Said, turn: str) -> str:
+    """Say what an operand should be, where it has a name."""
+    if turn != "same" and str(other) == str(operand):
+        return ": it should be that of the same turn"
+    return ", which it should not be" if operand.kind == "array" else f": it should be {operand}"
+
+
+def _turn(turn: str) -> str:
+    return f"the {turn} turn" if turn in ("first", "last") else f"the turn {turn}"
+
+
 def _function(function: str, v: str, minus: bool) -> str:
     """Write a simple function of a value."""
     name, quote = v.strip("`"), "`" if v.startswith("`") else ""
-    is_inside = function == "{v}" or "({v})" in function or "({v} " in function
-    name = name if is_inside or re.fullmatch(r"[\w.]+(\[[^\]]*\])?", name) else f"({name})"
+    is_atom = isinstance(_parsed(name), ast.Name | ast.Attribute | ast.Call | ast.Subscript)
+    if not (is_atom or function == "{v}"):
+        function, name = function.replace("({v})", "{v}"), f"({name})"
     text = function.format(v=name)
-    bare = not minus or " " not in text or (text.endswith(")") and text.count("(") == 1)
-    return f"{quote}{'-' * minus}{text if bare else f'({text})'}{quote}"
+    made = _parsed(text)
+    is_sum = isinstance(made, ast.BinOp) and isinstance(made.op, ast.Add | ast.Sub)
+    text = f"-({text})" if minus and (is_sum or made is None) else f"{'-' * minus}{text}"
+    return f"{quote}{text}{quote}"
 
 
 def _derivative(
@@ -179,13 +236,16 @@ def _of_derivative(derivative: Said, change: Said) -> str:
         return f"{derivative} {change}"
     what = _derivative(**{**derivative.fields, "true": None})
     yours = f"your numbers are exactly those you get with {change}"
+    if true == change:
+        yours = f"your numbers are exactly those you get with another {change.fields['v']}"
     return f"{yours} as {what}" if true is None else f"{what} is {true}; {yours}"
 
 
 def _comes_out(flow: Said, change: Said, turns: bool, likewise: Sequence[str]) -> str:
     """Say which change of the backward pass makes the gradient come out."""
     kind = flow.kind if flow else ""
-    text = f"{flow} {change}" if flow else str(change)
+    wrongly = ", which it should not be" if change.kind in ("summed", "averaged") else ""
+    text = f"{flow} {change}{wrongly}" if flow else str(change)
     if kind == "derivative":
         text = _of_derivative(flow, change)
     elif kind == "closed":
@@ -199,7 +259,8 @@ def _flow(result: str, via: str | None, argument: str | None, run: Sequence[int]
     """Say which part of the gradient is spoken of, by the way that it takes."""
     way = f"{result}{f' by way of {via}' if via else ''}"
     turn = f" (run {run[0]} of {run[1]} of this line)" if run else ""
-    return f"what flows back{f' to {argument}' if argument else ''} through {way}{turn}"
+    to = f" to {argument}" if argument not in (None, result) else ""
+    return f"what flows back{to} through {way}{turn}"
 
 
 MISTAKES: dict[str, str | Callable[..., str]] = {
@@ -218,13 +279,11 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
         f"the array was replaced: the network holds the old one, which {_held(zeros)}; write into "
         "it: grads[i][...] = dW"
     ),
-    "upstream_ignored": "the upstream gradient is ignored: multiply by it",
-    "upstream_twice": "the upstream gradient is multiplied in twice: of twice the upstream "
-    "gradient it is four times as large",
-    "upstream_not_linear": "the upstream gradient does more than scale it: twice the upstream "
-    "gradient must give twice the gradient",
+    "upstream_ignored": lambda name=None: f"{_upstream(name)} is ignored: multiply by it",
+    "upstream_twice": lambda name=None: f"{_upstream(name)} is multiplied in twice",
+    "upstream_not_linear": _not_linear,
     "constant_factor": lambda times, factor, text, lost: (
-        f"is {_times(times)} what it should be: the factor {factor:.6g} of {text} is "
+        f"is {_times(times)} what it should be: the factor {_number(factor)} of {text} is "
         f"{'missing' if lost else 'there twice'}"
     ),
     "wrong_sign": "has the wrong sign: it is -1 times the true one",
@@ -239,9 +298,21 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
         f"is {'minus ' * (sign < 0)}1/{n:g} of what it should be: averaged over {_mean(n, what)}, "
         "not summed"
     ),
-    "one_less": "is {times:.6g} times what it should be: divided by {n:g} ({what}) for {less:g}, "
-    "or the reverse",
-    "ratio": "is {times:.6g} times what it should be, which is {n:g} ({what}) / {m:g} ({other})",
+    "one_less": lambda times, n, less, what: (
+        f"is {_times(times)} what it should be: divided by {n:g} ({what}) for {less:g}, or the "
+        "reverse"
+    ),
+    "ratio": lambda times, n, what, m, other: (
+        f"is {_times(times)} what it should be: {n:g} ({what}) / {m:g} ({other})"
+    ),
+    "literal": lambda times, text, also, n: (
+        f"is {_times(times)} what it should be: see the {text} in the line below"
+        f"{f' ({n:g} is {also} too)' if also else ''}"
+    ),
+    "either_way": lambda one, other: (
+        "{one}; or {n:g} ({what}) / {m:g} ({other}): other sizes tell which"
+    ).format(**{**other.fields, "one": one}),
+    "either": "{what} or {other} (other sizes tell which)",
     "batch_size": "the batch size",
     "axis": "the length of axis {axis} of {of}",
     "entries": "the number of entries of {of}",
@@ -252,7 +323,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "swapped": "is the gradient of {name}: the two are swapped",
     "that_of": "is the gradient of {name}",
     "transposed": "is the transpose of the true gradient",
-    "axes_order": "has its axes in the order {axes}",
+    "axes_order": "has its axes in a wrong order: {axes} of the true gradient",
     "reordered": "has the true numbers in another order: reshaped in the wrong way",
     "reversed": "is reversed along axis {axis}",
     "shifted": "is shifted by {shift} along axis {axis}",
@@ -288,9 +359,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "expression": lambda text: f"`{text if len(text) <= 60 else f'{text[:36]}…{text[-20:]}'}`",
     "result": "the result of {of}",
     "array": "a constant array",
-    "upstream": lambda output=None: (
-        f"the upstream gradient{'' if output is None else f' of output {output}'}"
-    ),
+    "upstream": _upstream_of,
     "gradient_of": "the gradient of {of}",
     "flow": _flow,
     "flow_to": "all that flows back to {argument}",
@@ -311,11 +380,15 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "picked_beside": "goes to other entries than the forward pass picks: {shift} further along "
     "axis {axis}",
     "cut_at": "is cut out of the padded array at the wrong place: from {offsets} on",
-    "taken_as": _function,
+    "taken_as": lambda function, v, minus, turn="same": (
+        f"{_function(function, v, minus)}{_of_turn(turn, f' with {v}')}"
+    ),
     "times_too": lambda function, v, minus: (
         f"is multiplied by {_function(function, v, minus)} too, which it should not be"
     ),
-    "operand": "is multiplied by {other}: it should be {operand}",
+    "operand": lambda other, operand, turn="same": (
+        f"is multiplied by {other}{_of_turn(turn)}{_due(other, operand, turn)}"
+    ),
     "not_transposed": "is multiplied by {operand}: it should be the transpose of {operand}",
     "g_transposed": "is made from the transpose of the gradient that comes in",
     "updated": "is multiplied by {operand} as it is after its update (with the rate {rate:.6g}): "
@@ -324,6 +397,8 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "only": lambda flow, overwritten: (
         f"only {flow} is kept: {'each overwrites the one before; ' * overwritten}add up all (+=)"
     ),
+    "added_to_itself": "{flow} is added to itself: add it to what flows back otherwise",
+    "from_turn": lambda turn: f"is that of {_turn(turn)}",
     "overwritten": "where an entry of {of} is used more than once, its gradients overwrite each "
     "other: add them up (+=, and np.add.at where an index repeats)",
     "another_run": "{of} of another run of that line",

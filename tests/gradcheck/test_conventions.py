@@ -423,13 +423,13 @@ def test_the_passes_may_have_other_names(names):
 
 def test_what_is_accepted_stands_in_the_error():
     class Odd:
-        def propagate(self, x):
+        def forth(self, x):
             return x
 
         def backward(self, dout):
             return dout
 
-    with pytest.raises(sa.CheckError, match=r"Odd has no forward \(nor __call__, fprop.*propagate"):
+    with pytest.raises(sa.CheckError, match=r"Odd has no forward \(nor __call__, fprop.*: .*forth"):
         sa.check_layer(Odd(), x)
 
 

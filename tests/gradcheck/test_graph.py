@@ -4,6 +4,7 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 
+from spiral_autograd.gradcheck.diagnosis.second_point import standing_at
 from spiral_autograd.gradcheck.reference.graph import Graph, Site
 from spiral_autograd.recording import record
 
@@ -94,15 +95,18 @@ def test_a_tangent_tells_what_a_change_does(graph, through_max):
             np.testing.assert_allclose(2 * np.sum(moves[site.argument] * part), moved, atol=1e-11)
 
 
-def test_the_gradients_for_another_upstream_gradient():
+def test_a_graph_stands_at_other_values_for_a_while():
     def forward(params, data):
         return anp.sum(anp.tanh(params[0] @ params[1]) * data[0])
 
-    graph = Graph(record(forward, [X, W], [U]))
-    other = record(forward, [X, W], [2 * U])
-    bars = graph.for_upstream([2 * U])
-    for root, grad in zip(graph.roots, other.grads, strict=True):
-        np.testing.assert_allclose(bars[root], grad.value)
+    graph, other = Graph(record(forward, [X, W], [U])), Graph(record(forward, [X + 1, W], [2 * U]))
+    halved = {site: lambda g, c, total: c / 2 for site in graph.edges() if site.result is graph.end}
+    before = graph.rerun(halved)
+    with standing_at(other, graph):
+        there = graph.rerun(halved)
+    for root, theirs in zip(graph.roots, other.roots, strict=True):
+        np.testing.assert_allclose(there[root], theirs.adjoint / 2)
+        np.testing.assert_array_equal(graph.rerun(halved)[root], before[root])
 
 
 def test_arguments_come_to_a_rule_as_they_come_from_autograd():
@@ -124,5 +128,6 @@ def test_gradients_of_a_list_of_arrays_are_added_one_by_one():
 
     graph = Graph(record(gated, [X], [U[:2, :1]]))
     other = record(gated, [X], [2 * U[:2, :1]])
-    bars = graph.for_upstream([2 * U[:2, :1]])
+    end = next(site for site in graph.edges() if site.result is graph.end)
+    bars = graph.rerun({end: lambda g, c, total: 2 * c})
     np.testing.assert_allclose(bars[graph.roots[0]], other.grads[0].value)

@@ -279,9 +279,8 @@ def test_a_layer_that_updates_itself(in_place):
 
     layer = Updating()
     report = sa.check_layer(layer, x)
-    assert title(report) == "Updating: right (W, b are not checked)"
-    assert rows(report) == {"x": "right"}
-    assert has(report, "updates_itself", name="W")
+    assert rows(report) == {"x": "right", "W": "right", "b": "right"}
+    assert has(report, "by_its_change", names=["W", "b"], rate=0.1, n=1)
     assert np.array_equal(layer.W, W0)
 
 

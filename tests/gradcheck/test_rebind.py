@@ -195,20 +195,15 @@ def same_globals(before):
 
 @pytest.mark.parametrize("at", range(1, 9))
 def test_an_interrupt_leaves_numpy_in_its_place(monkeypatch, at):
-    places, count = rebind._places_of_numpy, itertools.count(1)
+    hold, count = rebind._hold, itertools.count(1)
 
-    def interrupted(roots):
-        for put, value in places(roots):
-
-            def putting(new, put=put):
-                if next(count) == at:
-                    raise KeyboardInterrupt
-                put(new)
-
-            yield putting, value
+    def holding(held, parts):
+        if next(count) == at:
+            raise KeyboardInterrupt
+        hold(held, parts)
 
     before = {name: id(value) for name, value in globals().items()}
-    monkeypatch.setattr(rebind, "_places_of_numpy", interrupted)
+    monkeypatch.setattr(rebind, "_hold", holding)
     with pytest.raises(KeyboardInterrupt):
         [sa.check_layer(Members(), np.ones((4, 2))) for _ in range(4)]
     assert same_globals(before)

@@ -179,7 +179,7 @@ def test_a_traced_output_must_be_the_plain_one():
     class Fickle:
         def forward(self, x):
             calls.append(type(x))
-            return x * (2.0 if isinstance(x, np.ndarray) else 3.0)
+            return x * (2.0 if x.__class__ is np.ndarray else 3.0)
 
         def backward(self, dout):
             return 2.0 * dout

@@ -5,6 +5,7 @@ import inspect
 import string
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spiral_autograd import gradcheck
@@ -26,6 +27,9 @@ MARKS = (
     found("labels"),
 )
 FLOW = found("flow", result=Y, via=None, argument=X, run=None)
+
+LESS = found("one_less", times=1.25, n=5.0, less=4.0, what=BATCH)
+RATIO = found("ratio", times=1.25, n=5.0, what=BATCH, m=4.0, other=SIZES[0])
 
 # What each field may be: of every name all that changes how a sentence is built.
 FIELDS = {
@@ -84,10 +88,16 @@ OF_KIND = {
     "axis": {"axis": (1,)},
     "ratio": {"what": (BATCH,)},
     "times": {"also": (None, BATCH)},
+    "literal": {"also": (None, BATCH), "text": ("4.",)},
+    "either": {"what": (BATCH,), "other": SIZES[:1]},
+    "either_way": {"one": (LESS,), "other": (RATIO,)},
     "taken_as": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
     "times_too": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
     "function": {"function": ("1 - {v}", "exp({v})"), "v": (X, Y)},
     "derivative": {"function": (None, "tanh")},
+    "upstream_ignored": {"name": (None, "dout")},
+    "upstream_twice": {"name": (None, "dout")},
+    "upstream_not_linear": {"name": (None, "dout"), "decides": (True, False)},
     "should_keep": {"due_axes": (None, 0)},
     "mean_missing": {"what": (BATCH, *SIZES)},
     "averaged_over": {"what": (BATCH, *SIZES)},
@@ -95,17 +105,23 @@ OF_KIND = {
     "part": {"mark": MARKS},
     "no_entry": {"others": ([], ["bias_"])},
     "writes_cache": {"names": ([], ["cache[0]"])},
+    "by_its_change": {"n": (1, 5), "adds": (False, True)},
+    "called_with": {
+        "arguments": ([("input", "x")], [("left", "y"), ("upstream", 0)]),
+        "times": (True, False),
+    },
+    "each_loss": {"share": (1.0, 0.2)},
     "accumulating": {"reset": ("", "zero_grad")},
     "value_gradients": {"other": ("mark", "value")},
     "no_pattern": {"differing": (None, 3), "of": (12,), "index": ((0, 1),)},
-    "upstream": {"output": (None, 1)},
+    "upstream": {"output": (None, 1), "name": (None, "dout")},
     "other_sum": {"change": (found("summed", axes=1),), "due_axes": (None, 0), "due": ((4,),)},
     "slices": {"axis": (0, 1), "ndim": (2,)},
     "at": {"places": ([(0, 1)],)},
     "constant_factor": {"text": ("0.5 * x",)},
 }
-PARTS = """batch_size axis entries axes output at where slices labels extreme named expression
-    result array upstream gradient_of flow flow_to upstream_of derivative function closed
+PARTS = """batch_size axis entries axes either output at where slices labels extreme named
+    expression result array upstream gradient_of flow flow_to upstream_of derivative function closed
     another_run"""
 # of these no more is known, or the finding itself says which rule it is
 NO_RULE = "no_pattern not_finite two_mistakes comes_out only term_taken"
@@ -127,6 +143,10 @@ def variants(kind):
     yield found(kind, **first)
     for name, some in choices.items():
         yield from (found(kind, **{**first, name: value}) for value in some[1:])
+
+
+def test_a_kind_has_one_sentence():
+    assert {kind: SENTENCES[kind] for kind in MISTAKES} == MISTAKES
 
 
 @pytest.mark.parametrize("kind", SENTENCES)
@@ -215,11 +235,27 @@ DERIVATIVE = found("derivative", result=Y, by=X, function="tanh", true=TANH)
 UNKNOWN = found("derivative", result=Y, by=X, function=None, true=None)
 TIMES_X = found("derivative", result=Y, by=X, function=None, true=X)
 ONE_LESS = found("taken_as", function="1 - {v}", v=Y, minus=False)
+TANH_TAKEN = found("taken_as", function="1 - {v}**2", v=Y, minus=False)
 SOFTMAX = found("closed", result=Y, title="softmax", over=1)
 EXACT = [
     (found("wrong_sign"), "has the wrong sign: it is -1 times the true one"),
     (found("times", times=0.5, also=None), "is half of what it should be"),
     (found("times", times=3.0, also=None), "is 3 times what it should be"),
+    (found("times", times=-0.25, also=None), "is -0.25 times what it should be"),
+    (found("times", times=0.36, also=None), "is 0.36 times what it should be"),
+    (found("times", times=2 / 7, also=None), "is 2/7 times what it should be"),
+    (found("times", times=np.pi, also=None), "is 3.14159 times what it should be"),
+    (found("times", times=31 / 32, also=None), "is 31/32 times what it should be"),
+    (found("times", times=1 / 300, also=None), "is 1/300 of what it should be"),
+    (
+        found("literal", times=4.0, text="4.", also=BATCH, n=4.0),
+        "is 4 times what it should be: see the 4. in the line below (4 is the batch size too)",
+    ),
+    (
+        found("either_way", one=LESS, other=RATIO),
+        "is 1.25 times what it should be: divided by 5 (the batch size) for 4, or the reverse; or "
+        "5 (the batch size) / 4 (the length of axis 1 of x): other sizes tell which",
+    ),
     (
         found("times", times=2.0, also=BATCH, n=2.0),
         "is twice what it should be (2 is the batch size too)",
@@ -233,18 +269,30 @@ EXACT = [
         "is minus 1/5 of what it should be: averaged over axis 1 of x (5), not summed",
     ),
     (
+        found("constant_factor", times=5.0, factor=0.2, text="`y.sum() / 5`", lost=True),
+        "is 5 times what it should be: the factor 0.2 of `y.sum() / 5` is missing",
+    ),
+    (
         found("constant_factor", times=2.0, factor=0.5, text="`0.5 * x`", lost=True),
         "is twice what it should be: the factor 0.5 of `0.5 * x` is missing",
     ),
     (found("all_zeros"), "the gradient is never written: it is all zeros"),
     (found("nothing_returned"), "no gradient is returned, or written (None)"),
     (found("upstream_ignored"), "the upstream gradient is ignored: multiply by it"),
+    (
+        found("upstream_not_linear", name="dout", decides=True),
+        "dout decides which entries are kept: take the mask from the forward pass",
+    ),
+    (
+        found("upstream_not_linear", name="dout", decides=False),
+        "is not proportional to dout, as a gradient is: only multiply it, and sum",
+    ),
     (found("transposed"), "is the transpose of the true gradient"),
     (found("swapped", name="b"), "is the gradient of b: the two are swapped"),
     (found("reversed", axis=1), "is reversed along axis 1"),
     (
         found("blocks", count=4, axis=1, order=(1, 0, 2, 3)),
-        "has 4 blocks along axis 1, of which 0 and 1 are swapped",
+        "has blocks 0 and 1 of its 4 along axis 1 swapped",
     ),
     (
         found("not_summed", axes=0, batch=True, shape=(5, 3), due=(3,)),
@@ -284,7 +332,7 @@ EXACT = [
     ),
     (
         found("no_pattern", late=False, differing=3, of=12, index=(0, 1)),
-        "no known mistake gives these numbers; 3 of its 12 entries are wrong, most at (0, 1)",
+        "no known mistake gives these numbers; 3 of its 12 entries are wrong",
     ),
     (
         found("not_finite", count=2, of=12),
@@ -295,8 +343,25 @@ EXACT = [
         "has the shape (1, 3), not (3,): W - lr * dW has the shape (1, 3)",
     ),
     (comes_out(found("lost"), DERIVATIVE), "the derivative of tanh, 1 - y**2, is missing"),
+    (
+        comes_out(TANH_TAKEN, DERIVATIVE),
+        "the derivative of tanh is 1 - y**2; your numbers are exactly those you get with another y",
+    ),
+    (
+        comes_out(found("summed", axes=1), FLOW),
+        "what flows back to x through y is summed over axis 1, which it should not be",
+    ),
     (comes_out(found("lost"), UNKNOWN), "the derivative of y by x is missing"),
     (comes_out(found("lost"), TIMES_X), "the factor x is missing"),
+    (found("function", function="1 - {v}**2", v="`np.exp(x)`", minus=False), "`1 - np.exp(x)**2`"),
+    (found("function", function="{v}", v="`a + b`", minus=True), "`-(a + b)`"),
+    (found("function", function="({v} > 0)", v="`a + b`", minus=False), "`((a + b) > 0)`"),
+    (
+        found("function", function="1 / ({v} * (1 - {v}))", v="`a + b`", minus=False),
+        "`1 / ((a + b) * (1 - (a + b)))`",
+    ),
+    (found("function", function="2 * {v}", v="`a + b`", minus=True), "`-2 * (a + b)`"),
+    (found("function", function="exp({v})", v="`a + b`", minus=True), "`-exp(a + b)`"),
     (
         comes_out(ONE_LESS, DERIVATIVE),
         "the derivative of tanh is 1 - y**2; your numbers are exactly those you get with 1 - y",
@@ -345,7 +410,8 @@ EXACT = [
     ),
     (
         found("first_wrong", name="layers[2] (Doubled)"),
-        "the first wrong layer on the way back is layers[2] (Doubled)",
+        "the first wrong layer on the way back is layers[2] (Doubled): mend it first, then check "
+        "again",
     ),
 ]
 

@@ -33,7 +33,7 @@ class Mistake:
     obscure: frozenset[str] = frozenset()  # those that are true, and not understood
     of: tuple[str, ...] = ()  # words that the fields of the reason must have
     at: tuple[str, ...] = ()  # the lines of which one is to be named; else the edited one
-    ok: bool = False  # a convention: something is said, and nothing is wrong
+    ok: bool | None = False  # whether the report is; None: a convention, which may be either
 
 
 def wrong(name, check, inside, old, new, says, of="", at=(), ok=False):
@@ -115,7 +115,7 @@ def judge(mistake, report, path, numbers):
     said = {n for row in rows for file, n in row.lines if Path(file) == path and n in back}
     line = "several" if said & set(numbers) else "wrong" if said else "none"
     line = "exact" if line == "several" and len(said) == 1 else line
-    return Judgement(report.ok == mistake.ok, reason, line, words_of(rows, report), numbers)
+    return Judgement(mistake.ok in (None, report.ok), reason, line, words_of(rows, report), numbers)
 
 
 def words_of(rows, report):
@@ -140,16 +140,16 @@ def kinds_of(findings):
 def _worth(mistake, finding):
     kinds = {part.kind for part in finding.parts()}
     texts = " ".join(str(value) for part in finding.parts() for value in part.fields.values())
-    if not all(word in texts for word in mistake.of):
-        return "false"
     # Which entries are wrong is true of any mistake; two are said where there is one.
     obscure = mistake.obscure | {"part", "two_mistakes"}
     if "two_mistakes" in kinds - mistake.says:
         return "obscure"
-    return "true" if kinds & mistake.says else "obscure" if kinds & obscure else "false"
+    if kinds & mistake.says:
+        return "true" if all(word in texts for word in mistake.of) else "false"
+    return "obscure" if kinds & obscure else "false"
 
 
-_BACK = re.compile(r"back|grad|deriv|prime|delta", re.IGNORECASE)
+_BACK = re.compile(r"back|bptt|grad|deriv|prime", re.IGNORECASE)
 
 
 def _backward_lines(text):

@@ -267,7 +267,7 @@ MISTAKES = [
     wrong("dAL_over_m", "L", "L_model_backward", "-(np.divide(Y, AL) - np.divide(1-Y, 1-AL))", "-(np.divide(Y, AL) - np.divide(1-Y, 1-AL))/Y.shape[1]", "averaged_over"),
     wrong("dAL_sign", "L", "L_model_backward", "-(np.divide(Y, AL) - np.divide(1-Y, 1-AL))", "-(np.divide(Y, AL) + np.divide(1-Y, 1-AL))", "wrong_sign term part"),
     wrong("relu_for_sigmoid", "L", "L_model_backward", 'dAL, current_cache, "sigmoid"', 'dAL, current_cache, "relu"', "taken_as lost"),
-    wrong("cache_of_the_last", "L", "L_model_backward", "current_cache = caches[l]", "current_cache = caches[L-2]", ""),
+    wrong("cache_of_the_last", "L", "L_model_backward", "current_cache = caches[l]", "current_cache = caches[L-2]", "another_run | taken_as two_mistakes operand"),
     wrong("dW_minus_db", "L", "L_model_backward", 'grads["dW"+str(l+1)] = dW', 'grads["dW"+str(l+1)] = dW - db', "term"),
     # regularisation
     wrong("l2_forgotten_once", "tanh", L2, " + lambd/m * W2", "", "term left_out"),

@@ -257,5 +257,5 @@ MISTAKES = [
     wrong("col2im_pad", "convolution", "col2im_back", "img[:, :, pad:H + pad, pad:W + pad]", "img[:, :, :H, :W]", "cut_at"),
     wrong("col2im_axes", "convolution", "col2im_back", ".transpose(0, 3, 4, 5, 1, 2)", ".transpose(0, 3, 5, 4, 1, 2)", "axes_order g_transposed transposed"),
     wrong("net_sigmoid_out", "net", "Sigmoid.backward", "dout * (1.0 - self.out) * self.out", "dout * (1.0 - self.out)", "taken_as"),
-    wrong("net_order", "net", "MatMulNet.backward", "dout = self.loss_layer.backward(dout)", "dout = self.loss_layer.backward(dout) * 5", "times mean_missing"),
+    wrong("net_order", "net", "MatMulNet.backward", "dout = self.loss_layer.backward(dout)", "dout = self.loss_layer.backward(dout) * 5", "misgiven"),
 ]

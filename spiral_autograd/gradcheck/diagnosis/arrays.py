@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
+from ...recording import Call
 from ...validation import Array
 from ..blocks import close, inner, largest
 from ..finding import Finding, found
@@ -44,6 +44,8 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
     if case.again is None or not any(map(largest, case.upstream)) or case.is_zero(k):
         return None
     h, again = case.written(k), case.again
+    if largest(h) == 0:
+        return None
     if sum(map(np.size, case.upstream)) > 1 and ratio(case, k) is not None:
         return None  # no misuse of many numbers gives a multiple of the true gradient
 
@@ -53,7 +55,7 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
         return np.asarray(array, dtype=float) if fits else np.full(h.shape, np.nan)
 
     if close(h, given("other"), 1e-12) and close(h, given("turned"), 1e-12):
-        return Reason(found("upstream_ignored"), [k])
+        return Reason(found("upstream_ignored", name=case.name_of_upstream), [k])
     if largest(h) <= 1e-3 * case.tolerance * largest(case.automatic[k]):
         return Reason(found("rounding_only"), [k])
     nothing = given("none")
@@ -62,11 +64,16 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
     twice, turned = given("twice") - nothing, given("turned") - nothing
     linear = h - nothing  # where it is affine, a term is added: not the upstream gradient's matter
     if case.same(k, twice, 4 * linear):
-        return Reason(found("upstream_twice"), [k])
+        return Reason(found("upstream_twice", name=case.name_of_upstream), [k])
     mixed = linear + 0.5 * (given("other") - nothing)
     pairs = (twice, 2 * linear), (turned, -linear), (given("mixed") - nothing, mixed)
-    is_linear = all(case.same(k, ours, due) for ours, due in pairs)
-    return None if is_linear else Reason(found("upstream_not_linear"), [k])
+    scales, *turns = (case.same(k, ours, due) for ours, due in pairs)
+    if scales and all(turns):
+        return None
+    # What grows as it does, and not with its sign alone, asks which of its entries are positive.
+    decides = scales and not case.same(k, turned, linear)
+    said = found("upstream_not_linear", name=case.name_of_upstream, decides=decides)
+    return Reason(said, [k])
 
 
 # -------------------- factors --------------------
@@ -96,14 +103,17 @@ def any_factor(case: Case, k: int) -> Reason | None:
 def ratio(case: Case, k: int) -> float | None:
     """Return the c with which the k-th gradient is c times the true one; None if there is none.
 
-    A factor is not claimed from one number: where the gradient has but one, it must be so for
-    other upstream gradients as well, or another gradient must have the same factor.
+    A factor is not claimed from one number: where the gradient has but one, it must be so at a
+    second point as well, or another gradient must have the same factor.
     """
     g, h = case.automatic[k], np.asarray(case.handwritten[k])
     if h.shape != g.shape or case.is_zero(k):
         return None
     numbers = np.count_nonzero(np.abs(g) > case.floors[k])
-    pairs = [(g, h), *(case.for_other_upstreams(k) if numbers == 1 else ())]
+    second = case.second() if numbers == 1 else None
+    pairs = [(g, h)]
+    if second is not None and second.comparable(k):
+        pairs.append((second.automatic[k], second.written(k)))
     unit = g / largest(g)  # whose square is not rounded to zero
     c = inner(unit, h) / inner(unit, unit) / largest(g)
     if not np.isfinite(c) or min(abs(c), abs(c - 1)) <= case.tolerance:
@@ -150,13 +160,20 @@ def factor_of(case: Case, c: float) -> Finding | None:
                 return found("mean_missing", n=n, sign=sign, what=what)
             if is_near(case, c, sign / n):
                 return found("averaged_over", n=n, sign=sign, what=what)
-            if n > 2 and any(is_near(case, c, sign * v) for v in (n / (n - 1), (n - 1) / n)):
-                return found("one_less", times=c, n=n, less=n - 1, what=what)
+    ratio = next(_ratios(case, c), None)
+    for n, what in case.dimensions.items():
+        if n > 2 and any(is_near(case, abs(c), v) for v in (n / (n - 1), (n - 1) / n)):
+            less = found("one_less", times=c, n=n, less=n - 1, what=what)
+            return less if ratio is None else found("either_way", one=less, other=ratio)
+    return ratio
+
+
+def _ratios(case: Case, c: float) -> Iterator[Finding]:
+    """Yield the ratios of two lengths that a factor is."""
     for n, what in case.lengths.items():
         for m, other in case.lengths.items():
             if n != m and is_near(case, c, n / m):
-                return found("ratio", times=c, n=n, what=what, m=m, other=other)
-    return None
+                yield found("ratio", times=c, n=n, what=what, m=m, other=other)
 
 
 # -------------------- layout --------------------
@@ -167,7 +184,7 @@ def layout(case: Case, k: int) -> Reason | None:
     g, h = case.automatic[k], np.asarray(case.handwritten[k])
     is_turned = g.ndim > 1 and g.T.shape == h.shape and case.explains(k, g.T)
     j = None if is_turned else _owner(case, k)
-    if j is not None and j in case.wrong:
+    if j is not None and case.comparable(j) and case.explains(j, case.automatic[k]):
         return Reason(found("swapped", name=case.names[j]), [k])
     if h.size != g.size or g.size < 2:
         return None
@@ -316,7 +333,7 @@ def _is_plain(c: float, own: bool) -> bool:
     return abs(c - float(f"{c:.1e}")) <= 1e-6 * abs(c) if own else abs(abs(c) - 1) <= 1e-6
 
 
-def _alone(case: Case, k: int) -> Any:
+def _alone(case: Case, k: int) -> Call | None:
     """Return the forward operation that takes nothing but the k-th argument: its square, say."""
     root = case.graph.roots[k] if case.graph is not None else None
     users = root.users if root is not None else []

@@ -81,6 +81,12 @@ class Case:
     deadline : Deadline
     elsewhere : callable
         Returns, by number, what is known of gradients that the object itself does not hold.
+    n_inputs : int
+        How many of the arguments, the first ones, are inputs and no parameters.
+    name_of_upstream : str or None
+        What backward calls the upstream gradient, if it is one.
+    second : callable
+        Returns the case at a second point, where a reason must hold too; None if there is none.
     """
 
     names: list[str]
@@ -95,6 +101,9 @@ class Case:
     again: Callable[[str], list[Any]] | None
     deadline: Deadline
     elsewhere: Callable[[], Mapping[int, tuple[Finding, tuple[Place, ...]]]] = dict
+    n_inputs: int = 0
+    name_of_upstream: str | None = None
+    second: Callable[[], Case | None] = lambda: None
     _variables: dict[Node, str | None] = field(default_factory=dict, repr=False)
 
     def explains(self, k: int, candidate: object) -> bool:
@@ -124,28 +133,6 @@ class Case:
     def is_zero(self, k: int) -> bool:
         """Tell whether the k-th true gradient is zero but for rounding."""
         return largest(self.automatic[k]) <= self.floors[k]
-
-    # -------------------- other upstream gradients --------------------
-
-    @cached_property
-    def others(self) -> list[tuple[Mapping[Node, Array], list[Any]]]:
-        """For other upstream gradients, the true gradients of all values, and the handwritten ones.
-
-        None where backward takes no upstream gradient, or one number, which only scales it.
-        """
-        if self.again is None or self.graph is None or sum(map(np.size, self.upstream)) < 2:
-            return []
-        return [
-            (self.graph.for_upstream(other_upstream(self.upstream, kind)), self.again(kind))
-            for kind in ("other", "mixed")
-        ]
-
-    def for_other_upstreams(self, k: int) -> Iterator[tuple[Array, Array]]:
-        """Yield the k-th true and handwritten gradient for other upstream gradients."""
-        for bars, written in self.others:
-            assert self.graph is not None
-            given = np.nan if written[k] is None else written[k]
-            yield np.asarray(bars[self.graph.roots[k]]), np.asarray(given, dtype=float)
 
     # -------------------- names --------------------
 
@@ -212,19 +199,14 @@ class Case:
 
     @cached_property
     def lengths(self) -> Lengths:
-        """The lengths of the axes of the output and of the arguments, with what they are."""
-        return self._axis_lengths(self._given)
+        """The lengths of the axes of all values, with what they are."""
+        return self._axis_lengths([*self._given, *self._made])
 
     @cached_property
     def dimensions(self) -> Lengths:
         """The lengths, and products of lengths, that a factor may come from, with what they are."""
-        nodes = self.graph.nodes if self.graph is not None else []
-        arrays = [
-            *self._given,
-            *((self.name(n), n.value) for n in nodes if n.call.source is not None),
-        ]
-        lengths = dict(self._axis_lengths(arrays))
-        for name, array in arrays:
+        lengths = dict(self.lengths)
+        for name, array in (*self._given, *self._made):
             lengths.setdefault(float(np.size(array)), found("entries", of=name))
         for name, array in self._given:
             axes = range(min(np.ndim(array), 5))
@@ -240,13 +222,23 @@ class Case:
         outputs = [(found("output"), u) for u in self.upstream]
         return [*outputs, *((found("named", name=name), value) for name, value in arguments)]
 
+    @cached_property
+    def _made(self) -> list[tuple[Finding, Array]]:
+        nodes = self.graph.nodes if self.graph is not None else []
+        return [(self.name(n), n.value) for n in nodes if n.call.source is not None]
+
     def _axis_lengths(self, arrays: Sequence[tuple[Finding, Array]]) -> Lengths:
         lengths: dict[float, Finding] = {}
         for number, (name, array) in enumerate(arrays):
-            for axis, n in enumerate(np.shape(array)):
-                first = axis == 0 and number <= len(self.upstream)
+            shape = np.shape(array)
+            for axis, n in enumerate(shape):
+                first = axis == 0 and number < len(self.upstream) + bool(self.n_inputs)
                 which = found("batch_size") if first else found("axis", axis=axis, of=name)
-                lengths.setdefault(float(n), which)
+                if n in shape[axis + 1 :]:  # the sizes do not tell which it is
+                    other = found("axis", axis=shape.index(n, axis + 1), of=name)
+                    which = found("either", what=which, other=other)
+                if float(n) not in lengths or (first and which.kind == "either"):
+                    lengths[float(n)] = which
         return {n: what for n, what in lengths.items() if n > 1}
 
     def same_shape(self, k: int) -> Iterator[tuple[Callable[[], Finding], Array]]:
@@ -258,9 +250,10 @@ class Case:
                 yield name, self._as_float(self.values[j])
         for u in self.upstream:
             if np.shape(u) == shape:
-                yield partial(found, "upstream"), self._as_float(u)
+                yield partial(found, "upstream", name=self.name_of_upstream), self._as_float(u)
         for node in self.graph.nodes if self.graph is not None else ():
-            if node.parents and np.shape(node.value) == shape and not self.deadline.is_over:
+            is_theirs = node.parents and node.call.source is not None
+            if is_theirs and np.shape(node.value) == shape and not self.deadline.is_over:
                 yield partial(self.name, node), self._as_float(node.value)
 
     @staticmethod

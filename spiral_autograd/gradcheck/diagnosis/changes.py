@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from ...validation import Array
 from ..reference.graph import UNFIT, Change, Graph, Node, Site
+from .closed import Closed
 from .edits import (
     FUNCTIONS,
-    Closed,
     Pattern,
     broadcast,
     exchanged_blocks,
@@ -126,7 +125,7 @@ def closed_forms(spot: Spot, stock: Stock) -> Iterator[Family]:
     if site.result is None or site.via is not None or not reduces:
         return
     with np.errstate(all="ignore"):
-        closed = Closed.of(np.asarray(site.result.value, dtype=float), spot.g, spot.c)
+        closed = Closed.of(site.result, spot.g, spot.c, partial(spot.graph.part, site))
     if closed is None:
         return
     patterns = list(closed.mistakes())
@@ -141,7 +140,7 @@ def closed_forms(spot: Spot, stock: Stock) -> Iterator[Family]:
         yield Family(family.effects, family.sizes, titled, family.key)
 
 
-def _key_of(some: Sequence[Any], i: int) -> Hashable:
+def _key_of(some: Sequence[Tried], i: int) -> Hashable:
     return some[i][0].key, some[i][2]
 
 
@@ -163,7 +162,7 @@ def _tried(spot: Spot, tried: Sequence[Tried]) -> Iterator[Family]:
     for start in range(0, len(others), step):
         some = fitting[start : start + step]
 
-        def edit(i: int, some: Any = some) -> Edit:
+        def edit(i: int, some: Sequence[Tried] = some) -> Edit:
             pattern, make, of = some[i]
             change = (lambda g, c, t: make(g)) if of == "g" else (lambda g, c, t: make(c))
             picks = spot.site.result is not None and spot.site.result.name in PICKING
@@ -197,6 +196,7 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
                 sizes,
                 partial(taken_as, node, sign),
                 partial(_function_key, end, sign),
+                sign * stock.raw_functions(node) if np.size(node.value) == spot.g.size else None,
             )
 
 
@@ -206,10 +206,12 @@ def _function_key(end: str, sign: int, i: int) -> Hashable:
 
 def taken_as(node: Node, sign: int, i: int, extra: float = 0.0) -> Edit:
     """Return the change of a derivative to the i-th simple function of a value."""
-    array = sign * np.asarray(FUNCTIONS[i][1](np.asarray(node.value)), dtype=float)
 
-    def change(g: Any, c: Any, total: Any) -> object:
-        return unbroadcast(g * array, np.shape(c))
+    def array() -> Array:
+        return sign * np.asarray(FUNCTIONS[i][1](np.asarray(node.value)), dtype=float)
+
+    def change(g: Array, c: Array, total: object) -> object:
+        return unbroadcast(g * array(), np.shape(c))
 
     if i == 0 and sign == 1:
         return Edit("lost", 0.5, change, {}, "derivative")
@@ -249,7 +251,7 @@ def other_functions(spot: Spot, stock: Stock) -> Iterator[tuple[Edit, Array]]:
 
 def _too(edit: Edit) -> Edit:
     array = edit.fields["array"]
-    return Edit("times_too", edit.cost, lambda g, c, total: c * array, edit.fields)
+    return Edit("times_too", edit.cost, lambda g, c, total: c * array(), edit.fields)
 
 
 # -------------------- several that meet --------------------
@@ -266,6 +268,18 @@ def gathered(spot: Spot, stock: Stock) -> Iterator[Family]:
     if others:
         effects, sizes = spot.effects(others)
         yield Family(effects, sizes, lambda n: tried[n], lambda n: (tried[n].kind, n))
+    twice = [_added_to_itself(spot, way) for way in ways[:3]]
+    if twice and np.ndim(spot.c):
+        others = [np.asarray(edit.change(spot.c, spot.c, _recorded)) for edit in twice]
+        effects, sizes = spot.effects(others)
+        yield Family(effects, sizes, lambda n: twice[n], lambda n: ("added_to_itself", n))
+
+
+def _added_to_itself(spot: Spot, way: Site) -> Edit:
+    """Return what one way brings, added to itself in place of what the others bring."""
+    only = _only(spot, way)
+    fields = {"path": way}
+    return Edit("added_to_itself", 1.2, lambda g, c, t: 2 * only(g, c, t), fields, of="")
 
 
 def _kept_alone(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
@@ -299,7 +313,7 @@ def _only(spot: Spot, way: Site) -> Change:
 
 
 def _assigned(spot: Spot, ways: Sequence[Site]) -> Change:
-    def change(g: Any, c: Any, total: Callable[[Node], Any]) -> object:
+    def change(g: object, c: Array, total: Callable[[Node], Array]) -> object:
         out = np.zeros(np.shape(c))
         for way in ways:
             user = way.result

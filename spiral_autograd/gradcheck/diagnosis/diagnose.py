@@ -17,17 +17,21 @@ from . import arrays
 from .case import Case, Reason
 from .changes import LIKELIEST, OTHERS
 from .search import Candidate, Search, Stage
-from .several import alike, carried, pairs, repeated
+from .second_point import says_the_same
+from .several import alike, carried, of_other_turns, pairs, repeated
 from .telling import tell
 
+# What is tried, one after the other, and up to which cost it is believed where it explains all the
+# gradients, and where it explains some: what explains some may be a part of what comes.
 COURSE: tuple[Stage, ...] = (
-    (lambda search: chain(carried(search), search.natural(LIKELIEST)), 2.4),
-    (partial(repeated, sort=LIKELIEST), 2.4),
-    (partial(Search.natural, sort=OTHERS), np.inf),
-    (partial(repeated, sort=OTHERS), np.inf),
-    (alike, np.inf),
-    (Search.inner, np.inf),
-    (pairs, np.inf),
+    (lambda search: chain(carried(search), search.natural(LIKELIEST)), 2.4, 0.0),
+    (partial(repeated, sort=LIKELIEST), 2.4, 2.4),
+    (partial(Search.natural, sort=OTHERS), np.inf, 2.4),
+    (partial(repeated, sort=OTHERS), np.inf, 2.4),
+    (of_other_turns, np.inf, np.inf),
+    (alike, np.inf, np.inf),
+    (Search.inner, np.inf, np.inf),
+    (pairs, np.inf, np.inf),
 )
 
 
@@ -85,7 +89,21 @@ def _safely(rule: arrays.Rule, case: Case, k: int) -> Reason | None:
     if h is not None and not np.isfinite(case.written(k)).all():
         return None
     with np.errstate(all="ignore"):
-        return rule(case, k)
+        reason = rule(case, k)
+        return reason if reason is None or _holds_elsewhere(case, k, rule, reason) else None
+
+
+# What they tell they ask of other upstream gradients, or of a second point, themselves.
+SURE: tuple[arrays.Rule, ...] = (arrays.misused_upstream, *arrays.LAST)
+
+
+def _holds_elsewhere(case: Case, k: int, rule: arrays.Rule, reason: Reason) -> bool:
+    """Tell whether the same is found at a second point."""
+    second = None if rule in SURE or reason.lines else case.second()
+    if second is None:
+        return True
+    there = rule(second, k) if k in second.wrong else None
+    return there is not None and says_the_same(there.finding, reason.finding, 10 * second.tolerance)
 
 
 def _searched(case: Case, graph: Graph, rows: Sequence[int]) -> Iterator[Reason]:
@@ -97,8 +115,9 @@ def _searched(case: Case, graph: Graph, rows: Sequence[int]) -> Iterator[Reason]
     with np.errstate(all="ignore"):
         for through_max in modes:
             for some in _chunks(graph, left):
-                search = Search(case, graph, some, left, {}, through_max)
-                for explained in search.explained(COURSE) if set(some) & set(left) else ():
+                rows = [k for k in some if k in left]
+                search = Search(case, graph, rows, left, {}, through_max)
+                for explained in search.explained(COURSE) if rows else ():
                     told = tell(search, explained)
                     known.append((told, explained.candidate))
                     left = [k for k in left if k not in explained.rows]
@@ -110,7 +129,7 @@ def _searched(case: Case, graph: Graph, rows: Sequence[int]) -> Iterator[Reason]
                     yield second
 
 
-def _chunks(graph: Graph, rows: Sequence[int], most: int = 4) -> list[list[int]]:
+def _chunks(graph: Graph, rows: Sequence[int], most: int = 12) -> list[list[int]]:
     """Return rows in the order of the backward pass: the first may explain those after it."""
     last = {k: max((u.number for u in graph.roots[k].users), default=-1) for k in rows}
     ordered = sorted(rows, key=lambda k: -last[k])
@@ -125,7 +144,8 @@ def _second(
     moved = [k for k in rows if not np.array_equal(search.now[k], graph.gradient(k))]
     if not moved:
         return
-    other = replace(case, automatic=search.now)
+    there = search.there()
+    other = replace(case, automatic=search.now, second=lambda: there)
     rules = (arrays.named_factor, arrays.layout, arrays.sums, arrays.plain_term)
     for k in moved:
         tries = (_safely(rule, other, k) for rule in rules)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -26,7 +26,7 @@ def operands(spot: Spot, stock: Stock) -> Iterator[Family]:
         is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind == "f"
         if i == mine or not is_array or y.name in ("add", "subtract"):
             continue
-        flat = _slopes(spot, y, mine, i)
+        flat = slopes(spot, y, mine, i)
         if flat is None:
             continue
         some, table = stock.like(y.name, arg)
@@ -35,7 +35,7 @@ def operands(spot: Spot, stock: Stock) -> Iterator[Family]:
         yield Family(
             table @ flat.T - spot.effect,
             np.abs(table) @ np.abs(flat).T + np.abs(spot.effect),
-            partial(_nth_operand, y, x, i, some, table),
+            partial(_nth_operand, stock, y, x, i, some),
             partial(_operand_key, stock, y, i, some),
         )
 
@@ -50,7 +50,7 @@ def updated(spot: Spot) -> Iterator[tuple[Edit, Array]]:
         return
     mine = y.argnums[y.parents.index(x)]
     for i, z in zip(y.argnums, y.parents, strict=True):
-        flat = _slopes(spot, y, mine, i) if i != mine and not z.parents else None
+        flat = slopes(spot, y, mine, i) if i != mine and not z.parents else None
         if flat is None:
             continue
         effect = flat @ z.adjoint.ravel()
@@ -58,12 +58,12 @@ def updated(spot: Spot) -> Iterator[tuple[Edit, Array]]:
         for rate in dict.fromkeys(float(f"{-share:.6g}") for share in shares if np.isfinite(share)):
             rows = probes.passing(-rate * effect[None], np.abs(effect)[None])
             if rows.any() and rate > 0:
-                edit = _operand(y, x, i, (None,), z.value - rate * z.adjoint)
+                edit = _operand(y, x, i, (None,), partial(_updated, z, rate))
                 fields = {"operand": (y, i), "rate": rate}
                 yield Edit("updated", 2.5, edit.change, fields), rows[0]
 
 
-def _slopes(spot: Spot, y: Node, mine: int, i: int) -> Array | None:
+def slopes(spot: Spot, y: Node, mine: int, i: int) -> Array | None:
     """Return the gradient of each probe with respect to another argument of an operation.
 
     None where the effect is not that of a factor.
@@ -85,15 +85,28 @@ def _operand_key(stock: Stock, y: Node, i: int, some: Sequence[Named], n: int) -
     return "operand", i, stock.seen_from(y, some[n])
 
 
-def _nth_operand(y: Node, x: Node, i: int, some: Sequence[Named], table: Array, n: int) -> Edit:
-    return _operand(y, x, i, some[n], table[n])
+def _updated(z: Node, rate: float) -> Array:
+    return np.asarray(z.value - rate * z.adjoint)
 
 
-def _operand(y: Node, x: Node, i: int, name: tuple[object, ...], flat: Array) -> Edit:
-    j, array = y.parents.index(x), flat.reshape(np.shape(y.args[i]))
+def _nth_operand(stock: Stock, y: Node, x: Node, i: int, some: Sequence[Named], n: int) -> Edit:
+    what, of = some[n]
+
+    def array() -> object:
+        if what == "T":
+            return np.swapaxes(y.args[i], *of)
+        return of.value if what == "value" else stock.bar(of)
+
+    return _operand(y, x, i, some[n], array)
+
+
+def _operand(
+    y: Node, x: Node, i: int, name: tuple[object, ...], array: Callable[[], object]
+) -> Edit:
+    j = y.parents.index(x)
 
     def change(g: object, c: object, total: object) -> object:
-        args = [array if n == i else arg for n, arg in enumerate(y.args)]
+        args = [array() if n == i else arg for n, arg in enumerate(y.args)]
         return y.vjp(g, args)[j]
 
     if name[0] == "T":

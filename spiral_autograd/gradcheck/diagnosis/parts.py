@@ -13,39 +13,47 @@ from ..finding import Finding, found
 from ..reference.graph import Node, is_number
 from .case import Case, Reason
 from .edits import one
+from .second_point import says_the_same
 
 
 def partly(case: Case, k: int) -> Reason | None:
-    """Wrong in part only, and which part: where it has a mark, that."""
-    if not case.comparable(k):
+    """Wrong in part only, and which part, at a second point too: where it has a mark, that."""
+    second = case.second()
+    cases = [case] if second is None else [case, second]
+    if not all(some.comparable(k) for some in cases):
         return None
-    wrong, live = _differing(case, k, case.automatic[k], case.written(k))
-    right = live & ~wrong
-    if wrong.size < 3 or not wrong.any() or not right.any():
+    points = [_differing(some, k) for some in cases]
+    wrong, live = points[0]
+    right, hit = live & ~wrong, np.any([w for w, _ in points], axis=0)
+    if wrong.size < 3 or not all(w.any() and np.any(v & ~w) for w, v in points):
         return None
-    count = {"wrong": int(wrong.sum()), "of": wrong.size}
-    for mark, mask in _marks(case, k, wrong):
-        is_like = mask.shape == wrong.shape and np.array_equal(mask & live, wrong)
-        if is_like and _holds_elsewhere(case, k, mask):
-            return Reason(found("part", mark=mark(), **count), [k])
-    if int(right.sum()) < max(3, int(wrong.sum()) // 2):
-        return None
-    places = [one(tuple(int(i) for i in place)) for place in np.argwhere(wrong)[:4]]
-    return Reason(
-        found("part", mark=found("at", places=places, more=count["wrong"] > 4), **count), [k]
-    )
+
+    def fits(mask: Array, n: int) -> bool:
+        return mask.shape == wrong.shape and np.array_equal(mask & points[n][1], points[n][0])
+
+    def marked() -> Iterator[Finding]:
+        for mark, mask in _slices(hit):
+            if all(fits(mask, n) for n in range(len(points))):
+                yield mark()
+        there = [m() for m, mask in _marks(cases[-1], k, wrong) if fits(mask, len(points) - 1)]
+        for mark, mask in _marks(case, k, wrong) if there else ():
+            if fits(mask, 0) and any(says_the_same(mark(), other, 0.0) for other in there):
+                yield mark()
+        enough = int(right.sum()) >= max(3, int(wrong.sum()) // 2)
+        if enough and all(fits(hit, n) for n in range(len(points))):
+            places = [one(tuple(int(i) for i in place)) for place in np.argwhere(hit)[:4]]
+            yield found("at", places=places, more=int(hit.sum()) > 4)
+
+    mark = next(marked(), None)
+    fields = {"wrong": int(wrong.sum()), "of": wrong.size}
+    return None if mark is None else Reason(found("part", mark=mark, **fields), [k])
 
 
-def _differing(case: Case, k: int, g: Array, h: Array) -> tuple[Array, Array]:
+def _differing(case: Case, k: int) -> tuple[Array, Array]:
     """Return which entries differ, and which are not zero in both."""
+    g, h = case.automatic[k], case.written(k)
     noise = 10 * (case.tolerance * max(largest(g), largest(h)) + case.floors[k])
     return np.abs(h - g) > noise, (np.abs(g) > noise) | (np.abs(h) > noise)
-
-
-def _holds_elsewhere(case: Case, k: int, mask: Array) -> bool:
-    """Tell whether the same entries are wrong for other upstream gradients too."""
-    pairs = (_differing(case, k, g, h) for g, h in case.for_other_upstreams(k))
-    return all(np.array_equal(mask & live, wrong) for wrong, live in pairs)
 
 
 SIGNS = {
@@ -54,13 +62,11 @@ SIGNS = {
     ">=": np.greater_equal,
     "<=": np.less_equal,
     "==": np.equal,
-    "!=": np.not_equal,
 }
 Mark = tuple[Callable[[], Finding], Array]
 
 
 def _marks(case: Case, k: int, wrong: Array) -> Iterator[Mark]:
-    yield from _slices(wrong)
     nodes = case.graph.nodes if case.graph is not None else ()
     yield from (mark for node in nodes for mark in _at_indices(node, wrong))
     for name, v in case.same_shape(k):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,13 +14,15 @@ from ..reference.graph import UNFIT, Change, Graph, Node, Site, is_number
 from . import arrays, changes
 from .case import Case
 from .changes import LIKELIEST, OTHERS
+from .matrices import Matrices
 from .operands import updated
 from .probes import Edit, Family, Probes, Spot, Stock
+from .second_point import standing_at
 from .turns import Turns
 
 Changes = Mapping[Site, Change]
 Make = Callable[[Any, Stock], Iterator[Family]]
-Stage = tuple[Callable[["Search"], Iterable["Candidate"]], float]
+Stage = tuple[Callable[["Search"], Iterable["Candidate"]], float, float]
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ class Explained:
 
     candidate: Candidate
     rows: list[int]
-    bars: Mapping[Node, Any]
-    made: list[Any]  # by the change itself
+    bars: Mapping[Node, object]
+    made: list[object]  # by the change itself
+    through_max: bool = False
 
 
 class Search:
@@ -62,7 +65,7 @@ class Search:
     ) -> None:
         self.case, self.graph, self.rows, self.left, self.before = case, graph, rows, left, before
         self.through_max = through_max
-        self.bars = graph.rerun(before, through_max=through_max) if before else {}
+        self.bars = self._rerun(before, through_max)
         self.now = [np.asarray(self.bar(root), dtype=float) for root in graph.roots]
         self.right = [k for k in range(len(case.names)) if k not in case.wrong]
         self.right = [k for k in self.right if case.comparable(k)]
@@ -71,6 +74,7 @@ class Search:
         }
         self.probes = Probes(case, graph, rows, self.now, through_max)
         self.turns = Turns(graph)
+        self.matrices = Matrices(graph, self.bar, through_max)
         self.stock = Stock(graph, self.turns, self.is_named, self.bar)
         self._families: dict[tuple[Site, Make], list[Family]] = {}
         self._spots: dict[Site, Spot | None] = {}
@@ -84,17 +88,14 @@ class Search:
     def explained(self, course: Sequence[Stage]) -> Iterator[Explained]:
         """Yield what explains gradients, until all are explained or nothing more does.
 
-        The course is what is tried, one after the other, and which cost is no reason to go on.
+        The course is what is tried, one after the other, and up to which cost each is believed.
         """
         rows, left = set(self.rows), set(self.left)
         pending: list[Candidate] = []
-        for some, most in course:
+        for some, whole, part in course:
             pending = [c for c in (*pending, *some(self)) if c.rows & rows]
             pending.sort(key=lambda c: (-len(c.rows & rows), c.cost))
-            whole = some is course[0][0]  # what explains but a part may be a part of what comes
-            for candidate in [
-                c for c in pending if c.cost < most and (not whole or c.rows >= rows)
-            ]:
+            for candidate in [c for c in pending if c.cost < (whole if c.rows >= rows else part)]:
                 pending.remove(candidate)
                 self.case.deadline.check()
                 explained = self.verified(candidate, left) if candidate.rows & rows else None
@@ -209,17 +210,15 @@ class Search:
         best: Explained | None = None
         edits = {**self.before, **candidate.changes}
         for through_max in (False, True) if self.graph.cancelled else (False,):
-            made: list[Any] = []
+            made: list[object] = []
             try:
                 bars = self.graph.rerun(edits, through_max=through_max, made=made)
             except UNFIT:
                 continue
             rows = self._rows_of(bars, left)
             if rows and (best is None or len(rows) > len(best.rows)):
-                best = Explained(candidate, rows, bars, made)
-        if best is None or sum(self.differing[k] for k in best.rows) > 2:
-            return best
-        return best if self._is_confirmed(best) else None
+                best = Explained(candidate, rows, bars, made, through_max)
+        return best if best is None or self._holds_elsewhere(best) else None
 
     def _rows_of(self, bars: Mapping[Node, object], left: set[int]) -> list[int]:
         case, roots = self.case, self.graph.roots
@@ -228,23 +227,39 @@ class Search:
             return []
         return [k for k in sorted(left) if roots[k] in bars and case.explains(k, changed[k])]
 
-    def _is_confirmed(self, explained: Explained) -> bool:
-        """Tell whether what explains a number or two does so for other upstream gradients too.
+    def _holds_elsewhere(self, explained: Explained) -> bool:
+        """Tell whether what explains gradients does so at a second point too.
 
-        Where there are none, a function of a value is not believed: many have any one number.
+        Where there is none, a function is not believed of one number: many have any one.
         """
-        if not self.case.others:
-            _, edit = explained.candidate.edits[0]
-            few = sum(self.differing[k] for k in explained.rows)
-            return few > 1 or edit.kind in ("left_out", "times", "not_carried")
-        for bars, written in self.case.others:
-            off = self.graph.rerun({**self.before, **explained.candidate.changes}, bars)
-            for k in explained.rows:
-                root = self.graph.roots[k]
-                due = off.get(root, bars[root])
-                if written[k] is None or not self.case.same(k, written[k], due):
-                    return False
-        return True
+        changed = self.there(explained.candidate.changes, through_max=explained.through_max)
+        if changed is not None:
+            rows = explained.rows
+            return all(
+                k in changed.wrong and changed.explains(k, changed.automatic[k]) for k in rows
+            )
+        _, edit = explained.candidate.edits[0]
+        few = sum(self.differing[k] for k in explained.rows)
+        return few > 1 or edit.kind in ("left_out", "times", "not_carried")
+
+    def there(self, changes: Changes | None = None, *, through_max: bool = False) -> Case | None:
+        """Return the case at the second point, with the true gradients as changes make them."""
+        second, first = self.case.second(), self.bars
+        if second is None or second.graph is None:
+            return None
+        with standing_at(second.graph, self.graph):
+            try:
+                self.bars = self._rerun(self.before, through_max)
+                bars = self._rerun({**self.before, **(changes or {})}, through_max)
+            except UNFIT:
+                return replace(second, wrong=[])
+            finally:
+                self.bars = first
+            now = [np.asarray(bars.get(root, root.adjoint)) for root in self.graph.roots]
+        return replace(second, automatic=now)
+
+    def _rerun(self, changes: Changes, through_max: bool) -> Mapping[Node, object]:
+        return self.graph.rerun(changes, through_max=through_max) if changes else {}
 
     # -------------------- names and costs --------------------
 

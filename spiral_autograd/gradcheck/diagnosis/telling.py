@@ -9,7 +9,7 @@ import numpy as np
 from ...validation import Array
 from ..blocks import largest
 from ..finding import Finding, found
-from ..reference.graph import Node, Site
+from ..reference.graph import Node, Site, is_number
 from . import arrays
 from .case import Reason
 from .probes import Edit
@@ -54,7 +54,7 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
     """Return what is done there, with names in place of values."""
     fields = {name: _named(search, value) for name, value in edit.fields.items()}
     array = fields.pop("array", None)
-    if edit.kind == "operand" and fields["other"] == fields["operand"]:
+    if edit.kind == "operand" and fields["other"] == fields["operand"] and "turn" not in fields:
         fields["other"] = search.case.expression(edit.fields["other"][1])
         if fields["other"] == fields["operand"]:
             fields["other"] = found("another_run", of=fields["operand"])
@@ -62,16 +62,47 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
         path, run = edit.fields["path"], fields.pop("run")
         flow = _flow(search, path, run)
         return found("only", flow=flow, overwritten=fields["rule"] == "sum", rule=fields["rule"])
+    if edit.kind == "added_to_itself":
+        return found(edit.kind, flow=_flow(search, edit.fields["path"]))
     if edit.kind == "times":
-        c = edit.fields["times"]
-        return arrays.factor_of(search.case, c) or found(
-            "times", times=float(f"{c:.9g}"), also=None
-        )
+        return _factor(search, site, float(f"{edit.fields['times']:.9g}"))
     if edit.kind in ("taken_as", "lost"):
-        times = _times_the_true(search, site, 1.0 if array is None else array)
+        times = _times_the_true(search, site, 1.0 if array is None else array())
         if times is not None:
-            return arrays.factor_of(search.case, times) or found("times", times=times, also=None)
+            return _factor(search, site, times)
     return found(edit.kind, **fields)
+
+
+def _factor(search: Search, site: Site, c: float) -> Finding:
+    """Return what a factor comes from: a sum or a mean only where one is taken."""
+    factor = arrays.factor_of(search.case, c)
+    if factor is None:
+        return found("times", times=c, also=None)
+    n = factor.fields.get("n", 0.0)
+    if factor.kind == "averaged_over" and not _is_over(site, n):
+        return found("times", times=c, also=factor.fields["what"], n=n)
+    if factor.kind == "mean_missing" and not any(_is_mean(v, n) for v in search.graph.nodes):
+        return found("times", times=c, also=factor.fields["what"], n=n)
+    return factor
+
+
+def _is_over(site: Site, n: float) -> bool:
+    """Tell whether n entries are summed on the way forward, or on the way back."""
+    way = {*site.between, site.argument}
+    for node in site.between:
+        if node.name in ("matmul", "dot", "einsum", "tensordot"):
+            return any(n in np.shape(arg) for arg in node.args)
+        sizes = [np.size(parent.value) / np.size(node.value) for parent in way & {*node.parents}]
+        if n in sizes or 1 / n in sizes:
+            return True
+    return False
+
+
+def _is_mean(node: Node, n: float) -> bool:
+    """Tell whether a mean of n entries is taken: or something is divided by n, or by 1 / n."""
+    if node.name in ("mean", "average", "var", "std"):
+        return any(np.size(parent.value) == n * np.size(node.value) for parent in node.parents)
+    return any(is_number(a) and float(a) in (n, 1 / n, -n, -1 / n) for a in node.args)
 
 
 def _times_the_true(search: Search, site: Site, array: Array | float) -> float | None:
@@ -102,8 +133,11 @@ def _named(search: Search, value: object) -> Any:
         return case.name(of)
     if what == "gradient":
         return found("gradient_of", of=case.name(of))
+    if what == "held":
+        return case.name(of[0]) if of[1] is None else case.operand(*of)
     if what == "upstream":
-        return found("upstream", output=of if len(search.graph.outputs) > 1 else None)
+        output = of if len(search.graph.outputs) > 1 else None
+        return found("upstream", output=output, name=case.name_of_upstream)
     return value
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from .case import Case
 from .edits import FUNCTIONS
 
 # What people have a name for, by what it does: as one operation or written out.
-NAMED: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+NAMED: tuple[tuple[str, Callable[[Array], Array]], ...] = (
     ("tanh", np.tanh),
     ("the sigmoid", lambda v: 1 / (1 + np.exp(-v))),
     ("the ReLU", lambda v: np.maximum(v, 0)),
@@ -27,7 +26,7 @@ NAMED: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("softplus", lambda v: np.log1p(np.exp(v))),
 )
 # Derivatives that nobody takes for others, beside FUNCTIONS.
-ONLY_TRUE: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+ONLY_TRUE: tuple[tuple[str, Callable[[Array], Array]], ...] = (
     ("1 / (2 * {v})", lambda v: 1 / (2 * v)),
     ("1 / (2 * sqrt({v}))", lambda v: 1 / (2 * np.sqrt(v))),
     ("3 * {v}**2", lambda v: 3 * v**2),

@@ -138,7 +138,10 @@ class Blame(Ran):
             values = (*self.made.get(number, ()), *self.handed.get(number, ()))
             found.setdefault(spot, {}).update(dict.fromkeys(value.shape for value in values))
         counting = {place for place, _ in self.counting}
-        order = [*likely, *(place for place in left if place not in counting)]
+        runs = {event.run for event in self.events if event.place in likely}
+        calls = (self.trail.runs[run].caller for run in runs)
+        callers = [self.events[call].place for call in calls if call is not None]
+        order = [*likely, *callers, *(place for place in left if place not in counting)]
         ranks = {
             spot: order.index(p) if (p := (spot[0].co_filename, spot[1])) in order else 99
             for spot in found

@@ -137,12 +137,8 @@ class Ran:
             return False
         if not made:
             return self._copies(number, event)
-        while isinstance(value, ast.Subscript):
-            value = value.value
-        called = root_of(value.func).split(".")[-1] if isinstance(value, ast.Call) else ""
-        counts = isinstance(value, ast.Attribute) and value.attr in _SIZES
         computes = is_computing(node) or any(array.ndim for array in made)
-        return computes and not counts and called not in _EMPTY
+        return computes and not _is_empty(value)
 
     def _copies(self, number: int, event: Event) -> bool:
         """Tell whether a statement takes one gradient for another: ``dh = dout``."""
@@ -244,6 +240,16 @@ class Ran:
         """The statements that make only whole numbers."""
         floats = {n for n, made in self.made.items() if any(v.dtype.kind == "f" for v in made)}
         return {key for n, key in self.computing.items() if n in self.made and n not in floats}
+
+
+def _is_empty(value: ast.AST) -> bool:
+    """Tell whether an expression only allocates, or counts."""
+    if isinstance(value, ast.Tuple):
+        return all(map(_is_empty, value.elts))
+    while isinstance(value, ast.Subscript):
+        value = value.value
+    called = root_of(value.func).split(".")[-1] if isinstance(value, ast.Call) else ""
+    return called in _EMPTY or (isinstance(value, ast.Attribute) and value.attr in _SIZES)
 
 
 def _is_unpacking(node: Any) -> bool:

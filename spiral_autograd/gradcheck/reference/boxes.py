@@ -7,19 +7,25 @@ value takes the place of its old one. NumPy's own functions are never patched.
 
 from __future__ import annotations
 
+import dis
+import math
 import operator
+import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
+from autograd.core import primitive_vjps
 from autograd.extend import defvjp, primitive
 from autograd.numpy import numpy_wrapper
 from autograd.numpy.numpy_vjps import unbroadcast
-from autograd.tracer import Box, isbox
+from autograd.tracer import Box, isbox, trace_primitives_map
 
 from ...boxes import RecordedBox, take
 from ...validation import Array
+from .special import differentiable
 
 Axis = int | tuple[int, ...] | None
 
@@ -62,6 +68,20 @@ def _norm_vjp(ans: Array, x: Array, axis: Axis = None, keepdims: bool = False) -
 defvjp(norm, _norm_vjp)
 
 
+@primitive  # type: ignore[untyped-decorator]
+def as_float(x: Any) -> float:
+    """Return an array of one entry as a Python float."""
+    return float(x)
+
+
+def _as_float_vjp(ans: float, x: Any) -> object:
+    shape, dtype = anp.shape(x), anp.result_type(x)
+    return lambda g: numpy_wrapper._astype(anp.reshape(g, shape), dtype)
+
+
+defvjp(as_float, _as_float_vjp)
+
+
 class NumpyBox(RecordedBox):
     """A box that other people's NumPy code takes for an array."""
 
@@ -88,20 +108,56 @@ class NumpyBox(RecordedBox):
             return NotImplemented
         return function(*args, **kwargs)
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: object, **kwargs: object) -> object:
+        """Answer a ufunc with autograd's, or with ours where autograd knows no derivative."""
+        ours = None if trace_primitives_map.get(ufunc) in primitive_vjps else differentiable(ufunc)
+        if ours is not None and method == "__call__" and not kwargs:
+            return ours(*inputs)
+        return RecordedBox.__array_ufunc__(self, ufunc, method, *inputs, **kwargs)
+
+    # What a value decides has the derivative zero, as what it is rounded to.
+
     def __bool__(self) -> bool:
-        return bool(_plain(self))
+        return bool(plain(self))
 
     def __int__(self) -> int:
-        return self._whole(int)
+        return int(plain(self))
 
     def __index__(self) -> int:
-        return self._whole(lambda value: value.__index__())
+        return operator.index(plain(self))
 
-    def _whole(self, convert: Callable[[Any], int]) -> int:
-        value = _plain(self)
-        if np.asarray(value).dtype.kind not in "iub":
-            self._refuse("a Python int")
-        return int(convert(value))
+    def __float__(self) -> float:
+        if not _is_shown(sys._getframe(1)):
+            self._refuse("a Python float")
+        return float(plain(self))
+
+    def __format__(self, spec: str) -> str:
+        return format(plain(self), spec)
+
+    def __str__(self) -> str:
+        return str(plain(self))
+
+    def __repr__(self) -> str:
+        return repr(plain(self))
+
+    def item(self, *index: Any) -> object:
+        """Return an entry as a Python number, which stays traced if it is a float."""
+        if self.dtype.kind != "f":
+            return plain(self).item(*index)
+        if not index:
+            return as_float(self)
+        one = isinstance(index[0], tuple) or len(index) == self.ndim
+        place = index[0] if isinstance(index[0], tuple) else index
+        return as_float(self[place] if one else anp.ravel(self)[index[0]])
+
+    def tolist(self) -> object:
+        """Return the entries as nested lists of Python numbers; floats stay traced."""
+        return [row.tolist() for row in self] if self.ndim else self.item()
+
+    @property
+    def flat(self) -> object:
+        """The entries one after the other, to be read."""
+        return anp.ravel(self)
 
     def __setitem__(self, index: object, value: object) -> None:
         parts = index if isinstance(index, tuple) else (index,)
@@ -137,13 +193,22 @@ class NumpyBox(RecordedBox):
         if np.dtype(dtype).kind in "cO":
             self._refuse(f"an array of dtype {np.dtype(dtype)}")
         if np.dtype(dtype).kind != "f":
-            return np.asarray(_plain(self)).astype(dtype)
+            return np.asarray(plain(self)).astype(dtype)
         if np.dtype(dtype) == self.dtype:
             return self.copy()
         return numpy_wrapper._astype(self, np.dtype(dtype))
 
-    nbytes = property(lambda self: np.asarray(_plain(self)).nbytes)
-    flags = property(lambda self: np.asarray(_plain(self)).flags)
+    nbytes = property(lambda self: np.asarray(plain(self)).nbytes)
+    flags = property(lambda self: np.asarray(plain(self)).flags)
+
+
+_PERCENT = {("BINARY_OP", 6), ("BINARY_OP", 19), ("BINARY_MODULO", 0), ("INPLACE_MODULO", 0)}
+
+
+def _is_shown(frame: FrameType) -> bool:
+    """Tell whether a frame is about to write a number into a string, as in ``"%f" % loss``."""
+    code, at = frame.f_code.co_code, frame.f_lasti
+    return (dis.opname[code[at]], code[at + 1]) in _PERCENT
 
 
 def _in_place(function: Callable[..., object]) -> Callable[..., object]:
@@ -155,6 +220,12 @@ for _name, _function in {
     "__isub__": _in_place(operator.sub),
     "__imul__": _in_place(operator.mul),
     "__itruediv__": _in_place(operator.truediv),
+    "__floordiv__": lambda box, other: anp.floor_divide(box, other),
+    "__rfloordiv__": lambda box, other: anp.floor_divide(other, box),
+    "__round__": lambda box, *digits: round(float(plain(box)), *digits),
+    "__floor__": lambda box: math.floor(plain(box)),
+    "__ceil__": lambda box: math.ceil(plain(box)),
+    "__trunc__": lambda box: math.trunc(plain(box)),
     "__and__": lambda box, other: anp.logical_and(box, other),
     "__or__": lambda box, other: anp.logical_or(box, other),
     "__invert__": lambda box: anp.logical_not(box),
@@ -165,7 +236,8 @@ Box.types.add(NumpyBox)
 Box.type_mappings[NumpyBox] = NumpyBox
 
 
-def _plain(value: Any) -> object:
+def plain(value: Any) -> Any:
+    """Return what a box stands for, without any box."""
     while isbox(value):
         value = value._value
     return value
@@ -174,10 +246,10 @@ def _plain(value: Any) -> object:
 def _constant_like(make: Callable[..., Array]) -> object:
     def like(x: Array, *args: object, **kwargs: object) -> object:
         """Return constants in the shape of a box, in a box: they may be assigned into."""
-        plain = make(_plain(x), *map(_plain, args), **kwargs)
-        if not isbox(x) or plain.dtype.kind != "f":
-            return plain
-        return x * 0.0 + plain if np.isfinite(np.asarray(_plain(x))).all() else plain
+        made = make(plain(x), *map(plain, args), **kwargs)
+        if not isbox(x) or made.dtype.kind != "f":
+            return made
+        return x * 0.0 + made if np.isfinite(np.asarray(plain(x))).all() else made
 
     return like
 
@@ -206,7 +278,7 @@ def _norm(x: object, ord: object = None, axis: object = None, keepdims: bool = F
 
 
 def _plain_call(function: Callable[..., object]) -> object:
-    return lambda *args, **kwargs: function(*map(_plain, args), **kwargs)
+    return lambda *args, **kwargs: function(*map(plain, args), **kwargs)
 
 
 _SPECIAL: dict[Any, Any] = {
@@ -222,6 +294,6 @@ _SPECIAL: dict[Any, Any] = {
     **{
         getattr(np, name): _plain_call(getattr(np, name))
         for name in "shape ndim size argmax argmin argsort nonzero result_type iscomplexobj "
-        "isrealobj shares_memory".split()
+        "isrealobj shares_memory array2string array_str array_repr".split()
     },
 }

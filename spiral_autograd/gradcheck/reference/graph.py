@@ -85,7 +85,6 @@ class Node:
         return make_vjp(moved, np.zeros(np.shape(self.value)))[0](1.0)
 
 
-Adjoints = Mapping[Node, Any]
 # From what leaves the result of a site, what reaches its argument, and the gradients of all nodes
 # to what reaches the argument in place of it. Linear in them all.
 Change = Callable[[Any, Any, Callable[[Node], Any]], Any]
@@ -261,15 +260,13 @@ class Graph:
     def rerun(
         self,
         changes: Mapping[Site, Change],
-        adjoints: Adjoints | None = None,
         *,
         through_max: bool = False,
         made: list[object] | None = None,
     ) -> dict[Node, object]:
         """Return the gradients that differ once the backward pass has run with some changes.
 
-        `adjoints` are those without the changes, where they are not the recorded ones. What the
-        changes themselves make is added to `made`.
+        What the changes themselves make is added to `made`.
         """
         by_node: dict[Node, list[tuple[Site, Change]]] = {}
         for site, change in changes.items():
@@ -277,8 +274,7 @@ class Graph:
         off: dict[Node, Any] = {}
 
         def total(node: Node) -> Any:
-            before = node.adjoint if adjoints is None else adjoints.get(node, node.adjoint)
-            return before + off[node] if node in off else before
+            return node.adjoint + off[node] if node in off else node.adjoint
 
         last = max(node.number for node in by_node)
         for node in reversed(self.nodes[: last + 1]):
@@ -293,18 +289,6 @@ class Graph:
                 for parent, part in self.flows(node, off[node], through_max=through_max):
                     _add(off, parent, part)
         return {node: total(node) for node in off}
-
-    def for_upstream(self, upstream: Sequence[Array]) -> dict[Node, Any]:
-        """Return the gradients of all nodes for other upstream gradients."""
-        given = dict(zip(self.upstream, upstream, strict=True))
-        bars: dict[Node, Any] = {} if self.end is None else {self.end: np.ones(())}
-        for node in reversed(self.nodes):
-            if node in bars:
-                pairs = zip(node.call.args, node.args, strict=True)
-                args = [given.get(a, v) if isinstance(a, Call) else v for a, v in pairs]
-                for parent, part in zip(node.parents, node.vjp(bars[node], args), strict=True):
-                    _add(bars, parent, part)
-        return {node: bars.get(node, np.zeros(np.shape(node.value))) for node in self.nodes}
 
     def tangents(
         self, weights: Mapping[int, Array], *, through_max: bool = False

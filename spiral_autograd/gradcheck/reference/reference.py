@@ -24,7 +24,8 @@ from ..guard import CheckError, theirs
 from ..subject.session import reach
 from ..subject.subject import Subject
 from .boxes import NumpyBox
-from .rebind import boxed, standing_in
+from .rebind import standing_in
+from .stand_ins import boxed
 from .stepping import (
     SINGLE,
     Direction,

@@ -207,11 +207,30 @@ class Keeper(Adapter):
     """An adapter of an object, which keeps arrays, numbers and gradients from call to call."""
 
     backward_method: Any
+    backward_name: str
+    cache: Any  # what forward has returned for backward, if it has
+    has_cache: bool | None
+    last: Any  # what else forward has returned
+    calling: Any  # how backward is called; None with upstream gradients alone
     more: list[str]  # the parameters whose gradients backward returns
     claimed: set[Any]  # the places of these in what it returns
+    updated: list[Held]  # the arrays that backward changes itself
+    changes: dict[str, Array]  # and by how much it has made them smaller, by name
     unwritten: list[Held]  # the arrays at the start that a forward pass leaves alone
     numbers: dict[str, Any]  # the like of these, by name
     unkept: dict[str, tuple[Finding, Place]]  # said of gradients that are computed and not kept
+
+    def given_values(self) -> list[tuple[str, Array]]:
+        """Return the arrays of floats among the inputs, those in lists and dicts too."""
+        raise NotImplementedError
+
+    def upstreams(self, rng: np.random.Generator) -> list[Array]:
+        """Return the upstream gradient: a random one, unless that of a loss is fixed."""
+        raise NotImplementedError
+
+    def read_inputs(self) -> list[Any]:
+        """Return the gradient of each input after both passes."""
+        raise NotImplementedError
 
     def at(self, gradient: Held) -> Any:
         """Return what stands in the place of a gradient: in the layer, or in what backward gave."""

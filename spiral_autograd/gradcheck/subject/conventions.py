@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
-from types import FunctionType
 from typing import Any
 
 from ... import state
@@ -16,20 +15,53 @@ from ..guard import CheckError, theirs
 
 # -------------------- layers --------------------
 
-FORWARD = (
-    "forward __call__ fprop forward_pass forward_prop forward_propagation forward_propagate "
-    "feed_forward feedforward"
-).split()
-BACKWARD = (
-    "backward backprop bprop backward_pass backward_prop back_prop backward_propagation "
-    "back_propagation backpropagate backward_propagate"
-).split()
+
+def spelled(phrases: str) -> list[str]:
+    """Return names in each spelling.
+
+    Examples
+    --------
+    >>> spelled("loss, back prop")
+    ['loss', 'back_prop', 'backprop', 'backProp']
+    """
+    words = [phrase.split() for phrase in phrases.split(",")]
+    forms = [("_".join(w), "".join(w), w[0] + "".join(map(str.title, w[1:]))) for w in words]
+    return list(dict.fromkeys(chain.from_iterable(forms)))
+
+
+FORWARD = [
+    *spelled("forward, __call__"),
+    *spelled("fprop, forward pass, forward prop, forward propagation, forward propagate"),
+    *spelled("feed forward, fwd, forwards, propagate"),
+]
+BACKWARD = [
+    *spelled("backward, back prop, bprop, backward pass, backward prop, backward propagation"),
+    *spelled("back propagation, back propagate, backward propagate, bwd, backwards"),
+]
+
+# What they are called where nothing has one of these names: an activation and its derivative.
+VALUES = spelled(
+    "activate, activation, compute, calculate, call, apply, process, run, transform, output, "
+    "evaluate, loss, compute loss, calc loss, cost, error, function, predict"
+)
+DERIVATIVES = spelled(
+    "gradient, grad, gradients, grads, derivative, derive, deriv, prime, compute gradient, "
+    "compute gradients, calc gradient, calc gradients, calculate gradient, get gradient, "
+    "loss gradient, loss derivative, loss prime, error derivative, diff"
+)
+
+# Arguments of backward: by which an update is multiplied; and what forward has returned for it.
+RATES = spelled(
+    "lr, learning rate, learn rate, eta, alpha, rate, epsilon, step size, l rate, lrate"
+)
+CACHES = "cache caches memory mem saved ctx context residuals intermediates tape".split()
 
 # Where a pass that returns nothing leaves what it has computed.
-OUTPUTS = "output outputs out".split()
-INPUT_GRADIENTS = (
-    "dinputs dinput d_inputs d_input dx dX d_x grad_input grad_inputs input_grad input_gradient"
-).split()
+OUTPUTS = "output outputs out y Y a A activation activations result value z Z h".split()
+INPUT_GRADIENTS = [
+    *"dinputs dinput d_inputs d_input dx dX d_x grad_input grad_inputs input_grad".split(),
+    *"input_gradient gradInput gradInputs grad_x x_grad gx d_in din dA_prev dA".split(),
+]
 
 # A list or dict of parameters, or a method that returns one, and that of their gradients.
 CONTAINERS = (
@@ -53,6 +85,10 @@ HOLDERS = (
     ("array", "grad"),
     ("data", "gradient"),
     ("value", "gradient"),
+    ("values", "grads"),
+    ("data", "diff"),
+    ("tensor", "grad"),
+    ("v", "g"),
 )
 
 RESETS = [
@@ -81,6 +117,9 @@ GRADIENT_CONTAINERS = (*GRADIENT_LISTS, "derivatives", "deltas")
 # What keeps values for the backward pass of a custom function, and what it calls them.
 CONTEXTS = "ctx context cx _ctx fctx fn_ctx".split()
 SAVED = "saved_tensors saved_values saved_variables saved".split()
+
+# What a forward pass of a pair keeps for the backward pass.
+CACHES = [*CONTEXTS, *"cache caches cached memory res residual residuals saved".split()]
 
 # -------------------- names of gradients --------------------
 
@@ -255,30 +294,25 @@ def reset_of(item: object) -> Callable[[], object] | None:
     return None if name is None else getattr(item, name)
 
 
-def methods_of(layer: object) -> tuple[str, str]:
-    """Return the names of a layer's forward and backward methods, or raise."""
-    if isinstance(layer, type):
-        raise CheckError(
-            f"layer must be an object, got the class {layer.__name__} itself: give "
-            f"{layer.__name__}(...)"
-        )
-    if isinstance(layer, FunctionType):
-        raise CheckError(
-            f"layer must be an object with forward and backward, got the function "
-            f"{layer.__name__}; for functions use check_backward or check_gradient"
-        )
-    return _method_of(layer, "forward", FORWARD), _method_of(layer, "backward", BACKWARD)
+def optional_names(function: Any) -> dict[str, Any]:
+    """Return the arguments that need not be given, with what they are then."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return {}
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
-def _method_of(layer: object, which: str, names: Sequence[str]) -> str:
-    name = method_name(layer, names)
-    if name is None:
-        own = [n for n in dir(layer) if callable(getattr(layer, n, None)) and n[0] != "_"]
-        raise CheckError(
-            f"layer must have the methods forward and backward, but {type(layer).__name__} has "
-            f"no {which} (nor {', '.join(names[1:])}); its methods are: {', '.join(own) or 'none'}"
-        )
-    return name
+def required_names(function: Any) -> list[str]:
+    """Return the arguments that must be given by position; none where it takes any number."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return []
+    if any(p.kind == p.VAR_POSITIONAL for p in parameters):
+        return []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind in kinds]
 
 
 def output_of(layer: object, result: object) -> Any:
@@ -325,41 +359,15 @@ def positional_names(function: Any, count: int) -> list[str]:
     return [names[i] if i < len(names) else f"{more}[{i - first}]" for i in range(count)]
 
 
-# -------------------- networks --------------------
-
-LOSS_LAYERS = "loss_layer lossLayer last_layer lastLayer loss criterion loss_fn".split()
-
-# A network's own methods: of (x, t) the loss, of x the scores, of (x, t) the gradients.
-LOSSES = [
-    *FORWARD,
-    *"loss compute_loss calc_loss get_loss loss_function cost compute_cost".split(),
-]
-SCORES = [*FORWARD, "predict"]
-GRADIENTS = (
-    "gradient gradients compute_gradient compute_gradients compute_grads calc_gradient "
-    "calc_gradients get_gradients loss_and_grads loss_and_gradients loss_and_gradient"
-).split()
-TRAINING = "train_flg train_flag train training is_train is_training train_mode".split()
-
 _UPSTREAM = ("d", "g", "up", "err", "top", "loss", "out", "v")
-_PREDICTED = ("pred", "score", "out", "logit", "prob")
-_TRUE = ("t", "y", "label", "gold", "answer", "expected")
-_NOT_TRUE = ("top", "tau", "temp", "tol", "thr", "time", "y_pred", "y_hat", "yhat", "ypred")
-
-
-def means_targets(name: str) -> bool:
-    """Tell whether an argument is the targets, by its name."""
-    name = name.lower()
-    return name.startswith(_TRUE) and not name.startswith(_NOT_TRUE) and name not in TRAINING
-
-
-def means_scores(first: str, second: str) -> bool:
-    """Tell whether the first of two arguments is the scores, by their names: y may be either."""
-    first = first.lower()
-    is_y = first.startswith("y") and (first != "y" or means_targets(second))
-    return is_y or first.startswith(_PREDICTED)
+_OUTPUT = ("y", "out", "act", "sig", "tanh")
 
 
 def means_upstream(name: str) -> bool:
     """Tell whether an argument is an upstream gradient, by its name."""
     return name.lower().startswith(_UPSTREAM)
+
+
+def means_output(name: str) -> bool:
+    """Tell whether an argument of a derivative is the function's output, by its name."""
+    return name.lower().startswith(_OUTPUT)

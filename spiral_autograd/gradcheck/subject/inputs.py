@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...pytree import leaves, tree_map
+from ...pytree import leaves, named_leaves, tree_map
 from ...validation import Array
 from ..blocks import checksum
 from ..finding import Finding, found
@@ -133,6 +133,16 @@ def as_array(value: object) -> object:
     return np.asarray(value, dtype=float) if isinstance(value, float) else value
 
 
+def is_named_tuple(value: object) -> bool:
+    """Tell whether a value is a tuple whose entries have names."""
+    return isinstance(value, tuple) and hasattr(value, "_asdict")
+
+
+def as_dict(value: Any) -> Any:
+    """Return a named tuple as a dict; else the value."""
+    return value._asdict() if is_named_tuple(value) else value
+
+
 def leaf_name(path: str) -> str:
     """Return the short name of a leaf: its key, or its path where there is more than one step.
 
@@ -146,6 +156,27 @@ def leaf_name(path: str) -> str:
         (f".{step[1:-1]}" if step[:1] in "'\"" else f"[{step}]") for step in steps if step
     )
     return text.lstrip(".")
+
+
+def spread(names: Sequence[str], inputs: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Return inputs by name, with the arrays in lists and dicts each by its own.
+
+    Examples
+    --------
+    >>> [name for name, _ in spread(["x", "state"], [1, [np.ones(2), np.ones(3)]])]
+    ['x', 'state[0]', 'state[1]']
+    """
+    found: list[tuple[str, Any]] = []
+    for name, value in zip(names, inputs, strict=True):
+        parts = list(named_leaves("", value)) if is_nest(value) else [("", value)]
+        own = [(leaf_name(path), leaf) for path, leaf in parts]
+        found += [(f"{name}{n}" if n[:1] in ("", "[") else n, leaf) for n, leaf in own]
+    return found
+
+
+def is_nest(value: object) -> bool:
+    """Tell whether an input is a list, tuple or dict with arrays of floats in it."""
+    return type(value) in (list, tuple, dict) and any(map(is_float_array, leaves(value)))
 
 
 def floats_with_gradients(

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
-import io
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from types import FunctionType, GeneratorType
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from ...pytree import leaves, with_leaves
-from ...state import is_vocabulary
 from ...validation import Array
 from ..finding import Finding, found
 from ..guard import theirs
-from .adapter import Automatic, Keeper, Values, by_position, is_of_loss, require_any
+from .adapter import Automatic, by_position, require_any
 from .conventions import (
-    accepts,
-    input_gradient_of,
-    methods_of,
     output_of,
-    positional_names,
 )
-from .evidence import Before, in_a_list, still_held, with_gradient
+from .evidence import Before, claim, in_a_list, still_held, with_gradient
 from .held import Held, held_arrays
 from .inputs import (
     Names,
@@ -40,28 +29,24 @@ from .inputs import (
     say_unread,
     watched,
 )
+from .object_passes import ObjectPasses
 from .parameters import (
     Parameter,
-    every_parameter,
     kept_by,
     listed,
     matched,
     numbers_of,
     other_keys,
-    resets_of,
     returned,
 )
-from .session import Session, reach
+from .session import Session
 from .subject import (
     MISSING,
     CheckError,
     Subject,
-    called,
-    described,
     is_array,
     is_float_array,
     outputs_of,
-    upstream_of,
 )
 from .unchecked import (
     depends_on_number,
@@ -74,12 +59,9 @@ from .unchecked import (
     unwritten,
 )
 
-# What a copy of an object shares with it, since it cannot be copied; and long lists of words.
-_SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
 
-
-class Layer(Keeper):
-    """Runs somebody's layer, an object with ``forward(*inputs)`` and ``backward(upstream)``."""
+class Layer(ObjectPasses):
+    """An object with ``forward(*inputs)`` and ``backward(upstream)``, with its parameters."""
 
     def __init__(
         self,
@@ -91,103 +73,18 @@ class Layer(Keeper):
         constant: Names = (),
         automatic: Automatic = lambda subject: (),
     ) -> None:
-        self.layer, kind = layer, type(layer).__name__
-        self.automatic = automatic
-        self.forward_name, self.backward_name = methods_of(layer)
-        self.label = f"{kind}.{self.forward_name}"
-        self.backward_label = f"{kind}.{self.backward_name}"
-        names = positional_names(self.forward_method, len(inputs))
-        self._require_call(inputs)
-        # An attribute that is called like an input is a cache of it, from an earlier call.
-        held = [p.value for p in every_parameter(layer) if p.name not in names]
-        reached = list(reach(layer))
-        super().__init__(inputs, names, session, constant, held)
-        self.shared = [i for i in reached if issubclass(type(i), _SHARED) or is_vocabulary(i)]
-        self.shared += list(sys.modules.values())
-        self.upstream_given, self.rng = upstream, rng
-        self.takes_nothing = upstream is None and accepts(self.backward_method, 0)
-        self.more, self.claimed, self.unwritten = [], set(), []
+        super().__init__(layer, inputs, session, upstream, rng, constant, automatic)
+        self.more, self.unwritten = [], []
         self.numbers, self.unkept = {}, {}
         self.made: list[tuple[Held, Array]] = []  # by forward: with their content
         self._prepare()
-
-    @property
-    def forward_method(self) -> Any:
-        """The layer's own forward pass."""
-        return getattr(self.layer, self.forward_name)
-
-    @property
-    def backward_method(self) -> Any:
-        """The layer's own backward pass."""
-        return getattr(self.layer, self.backward_name)
-
-    def _require_call(self, inputs: Sequence[object]) -> None:
-        try:
-            inspect.signature(self.forward_method).bind(*inputs)
-        except TypeError as error:
-            raise CheckError(
-                f"{self.label}{inspect.signature(self.forward_method)} cannot be called with "
-                f"({', '.join(map(described, inputs))}): {error}; the inputs are given by "
-                "position, in their order"
-            ) from None
-        except ValueError:  # no signature, as of compiled code
-            return
-
-    # -------------------- the two passes --------------------
-
-    def run(self) -> Any:
-        """Run the forward pass."""
-        return output_of(self.layer, called(self.label, self.forward_method, *self.inputs))
-
-    def run_backward(self, ups: Sequence[Array]) -> Any:
-        """Run the backward pass, and return what it returns or leaves for the inputs."""
-        if self.takes_nothing and len(ups) == 1 and ups[0].ndim == 0 and ups[0] == 1:
-            arguments: Sequence[Any] = []
-        elif len(ups) > 1 and not accepts(self.backward_method, len(ups)):
-            arguments = [with_leaves(self.structure, list(ups))]
-        else:
-            arguments = ups
-        result = called(self.backward_label, self.backward_method, *arguments)
-        self.result = input_gradient_of(self.layer, result)
-        return self.result
-
-    def reset(self) -> None:
-        """Reset the gradients of a layer that accumulates them."""
-        for reset in resets_of(self.layer):
-            reset()
-
-    def substitute(
-        self, replacements: Sequence[Any], values: Values = None, forward: Any = None
-    ) -> list[Any]:
-        """Run the forward pass of a copy, or another forward function on the copy.
-
-        It shares what cannot be copied, and the gradients: large, and restored after each run.
-        """
-        gradients = [p.gradient() for p in self.parameters]
-        shared = [*self.shared, *(g for g in gradients if isinstance(g, np.ndarray))]
-        memo = {id(item): item for item in shared} | self.standing_in(replacements, values)
-        other = copy.deepcopy(self.layer, memo)
-        arguments = [memo.get(id(value), value) for value in self.inputs]
-        arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]
-        run = getattr(other, self.forward_name) if forward is None else partial(forward, other)
-        return leaves(output_of(other, run(*arguments)))
-
-    def named_values(self) -> list[tuple[str, Array]]:
-        """Return the inputs and parameters that are arrays of floats."""
-        known = {id(p.value): (p.name, p.value) for p in every_parameter(self.layer)}
-        known |= {id(value): (name, value) for name, value in super().named_values()}
-        return [(name, value) for name, value in known.values() if is_float_array(value)]
-
-    @property
-    def is_scalar(self) -> bool:
-        """Whether the output is one number."""
-        return len(self.outputs) == 1 and self.outputs[0].ndim == 0
 
     # -------------------- the parameters --------------------
 
     def _prepare(self) -> None:
         """Find the parameters by a run; where the first run makes them, begin from after it."""
         lend(self)
+        self.find_calling()
         before = self._known()
         with self.session.fresh():
             effects = self._first_run()
@@ -201,12 +98,24 @@ class Layer(Keeper):
         self.remarks += effects_on(effects, self.value_names)
         self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)
+        self._find_left()
         self._require_no_surplus()
         self.remarks += other_keys(self.layer)
         require_any(self.backward_label, self.result, self.value_names, self.first)
         if self.constant.names:
             known = names_in(self.layer, self.names)
             self.constant.require_known(type(self.layer).__name__, known)
+
+    def _find_left(self) -> None:
+        """Find the gradients of inputs among what backward leaves, where it returns none."""
+        if self.result is not None or not self.of_inputs:
+            return
+        n, lacking = len(self.parameters), [p for p in self.of_inputs if not is_array(p.gradient())]
+        claim(self, [Held(p.name, p.value, None) for p in lacking])
+        there = {p.name: p for p in self.parameters[n:]}
+        del self.parameters[n:]
+        self.of_inputs = [there.get(p.name, p) for p in self.of_inputs]
+        self.take([])
 
     def _known(self) -> Before:
         """Return the parameters by name, with what is now in the place of their gradients."""
@@ -225,10 +134,7 @@ class Layer(Keeper):
         now = numbers_of(self.layer)
         self.numbers = {p.name: p.value for p in now if (p.name, id(p.value)) in numbers}
         self.outputs = [np.array(out) for out in outputs_of(self.label, self.structure)]
-        if self.takes_nothing and self.is_scalar:
-            self.upstream = [np.ones((), dtype=self.outputs[0].dtype)]
-        else:
-            self.upstream = upstream_of(self.outputs, self.upstream_given, self.rng)
+        self.upstream = self.upstreams(self.rng)
         return watched(self, self.layer, self.run_backward, self.upstream)[1]
 
     def _made(self) -> set[str]:
@@ -253,7 +159,7 @@ class Layer(Keeper):
                     self.run()
                 exchange(self, numbers)
                 self.session.rebase()
-                for _, value in super().named_values():
+                for _, value in self.given_values():
                     content = begun.kept(value)
                     if content is not None:  # a forward pass may have written into it
                         self.session.start.keep(value, content)
@@ -289,7 +195,7 @@ class Layer(Keeper):
         taken = [*kept, *(p for p in given if is_array(p.value))]
         chosen = [*(p for p in known if p in taken), *in_list]
         self.parameters = [self._reading(p, (given | in_list).get(p)) for p in chosen]
-        inputs = super().named_values()
+        inputs = self.given_values()
         self.of_inputs = [Parameter(n, v, partial(self._of_input, n)) for n, v in inputs]
 
     def _in_a_list(self, free: list[Parameter], own: set[int]) -> list[tuple[Parameter, Held]]:
@@ -311,16 +217,7 @@ class Layer(Keeper):
         return pairs
 
     def _of_input(self, name: str) -> Any:
-        return self._by_name().get(name, MISSING)
-
-    def _by_name(self) -> dict[str, Any]:
-        """Return the gradients of the inputs by name."""
-        rest = self.result
-        if self.claimed and isinstance(rest, tuple):
-            rest = tuple(g for i, g in enumerate(rest) if i not in self.claimed)
-        elif self.claimed and isinstance(rest, dict):
-            rest = {key: g for key, g in rest.items() if key not in self.claimed}
-        return by_position(self.backward_label, rest, self.names, self.floats, surplus=True)
+        return self.by_name().get(name, MISSING)
 
     def read(self) -> list[Any]:
         """Return the gradient of each value after both passes.
@@ -335,9 +232,9 @@ class Layer(Keeper):
         if self.result is None and self.takes_nothing and self.parameters:
             self.of_inputs = []  # a network with its loss
             self.remarks.append(found("inputs_left_out"))
-        returned = self._by_name() if self.of_inputs else {}
+        returned = self.by_name() if self.of_inputs else {}
         for p in self.of_inputs:
-            if p.name not in returned and not is_of_loss(self.structure, self.result):
+            if p.name not in returned and not self.is_of_loss(self.result):
                 self.say_not_returned(p.name)
         self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
         is_array = is_float_array(self.result) and self.floats[:1] != [True]
@@ -348,11 +245,11 @@ class Layer(Keeper):
         """Raise, or say, where backward returns what is no gradient of anything."""
         result, what = self.result, self.backward_label
         if isinstance(result, dict):
-            read = {id(gradient) for gradient in self._by_name().values()}
+            read = {id(gradient) for gradient in self.by_name().values()}
             rest = {k: g for k, g in result.items() if k not in self.claimed and id(g) not in read}
             say_unread(self, rest)
         elif not self.claimed or not isinstance(result, tuple | list):
-            by_position(what, result, self.names, self.floats)
+            by_position(what, result, self.given_names, self.floats)
         else:
             for i in range(sum(self.floats), len(result)):
                 if i not in self.claimed and result[i] is not None:
@@ -367,8 +264,8 @@ class Layer(Keeper):
             super().subject(),
             forward_code=[self.forward_method],
             backward_code=[self.backward_method],
-            is_loss=self.is_scalar and self.upstream_given is None,
-            takes_upstream=not (self.is_scalar and self.takes_nothing),
+            is_loss=self.upstream_given is None and (self.is_scalar or not self.takes_upstream),
+            takes_upstream=self.takes_upstream,
             owner=self.layer,
             unkept=self.unkept,
         )

@@ -17,8 +17,16 @@ from ..finding import found
 from .adapter import Adapter, Values
 from .conventions import differing, gradient_key, positional_names
 from .held import nested
-from .inputs import Names, as_array, leaf_name, say_unread, written_into
-from .parameters import Parameter
+from .inputs import (
+    Names,
+    as_array,
+    as_dict,
+    is_named_tuple,
+    leaf_name,
+    say_unread,
+    written_into,
+)
+from .parameters import Parameter, returned_names
 from .session import Session, put_back, states, streams_of
 from .subject import (
     CheckError,
@@ -96,7 +104,8 @@ class Gradient(Adapter):
         self.label = name_of_function(loss, "loss")
         self.backward_label = name_of_function(gradient, "gradient")
         names = positional_names(loss, 1 + len(data))
-        params = tree_map(as_array, params)
+        self.kind = type(params) if is_named_tuple(params) else None
+        params = tree_map(as_array, as_dict(params))
         super().__init__([params], ["params"], session, constant)
         (self.params,), self.name, self.data_names = self.inputs, names[0], names[1:]
         self.paths = _floats_in(self.params)
@@ -123,7 +132,11 @@ class Gradient(Adapter):
 
     def run(self) -> Any:
         """Run the loss."""
-        return _value_of(called(self.label, self.loss, self.params, *self.data))
+        return _value_of(called(self.label, self.loss, self._own(self.params), *self.data))
+
+    def _own(self, params: Pytree) -> Pytree:
+        """Return parameters as they were given: in a named tuple, if they were."""
+        return params if self.kind is None else self.kind(**params)
 
     def run_forward(self) -> list[Array]:
         """Run the loss with what the marks add."""
@@ -139,8 +152,8 @@ class Gradient(Adapter):
             noted = states(streams_of(self.loss, self.gradient, self.params, self.data))
             self.run()
             put_back(noted)
-        result = called(self.backward_label, self.gradient, self.params, *self.data)
-        self.result = result[1] if self._has_value(result) else result
+        result = called(self.backward_label, self.gradient, self._own(self.params), *self.data)
+        self.result = self._as_params(as_dict(self._without_value(result)))
         return self.result
 
     def gradients(
@@ -156,7 +169,8 @@ class Gradient(Adapter):
         others = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
         added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
         with _tapping(added=added):
-            return [_value_of(self.loss(others, *(_exchanged(item, memo) for item in self.data)))]
+            data = [_exchanged(item, memo) for item in self.data]
+            return [_value_of(self.loss(self._own(others), *data))]
 
     @contextmanager
     def given(self, others: Sequence[Any]) -> Iterator[None]:
@@ -192,11 +206,31 @@ class Gradient(Adapter):
         written = written_into(self.session, arrays)
         self.remarks += [found("writes", who=label, name=name) for name in written]
 
-    def _has_value(self, result: Any) -> bool:
-        """Tell whether the gradient comes in a tuple after the loss, and is not the tuple."""
-        if not isinstance(result, tuple) or len(result) != 2 or self._is_like_params(result):
-            return False
-        return self._is_like_params(result[1]) or _is_scalar(result[0])
+    def _without_value(self, result: Any) -> Any:
+        """Return the gradients without the loss that may stand before or behind them."""
+        if not isinstance(result, tuple) or len(result) < 2 or self._is_like_params(result):
+            return result
+        value = np.asarray(self.outputs[0]).reshape(())
+        ends = [i for i in (0, len(result) - 1) if _is_scalar(result[i])]
+        ends.sort(key=lambda i: not np.array_equal(result[i], value))
+        if not ends:
+            return result[1] if len(result) == 2 and self._is_like_params(result[1]) else result
+        rest = result[: ends[0]] + result[ends[0] + 1 :]
+        return rest[0] if len(rest) == 1 else rest
+
+    def _as_params(self, grads: Any) -> Any:
+        """Return gradients in a tuple as a dict, where the parameters are in one.
+
+        By what the function calls them, else in their order, if they have the shapes.
+        """
+        own = self.params if isinstance(self.params, dict) else {}
+        if not isinstance(grads, tuple | list) or len(grads) != len(own):
+            return grads
+        names = returned_names(self.gradient, len(grads))
+        if all(gradient_key(names, str(key), own) for key in own):
+            return dict(zip(names, grads, strict=True))
+        shapes = [(np.shape(own[key]), np.shape(g)) for key, g in zip(own, grads, strict=True)]
+        return dict(zip(own, grads, strict=True)) if all(a == b for a, b in shapes) else grads
 
     def _is_like_params(self, tree: Any) -> bool:
         """Tell whether a tree has the structure of params; a dict, whether it has its keys."""
@@ -297,9 +331,9 @@ def _exchanged(item: Any, memo: dict[int, Any]) -> object:
 
 def _value_of(result: Any) -> object:
     """Return the loss of what a function returns that gives the gradient beside it."""
-    if not isinstance(result, tuple) or len(result) != 2 or not _is_scalar(result[0]):
+    if not isinstance(result, tuple) or len(result) < 2 or all(map(_is_scalar, result)):
         return result
-    return result[0] if not _is_scalar(result[1]) else result
+    return next((end for end in (result[0], result[-1]) if _is_scalar(end)), result)
 
 
 def _is_scalar(value: Any) -> bool:

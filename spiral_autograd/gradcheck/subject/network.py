@@ -19,16 +19,16 @@ from .adapter import Values
 from .conventions import (
     BACKWARD,
     FORWARD,
-    LOSS_LAYERS,
     accepts,
     attributes_of,
     input_gradient_of,
     method_name,
-    methods_of,
     output_of,
     read,
 )
+from .conventions_of_networks import LOSS_LAYERS
 from .loss import Gradient
+from .methods import methods_of
 from .own_passes import (
     Way,
     gradients_of,

@@ -15,20 +15,22 @@ from ..source import Place, text_of
 from .conventions import (
     BACKWARD,
     CONTAINERS,
-    GRADIENTS,
-    LOSSES,
-    SCORES,
-    TRAINING,
     accepts,
     attributes_of,
     gradient_key,
     is_statistic,
-    means_scores,
-    means_targets,
     means_upstream,
     method_name,
     positional_names,
     read,
+)
+from .conventions_of_networks import (
+    GRADIENTS,
+    LOSSES,
+    SCORES,
+    TRAINING,
+    means_scores,
+    means_targets,
 )
 from .held import entries
 from .parameters import Parameter, find_parameters

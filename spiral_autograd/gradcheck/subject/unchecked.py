@@ -32,6 +32,7 @@ from .parameters import (
 )
 from .session import Snapshot, reach
 from .subject import MISSING, is_float_array
+from .updates import take_updates
 
 # -------------------- arrays in the place of numbers, and of what belongs to the class ------------
 
@@ -175,7 +176,7 @@ def look_beside(layer: Keeper) -> None:
     there = _beside(layer)
     still = {id(h.value) for h in unwritten(layer.layer, there, layer.session.start)}
     used = _depended_on(layer, there)
-    updated = [h.name for h in used if id(h.value) not in still]
+    updated = [h.name for h in take_updates(layer, [h for h in used if id(h.value) not in still])]
     updated += [name for name in changed if depends_on_number(layer, name)]
     constant = claim(layer, [h for h in used if id(h.value) in still])
     for name in updated:

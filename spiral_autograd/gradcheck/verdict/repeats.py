@@ -91,8 +91,15 @@ def _repeats(c: Comparison, k: int, there: Any) -> bool:
         return True  # of another shape
     here = float(row.handwritten[row.index]) - float(row.automatic[row.index])
     moves = abs(here) * unit_of(c.subject.values[k])[row.index]
-    is_clear = moves > 1e3 * c.reference.eps * c.reference.size
+    is_clear = moves > 1e3 * c.reference.eps * max(c.reference.size, _size_within(c.graph))
     return bool(is_clear and abs(there[row.index] - here) < 1e-3 * abs(here))
+
+
+def _size_within(graph: Graph | None) -> float:
+    """Return how much the values on the way to the objective are of it, though they may cancel."""
+    nodes = graph.nodes if graph is not None else []
+    arrays = (n for n in nodes if np.shape(n.adjoint) == np.shape(n.value))
+    return max((largest(np.asarray(n.adjoint) * n.value) for n in arrays), default=0.0)
 
 
 def _apart_at(c: Comparison, salt: int, *, rounded: bool = True) -> Apart | None:

@@ -1,0 +1,231 @@
+"""What a layer's backward pass is called with: told by the names of its arguments, or by trying.
+
+What stays open is told by autograd: of the ways that run, the one whose gradients are the nearest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, product
+from typing import Any
+
+import numpy as np
+
+from ...pytree import leaves
+from ...validation import Array
+from ..blocks import close, inner
+from ..finding import Finding, found
+from ..guard import CheckError
+from .adapter import Keeper
+from .conventions import (
+    CACHES,
+    DERIVATIVES,
+    OUTPUTS,
+    RATES,
+    accepts,
+    attributes_of,
+    means_upstream,
+    required_names,
+)
+from .subject import is_array, is_float_array
+
+MOST = 60  # ways to try
+
+# What an argument of backward is: the gradient of an output, an input, an output, what forward has
+# left under a name, the cache that it has returned, or the rate of an update, which is 1.
+Source = tuple[str, Any]
+
+
+@dataclass(frozen=True)
+class Calling:
+    """A way to call a backward pass."""
+
+    sources: tuple[Source, ...]
+    is_derivative: bool = False  # what it returns is still to be multiplied by the upstream
+    share: float | None = None  # the fixed upstream of a loss for each example: of their sum 1
+    is_open: bool = False  # whether names alone did not tell it
+
+    @property
+    def takes_upstream(self) -> bool:
+        """Whether the gradient depends on an upstream gradient."""
+        return self.is_derivative or any(kind == "upstream" for kind, _ in self.sources)
+
+    def arguments(self, layer: Keeper, ups: Sequence[Array]) -> list[Any]:
+        """Return what the backward pass is given, right after the forward pass."""
+        given: dict[str, Callable[[Any], Any]] = {
+            "upstream": lambda i: ups[i],
+            "input": lambda i: layer.inputs[i],
+            "output": lambda i: leaves(layer.last)[i],
+            "left": lambda name: attributes_of(layer.layer)[name],
+            "cache": lambda _: layer.cache,
+            "rate": lambda _: 1.0,
+        }
+        return [given[kind](what) for kind, what in self.sources]
+
+    def result(self, result: Any, ups: Sequence[Array]) -> Any:
+        """Return the gradients of what a backward pass has returned."""
+        fits = self.is_derivative and np.shape(result) == ups[0].shape
+        return result * ups[0] if fits else result
+
+    def said(self, layer: Keeper) -> list[Finding]:
+        """Return what is to be said of it: what no name has told."""
+        method, said = layer.backward_label, []
+        if self.is_derivative or self.is_open:
+            given = [(kind, layer.names[i] if kind == "input" else i) for kind, i in self.sources]
+            times = self.is_derivative
+            said = [found("called_with", method=method, arguments=given, times=times)]
+        if self.share is not None:
+            said.append(found("each_loss", method=method, share=self.share))
+        return said
+
+
+def keeps_cache(result: object, backward: Any) -> bool:
+    """Tell whether the last of what forward returned is a cache, which backward is given back."""
+    taken = required_names(backward)
+    if type(result) is not tuple or len(result) < 2 or len(taken) != len(result):
+        return False
+    name, last = taken[-1], result[-1]
+    return name in CACHES or not is_array(last) or not means_upstream(name)
+
+
+def may_be_open(name: str, method: Any) -> bool:
+    """Tell whether a backward pass may be called otherwise than with an upstream gradient alone."""
+    is_each = accepts(method, 0) and not accepts(method, 1)
+    return name in DERIVATIVES or len(required_names(method)) > 1 or is_each
+
+
+def calling_of(layer: Keeper) -> Calling | None:
+    """Return how a backward pass is called; None where it takes upstream gradients alone.
+
+    It is asked right after a first forward pass.
+    """
+    method, is_weak = layer.backward_method, layer.backward_name in DERIVATIVES
+    taken, n_outputs = required_names(method), len(layer.outputs)
+    is_plain = len(taken) <= n_outputs and not is_weak and not layer.has_cache
+    if is_plain and not (not taken and _is_loss_of_each(layer)):
+        return None
+    every = [_sources(layer, name, i == len(taken) - 1) for i, name in enumerate(taken)]
+    ways = [
+        Calling(sources, is_open=not all(map(_is_told, taken, sources, every)))
+        for sources in product(*every)
+        if len(set(sources)) == len(sources)
+        if sum(kind == "upstream" for kind, _ in sources) in (0, n_outputs)
+    ]
+    tried = _Tried(layer)
+    every_reading = (w for way in ways for w in _readings(way, layer, is_weak))
+    best = max(islice(every_reading, MOST), key=tried.nearness, default=None)
+    if best is None or tried.nearness(best)[0] < 0:
+        raise CheckError(_refusal(layer, taken, tried.error))
+    return best
+
+
+def _is_told(name: str, source: Source, others: Sequence[Source]) -> bool:
+    """Tell whether the name of an argument says what it is."""
+    return len(others) == 1 or (source[0] == "upstream" and means_upstream(name))
+
+
+def _is_loss_of_each(layer: Keeper) -> bool:
+    """Tell whether there is a loss for each example, and backward takes no upstream gradient."""
+    method = layer.backward_method
+    return accepts(method, 0) and not accepts(method, 1) and layer.outputs[0].ndim > 0
+
+
+def _sources(layer: Keeper, name: str, is_last: bool) -> list[Source]:
+    """Return what an argument may be: one thing where its name tells, the likeliest first."""
+    same = [i for i, other in enumerate(layer.names) if other.lower() == name.lower()]
+    if same:
+        return [("input", same[0])]
+    if name in RATES:
+        return [("rate", None)]
+    if layer.has_cache and (name in CACHES or is_last):
+        return [("cache", None)]
+    n, left = len(layer.outputs), attributes_of(layer.layer)
+    ups: list[Source] = [("upstream", i) for i in range(n)]
+    inputs: list[Source] = [("input", i) for i in range(len(layer.names))]
+    outputs: list[Source] = [("output", i) for i in range(n)]
+    outputs += [("left", key) for key in OUTPUTS if is_float_array(left.get(key))]
+    first, second = (ups, inputs) if means_upstream(name) else (inputs, ups)
+    return [*first, *second, *outputs]
+
+
+def _readings(way: Calling, layer: Keeper, is_weak: bool) -> Iterator[Calling]:
+    """Yield what a call may mean: times the upstream gradient, or of the sum, or of the mean."""
+    sizes = [out.shape for out in layer.outputs]
+    if way.takes_upstream or sizes == [()]:
+        yield way
+        return
+    if is_weak:
+        yield replace(way, is_derivative=True)
+    shape = sizes[0]
+    for n in dict.fromkeys([1, shape[0], math.prod(shape)] if len(sizes) == 1 else []):
+        yield replace(way, share=1 / n)
+
+
+class _Tried:
+    """Tries ways to call a backward pass; `error` is what the first that could not be raised."""
+
+    def __init__(self, layer: Keeper) -> None:
+        self.layer, self.error = layer, ""
+        self.values = [value for _, value in layer.given_values()]
+        self.known: dict[Calling, tuple[float, ...]] = {}
+        self.true: dict[float | None, list[Any]] = {}
+
+    def nearness(self, way: Calling) -> tuple[float, ...]:
+        """Return how near the gradients of the inputs are to autograd's; -1 where it raises."""
+        if way not in self.known:
+            self.known[way] = self._nearness(way)
+        return self.known[way]
+
+    def _nearness(self, way: Calling) -> tuple[float, ...]:
+        layer = self.layer
+        layer.calling = way
+        ups = layer.upstreams(np.random.default_rng(0))
+        try:
+            with layer.session.fresh():
+                layer.reset()
+                layer.run()
+                layer.run_backward([np.array(u) for u in ups])
+            there = layer.read_inputs()
+        except CheckError as error:
+            self.error = self.error or str(error)
+            return (-1.0,)
+        pairs = [(g, v) for g, v in zip(there, self.values, strict=True)]
+        fits = [is_array(g) and g.shape == v.shape for g, v in pairs]
+        if not any(fits):
+            return (0.0 if way.takes_upstream or not self.values else -0.5,)
+        true = self._true(way.share, ups)
+        near = [_likeness(g, t) for g, t, fit in zip(there, true, fits, strict=True) if fit]
+        return (1.0, float(sum(n == 2.0 for n in near)), round(sum(near), 1))
+
+    def _true(self, share: float | None, ups: list[Array]) -> list[Any]:
+        if share not in self.true:
+            self.layer.upstream = ups
+            self.true[share] = list(self.layer.gradients_of(self.values))
+        return self.true[share]
+
+
+def _likeness(ours: Any, true: Any) -> float:
+    """Return 2 where two gradients are equal; else the cosine of their angle, less for a factor."""
+    if true is None or not np.isfinite(ours).all():
+        return 0.0
+    if close(ours, true, 1e-9 if ours.dtype.itemsize > 4 else 1e-4):
+        return 2.0
+    a, b = np.ravel(ours), np.ravel(true)
+    sizes = inner(a, a) * inner(b, b)
+    if not sizes > 0:
+        return 0.0
+    apart = abs(math.log(inner(a, a) / inner(b, b)))
+    return float(inner(a, b) / sizes**0.5 / (1 + apart))
+
+
+def _refusal(layer: Keeper, taken: Sequence[str], error: str) -> str:
+    """Return why no way to call a backward pass could be found, and what to write."""
+    arguments = ", ".join(taken)
+    return (
+        f"{layer.backward_label}({arguments}): what to call it with is not known: none of the "
+        f"upstream gradient, the inputs and the outputs fits ({error or 'all raise'}). Say it in a "
+        f"subclass: def {layer.backward_name}(self, dout): return "
+        f"super().{layer.backward_name}({arguments})"
+    )

@@ -1,0 +1,51 @@
+"""How people name the methods of a network and their arguments: rows of tables, as for layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .conventions import FORWARD
+
+# -------------------- methods --------------------
+
+LOSS_LAYERS = "loss_layer lossLayer last_layer lastLayer loss criterion loss_fn".split()
+
+# A network's own methods: of (x, t) the loss, of x the scores, of (x, t) the gradients.
+LOSSES = [
+    *FORWARD,
+    *"loss compute_loss calc_loss get_loss loss_function cost compute_cost".split(),
+]
+SCORES = [*FORWARD, "predict"]
+GRADIENTS = (
+    "gradient gradients compute_gradient compute_gradients compute_grads calc_gradient "
+    "calc_gradients get_gradients loss_and_grads loss_and_gradients loss_and_gradient"
+).split()
+TRAINING = "train_flg train_flag train training is_train is_training train_mode".split()
+
+_PREDICTED = ("pred", "score", "out", "logit", "prob")
+_TRUE = ("t", "y", "label", "gold", "answer", "expected", "actual")
+_NOT_TRUE = ("top", "tau", "temp", "tol", "thr", "time", "y_pred", "y_hat", "yhat", "ypred")
+
+
+def means_targets(name: str) -> bool:
+    """Tell whether an argument is the targets, by its name."""
+    name = name.lower()
+    return name.startswith(_TRUE) and not name.startswith(_NOT_TRUE) and name not in TRAINING
+
+
+def means_scores(first: str, second: str) -> bool:
+    """Tell whether the first of two arguments is the scores, by their names: y may be either."""
+    first = first.lower()
+    is_y = first.startswith("y") and (first != "y" or means_targets(second))
+    return is_y or first.startswith(_PREDICTED)
+
+
+def is_target_first(names: Sequence[str]) -> bool:
+    """Tell whether a loss is given the targets before the scores, by their names.
+
+    Examples
+    --------
+    >>> is_target_first(["y_true", "y_pred"]), is_target_first(["y", "t"])
+    (True, False)
+    """
+    return len(names) == 2 and means_targets(names[0]) and means_scores(names[1], names[0])

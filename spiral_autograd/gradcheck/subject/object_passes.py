@@ -1,0 +1,221 @@
+"""An object's two passes: run from the outside, copied with other values in place of its arrays."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import io
+import sys
+import threading
+from collections.abc import Sequence
+from functools import partial
+from types import GeneratorType
+from typing import Any
+
+import numpy as np
+
+from ...pytree import leaves, with_leaves
+from ...state import is_vocabulary
+from ...validation import Array
+from .adapter import Automatic, Keeper, Values, by_position, is_of_loss
+from .calling import Calling, calling_of, keeps_cache, may_be_open
+from .conventions import accepts, input_gradient_of, output_of, positional_names
+from .conventions_of_networks import is_target_first
+from .held import held_at
+from .inputs import Names, spread
+from .methods import methods_of
+from .parameters import every_parameter, resets_of
+from .returning import arranged
+from .session import Session, reach
+from .subject import (
+    MISSING,
+    CheckError,
+    called,
+    described,
+    is_float_array,
+    outputs_of,
+    upstream_of,
+)
+from .updates import changes_of
+
+# What a copy of an object shares with it, since it cannot be copied; and long lists of words.
+_SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
+
+
+class ObjectPasses(Keeper):
+    """Runs somebody's object with ``forward(*inputs)`` and ``backward(upstream)``."""
+
+    def __init__(
+        self,
+        layer: object,
+        inputs: Sequence[object],
+        session: Session,
+        upstream: object,
+        rng: np.random.Generator,
+        constant: Names = (),
+        automatic: Automatic = lambda subject: (),
+    ) -> None:
+        self.layer, kind = layer, type(layer).__name__
+        self.automatic = automatic
+        self.forward_name, self.backward_name = methods_of(layer)
+        self.label = f"{kind}.{self.forward_name}"
+        self.backward_label = f"{kind}.{self.backward_name}"
+        names = positional_names(self.forward_method, len(inputs))
+        self._require_call(inputs)
+        # An attribute that is called like an input is a cache of it, from an earlier call.
+        held = [p.value for p in every_parameter(layer) if p.name not in names]
+        reached = list(reach(layer))
+        super().__init__(inputs, names, session, constant, held)
+        self.shared = [i for i in reached if issubclass(type(i), _SHARED) or is_vocabulary(i)]
+        self.shared += list(sys.modules.values())
+        self.upstream_given, self.rng = upstream, rng
+        self.takes_nothing = upstream is None and accepts(self.backward_method, 0)
+        self.calling: Calling | None = None
+        self.cache: Any = None
+        self.last: Any = None  # what forward has returned, without a cache
+        self.has_cache: bool | None = None
+        given = spread(self.names, self.inputs)
+        self.given_names = [name for name, _ in given]
+        self.floats = [is_float_array(value) for _, value in given]
+        self.updated, self.changes, self.claimed = [], {}, set()
+
+    @property
+    def forward_method(self) -> Any:
+        """The layer's own forward pass."""
+        return getattr(self.layer, self.forward_name)
+
+    @property
+    def backward_method(self) -> Any:
+        """The layer's own backward pass."""
+        return getattr(self.layer, self.backward_name)
+
+    def _require_call(self, inputs: Sequence[object]) -> None:
+        try:
+            inspect.signature(self.forward_method).bind(*inputs)
+        except TypeError as error:
+            raise CheckError(
+                f"{self.label}{inspect.signature(self.forward_method)} cannot be called with "
+                f"({', '.join(map(described, inputs))}): {error}; the inputs are given by "
+                "position, in their order"
+            ) from None
+        except ValueError:  # no signature, as of compiled code
+            return
+
+    # -------------------- the two passes --------------------
+
+    def run(self) -> Any:
+        """Run the forward pass."""
+        result = output_of(self.layer, called(self.label, self.forward_method, *self.inputs))
+        if self.has_cache is None:
+            self.has_cache = keeps_cache(result, self.backward_method)
+        self.cache = result[-1] if self.has_cache else None
+        self.last = self.without_cache(result)
+        return self.last
+
+    def without_cache(self, result: Any) -> Any:
+        """Return what forward has returned without the cache."""
+        if not self.has_cache:
+            return result
+        return result[0] if len(result) == 2 else result[:-1]
+
+    def run_backward(self, ups: Sequence[Array]) -> Any:
+        """Run the backward pass, and return what it returns or leaves for the inputs."""
+        if self.calling is not None:
+            arguments: Sequence[Any] = self.calling.arguments(self, ups)
+        elif self.takes_nothing and len(ups) == 1 and ups[0].ndim == 0 and ups[0] == 1:
+            arguments = []
+        elif len(ups) > 1 and not accepts(self.backward_method, len(ups)):
+            arguments = [with_leaves(self.structure, list(ups))]
+        else:
+            arguments = ups
+        before = [np.array(held_at(self.layer, h.path)) for h in self.updated]
+        result = called(self.backward_label, self.backward_method, *arguments)
+        self.changes = changes_of(self.updated, before, self.layer)
+        result = input_gradient_of(self.layer, result)
+        if self.calling is not None:
+            result = self.calling.result(result, ups)
+        self.result = arranged(result, self.inputs, self.given_values(), self.backward_method)
+        return self.result
+
+    def reset(self) -> None:
+        """Reset the gradients of a layer that accumulates them."""
+        for reset in resets_of(self.layer):
+            reset()
+
+    def substitute(
+        self, replacements: Sequence[Any], values: Values = None, forward: Any = None
+    ) -> list[Any]:
+        """Run the forward pass of a copy, or another forward function on the copy.
+
+        It shares what cannot be copied, and the gradients: large, and restored after each run.
+        """
+        gradients = [p.gradient() for p in self.parameters]
+        shared = [*self.shared, *(g for g in gradients if isinstance(g, np.ndarray))]
+        memo = {id(item): item for item in shared} | self.standing_in(replacements, values)
+        other = copy.deepcopy(self.layer, memo)
+        arguments = [memo.get(id(value), value) for value in self.inputs]
+        arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]
+        run = getattr(other, self.forward_name) if forward is None else partial(forward, other)
+        return leaves(self.without_cache(output_of(other, run(*arguments))))
+
+    def named_values(self) -> list[tuple[str, Array]]:
+        """Return the inputs and parameters that are arrays of floats."""
+        known = {id(p.value): (p.name, p.value) for p in every_parameter(self.layer)}
+        known |= {id(value): (name, value) for name, value in self.given_values()}
+        return [(name, value) for name, value in known.values() if is_float_array(value)]
+
+    def given_values(self) -> list[tuple[str, Array]]:
+        """Return the arrays of floats among the inputs, those in lists and dicts too."""
+        return [(n, v) for n, v in spread(self.names, self.inputs) if is_float_array(v)]
+
+    @property
+    def takes_upstream(self) -> bool:
+        """Whether the backward pass takes an upstream gradient."""
+        if self.calling is not None:
+            return self.calling.takes_upstream
+        return not (self.is_scalar and self.takes_nothing)
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether the output is one number."""
+        return len(self.outputs) == 1 and self.outputs[0].ndim == 0
+
+    def upstreams(self, rng: np.random.Generator) -> list[Array]:
+        """Return the upstream gradient: a random one, unless that of a loss is fixed."""
+        share = None if self.calling is None else self.calling.share
+        if self.upstream_given is None and share is not None:
+            return [np.full_like(out, share) for out in self.outputs]
+        if not self.takes_upstream and self.is_scalar and self.upstream_given is None:
+            return [np.ones((), dtype=self.outputs[0].dtype)]
+        return upstream_of(self.outputs, self.upstream_given, rng)
+
+    def find_calling(self) -> None:
+        """Find out what the backward pass is called with, where that is open."""
+        if may_be_open(self.backward_name, self.backward_method):
+            with self.session.fresh():
+                self.outputs = [np.array(out) for out in outputs_of(self.label, self.run())]
+                self.calling = calling_of(self)
+            self.remarks += [] if self.calling is None else self.calling.said(self)
+
+    def read_inputs(self) -> list[Any]:
+        """Return the gradient of each input after both passes."""
+        by_name = self.by_name()
+        return [by_name.get(name, MISSING) for name, _ in self.given_values()]
+
+    def by_name(self) -> dict[str, Any]:
+        """Return the gradients of the inputs by name."""
+        rest = self.result
+        if self.claimed and isinstance(rest, tuple):
+            rest = tuple(g for i, g in enumerate(rest) if i not in self.claimed)
+        elif self.claimed and isinstance(rest, dict):
+            rest = {key: g for key, g in rest.items() if key not in self.claimed}
+        names, floats = self.given_names, self.floats
+        if self.is_of_loss(rest) and is_target_first(names) and all(floats):
+            rest = {f"d{names[1]}": rest}  # a loss has one gradient
+        return by_position(self.backward_label, rest, names, floats, surplus=True)
+
+    def is_of_loss(self, result: object) -> bool:
+        """Tell whether one gradient is that of a loss, which has none for its targets."""
+        kinds = {kind for kind, _ in self.calling.sources} if self.calling is not None else {""}
+        is_one = not isinstance(result, tuple | dict) and kinds <= {"input"}
+        return is_one or is_of_loss(self.structure, result)

@@ -1,0 +1,72 @@
+"""What a factor comes from: the number in the reader's own line, a length, or either."""
+
+import numpy as np
+import pytest
+from findings import has
+
+import spiral_autograd as sa
+
+RNG = np.random.default_rng(6)
+
+
+def fit(w, x, t):
+    return np.mean((x @ w - t) ** 2)
+
+
+def checked(times, shape):
+    """Return the row of a gradient with that factor, for an x of that shape."""
+    x, t = RNG.normal(size=shape), RNG.normal(size=shape[0])
+    right = lambda w, x, t: 2 / len(x) * x.T @ (x @ w - t)  # noqa: E731
+    gradient = lambda w, x, t: times(*x.shape) * right(w, x, t)  # noqa: E731
+    return sa.check_gradient(fit, gradient, RNG.normal(size=shape[1]), x, t).rows[0]
+
+
+def fourfold(w, x, t):
+    return 4.0 * x.T @ (x @ w - t) / len(x)
+
+
+def test_the_number_in_the_line_is_said_before_a_length_that_is_equal():
+    x, t = RNG.normal(size=(2, 3)), RNG.normal(size=2)
+    row = sa.check_gradient(fit, fourfold, RNG.normal(size=3), x, t).rows[0]
+    assert not has(row, "literal")  # it is twice the true one, and 4 is not that
+    assert has(row, "times", times=2.0)
+    x, t = RNG.normal(size=(4, 3)), RNG.normal(size=4)
+    product = lambda w, x: (x @ w, (w, x))  # noqa: E731
+
+    def backward(d, cache):
+        dw = 4.0 * cache[1].T @ d
+        return dw, d @ cache[0].T
+
+    row = sa.check_backward(product, backward, RNG.normal(size=(3, 2)), x).rows[0]
+    assert has(row, "literal", times=4.0, text="4.0", n=4.0)
+
+
+@pytest.mark.parametrize(
+    ("times", "shape", "kind"),
+    [
+        (lambda n, d: n, (7, 3), "mean_missing"),
+        (lambda n, d: n / d, (7, 3), "ratio"),
+        (lambda n, d: n / (n - 1), (7, 3), "one_less"),
+        (lambda n, d: n / d, (4, 3), "either_way"),
+    ],
+)
+def test_a_factor_is_told_from_lengths(times, shape, kind):
+    assert has(checked(times, shape), kind)
+
+
+def test_a_square_batch_is_said_to_tell_not_enough():
+    x, w = RNG.normal(size=(5, 5)), RNG.normal(size=(5, 2))
+    backward = lambda d, c: (d @ c[1].T, c[0].T @ d / len(d))  # noqa: E731
+    row = sa.check_backward(lambda x, w: (x @ w, (x, w)), backward, x, w).rows[1]
+    assert has(row, "averaged_over", n=5.0)
+    assert has(row, "either")
+
+
+def test_a_mean_is_claimed_only_where_there_is_a_sum():
+    def standardised(x):
+        return np.tanh(x) + x.sum(axis=0), x
+
+    backward = lambda d, x: d * (1 - np.tanh(x) ** 2) / len(x) + d.sum(0)  # noqa: E731
+    row = sa.check_backward(standardised, backward, RNG.normal(size=(5, 3))).rows[0]
+    assert has(row, "times", times=0.2, n=5.0)
+    assert not has(row, "averaged_over")
