@@ -41,6 +41,7 @@ ORDER = """
     gradcheck.network_check
     gradcheck
     __init__
+    main_job
     __main__
 """
 RANKS = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}

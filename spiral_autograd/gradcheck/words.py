@@ -30,6 +30,10 @@ def _unread(keys: Sequence[str], other: str) -> str:
     )
 
 
+def _first(names: Sequence[str]) -> str:
+    return f"{' and '.join(names)}, which {'is' if len(names) == 1 else 'are'} wrong"
+
+
 # -------------------- networks --------------------
 
 
@@ -157,6 +161,11 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "stale": "depends on an earlier call: it is made from what a forward pass on other inputs "
     "left; store it anew in each forward pass",
     "gradients": _gradients,
+    # -------------------- rows: marks, one after another -------------------------------------
+    "follows": lambda names: f"right for your gradient of {_first(names)}: mend that first",
+    "made_from_wrong": lambda names: (
+        f"neither right, nor right for your gradient of {_first(names)}: mend that first"
+    ),
     # -------------------- notes: how the gradients were found, and what is beside them -------
     "accumulating": lambda names, reset: (
         f"the gradients add up from call to call ({', '.join(names)}): "

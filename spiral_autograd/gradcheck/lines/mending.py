@@ -16,7 +16,7 @@ import numpy as np
 
 from ...validation import Shape
 from ..guard import CheckError, Deadline
-from ..source import Place, function_at, text_of
+from ..source import Place, definition_of, text_of
 from .scope import fields_of
 from .variants import Reach, Slot, Variant, variants
 
@@ -61,7 +61,7 @@ class _Function:
     """The functions of one code, which may run another for a while."""
 
     def __init__(self, code: CodeType) -> None:
-        self.code, self.tree = code, function_at(code)
+        self.code, self.tree = code, definition_of(code)
         referring = gc.get_referrers(code)
         self.same = [f for f in referring if isinstance(f, FunctionType) and f.__code__ is code]
         names = self.same[0].__qualname__.split(".") if self.same else []
