@@ -130,7 +130,11 @@ class Blame(Ran):
         fed = [self.feeding(k) | {m.event for m in self.equal(k)} for k in rows if self.feeding(k)]
         right = set().union(*(self.feeding(k) for k in e.right))
         found: dict[Spot, dict[Any, None]] = {}
-        for number in sorted(set.intersection(*fed) - right) if fed else ():
+        common = set.intersection(*fed) - right if fed else set()
+        runs = {self.trail.runs[self.events[number].run] for number in common}
+        calls = {run.caller for run in runs if run.caller is not None and run.caller >= self.start}
+        called = [self.events[number].place for number in calls]
+        for number in sorted(common | calls):
             event = self.events[number]
             if event.step is None or self.is_forward(number):
                 continue
@@ -138,10 +142,7 @@ class Blame(Ran):
             values = (*self.made.get(number, ()), *self.handed.get(number, ()))
             found.setdefault(spot, {}).update(dict.fromkeys(value.shape for value in values))
         counting = {place for place, _ in self.counting}
-        runs = {event.run for event in self.events if event.place in likely}
-        calls = (self.trail.runs[run].caller for run in runs)
-        callers = [self.events[call].place for call in calls if call is not None]
-        order = [*likely, *callers, *(place for place in left if place not in counting)]
+        order = [*likely, *called, *(place for place in left if place not in counting)]
         ranks = {
             spot: order.index(p) if (p := (spot[0].co_filename, spot[1])) in order else 99
             for spot in found

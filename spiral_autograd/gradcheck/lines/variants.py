@@ -146,10 +146,10 @@ def _other(node: Any, reach: Reach) -> Iterator[Offer]:
     elif isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
         for attr in _FUNCTIONS[node.attr]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
-    if isinstance(node, _REFERENCE) and type(getattr(node, "slice", None)) is not ast.Tuple:
-        yield 1.2, ast.BinOp(node, ast.Pow(), ast.Constant(2))
     if isinstance(node, _REFERENCE):
         held = reach.get(text := ast.unparse(node))
+        if held is not None:
+            yield 1.2, ast.BinOp(node, ast.Pow(), ast.Constant(2))
         for other, thing in reach.items() if held is not None else ():
             alike = thing == held or not isinstance(thing, tuple)
             if other != text and type(thing) is type(held) and alike:
@@ -172,7 +172,7 @@ def _more(slot: Slot, body: Slot, reach: Reach, shapes: Sequence[Shape]) -> Iter
     holder, field, _, node = slot
     if not isinstance(node, ast.expr) or isinstance(node, ast.Tuple | ast.Compare | ast.Lambda):
         return
-    is_array = isinstance(node, _REFERENCE | ast.Call) and not isinstance(holder, ast.Subscript)
+    is_array = isinstance(node, ast.Subscript | ast.Call) or ast.unparse(node) in reach
     if is_array and field in ("left", "right", "args", "value", "elts"):
         yield 1.1, ast.Attribute(node, "T", ast.Load())
     counts = field in ("slice", "lower", "upper") or isinstance(body[3], ast.For)
