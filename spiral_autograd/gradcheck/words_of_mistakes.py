@@ -128,7 +128,8 @@ def _other_sum(
 
 
 def _term(of: str, times: float, own: bool, lacks: bool) -> str:
-    what = f"{of} itself (weight decay?)" if own else of
+    decay = f"weight decay?{'' if lacks else ' then the loss needs it too'}"
+    what = f"{of} itself ({decay})" if own else of
     what = what if times == 1 else f"{times:.6g} times {what}"
     return f"lacks a term: {what}" if lacks else f"has a term too many: {what}"
 

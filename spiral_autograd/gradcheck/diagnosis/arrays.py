@@ -340,6 +340,6 @@ def _alone(case: Case, k: int) -> Call | None:
     return next((n.call for n in users if all(p is root for p in n.parents)), None)
 
 
-FIRST: tuple[Rule, ...] = (unwritten, misused_upstream, named_factor, layout, sums, plain_term)
+FIRST: tuple[Rule, ...] = (misused_upstream, named_factor, layout, sums, plain_term)
 LATER: tuple[Rule, ...] = (any_factor, any_term, given_twice)
 LAST: tuple[Rule, ...] = (partly,)  # less than a reason: for want of one
