@@ -290,8 +290,8 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
         f"is {_times(times)} what it should be: {n:g} ({what}) / {m:g} ({other})"
     ),
     "literal": lambda times, text, also, n: (
-        f"is {_times(times)} what it should be: look at the {text} in this line"
-        f"{f' ({n:g} is {also} too)' if also else ''}"
+        f"is {_times(times)} what it should be: look at the {text} in this line ({n:g} is {also} "
+        "too)"
     ),
     "either_way": lambda one, other: (
         "{one}; or {n:g} ({what}) / {m:g} ({other}): other sizes tell which"

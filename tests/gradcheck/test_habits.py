@@ -83,7 +83,7 @@ def scaled_to(grads, norm):
 
 CONVENTIONS = {
     "a sum": (lambda p, g: {k: 6 * v for k, v in g.items()}, "of_loss"),
-    "clipped": (lambda p, g: {k: np.clip(v, -0.2, 0.2) for k, v in g.items()}, "clipped"),
+    "clipped": (lambda p, g: {k: np.clip(v, -0.1, 0.1) for k, v in g.items()}, "clipped"),
     "clipped by the norm": (lambda p, g: scaled_to(g, 0.5), "clipped_norm"),
     "weight decay": (lambda p, g: {k: v + 0.01 * p[k] for k, v in g.items()}, "term"),
 }

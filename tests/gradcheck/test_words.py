@@ -88,7 +88,7 @@ OF_KIND = {
     "axis": {"axis": (1,)},
     "ratio": {"what": (BATCH,)},
     "times": {"also": (None, BATCH)},
-    "literal": {"also": (None, BATCH), "text": ("4.",)},
+    "literal": {"also": (BATCH,), "text": ("4.",)},
     "of_loss": {"factor": MEANS},
     "mean_of_cost": {"factor": MEANS},
     "combined": {"activation": ("sigmoid",)},
