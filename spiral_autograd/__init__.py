@@ -31,6 +31,7 @@ from .optimizers import (
     sgd,
 )
 from .plotting import decision_grid, plot_data, plot_decision_boundary, plot_loss
+from .saving import load, save
 from .train_state import Evaluation, NonFiniteLossError, TrainState
 from .training import fit
 
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
         CheckError,
         GradientReport,
         check_backward,
+        check_derivative,
         check_gradient,
         check_layer,
         check_network,
+        check_primitive,
         tap,
     )
 
@@ -55,15 +58,33 @@ __all__ = [  # noqa: RUF022  # as the streets go
     "affine", "sigmoid", "softmax", "cross_entropy", "stop_gradient",
     "Optimizer", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam",
     "clip_grads", "remove_duplicate",
-    "fit", "TrainState", "Evaluation", "NonFiniteLossError",
+    "fit", "TrainState", "Evaluation", "NonFiniteLossError", "save", "load",
     "decision_grid", "plot_data", "plot_loss", "plot_decision_boundary",
     # the engine between: autograd's backward pass as NumPy
     "derive", "value_and_grad", "Program", "DerivationError", "DerivationWarning",
     # the checker
     "check_layer", "check_backward", "check_gradient", "check_network",
+    "check_derivative", "check_primitive",
     "tap", "GradientReport", "CheckError",
 ]
 # fmt: on
+
+
+# The book's names, and what does their work here.
+BOOK = {
+    "spiral": "load_data",
+    "TwoLayerNet": "init_params(2, 10, 3), whose dict predict, loss and accuracy take",
+    "Trainer": "fit(params, x, t), whose state plot_loss draws",
+    "SGD": "sgd",
+    "Momentum": "momentum",
+    "Nesterov": "nesterov",
+    "AdaGrad": "adagrad",
+    "RMSprop": "rmsprop",
+    "Adam": "adam",
+    "Affine": "affine; by hand manual.affine and manual.affine_backward",
+    "Sigmoid": "sigmoid; by hand manual.sigmoid and manual.sigmoid_backward",
+    "SoftmaxWithLoss": "cross_entropy; by hand manual.softmax_with_loss",
+}
 
 
 def __dir__() -> list[str]:
@@ -73,7 +94,8 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> object:
     """Import the checker when it is first asked for: whoever only trains need not wait for it."""
     if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        here = f": the book's {name} is {BOOK[name]} here" if name in BOOK else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{here}")
     from . import gradcheck
 
     return getattr(gradcheck, name)

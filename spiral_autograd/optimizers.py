@@ -1,13 +1,15 @@
 """The optimizers: an update is a pure function of any pytree of parameters and gradients.
 
-Each rule is a row of formulas for one parameter p with the gradient g, applied leaf by leaf. A
-number that is out of its range raises ValueError, what is no number TypeError.
+Each rule is formulas for one parameter p with the gradient g, applied leaf by leaf; its numbers
+are bound by `partial`, so that an optimizer can be pickled and sent to another process. A number
+that is out of its range raises ValueError, what is no number TypeError.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,18 +51,6 @@ def _zeros_like(params: Pytree) -> Pytree:
     return tree_map(np.zeros_like, params)
 
 
-def _remembering(
-    name: str, remember: Callable[..., Array], step: Callable[..., Array]
-) -> Optimizer:
-    """Return the rule m ← remember(m, g), p ← step(p, g, m), its state the pytree of all m."""
-
-    def update(params: Pytree, grads: Pytree, memory: Pytree) -> tuple[Pytree, Pytree]:
-        memory = tree_map(remember, memory, grads)
-        return tree_map(step, params, grads, memory), memory
-
-    return Optimizer(name, _zeros_like, update)
-
-
 def _positive(name: str, value: float) -> float:
     return number(name, value, above=0)
 
@@ -88,12 +78,15 @@ def sgd(lr: float = 0.01) -> Optimizer:
     >>> rule.update([np.array([1.0, 2.0])], [np.array([1.0, -1.0])], rule.init(None))[0]
     [array([0.5, 2.5])]
     """
-    lr = _positive("lr", lr)
+    return Optimizer("sgd", _nothing, partial(_sgd, _positive("lr", lr)))
 
-    def update(params: Pytree, grads: Pytree, state: Any) -> tuple[Pytree, Any]:
-        return tree_map(lambda p, g: p - lr * g, params, grads), state
 
-    return Optimizer("sgd", lambda params: (), update)
+def _nothing(params: Pytree) -> tuple[()]:
+    return ()
+
+
+def _sgd(lr: float, params: Pytree, grads: Pytree, state: Any) -> tuple[Pytree, Any]:
+    return tree_map(lambda p, g: p - lr * g, params, grads), state
 
 
 def momentum(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
@@ -116,7 +109,12 @@ def momentum(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
     (array([1.]), array([0.]))
     """
     lr, mu = _positive("lr", lr), _fraction("momentum", momentum)
-    return _remembering("momentum", lambda v, g: mu * v - lr * g, lambda p, g, v: p + v)
+    return Optimizer("momentum", _zeros_like, partial(_momentum, lr, mu))
+
+
+def _momentum(lr: float, mu: float, params: Pytree, grads: Pytree, v: Pytree) -> tuple[Any, Any]:
+    v = tree_map(lambda v, g: mu * v - lr * g, v, grads)
+    return tree_map(lambda p, v: p + v, params, v), v
 
 
 def nesterov(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
@@ -141,9 +139,12 @@ def nesterov(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
     (array([0.7]), array([-0.2]))
     """
     lr, mu = _positive("lr", lr), _fraction("momentum", momentum)
-    return _remembering(
-        "nesterov", lambda v, g: mu * v - lr * g, lambda p, g, v: p + (mu * v - lr * g)
-    )
+    return Optimizer("nesterov", _zeros_like, partial(_nesterov, lr, mu))
+
+
+def _nesterov(lr: float, mu: float, params: Pytree, grads: Pytree, v: Pytree) -> tuple[Any, Any]:
+    v = tree_map(lambda v, g: mu * v - lr * g, v, grads)
+    return tree_map(lambda p, g, v: p + (mu * v - lr * g), params, grads, v), v
 
 
 def adagrad(lr: float = 0.01, eps: float = 1e-7) -> Optimizer:
@@ -165,9 +166,12 @@ def adagrad(lr: float = 0.01, eps: float = 1e-7) -> Optimizer:
     (array([0.9]), array([4.]))
     """
     lr, eps = _positive("lr", lr), _positive("eps", eps)
-    return _remembering(
-        "adagrad", lambda h, g: h + g * g, lambda p, g, h: p - lr * g / (np.sqrt(h) + eps)
-    )
+    return Optimizer("adagrad", _zeros_like, partial(_adagrad, lr, eps))
+
+
+def _adagrad(lr: float, eps: float, params: Pytree, grads: Pytree, h: Pytree) -> tuple[Any, Any]:
+    h = tree_map(lambda h, g: h + g * g, h, grads)
+    return tree_map(lambda p, g, h: p - lr * g / (np.sqrt(h) + eps), params, grads, h), h
 
 
 def rmsprop(lr: float = 0.01, decay: float = 0.99, eps: float = 1e-7) -> Optimizer:
@@ -191,11 +195,14 @@ def rmsprop(lr: float = 0.01, decay: float = 0.99, eps: float = 1e-7) -> Optimiz
     (array([0.8]), array([1.]))
     """
     lr, d, eps = _positive("lr", lr), _fraction("decay", decay), _positive("eps", eps)
-    return _remembering(
-        "rmsprop",
-        lambda h, g: d * h + (1.0 - d) * (g * g),
-        lambda p, g, h: p - lr * g / (np.sqrt(h) + eps),
-    )
+    return Optimizer("rmsprop", _zeros_like, partial(_rmsprop, lr, d, eps))
+
+
+def _rmsprop(
+    lr: float, d: float, eps: float, params: Pytree, grads: Pytree, h: Pytree
+) -> tuple[Any, Any]:
+    h = tree_map(lambda h, g: d * h + (1.0 - d) * (g * g), h, grads)
+    return tree_map(lambda p, g, h: p - lr * g / (np.sqrt(h) + eps), params, grads, h), h
 
 
 def adam(
@@ -226,15 +233,22 @@ def adam(
     lr, eps = _positive("lr", lr), _positive("eps", eps)
     b1, b2 = _fraction("beta1", beta1), _fraction("beta2", beta2)
 
-    def update(params: Pytree, grads: Pytree, state: Any) -> tuple[Pytree, Any]:
-        m, v, t = state
-        m = tree_map(lambda m, g: b1 * m + (1.0 - b1) * g, m, grads)
-        v = tree_map(lambda v, g: b2 * v + (1.0 - b2) * (g * g), v, grads)
-        rate = lr * float(np.sqrt(1.0 - b2 ** (t + 1))) / (1.0 - b1 ** (t + 1))
-        params = tree_map(lambda p, m, v: p - rate * m / (np.sqrt(v) + eps), params, m, v)
-        return params, (m, v, t + 1)
+    return Optimizer("adam", _two_means, partial(_adam, lr, b1, b2, eps))
 
-    return Optimizer("adam", lambda params: (_zeros_like(params), _zeros_like(params), 0), update)
+
+def _two_means(params: Pytree) -> tuple[Pytree, Pytree, int]:
+    return _zeros_like(params), _zeros_like(params), 0
+
+
+def _adam(
+    lr: float, b1: float, b2: float, eps: float, params: Pytree, grads: Pytree, state: Any
+) -> tuple[Pytree, Any]:
+    m, v, t = state
+    m = tree_map(lambda m, g: b1 * m + (1.0 - b1) * g, m, grads)
+    v = tree_map(lambda v, g: b2 * v + (1.0 - b2) * (g * g), v, grads)
+    rate = lr * float(np.sqrt(1.0 - b2 ** (t + 1))) / (1.0 - b1 ** (t + 1))
+    params = tree_map(lambda p, m, v: p - rate * m / (np.sqrt(v) + eps), params, m, v)
+    return params, (m, v, t + 1)
 
 
 # -------------------- gradients, before the update --------------------

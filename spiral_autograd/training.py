@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
-import autograd
 import numpy as np
 
 from . import network
-from .derive import Program, cached_program, warn_of_change
+from .gradient_sources import Loss, Source, ValueAndGrad, automatic_source, source_of_pytrees
 from .optimizers import Optimizer, clip_grads, sgd
-from .pytree import FlatLayout, Pytree, leaves, same_structure, tree_map
+from .progress import EVERY as PROGRESS_EVERY
+from .progress import progress, watched
+from .pytree import FlatLayout, Pytree, leaves
+from .saving import save
 from .train_state import Evaluation, NonFiniteLossError, TrainState, begun, resumed, stream_of
 from .validation import Array, Random, Stream, finite_array, number, positive_integer
 
-Loss = Callable[..., Any]
-ValueAndGrad = Callable[..., tuple[Any, Pytree]]
+Keep = Callable[[TrainState], Any]
+
+SAVE_EVERY = 1.0  # seconds between two checkpoints
 
 
 def fit(
@@ -34,6 +39,8 @@ def fit(
     eval_interval: int | None = 20,
     rng: Random | None = None,
     on_eval: Callable[[Evaluation], Any] | None = None,
+    checkpoint: str | os.PathLike[str] | Keep | None = None,
+    show_progress: bool | None = None,
 ) -> TrainState:
     """Train on shuffled batches for `max_epoch` more epochs, and return the new state.
 
@@ -78,6 +85,13 @@ def fit(
         The stream of the shuffles; by default the state's, or a new one from fresh entropy.
     on_eval : callable, optional
         Receives an `Evaluation` at the end of each interval; ``print`` writes the book's log.
+    checkpoint : path of a file, or callable, optional
+        Where the state is saved (see `save`) before the first update, each second and at the end,
+        whatever ends the run: ``fit(load(path), x, t, ...)`` goes on even from a run that was
+        killed. A function is given the state at these times.
+    show_progress : bool, optional
+        By default, how far the run is shows in a terminal or a notebook where there is no
+        `on_eval`, as a bar where tqdm is installed.
 
     Raises
     ------
@@ -111,6 +125,10 @@ def fit(
     for name, function in functions.items():
         if not callable(function) and (function is not None or name == "loss"):
             raise TypeError(f"{name} must be a function, got {function!r}")
+    if not (
+        checkpoint is None or callable(checkpoint) or isinstance(checkpoint, str | os.PathLike)
+    ):
+        raise TypeError(f"checkpoint must be the path of a file or a function, got {checkpoint!r}")
     arrays = _checked_data(data, batch_size)
     if isinstance(start, TrainState):
         state = resumed(start, optimizer, len(arrays[0]), batch_size, rng)
@@ -120,12 +138,28 @@ def fit(
     last_epoch = state.epoch + max_epoch
     loop = _Loop(state, optimizer, max_grad, batch_size, last_epoch, on_eval, started)
     try:
+        loop.keep_and_show(checkpoint, show_progress)
         if value_and_grad is not None:
-            return loop.run(_from_pytrees(loop.layout, value_and_grad), arrays)
-        return loop.run(*_automatic(loop.layout, loss, arrays, batch_size))
+            return loop.run(source_of_pytrees(loop.layout, value_and_grad), arrays)
+        return loop.run(*automatic_source(loop.layout, loss, arrays, batch_size))
     except BaseException as stop:
         stop.state = loop.state()  # type: ignore[attr-defined]
+        loop.end(stop.state)  # type: ignore[attr-defined]
         raise
+
+
+def _every(seconds: float, call: Callable[[], Any]) -> Callable[[], None]:
+    """Return what calls a function at most once in so many seconds."""
+    last = time.monotonic()
+
+    def hook() -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= seconds:
+            call()
+            last = time.monotonic()
+
+    return hook
 
 
 def _checked_data(data: tuple[Any, ...], batch_size: int) -> list[Array]:
@@ -146,83 +180,6 @@ def _checked_data(data: tuple[Any, ...], batch_size: int) -> list[Array]:
             f"{batch_size}: there would be no whole batch to train on"
         )
     return arrays
-
-
-# -------------------- the gradient --------------------
-
-Source = Callable[[Pytree, list[Array]], tuple[float, Pytree]]
-
-
-def _automatic(
-    layout: FlatLayout, loss: Loss, data: list[Array], batch_size: int
-) -> tuple[Source, list[Array]]:
-    """Return what makes a loss and its gradient as flat vectors, and the data as it takes it."""
-    for first in range(0, len(data[0]), batch_size):
-        value = loss(layout.template, *(array[first : first + batch_size] for array in data))
-        _require_scalar(value)
-        if not np.isfinite(value):
-            raise ValueError(f"the loss is {value} for the parameters given, before any update")
-    plain = _from_pytrees(layout, autograd.value_and_grad(loss))
-    found = cached_program(loss, layout.template, tuple(array[:batch_size] for array in data))
-    if found is None or found.program is None:
-        return plain, data
-    derived, cast = _from_program(layout, found.program, data)
-    outside, has_changed = found.outside, False
-
-    def watched(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
-        nonlocal has_changed
-        if not (has_changed or outside.holds()):
-            has_changed = True
-            warn_of_change(loss)
-        if has_changed:  # what the loss reaches is no longer as it was when it was derived
-            return plain(vectors, batch[: len(data)])
-        return derived(vectors, batch[len(data) :])
-
-    return (watched, [*data, *cast]) if outside.watches else (derived, cast)
-
-
-def _from_pytrees(layout: FlatLayout, value_and_grad: ValueAndGrad) -> Source:
-    """Return the source that a function of pytrees is, once its first result was looked at."""
-    structure_is_known = False
-
-    def source(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
-        nonlocal structure_is_known
-        params = layout.tree(vectors)
-        loss, grads = value_and_grad(params, *batch)
-        if not structure_is_known:
-            _require_scalar(loss)
-            same_structure("params", params, "the gradient", grads)
-            structure_is_known = True
-        return float(loss), layout.pack_grads(grads)
-
-    return source
-
-
-def _from_program(
-    layout: FlatLayout, program: Program, data: list[Array]
-) -> tuple[Source, list[Array]]:
-    """Return the source that a derived program is, and the data in the dtypes it computes in."""
-    if any(turned or first != i for i, (first, turned) in enumerate(layout.sharing.places)):
-        return _from_pytrees(layout, program), data
-    make, dtypes = program.buffered
-    params, grads = (layout.pack_tree(layout.template) for _ in range(2))
-    run = make(layout.views(params), layout.views(grads))
-
-    def source(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
-        tree_map(np.copyto, params, vectors)
-        # The optimizer may keep what it is given, so it is given a copy of the buffers.
-        return float(run(*batch)), tree_map(np.array, grads)
-
-    return source, [a.astype(dtype, copy=False) for a, dtype in zip(data, dtypes, strict=True)]
-
-
-def _require_scalar(loss: Any) -> None:
-    if np.ndim(loss) != 0:
-        raise TypeError(
-            f"loss must return a scalar, got the shape {np.shape(loss)}; np.mean makes one"
-        )
-    if np.asarray(loss).dtype.kind not in "fiu":
-        raise TypeError(f"loss must return a real number, got {loss!r}")
 
 
 # -------------------- the loop --------------------
@@ -252,6 +209,8 @@ class _Loop:
     last_epoch: int
     on_eval: Callable[[Evaluation], Any] | None
     started: float
+    hooks: list[Callable[[], None]] = field(default_factory=list)  # called behind each update
+    ends: list[Keep] = field(default_factory=list)  # called with the last state
 
     def __post_init__(self) -> None:
         start = self.start
@@ -290,10 +249,19 @@ class _Loop:
             self.place = _Place(vectors, evaluations, (total, count), remembered, *behind)
             if ends and self.on_eval is not None:
                 self.on_eval(self.evaluation(place))
+            for hook in self.hooks:
+                hook()
         if not all(np.isfinite(vector).all() for vector in leaves(self.place.vectors)):
             self.place = good
             raise _not_finite("the last update is not finite", good)
-        return replace(self.state(), rng=stream, draws=0)
+        state = replace(self.state(), rng=stream, draws=0)
+        self.end(state)
+        return state
+
+    def end(self, state: TrainState) -> None:
+        """Do what is left to do with the last state."""
+        while self.ends:
+            self.ends.pop()(state)
 
     def batches(
         self, stream: Stream, data: list[Array]
@@ -310,6 +278,28 @@ class _Loop:
                 carry, iteration = divmod(i + 1, max_iters)
                 yield (epoch + carry, iteration, order, draws), batch
             first = 0
+
+    def keep_and_show(
+        self, checkpoint: str | os.PathLike[str] | Keep | None, show_progress: bool | None
+    ) -> None:
+        """Save the state, now, during the run and at its end; show how far the run is."""
+        if checkpoint is not None:
+            keep = checkpoint if callable(checkpoint) else partial(save, path=checkpoint)
+            keep(self.start)
+            self.hooks.append(_every(SAVE_EVERY, lambda: keep(self.state())))
+            self.ends.append(keep)
+        if show_progress or (show_progress is None and self.on_eval is None and watched()):
+            max_iters = len(self.place.order) // self.batch_size
+            first = self.place.epoch * max_iters + self.place.iteration
+            show, end = progress(self.last_epoch * max_iters - first)
+
+            def look() -> None:
+                loss = f", loss {self.losses[-1]:.4g}" if self.losses else ""
+                done = self.place.epoch * max_iters + self.place.iteration - first
+                show(done, f"epoch {self.place.epoch + 1}{loss}")
+
+            self.hooks.append(_every(PROGRESS_EVERY, look))
+            self.ends.append(lambda state: end())
 
     def evaluation(self, before: _Place) -> Evaluation:
         """Return the evaluation behind the update that was made at a place."""

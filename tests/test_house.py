@@ -15,14 +15,16 @@ ROOT = Path(sa.__file__).parent
 # Whoever stands in a line may import from the lines above; a folder's modules from one another,
 # without a circle.
 ORDER = """
-    interrupts  validation  boxes
+    interrupts  validation  boxes  progress
     pytree
     data  network  manual  optimizers  recording
     state
     derive  train_state
+    saving  gradient_sources
     training
     plotting
     gradcheck.primitives  gradcheck.finding
+    gradcheck.words_of_changes
     gradcheck.words_of_mistakes
     gradcheck.words  gradcheck.guard  gradcheck.blocks  gradcheck.source
     gradcheck.subject
@@ -35,10 +37,12 @@ ORDER = """
     gradcheck.pictures
     gradcheck.report
     gradcheck.checks
+    gradcheck.function_checks
     gradcheck.network_passes
     gradcheck.network_check
     gradcheck
     __init__
+    main_job
     __main__
 """
 RANKS = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}
@@ -46,8 +50,13 @@ KNOWS_ONLY = {
     "manual": {"validation"},
     "boxes": set(),
     "recording": {"boxes", "pytree"},
-    "gradcheck.words": {"gradcheck.finding", "gradcheck.words_of_mistakes"},
-    "gradcheck.words_of_mistakes": set(),
+    "gradcheck.words": {
+        "gradcheck.finding",
+        "gradcheck.words_of_changes",
+        "gradcheck.words_of_mistakes",
+    },
+    "gradcheck.words_of_mistakes": {"gradcheck.words_of_changes"},
+    "gradcheck.words_of_changes": set(),
     "gradcheck.pictures": {"validation", "gradcheck.verdict.rows"},
     "gradcheck.report": {
         *("gradcheck.finding", "gradcheck.words", "gradcheck.guard", "gradcheck.source"),

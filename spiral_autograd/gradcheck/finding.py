@@ -42,7 +42,8 @@ RULES: dict[str, str] = {
     ),
     **_all(
         "term",
-        "term constant_added left_out not_carried term_left_out only_scaled_g g_left_out",
+        "term constant_added left_out not_carried term_left_out only_scaled_g g_left_out "
+        "added_to_itself",
     ),
     **_all(
         "part",
@@ -50,7 +51,7 @@ RULES: dict[str, str] = {
     ),
     **_all(
         "value",
-        "lost taken_as times_too operand updated made_from scale_left_out scale_squared "
+        "lost taken_as times_too operand updated made_from from_turn scale_left_out scale_squared "
         "scale_inverted only_g clipped clipped_norm combined passed_on",
     ),
     # -------------------- rows: verdicts (shapes, kinks, small constants, rounding) ----------

@@ -152,22 +152,25 @@ class Text:
 
 def text_of(function: object) -> Text | None:
     """Return the statements of a function of the user's; None where there is no source."""
-    code = code_of(function, "forward")
-    return None if code is None else _text_of(code)
+    return _text_of(code) if (code := code_of(function, "forward")) else None
 
 
 @lru_cache(maxsize=512)
 def _text_of(code: CodeType) -> Text | None:
     """Return the statements of a function from its file; a lambda is one that returns."""
-    file, first = code.co_filename, code.co_firstlineno
-    for node in _nodes("".join(linecache.getlines(file))):
-        if isinstance(node, ast.Lambda) and code.co_name == "<lambda>" and node.lineno == first:
-            given = ast.copy_location(ast.Return(node.body), node.body)
-            return Text(file, tuple(_steps([given], ())))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.lineno, *(d.lineno for d in node.decorator_list))
-            if node.name == code.co_name and first in lines:
-                return Text(file, tuple(_steps(node.body, ())))
+    if (node := definition_of(code)) is None:
+        return None
+    given = b if isinstance(b := node.body, list) else [ast.copy_location(ast.Return(b), b)]
+    return Text(code.co_filename, tuple(_steps(given, ())))
+
+
+def definition_of(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None:
+    """Return where a function is defined in its file."""
+    for node in _nodes("".join(linecache.getlines(code.co_filename))):
+        if isinstance(node, ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ())))
+            if getattr(node, "name", "<lambda>") == code.co_name and code.co_firstlineno in lines:
+                return node
     return None
 
 
@@ -222,10 +225,10 @@ def _is_stored(node: ast.AST) -> bool:
 def _mutated(call: ast.Call) -> list[ast.expr]:
     """Return the expressions that a call writes into, as far as NumPy and lists go."""
     found = [word.value for word in call.keywords if word.arg == "out"]
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-    if isinstance(call.func, ast.Attribute) and name in _OWN_MUTATORS:
-        found.append(call.func.value)
-    return found + (call.args[:1] if name in _MUTATORS else [])
+    if isinstance(call.func, ast.Attribute):
+        found += [call.func.value] if call.func.attr in _OWN_MUTATORS else []
+        found += call.args[:1] if call.func.attr in _MUTATORS else []
+    return found
 
 
 def _references(node: ast.AST) -> list[ast.expr]:
@@ -354,12 +357,11 @@ _OPERATORS = {
 def _only_one_like(function: str, file: str, line: int) -> str | None:
     """Return the one expression on a line that may be a call of a function."""
     text = "".join(linecache.getlines(file))
-    nodes = [n for n in _nodes(text) if isinstance(n, ast.expr) and n.lineno == line]
-    found = [n for n in nodes if function in _may_be(n)]
+    found = [n for n in _nodes(text) if function in _may_be(n) and getattr(n, "lineno", 0) == line]
     return ast.get_source_segment(text, found[0]) if len(found) == 1 else None
 
 
-def _may_be(node: ast.expr) -> list[str]:
+def _may_be(node: ast.AST) -> list[str]:
     """Return the names of the functions that an expression may be a call of."""
     if isinstance(node, ast.BinOp | ast.UnaryOp):
         return _OPERATORS.get(type(node.op), "").split()
@@ -370,8 +372,7 @@ def _may_be(node: ast.expr) -> list[str]:
 
 def statement_at(file: str, line: int) -> str:
     """Return the statement that begins at a line, in one line; of a block its head."""
-    lines = linecache.getlines(file)
-    last = line
+    lines, last = linecache.getlines(file), line
     for node in _nodes("".join(lines)):
         if isinstance(node, ast.stmt) and node.lineno == line:
             body = getattr(node, "body", None)

@@ -258,6 +258,23 @@ def test_an_output_that_is_a_file_is_one_line_and_status_2(run, tmp_path):
     assert (tmp_path / "taken").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    "ignored", [["--epochs", "5"], ["--no-plots"], ["--output", "x"], ["--resume"]], ids=" ".join
+)
+def test_derive_refuses_the_options_that_it_would_ignore(run, ignored):
+    status, out, (line,) = run("derive", *ignored)
+    assert (status, out) == (2, [])
+    assert f"argument {ignored[0]}: derive takes no other options than" in line
+    assert "--batch-size" in line
+
+
+def test_the_version(run, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"{sa.__version__}\n"
+
+
 # -------------------- files that cannot be written --------------------
 
 
@@ -267,7 +284,7 @@ def no_training(*arguments, **options):
 
 @pytest.mark.parametrize("name", ["parameters.npz", "loss.png"])
 def test_a_directory_in_the_way_is_found_before_the_training(run, tmp_path, monkeypatch, name):
-    monkeypatch.setattr("spiral_autograd.__main__.fit", no_training)
+    monkeypatch.setattr("spiral_autograd.main_job.fit", no_training)
     (tmp_path / "out" / name).mkdir(parents=True)
     status, out, err = run("--output", "out")
     assert (status, out) == (3, [])
@@ -283,7 +300,7 @@ def test_a_folder_that_takes_no_files_is_found_before_the_training(
     def refuse(*arguments, **options):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("spiral_autograd.__main__.fit", no_training)
+    monkeypatch.setattr("spiral_autograd.main_job.fit", no_training)
     monkeypatch.setattr("pathlib.Path.open", refuse)
     status, out, err = run("--output", "out")
     assert (status, out) == (3, [])
@@ -296,7 +313,7 @@ def test_a_folder_that_takes_no_files_is_found_before_the_training(
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
 def test_a_read_only_folder_is_found_before_the_training(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("spiral_autograd.__main__.fit", no_training)
+    monkeypatch.setattr("spiral_autograd.main_job.fit", no_training)
     (tmp_path / "out").mkdir(mode=0o500)
     status, out, err = run("--output", "out")
     assert (status, out, len(err)) == (3, [], 1)
@@ -314,7 +331,12 @@ def test_a_disk_that_is_full_after_the_training_leaves_nothing_half_written(
     status, _, err = run("--epochs", "1", "--output", "out")
     assert status == 3
     assert err == ["spiral-autograd: cannot write out/data.png: No space left on device"]
-    assert os.listdir(tmp_path / "out") == ["parameters.npz"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["checkpoint.npz", "parameters.npz"]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("spiral_autograd.main_job.fit", lambda state, *_, **options: state)
+    assert run("--epochs", "1", "--output", "out", "--resume")[0] == 0
+    assert "checkpoint.npz" not in os.listdir(tmp_path / "out")
 
 
 def test_a_file_is_written_beside_a_link_and_not_through_it(run, tmp_path):
@@ -351,8 +373,8 @@ def test_a_ctrl_c_saves_the_parameters_so_far_and_gives_status_130(run, tmp_path
     monkeypatch.setattr(manual, "value_and_grad", interrupt_at(25, manual.value_and_grad))
     status, out, err = run("--epochs", "5", "--no-plots", "--output", "out")
     assert (status, err) == (130, [])
-    assert out[-1] == "stopped in epoch 3; saved: out/parameters.npz"
-    assert os.listdir(tmp_path / "out") == ["parameters.npz"]
+    assert out[-1] == "stopped in epoch 3; saved: out/parameters.npz (--resume goes on)"
+    assert sorted(os.listdir(tmp_path / "out")) == ["checkpoint.npz", "parameters.npz"]
     saved = saved_params(tmp_path / "out" / "parameters.npz")
 
     with pytest.raises(KeyboardInterrupt) as stop:
@@ -396,7 +418,7 @@ def test_a_ctrl_c_while_pictures_are_saved_tells_what_is_there(
     assert (status, err) == (130, [])
     names = ["parameters.npz", *saved]
     assert out[-1] == "stopped; saved: " + " ".join(f"out/{name}" for name in names)
-    assert sorted(os.listdir(tmp_path / "out")) == sorted(names)
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(["checkpoint.npz", *names])
 
 
 def test_a_ctrl_c_before_the_training_is_one_line_and_status_130(run, tmp_path, monkeypatch):
@@ -404,6 +426,51 @@ def test_a_ctrl_c_before_the_training_is_one_line_and_status_130(run, tmp_path, 
     status, out, err = run("--epochs", "1", "--no-plots")
     assert (status, out, err) == (130, [], ["", "spiral-autograd: stopped"])
     assert os.listdir(tmp_path / "spiral-output") == []
+
+
+# -------------------- a run that goes on --------------------
+
+
+@pytest.mark.parametrize("call", [25, 70])  # in the first of the runs, and in the second
+def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(run, tmp_path, monkeypatch, call):
+    options = ("--epochs", "5", "--no-plots")
+    whole = run(*options, "--output", "whole")[1]
+    with monkeypatch.context() as stopping:
+        stopping.setattr(manual, "value_and_grad", interrupt_at(call, manual.value_and_grad))
+        assert run(*options, "--output", "out")[0] == 130
+    status, out, err = run(*options, "--output", "out", "--resume")
+    assert (status, err) == (0, [])
+    where = len(whole) - whole.index(
+        "Handwritten against automatic gradients, on each of 50 batches"
+    )
+    assert out[-where:-2] == whole[-where:-2]  # the largest differences are of both parts
+    assert os.listdir(tmp_path / "out") == ["parameters.npz"]
+    saved = saved_params(tmp_path / "out" / "parameters.npz")
+    assert_same_params(saved, saved_params(tmp_path / "whole" / "parameters.npz"))
+
+
+def test_a_run_goes_on_for_more_epochs_and_with_no_other_option_changed(run, monkeypatch):
+    with monkeypatch.context() as stopping:
+        stopping.setattr(manual, "value_and_grad", interrupt_at(5, manual.value_and_grad))
+        assert run("--epochs", "2", "--no-plots")[0] == 130
+    for option in ("--seed", "--hidden-size", "--batch-size", "--learning-rate", "--max-grad"):
+        status, out, (line,) = run("--epochs", "2", option, "7", "--no-plots", "--resume")
+        assert (status, out) == (2, [])
+        assert f"that run was begun with {option}" in line
+    assert run("--epochs", "1", "--no-plots", "--resume")[0] == 2
+    assert run("--epochs", "3", "--no-plots", "--resume")[0] == 0
+
+
+def test_what_cannot_be_gone_on_with_is_named(run, tmp_path):
+    status, out, (line,) = run("--resume", "--output", "out")
+    assert (status, out) == (2, [])
+    assert "no run was stopped in out" in line
+    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out" / "checkpoint.npz").write_bytes(b"PK")
+    status, out, (line,) = run("--resume", "--output", "out")
+    assert (status, out) == (2, [])
+    assert "damaged" in line
+    assert (tmp_path / "out" / "checkpoint.npz").read_bytes() == b"PK"
 
 
 # -------------------- what the options stand for, called from Python --------------------

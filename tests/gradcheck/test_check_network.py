@@ -105,7 +105,7 @@ def test_a_network_is_checked_in_whichever_form(form):
     assert report.rows[0].name == f"{first}.x"
     assert report.rows[-1].name.startswith("loss_layer.")
     assert report.notes == ()
-    assert "match up to 1e-10" in str(report)
+    assert "match: within 1e-10" in str(report)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,17 @@
-"""Functions with a context, JAX's custom_vjp: each as its framework has it, right and wrong."""
+"""What others hand over: functions with a context, JAX's custom_vjp, vjps, derivatives.
+
+Each is as its framework has it, right and wrong.
+"""
 # ruff: noqa: A001, A002  # "input", as PyTorch calls it
 
+import functools
 import inspect
+import math
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd.extend import defjvp, defvjp, defvjp_argnum, primitive
 from findings import has, kinds
 
 import spiral_autograd as sa
@@ -430,3 +437,343 @@ def test_what_raises_in_both_orders_is_shown_in_the_documented_one():
 
     with pytest.raises(sa.CheckError, match=r"^backward raised KeyError: \(4, 2\); it was called"):
         sa.check_backward(f_fwd, backward, x, W)
+
+
+# -------------------- no cache, but the inputs once more --------------------
+
+
+def affine(x, W, b):
+    return x @ W + b
+
+
+def affine_backward(dout, x, W, b):
+    return dout @ W.T, x.T @ dout, dout.sum(0)
+
+
+def affine_backward_last(W, x, grad):
+    return {"dx": grad @ W.T, "dW": x.T @ grad, "db": grad.sum(0)}
+
+
+def affine_backward_renamed(dY, inputs, weights):
+    return dY @ weights.T, inputs.T @ dY, dY.sum(0)
+
+
+def affine_backward_mean(dout, W, x):
+    return dout @ W.T, x.T @ dout, dout.mean(0)
+
+
+def square_matrices(a, b):
+    return a @ b
+
+
+def square_matrices_backward(p, q, r):
+    return p @ r.T, q.T @ p
+
+
+def logistic(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def logistic_backward_of_output(dA, A):
+    return dA * A * (1 - A)
+
+
+def logistic_backward_of_input(dA, Z):
+    return dA * logistic(Z) * (1 - logistic(Z))
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "inputs"),
+    [
+        (affine, affine_backward, (x, W, b)),
+        (affine, affine_backward_last, (x, W, b)),
+        (affine, affine_backward_renamed, (x, W, b)),
+        (square_matrices, square_matrices_backward, rng.standard_normal((2, 3, 3))),
+        (logistic, logistic_backward_of_output, (x,)),
+        (logistic, logistic_backward_of_input, (x,)),
+    ],
+)
+def test_backward_may_take_the_inputs_or_the_output_in_place_of_a_cache(forward, backward, inputs):
+    report = sa.check_backward(forward, backward, *inputs)
+    assert report.ok
+    assert not report.unchecked
+    assert len(report.rows) == len(inputs)
+
+
+def test_a_mistake_without_a_cache_is_explained():
+    report = sa.check_backward(affine, affine_backward_mean, x, W, b)
+    assert verdicts(report) == {"x": "right", "W": "right", "b": "wrong"}
+    assert has(row_of(report, "b"), "averaged_over", n=4)
+
+
+# -------------------- what autograd is told of a primitive --------------------
+
+
+@primitive
+def log_sum_exp(x, axis=None):
+    largest = np.max(x)
+    return largest + np.log(np.sum(np.exp(x - largest), axis=axis))
+
+
+defvjp(
+    log_sum_exp,
+    lambda ans, x, axis=None: (
+        lambda g: np.expand_dims(g, axis) * np.exp(x - np.expand_dims(ans, axis))
+    ),
+)
+defjvp(
+    log_sum_exp,
+    lambda g, ans, x, axis=None: (
+        np.sum(g * np.exp(x - np.expand_dims(ans, axis)), axis) / (1 + axis)
+    ),
+)
+
+
+@primitive
+def add(a, b):
+    return a + b
+
+
+defvjp(add, lambda ans, a, b: lambda g: g, lambda ans, a, b: lambda g: g)
+defjvp(add, lambda g, ans, a, b: g, lambda g, ans, a, b: g)
+
+
+@primitive
+def matmul(a, b):
+    return a @ b
+
+
+def matmul_vjp(argnum, ans, args, kwargs):
+    a, b = args
+    return (lambda g: a.T @ g) if argnum else (lambda g: g @ b.T)
+
+
+defvjp_argnum(matmul, matmul_vjp)
+
+
+@primitive
+def partly(a, b):
+    return a * b
+
+
+defvjp(partly, lambda ans, a, b: lambda g: -g * b, argnums=[0])
+
+
+def test_each_vjp_and_jvp_of_a_primitive_has_a_row():
+    report = sa.check_primitive(log_sum_exp, x, kwargs={"axis": 1})
+    assert report.subject == "log_sum_exp"
+    assert verdicts(report) == {"vjp of x": "right", "jvp of x": "wrong"}
+    assert has(row_of(report, "jvp of x"), "times", times=0.5) or (
+        row_of(report, "jvp of x").rule == "factor"
+    )
+    assert report.reference == "autograd"  # which follows the body, not what it is told
+
+    report = sa.check_primitive(add, x, y[0])
+    assert verdicts(report) == {
+        "vjp of a": "right",
+        "vjp of b": "wrong",
+        "jvp of a": "right",
+        "jvp of b": "wrong",
+    }
+    assert has(row_of(report, "vjp of b"), "not_summed")
+    assert has(row_of(report, "jvp of b"), "tangent_shape", ours=(3,), theirs=(4, 3))
+
+    assert sa.check_primitive(add, x, y).ok
+    assert verdicts(sa.check_primitive(matmul, x, W)) == {"vjp of a": "right", "vjp of b": "right"}
+
+
+def test_what_has_no_vjp_is_named():
+    report = sa.check_primitive(partly, x, y)
+    assert verdicts(report) == {"vjp of a": "wrong"}
+    assert row_of(report, "vjp of a").rule == "factor"
+    assert report.unchecked == ("vjp of b",)
+    assert not sa.check_primitive(partly, x, y, constant="b").unchecked
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "kwargs", "reference"),
+    [
+        (np.sin, (x,), {}, "complex step"),
+        (anp.multiply, (x, y[0]), {}, "complex step"),
+        (np.power, (np.abs(x), 2.5), {}, "complex step"),
+        (np.linalg.norm, (x,), {"axis": 1}, "central differences"),
+        (np.max, (x,), {"axis": 0}, "complex step"),
+    ],
+)
+def test_autograd_s_own_primitives_are_held_against_the_function_itself(
+    function, inputs, kwargs, reference
+):
+    report = sa.check_primitive(function, *inputs, kwargs=kwargs)
+    assert (report.reference, report.ok, report.unchecked) == (reference, True, ())
+    assert {row.name[:3] for row in report.rows} == {"vjp", "jvp"}
+
+
+def test_vjps_that_are_given_need_no_registration():
+    makers = (lambda ans, x, y: lambda g: g * y), (lambda ans, x, y: lambda g: g * y)
+    report = sa.check_primitive(lambda x, y: x * y, x, y, vjps=makers)
+    assert verdicts(report) == {"vjp of x": "right", "vjp of y": "wrong"}
+    report = sa.check_primitive(np.exp, x, vjps=lambda ans, x: lambda g: g, jvps=())
+    assert verdicts(report) == {"vjp of x": "wrong"}
+    assert row_of(report, "vjp of x").rule == "value"
+    report = sa.check_primitive(np.exp, x, vjps=(), jvps=lambda g, ans, x: g * g * ans)
+    assert verdicts(report) == {"jvp of x": "wrong"}  # it is not linear in g
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "match"),
+    [
+        (lambda x: x, {}, "has neither a vjp nor a jvp: register them with"),
+        (np.exp, {"vjps": lambda ans, x: ans}, r"must return a function of the upstream gradient"),
+        (np.exp, {"vjps": 3}, r"^vjps must be a function for each argument, got int 3"),
+        ("exp", {}, "^function must be a function, got str"),
+    ],
+)
+def test_what_is_no_primitive_is_refused(function, options, match):
+    with pytest.raises(sa.CheckError, match=match):
+        sa.check_primitive(function, x, **options)
+
+
+def test_a_jvp_of_a_large_array_is_refused():
+    large = np.ones((30, 30))
+    with pytest.raises(sa.CheckError, match="give a smaller one, or leave out the jvps"):
+        sa.check_primitive(np.sin, large, vjps=())
+    assert sa.check_primitive(np.sin, large, jvps=()).ok
+
+
+# -------------------- a function with its derivative --------------------
+
+
+def logistic_prime(x):
+    s = logistic(x)
+    return s * (1 - s)
+
+
+def of_output(x):  # which most people call x all the same
+    return x * (1 - x)
+
+
+def of_output_wrong(x):
+    return x * (1 + x)
+
+
+def relu(x):
+    return np.maximum(0, x)
+
+
+def relu_prime(x):
+    x[x <= 0] = 0
+    x[x > 0] = 1
+    return x
+
+
+def relu_of_number(x):
+    return max(0.0, x)
+
+
+def relu_prime_of_number(x):
+    return 1 if x > 0 else 0
+
+
+def logistic_of_number(z):
+    return 1 / (1 + math.exp(-z))
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    y = e / e.sum(-1, keepdims=True)
+    return y
+
+
+def softmax_jacobian(s):
+    return np.diagflat(s) - np.outer(s, s)
+
+
+def softmax_jacobians(s):
+    return s[:, :, None] * np.eye(s.shape[1]) - s[:, :, None] * s[:, None, :]
+
+
+def with_flag(x, deriv=False):
+    return x * (1 - x) if deriv else logistic(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "derivative", "at", "says"),
+    [
+        (logistic, logistic_prime, x, ("takes", "x")),
+        (logistic, of_output, x, ("takes", "y = logistic(x)")),
+        (logistic, lambda g, x: g * logistic_prime(x), x, ("takes", "x")),
+        (logistic, lambda out, dout: dout * of_output(out), x, ("takes", "y = logistic(x)")),
+        (logistic, lambda a, b: a * of_output(b), x, ("takes", "y = logistic(x)")),
+        (logistic, lambda g, x, y: g * of_output(y), x, None),
+        (np.tanh, lambda y: 1 - y**2, x, ("takes", "y = tanh(x)")),
+        (np.tanh, lambda y: 1 - y**2, 0.5, ("takes", "y = tanh(x)")),
+        (relu, relu_prime, x, ("takes_either", "x")),
+        (relu, relu_prime, np.where(x > 1, 0, x), ("takes_either", "x")),
+        (relu_of_number, relu_prime_of_number, x, ("takes_either", "x")),
+        (relu_of_number, relu_prime_of_number, -2.0, ("takes_either", "x")),
+        (logistic_of_number, of_output, x, ("takes", "y = logistic_of_number(z)")),
+        (softmax, softmax_jacobian, v, ("takes", "y = softmax(x)")),
+        (softmax, softmax_jacobians, x, ("takes", "y = softmax(x)")),
+        (with_flag, functools.partial(with_flag, deriv=True), x, ("takes", "y = with_flag(x)")),
+        (lambda x: 3 * x, lambda x: 3, x, ("takes_either", "x")),
+    ],
+)
+def test_a_derivative_is_right_and_says_what_it_takes(function, derivative, at, says):
+    report = sa.check_derivative(function, derivative, at)
+    assert report.ok
+    taken = [note for note in report.remarks if note.kind.startswith("takes")]
+    assert [(note.kind, note.fields["what"].replace("x1", "x")) for note in taken] == (
+        [] if says is None else [says]
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "derivative", "kind", "rule"),
+    [
+        (logistic, of_output_wrong, "taken_as", "value"),
+        (logistic, lambda x: 1 - logistic(x), "taken_as", "value"),  # y is the nearer one
+        (logistic, lambda g, y: y * (1 - y), None, "upstream"),
+        (logistic, lambda x: 2 * logistic_prime(x), None, "factor"),
+        (softmax, of_output, None, "sum"),  # the diagonal alone
+        (relu, lambda x: np.where(x > 0, 1.0, 0.5), "part", "part"),
+    ],
+)
+def test_a_wrong_derivative_has_a_reason(function, derivative, kind, rule):
+    report = sa.check_derivative(function, derivative, x)
+    assert verdicts(report) == {"x": "wrong"}
+    assert report.rows[0].rule == rule
+    assert kind is None or has(report.rows[0], kind)
+    assert "takes" not in kinds(report.remarks)
+
+
+def test_a_wrong_derivative_names_its_line():
+    report = sa.check_derivative(logistic, of_output_wrong, x)
+    assert line_of(of_output_wrong, "return") in report.rows[0].lines
+    assert has(report.remarks, "takes_neither", who="of_output_wrong", what="y = logistic(x)")
+
+
+@pytest.mark.parametrize(
+    ("function", "derivative", "at", "match"),
+    [
+        (
+            logistic,
+            logistic_prime,
+            np.arange(3),
+            r"^x must be an array of floats.*got array \(3,\)",
+        ),
+        (logistic, lambda a, b, c, d: a, x, "fix the others with functools.partial"),
+        (logistic, lambda x: x.missing, x, "^<lambda> raised AttributeError"),
+        (lambda x: x.missing, logistic_prime, x, "^<lambda> raised AttributeError"),
+        (logistic, 1, x, "^derivative must be a function, got int 1"),
+    ],
+)
+def test_what_is_no_derivative_is_refused(function, derivative, at, match):
+    with pytest.raises(sa.CheckError, match=match):
+        sa.check_derivative(function, derivative, at)
+
+
+def test_nothing_that_is_given_is_changed():
+    at = x.copy()
+    sa.check_derivative(relu, relu_prime, at)
+    sa.check_primitive(np.power, at, 2.0)
+    assert np.array_equal(at, x)

@@ -5,6 +5,7 @@ import inspect
 import string
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spiral_autograd import gradcheck
@@ -53,6 +54,7 @@ FIELDS = {
     **dict.fromkeys(("shape", "due_axes"), ((3, 4), (3,))),
     **dict.fromkeys(("error", "place", "text", "who", "what", "kind", "reference"), ("it",)),
     **dict.fromkeys(("method", "than", "dtype", "precision", "term", "reset"), ("forward",)),
+    "turn": ("same", "first", "t - 1"),
     "also": (BATCH,),
     "update": (None, (3, 4), (3, 3)),
     "values": ([found("value_is", name="x", value=found("is_symmetric"))],),
@@ -99,6 +101,8 @@ OF_KIND = {
     "times_too": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
     "function": {"function": ("1 - {v}", "exp({v})"), "v": (X, Y)},
     "derivative": {"function": (None, "tanh")},
+    "cut_at": {"due": (None, (1, 1))},
+    "added_to_itself": {"flow": (FLOW,)},
     "upstream_ignored": {"name": (None, "dout")},
     "upstream_twice": {"name": (None, "dout")},
     "upstream_not_linear": {"name": (None, "dout"), "decides": (True, False)},
@@ -166,7 +170,7 @@ def test_every_kind_has_a_sentence_that_can_be_read(kind):
 # -------------------- the kinds that are made --------------------
 
 HERE = Path(gradcheck.__file__).parent
-WORDS = {"words.py", "words_of_mistakes.py", "finding.py"}
+WORDS = {"words.py", "words_of_mistakes.py", "words_of_changes.py", "finding.py"}
 
 
 def made_in_the_package():
@@ -239,16 +243,21 @@ DERIVATIVE = found("derivative", result=Y, by=X, function="tanh", true=TANH)
 UNKNOWN = found("derivative", result=Y, by=X, function=None, true=None)
 TIMES_X = found("derivative", result=Y, by=X, function=None, true=X)
 ONE_LESS = found("taken_as", function="1 - {v}", v=Y, minus=False)
+TANH_TAKEN = found("taken_as", function="1 - {v}**2", v=Y, minus=False)
 SOFTMAX = found("closed", result=Y, title="softmax", over=1)
 EXACT = [
     (found("wrong_sign"), "has the wrong sign: it is -1 times the true one"),
     (found("times", times=0.5, also=None), "is half of what it should be"),
     (found("times", times=3.0, also=None), "is 3 times what it should be"),
+    (found("times", times=-0.25, also=None), "is -0.25 times what it should be"),
+    (found("times", times=0.36, also=None), "is 0.36 times what it should be"),
+    (found("times", times=2 / 7, also=None), "is 2/7 times what it should be"),
+    (found("times", times=np.pi, also=None), "is 3.14159 times what it should be"),
     (found("times", times=31 / 32, also=None), "is 31/32 times what it should be"),
     (found("times", times=1 / 300, also=None), "is 1/300 of what it should be"),
     (
         found("literal", times=4.0, text="4.", also=BATCH, n=4.0),
-        "is 4 times what it should be: look at the 4. in this line (4 is the batch size too)",
+        "is 4 times what it should be: see the 4. in the line below (4 is the batch size too)",
     ),
     (
         found("of_loss", factor=MEANS[0]),
@@ -278,7 +287,7 @@ EXACT = [
     ),
     (
         found("constant_factor", times=5.0, factor=0.2, text="`y.sum() / 5`", lost=True),
-        "is 5 times what it should be: the factor 1/5 of `y.sum() / 5` is missing",
+        "is 5 times what it should be: the factor 0.2 of `y.sum() / 5` is missing",
     ),
     (
         found("constant_factor", times=2.0, factor=0.5, text="`0.5 * x`", lost=True),
@@ -340,7 +349,7 @@ EXACT = [
     ),
     (
         found("no_pattern", late=False, differing=3, of=12, index=(0, 1)),
-        "no known mistake gives these numbers; 3 of its 12 entries are wrong, most at (0, 1)",
+        "no known mistake gives these numbers; 3 of its 12 entries are wrong",
     ),
     (
         found("not_finite", count=2, of=12),
@@ -351,6 +360,14 @@ EXACT = [
         "has the shape (1, 3), not (3,): W - lr * dW has the shape (1, 3)",
     ),
     (comes_out(found("lost"), DERIVATIVE), "the derivative of tanh, 1 - y**2, is missing"),
+    (
+        comes_out(TANH_TAKEN, DERIVATIVE),
+        "the derivative of tanh is 1 - y**2; your numbers are exactly those you get with another y",
+    ),
+    (
+        comes_out(found("summed", axes=1), FLOW),
+        "what flows back to x through y is summed over axis 1, which it should not be",
+    ),
     (comes_out(found("lost"), UNKNOWN), "the derivative of y by x is missing"),
     (comes_out(found("lost"), TIMES_X), "the factor x is missing"),
     (found("function", function="1 - {v}**2", v="`np.exp(x)`", minus=False), "`1 - np.exp(x)**2`"),

@@ -33,7 +33,7 @@ class Mistake:
     obscure: frozenset[str] = frozenset()  # those that are true, and not understood
     of: tuple[str, ...] = ()  # words that the fields of the reason must have
     at: tuple[str, ...] = ()  # the lines of which one is to be named; else the edited one
-    ok: bool = False  # a convention: something is said, and nothing is wrong
+    ok: bool | None = False  # whether the report is; None: a convention, which may be either
 
 
 def wrong(name, check, inside, old, new, says, of="", at=(), ok=False):
@@ -115,7 +115,7 @@ def judge(mistake, report, path, numbers):
     said = {n for row in rows for file, n in row.lines if Path(file) == path and n in back}
     line = "several" if said & set(numbers) else "wrong" if said else "none"
     line = "exact" if line == "several" and len(said) == 1 else line
-    return Judgement(report.ok == mistake.ok, reason, line, words_of(rows, report), numbers)
+    return Judgement(mistake.ok in (None, report.ok), reason, line, words_of(rows, report), numbers)
 
 
 def words_of(rows, report):
@@ -149,7 +149,7 @@ def _worth(mistake, finding):
     return "obscure" if kinds & obscure else "false"
 
 
-_BACK = re.compile(r"back|grad|deriv|prime|delta", re.IGNORECASE)
+_BACK = re.compile(r"back|bptt|grad|deriv|prime", re.IGNORECASE)
 
 
 def _backward_lines(text):

@@ -196,6 +196,7 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
                 sizes,
                 partial(taken_as, node, sign),
                 partial(_function_key, end, sign),
+                sign * stock.raw_functions(node) if np.size(node.value) == spot.g.size else None,
             )
 
 
@@ -267,6 +268,18 @@ def gathered(spot: Spot, stock: Stock) -> Iterator[Family]:
     if others:
         effects, sizes = spot.effects(others)
         yield Family(effects, sizes, lambda n: tried[n], lambda n: (tried[n].kind, n))
+    twice = [_added_to_itself(spot, way) for way in ways[:3]]
+    if twice and np.ndim(spot.c):
+        others = [np.asarray(edit.change(spot.c, spot.c, _recorded)) for edit in twice]
+        effects, sizes = spot.effects(others)
+        yield Family(effects, sizes, lambda n: twice[n], lambda n: ("added_to_itself", n))
+
+
+def _added_to_itself(spot: Spot, way: Site) -> Edit:
+    """Return what one way brings, added to itself in place of what the others bring."""
+    only = _only(spot, way)
+    fields = {"path": way}
+    return Edit("added_to_itself", 1.2, lambda g, c, t: 2 * only(g, c, t), fields, of="")
 
 
 def _kept_alone(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:

@@ -18,17 +18,20 @@ from .case import Case, Reason
 from .changes import LIKELIEST, OTHERS
 from .search import Candidate, Search, Stage
 from .second_point import says_the_same
-from .several import alike, carried, pairs, repeated
+from .several import alike, carried, of_other_turns, pairs, repeated
 from .telling import tell
 
+# What is tried, one after the other, and up to which cost it is believed where it explains all the
+# gradients, and where it explains some: what explains some may be a part of what comes.
 COURSE: tuple[Stage, ...] = (
-    (lambda search: chain(carried(search), search.natural(LIKELIEST)), 2.4),
-    (partial(repeated, sort=LIKELIEST), 2.4),
-    (partial(Search.natural, sort=OTHERS), np.inf),
-    (partial(repeated, sort=OTHERS), np.inf),
-    (alike, np.inf),
-    (Search.inner, np.inf),
-    (pairs, np.inf),
+    (lambda search: chain(carried(search), search.natural(LIKELIEST)), 2.4, 0.0),
+    (partial(repeated, sort=LIKELIEST), 2.4, 2.4),
+    (partial(Search.natural, sort=OTHERS), np.inf, 2.4),
+    (partial(repeated, sort=OTHERS), np.inf, 2.4),
+    (of_other_turns, np.inf, np.inf),
+    (alike, np.inf, np.inf),
+    (Search.inner, np.inf, np.inf),
+    (pairs, np.inf, np.inf),
 )
 
 
@@ -126,7 +129,7 @@ def _searched(case: Case, graph: Graph, rows: Sequence[int]) -> Iterator[Reason]
                     yield second
 
 
-def _chunks(graph: Graph, rows: Sequence[int], most: int = 4) -> list[list[int]]:
+def _chunks(graph: Graph, rows: Sequence[int], most: int = 12) -> list[list[int]]:
     """Return rows in the order of the backward pass: the first may explain those after it."""
     last = {k: max((u.number for u in graph.roots[k].users), default=-1) for k in rows}
     ordered = sorted(rows, key=lambda k: -last[k])

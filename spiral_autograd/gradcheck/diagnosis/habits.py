@@ -40,8 +40,10 @@ def clipped(case: Case, k: int) -> Reason | None:
         return None
     h, g = case.written(k), case.automatic[k]
     most = largest(h)
-    at_bound, inside = int(np.sum(np.abs(h) == most)), (np.abs(h) < most) & (h != 0)
-    told = inside.any() and (at_bound > 1 or _is_round(most))  # else the gradient has but a size
+    at_bound = int(np.sum(np.abs(h) == most))
+    every = [case.written(j) for j in case.wrong if case.comparable(j)]
+    inside = any(((np.abs(a) < most) & (a != 0)).any() for a in every if largest(a) == most)
+    told = inside and (at_bound > 1 or _is_round(most))  # else the gradient has but a size
     if told and case.explains(k, np.clip(g, -most, most)):
         return Reason(found("clipped", bound=most), [k])
     c = ratio(case, k) if h.size > 1 else None

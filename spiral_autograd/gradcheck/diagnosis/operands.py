@@ -26,7 +26,7 @@ def operands(spot: Spot, stock: Stock) -> Iterator[Family]:
         is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind == "f"
         if i == mine or not is_array or y.name in ("add", "subtract"):
             continue
-        flat = _slopes(spot, y, mine, i)
+        flat = slopes(spot, y, mine, i)
         if flat is None:
             continue
         some, table = stock.like(y.name, arg)
@@ -50,7 +50,7 @@ def updated(spot: Spot) -> Iterator[tuple[Edit, Array]]:
         return
     mine = y.argnums[y.parents.index(x)]
     for i, z in zip(y.argnums, y.parents, strict=True):
-        flat = _slopes(spot, y, mine, i) if i != mine and not z.parents else None
+        flat = slopes(spot, y, mine, i) if i != mine and not z.parents else None
         if flat is None:
             continue
         effect = flat @ z.adjoint.ravel()
@@ -63,7 +63,7 @@ def updated(spot: Spot) -> Iterator[tuple[Edit, Array]]:
                 yield Edit("updated", 2.5, edit.change, fields), rows[0]
 
 
-def _slopes(spot: Spot, y: Node, mine: int, i: int) -> Array | None:
+def slopes(spot: Spot, y: Node, mine: int, i: int) -> Array | None:
     """Return the gradient of each probe with respect to another argument of an operation.
 
     None where the effect is not that of a factor.

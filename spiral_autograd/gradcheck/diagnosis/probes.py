@@ -147,12 +147,18 @@ class Family:
         Returns the i-th change.
     key : callable
         Returns what the i-th has in common with the same change at another site.
+    factors : array (changes, numbers) or None
+        By what each multiplies that which leaves the result, where that is all that it does.
+    same : sequence or None
+        For each what is equal where two do the same.
     """
 
     effects: Array
     sizes: Array
     edit: Callable[[int], Edit]
     key: Callable[[int], Hashable]
+    factors: Array | None = None
+    same: Sequence[Hashable] | None = None
 
 
 class Spot:
@@ -226,16 +232,21 @@ class Stock:
 
     def functions(self, node: Node) -> Array:
         """Return the functions of a value, one in each row; NaN where one is but a constant."""
-        if node in self._functions:
-            return self._functions[node]
-        table = functions_of(np.asarray(node.value))
+        table = self.raw_functions(node).copy()
         with np.errstate(all="ignore"):
             constant = np.ptp(table, axis=1) <= 1e-9 * np.max(np.abs(table), axis=1)
         constant[0] = False  # that the derivative is left out is no mere factor
         table[constant] = np.nan
-        if table.size <= 400_000:
-            self._functions[node] = table
         return table
+
+    def raw_functions(self, node: Node) -> Array:
+        """Return the functions of a value, one in each row, constant or not."""
+        if node not in self._functions:
+            table = functions_of(np.asarray(node.value))
+            if table.size > 400_000:
+                return table
+            self._functions[node] = table
+        return self._functions[node]
 
     @cached_property
     def all_functions(self) -> dict[Shape, tuple[list[tuple[Node, int]], Array, Array]]:

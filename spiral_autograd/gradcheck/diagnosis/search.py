@@ -14,6 +14,7 @@ from ..reference.graph import UNFIT, Change, Graph, Node, Site, is_number
 from . import arrays, changes
 from .case import Case
 from .changes import LIKELIEST, OTHERS
+from .matrices import Matrices
 from .operands import updated
 from .probes import Edit, Family, Probes, Spot, Stock
 from .second_point import standing_at
@@ -21,7 +22,7 @@ from .turns import Turns
 
 Changes = Mapping[Site, Change]
 Make = Callable[[Any, Stock], Iterator[Family]]
-Stage = tuple[Callable[["Search"], Iterable["Candidate"]], float]
+Stage = tuple[Callable[["Search"], Iterable["Candidate"]], float, float]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Search:
         }
         self.probes = Probes(case, graph, rows, self.now, through_max)
         self.turns = Turns(graph)
+        self.matrices = Matrices(graph, self.bar, through_max)
         self.stock = Stock(graph, self.turns, self.is_named, self.bar)
         self._families: dict[tuple[Site, Make], list[Family]] = {}
         self._spots: dict[Site, Spot | None] = {}
@@ -86,17 +88,14 @@ class Search:
     def explained(self, course: Sequence[Stage]) -> Iterator[Explained]:
         """Yield what explains gradients, until all are explained or nothing more does.
 
-        The course is what is tried, one after the other, and which cost is no reason to go on.
+        The course is what is tried, one after the other, and up to which cost each is believed.
         """
         rows, left = set(self.rows), set(self.left)
         pending: list[Candidate] = []
-        for some, most in course:
+        for some, whole, part in course:
             pending = [c for c in (*pending, *some(self)) if c.rows & rows]
             pending.sort(key=lambda c: (-len(c.rows & rows), c.cost))
-            whole = some is course[0][0]  # what explains but a part may be a part of what comes
-            for candidate in [
-                c for c in pending if c.cost < most and (not whole or c.rows >= rows)
-            ]:
+            for candidate in [c for c in pending if c.cost < (whole if c.rows >= rows else part)]:
                 pending.remove(candidate)
                 self.case.deadline.check()
                 explained = self.verified(candidate, left) if candidate.rows & rows else None

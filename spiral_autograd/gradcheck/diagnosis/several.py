@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from ...validation import Array
 from ..reference.graph import Node, Site
 from . import changes
 from .changes import LIKELIEST
+from .loops import OF_TURNS, displaced
+from .matrices import ELEMENTWISE
 from .probes import Family
-from .search import INNER, Candidate, Make, Search
-
-Table = Mapping[Any, tuple[Family, int]]
+from .search import Candidate, Make, Search
+from .together import fits, slip_of, together
 
 
 def repeated(search: Search, sort: Sequence[Make]) -> Iterator[Candidate]:
     """Yield the same change at each turn of a loop."""
-    ways = [site for site in search.passages if site.via is None and search.turns.count]
-    for sites in search.turns.classes([*search.graph.edges(), *ways]):
-        yield from _together(search, sites, sort, "turns", 0.0)
+    for sites in _classes(search):
+        yield from together(search, sites, sort, "turns", 0.0)
+
+
+def of_other_turns(search: Search) -> Iterator[Candidate]:
+    """Yield what takes, at each turn of a loop, an array or a gradient of another turn."""
+    yield from repeated(search, OF_TURNS)
+    for sites in _classes(search):
+        some = [site for site in sites if search.spot(site) is not None]
+        small = len(some) > 1 and search.matrices.fit(some)
+        tried = list(displaced(search.graph, some)) if small else []
+        for edits, rows in zip(tried, fits(search, tried) if tried else (), strict=True):
+            if rows.any():
+                cost = search.cost_of(*edits[-1])
+                yield Candidate(tuple(edits), search.probes.which(rows), cost, "turns")
+
+
+def _classes(search: Search) -> list[list[Site]]:
+    """Return the sites that are the same at each turn of a loop."""
+    if not search.turns.count:
+        return []
+    ways = [s for s in search.passages if s.via is None and _is_formula(s)]
+    named = filter(search.is_named, search.graph.nodes)
+    values = [Site(None, node) for node in named if isinstance(node.value, np.ndarray)]
+    return search.turns.classes([*search.graph.edges(), *ways, *values])
+
+
+def _is_formula(site: Site) -> bool:
+    """Tell whether a way leads through no more than an activation or a normalisation."""
+    return all(node.name in ELEMENTWISE or node.name in _REDUCING for node in site.between)
 
 
 def carried(search: Search) -> Iterator[Candidate]:
@@ -48,11 +75,11 @@ def alike(search: Search) -> Iterator[Candidate]:
     few = [c for n in range(len(chosen) - 1, 1, -1) for c in combinations(chosen, n)]
     tried = set()
     for some in (chosen, *sorts.values(), *(few if len(chosen) <= 6 else ())):
-        together = frozenset(site for sites in some for site in sites)
-        if len(some) > 1 and together not in tried:
-            tried.add(together)
-            ordered = sorted(together, key=lambda site: site.argument.number)
-            yield from _together(search, ordered, LIKELIEST, "likewise", 1.0)
+        joined = frozenset(site for sites in some for site in sites)
+        if len(some) > 1 and joined not in tried:
+            tried.add(joined)
+            ordered = sorted(joined, key=lambda site: site.argument.number)
+            yield from together(search, ordered, LIKELIEST, "likewise", 1.0)
 
 
 def _activations(search: Search) -> list[list[Site]]:
@@ -73,51 +100,8 @@ def _is_activation(site: Site) -> bool:
     """Tell whether each entry of the result comes from that of the argument alone."""
     inner = {*site.between, site.argument}
     return all(
-        node.name in _ELEMENTWISE and inner.issuperset(node.parents) for node in site.between
+        node.name in ELEMENTWISE and inner.issuperset(node.parents) for node in site.between
     ) and any(node.name not in _LINEAR for node in site.between)
-
-
-def _together(
-    search: Search, sites: Sequence[Site], sort: Sequence[Make], how: str, extra: float
-) -> Iterator[Candidate]:
-    """Yield the changes that can be made at each of some sites, at all of them at once."""
-    sites = [site for site in sites if search.spot(site) is not None]
-    tables = [_by_key(search, site, sort, how) for site in sites]
-    common = _in_all(tables) if len(tables) > 1 else []
-    if not common:
-        return
-    rows = search.probes.passing(*_sums(tables, common))
-    apart = search.turns.are_apart(sites)
-    ends = search.is_natural(sites[-1].between[0]) and search.is_natural(sites[-1].argument)
-    slips = [_is_natural_slip(key) and (ends or key[0] != "function") for key in common]
-    fits = rows.any(axis=1) if apart else np.array(slips)
-    for n in np.flatnonzero(fits):
-        key = common[n]
-        some = [t[key][0].edit(t[key][1]) for t in tables]
-        which = search.probes.which(rows[n]) if apart else frozenset(search.rows)
-        pairs = tuple(zip(sites, some, strict=True))
-        yield Candidate(pairs, which, search.cost_of(sites[-1], some[-1]) + extra, how)
-
-
-def _in_all(tables: Sequence[Table]) -> list[Any]:
-    return [key for key in tables[-1] if all(key in table for table in tables)]
-
-
-def _sums(tables: Sequence[Table], keys: Sequence[object]) -> tuple[Array, Array]:
-    """Return what some changes do together, where they are apart, and the sizes of that."""
-    effects = [np.stack([t[key][0].effects[t[key][1]] for key in keys]) for t in tables]
-    sizes = [np.stack([t[key][0].sizes[t[key][1]] for key in keys]) for t in tables]
-    return np.sum(effects, axis=0), np.sum(sizes, axis=0)
-
-
-def _by_key(search: Search, site: Site, sort: Sequence[Make], how: str) -> Table:
-    return {
-        key: (family, i)
-        for family in search.families(site, sort)
-        for i in range(len(family.effects))
-        for key in [family.key(i)]
-        if how == "turns" or _is_derivative(key)
-    }
 
 
 def pairs(search: Search) -> Iterator[Candidate]:
@@ -126,7 +110,7 @@ def pairs(search: Search) -> Iterator[Candidate]:
     for site in search.sites:
         for family in search.families(site):
             for i in range(len(family.effects)):
-                slip = _slip(family.key(i))
+                slip = slip_of(family.key(i))
                 if slip is not None and np.any(family.effects[i]):
                     slips.setdefault(slip, []).append((site, family, i))
     for some in slips.values():
@@ -153,26 +137,5 @@ def _summing(
         yield Candidate(edits, search.probes.which(rows[n]), cost, "likewise")
 
 
+_REDUCING = frozenset("sum mean max amax var std reshape".split())
 _LINEAR = frozenset("add subtract multiply divide true_divide negative".split())
-_ELEMENTWISE = INNER | _LINEAR | frozenset("maximum minimum where clip sign arctan sin cos".split())
-
-
-def _is_derivative(key: Any) -> bool:
-    return key[0] in ("function", "times")
-
-
-def _is_natural_slip(key: Any) -> bool:
-    """Tell whether a change is one that may be made at each turn, where it has to be run."""
-    if key[0] == "function":
-        return bool(key[3] > 0 and key[2] < 30)
-    return key[0] == "times" or _slip(key) == "turned"
-
-
-def _slip(key: Any) -> object:
-    """Return what a change at one site has in common with the same slip at another."""
-    if key[0] == "times":
-        return key
-    if key[0] == "function":
-        return ("function", key[2], key[3]) if key[2] < 8 and key[3] > 0 else None
-    turned = key[0] in (("transposed",), ("g_transposed",))
-    return "turned" if turned or (key[0] == "operand" and key[2][0] == "T") else None

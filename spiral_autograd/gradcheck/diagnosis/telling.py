@@ -12,6 +12,7 @@ from ..finding import Finding, found
 from ..reference.graph import Node, Site, is_number
 from . import arrays
 from .case import Reason
+from .edits import windows
 from .probes import Edit
 from .search import Explained, Search
 from .true_derivative import true_derivative
@@ -54,7 +55,7 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
     """Return what is done there, with names in place of values."""
     fields = {name: _named(search, value) for name, value in edit.fields.items()}
     array = fields.pop("array", None)
-    if edit.kind == "operand" and fields["other"] == fields["operand"]:
+    if edit.kind == "operand" and fields["other"] == fields["operand"] and "turn" not in fields:
         fields["other"] = search.case.expression(edit.fields["other"][1])
         if fields["other"] == fields["operand"]:
             fields["other"] = found("another_run", of=fields["operand"])
@@ -62,6 +63,10 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
         path, run = edit.fields["path"], fields.pop("run")
         flow = _flow(search, path, run)
         return found("only", flow=flow, overwritten=fields["rule"] == "sum", rule=fields["rule"])
+    if edit.kind == "cut_at":
+        fields["due"] = _true_offsets(search, site)
+    if edit.kind == "added_to_itself":
+        return found(edit.kind, flow=_flow(search, edit.fields["path"]))
     if edit.kind == "times":
         return _factor(search, site, float(f"{edit.fields['times']:.9g}"))
     if edit.kind in ("taken_as", "lost"):
@@ -103,6 +108,15 @@ def _is_mean(node: Node, n: float) -> bool:
     return any(is_number(a) and float(a) in (n, 1 / n, -n, -1 / n) for a in node.args)
 
 
+def _true_offsets(search: Search, site: Site) -> tuple[int, ...] | None:
+    """Return where what reaches the argument is cut out of what leaves the result."""
+    spot = search.spot(site)
+    if spot is None:
+        return None
+    some = windows(spot.g.shape, spot.c.shape)
+    return next((w.fields["offsets"] for w in some if np.array_equal(w.make(spot.g), spot.c)), None)
+
+
 def _times_the_true(search: Search, site: Site, array: Array | float) -> float | None:
     """Return the c with which a wrong derivative is c times the true one, if it is that."""
     spot = search.spot(site)
@@ -131,6 +145,8 @@ def _named(search: Search, value: object) -> Any:
         return case.name(of)
     if what == "gradient":
         return found("gradient_of", of=case.name(of))
+    if what == "held":
+        return case.name(of[0]) if of[1] is None else case.operand(*of)
     if what == "upstream":
         output = of if len(search.graph.outputs) > 1 else None
         return found("upstream", output=output, name=case.name_of_upstream)

@@ -118,6 +118,9 @@ GRADIENT_CONTAINERS = (*GRADIENT_LISTS, "derivatives", "deltas")
 CONTEXTS = "ctx context cx _ctx fctx fn_ctx".split()
 SAVED = "saved_tensors saved_values saved_variables saved".split()
 
+# What a forward pass of a pair keeps for the backward pass.
+CACHES = [*CONTEXTS, *"cache caches cached memory res residual residuals saved".split()]
+
 # -------------------- names of gradients --------------------
 
 _GRADIENT = (
@@ -357,8 +360,14 @@ def positional_names(function: Any, count: int) -> list[str]:
 
 
 _UPSTREAM = ("d", "g", "up", "err", "top", "loss", "out", "v")
+_OUTPUT = ("y", "out", "act", "sig", "tanh")
 
 
 def means_upstream(name: str) -> bool:
     """Tell whether an argument is an upstream gradient, by its name."""
     return name.lower().startswith(_UPSTREAM)
+
+
+def means_output(name: str) -> bool:
+    """Tell whether an argument of a derivative is the function's output, by its name."""
+    return name.lower().startswith(_OUTPUT)

@@ -55,7 +55,7 @@ def function_of(layer: Any, inputs: Sequence[object]) -> Passes | None:
         return None
     label, backward_label = f"{name}.forward", f"{name}.backward"
 
-    def run(*inputs: object) -> tuple[list[Any], Any]:
+    def run(*inputs: object) -> tuple[list[object], object]:
         context = _for_inputs(_instance_of(layer, inputs) if is_plain else Context(), inputs)
         if sets_up:
             result = called(label, forward, *inputs)
@@ -64,11 +64,11 @@ def function_of(layer: Any, inputs: Sequence[object]) -> Passes | None:
             result = called(label, forward, context, *inputs)
         return list(result) if isinstance(result, tuple) else [result], context
 
-    def way(ups: list[Any], context: Any, inputs: Sequence[object]) -> object:
+    def way(ups: list[object], context: object, inputs: Sequence[object]) -> object:
         given = ups if accepts(backward, 1 + len(ups)) else [tuple(ups)]
         return called(backward_label, backward, context, *given)
 
-    def alone(ups: list[Any], context: Any, inputs: Sequence[object]) -> object:
+    def alone(ups: list[object], context: object, inputs: Sequence[object]) -> object:
         """Give back one value that was saved as itself, as minitorch's saved_values may."""
         if isinstance(context, Context) and len(context.saved) == 1:
             context.saved_values = context.saved[0]
@@ -96,7 +96,7 @@ def _instance_of(function: Any, inputs: Sequence[object]) -> Any:
     return function.__new__(function)
 
 
-def _for_inputs(context: Any, inputs: Sequence[object]) -> Any:
+def _for_inputs(context: Context, inputs: Sequence[object]) -> Context:
     """Return a context, with what it lacks of that which frameworks give it."""
     given = {
         "save_for_backward": partial(Context.save_for_backward, context),

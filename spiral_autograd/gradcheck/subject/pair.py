@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
 from .adapter import Adapter, Automatic, Values, by_key, by_position, is_of_loss, require_any
-from .conventions import is_statistic, means_upstream, positional_names
+from .conventions import CACHES, is_statistic, means_output, means_upstream, positional_names
 from .inputs import Names, effects_on, floats_with_gradients, leaf_name, say_unread, watched
 from .parameters import Parameter
 from .session import Session
@@ -33,8 +34,11 @@ from .subject import (
 )
 from .unchecked import differs, moved
 
+Source = str | int  # the upstream gradient g, the output y, or an input by its number
 # Calls a backward pass with upstream gradients, the cache and the inputs.
-Way = Callable[[list[Any], Any, Sequence[Any]], Any]
+Way = Callable[[list[Any], Any, Sequence[Any]], object]
+
+Given = list[tuple[Any, Array]]  # gradients, each with what it is of
 
 
 @dataclass(frozen=True)
@@ -44,58 +48,111 @@ class Passes:
     label: str
     backward_label: str
     names: list[str]  # of the inputs
-    inputs: Sequence[Any]
-    forward: Callable[..., tuple[list[Any], Any]]
+    inputs: Sequence[object]
+    forward: Callable[..., tuple[list[object], object]]
     ways: Sequence[Way]  # to call the backward pass, the likeliest first
-    code: tuple[Callable[..., Any], Callable[..., Any]]  # the user's own functions
+    code: tuple[Callable[..., object], Callable[..., object]]  # the user's own functions
     is_sure: bool = True  # whether the first of the ways that fits is meant
+    without_cache: Sequence[Way] = ()  # the ways where forward leaves none
 
 
-def passes_of(
-    forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[object]
-) -> Passes:
-    """Return ``out, cache = forward(*inputs)`` and ``backward(dout, cache)`` as passes.
+@dataclass
+class Uncached:
+    """Stands for the cache where a forward pass leaves none: its output."""
 
-    Backward may take the cache first, as JAX's custom_vjp has it, and inputs by their names.
-    Outputs that it takes no upstream gradient of come after those of which it does.
+    y: object
+
+
+class Functions:
+    """Somebody's ``out, cache = forward(*inputs)`` and ``backward(dout, cache)``.
+
+    Backward may take the cache first, as JAX's custom_vjp has it, and inputs by their names; or,
+    where forward leaves no cache, inputs and the output.
     """
-    require_function("forward", forward)
-    require_function("backward", backward)
-    label = name_of_function(forward, "forward")
-    backward_label = name_of_function(backward, "backward")
-    names, taken = positional_names(forward, len(inputs)), _required_names(backward)
-    known = [name for name, value in zip(names, inputs, strict=True) if not is_array(value)]
-    options = [name for name in taken[2:] if name in names]
-    options += [name for name in taken[: max(0, len(taken) - 2)] if name in known]
-    free = [name for name in taken if name not in options]
 
-    def run(*inputs: object) -> tuple[list[Any], Any]:
-        result = called(label, forward, *inputs)
+    def __init__(
+        self,
+        forward: Callable[..., object],
+        backward: Callable[..., object],
+        inputs: Sequence[object],
+    ) -> None:
+        require_function("forward", forward)
+        require_function("backward", backward)
+        self.forward, self.backward, self.inputs = forward, backward, inputs
+        self.label = name_of_function(forward, "forward")
+        self.backward_label = name_of_function(backward, "backward")
+        self.names, self.taken = positional_names(forward, len(inputs)), required_names(backward)
+        pairs = zip(self.names, inputs, strict=True)
+        numbers = [name for name, value in pairs if not is_array(value)]
+        self.options = [name for name in self.taken[2:] if name in self.names]
+        self.options += [name for name in self.taken[:-2] if name in numbers]
+        self.free = [name for name in self.taken if name not in self.options]
+
+    def passes(self) -> Passes:
+        """Return the two functions as passes, with the ways in which backward may be meant."""
+        ways: list[Way] = [
+            lambda ups, cache, inputs: self._call([*ups, cache], inputs),
+            lambda ups, cache, inputs: self._call([cache, *ups], inputs),
+        ]
+        ends = [self.free[0], self.free[-1]] if self.free else ["dout", "cache"]
+        first, last = map(means_upstream, ends)
+        if first != last:  # their names tell
+            ways = ways[:1] if first else ways[::-1]
+        return Passes(
+            *(self.label, self.backward_label, self.names, self.inputs, self.run, ways),
+            (self.forward, self.backward),
+            is_sure=first != last,
+            without_cache=[self._uncached(one) for one in _sources(self.taken, self.names)],
+        )
+
+    def run(self, *inputs: object) -> tuple[list[object], object]:
+        """Run the forward pass.
+
+        Outputs that backward takes no upstream gradient of come after those of which it does.
+        """
+        result = called(self.label, self.forward, *inputs)
+        if not isinstance(result, tuple) and _sources(self.taken, self.names):
+            return [result], Uncached(result)
         if not isinstance(result, tuple) or len(result) < 2:
             raise CheckError(
-                f"{label} must return (out, cache), got {described(result)}; for a scalar "
-                "loss with a gradient function use check_gradient"
+                f"{self.label} must return (out, cache), got {described(result)} (without a cache, "
+                f"{self.backward_label} must take the upstream gradient, and inputs or the "
+                "output); for a scalar loss with a gradient function use check_gradient"
             )
-        n = len(free) - 1
+        n = len(self.free) - 1
         return list(result[: n if 0 < n < len(result) - 1 else -1]), result[-1]
 
-    def call(arguments: Sequence[Any], inputs: Sequence[Any]) -> object:
-        given, rest = dict(zip(names, inputs, strict=True)), iter(arguments)
-        if options:
-            arguments = [given[n] if n in options else next(rest) for n in taken]
-        return called(backward_label, backward, *arguments)
+    def _call(self, arguments: Sequence[object], inputs: Sequence[object]) -> object:
+        given, rest = dict(zip(self.names, inputs, strict=True)), iter(arguments)
+        if self.options:
+            arguments = [given[n] if n in self.options else next(rest) for n in self.taken]
+        return called(self.backward_label, self.backward, *arguments)
 
-    cache_last, cache_first = (
-        lambda ups, cache, inputs: call([*ups, cache], inputs),
-        lambda ups, cache, inputs: call([cache, *ups], inputs),
-    )
-    ways: list[Way] = [cache_last, cache_first]
-    first, last = (means_upstream(name) for name in (free[0], free[-1])) if free else (True, False)
-    if first != last:  # their names tell
-        ways = ways[:1] if first else ways[::-1]
-    return Passes(
-        *(label, backward_label, names, inputs, run, ways), (forward, backward), first != last
-    )
+    def _uncached(self, sources: Mapping[str, Source]) -> Way:
+        def way(ups: list[object], cache: Uncached, inputs: Sequence[object]) -> object:
+            there: dict[Source, object] = {"g": ups[0], "y": cache.y, **dict(enumerate(inputs))}
+            arguments = [there[sources[name]] for name in self.taken]
+            return called(self.backward_label, self.backward, *arguments)
+
+        return way
+
+
+def _sources(taken: Sequence[str], names: Sequence[str]) -> list[dict[str, Source]]:
+    """Return what each argument of a backward pass without a cache may be, the likeliest first."""
+    free = [name for name in taken if name not in names]
+    pool: list[Source] = ["g", *(k for k, name in enumerate(names) if name not in taken), "y"]
+    if len(taken) < 2 or not 0 < len(free) <= len(pool) or any(n in CACHES for n in taken):
+        return []
+    named: dict[str, Source] = {name: k for k, name in enumerate(names) if name in taken}
+    orders = [order for order in permutations(pool, len(free)) if "g" in order]
+
+    def unfit(order: Sequence[Source]) -> int:
+        pairs = zip(order, free, strict=True)
+        return -sum(
+            one == ("y" if means_output(n) else "g" * means_upstream(n)) for one, n in pairs
+        )
+
+    return [named | dict(zip(free, order, strict=True)) for order in sorted(orders, key=unfit)[:12]]
 
 
 class Pair(Adapter):
@@ -105,7 +162,7 @@ class Pair(Adapter):
         self,
         passes: Passes,
         session: Session,
-        upstream: Any,
+        upstream: object,
         rng: np.random.Generator,
         constant: Names = (),
         automatic: Automatic = lambda subject: (),
@@ -114,12 +171,14 @@ class Pair(Adapter):
         self.label, self.backward_label = passes.label, passes.backward_label
         super().__init__(passes.inputs, passes.names, session, constant)
         self.cache: Any = None
-        self.way = passes.ways[0]
         with session.fresh():
             self.structure = self.run()
+            is_uncached = isinstance(self.cache, Uncached)
+            self.ways = passes.without_cache if is_uncached else passes.ways
+            self.way = self.ways[0]
             self.outputs = [np.array(out) for out in leaves(self.structure)]
             self.upstream = upstream_of(self.outputs, upstream, rng)
-        if len(passes.ways) > 1:
+        if len(self.ways) > 1:
             self.way = self._way()
         with session.fresh():
             self.run()
@@ -139,22 +198,24 @@ class Pair(Adapter):
     def _way(self) -> Way:
         """Return the way to call backward: the first that fits.
 
-        Or, where that is not sure, the one whose gradients are the nearest to autograd's; of two,
-        the one that is linear in the upstream gradient.
+        Or, where that is not sure, the one whose gradients are most often autograd's; else one that
+        is linear in the upstream gradient; else the nearest.
         """
-        given = {way: self.given_by(way) for way in self.passes.ways}
-        fitting = [way for way, grads in given.items() if grads and all(map(_fits, grads))]
-        if self.passes.is_sure or len(fitting) < 2:
+        given = {way: self.given_by(way) for way in self.ways}
+        fitting = [way for way, grads in given.items() if grads and _fit(grads)]
+        if (self.passes.is_sure and self.ways is self.passes.ways) or len(fitting) < 2:
             return next(iter(fitting), self.way)
         true = self.gradients_of([value for _, value in self.named_values()])
 
-        def nearness(way: Way) -> tuple[int, int]:
-            doubled = [None if g is None else np.multiply(2, g) for g, _ in given[way]]
-            return agreement(given[way], true), agreement(self.given_by(way, times=2), doubled)
+        def nearness(way: Way) -> tuple[int, int, float]:
+            doubled = [g if g is None else np.multiply(2, g) for g, _ in given[way]]
+            linear, _ = agreement(self.given_by(way, times=2), doubled)
+            equal, apart = agreement(given[way], true)
+            return equal, linear, -apart
 
         return max(fitting, key=nearness)
 
-    def given_by(self, way: Way, times: float = 1) -> list[tuple[Any, Array]]:
+    def given_by(self, way: Way, times: float = 1) -> Given:
         """Return the gradients that a way to call backward gives, each with what it is of."""
         before, self.way = self.way, way
         try:
@@ -173,7 +234,7 @@ class Pair(Adapter):
         """What the forward pass has left for the backward pass."""
         return self.cache
 
-    def run(self) -> list[Any]:
+    def run(self) -> list[object]:
         """Run the forward pass, and return the outputs that backward has a gradient of."""
         outputs, self.cache = self.passes.forward(*self.inputs)
         return outputs
@@ -184,7 +245,7 @@ class Pair(Adapter):
         self.result = self._flat(self.way(tree, self.cache, self.inputs))
         return self.result
 
-    def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
+    def substitute(self, replacements: Sequence[object], values: Values = None) -> list[object]:
         """Run the forward pass on other values."""
         memo = self.standing_in(replacements, values)
         arguments = (copy.deepcopy(value, dict(memo)) for value in self.inputs)
@@ -192,7 +253,7 @@ class Pair(Adapter):
 
     # -------------------- the gradients --------------------
 
-    def _flat(self, result: Any) -> object:
+    def _flat(self, result: object) -> object:
         """Return gradients, where some stand in dicts as the parameters do, as one dict."""
         inputs = zip(self.names, self.inputs, strict=True)
         holders = [(n, v) for n, v in inputs if any(map(is_float_array, leaves(v)))]
@@ -202,7 +263,7 @@ class Pair(Adapter):
         is_in_dict = [isinstance(value, dict) for _, value in holders]
         if not any(is_in_dict) or is_in_dict != [isinstance(g, dict) for g in result]:
             return result
-        flat: dict[Any, Any] = {}
+        flat: dict[object, object] = {}
         for (name, value), gradient in pairs:
             flat |= gradient if isinstance(value, dict) else {name: gradient}
         return flat
@@ -223,7 +284,7 @@ class Pair(Adapter):
         self.of_inputs, self.parameters = entries[:n], entries[n:]
         return [(name, leaf) for name, leaf in inside if name not in there]
 
-    def _say_beside(self, arrays: dict[str, Array], there: dict[str, Any]) -> None:
+    def _say_beside(self, arrays: dict[str, Array], there: dict[str, object]) -> None:
         """Say which gradients are not returned, and which that are returned are nobody's."""
         for name in [] if is_of_loss(self.structure, self.result) else arrays:
             if name not in there:
@@ -242,7 +303,7 @@ class Pair(Adapter):
     def _gradient_of(self, name: str) -> object:
         return self._by_name().get(name, MISSING)
 
-    def _by_name(self) -> dict[str, Any]:
+    def _by_name(self) -> dict[str, object]:
         if isinstance(self.result, dict):
             return by_key(self.result, self.known)
         return by_position(self.backward_label, self.result, self.names, self.floats)
@@ -261,23 +322,29 @@ class Pair(Adapter):
         return replace(super().subject(), forward_code=[forward], backward_code=[backward])
 
 
-def _fits(pair: tuple[Any, Array]) -> bool:
-    gradient, value = pair
-    return gradient is None or np.shape(gradient) == value.shape
+def _fit(given: Given) -> bool:
+    return all(gradient is None or np.shape(gradient) == value.shape for gradient, value in given)
 
 
-def agreement(given: Sequence[tuple[Any, Array]], true: Sequence[Any]) -> int:
-    """Return how many entries of gradients that were given are as autograd has them."""
-    pairs = [(h, g) for (h, _), g in zip(given, true, strict=True) if g is not None]
-    return sum(int(np.isclose(h, g).sum()) for h, g in pairs if np.shape(h) == np.shape(g))
+def agreement(given: Given, true: Sequence[object]) -> tuple[int, float]:
+    """Return how many entries of gradients are as autograd has them, and how far all are off."""
+    both = [(h, g) for (h, _), g in zip(given, true, strict=True) if not (h is None or g is None)]
+    pairs = [(np.asarray(h), np.asarray(g)) for h, g in both]
+    pairs = [(h, g) for h, g in pairs if h.shape == g.shape]
+    equal = sum(int(np.isclose(h, g).sum()) for h, g in pairs)
+    return equal, sum(float(np.abs(h - g).sum()) for h, g in pairs)
 
 
-def _required_names(function: Callable[..., Any]) -> list[str]:
-    """Return the parameters that a function requires; none where it takes any number."""
+def required_names(function: Callable[..., object]) -> list[str]:
+    """Return the positional parameters that a function requires; none where it takes any number."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         return []
     if any(p.kind == p.VAR_POSITIONAL for p in parameters):
         return []
-    return [p.name for p in parameters if p.default is p.empty and p.kind != p.VAR_KEYWORD]
+    return [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.KEYWORD_ONLY)
+    ]

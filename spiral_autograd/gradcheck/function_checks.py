@@ -1,0 +1,208 @@
+"""The checks of single functions: what autograd is told of them, and derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..validation import Random, number
+from .checks import BUDGET, course, stream_of
+from .finding import Finding, found
+from .guard import CheckError, answerable
+from .reference.reference import gradients_of
+from .report import GradientReport
+from .subject.derivative import Derivative
+from .subject.inputs import Names
+from .subject.pair import Pair
+from .subject.primitive import Primitive, rules_of
+from .subject.session import untouched
+from .subject.subject import name_of_function, require_function
+from .verdict.rows import FAILURES
+
+Rule = Callable[..., object]
+
+
+def check_primitive(
+    function: Callable[..., object],
+    *inputs: object,
+    vjps: Rule | Sequence[Rule | None] | None = None,
+    jvps: Rule | Sequence[Rule | None] | None = None,
+    kwargs: Mapping[str, object] | None = None,
+    upstream: object = None,
+    rng: Random = 0,
+    budget: float = BUDGET,
+    constant: Names = (),
+) -> GradientReport:
+    """Check what autograd is told of a primitive: the vjp and the jvp of each argument.
+
+    They are held against the function itself, by autograd where its body is NumPy of your own,
+    else by complex step or central differences.
+
+    Parameters
+    ----------
+    function : callable
+        Of `autograd.extend.primitive`; any other where its `vjps` or `jvps` are given.
+    *inputs : arrays, floats and what else `function` takes
+    vjps : callable or sequence of callables, optional
+        Makers ``vjp(ans, *inputs) -> (g -> gradient)``, one for each argument in their order, as
+        `defvjp` takes them. By default those that are registered.
+    jvps : callable or sequence of callables, optional
+        ``jvp(g, ans, *inputs) -> tangent``, as `defjvp` takes them.
+    kwargs : dict, optional
+        Keyword arguments of `function`, which each vjp and jvp takes too.
+    upstream : array, optional
+        By default random.
+    rng : int, RandomState or Generator, default 0
+    budget : float, default 10
+        Seconds to spend on why a gradient is wrong.
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
+
+    Returns
+    -------
+    GradientReport
+        With the rows ``vjp of x`` and, where there is a jvp, ``jvp of x``: the gradient that
+        follows from it.
+
+    Raises
+    ------
+    CheckError
+        If there is neither a vjp nor a jvp, or one of the functions cannot be run.
+
+    Examples
+    --------
+    >>> def times(x, y):
+    ...     return x * y
+    >>> vjps = (lambda ans, x, y: lambda g: g * y), (lambda ans, x, y: lambda g: g * x)
+    >>> report = check_primitive(times, np.ones(3), np.arange(3.0), vjps=vjps)
+    >>> [row.name for row in report.rows], report.ok
+    (['vjp of x', 'vjp of y'], True)
+    """
+    require_function("function", function)
+    budget = number("budget", budget, above=0, or_equal=True)
+    title, kwargs, reports = name_of_function(function, "a function"), kwargs or {}, []
+    with untouched(function, inputs, vjps, jvps, kwargs) as session, answerable(title):
+        for kind, given in (("vjp", vjps), ("jvp", jvps)):
+            rules = rules_of(function, given, kind)
+            if not rules:
+                continue
+            stream = stream_of(rng)
+            primitive = Primitive(function, inputs, kwargs, kind, rules, given is not None)
+            pair = Pair(primitive.passes(), session, upstream, stream, constant, gradients_of)
+            report = course(title, pair.subject(), stream, budget)
+            reports.append(_named(report, kind, primitive.shapes))
+    if not reports:
+        raise CheckError(
+            f"{title} has neither a vjp nor a jvp: register them with autograd.extend.defvjp and "
+            "defjvp, or give them as vjps= and jvps="
+        )
+    return replace(
+        reports[0],
+        rows=tuple(row for report in reports for row in report.rows),
+        remarks=tuple(dict.fromkeys(note for report in reports for note in report.remarks)),
+        faults=tuple(dict.fromkeys(fault for report in reports for fault in report.faults)),
+        unchecked=tuple(dict.fromkeys(name for report in reports for name in report.unchecked)),
+    )
+
+
+def _named(
+    report: GradientReport, kind: str, shapes: Mapping[str, tuple[object, object]]
+) -> GradientReport:
+    """Return a report whose rows are named by the kind of their rule; and wrong shapes said."""
+    rows = []
+    for row in report.rows:
+        if row.name in shapes:
+            ours, theirs = shapes[row.name]
+            said = found("tangent_shape", ours=ours, theirs=theirs)
+            row = replace(row, verdict="wrong", findings=(said,))
+        rows.append(replace(row, name=f"{kind} of {row.name}"))
+    unchecked = tuple(f"{kind} of {name}" for name in report.unchecked)
+    return replace(report, rows=tuple(rows), unchecked=unchecked)
+
+
+# -------------------- derivatives --------------------
+
+
+def check_derivative(
+    function: Callable[..., object],
+    derivative: Callable[..., object],
+    x: object,
+    *,
+    upstream: object = None,
+    rng: Random = 0,
+    budget: float = BUDGET,
+) -> GradientReport:
+    """Check a function, such as an activation, with its derivative, and say which values it takes.
+
+    Parameters
+    ----------
+    function : callable
+        ``y = function(x)``, of arrays or of single numbers.
+    derivative : callable
+        Of x or of y, or of both; it may take the upstream gradient too. It returns the derivative
+        of each entry, or a Jacobian; with the upstream gradient, the gradient of x.
+    x : array or float
+    upstream : array, optional
+        By default random.
+    rng : int, RandomState or Generator, default 0
+    budget : float, default 10
+        Seconds to spend on why a derivative is wrong.
+
+    Returns
+    -------
+    GradientReport
+        A note says whether `derivative` takes x or y.
+
+    Raises
+    ------
+    CheckError
+        If one of the functions cannot be run.
+
+    Examples
+    --------
+    >>> def sigmoid(x):
+    ...     return 1 / (1 + np.exp(-x))
+    >>> def sigmoid_prime(y):
+    ...     return y * (1 - y)
+    >>> report = check_derivative(sigmoid, sigmoid_prime, np.linspace(-1, 1, 5))
+    >>> report.ok, report.notes[0]
+    (True, 'sigmoid_prime takes y = sigmoid(x), not x')
+    """
+    require_function("function", function)
+    require_function("derivative", derivative)
+    budget = number("budget", budget, above=0, or_equal=True)
+    title = (
+        f"{name_of_function(function, 'f')} and {name_of_function(derivative, 'its derivative')}"
+    )
+    with untouched(function, derivative, x) as session, answerable(title):
+        two = Derivative(function, derivative, x)
+        reports: list[GradientReport] = []
+        ways = list(two.readings)
+        while ways and len(reports) < 2:
+            stream = stream_of(rng)
+            pair = Pair(two.passes(ways), session, upstream, stream, (), gradients_of)
+            report = course(title, pair.subject(), stream, budget / 2)
+            is_explained = all(row.rule for row in report.rows if row.verdict in FAILURES)
+            reports.append(replace(report, remarks=(*_takes(two, pair, report), *report.remarks)))
+            if is_explained:
+                return reports[-1]
+            ways.remove(pair.way)
+    return reports[0]
+
+
+def _takes(two: Derivative, pair: Pair, report: GradientReport) -> list[Finding]:
+    """Return what to say of what a derivative takes."""
+    reading = two.readings[pair.way]
+    if "x" in reading and "y" in reading:
+        return []
+    swapped = reading.translate(str.maketrans("xy", "yx"))
+    other = next(way for way, taken in two.readings.items() if taken == swapped)
+    pairs = zip(pair.given_by(pair.way), pair.given_by(other), strict=False)
+    same = [np.array_equal(ours, theirs) for (ours, _), (theirs, _) in pairs]
+    x, y = two.names[0], f"y = {two.label}({two.names[0]})"
+    fields = dict(zip(("what", "other"), (x, y) if "x" in reading else (y, x), strict=True))
+    is_either = bool(same) and all(same)
+    kind = "takes_either" if is_either else "takes" if report.ok else "takes_neither"
+    return [found(kind, who=two.derivative_label, **fields)]

@@ -1,0 +1,89 @@
+"""Where a batch's loss and gradient come from, as flat vectors: a derived program, or autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import autograd
+import numpy as np
+
+from .derive import Program, cached_program, warn_of_change
+from .pytree import FlatLayout, Pytree, same_structure, tree_map
+from .validation import Array
+
+Loss = Callable[..., Any]
+ValueAndGrad = Callable[..., tuple[Any, Pytree]]
+Source = Callable[[Pytree, list[Array]], tuple[float, Pytree]]
+
+
+def automatic_source(
+    layout: FlatLayout, loss: Loss, data: list[Array], batch_size: int
+) -> tuple[Source, list[Array]]:
+    """Return what makes a loss and its gradient as flat vectors, and the data as it takes it."""
+    for first in range(0, len(data[0]), batch_size):
+        value = loss(layout.template, *(array[first : first + batch_size] for array in data))
+        _require_scalar(value)
+        if not np.isfinite(value):
+            raise ValueError(f"the loss is {value} for the parameters given, before any update")
+    plain = source_of_pytrees(layout, autograd.value_and_grad(loss))
+    found = cached_program(loss, layout.template, tuple(array[:batch_size] for array in data))
+    if found is None or found.program is None:
+        return plain, data
+    derived, cast = _source_of_program(layout, found.program, data)
+    outside, has_changed = found.outside, False
+
+    def watched(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
+        nonlocal has_changed
+        if not (has_changed or outside.holds()):
+            has_changed = True
+            warn_of_change(loss)
+        if has_changed:  # what the loss reaches is no longer as it was when it was derived
+            return plain(vectors, batch[: len(data)])
+        return derived(vectors, batch[len(data) :])
+
+    return (watched, [*data, *cast]) if outside.watches else (derived, cast)
+
+
+def source_of_pytrees(layout: FlatLayout, value_and_grad: ValueAndGrad) -> Source:
+    """Return the source that a function of pytrees is, once its first result was looked at."""
+    structure_is_known = False
+
+    def source(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
+        nonlocal structure_is_known
+        params = layout.tree(vectors)
+        loss, grads = value_and_grad(params, *batch)
+        if not structure_is_known:
+            _require_scalar(loss)
+            same_structure("params", params, "the gradient", grads)
+            structure_is_known = True
+        return float(loss), layout.pack_grads(grads)
+
+    return source
+
+
+def _source_of_program(
+    layout: FlatLayout, program: Program, data: list[Array]
+) -> tuple[Source, list[Array]]:
+    """Return the source that a derived program is, and the data in the dtypes it computes in."""
+    if any(turned or first != i for i, (first, turned) in enumerate(layout.sharing.places)):
+        return source_of_pytrees(layout, program), data
+    make, dtypes = program.buffered
+    params, grads = (layout.pack_tree(layout.template) for _ in range(2))
+    run = make(layout.views(params), layout.views(grads))
+
+    def source(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
+        tree_map(np.copyto, params, vectors)
+        # The optimizer may keep what it is given, so it is given a copy of the buffers.
+        return float(run(*batch)), tree_map(np.array, grads)
+
+    return source, [a.astype(dtype, copy=False) for a, dtype in zip(data, dtypes, strict=True)]
+
+
+def _require_scalar(loss: Any) -> None:
+    if np.ndim(loss) != 0:
+        raise TypeError(
+            f"loss must return a scalar, got the shape {np.shape(loss)}; np.mean makes one"
+        )
+    if np.asarray(loss).dtype.kind not in "fiu":
+        raise TypeError(f"loss must return a real number, got {loss!r}")
