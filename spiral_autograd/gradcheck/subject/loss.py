@@ -14,7 +14,7 @@ from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..finding import found
 from ..source import code_of
-from .adapter import Adapter, Values
+from .adapter import Adapter, Automatic, Values
 from .conventions import differing, gradient_key, positional_names
 from .held import nested
 from .inputs import (
@@ -55,7 +55,9 @@ class Gradient(Adapter):
         data: Sequence[Any],
         session: Session,
         constant: Names = (),
+        automatic: Automatic = lambda subject: (),
     ) -> None:
+        self.automatic = automatic
         require_function("loss", loss)
         self.loss, self.gradient, self.data = loss, gradient, data
         self.label = name_of_function(loss, "loss")
@@ -89,7 +91,7 @@ class Gradient(Adapter):
 
     def run(self) -> Any:
         """Run the loss."""
-        return _value_of(called(self.label, self.loss, self._own(self.params), *self.data))
+        return value_of(called(self.label, self.loss, self._own(self.params), *self.data))
 
     def _own(self, params: Pytree) -> Pytree:
         """Return parameters as they were given: in a named tuple, if they were."""
@@ -127,7 +129,7 @@ class Gradient(Adapter):
         added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
         with tapping(added=added):
             data = [_exchanged(item, memo) for item in self.data]
-            return [_value_of(self.loss(self._own(others), *data))]
+            return [value_of(self.loss(self._own(others), *data))]
 
     @contextmanager
     def given(self, others: Sequence[Any]) -> Iterator[None]:
@@ -310,7 +312,7 @@ def _exchanged(item: Any, memo: dict[int, Any]) -> object:
     return memo.get(id(item), item)
 
 
-def _value_of(result: Any) -> object:
+def value_of(result: Any) -> object:
     """Return the loss of what a function returns that gives the gradient beside it."""
     if not isinstance(result, tuple) or len(result) < 2 or all(map(_is_scalar, result)):
         return result
