@@ -28,12 +28,12 @@ RULES: dict[str, str] = {
     **_all(
         "factor",
         "constant_factor wrong_sign times mean_missing averaged_over one_less ratio literal "
-        "either_way",
+        "either_way of_loss mean_of_cost",
     ),
     **_all(
         "layout",
         "swapped that_of transposed axes_order reordered reversed shifted blocks cut_at "
-        "not_transposed g_transposed",
+        "not_transposed g_transposed exchanged flipped",
     ),
     **_all(
         "sum",
@@ -43,16 +43,16 @@ RULES: dict[str, str] = {
     **_all(
         "term",
         "term constant_added left_out not_carried term_left_out only_scaled_g g_left_out "
-        "added_to_itself",
+        "added_to_itself term_in_part constant_in_part",
     ),
     **_all(
         "part",
-        "part lacks_entry picked_beside",
+        "part lacks_entry picked_beside put_at picked_at",
     ),
     **_all(
         "value",
         "lost taken_as times_too operand updated made_from from_turn scale_left_out scale_squared "
-        "scale_inverted only_g",
+        "scale_inverted only_g clipped clipped_norm combined passed_on",
     ),
     # -------------------- rows: verdicts (shapes, kinks, small constants, rounding) ----------
     "no_gradient": "unwritten",

@@ -81,6 +81,20 @@ def _of_turn(turn: str, of: str = "") -> str:
     return "" if turn == "same" else f"{of} of {_turn(turn)}"
 
 
+def _place(how: str | Sequence[object]) -> str:
+    """Say how the windows of a loop are picked in the place of where they are."""
+    kind, *more = (how,) if isinstance(how, str) else how
+    if kind == "no_stride":
+        return f"the step (stride) is missing in its index{_on_axis(more)}"
+    if kind == "exchanged":
+        return f"its indices along axis {more[0]} and axis {more[1]} are exchanged"
+    return f"its index{_on_axis(more[1:2])} is {more[0]:+} beside what it should be"
+
+
+def _on_axis(axes: Sequence[object]) -> str:
+    return f" along axis {axes[0]}" if axes else ""
+
+
 def _due(other: Said, operand: Said, turn: str) -> str:
     """Say what an operand should be, where it has a name."""
     if turn != "same" and str(other) == str(operand):
@@ -178,6 +192,15 @@ CHANGES: dict[str, str | Callable[..., str]] = {
     ),
     "picked_beside": "goes to other entries than the forward pass picks: {shift} further along "
     "axis {axis}",
+    "put_at": lambda how, of: f"goes to another place of {of}: {_place(how)}",
+    "picked_at": lambda how, of: f"is multiplied by another part of {of}: {_place(how)}",
+    "exchanged": lambda of: (
+        f"the gradients of {listed(of)} are {'exchanged' if len(of) == 2 else 'mixed up'}"
+    ),
+    "flipped": lambda operand, axes: (
+        f"is multiplied by {operand} reversed along axis {listed(list(map(str, axes)))}, "
+        "which it should not be"
+    ),
     "cut_at": lambda offsets, due=None: (
         f"is cut out of the padded array from {offsets} on"
         + (", the wrong place" if due is None else f": it should be from {due} on")

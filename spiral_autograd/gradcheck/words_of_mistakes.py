@@ -92,7 +92,8 @@ def _other_sum(
 
 
 def _term(of: str, times: float, own: bool, lacks: bool) -> str:
-    what = f"{of} itself (weight decay?)" if own else of
+    decay = f"weight decay?{'' if lacks else ' then the loss needs it too'}"
+    what = f"{of} itself ({decay})" if own else of
     what = what if times == 1 else f"{times:.6g} times {what}"
     return f"lacks a term: {what}" if lacks else f"has a term too many: {what}"
 
@@ -163,8 +164,8 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
         f"is {_times(times)} what it should be: {n:g} ({what}) / {m:g} ({other})"
     ),
     "literal": lambda times, text, also, n: (
-        f"is {_times(times)} what it should be: see the {text} in the line below"
-        f"{f' ({n:g} is {also} too)' if also else ''}"
+        f"is {_times(times)} what it should be: see the {text} in the line below ({n:g} is {also} "
+        "too)"
     ),
     "either_way": lambda one, other: (
         "{one}; or {n:g} ({what}) / {m:g} ({other}): other sizes tell which"
@@ -202,6 +203,8 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "term": _term,
     "constant_added": "has a constant added to each entry: {constant:.6g}",
     "part": _part,
+    "term_in_part": "has an extra term, {times:.6g} * {of}, in {mark} too, where there is none",
+    "constant_in_part": "has a constant added to {mark}: {constant:.6g}",
     "at": lambda places, more: f"the entries at {', '.join(map(str, places))}{', ...' * more}",
     "where": "the entries where {of} {sign} {bound:g}",
     "slices": _slices,

@@ -13,9 +13,10 @@ import numpy as np
 from ..finding import found
 from ..guard import OutOfTime
 from ..reference.graph import Graph
-from . import arrays
+from . import arrays, habits
 from .case import Case, Reason
 from .changes import LIKELIEST, OTHERS
+from .exchanges import exchanged
 from .search import Candidate, Search, Stage
 from .second_point import says_the_same
 from .several import alike, carried, of_other_turns, pairs, repeated
@@ -28,6 +29,7 @@ COURSE: tuple[Stage, ...] = (
     (partial(repeated, sort=LIKELIEST), 2.4, 2.4),
     (partial(Search.natural, sort=OTHERS), np.inf, 2.4),
     (partial(repeated, sort=OTHERS), np.inf, 2.4),
+    (exchanged, np.inf, 2.4),
     (of_other_turns, np.inf, np.inf),
     (alike, np.inf, np.inf),
     (Search.inner, np.inf, np.inf),
@@ -64,7 +66,7 @@ def diagnose(*cases: Case) -> list[Reason]:
             for rule in rules:
                 settle(_safely(rule, case, k) for k in list(rows))
 
-    by(arrays.FIRST)
+    by((arrays.unwritten, *habits.RULES, *arrays.FIRST))
     if len(rows) == 1:  # else what all of them have in common tells more
         by([arrays.given_twice])
     with suppress(OutOfTime):
