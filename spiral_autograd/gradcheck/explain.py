@@ -23,7 +23,7 @@ from .lines.literals import with_literal
 from .reference.graph import Graph
 from .reference.reference import find_reference, outputs_now
 from .source import forward_line
-from .subject.conventions import TARGETS, positional_names
+from .subject.conventions import TARGETS, means_upstream, positional_names
 from .subject.subject import MISSING, copied
 from .verdict.doubt import compared
 from .verdict.rows import FAILURES, Comparison, Row
@@ -103,8 +103,9 @@ def _name_of_upstream(c: Comparison) -> str | None:
     """Return what backward calls the upstream gradient; None where it takes none, or several."""
     if not c.subject.takes_upstream or len(c.upstream) != 1 or not c.subject.backward_code:
         return None
-    (name,) = positional_names(c.subject.backward_code[0], 1)
-    return name if name.isidentifier() and name != "input" else None
+    names = filter(means_upstream, positional_names(c.subject.backward_code[0], 2))
+    likeliest = sorted(names, key=lambda name: not name.startswith(("d", "grad")))
+    return next(filter(str.isidentifier, likeliest), None)
 
 
 def _no_pattern(row: Row, *, late: bool) -> Finding:

@@ -18,7 +18,6 @@ from .network_passes import Own, beside, check_own, check_whole, wrong
 from .reference.reference import SHARPNESS
 from .reference.reference import gradients_of as automatic
 from .report import GradientReport
-from .source import replacing_lines
 from .subject.conventions import positional_names, read
 from .subject.given_loss import AutomaticLoss
 from .subject.heard import Call, Pass
@@ -26,7 +25,7 @@ from .subject.inputs import Constant, Names
 from .subject.layer import names_in
 from .subject.methods import methods_of
 from .subject.network import Network, is_plain, naming, network_of
-from .subject.own_passes import gradients_of, groups, noted, totals
+from .subject.own_passes import gradients_of, groups, noted, replacing_lines, totals
 from .subject.parameters import Parameter
 from .subject.session import untouched
 from .subject.subject import is_float_array

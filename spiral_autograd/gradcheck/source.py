@@ -7,8 +7,8 @@ import inspect
 import linecache
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice
 from types import CodeType
@@ -78,29 +78,34 @@ class Step:
     end: int
     heads: tuple[ast.AST, ...]  # the statement itself; of a block what stands in its head
     blocks: tuple[ast.AST, ...]
+    beside: tuple[Step, ...] = ()  # the other statements of its line, which run as one with it
 
     @cached_property
     def targets(self) -> list[ast.expr]:
         """The expressions that are assigned to, those of tuples one by one."""
         walrus = [n.target for n in self._nodes if isinstance(n, ast.NamedExpr)]
-        return targets_of(self.node) + walrus
+        return [*targets_of(self.node), *walrus, *(t for step in self.beside for t in step.targets)]
 
     @cached_property
     def changed(self) -> list[ast.expr]:
         """The expressions of what is written into where it is, rather than made anew."""
         calls = [node for node in self._nodes if isinstance(node, ast.Call)]
         holders = [t.value for t in targets_of(self.node) if isinstance(t, ast.Subscript)]
-        return [*self._kept, *holders, *(node for call in calls for node in _mutated(call))]
+        found = [*self._kept, *holders, *(node for call in calls for node in _mutated(call))]
+        return found + [node for step in self.beside for node in step.changed]
 
     @cached_property
     def used(self) -> list[ast.expr]:
         """The largest expressions of names, attributes and entries that are read."""
-        return [*self._kept, *(node for head in self.heads for node in _references(head))]
+        found = [*self._kept, *(node for head in self.heads for node in _references(head))]
+        return found + [node for step in self.beside for node in step.used]
 
     @cached_property
     def parts(self) -> dict[str, list[ast.expr]]:
         """What each part reads of what is given or assigned, by ``[1]`` or ``['W']``."""
         if not isinstance(self.node, ast.Return | ast.Assign) or self.node.value is None:
+            return {}
+        if self.beside:
             return {}
         return {path: _references(node) for path, node in _parts_of(self.node.value) if path}
 
@@ -147,7 +152,13 @@ class Text:
     @cached_property
     def _by_line(self) -> dict[int, Step]:
         # The innermost statement of a line is the last one that has it.
-        return {line: step for step in self.steps for line in range(step.line, step.end + 1)}
+        found: dict[int, Step] = {}
+        for step in self.steps:
+            before = found.get(step.line)
+            if before is not None and before.line == before.end == step.line:
+                step = replace(step, beside=(*before.beside, before))
+            found.update(dict.fromkeys(range(step.line, step.end + 1), step))
+        return found
 
 
 def text_of(function: object) -> Text | None:
@@ -291,26 +302,6 @@ def skips(node: ast.AST) -> bool:
         return False
     late = len(inner.args) == 2 and getattr(inner.args[0], "value", None) != 0
     return late or any(isinstance(arg, ast.BinOp) for arg in inner.args[:2])
-
-
-def replacing_lines(backward: Callable[..., object]) -> list[Place]:
-    """Return the lines of a backward pass that put a new array in the list of gradients."""
-    if (text := text_of(backward)) is None:
-        return []
-    return [
-        text.place(step)
-        for step in text.steps
-        for target in (step.targets if isinstance(step.node, ast.Assign) else ())
-        if getattr(_replaced_in(target), "attr", "") in ("grads", "gradients")
-    ]
-
-
-def _replaced_in(target: ast.expr) -> ast.expr | None:
-    """Return what an assignment puts another object in: None where it writes into an array."""
-    if not isinstance(target, ast.Subscript):
-        return target
-    whole = isinstance(target.slice, ast.Slice) or getattr(target.slice, "value", "") is Ellipsis
-    return None if whole else target.value
 
 
 # -------------------- the reader's own words --------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...pytree import Sharing, leaves
+from ..source import Place, text_of
 from .conventions import (
     BACKWARD,
     CONTAINERS,
@@ -361,3 +363,23 @@ def gradient_in(listed: Sequence[Parameter], value: Any) -> object:
     first, turned = Sharing.of([*(p.value for p in listed), value]).places[-1]
     gradient = listed[first].gradient() if first < len(listed) else None
     return gradient.T if turned and gradient is not None else gradient
+
+
+def replacing_lines(backward: Callable[..., object]) -> list[Place]:
+    """Return the lines of a backward pass that put a new array in the list of gradients."""
+    if (text := text_of(backward)) is None:
+        return []
+    return [
+        text.place(step)
+        for step in text.steps
+        for target in (step.targets if isinstance(step.node, ast.Assign) else ())
+        if getattr(_replaced_in(target), "attr", "") in ("grads", "gradients")
+    ]
+
+
+def _replaced_in(target: ast.expr) -> ast.expr | None:
+    """Return what an assignment puts another object in: None where it writes into an array."""
+    if not isinstance(target, ast.Subscript):
+        return target
+    whole = isinstance(target.slice, ast.Slice) or getattr(target.slice, "value", "") is Ellipsis
+    return None if whole else target.value
