@@ -95,9 +95,10 @@ def _case(c: Comparison, where: Where, true: list[Array], graph: Graph | None) -
 
 def _name_of_upstream(c: Comparison) -> str | None:
     """Return what backward calls the upstream gradient; None where it takes none, or several."""
-    if not c.subject.takes_upstream or len(c.upstream) != 1 or not c.subject.backward_code:
+    at = c.subject.upstream_at if c.subject.takes_upstream and len(c.upstream) == 1 else None
+    if at is None or not c.subject.backward_code:
         return None
-    (name,) = positional_names(c.subject.backward_code[0], 1)
+    name = positional_names(c.subject.backward_code[0], at + 1)[at]
     return name if name.isidentifier() and name != "input" else None
 
 

@@ -16,7 +16,7 @@ from .report import GradientReport
 from .subject.derivative import Derivative
 from .subject.inputs import Names
 from .subject.pair import Pair
-from .subject.primitive import Primitive, rules_of
+from .subject.primitive import Primitive
 from .subject.session import untouched
 from .subject.subject import name_of_function, require_function
 from .verdict.rows import FAILURES
@@ -85,11 +85,10 @@ def check_primitive(
     title, kwargs, reports = name_of_function(function, "a function"), kwargs or {}, []
     with untouched(function, inputs, vjps, jvps, kwargs) as session, answerable(title):
         for kind, given in (("vjp", vjps), ("jvp", jvps)):
-            rules = rules_of(function, given, kind)
-            if not rules:
+            primitive = Primitive(function, inputs, kwargs, kind, given)
+            if not primitive.rules:
                 continue
             stream = stream_of(rng)
-            primitive = Primitive(function, inputs, kwargs, kind, rules, given is not None)
             pair = Pair(primitive.passes(), session, upstream, stream, constant, gradients_of)
             report = course(title, pair.subject(), stream, budget)
             reports.append(_named(report, kind, primitive.shapes))
