@@ -49,11 +49,13 @@ class Derivative:
         self.readings = {self._way(one): one for one in named or every}
         self.is_entrywise = self._takes_numbers_only()
 
-    def passes(self, ways: Sequence[Way]) -> Passes:
-        """Return the function and its derivative, called in one of some ways, as passes."""
+    def passes(self) -> Passes:
+        """Return the function and its derivative, called in one of several ways, as passes."""
         code = self.function, self.derivative
         labels = self.label, self.derivative_label
-        return Passes(*labels, self.names, [self.x], self.forward, ways, code, is_sure=False)
+        return Passes(
+            *labels, self.names, [self.x], self.forward, [*self.readings], code, is_sure=False
+        )
 
     def forward(self, x: Array) -> tuple[list[object], object]:
         """Run the function; with one that takes numbers only, there is an output for each."""
