@@ -70,6 +70,23 @@ __all__ = [  # noqa: RUF022  # as the streets go
 # fmt: on
 
 
+# The book's names, and what does their work here.
+BOOK = {
+    "spiral": "load_data",
+    "TwoLayerNet": "init_params(2, 10, 3), whose dict predict, loss and accuracy take",
+    "Trainer": "fit(params, x, t), whose state plot_loss draws",
+    "SGD": "sgd",
+    "Momentum": "momentum",
+    "Nesterov": "nesterov",
+    "AdaGrad": "adagrad",
+    "RMSprop": "rmsprop",
+    "Adam": "adam",
+    "Affine": "affine; by hand manual.affine and manual.affine_backward",
+    "Sigmoid": "sigmoid; by hand manual.sigmoid and manual.sigmoid_backward",
+    "SoftmaxWithLoss": "cross_entropy; by hand manual.softmax_with_loss",
+}
+
+
 def __dir__() -> list[str]:
     return sorted({*__all__, *(name for name in globals() if name.startswith("_"))})
 
@@ -77,7 +94,8 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> object:
     """Import the checker when it is first asked for: whoever only trains need not wait for it."""
     if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        here = f": the book's {name} is {BOOK[name]} here" if name in BOOK else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{here}")
     from . import gradcheck
 
     return getattr(gradcheck, name)

@@ -24,6 +24,7 @@ ORDER = """
     training
     plotting
     gradcheck.primitives  gradcheck.finding
+    gradcheck.words_of_changes
     gradcheck.words_of_mistakes
     gradcheck.words  gradcheck.guard  gradcheck.blocks  gradcheck.source
     gradcheck.subject
@@ -41,6 +42,7 @@ ORDER = """
     gradcheck.network_check
     gradcheck
     __init__
+    main_job
     __main__
 """
 RANKS = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}
@@ -48,8 +50,13 @@ KNOWS_ONLY = {
     "manual": {"validation"},
     "boxes": set(),
     "recording": {"boxes", "pytree"},
-    "gradcheck.words": {"gradcheck.finding", "gradcheck.words_of_mistakes"},
-    "gradcheck.words_of_mistakes": set(),
+    "gradcheck.words": {
+        "gradcheck.finding",
+        "gradcheck.words_of_changes",
+        "gradcheck.words_of_mistakes",
+    },
+    "gradcheck.words_of_mistakes": {"gradcheck.words_of_changes"},
+    "gradcheck.words_of_changes": set(),
     "gradcheck.pictures": {"validation", "gradcheck.verdict.rows"},
     "gradcheck.report": {
         *("gradcheck.finding", "gradcheck.words", "gradcheck.guard", "gradcheck.source"),

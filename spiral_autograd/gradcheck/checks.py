@@ -8,6 +8,7 @@ import numpy as np
 
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
+from .diagnosis.behind import require_used
 from .explain import explain, look_at_other_values
 from .guard import CheckError, answerable, guarded
 from .reference.reference import find_reference, gradients_of
@@ -16,6 +17,7 @@ from .subject.function import function_of
 from .subject.inputs import Names
 from .subject.layer import Layer
 from .subject.loss import Gradient
+from .subject.marks import among_globals
 from .subject.pair import Functions, Pair
 from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
@@ -158,7 +160,8 @@ def check_gradient(
     gradient : callable or pytree
         ``gradient(params, *data)`` returns the gradient, or (loss, gradient): of the structure of
         `params`, or a dict with the keys of `params` and of the marks, with or without a d.
-        Or the finished gradient itself.
+        Or the finished gradient itself: of a dict, or of ``globals()``, also what has a d before
+        the name of a variable of `loss` is checked, and what has no gradient yet is left out.
     params : pytree of float arrays
     *data : what else the functions take
     rng : int, RandomState or Generator, default 0
@@ -185,7 +188,7 @@ def check_gradient(
     True
     """
     budget = number("budget", budget, above=0, or_equal=True)
-    title = name_of_function(loss, "loss")
+    title, gradient = name_of_function(loss, "loss"), among_globals(gradient, loss, params)
     with untouched(loss, gradient, params, data) as session, answerable(title):
         subject = Gradient(loss, gradient, params, data, session, constant).subject()
         return course(title, subject, stream_of(rng), budget)
@@ -213,6 +216,7 @@ def course(
     reference = find_reference(
         subject, subject.upstream, stream, max(1.0, budget / 3), subject.outputs
     )
+    require_used(subject, reference)
     c, ideal = compared(subject, reference, first_gradients(subject), stream)
     c.failures += subject.failures
     c.notes += [*subject.remarks, *unused_upstream(subject, c.grads)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from ..validation import Array
 from .blocks import close, largest
+from .diagnosis.behind import behind
 from .diagnosis.case import Case, other_upstream
 from .diagnosis.diagnose import diagnose
 from .diagnosis.elsewhere import elsewhere
@@ -21,7 +23,7 @@ from .lines.literals import with_literal
 from .reference.graph import Graph
 from .reference.reference import find_reference, outputs_now
 from .source import forward_line
-from .subject.conventions import TARGETS, positional_names
+from .subject.conventions import TARGETS, means_upstream, positional_names
 from .subject.subject import MISSING, copied
 from .verdict.doubt import compared
 from .verdict.rows import FAILURES, Comparison, Row
@@ -34,33 +36,37 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     `ideal` is the graph of the forward pass without its small constant: a mistake may be one
     against the gradient of that.
     """
-    left = c.wrong
+    for k, why in (said := behind(c)).items():
+        c.change(k, findings=(*c.rows[k].findings, why))
+    left = [k for k in c.wrong if k not in said or said[k].kind == "follows"]
     if not c.reference.grads:
         for k in left:
             c.change(
                 k, findings=c.rows[k].findings or (found("no_pattern", late=False, differing=None),)
             )
         return
-    cases = [_case(c, where, [np.asarray(g) for g in c.reference.grads], c.graph)]
+    cases = [_case(c, where, left, [np.asarray(g) for g in c.reference.grads], c.graph)]
     if ideal is not None:
         true = [ideal.gradient(k) for k in range(len(c.grads))]
         if all(np.isfinite(largest(g)) for g in true):
-            cases.append(_case(c, where, true, ideal))
+            cases.append(_case(c, where, left, true, ideal))
     for reason in diagnose(*cases):
-        for k in reason.rows:
-            left.remove(k)
+        left = [k for k in left if k not in reason.rows]
+        for k in (k for k in reason.rows if k not in said):
             lines = reason.lines or where.places(places, k, reason)
             theirs = [place for place in lines if place != forward_line(reason.call)]
             finding = with_literal(reason.finding, theirs)
             c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
-    for k in left:
+    for k in (k for k in left if k not in said):
         why = _no_pattern(c.rows[k], late=where.deadline.is_over)
         c.change(k, findings=together(c.rows[k].findings, why), lines=where.places(places, k))
 
 
-def _case(c: Comparison, where: Where, true: list[Array], graph: Graph | None) -> Case:
+def _case(
+    c: Comparison, where: Where, wrong: Sequence[int], true: list[Array], graph: Graph | None
+) -> Case:
     """Return what the diagnosis has to go on, with these as the true gradients."""
-    session = c.subject.session
+    session, untold = c.subject.session, set(c.wrong).difference(wrong)
 
     def again(kind: str) -> list[Any]:
         try:
@@ -76,8 +82,8 @@ def _case(c: Comparison, where: Where, true: list[Array], graph: Graph | None) -
         names=c.subject.names,
         values=c.subject.values,
         automatic=true,
-        handwritten=[None if g is MISSING else g for g in c.grads],
-        wrong=c.wrong,
+        handwritten=[None if g is MISSING or k in untold else g for k, g in enumerate(c.grads)],
+        wrong=list(wrong),
         tolerance=c.tolerance,
         floors=c.floors,
         graph=graph,
@@ -95,11 +101,15 @@ def _case(c: Comparison, where: Where, true: list[Array], graph: Graph | None) -
 
 def _name_of_upstream(c: Comparison) -> str | None:
     """Return what backward calls the upstream gradient; None where it takes none, or several."""
-    at = c.subject.upstream_at if c.subject.takes_upstream and len(c.upstream) == 1 else None
-    if at is None or not c.subject.backward_code:
+    if not c.subject.takes_upstream or len(c.upstream) != 1 or not c.subject.backward_code:
         return None
-    name = positional_names(c.subject.backward_code[0], at + 1)[at]
-    return name if name.isidentifier() and name != "input" else None
+    at, code = c.subject.upstream_at, c.subject.backward_code[0]
+    if at is None:
+        names = filter(means_upstream, positional_names(code, 2))
+        likeliest = sorted(names, key=lambda name: not name.startswith(("d", "grad")))
+    else:
+        likeliest = positional_names(code, at + 1)[-1:] if at >= 0 else []
+    return next(filter(str.isidentifier, likeliest), None)
 
 
 def _no_pattern(row: Row, *, late: bool) -> Finding:

@@ -33,7 +33,7 @@ RULES: dict[str, str] = {
     **_all(
         "layout",
         "swapped that_of transposed axes_order reordered reversed shifted blocks cut_at "
-        "not_transposed g_transposed",
+        "not_transposed g_transposed exchanged flipped",
     ),
     **_all(
         "sum",
@@ -43,11 +43,11 @@ RULES: dict[str, str] = {
     **_all(
         "term",
         "term constant_added left_out not_carried term_left_out only_scaled_g g_left_out "
-        "added_to_itself",
+        "added_to_itself term_in_part constant_in_part",
     ),
     **_all(
         "part",
-        "part lacks_entry picked_beside",
+        "part lacks_entry picked_beside put_at picked_at",
     ),
     **_all(
         "value",

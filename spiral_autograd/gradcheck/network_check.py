@@ -17,13 +17,12 @@ from .guard import Deadline, answerable
 from .network_passes import Own, beside, check_own, check_whole, wrong
 from .reference.reference import SHARPNESS
 from .report import GradientReport
-from .source import replacing_lines
 from .subject.conventions import positional_names, read
 from .subject.inputs import Constant, Names
 from .subject.layer import names_in
 from .subject.methods import methods_of
 from .subject.network import Call, Network, Pass, is_plain, naming, network_of
-from .subject.own_passes import gradients_of, groups, noted, totals
+from .subject.own_passes import gradients_of, groups, noted, replacing_lines, totals
 from .subject.parameters import Parameter
 from .subject.session import untouched
 from .subject.subject import is_float_array

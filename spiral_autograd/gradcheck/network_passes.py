@@ -17,10 +17,12 @@ from .diagnosis.case import Case
 from .diagnosis.diagnose import diagnose
 from .finding import Finding, found, together
 from .guard import CheckError, Deadline, answerable, guarded
-from .reference.reference import SHARPNESS
+from .reference.reference import SHARPNESS, gradients_of
 from .report import GradientReport, place_text
 from .source import Place, is_readable, text_of
-from .subject.network import Call, Network, OwnLoss, Pass, is_plain
+from .subject.conventions_of_networks import STEPS
+from .subject.network import Call, Network, Pass, is_plain
+from .subject.own_loss import OwnLoss
 from .subject.own_passes import gradient_in, noted, number_in, ways
 from .subject.parameters import Parameter
 from .subject.session import same_states, untouched
@@ -321,9 +323,13 @@ def check_whole(net: Network, rng: Random, deadline: Deadline) -> Own:
     own = Own(differs=True)
     for loss in net.losses[:1]:
         own.heard = loss
-        for group in ways(net.object, net.loss_names[:1], net.x, net.t, None):
-            for run in map(net.run, group[:1] if own.report is None else ()):
-                own = _whole_by(net, run, rng, deadline, own)
+        steps = [*net.loss_names, *STEPS]
+        for group in ways(net.object, net.loss_names[:1], net.x, net.t, None, steps):
+            if group and own.report is None:
+                runs = map(net.run, group)
+                run = next((run for run in runs if run.error is None), None) or net.run(group[0])
+                if run.way.method not in steps or run.is_returned or run.updates:
+                    own = _whole_by(net, run, rng, deadline, own)
     return own
 
 
@@ -372,9 +378,9 @@ def _as_layer(net: Network, run: Pass, rng: Random, budget: float) -> GradientRe
 
 def _by_loss(net: Network, run: Pass, rng: Random, budget: float) -> GradientReport | None:
     """Check the gradients that a network lists against its own loss, if it has both."""
-    if not net.losses or not run.gradients:
+    if not net.losses or not (run.gradients or run.updates):
         return None
     title = net.label(net.losses[0])
     with untouched(net.object, net.x, net.t) as session, answerable(title):
-        subject = OwnLoss(net, run, session).subject()
+        subject = OwnLoss(net, run, session, gradients_of).subject()
         return course(title, subject, stream_of(rng), budget)

@@ -7,8 +7,8 @@ import inspect
 import linecache
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice
 from types import CodeType
@@ -78,29 +78,34 @@ class Step:
     end: int
     heads: tuple[ast.AST, ...]  # the statement itself; of a block what stands in its head
     blocks: tuple[ast.AST, ...]
+    beside: tuple[Step, ...] = ()  # the other statements of its line, which run as one with it
 
     @cached_property
     def targets(self) -> list[ast.expr]:
         """The expressions that are assigned to, those of tuples one by one."""
         walrus = [n.target for n in self._nodes if isinstance(n, ast.NamedExpr)]
-        return targets_of(self.node) + walrus
+        return [*targets_of(self.node), *walrus, *(t for step in self.beside for t in step.targets)]
 
     @cached_property
     def changed(self) -> list[ast.expr]:
         """The expressions of what is written into where it is, rather than made anew."""
         calls = [node for node in self._nodes if isinstance(node, ast.Call)]
         holders = [t.value for t in targets_of(self.node) if isinstance(t, ast.Subscript)]
-        return [*self._kept, *holders, *(node for call in calls for node in _mutated(call))]
+        found = [*self._kept, *holders, *(node for call in calls for node in _mutated(call))]
+        return found + [node for step in self.beside for node in step.changed]
 
     @cached_property
     def used(self) -> list[ast.expr]:
         """The largest expressions of names, attributes and entries that are read."""
-        return [*self._kept, *(node for head in self.heads for node in _references(head))]
+        found = [*self._kept, *(node for head in self.heads for node in _references(head))]
+        return found + [node for step in self.beside for node in step.used]
 
     @cached_property
     def parts(self) -> dict[str, list[ast.expr]]:
         """What each part reads of what is given or assigned, by ``[1]`` or ``['W']``."""
         if not isinstance(self.node, ast.Return | ast.Assign) or self.node.value is None:
+            return {}
+        if self.beside:
             return {}
         return {path: _references(node) for path, node in _parts_of(self.node.value) if path}
 
@@ -147,27 +152,36 @@ class Text:
     @cached_property
     def _by_line(self) -> dict[int, Step]:
         # The innermost statement of a line is the last one that has it.
-        return {line: step for step in self.steps for line in range(step.line, step.end + 1)}
+        found: dict[int, Step] = {}
+        for step in self.steps:
+            before = found.get(step.line)
+            if before is not None and before.line == before.end == step.line:
+                step = replace(step, beside=(*before.beside, before))
+            found.update(dict.fromkeys(range(step.line, step.end + 1), step))
+        return found
 
 
 def text_of(function: object) -> Text | None:
     """Return the statements of a function of the user's; None where there is no source."""
-    code = code_of(function, "forward")
-    return None if code is None else _text_of(code)
+    return _text_of(code) if (code := code_of(function, "forward")) else None
 
 
 @lru_cache(maxsize=512)
 def _text_of(code: CodeType) -> Text | None:
     """Return the statements of a function from its file; a lambda is one that returns."""
-    file, first = code.co_filename, code.co_firstlineno
-    for node in _nodes("".join(linecache.getlines(file))):
-        if isinstance(node, ast.Lambda) and code.co_name == "<lambda>" and node.lineno == first:
-            given = ast.copy_location(ast.Return(node.body), node.body)
-            return Text(file, tuple(_steps([given], ())))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.lineno, *(d.lineno for d in node.decorator_list))
-            if node.name == code.co_name and first in lines:
-                return Text(file, tuple(_steps(node.body, ())))
+    if (node := definition_of(code)) is None:
+        return None
+    given = b if isinstance(b := node.body, list) else [ast.copy_location(ast.Return(b), b)]
+    return Text(code.co_filename, tuple(_steps(given, ())))
+
+
+def definition_of(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None:
+    """Return where a function is defined in its file."""
+    for node in _nodes("".join(linecache.getlines(code.co_filename))):
+        if isinstance(node, ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ())))
+            if getattr(node, "name", "<lambda>") == code.co_name and code.co_firstlineno in lines:
+                return node
     return None
 
 
@@ -222,10 +236,10 @@ def _is_stored(node: ast.AST) -> bool:
 def _mutated(call: ast.Call) -> list[ast.expr]:
     """Return the expressions that a call writes into, as far as NumPy and lists go."""
     found = [word.value for word in call.keywords if word.arg == "out"]
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-    if isinstance(call.func, ast.Attribute) and name in _OWN_MUTATORS:
-        found.append(call.func.value)
-    return found + (call.args[:1] if name in _MUTATORS else [])
+    if isinstance(call.func, ast.Attribute):
+        found += [call.func.value] if call.func.attr in _OWN_MUTATORS else []
+        found += call.args[:1] if call.func.attr in _MUTATORS else []
+    return found
 
 
 def _references(node: ast.AST) -> list[ast.expr]:
@@ -290,26 +304,6 @@ def skips(node: ast.AST) -> bool:
     return late or any(isinstance(arg, ast.BinOp) for arg in inner.args[:2])
 
 
-def replacing_lines(backward: Callable[..., object]) -> list[Place]:
-    """Return the lines of a backward pass that put a new array in the list of gradients."""
-    if (text := text_of(backward)) is None:
-        return []
-    return [
-        text.place(step)
-        for step in text.steps
-        for target in (step.targets if isinstance(step.node, ast.Assign) else ())
-        if getattr(_replaced_in(target), "attr", "") in ("grads", "gradients")
-    ]
-
-
-def _replaced_in(target: ast.expr) -> ast.expr | None:
-    """Return what an assignment puts another object in: None where it writes into an array."""
-    if not isinstance(target, ast.Subscript):
-        return target
-    whole = isinstance(target.slice, ast.Slice) or getattr(target.slice, "value", "") is Ellipsis
-    return None if whole else target.value
-
-
 # -------------------- the reader's own words --------------------
 
 
@@ -354,12 +348,11 @@ _OPERATORS = {
 def _only_one_like(function: str, file: str, line: int) -> str | None:
     """Return the one expression on a line that may be a call of a function."""
     text = "".join(linecache.getlines(file))
-    nodes = [n for n in _nodes(text) if isinstance(n, ast.expr) and n.lineno == line]
-    found = [n for n in nodes if function in _may_be(n)]
+    found = [n for n in _nodes(text) if function in _may_be(n) and getattr(n, "lineno", 0) == line]
     return ast.get_source_segment(text, found[0]) if len(found) == 1 else None
 
 
-def _may_be(node: ast.expr) -> list[str]:
+def _may_be(node: ast.AST) -> list[str]:
     """Return the names of the functions that an expression may be a call of."""
     if isinstance(node, ast.BinOp | ast.UnaryOp):
         return _OPERATORS.get(type(node.op), "").split()
@@ -370,8 +363,7 @@ def _may_be(node: ast.expr) -> list[str]:
 
 def statement_at(file: str, line: int) -> str:
     """Return the statement that begins at a line, in one line; of a block its head."""
-    lines = linecache.getlines(file)
-    last = line
+    lines, last = linecache.getlines(file), line
     for node in _nodes("".join(lines)):
         if isinstance(node, ast.stmt) and node.lineno == line:
             body = getattr(node, "body", None)

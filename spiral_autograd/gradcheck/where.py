@@ -7,7 +7,7 @@ from functools import cached_property
 
 from .finding import found
 from .guard import CheckError, Deadline, guarded
-from .lines.blame import Evidence
+from .lines.ran import Evidence
 from .lines.trail import Trail, follow
 from .lines.verdicts import kink_places, state_places
 from .source import Place, code_of, forward_line, is_readable
@@ -48,6 +48,7 @@ class Where:
             c = self.c
             forward, backward = c.subject.forward_code, c.subject.backward_code
             self._evidence = Evidence(
+                names=c.subject.names,
                 grads=[None if g is MISSING else g for g in c.grads],
                 automatic=c.reference.grads,
                 wrong=list(wrong),
@@ -58,10 +59,16 @@ class Where:
                 recording=None if c.graph is None else c.graph.recording,
                 forward=forward[0] if forward else None,
                 backward=backward[0] if backward else None,
+                run=self._run,
                 tolerance=c.tolerance,
                 deadline=self.until,
             )
         return self._evidence
+
+    def _run(self) -> list[object]:
+        """Run both passes once more, from the start."""
+        with self.c.subject.session.fresh():
+            return self.c.backward()
 
     def places(self, where: Callable[..., Places], k: int, *why: object) -> Places:
         """Return places in the reader's code; none where its source cannot be read."""
@@ -69,7 +76,10 @@ class Where:
         with guarded("the search for the lines", self.c.notes):
             evidence = self.evidence(sorted({k, *self.c.wrong}))
             self.until.check()
-            found = tuple(filter(is_readable, where(evidence, k, *why)))
+            try:
+                found = tuple(filter(is_readable, where(evidence, k, *why)))
+            finally:
+                self.c.subject.session.restore()
             code = code_of(evidence.backward)
             hidden = code is not None and not is_readable((code.co_filename, code.co_firstlineno))
             if hidden and not found and UNREADABLE not in self.c.notes:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .finding import Finding
-from .words_of_mistakes import MISTAKES, Said
+from .words_of_changes import Said
+from .words_of_mistakes import MISTAKES
 
 
 def _shape(ours: Sequence[int], theirs: Sequence[int], update: Sequence[int] | None) -> str:
@@ -28,6 +29,10 @@ def _unread(keys: Sequence[str], other: str) -> str:
         f"the dict of gradients has {', '.join(keys)}, but there is no parameter and no {other} of "
         "that name"
     )
+
+
+def _first(names: Sequence[str]) -> str:
+    return f"{' and '.join(names)}, which {'is' if len(names) == 1 else 'are'} wrong"
 
 
 # -------------------- networks --------------------
@@ -115,11 +120,12 @@ def _called_with(method: str, arguments: Sequence[tuple[str, Any]], times: bool)
 def _each_loss(method: str, share: float) -> str:
     """Say of which loss of all examples the gradient is checked."""
     n = round(1 / share)
-    of, by = (f"mean ({n} of them)", f"1/{n}") if n > 1 else ("sum", "1")
+    is_mean, ones = n > 1, "upstream=np.ones(shape)"
+    mean = f"upstream=np.full(shape, 1 / {n if is_mean else 'n'})"
+    of, other, by = ("mean", "sum", ones) if is_mean else ("sum", "mean", mean)
     return (
-        f"forward returns a loss for each example, and {method} is checked as the gradient of "
-        f"their {of}: if you mean the other one, it is off by a constant factor (say so by "
-        f"upstream=np.full(shape, {by}))"
+        f"forward returns a loss for each example: {method} is checked as the gradient of their "
+        f"{of}; if you mean their {other}, check it with {by}"
     )
 
 
@@ -157,6 +163,11 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "stale": "depends on an earlier call: it is made from what a forward pass on other inputs "
     "left; store it anew in each forward pass",
     "gradients": _gradients,
+    # -------------------- rows: marks, one after another -------------------------------------
+    "follows": lambda names: f"right for your gradient of {_first(names)}: mend that first",
+    "made_from_wrong": lambda names: (
+        f"neither right, nor right for your gradient of {_first(names)}: mend that first"
+    ),
     # -------------------- notes: how the gradients were found, and what is beside them -------
     "accumulating": lambda names, reset: (
         f"the gradients add up from call to call ({', '.join(names)}): "
@@ -239,9 +250,9 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "self.{variable}",
     "by_its_change": lambda method, names, rate, n, adds: (
         f"{method} changes {', '.join(names)} itself: what is checked is the change divided by the "
-        f"rate {rate:g}"
+        f"learning rate {rate:g}"
         + f", times the {n} examples (it is their mean: right if the loss is their sum)" * (n > 1)
-        + "; it is added, so that what backward is given must be minus the gradient" * adds
+        + "; the change is added, so backward must be given minus the gradient" * adds
     ),
     "called_with": _called_with,
     "each_loss": _each_loss,

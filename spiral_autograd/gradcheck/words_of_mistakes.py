@@ -1,37 +1,14 @@
-"""The sentences about mistakes: what the numbers show, and what a change of the backward pass does.
+"""The sentences about mistakes: what the numbers of a gradient show.
 
 They are handed the fields of a finding; where a field is a finding itself, its sentence.
 """
 
 from __future__ import annotations
 
-import ast
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any
 
-
-class Said(str):
-    """The sentence of a finding, with its kind and its fields as they are said."""
-
-    kind: str
-    fields: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, text: str, kind: str, fields: Mapping[str, Any]) -> Said:
-        """Return a sentence with what it was made of."""
-        said = cls(text)
-        said.kind, said.fields = kind, fields
-        return said
-
-
-def _listed(names: Sequence[object], most: int = 6) -> str:
-    """Return names as one lists them: a, b and c."""
-    texts = [str(name) for name in names]
-    if len(texts) > most:
-        return f"{', '.join(texts[:most])}, ..."
-    return " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))
+from .words_of_changes import CHANGES, Said, listed, upstream_name
 
 
 def _shapes(shape: object, due: object) -> str:
@@ -52,21 +29,11 @@ def _held(zeros: bool) -> str:
     return "is all zeros" if zeros else "is what it was before"
 
 
-def _upstream(name: str | None) -> str:
-    """Return what the reader calls the upstream gradient."""
-    return name or "the upstream gradient"
-
-
-def _upstream_of(output: int | None = None, name: str | None = None) -> str:
-    return f"{_upstream(name)}{'' if output is None else f' of output {output}'}"
-
-
 def _not_linear(decides: bool, name: str | None = None) -> str:
+    upstream = upstream_name(name)
     if decides:
-        return (
-            f"{_upstream(name)} decides which entries are kept: take the mask from the forward pass"
-        )
-    return f"is not proportional to {_upstream(name)}, as a gradient is: only multiply it, and sum"
+        return f"{upstream} decides which entries are kept: take the mask from the forward pass"
+    return f"is not proportional to {upstream}, as a gradient is: only multiply it, and sum"
 
 
 def _times(times: float) -> str:
@@ -101,7 +68,7 @@ def _blocks(count: int, axis: int, order: Sequence[int]) -> str:
     """Say in which order blocks are, or which two of them are swapped."""
     moved = [i for i, block in enumerate(order) if i != block]
     if len(moved) == 2:
-        return f"has blocks {_listed(moved)} of its {count} along axis {axis} swapped"
+        return f"has blocks {listed(moved)} of its {count} along axis {axis} swapped"
     return f"has its {count} blocks along axis {axis} in a wrong order: {tuple(order)}"
 
 
@@ -137,12 +104,12 @@ _SLICES = {(1, 0): ("entry", "entries"), (2, 0): ("row", "rows"), (2, 1): ("colu
 
 def _slices(axis: int, ndim: int, hit: Sequence[int], length: int) -> str:
     if (ndim, axis) in _SLICES:
-        text = f"{_SLICES[ndim, axis][len(hit) > 1]} {_listed(hit)}"
+        text = f"{_SLICES[ndim, axis][len(hit) > 1]} {listed(hit)}"
     else:
         is_run = len(hit) > 1 and hit[-1] - hit[0] == len(hit) - 1
         some = [f"{hit[0]}:{hit[-1] + 1}"] if is_run else hit
         index = [f"[{', '.join(':' if i != axis else str(n) for i in range(ndim))}]" for n in some]
-        text = f"the entries {_listed(index, 3)}"
+        text = f"the entries {listed(index, 3)}"
     ends = {0: " (the first)", length - 1: " (the last)"}
     return f"{text}{ends.get(hit[0], '') if len(hit) == 1 else ''}"
 
@@ -151,116 +118,6 @@ def _part(wrong: int, of: int, mark: Said) -> str:
     hit = mark.fields.get("hit")
     is_one = mark.fields.get("ndim") in (1, 2) and isinstance(hit, Sequence) and len(hit) == 1
     return f"only {mark} {'is' if is_one else 'are'} wrong ({wrong} of its {of} entries)"
-
-
-# -------------------- formulas --------------------
-
-_CLOSED = {
-    "softmax": ("a softmax", "{y} * (g - sum({y} * g))"),
-    "log_softmax": ("a log-softmax", "g - exp({y}) * sum(g)"),
-    "mean": ("a subtracted mean", "g - mean(g)"),
-    "normalisation": ("a normalisation", "(g - mean(g) - {y} * mean({y} * g)) / std"),
-    "rms": ("a division by the root mean square", "(g - {y} * mean({y} * g)) / rms"),
-    "norm": ("a division by the norm", "(g - {y} * sum({y} * g)) / norm"),
-}
-
-
-def _closed(result: str, title: str, over: object) -> str:
-    name, formula = _CLOSED[title]
-    sums = "means" if "mean(" in formula else "sums"
-    y = result if _is_plain(result) else "y"
-    where = f"where g is the gradient of {y}, and the {sums} are over axis {over}"
-    where += "" if y == result else f" (y is {result})"
-    return f"the gradient of {name} is {formula.format(y=y)}, {where}"
-
-
-def _is_plain(name: str) -> bool:
-    """Tell whether a name can stand in a formula."""
-    return re.fullmatch(r"[\w.]+", name) is not None
-
-
-def _parsed(text: str) -> ast.expr | None:
-    """Return an expression; None where it is none, or was shortened."""
-    try:
-        return ast.parse(text, mode="eval").body
-    except SyntaxError:
-        return None
-
-
-def _of_turn(turn: str, of: str = "") -> str:
-    """Say of which turn of a loop something is, where it is not of the same."""
-    return "" if turn == "same" else f"{of} of {_turn(turn)}"
-
-
-def _due(other: Said, operand: Said, turn: str) -> str:
-    """Say what an operand should be, where it has a name."""
-    if turn != "same" and str(other) == str(operand):
-        return ": it should be that of the same turn"
-    return ", which it should not be" if operand.kind == "array" else f": it should be {operand}"
-
-
-def _turn(turn: str) -> str:
-    return f"the {turn} turn" if turn in ("first", "last") else f"the turn {turn}"
-
-
-def _function(function: str, v: str, minus: bool) -> str:
-    """Write a simple function of a value."""
-    name, quote = v.strip("`"), "`" if v.startswith("`") else ""
-    is_atom = isinstance(_parsed(name), ast.Name | ast.Attribute | ast.Call | ast.Subscript)
-    if not (is_atom or function == "{v}"):
-        function, name = function.replace("({v})", "{v}"), f"({name})"
-    text = function.format(v=name)
-    made = _parsed(text)
-    is_sum = isinstance(made, ast.BinOp) and isinstance(made.op, ast.Add | ast.Sub)
-    text = f"-({text})" if minus and (is_sum or made is None) else f"{'-' * minus}{text}"
-    return f"{quote}{text}{quote}"
-
-
-def _derivative(
-    result: str, by: str | None, function: str | None = None, true: str | None = None
-) -> str:
-    """Say what a derivative is one of, and what it is."""
-    what = function or f"{result}{f' by {by}' if by else ''}"
-    return f"the derivative of {what}{f', {true},' if true else ''}"
-
-
-# -------------------- changes of the backward pass --------------------
-
-
-def _of_derivative(derivative: Said, change: Said) -> str:
-    """Say how a derivative is wrong, and what is right."""
-    true = derivative.fields.get("true")
-    if change.kind == "lost" and true is not None and true.kind != "function":
-        return f"the factor {true} is missing"
-    if change.kind != "taken_as":
-        return f"{derivative} {change}"
-    what = _derivative(**{**derivative.fields, "true": None})
-    yours = f"your numbers are exactly those you get with {change}"
-    if true == change:
-        yours = f"your numbers are exactly those you get with another {change.fields['v']}"
-    return f"{yours} as {what}" if true is None else f"{what} is {true}; {yours}"
-
-
-def _comes_out(flow: Said, change: Said, turns: bool, likewise: Sequence[str]) -> str:
-    """Say which change of the backward pass makes the gradient come out."""
-    kind = flow.kind if flow else ""
-    wrongly = ", which it should not be" if change.kind in ("summed", "averaged") else ""
-    text = f"{flow} {change}{wrongly}" if flow else str(change)
-    if kind == "derivative":
-        text = _of_derivative(flow, change)
-    elif kind == "closed":
-        y = flow.fields["result"]
-        text = f"{flow}; in yours, {change.replace('{y}', y if _is_plain(y) else 'y')}"
-    text += f", and likewise at {_listed(list(dict.fromkeys(likewise)))}" if likewise else ""
-    return f"{text}, at each turn of the loop" if turns else text
-
-
-def _flow(result: str, via: str | None, argument: str | None, run: Sequence[int] | None) -> str:
-    """Say which part of the gradient is spoken of, by the way that it takes."""
-    way = f"{result}{f' by way of {via}' if via else ''}"
-    turn = f" (run {run[0]} of {run[1]} of this line)" if run else ""
-    to = f" to {argument}" if argument not in (None, result) else ""
-    return f"what flows back{to} through {way}{turn}"
 
 
 MISTAKES: dict[str, str | Callable[..., str]] = {
@@ -279,8 +136,8 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
         f"the array was replaced: the network holds the old one, which {_held(zeros)}; write into "
         "it: grads[i][...] = dW"
     ),
-    "upstream_ignored": lambda name=None: f"{_upstream(name)} is ignored: multiply by it",
-    "upstream_twice": lambda name=None: f"{_upstream(name)} is multiplied in twice",
+    "upstream_ignored": lambda name=None: f"{upstream_name(name)} is ignored: multiply by it",
+    "upstream_twice": lambda name=None: f"{upstream_name(name)} is multiplied in twice",
     "upstream_not_linear": _not_linear,
     "constant_factor": lambda times, factor, text, lost: (
         f"is {_times(times)} what it should be: the factor {_number(factor)} of {text} is "
@@ -317,7 +174,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "axis": "the length of axis {axis} of {of}",
     "entries": "the number of entries of {of}",
     "axes": lambda lengths, axes, of: (
-        f"{' * '.join(map(str, lengths))}, the lengths of axes {_listed(axes)} of {of}"
+        f"{' * '.join(map(str, lengths))}, the lengths of axes {listed(axes)} of {of}"
     ),
     "output": "the output",
     "swapped": "is the gradient of {name}: the two are swapped",
@@ -345,6 +202,8 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "term": _term,
     "constant_added": "has a constant added to each entry: {constant:.6g}",
     "part": _part,
+    "term_in_part": "has an extra term, {times:.6g} * {of}, in {mark} too, where there is none",
+    "constant_in_part": "has a constant added to {mark}: {constant:.6g}",
     "at": lambda places, more: f"the entries at {', '.join(map(str, places))}{', ...' * more}",
     "where": "the entries where {of} {sign} {bound:g}",
     "slices": _slices,
@@ -352,64 +211,5 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "extreme": lambda of, largest: (
         f"the entries where {of} is {'largest' if largest else 'smallest'}"
     ),
-    # -------------------- rows: what a change of the backward pass shows --------------------
-    "two_mistakes": "has two mistakes: {first}; and beside that, {second}",
-    "comes_out": _comes_out,
-    "named": "{name}",
-    "expression": lambda text: f"`{text if len(text) <= 60 else f'{text[:36]}…{text[-20:]}'}`",
-    "result": "the result of {of}",
-    "array": "a constant array",
-    "upstream": _upstream_of,
-    "gradient_of": "the gradient of {of}",
-    "flow": _flow,
-    "flow_to": "all that flows back to {argument}",
-    "upstream_of": "the upstream gradient of {argument}",
-    "derivative": _derivative,
-    "function": _function,
-    "closed": _closed,
-    "left_out": "is missing",
-    "lost": "is missing",
-    "not_carried": lambda values: (
-        f"nothing flows back from one turn of the loop to the turn before, through "
-        f"{_listed(values)}"
-    ),
-    "not_multiplied": "is not multiplied by the gradient that comes in",
-    "lacks_entry": lambda last, axis: (
-        f"lacks its {'last' if last else 'first'} entry along axis {axis}"
-    ),
-    "picked_beside": "goes to other entries than the forward pass picks: {shift} further along "
-    "axis {axis}",
-    "cut_at": "is cut out of the padded array at the wrong place: from {offsets} on",
-    "taken_as": lambda function, v, minus, turn="same": (
-        f"{_function(function, v, minus)}{_of_turn(turn, f' with {v}')}"
-    ),
-    "times_too": lambda function, v, minus: (
-        f"is multiplied by {_function(function, v, minus)} too, which it should not be"
-    ),
-    "operand": lambda other, operand, turn="same": (
-        f"is multiplied by {other}{_of_turn(turn)}{_due(other, operand, turn)}"
-    ),
-    "not_transposed": "is multiplied by {operand}: it should be the transpose of {operand}",
-    "g_transposed": "is made from the transpose of the gradient that comes in",
-    "updated": "is multiplied by {operand} as it is after its update (with the rate {rate:.6g}): "
-    "take the {operand} of the forward pass",
-    "made_from": "is made from {other}: it should be the gradient of {due}",
-    "only": lambda flow, overwritten: (
-        f"only {flow} is kept: {'each overwrites the one before; ' * overwritten}add up all (+=)"
-    ),
-    "added_to_itself": "{flow} is added to itself: add it to what flows back otherwise",
-    "from_turn": lambda turn: f"is that of {_turn(turn)}",
-    "overwritten": "where an entry of {of} is used more than once, its gradients overwrite each "
-    "other: add them up (+=, and np.add.at where an index repeats)",
-    "another_run": "{of} of another run of that line",
-    "term_left_out": "the term - {term} is missing",
-    "term_taken": "the term - {term} is - {other}",
-    "term_axes": "{term} is over axis {axes}",
-    "only_scaled_g": "only g is left of the bracket",
-    "all_axes": "all of them are over axis {axes}",
-    "g_left_out": "the term g is missing",
-    "scale_left_out": "the factor beside the bracket is missing",
-    "scale_squared": "the factor beside the bracket is there twice",
-    "scale_inverted": "the factor beside the bracket is upside down (divided by, not multiplied)",
-    "only_g": "only g is left",
+    **CHANGES,
 }

@@ -258,6 +258,23 @@ def test_an_output_that_is_a_file_is_one_line_and_status_2(run, tmp_path):
     assert (tmp_path / "taken").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    "ignored", [["--epochs", "5"], ["--no-plots"], ["--output", "x"], ["--resume"]], ids=" ".join
+)
+def test_derive_refuses_the_options_that_it_would_ignore(run, ignored):
+    status, out, (line,) = run("derive", *ignored)
+    assert (status, out) == (2, [])
+    assert f"argument {ignored[0]}: derive takes no other options than" in line
+    assert "--batch-size" in line
+
+
+def test_the_version(run, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"{sa.__version__}\n"
+
+
 # -------------------- files that cannot be written --------------------
 
 
@@ -267,7 +284,7 @@ def no_training(*arguments, **options):
 
 @pytest.mark.parametrize("name", ["parameters.npz", "loss.png"])
 def test_a_directory_in_the_way_is_found_before_the_training(run, tmp_path, monkeypatch, name):
-    monkeypatch.setattr("spiral_autograd.__main__.fit", no_training)
+    monkeypatch.setattr("spiral_autograd.main_job.fit", no_training)
     (tmp_path / "out" / name).mkdir(parents=True)
     status, out, err = run("--output", "out")
     assert (status, out) == (3, [])
@@ -283,7 +300,7 @@ def test_a_folder_that_takes_no_files_is_found_before_the_training(
     def refuse(*arguments, **options):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("spiral_autograd.__main__.fit", no_training)
+    monkeypatch.setattr("spiral_autograd.main_job.fit", no_training)
     monkeypatch.setattr("pathlib.Path.open", refuse)
     status, out, err = run("--output", "out")
     assert (status, out) == (3, [])
@@ -296,7 +313,7 @@ def test_a_folder_that_takes_no_files_is_found_before_the_training(
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
 def test_a_read_only_folder_is_found_before_the_training(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("spiral_autograd.__main__.fit", no_training)
+    monkeypatch.setattr("spiral_autograd.main_job.fit", no_training)
     (tmp_path / "out").mkdir(mode=0o500)
     status, out, err = run("--output", "out")
     assert (status, out, len(err)) == (3, [], 1)
@@ -317,7 +334,7 @@ def test_a_disk_that_is_full_after_the_training_leaves_nothing_half_written(
     assert sorted(os.listdir(tmp_path / "out")) == ["checkpoint.npz", "parameters.npz"]
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("spiral_autograd.__main__.fit", lambda state, *_, **options: state)
+    monkeypatch.setattr("spiral_autograd.main_job.fit", lambda state, *_, **options: state)
     assert run("--epochs", "1", "--output", "out", "--resume")[0] == 0
     assert "checkpoint.npz" not in os.listdir(tmp_path / "out")
 

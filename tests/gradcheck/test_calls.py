@@ -190,7 +190,7 @@ def test_a_rate_in_an_optimizer_is_found_by_two_runs():
     layer = Dense()
     report = sa.check_layer(layer, x)
     assert report.ok
-    assert has(report.remarks, "by_its_change", names=["W", "b"], rate=1.0)
+    assert has(report.remarks, "by_its_change", names=["W", "b"], rate=0.003)
     assert layer.optimizer.learning_rate == 0.003
     layer.slip = 1.5
     assert wrong_rows(sa.check_layer(layer, x)) == ["W"]

@@ -123,7 +123,7 @@ def windows_cut(dout, cache):
     ("backward", "rule", "said"),
     [
         (windows_assigned, "sum", {"overwritten": {"of": "padded"}}),
-        (windows_cut, "layout", {"cut_at": {"offsets": (0, 0)}}),
+        (windows_cut, "layout", {"cut_at": {"offsets": (0, 0), "due": (1, 1)}}),
     ],
 )
 def test_overlapping_windows(backward, rule, said):
@@ -186,6 +186,14 @@ def test_the_network_is_right_without_a_mistake():
 def test_the_upstream_gradient_is_misused(backward, kind, fields):
     report = sa.check_backward(lambda x: (np.maximum(x, 0), x), backward, RNG.normal(size=(4, 3)))
     assert has(report.rows[0], kind, name="dout", **fields)
+
+
+def test_the_upstream_gradient_is_called_as_backward_calls_it():
+    def backward(cache, dy):  # the cache may come first
+        return 1.0 * (cache > 0)
+
+    report = sa.check_backward(lambda x: (np.maximum(x, 0), x), backward, RNG.normal(size=(4, 3)))
+    assert has(report.rows[0], "upstream_ignored", name="dy")
 
 
 def test_a_wrong_derivative_is_named_as_a_person_would():

@@ -304,7 +304,8 @@ def test_what_explains_the_first_wrong_mark_explains_those_behind_it(mistake, fi
     assert says(rows[first], said), str(report)
     wrong = [row for row in report.rows if row.verdict == "wrong"]
     assert len(wrong) > 3
-    assert not any(row.rule is None or has(row, "two_mistakes") for row in wrong), str(report)
+    assert wrong[0] is rows[first]
+    assert all(has(row, "follows", names=[first]) for row in wrong[1:]), str(report)
 
 
 def test_one_number_of_a_loss_is_no_function_of_a_value():

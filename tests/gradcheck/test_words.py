@@ -53,6 +53,7 @@ FIELDS = {
     **dict.fromkeys(("shape", "due_axes"), ((3, 4), (3,))),
     **dict.fromkeys(("error", "place", "text", "who", "what", "kind", "reference"), ("it",)),
     **dict.fromkeys(("method", "than", "dtype", "precision", "term", "reset"), ("forward",)),
+    "turn": ("same", "first", "t - 1"),
     "also": (BATCH,),
     "update": (None, (3, 4), (3, 3)),
     "values": ([found("value_is", name="x", value=found("is_symmetric"))],),
@@ -95,6 +96,8 @@ OF_KIND = {
     "times_too": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
     "function": {"function": ("1 - {v}", "exp({v})"), "v": (X, Y)},
     "derivative": {"function": (None, "tanh")},
+    "cut_at": {"due": (None, (1, 1))},
+    "added_to_itself": {"flow": (FLOW,)},
     "upstream_ignored": {"name": (None, "dout")},
     "upstream_twice": {"name": (None, "dout")},
     "upstream_not_linear": {"name": (None, "dout"), "decides": (True, False)},
@@ -162,7 +165,7 @@ def test_every_kind_has_a_sentence_that_can_be_read(kind):
 # -------------------- the kinds that are made --------------------
 
 HERE = Path(gradcheck.__file__).parent
-WORDS = {"words.py", "words_of_mistakes.py", "finding.py"}
+WORDS = {"words.py", "words_of_mistakes.py", "words_of_changes.py", "finding.py"}
 
 
 def made_in_the_package():

@@ -13,7 +13,7 @@ from ..finding import Finding, found
 from ..reference.graph import Node
 from .case import Case, Reason
 from .edits import exchanged_blocks, one, rearrangements, reductions, subsets
-from .parts import partly
+from .parts import partly, term_in_part
 
 Rule = Callable[[Case, int], Reason | None]
 
@@ -340,6 +340,9 @@ def _alone(case: Case, k: int) -> Call | None:
     return next((n.call for n in users if all(p is root for p in n.parents)), None)
 
 
-FIRST: tuple[Rule, ...] = (unwritten, misused_upstream, named_factor, layout, sums, plain_term)
+FIRST: tuple[Rule, ...] = (
+    *(unwritten, misused_upstream, named_factor, layout, sums, plain_term),
+    term_in_part,
+)
 LATER: tuple[Rule, ...] = (any_factor, any_term, given_twice)
 LAST: tuple[Rule, ...] = (partly,)  # less than a reason: for want of one

@@ -297,9 +297,10 @@ def _kept_alone(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
 
 def _overwritten(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
     if ways and all(way.result is not None and way.result.name in PICKING for way in ways):
+        of = {"of": spot.site.argument}
         for order in (ways, ways[::-1]):
-            of = {"of": spot.site.argument}
-            yield Edit("overwritten", 0.5, _assigned(spot, order), of, of="")
+            yield Edit("overwritten", 0.5, _assigned(order, 0.0), of, of="")
+        yield Edit("overwritten", 0.6, _assigned(ways, 1.0), of, of="")
 
 
 def _recorded(node: Node) -> object:
@@ -312,14 +313,16 @@ def _only(spot: Spot, way: Site) -> Change:
     return lambda g, c, total: spot.graph.part(way, total(result)) + 0 * c
 
 
-def _assigned(spot: Spot, ways: Sequence[Site]) -> Change:
+def _assigned(ways: Sequence[Site], kept: float) -> Change:
+    """Return the change by which entries that meet are lost: of all turns, or within each."""
+
     def change(g: object, c: Array, total: Callable[[Node], Array]) -> object:
         out = np.zeros(np.shape(c))
         for way in ways:
             user = way.result
             assert user is not None
             index = user.args[1] if user.name == "__getitem__" else tuple(user.args[1:])
-            out[index] = total(user)
+            out[index] = kept * out[index] + total(user)
         return out
 
     return change

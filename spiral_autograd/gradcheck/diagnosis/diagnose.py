@@ -16,6 +16,7 @@ from ..reference.graph import Graph
 from . import arrays
 from .case import Case, Reason
 from .changes import LIKELIEST, OTHERS
+from .exchanges import exchanged
 from .search import Candidate, Search, Stage
 from .second_point import says_the_same
 from .several import alike, carried, of_other_turns, pairs, repeated
@@ -28,6 +29,7 @@ COURSE: tuple[Stage, ...] = (
     (partial(repeated, sort=LIKELIEST), 2.4, 2.4),
     (partial(Search.natural, sort=OTHERS), np.inf, 2.4),
     (partial(repeated, sort=OTHERS), np.inf, 2.4),
+    (exchanged, np.inf, 2.4),
     (of_other_turns, np.inf, np.inf),
     (alike, np.inf, np.inf),
     (Search.inner, np.inf, np.inf),

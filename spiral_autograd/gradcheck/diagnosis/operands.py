@@ -90,14 +90,7 @@ def _updated(z: Node, rate: float) -> Array:
 
 
 def _nth_operand(stock: Stock, y: Node, x: Node, i: int, some: Sequence[Named], n: int) -> Edit:
-    what, of = some[n]
-
-    def array() -> object:
-        if what == "T":
-            return np.swapaxes(y.args[i], *of)
-        return of.value if what == "value" else stock.bar(of)
-
-    return _operand(y, x, i, some[n], array)
+    return _operand(y, x, i, some[n], lambda: stock.array(some[n], y.args[i]))
 
 
 def _operand(
@@ -111,6 +104,8 @@ def _operand(
 
     if name[0] == "T":
         return Edit("not_transposed", 2.0, change, {"operand": (y, i)})
+    if name[0] == "flip":
+        return Edit("flipped", 2.2, change, {"operand": (y, i), "axes": name[1]})
     return Edit("operand", 3.5, change, {"operand": (y, i), "other": name})
 
 

@@ -49,6 +49,24 @@ def partly(case: Case, k: int) -> Reason | None:
     return None if mark is None else Reason(found("part", mark=mark, **fields), [k])
 
 
+def term_in_part(case: Case, k: int) -> Reason | None:
+    """An extra term in some rows or columns only: the decay of a bias that has none, say."""
+    if not case.comparable(k):
+        return None
+    wrong, _ = _differing(case, k)
+    for mark, mask in _slices(wrong):
+        own, rest = np.asarray(case.values[k])[mask], (case.written(k) - case.automatic[k])[mask]
+        if not np.array_equal(mask, wrong) or (rest.size < 2 and case.second() is None):
+            continue
+        c = float(np.sum(own * rest) / max(np.sum(own * own), 1e-300))
+        if np.max(np.abs(rest - c * own)) <= 10 * case.noise(k) < abs(c) * largest(own):
+            return Reason(found("term_in_part", of=case.names[k], times=c, mark=mark()), [k])
+        if rest.size > 1 and np.ptp(rest) <= 10 * case.noise(k):
+            constant = float(rest.flat[0])
+            return Reason(found("constant_in_part", constant=constant, mark=mark()), [k])
+    return None
+
+
 def _differing(case: Case, k: int) -> tuple[Array, Array]:
     """Return which entries differ, and which are not zero in both."""
     g, h = case.automatic[k], case.written(k)

@@ -15,7 +15,7 @@ from ..blocks import largest
 from ..reference.graph import Change, Graph, Node, Site
 from .case import Case
 from .edits import FUNCTIONS, functions_of
-from .turns import Turns
+from .turns import Held, Turns, value_of
 
 PROBES = 3
 _MOST = 30_000_000  # numbers that the probes may hold
@@ -269,9 +269,10 @@ class Stock:
         """Return what may stand in the place of an operand: what it is, and a row for each."""
         if arg.shape not in self._like:
             nodes = self._by_shape.get(arg.shape, [])
-            some = [("value", node) for node in nodes]
+            some: list[Named] = [("value", node) for node in nodes]
             some += [("gradient", n) for n in nodes if not n.parents or self.is_named(n)]
-            arrays = [n.value if what == "value" else self.bar(n) for what, n in some]
+            some += [("held", held) for held in self.constants if value_of(held).shape == arg.shape]
+            arrays = [self.array(name) for name in some]
             self._like[arg.shape] = some, _rows(arrays, arg.size)
         some, table = self._like[arg.shape]
         axes = [
@@ -279,8 +280,32 @@ class Stock:
             for a, b in combinations(range(arg.ndim), 2)
             if arg.shape[a] == arg.shape[b] > 1 and (operation == "einsum" or a == arg.ndim - 2)
         ]
-        turned = _rows([np.swapaxes(arg, *pair) for pair in axes], arg.size)
-        return [*some, *(("T", pair) for pair in axes)], np.concatenate([table, turned])
+        turned: list[Named] = [("T", pair) for pair in axes]
+        last = [axis for axis in range(max(0, arg.ndim - 2), arg.ndim) if arg.shape[axis] > 1]
+        flips = [*((axis,) for axis in last), tuple(last)] if len(last) > 1 else []
+        turned += [("flip", axes) for axes in flips]
+        rows = _rows([self.array(name, arg) for name in turned], arg.size)
+        return [*some, *turned], np.concatenate([table, rows])
+
+    def array(self, name: Named, arg: Any = None) -> Any:
+        """Return what may stand in the place of an operand."""
+        what, of = name
+        if what in ("T", "flip"):
+            return np.swapaxes(arg, *of) if what == "T" else np.flip(arg, of)
+        if what == "held":
+            return value_of(of)
+        return of.value if what == "value" else self.bar(of)
+
+    @cached_property
+    def constants(self) -> list[Held]:
+        """The arrays that the forward pass takes and that are no arguments: the data."""
+        found: dict[int, Held] = {}
+        for node in self.graph.nodes:
+            for i, arg in enumerate(node.args):
+                is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind == "f"
+                if i not in node.argnums and is_array and node.call.source is not None:
+                    found.setdefault(id(arg), (node, i))
+        return list(found.values())
 
     def gradients(self, shape: Shape) -> tuple[list[Named], Array]:
         """Return the gradients of a shape: of what, and a row for each."""

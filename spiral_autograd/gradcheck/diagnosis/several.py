@@ -14,6 +14,7 @@ from . import changes
 from .changes import LIKELIEST
 from .loops import OF_TURNS, displaced
 from .matrices import ELEMENTWISE
+from .picks import picked_elsewhere, put_elsewhere
 from .probes import Family
 from .search import Candidate, Make, Search
 from .together import fits, slip_of, together
@@ -27,7 +28,7 @@ def repeated(search: Search, sort: Sequence[Make]) -> Iterator[Candidate]:
 
 def of_other_turns(search: Search) -> Iterator[Candidate]:
     """Yield what takes, at each turn of a loop, an array or a gradient of another turn."""
-    yield from repeated(search, OF_TURNS)
+    yield from repeated(search, (*OF_TURNS, put_elsewhere, picked_elsewhere))
     for sites in _classes(search):
         some = [site for site in sites if search.spot(site) is not None]
         small = len(some) > 1 and search.matrices.fit(some)

@@ -12,6 +12,7 @@ from ..finding import Finding, found
 from ..reference.graph import Node, Site, is_number
 from . import arrays
 from .case import Reason
+from .edits import windows
 from .probes import Edit
 from .search import Explained, Search
 from .true_derivative import true_derivative
@@ -62,6 +63,8 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
         path, run = edit.fields["path"], fields.pop("run")
         flow = _flow(search, path, run)
         return found("only", flow=flow, overwritten=fields["rule"] == "sum", rule=fields["rule"])
+    if edit.kind == "cut_at":
+        fields["due"] = _true_offsets(search, site)
     if edit.kind == "added_to_itself":
         return found(edit.kind, flow=_flow(search, edit.fields["path"]))
     if edit.kind == "times":
@@ -103,6 +106,15 @@ def _is_mean(node: Node, n: float) -> bool:
     if node.name in ("mean", "average", "var", "std"):
         return any(np.size(parent.value) == n * np.size(node.value) for parent in node.parents)
     return any(is_number(a) and float(a) in (n, 1 / n, -n, -1 / n) for a in node.args)
+
+
+def _true_offsets(search: Search, site: Site) -> tuple[int, ...] | None:
+    """Return where what reaches the argument is cut out of what leaves the result."""
+    spot = search.spot(site)
+    if spot is None:
+        return None
+    some = windows(spot.g.shape, spot.c.shape)
+    return next((w.fields["offsets"] for w in some if np.array_equal(w.make(spot.g), spot.c)), None)
 
 
 def _times_the_true(search: Search, site: Site, array: Array | float) -> float | None:

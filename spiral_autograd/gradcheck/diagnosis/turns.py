@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class Turns:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.lines = {node: _line(node) for node in graph.nodes}
+        self.places: dict[Node, Mapping[Hashable, tuple[Any, ...]]] = {}  # as `picks` finds them
         self._held: dict[tuple[Node, Shape], dict[Hashable, tuple[Held, str]]] = {}
         self._runs: dict[Line, list[Node]] = {}
         self.turn: dict[Node, int] = {}
@@ -52,6 +53,10 @@ class Turns:
         lengths = (len(runs) for line, runs in self._runs.items() if line[0] is not None)
         self.count = max(lengths, default=1)
         self.count = self.count if self.count > 1 else 0
+
+    def runs(self, node: Node) -> list[Node]:
+        """Return the values that the line of a value has made, one at each turn."""
+        return self._runs[self.lines[node]]
 
     def repeats(self, node: Node) -> bool:
         """Tell whether a value was made in a loop."""

@@ -3,48 +3,27 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from ...recording import Call, Recording, name_of, parents_of
-from ...validation import Array
+from ...recording import Call, name_of
 from ..blocks import close
-from ..guard import NEVER, Deadline
-from ..source import Place, code_of, forward_line, is_computing, root_of, skips
+from ..source import Place, code_of, forward_line, skips
 from .known import Known, is_known
-from .trail import Event, Moment, Trail
-
-_EMPTY = {"zeros", "zeros_like", "empty", "empty_like", "arange", "range", "len", "print"}
-_SIZES = {"shape", "size", "ndim", "dtype"}
-_STATEMENTS = ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return | ast.Expr
-Key = tuple[Place, str]  # a statement, or a part of what it gives
+from .mending import Spot, mending
+from .ran import Evidence, Key, Ran
+from .trail import Moment, Trail
 
 
-@dataclass
-class Evidence:
-    """What the place of a mistake is told from: both sides' gradients, and how each came about."""
-
-    grads: Sequence[Any]
-    automatic: Sequence[Any]
-    wrong: Sequence[int]  # the numbers of those that are wrong
-    right: Sequence[int]
-    trail: Trail | None  # of the handwritten pass
-    values: Sequence[Array]  # the arguments
-    upstream: Sequence[Array]
-    recording: Recording | None  # of autograd's passes
-    forward: Callable[..., object] | None  # the user's own functions
-    backward: Callable[..., object] | None
-    tolerance: float = 1e-9
-    deadline: Deadline = NEVER
-
-    @cached_property
-    def blame(self) -> Blame | None:
-        """The statements that ran, held against all that is known."""
-        return Blame(self, self.trail) if self.trail is not None else None
+def blame_of(evidence: Evidence) -> Blame | None:
+    """Return the statements that ran, held against all that is known; None where none are known."""
+    if evidence.found is None and evidence.trail is not None:
+        evidence.found = Blame(evidence, evidence.trail)
+    found: Blame | None = evidence.found
+    return found
 
 
 def places(evidence: Evidence, k: int, reason: Any = None) -> tuple[Place, ...]:
@@ -53,7 +32,7 @@ def places(evidence: Evidence, k: int, reason: Any = None) -> tuple[Place, ...]:
     A reason has a rule, rows, a kind, the forward call whose gradient is wrong, and the wrong
     values that it makes on the way.
     """
-    blame, found = evidence.blame, [_forward_place(evidence, k, reason)]
+    blame, found = blame_of(evidence), [_forward_place(evidence, k, reason)]
     if blame is not None and reason is not None and reason.rule == "unwritten":
         found += blame.unwritten(k)
     elif blame is not None and (place := blame.swapped(k)) is not None:
@@ -98,165 +77,12 @@ def _is(c: float, factor: float) -> bool:
     return any(abs(c - x) < 1e-6 * x for x in either)
 
 
-class Blame:
-    """The statements of a handwritten backward pass, held against what is known to be true."""
+class Blame(Ran):
+    """The statements of a handwritten backward pass, and which of them is to blame."""
 
     def __init__(self, evidence: Evidence, trail: Trail) -> None:
-        self.evidence, self.trail, self.events = evidence, trail, trail.events
-        self.start = trail.start_of(code_of(evidence.backward))
-        self.moments = [m for m in trail.moments if m.event >= self.start]
-        self.made: dict[int, list[Array]] = {}  # by event, in the order of the first thing made
-        self.handed: dict[int, list[Array]] = {}  # what was there before
-        for m in self.moments:
-            (self.made if m.fresh else self.handed).setdefault(m.event, []).append(m.value)
-        made = evidence.recording
-        self.calls = made.calls if made is not None else []
-        gradients = [*made.grads, *made.adjoints.values()] if made is not None else []
-        self.wholes = [g for g in gradients if isinstance(g, Call)]
-        self.upstream = Known(evidence.upstream)
-        self.whole = Known([*evidence.upstream, *(call.value for call in self.wholes)])
-        values = [call.value for call in self.calls]
-        self.true = Known([*evidence.upstream, *evidence.values, *values])
-        self.equal, self.feeding = cache(self._equal), cache(self._feeding)
-        self.pool, self.common, self.shown = (
-            cache(self._pool),
-            cache(self._common),
-            cache(self._shown),
-        )
-
-    # -------------------- the way of one gradient --------------------
-
-    def _equal(self, k: int) -> list[Moment]:
-        """Return the moments that have just the numbers of a gradient."""
-        value = self.evidence.grads[k]
-        self.evidence.deadline.check()
-        mine = [m for m in self.moments if value is not None and m.value.shape == np.shape(value)]
-        same = [m for m in mine if np.array_equal(m.value, value)]
-        return same or [m for m in mine if close(m.value, value, 1e-9)]
-
-    def sink(self, k: int) -> Moment | None:
-        """Return the moment at which the k-th gradient came to be."""
-        grad, equal = self.evidence.grads[k], self.equal(k)
-        fresh = [i for i, moment in enumerate(equal) if moment.fresh]
-        if not fresh:
-            return equal[0] if equal else None
-        if np.ndim(grad) == 0:  # numbers have no identity: each name that holds one is fresh
-            return equal[fresh[0]]
-        handed = equal[fresh[-1] + 1 :]
-        # What is the right gradient of something else is wrong only where it is handed on.
-        innocent = np.size(grad) > 1 and self.whole.has(grad, 1e-12)
-        return handed[0] if innocent and handed and k in self.evidence.wrong else equal[fresh[-1]]
-
-    def _feeding(self, k: int) -> set[int]:
-        """Return the events of the backward pass that the k-th gradient came from."""
-        sink = self.sink(k)
-        found = self.trail.feeding(sink.event) if sink is not None else set()
-        return {number for number in found if number >= self.start}
-
-    def _pool(self, k: int) -> dict[Key, None]:
-        """Return the statements that the k-th gradient came from and that compute, in order."""
-        self.evidence.deadline.check()
-        fed = self.feeding(k)
-        return dict.fromkeys(key for number, key in self.computing.items() if number in fed)
-
-    @cached_property
-    def computing(self) -> dict[int, Key]:
-        """The statements that compute, or take one gradient for another, in order."""
-        events = {m.event: self.events[m.event] for m in self.moments}
-        return {n: (e.place, e.part) for n, e in events.items() if self._computes(n, e)}
-
-    def _computes(self, number: int, event: Event) -> bool:
-        """Tell whether an event does more than unpack, allocate, count or hand on."""
-        node, made = event.step and event.step.node, self.made.get(number, ())
-        value: ast.AST | None = getattr(node, "value", None)
-        if not isinstance(node, _STATEMENTS) or value is None:
-            return False
-        if isinstance(node, ast.AugAssign):
-            return not isinstance(value, ast.Constant)
-        if not made:
-            return self._copies(number, event)
-        while isinstance(value, ast.Subscript):
-            value = value.value
-        called = root_of(value.func).split(".")[-1] if isinstance(value, ast.Call) else ""
-        counts = isinstance(value, ast.Attribute) and value.attr in _SIZES
-        computes = is_computing(node) or any(array.ndim for array in made)
-        return computes and not counts and called not in _EMPTY
-
-    def _copies(self, number: int, event: Event) -> bool:
-        """Tell whether a statement takes one gradient for another: ``dh = dout``."""
-        handed, targets = self.handed.get(number, []), event.step.targets if event.step else []
-        names = all(isinstance(target, ast.Name) for target in targets)
-        if event.copied is None or len(handed) != 1 or not names:
-            return False
-        return event.copied >= self.start or self.upstream.has(handed[0], 0.0)
-
-    # -------------------- what is innocent --------------------
-
-    @cached_property
-    def forward(self) -> set[Key]:
-        """The statements of the forward pass, also where one function gives loss and gradient."""
-        adjoints = self.evidence.recording.adjoints if self.evidence.recording is not None else ()
-        found = {(place, "") for place in map(forward_line, adjoints) if place is not None}
-        given = [
-            m.event
-            for m in self.moments
-            if m.name == "return[0]" and not m.value.ndim
-            if self.trail.runs[self.events[m.event].run].caller is None
-        ]
-        if given and self.evidence.upstream and np.size(self.evidence.upstream[0]) == 1:
-            events = (self.events[number] for number in self.trail.feeding(given[-1]))
-            found |= {(event.place, event.part) for event in events}
-        return found
-
-    @cached_property
-    def right(self) -> set[Key]:
-        """The statements that feed right gradients."""
-        return {key for j in self.evidence.right for key in self.pool(j)}
-
-    def _common(self, rows: tuple[int, ...]) -> set[Key] | None:
-        """Return the statements that feed all of some gradients; None where none are known."""
-        pools = [set(pool) for pool in map(self.pool, rows) if pool]
-        return set.intersection(*pools) if pools else None
-
-    def _shown(self, rule: str | None) -> set[Key]:
-        """Return the statements whose values autograd has too."""
-        # Where a term is lacking, what is there is a part of the true value, not the whole of it.
-        known = self._values(set(self.calls) - (self._terms() if rule == "term" else set()))
-        # A gradient that is equal to a forward value has lost the rest of its factors.
-        lost = rule in ("value", "upstream")
-        gradients = self._values(self._carrying()) if lost else known
-        found: dict[Key, bool] = {}
-        for number, key in self.computing.items():  # at each turn of a loop
-            self.evidence.deadline.check()
-            true = gradients if _names_gradient(self.events[number]) else known
-            values = self.made.get(number, ())
-            right = bool(values) and all(true.has(value, 1e-9) for value in values)
-            found[key] = right and found.get(key, True)
-        return {key for key, right in found.items() if right}
-
-    def _values(self, calls: Iterable[Call]) -> Known:
-        """Return the values of calls, but for numbers and what is only the upstream gradient."""
-        values = (call.value for call in calls if is_known(call.value, least=2))
-        return Known(value for value in values if not self.upstream.has(value, 1e-12))
-
-    def _carrying(self) -> set[Call]:
-        """Return the backward calls that depend on the upstream gradient: no factors alone."""
-        found = set(self.wholes)
-        for call in self.calls:
-            if call.gradient_of is not None and not found.isdisjoint(parents_of(call)):
-                found.add(call)
-        return found
-
-    def _terms(self) -> set[Call]:
-        """Return the calls that are terms of a gradient in which several paths meet."""
-        pending, found = list(self.wholes), set()
-        while pending:
-            call = pending.pop()
-            if name_of(call.fun) == "add" and type(call.args[0]).__name__.endswith("VSpace"):
-                terms = [arg for arg in call.args[1:] if isinstance(arg, Call)]
-                found |= set(terms)
-                pending += terms
-        return found.difference(self.wholes)
+        super().__init__(evidence, trail)
+        self.mending = cache(self._mending)
 
     # -------------------- what is left --------------------
 
@@ -264,7 +90,9 @@ class Blame:
         """Return where the right gradient of another argument is given out as the k-th."""
         others = Known(g for j, g in enumerate(self.evidence.automatic) if j != k)
         sink = self.sink(k)
-        if sink is None or sink.fresh or not others.has(sink.value, 1e-9):
+        if sink is None or not others.has(sink.value, 1e-9):
+            return None
+        if sink.fresh and sink is next(moment for moment in self.equal(k) if moment.fresh):
             return None
         return self.events[sink.event].place
 
@@ -273,52 +101,142 @@ class Blame:
         sink = self.sink(k)
         if sink is None:
             return []
+        pool = [*self.pool(k)]
+        left, is_joint = self._left(pool, reason)
+        if not left:
+            return [self._giver(k, sink)]
+        likely, is_sure = self._likely(k, reason, pool, left, is_joint)
+        own = code_of(self.evidence.backward)  # in a helper it may be the call that is wrong
+        places = {event.place for event in self.events if self.trail.runs[event.run].code is own}
+        if is_sure and places.issuperset(likely):
+            return likely
+        return self._mended(k, reason, likely, [key[0] for key in left]) or likely
+
+    def _mended(
+        self, k: int, reason: Any, likely: Sequence[Place], left: Sequence[Place]
+    ) -> list[Place]:
+        """Return the statement of which one small change makes all right: gradients, or some."""
+        for rows in dict.fromkeys(
+            (tuple(self.evidence.wrong), tuple(reason.rows if reason else [k]))
+        ):
+            if k in rows and (found := self.mending(rows, tuple(likely), tuple(left))):
+                return found[:1]
+        return []
+
+    def _mending(
+        self, rows: tuple[int, ...], likely: Sequence[Place], left: Sequence[Place]
+    ) -> list[Place]:
+        e = self.evidence
+        fed = [self.feeding(k) | {m.event for m in self.equal(k)} for k in rows if self.feeding(k)]
+        right = set().union(*(self.feeding(k) for k in e.right))
+        found: dict[Spot, dict[Any, None]] = {}
+        common = set.intersection(*fed) - right if fed else set()
+        runs = {self.trail.runs[self.events[number].run] for number in common}
+        calls = {run.caller for run in runs if run.caller is not None and run.caller >= self.start}
+        called = [self.events[number].place for number in calls]
+        for number in sorted(common | calls):
+            event = self.events[number]
+            if event.step is None or self.is_forward(number):
+                continue
+            spot = self.trail.runs[event.run].code, event.place[1]
+            values = (*self.made.get(number, ()), *self.handed.get(number, ()))
+            found.setdefault(spot, {}).update(dict.fromkeys(value.shape for value in values))
+        counting = {place for place, _ in self.counting}
+        order = [*likely, *called, *(place for place in left if place not in counting)]
+        ranks = {
+            spot: order.index(p) if (p := (spot[0].co_filename, spot[1])) in order else 99
+            for spot in found
+        }
+        spots = {
+            spot: (0.4 * (ranks[spot] == 99), tuple(found[spot]))
+            for spot in sorted(found, key=lambda s: ranks[s])
+        }
+        tolerance = max(e.tolerance, 1e-8)
+
+        def is_mended(grads: Sequence[Any]) -> bool:
+            return bool(grads) and all(
+                g is not None and np.shape(g) == np.shape(true) and close(g, true, tolerance)
+                for k, g, true in zip(range(len(grads)), grads, e.automatic, strict=True)
+                if k in rows or k in e.right
+            )
+
+        return mending(dict(list(spots.items())[:8]), e.run, is_mended, e.deadline) if spots else []
+
+    def _likely(
+        self, k: int, reason: Any, pool: Sequence[Key], left: Sequence[Key], is_joint: bool
+    ) -> tuple[list[Place], bool]:
+        """Return the likeliest of the statements that are left, and whether it is sure to be it."""
         rule = reason.rule if reason is not None else None
-        giver = self._giver(k, sink)
-        pool = [key for key in self.pool(k) if key not in self.forward] or [*self.pool(k)]
-        left = self._left(pool, reason)
-        made = self._first_wrong(k, left or pool, pool, reason)
-        if rule == "part":
-            made = [*self.skipping(self.feeding(k))[:1], *made][:1]
-        first, last = [key[0] for key in left[:1]], [key[0] for key in left[-1:]]
-        if rule is None:
-            order = [*first, *made, *last]
-        elif rule == "upstream":  # it may be lost at the first step, or not come in at the last
-            order = [*first, giver]
-        else:
-            order = [*made, *first, *last]
-        return list(dict.fromkeys(order)) or [giver]
+        counting = self.counting
+        left = sorted(left, key=lambda key: key in counting)
+        places = list(dict.fromkeys(key[0] for key in left))
+        if rule == "part" and (heads := self.skipping(self.feeding(k))):
+            return heads[:1], False
+        if rule is None or rule == "part":
+            sink = [] if is_joint else self._first_of([self.evidence.grads[k]], pool)
+            return sink or places[:1], False
+        if rule == "upstream":
+            ignored = reason.kind == "upstream_ignored"
+            return [places[-1 if ignored else 0]], ignored
+        products = list(reason.products)
+        if copies := self._copies_of(products, pool):
+            return copies[-1:], True
+        alone = len(places) == 1 and reason.kind != "operand"
+        terms = rule == "term" and self._first_of(products, left, true=True)
+        if made := terms or self._first_of(products, pool):
+            return [made[0] if made[0] in places else places[0]], alone or made[0] == places[0]
+        if rule == "factor" and (scaled := self._scaled(k, left)):
+            return scaled, alone
+        if is_joint:
+            return places[:1], alone
+        if rule == "term" and products:
+            return places[-1:], alone
+        return self._first_of([self.evidence.grads[k]], pool) or places[-1:], alone
+
+    def _scaled(self, k: int, left: Sequence[Key]) -> list[Place]:
+        """Return the first statement that makes a multiple of what it should, as the k-th is one.
+
+        Where a backward pass begins with it, it is the last: there the factor should stand.
+        """
+        c = _times(self.evidence, k)
+        backward = [call.value for call in self.calls if call.gradient_of is not None]
+        scaled = [c * np.asarray(v) for v in backward if is_known(v, least=2)]
+        found = self._first_of(scaled, left)
+        fed = [n for n, key in self.computing.items() if key[0] in found]
+        true = {n for n, key in self.computing.items() if key in self.shown("factor")}
+        begins = not any(self.events[n].sources & true for n in fed)
+        return [left[-1][0]] if found and begins else found
 
     def _giver(self, k: int, sink: Moment) -> Place:
         """Return the statement that first hands out the k-th gradient."""
         given = (m for m in self.equal(k) if m.name.startswith("return") and m.event >= sink.event)
         return self.events[next(given, sink).event].place
 
-    def _left(self, pool: Sequence[Key], reason: Any) -> list[Key]:
-        """Return the statements that feed wrong gradients, no right one, and are not true."""
-        rule = reason.rule if reason is not None else None
-        left = [key for key in pool if key not in self.right]
-        if self.calls:
-            left = [key for key in left if key not in self.shown(rule)] or left
-        for rows in (self.evidence.wrong, reason.rows if reason is not None else ()):
-            common = self.common(tuple(rows)) if rule != "layout" else None
-            left = [key for key in left if common is None or key in common] or left
-        return left
+    def _left(self, pool: Sequence[Key], reason: Any) -> tuple[list[Key], bool]:
+        """Return the statements that feed wrong gradients, no right one, and are not true.
 
-    def _first_wrong(
-        self, k: int, left: Sequence[Key], pool: Sequence[Key], reason: Any
-    ) -> list[Place]:
-        """Return the first of the statements that makes a value which the mistake makes, if any."""
-        if reason is not None and (copies := self._copies_of(reason.products, pool)):
-            return copies[-1:]
-        products = [*(reason.products if reason is not None else ()), self.evidence.grads[k]]
-        if reason is not None and reason.rule == "factor":
-            c = _times(self.evidence, k)
-            backward = [call.value for call in self.calls if call.gradient_of is not None]
-            scaled = [c * np.asarray(v) for v in backward if is_known(v, least=2)]
-            if found := self._first_of([*products, *scaled], left):
-                return found
-        return self._first_of(products, pool)
+        Also whether they feed several wrong gradients, all those that there are.
+        """
+        rule = reason.rule if reason is not None else None
+        left = [key for key in pool if key not in self.right] or [*pool]
+        if self.calls and (reason is None or reason.kind != "wrong_sign"):
+            made = self._makers_of(reason.products if reason is not None else ())
+            left = [key for key in left if key in made or key not in self.shown(rule)] or left
+        for rows in (self.evidence.wrong, reason.rows if reason is not None else ()):
+            common = self.common(tuple(rows)) if len(rows) > 1 else None
+            joint = [key for key in left if common is not None and key in common]
+            if joint:
+                return joint, True
+        return left, False
+
+    def _makers_of(self, products: Sequence[Any]) -> set[Key]:
+        """Return the statements that make some wrong values."""
+        wanted = Known(p for p in products if is_known(p, least=2) and np.any(p))
+        return {
+            key
+            for number, key in self.computing.items()
+            if any(wanted.has(value, 1e-9) for value in self.made.get(number, ()))
+        }
 
     def _copies_of(self, products: Sequence[object], keys: Iterable[Key]) -> list[Place]:
         """Return where a right gradient is handed on as it is, as in ``da = dh``."""
@@ -330,10 +248,14 @@ class Blame:
             if all(true.has(value, 1e-9) for value in self.handed.get(number, ()))
         ]
 
-    def _first_of(self, products: Iterable[Any], keys: Iterable[Key]) -> list[Place]:
+    def _first_of(
+        self, products: Iterable[Any], keys: Iterable[Key], true: bool = False
+    ) -> list[Place]:
+        """Return the first of some statements that makes one of some values, true ones or not."""
         tolerance = max(self.evidence.tolerance, 1e-9)
         some = [p for p in products if p is not None and is_known(p, least=2) and np.any(p)]
-        wanted, among = Known([p for p in some if not self.true.has(p, tolerance)]), set(keys)
+        wrong = [p for p in some if true or not self.true.has(p, tolerance)]
+        wanted, among = Known(wrong), set(keys)
         for number, arrays in self.made.items():
             self.evidence.deadline.check()
             mine = arrays if self.computing.get(number) in among else []
@@ -353,7 +275,15 @@ class Blame:
         """Return the line that makes the true gradient, if any does, and where it is given out."""
         true = self.evidence.automatic[k]
         made = [m for m in self.moments if np.any(true) and close(m.value, true, 1e-6)]
-        return [*(self.events[m.event].place for m in made[:1]), *self.ends()]
+        ends = self.ends()
+        return (
+            ends if self._gives_none() else [self.events[m.event].place for m in made[:1]] or ends
+        )
+
+    def _gives_none(self) -> bool:
+        """Tell whether the backward pass says itself that it gives None for something."""
+        steps = [event.step for event in self.events if event.place in self.ends()]
+        return any("None" in ast.unparse(step.node) for step in steps if step is not None)
 
     def ends(self) -> list[Place]:
         """Return the statement that ends the backward pass: the innermost that hands it out."""
@@ -365,8 +295,3 @@ class Blame:
         while event.returns and not isinstance(event.step and event.step.node, ast.Expr):
             event = self.events[event.returns[-1]]
         return [event.place]
-
-
-def _names_gradient(event: Event) -> bool:
-    names = event.step.writes if event.step is not None else ()
-    return any(n.split(".")[-1].lower().startswith(("d", "grad", "g_")) for n in names)

@@ -39,7 +39,7 @@ class Scope:
             return self.frame.f_globals.get(node.id, UNKNOWN), ("global", node.id)
         if isinstance(node, ast.Attribute):
             held, _ = self.look(node.value)
-            return _fields(held).get(node.attr, UNKNOWN), ("attribute", id(held), node.attr)
+            return fields_of(held).get(node.attr, UNKNOWN), ("attribute", id(held), node.attr)
         if isinstance(node, ast.Subscript):
             held, _ = self.look(node.value)
             key = self._key(node.slice) if type(held) in (dict, list, tuple) else None
@@ -71,7 +71,7 @@ class Scope:
             node = inner
 
 
-def _fields(held: object) -> Mapping[str, Any]:
+def fields_of(held: object) -> Mapping[str, Any]:
     """Return the attributes of an object, without asking its own methods for them."""
     found = None
     if not isinstance(held, type):
@@ -99,7 +99,7 @@ def leaves(value: object, depth: int, attributes: bool = False) -> Iterator[tupl
     if isinstance(value, np.ndarray) or (number and not attributes):
         yield "", value
     elif depth and not is_vocabulary(value) and not isinstance(value, ModuleType):
-        inner = list(entries(value)) or (list(_fields(value).items()) if attributes else [])
+        inner = list(entries(value)) or (list(fields_of(value).items()) if attributes else [])
         for key, item in inner:
             for path, leaf in leaves(item, depth - 1, attributes):
                 yield f"[{key!r}]{path}", leaf

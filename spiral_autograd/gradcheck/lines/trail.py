@@ -57,6 +57,7 @@ class Run:
     given: frozenset[int]
     first: int
     event: int | None = None
+    before: list[Any] = field(default_factory=list)  # what a line of several statements may change
 
 
 class Trail:
@@ -182,8 +183,9 @@ class _Recorder:
                 made = event.handed[id(item)] = event.parts.get(path, run.event)
                 self.trail.events[made].copied = self._makers.get(id(item), -1)
         if run.caller is None:
+            end = self._event(event.place, None, scope.run)  # of what it came is not known
             for path, value in leaves(dict(scope.names), 3, attributes=True):
-                self._note(value, run.event, path, handed=False)
+                self._note(value, end, path, handed=False)
             return
         caller = self.trail.events[run.caller]
         caller.returns.append(run.event)
@@ -198,6 +200,7 @@ class _Recorder:
         event = self.trail.events[run.event]
         if step is None:
             return
+        run.before = [scope.look(target)[0] for target in step.targets] if step.beside else []
         for node in step.changed:
             if isinstance(value := scope.held(node), np.ndarray):
                 self._save(value, step)
@@ -234,7 +237,8 @@ class _Recorder:
         step = event.step
         for i, target in enumerate(step.targets if step is not None else ()):
             value, cell = scope.look(target)
-            if step is None or value is UNKNOWN:
+            before = self.trail.runs[scope.run].before
+            if step is None or value is UNKNOWN or (before and before[i] is value):
                 continue
             path = f"[{i}]" if len(step.targets) > 1 else ""
             part = event.parts.get(path, number)

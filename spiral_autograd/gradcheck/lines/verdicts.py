@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 from ...recording import name_of
 from ..primitives import primitive
 from ..source import Place, Step, Text, forward_line, root_of, text_of
-from .blame import Blame, Evidence
+from .blame import Blame, blame_of
+from .ran import Evidence
 
 
 def state_places(evidence: Evidence, k: int, kind: str) -> tuple[Place, ...]:
     """Return where a gradient depends on an earlier call: it "accumulates", is "stale", …."""
-    blame = evidence.blame
+    blame = blame_of(evidence)
     if kind == "stale":
-        return tuple(_keeping(blame, k))[:3] if blame is not None else ()
+        return tuple(_keeping(blame, k))[:1] if blame is not None else ()
     made = [blame.events[m.event] for m in blame.equal(k)] if blame is not None else []
     if kind == "accumulates":
         adding = [event for event in made if event.step is not None and _adds(event.step)]
@@ -90,8 +91,8 @@ def kink_places(evidence: Evidence, k: int) -> tuple[Place, ...]:
     found = [line for line in map(forward_line, bent) if line is not None][:1]
     found = found or [*_where(evidence, text_of(evidence.forward), _decides)][:1]
     found += [*_where(evidence, text_of(evidence.backward), _decides)][:1]
-    if len(found) < 2 and evidence.blame is not None:
-        found += evidence.blame.suspects(k, None)[:1]
+    if len(found) < 2 and (blame := blame_of(evidence)) is not None:
+        found += blame.suspects(k, None)[:1]
     return tuple(dict.fromkeys(found))[:3]
 
 

@@ -22,10 +22,11 @@ from autograd.extend import defvjp, primitive
 from autograd.numpy import numpy_wrapper
 from autograd.numpy.numpy_vjps import unbroadcast
 from autograd.tracer import Box, isbox, trace_primitives_map
+from numpy.typing import DTypeLike
 
 from ...boxes import RecordedBox, take
 from ...validation import Array
-from .special import differentiable
+from .special import differentiable, plain
 
 Axis = int | tuple[int, ...] | None
 
@@ -69,12 +70,12 @@ defvjp(norm, _norm_vjp)
 
 
 @primitive  # type: ignore[untyped-decorator]
-def as_float(x: Any) -> float:
+def as_float(x: Array) -> float:
     """Return an array of one entry as a Python float."""
     return float(x)
 
 
-def _as_float_vjp(ans: float, x: Any) -> object:
+def _as_float_vjp(ans: float, x: Array) -> object:
     shape, dtype = anp.shape(x), anp.result_type(x)
     return lambda g: numpy_wrapper._astype(anp.reshape(g, shape), dtype)
 
@@ -108,7 +109,9 @@ class NumpyBox(RecordedBox):
             return NotImplemented
         return function(*args, **kwargs)
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: object, **kwargs: object) -> object:
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: object, **kwargs: object
+    ) -> object:
         """Answer a ufunc with autograd's, or with ours where autograd knows no derivative."""
         ours = None if trace_primitives_map.get(ufunc) in primitive_vjps else differentiable(ufunc)
         if ours is not None and method == "__call__" and not kwargs:
@@ -188,7 +191,7 @@ class NumpyBox(RecordedBox):
             axes = tuple(axes[0]) if axes[0] is not None else ()
         return anp.transpose(self, axes or None)
 
-    def astype(self, dtype: Any, *args: object, **kwargs: object) -> object:
+    def astype(self, dtype: DTypeLike, *args: object, **kwargs: object) -> object:
         """Return the array in another dtype."""
         if np.dtype(dtype).kind in "cO":
             self._refuse(f"an array of dtype {np.dtype(dtype)}")
@@ -234,13 +237,6 @@ for _name, _function in {
 
 Box.types.add(NumpyBox)
 Box.type_mappings[NumpyBox] = NumpyBox
-
-
-def plain(value: Any) -> Any:
-    """Return what a box stands for, without any box."""
-    while isbox(value):
-        value = value._value
-    return value
 
 
 def _constant_like(make: Callable[..., Array]) -> object:

@@ -373,7 +373,7 @@ def _dense(part: object) -> object:
 
 def _cancels(node: Node) -> bool:
     """Tell whether what flows back to a value adds up to nothing."""
-    most = max((largest(user.adjoint) for user in node.users), default=0.0)
+    most = max((largest(near.adjoint) for near in (*node.users, *node.parents)), default=0.0)
     return largest(node.adjoint) <= 1e-6 * most
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from operator import is_
 from types import FunctionType
-from typing import Any
 
 from ...recording import is_installed
 from ...state import ABSENT, Held, Names
@@ -32,13 +31,13 @@ def standing_in(roots: Sequence[object]) -> Iterator[None]:
             _hold(held, held.before)
 
 
-def _hold(held: Held, parts: Sequence[Any]) -> None:
+def _hold(held: Held, parts: Sequence[object]) -> None:
     if held.kind.write is not None:
         with suppress(AttributeError):  # what can only be read: of a staticmethod, a partial
             held.kind.write(held.item, parts)
 
 
-def _places(roots: Sequence[object]) -> Iterator[tuple[Held, list[Any]]]:
+def _places(roots: Sequence[object]) -> Iterator[tuple[Held, list[object]]]:
     """Yield what holds something that has a stand-in, with all that it is to hold meanwhile."""
     libraries: set[int] = set()  # what their functions close over stays
     for item, held in walk(roots, with_code=True):

@@ -11,10 +11,16 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defvjp, primitive
 from autograd.numpy.numpy_vjps import unbroadcast_f
+from autograd.tracer import isbox
+
+from ...validation import Array
+
+Axis = int | tuple[int, ...] | None
+Derivative = Callable[..., Any]
 
 # For each argument the derivative as a function of the result and the arguments; None where it is
 # not known.
-_DERIVATIVES: dict[str, tuple[Callable[..., Any] | None, ...]] = {
+_DERIVATIVES: dict[str, tuple[Derivative | None, ...]] = {
     "cbrt": (lambda y, x: 1 / (3 * y**2),),
     "exp2": (lambda y, x: log(2) * y,),
     "exp10": (lambda y, x: log(10) * y,),
@@ -40,7 +46,7 @@ _DERIVATIVES: dict[str, tuple[Callable[..., Any] | None, ...]] = {
 
 
 @lru_cache(maxsize=256)
-def differentiable(function: Any) -> Any:
+def differentiable(function: Any) -> Derivative | None:
     """Return a function of numbers as a primitive with its derivatives; None where none are known.
 
     autograd keeps its own primitives by the function that they run: this one runs another, so that
@@ -60,17 +66,24 @@ def differentiable(function: Any) -> Any:
     return made
 
 
-def _rule(i: int, derivative: Callable[..., Any]) -> Callable[..., object]:
-    def of(ans: object, *args: Any) -> object:
+def _rule(i: int, derivative: Derivative) -> Derivative:
+    def of(ans: object, *args: object) -> object:
         return unbroadcast_f(args[i], lambda g: g * derivative(ans, *args))
 
     return of
 
 
+def plain(value: Any) -> Any:
+    """Return what a box stands for, without any box."""
+    while isbox(value):
+        value = value._value
+    return value
+
+
 # -------------------- of an axis --------------------
 
 
-def logsumexp(x: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+def logsumexp(x: Array, axis: Axis = None, *, keepdims: bool = False) -> object:
     """Return log Σ exp(x), traced step by step as the reader might have written it."""
     most = _most(x, axis)
     total = anp.log(anp.sum(anp.exp(x - most), axis=axis, keepdims=True)) + most
@@ -78,19 +91,17 @@ def logsumexp(x: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     return anp.reshape(total, shape)
 
 
-def softmax(x: Any, axis: Any = None) -> Any:
+def softmax(x: Array, axis: Axis = None) -> object:
     """Return exp(x) / Σ exp(x)."""
     e = anp.exp(x - _most(x, axis))
     return e / anp.sum(e, axis=axis, keepdims=True)
 
 
-def log_softmax(x: Any, axis: Any = None) -> Any:
+def log_softmax(x: Array, axis: Axis = None) -> object:
     """Return x - log Σ exp(x)."""
-    return x - logsumexp(x, axis, keepdims=True)
+    return anp.subtract(x, logsumexp(x, axis, keepdims=True))
 
 
-def _most(x: Any, axis: Any) -> Any:
+def _most(x: Array, axis: Axis) -> Array:
     """Return the largest entries, as constants: nothing of what depends on them stays."""
-    while hasattr(x, "_node"):
-        x = x._value
-    return np.max(x, axis=axis, keepdims=True)
+    return np.asarray(np.max(plain(x), axis=axis, keepdims=True))

@@ -19,8 +19,12 @@ import numpy as np
 from autograd.tracer import isbox
 
 from ... import recording
+from ...validation import Array
 from . import special
-from .boxes import as_float, plain
+from .boxes import as_float
+from .special import plain
+
+Function = Callable[..., object]
 
 
 def _has_box(value: object) -> bool:
@@ -37,14 +41,14 @@ class StandIn:
 class _Call(StandIn):
     """A function that is no method of the class that holds it, as those of C are none."""
 
-    def __init__(self, function: Callable[..., object]) -> None:
+    def __init__(self, function: Function) -> None:
         self._function = function
 
-    def __call__(self, *args: Any, **kwargs: Any) -> object:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         return self._function(*args, **kwargs)
 
 
-def _as_call(made: Any) -> Any:
+def _as_call(made: Any) -> object:
     return _Call(made) if type(made) is FunctionType else made
 
 
@@ -60,11 +64,11 @@ def boxed(value: object) -> object:
     return recording.constant(value) if is_float else value
 
 
-def _made(function: Callable[..., object]) -> Callable[..., object]:
+def _made(function: Function) -> Function:
     return lambda *args, **kwargs: boxed(function(*args, **kwargs))
 
 
-def _converted(function: Callable[..., object]) -> Callable[..., object]:
+def _converted(function: Function) -> Function:
     def convert(value: Any, *args: object, **kwargs: object) -> object:
         if not _has_box(value):
             return boxed(function(value, *args, **kwargs))
@@ -78,7 +82,7 @@ def _converted(function: Callable[..., object]) -> Callable[..., object]:
 _array = _converted(np.array)
 
 
-def _from_values(values: Iterable[object], *args: Any, **kwargs: Any) -> object:
+def _from_values(values: Iterable[object], *args: object, **kwargs: object) -> object:
     return _array(list(values), *args, **kwargs)
 
 
@@ -112,11 +116,11 @@ class _Function(StandIn):
     A ufunc's ``at`` writes in place on boxes, at indices.
     """
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: np.ufunc) -> None:
         self._function = function
         self._takes_arrays = function.__name__ not in _OF_SEQUENCES
 
-    def __call__(self, *args: Any, **kwargs: Any) -> object:
+    def __call__(self, *args: object, **kwargs: Any) -> object:
         if self._takes_arrays:
             lists = (isinstance(arg, list | tuple) and _has_box(arg) for arg in args)
             args = tuple(anp.array(a) if is_it else a for a, is_it in zip(args, lists, strict=True))
@@ -129,7 +133,7 @@ class _Function(StandIn):
     def __getattr__(self, name: str) -> object:
         return getattr(self._function, name)
 
-    def at(self, array: Any, index: Any, values: Any) -> None:
+    def at(self, array: Array, index: Any, values: Array) -> None:
         """Add at indices, each as often as it is there."""
         if not _has_box((array, values)):
             self._function.at(array, index, values)
@@ -142,27 +146,29 @@ class _Function(StandIn):
             array[where] = self._function(array[where], parts[i])
 
 
-def _copyto(target: Any, source: Any, **kwargs: Any) -> None:
+def _copyto(target: Array, source: Array, **kwargs: Any) -> None:
     if kwargs or not _has_box((target, source)):
         np.copyto(target, source, **kwargs)
     else:
         target[...] = source
 
 
-def _ndenumerate(array: Any) -> Iterable[tuple[tuple[int, ...], object]]:
+def _ndenumerate(array: Array) -> Iterable[tuple[tuple[int, ...], object]]:
     return ((index, array[index]) for index in np.ndindex(np.shape(array)))
 
 
-def _vectorized(function: Any, *args: Any, made: Any = None, **kwargs: Any) -> object:
+def _vectorized(
+    function: Function, *args: Any, made: np.vectorize | None = None, **kwargs: Any
+) -> object:
     """Return np.vectorize of a function, which is called on boxes one by one."""
     made = made or np.vectorize(function, *args, **kwargs)
 
-    def apply(*args: Any) -> object:
+    def apply(*args: Array) -> object:
         if not _has_box(args):
             return made(*args)
         shape = np.broadcast_shapes(*map(np.shape, args))
         arrays = [anp.broadcast_to(arg, shape) for arg in args]
-        called = standing_for(function)
+        called: Any = standing_for(function)
         found = [called(*(as_number(a[i]) for a in arrays)) for i in np.ndindex(shape)]
         return anp.reshape(anp.array(found), shape)
 
@@ -172,16 +178,16 @@ def _vectorized(function: Any, *args: Any, made: Any = None, **kwargs: Any) -> o
 # -------------------- of numbers --------------------
 
 
-def as_number(value: Any) -> Any:
+def as_number(value: Any) -> object:
     """Return a traced float as a Python float that is traced; another value as it is."""
     return as_float(value) if isbox(value) and value.dtype.kind == "f" else value
 
 
-def _float(value: Any = 0.0) -> object:
+def _float(value: Array | float = 0.0) -> object:
     return as_number(value) if isbox(value) else float(value)
 
 
-def _of_numbers(function: Any, traced: Callable[..., object]) -> Callable[..., object]:
+def _of_numbers(function: Function, traced: Function) -> Function:
     """Return a function of Python numbers that calls another where one of them is traced."""
 
     def call(*args: object) -> object:
@@ -190,11 +196,11 @@ def _of_numbers(function: Any, traced: Callable[..., object]) -> Callable[..., o
     return call
 
 
-def _of_plain(function: Any) -> Callable[..., object]:
+def _of_plain(function: Function) -> Function:
     return lambda *args, **kwargs: function(*map(plain, args), **kwargs)
 
 
-def _of_lists(function: Any, traced: Callable[..., object]) -> Callable[..., object]:
+def _of_lists(function: Function, traced: Function) -> Function:
     """Return a function of sequences of numbers that calls another where one is traced."""
 
     def call(*args: Iterable[object]) -> object:
@@ -222,7 +228,7 @@ _MATH = {
         if (f := getattr(math, name, None)) is not None
     },
     **{f: _of_plain(f) for f in (math.isnan, math.isinf, math.isfinite, math.isclose)},
-    **{f: _of_numbers(f, special.differentiable(f)) for f in (math.erf, math.erfc)},
+    **{f: _of_numbers(f, special.differentiable(f) or f) for f in (math.erf, math.erfc)},
     math.log: _of_numbers(math.log, lambda x, *base: np.log(x) / (np.log(*base) if base else 1)),
     math.fsum: _of_lists(math.fsum, np.sum),
     math.dist: _of_lists(math.dist, lambda p, q: anp.sqrt(anp.sum((p - q) ** 2))),
@@ -236,9 +242,9 @@ class _Standing(type):
     """
 
     plain: type
-    instead: Callable[..., object]
+    instead: Function
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls, *args: object, **kwargs: object) -> object:
         return cls.instead(*args, **kwargs)
 
     def __instancecheck__(cls, value: object) -> bool:
@@ -247,18 +253,18 @@ class _Standing(type):
     def __subclasscheck__(cls, kind: type) -> bool:
         return issubclass(kind, cls.plain)
 
-    def __eq__(cls, other: object) -> Any:
+    def __eq__(cls, other: object) -> bool:
         return True if other is cls.plain or other is cls else NotImplemented
 
     def __hash__(cls) -> int:
         return hash(cls.plain)
 
 
-def _class_for(kind: type, instead: Callable[..., object]) -> type:
+def _class_for(kind: type, instead: Function) -> type:
     return _Standing(kind.__name__, (kind,), {"plain": kind, "instead": staticmethod(instead)})
 
 
-def _cast_to(kind: Any) -> Callable[..., object]:
+def _cast_to(kind: type) -> Function:
     return lambda value=0.0: value.astype(kind) if isbox(value) else kind(value)
 
 
@@ -268,7 +274,7 @@ def _cast_to(kind: Any) -> Callable[..., object]:
 class _Module(StandIn):
     """A module, but for what has a stand-in; what it lacks another module has."""
 
-    def __init__(self, *modules: Any) -> None:
+    def __init__(self, *modules: ModuleType) -> None:
         self._modules = modules
 
     def __getattr__(self, name: str) -> object:
@@ -276,7 +282,7 @@ class _Module(StandIn):
         return standing_for(getattr(holder, name))
 
 
-STAND_INS: dict[Any, Any] = {
+STAND_INS: dict[object, object] = {
     **{f: _made(f) for f in (np.zeros, np.ones, np.empty, np.full)},
     **{f: _made(f) for f in (np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.copy)},
     **{f: _converted(f) for f in (np.array, np.asarray, np.asanyarray, np.ascontiguousarray)},
@@ -297,7 +303,7 @@ _MODULES = set("numpy math builtins scipy scipy.special autograd.scipy.special".
 _OF_AXES = {f.__name__: f for f in (special.logsumexp, special.softmax, special.log_softmax)}
 
 
-def _of_kind(value: Any) -> Any:
+def _of_kind(value: Any) -> object:
     """Return what stands for something of one of the kinds of which each has a stand-in."""
     kind = type(value)
     if kind is tuple:
@@ -322,7 +328,7 @@ _MADE[id(anp)] = anp, _Module(np, anp)
 BUILT_IN = {name: _MADE[id(f)][1] for name, f in vars(builtins).items() if id(f) in _MADE}
 
 
-def standing_for(value: Any) -> Any:
+def standing_for(value: object) -> object:
     """Return what stands for a module, a function or a class; any other value as it is."""
     if id(value) in _MADE:
         return _MADE[id(value)][1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .conventions import FORWARD
+from .conventions import FORWARD, spelled
 
 # -------------------- methods --------------------
 
@@ -13,13 +13,21 @@ LOSS_LAYERS = "loss_layer lossLayer last_layer lastLayer loss criterion loss_fn"
 # A network's own methods: of (x, t) the loss, of x the scores, of (x, t) the gradients.
 LOSSES = [
     *FORWARD,
-    *"loss compute_loss calc_loss get_loss loss_function cost compute_cost".split(),
+    *spelled("loss, compute loss, calc loss, calculate loss, get loss, loss function, loss func"),
+    *spelled("cost, compute cost, cost function, get cost, calculate cost, objective"),
 ]
 SCORES = [*FORWARD, "predict"]
-GRADIENTS = (
-    "gradient gradients compute_gradient compute_gradients compute_grads calc_gradient "
-    "calc_gradients get_gradients loss_and_grads loss_and_gradients loss_and_gradient"
-).split()
+GRADIENTS = [
+    *spelled("gradient, gradients, grad, grads, compute gradient, compute gradients"),
+    *spelled("compute grads, calc gradient, calc gradients, calculate gradients, get gradients"),
+    *spelled("loss and grads, loss and gradients, loss and gradient, loss gradient, loss prime"),
+    *spelled("cost function prime, cost gradient, cost prime"),
+]
+# That take one step, and may change the weights.
+STEPS = spelled(
+    "train step, training step, train on batch, train batch, fit batch, step, update, learn, "
+    "train, update weights, update parameters"
+)
 TRAINING = "train_flg train_flag train training is_train is_training train_mode".split()
 
 _PREDICTED = ("pred", "score", "out", "logit", "prob")

@@ -88,7 +88,7 @@ class Derivative:
             grads = [self._gradient(reading, *map(np.asarray, entry)) for entry in entries]
             return np.reshape(np.array(grads), inputs[0].shape)
 
-        return Way(way, reading.index("g") if "g" in reading else None)
+        return Way(way, reading.find("g"))
 
     def _gradient(self, reading: str, x: Array, y: Array, g: Array) -> object:
         """Return what the derivative gives for x, times the upstream gradient if that is left."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +13,8 @@ import numpy as np
 from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..finding import found
-from .adapter import Adapter, Values
+from ..source import code_of
+from .adapter import Adapter, Automatic, Values
 from .conventions import differing, gradient_key, positional_names
 from .held import nested
 from .inputs import (
@@ -26,6 +26,7 @@ from .inputs import (
     say_unread,
     written_into,
 )
+from .marks import collecting, marked, tapping
 from .parameters import Parameter, returned_names
 from .session import Session, put_back, states, streams_of
 from .subject import (
@@ -39,50 +40,6 @@ from .subject import (
     outputs_of,
     require_function,
 )
-
-# -------------------- marks --------------------
-
-_taps = threading.local()
-
-
-def tap(name: str, value: Any) -> object:
-    """Mark an intermediate value of a forward pass, whose gradient is to be checked.
-
-    In a check the mark becomes a row of the report; elsewhere this returns `value` as it is.
-
-    Parameters
-    ----------
-    name : str
-        The name under which the dict of gradients has the handwritten one, with or without a d.
-    value : array
-
-    Returns
-    -------
-    array
-        The value.
-
-    Examples
-    --------
-    >>> tap("h", np.array([1.0, 2.0]))
-    array([1., 2.])
-    """
-    collect = getattr(_taps, "collect", None)
-    if collect is not None:
-        collect.setdefault(name, np.zeros(np.shape(value), dtype=np.asarray(value).dtype))
-    added = getattr(_taps, "added", None)
-    return value + added[name] if added and name in added else value
-
-
-@contextmanager
-def _tapping(**state: Any) -> Iterator[None]:
-    before = dict(_taps.__dict__)
-    _taps.__dict__.update(state)
-    try:
-        yield
-    finally:
-        _taps.__dict__.clear()
-        _taps.__dict__.update(before)
-
 
 # -------------------- the loss and its gradient --------------------
 
@@ -98,7 +55,9 @@ class Gradient(Adapter):
         data: Sequence[Any],
         session: Session,
         constant: Names = (),
+        automatic: Automatic = lambda subject: (),
     ) -> None:
+        self.automatic = automatic
         require_function("loss", loss)
         self.loss, self.gradient, self.data = loss, gradient, data
         self.label = name_of_function(loss, "loss")
@@ -109,8 +68,7 @@ class Gradient(Adapter):
         super().__init__([params], ["params"], session, constant)
         (self.params,), self.name, self.data_names = self.inputs, names[0], names[1:]
         self.paths = _floats_in(self.params)
-        self.marks: dict[str, Array] = {}
-        with session.fresh(), _tapping(collect=self.marks):
+        with session.fresh(), collecting(self.label) as self.marks:
             self.outputs = outputs_of(self.label, self.run())
             self._say_written(self.label)
         if len(self.outputs) != 1 or self.outputs[0].size != 1:
@@ -119,9 +77,10 @@ class Gradient(Adapter):
                 f"{self.label} must return a scalar, got the shape {shapes}; for a function of "
                 "arrays that returns (out, cache) use check_backward"
             )
-        session.add(self.marks)
         # A loss that writes into its parameters spoils them.
         self.follows_loss = callable(gradient) and not self.remarks and self._reads_what_is_left()
+        self._mark_variables()
+        session.add(self.marks)
         with session.fresh():
             self.run_backward()
             self._say_written(self.backward_label)
@@ -132,7 +91,7 @@ class Gradient(Adapter):
 
     def run(self) -> Any:
         """Run the loss."""
-        return _value_of(called(self.label, self.loss, self._own(self.params), *self.data))
+        return value_of(called(self.label, self.loss, self._own(self.params), *self.data))
 
     def _own(self, params: Pytree) -> Pytree:
         """Return parameters as they were given: in a named tuple, if they were."""
@@ -140,7 +99,7 @@ class Gradient(Adapter):
 
     def run_forward(self) -> list[Array]:
         """Run the loss with what the marks add."""
-        with _tapping(added=self.marks):
+        with tapping(added=self.marks):
             return super().run_forward()
 
     def run_backward(self, ups: Sequence[Array] = ()) -> Any:
@@ -168,9 +127,9 @@ class Gradient(Adapter):
         memo = self.standing_in(replacements, values)
         others = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
         added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
-        with _tapping(added=added):
+        with tapping(added=added):
             data = [_exchanged(item, memo) for item in self.data]
-            return [_value_of(self.loss(self._own(others), *data))]
+            return [value_of(self.loss(self._own(others), *data))]
 
     @contextmanager
     def given(self, others: Sequence[Any]) -> Iterator[None]:
@@ -181,6 +140,17 @@ class Gradient(Adapter):
             yield
         finally:
             _fill(self.values, here)
+
+    def _mark_variables(self) -> None:
+        """Mark the loss's own variables, too, of which a finished gradient has a d before them."""
+        code, grads = code_of(self.loss), self.gradient
+        if code is None or not isinstance(grads, dict):
+            return
+        known = {*self.marks, *(self.params if isinstance(self.params, dict) else ())}
+        names = {*code.co_varnames, *code.co_cellvars} - known
+        self.loss = marked(self.loss, {n for n in names if f"d{n}" in grads or f"d_{n}" in grads})
+        with self.session.fresh(), collecting(self.label) as self.marks:
+            self.run()
 
     def _reads_what_is_left(self) -> bool:
         """Tell whether the gradient function reads what the loss has left, so that it comes after.
@@ -256,11 +226,18 @@ class Gradient(Adapter):
             return
         flat = params if isinstance(params, dict) else {}
         own = {f"[{key!r}]": key for key in flat}  # any keys, not names alone
-        named = [(self._leaf(path), value, own.get(path)) for path, value in self.paths]
-        named += [(name, zeros, name) for name, zeros in self.marks.items()]
-        self._say_keys(grads, {name: key for name, _, key in named})
+        named: list[tuple[str, Array, Any]] = [
+            (name, zeros, name)
+            for name, zeros in reversed(self.marks.items())  # as the backward pass meets them
+            if _key_of(grads, name, name) is not None
+        ]
+        in_turn = bool(named) and not callable(self.gradient)
+        named += [(self._leaf(path), value, own.get(path)) for path, value in self.paths]
+        absent = self._say_keys(grads, {name: key for name, _, key in named}, in_turn)
         self.parameters = [
-            Parameter(name, value, partial(self._at_key, name, key)) for name, value, key in named
+            Parameter(name, value, partial(self._at_key, name, key))
+            for name, value, key in named
+            if not (in_turn and name in absent)
         ]
 
     def _at_path(self, path: str) -> object:
@@ -274,8 +251,11 @@ class Gradient(Adapter):
         name = leaf_name(path)
         return f"{self.name}{name}" if not name or name.startswith("[") else name
 
-    def _say_keys(self, grads: dict[Any, Any], names: dict[str, Any]) -> None:
-        """Say which keys are missing, differ in a letter only, or belong to nothing."""
+    def _say_keys(self, grads: dict[Any, Any], names: dict[str, Any], in_turn: bool) -> list[str]:
+        """Say which keys are missing, differ in a letter only, or belong to nothing.
+
+        Who checks one mark after another, in turn, does not have those of the parameters yet.
+        """
         keys = {name: _key_of(grads, name, key) for name, key in names.items()}
         absent = [n for n, key in keys.items() if key is None and not self.constant.has(n)]
         unread = {key: g for key, g in grads.items() if key not in keys.values()}
@@ -288,8 +268,11 @@ class Gradient(Adapter):
                 f"the dict of gradients has no entry for {', '.join(absent)}{others}; name the "
                 "gradient of W1 dW1 or W1"
             )
-        if absent:
+        if in_turn:
+            self.unchecked += absent
+        elif absent:
             self.remarks.append(found("no_entry", names=absent, others=list(map(str, unread))))
+        return absent
 
     def _require_structure(self, grads: Any) -> None:
         """Raise, or say, where the gradient has another structure than params."""
@@ -329,7 +312,7 @@ def _exchanged(item: Any, memo: dict[int, Any]) -> object:
     return memo.get(id(item), item)
 
 
-def _value_of(result: Any) -> object:
+def value_of(result: Any) -> object:
     """Return the loss of what a function returns that gives the gradient beside it."""
     if not isinstance(result, tuple) or len(result) < 2 or all(map(_is_scalar, result)):
         return result

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
@@ -15,7 +14,6 @@ import numpy as np
 from ...validation import Array
 from ..guard import CheckError, theirs
 from ..source import Place
-from .adapter import Values
 from .conventions import (
     BACKWARD,
     FORWARD,
@@ -27,22 +25,24 @@ from .conventions import (
     read,
 )
 from .conventions_of_networks import LOSS_LAYERS
-from .loss import Gradient
+from .held import held_arrays
 from .methods import methods_of
 from .own_passes import (
     Way,
     gradients_of,
     listed_by,
-    loss_methods,
+    loss_ways,
     noted,
     number_in,
     own,
-    run_method,
+    scores_call,
     totals,
+    ways,
 )
 from .parameters import Parameter, resets_of
 from .session import Session, put_back, states, streams_of
-from .subject import Subject, called, is_array
+from .subject import called, is_array
+from .updates import changes_of
 
 Named = Sequence[tuple[str, Any]]
 NO_WAY = Way((), is_sure=False)
@@ -76,6 +76,7 @@ class Pass:
     result: Any = None  # of the network's own method, or the gradient of its input
     gradients: list[Parameter] = field(default_factory=list)  # that are returned or left: totals
     listed: list[Parameter] = field(default_factory=list)  # those that the network itself holds
+    updates: list[Parameter] = field(default_factory=list)  # where there are none: the changes
     is_returned: bool = False
     streams: list[Any] = field(default_factory=list)  # the states of the random streams after it
     error: Exception | None = None
@@ -178,6 +179,7 @@ class Network:
     x: Any
     t: Any
     session: Session
+    loss: Any = None  # a loss of the scores and the targets, given as a function
 
     def label(self, run: Pass) -> str:
         """Return what the network's own method is called that a run ends with."""
@@ -186,8 +188,7 @@ class Network:
     @cached_property
     def losses(self) -> list[Pass]:
         """A run of each method that gives the loss, with the loss as its result."""
-        names = loss_methods(self.object)
-        runs = [self.run(Way(((name, (self.x, self.t)),), is_sure=True)) for name in names]
+        runs = [self.run(way) for way in loss_ways(self.object, self.x, self.t, self.loss)]
         for run in runs:
             run.result = number_in(run.result)
         return [run for run in runs if run.result is not None]
@@ -195,14 +196,14 @@ class Network:
     @property
     def loss_names(self) -> list[str]:
         """The methods that give the loss."""
-        return [run.way.method for run in self.losses]
+        return [run.way.method for run in self.losses if len(run.way.calls[-1][1]) == 2]
 
     def is_run_as_layer(self, way: Way) -> bool:
         """Tell whether a way is to run the network forward and backward, as a layer is run."""
         (first, data), (last, given) = way.calls[0], way.calls[-1]
         passes = [method_name(self.object, names) for names in (FORWARD, BACKWARD)]
-        fits = not given or (len(data) == 1 and given[0] is not None)
-        return [first, last] == passes and fits
+        fits = not given or (len(data) == len(given) == 1 and given[0] is not None)
+        return [first, last] == passes and fits and bool(data)
 
     def run(self, way: Way) -> Pass:
         """Run the network's own methods while the layers are listened to; an error is noted."""
@@ -210,9 +211,7 @@ class Network:
         with self.session.fresh(), heard.listening(self.layers):
             _reset(*(layer for _, layer in self.layers), self.object)
             try:
-                with theirs():
-                    heard.result = way.run(self.object)
-                heard.gradients, heard.is_returned = self.gradients(heard.result)
+                self._hear(heard)
                 heard.streams = states(heard.random)
             except CheckError as error:
                 cause = error.__cause__
@@ -220,10 +219,35 @@ class Network:
         self.session.restore()
         return heard
 
-    def gradients(self, result: object) -> tuple[list[Parameter], bool]:
-        """Return the gradients that the network returned or holds; else those of its layers."""
-        listed, is_returned = listed_by(self.object, result)
-        return totals(listed) or self._left(), is_returned
+    def _hear(self, heard: Pass) -> None:
+        """Run the methods, and note what the last one returns, and the gradients.
+
+        Those that it returns or that the network holds; else those of its layers; else by how much
+        it makes the network's arrays smaller.
+        """
+        held = list({id(h.value): h for h in held_arrays(self.object)}.values())
+        before = [np.array(h.value) for h in held]
+        with theirs():
+            result = heard.result = heard.way.run(self.object)
+        method = getattr(self.object, heard.way.method)
+        listed, heard.is_returned = listed_by(self.object, result, method)
+        heard.gradients = totals(listed) or self._left()
+        changes = changes_of(held, before, self.object) if not heard.gradients else {}
+        updated = [h for h in held if h.name in changes and changes[h.name].any()]
+        heard.updates = [noted(h.name, h.value, changes[h.name]) for h in updated]
+
+    def written_by(self, way: Way) -> set[str]:
+        """Return the names of the network's arrays that its methods write, or put others for."""
+        heard = Pass(way=way)
+        with self.session.fresh():
+            self._hear(heard)
+        return {p.name for p in heard.updates}
+
+    def gradients_by(self, way: Way) -> list[Parameter]:
+        """Run the network's own methods, and return the gradients, or the changes."""
+        heard = Pass(way=way)
+        self._hear(heard)
+        return heard.gradients or heard.updates
 
     def _left(self) -> list[Parameter]:
         """Return the gradients that the layers now hold."""
@@ -262,10 +286,18 @@ class Network:
                 "network must have a loss_layer with forward(x, t) and backward(); or give one as "
                 "loss="
             )
+        scores = scores_call(self.object, self.x)
+        group = next(filter(None, ways(self.object, [], self.x, self.t, None)), [])
+        if scores and group and self.loss is None:
+            return CheckError(
+                f"{type(self.object).__name__} has {scores[0][0]} and {group[0].method}, but no "
+                "loss: give it, as loss=lambda y, t: 0.5 * np.sum((y - t) ** 2), of what "
+                f"{scores[0][0]} returns and of the targets"
+            )
         return CheckError(
             "network must have layers (a list, or a dict in order), or be a list of them; or else "
-            "forward(x, t) and backward() of its own, or loss(x, t) and gradient(x, t); for one "
-            "method that returns the loss with its gradients use check_gradient"
+            "forward(x, t) and backward() of its own, or loss(x, t) and gradient(x, t); where "
+            "only the loss is lacking, give it: loss=lambda y, t: …, of what forward(x) returns"
         )
 
     def _there(self, ran: Pass) -> None:
@@ -330,7 +362,7 @@ def network_of(network: object, loss: object, x: object, t: object, session: Ses
     """Return a network with its layers by name, and its loss layer."""
     held = network if is_plain(network) else read(network, "layers")
     if not is_plain(held):
-        return Network(network, [], False, x, t, session)
+        return Network(network, [], False, x, t, session, loss)
     losses = [loss] if loss is not None else [read(network, name) for name in LOSS_LAYERS]
     last = [("loss_layer", item) for item in losses if method_name(item, BACKWARD) is not None][:1]
     return Network(network, [*_named("layers", held), *last], bool(last), x, t, session)
@@ -348,37 +380,3 @@ def _named(name: str, held: Any) -> Iterator[tuple[str, Any]]:
             yield from _named(f"{name}[{key!r}]", layer)
         else:
             yield f"{name}[{key!r}]", layer
-
-
-# -------------------- its own loss --------------------
-
-
-class OwnLoss(Gradient):
-    """A network's own loss, and the gradients that it gives in one of its ways."""
-
-    def __init__(self, net: Network, run: Pass, session: Session) -> None:
-        self.network, self.way, self.loss_way = net, run.way, net.losses[0].way
-        params = {p.name: p.value for p in run.gradients}
-
-        def loss(params: object, x: object, t: object) -> Any:
-            return number_in(self.loss_way.run(net.object))
-
-        def gradient(params: object, x: object, t: object) -> dict[str, Any]:
-            return {p.name: p.gradient() for p in net.gradients(self.way.run(net.object))[0]}
-
-        loss.__name__, gradient.__name__ = net.label(net.losses[0]), net.label(run)
-        super().__init__(loss, gradient, params, (net.x, net.t), session)
-
-    def substitute(self, replacements: Sequence[object], values: Values = None) -> list[Any]:
-        """Run the loss of a copy of the network with replacements for arrays."""
-        memo = {id(module): module for module in sys.modules.values()}
-        memo |= self.standing_in(replacements, values)
-        data = [memo.get(id(item), item) for item in self.data]
-        result = run_method(copy.deepcopy(self.network.object, memo), self.loss_way.method, *data)
-        return [result[0] if isinstance(result, tuple) else result]
-
-    def subject(self) -> Subject:
-        """Return the loss and its gradients as a subject."""
-        ways = self.loss_way, self.way
-        forward, backward = (getattr(self.network.object, way.method) for way in ways)
-        return replace(super().subject(), forward_code=[forward], backward_code=[backward])

@@ -44,7 +44,7 @@ class Way:
     """A way to call a backward pass: with what, and where among it the upstream gradient is."""
 
     call: Callable[[list[Any], Any, Sequence[Any]], object]  # upstream gradients, cache, inputs
-    upstream_at: int | None = 0
+    upstream_at: int  # -1 where it takes none
 
 
 @dataclass(frozen=True)

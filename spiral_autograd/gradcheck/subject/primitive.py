@@ -98,7 +98,7 @@ class Primitive:
         code = (self.raw, rules[there[0]] if there else self.raw)
         label = f"the {self.kind}"
         return Passes(
-            self.label, label, self.names, self.inputs, self.forward, [Way(way, None)], code
+            self.label, label, self.names, self.inputs, self.forward, [Way(way, -1)], code
         )
 
     def _from_vjp(

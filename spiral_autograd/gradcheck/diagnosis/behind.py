@@ -1,0 +1,96 @@
+"""Marks one after another: what is wrong only because it is made from a wrong gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ...recording import Call
+from ...validation import Array
+from ..blocks import close
+from ..finding import Finding, found
+from ..reference.graph import Change, Graph, Node, Site
+from ..reference.reference import Reference
+from ..subject.subject import MISSING, CheckError, Subject
+from ..verdict.rows import Comparison
+
+
+def require_used(subject: Subject, reference: Reference) -> None:
+    """Raise where the loss does not go on with a value that is marked."""
+    if reference.recording is None:
+        return
+    for k in sorted(subject.marks):
+        if not isinstance(reference.recording.grads[k], Call):
+            name = subject.names[k]
+            raise CheckError(
+                f"the loss does not depend on the marked {name}: go on with what tap returns, "
+                f'{name} = tap("{name}", {name}), or leave out its gradient'
+            )
+
+
+def behind(c: Comparison) -> dict[int, Finding]:
+    """Return what to say of wrong gradients that are made from a wrong one of a mark.
+
+    Each is held against what comes out with the reader's own gradients of all marks before it, in
+    the order of the backward pass: it is right for these, or has a mistake of its own too.
+    """
+    graph, marks = c.graph, c.subject.marks
+    if graph is None or not marks:
+        return {}
+    fits = [k for k in (*marks, *c.wrong) if _fits(graph.roots[k], c.grads[k])]
+    order = sorted(dict.fromkeys(fits), key=lambda k: -graph.roots[k].users[0].number)
+    ends = {k: graph.roots[k].users[0] if k in marks else graph.roots[k] for k in order}
+    given = {ends[k]: np.asarray(c.grads[k]) for k in order if k in marks}
+    runs = [_arriving(graph, given, through_max=through) for through in (False, True)]
+    causes: dict[Node, list[str]] = {}  # of each mark: which are to be mended first
+    said: dict[int, Finding] = {}
+    for k in order:
+        name, end = c.subject.names[k], ends[k]
+        names = [n for mark in _next_marks(end, given) for n in causes[mark]]
+        names = list(dict.fromkeys(names)) if k in c.wrong else []
+        follows = any(close(c.grads[k], run.get(end, end.adjoint), c.tolerance) for run in runs)
+        if names:
+            said[k] = found("follows" if follows else "made_from_wrong", names=names)
+        own = [name] if k in c.wrong and not (names and follows) else []
+        causes[end] = [*names, *own]
+    return said
+
+
+def _fits(root: Node, h: Any) -> bool:
+    return (
+        bool(root.users)
+        and h is not MISSING
+        and h is not None
+        and np.shape(h) == np.shape(root.value)
+    )
+
+
+def _arriving(graph: Graph, given: dict[Node, Array], *, through_max: bool) -> dict[Node, object]:
+    """Return what arrives at each value with some gradients in the place of the true ones."""
+    arrived: dict[Node, object] = {}
+
+    def instead(node: Node) -> Change:
+        def change(g: object, part: object, total: object) -> Array:
+            arrived[node] = g
+            return given[node]
+
+        return change
+
+    changes = {Site(None, node): instead(node) for node in given}
+    return graph.rerun(changes, through_max=through_max) | arrived
+
+
+def _next_marks(node: Node, given: dict[Node, Array]) -> Iterator[Node]:
+    """Yield the marks that are made of a value without another between, the first wrong first."""
+    met = dict.fromkeys(node.users)
+    pending = list(met)
+    while pending:
+        other = pending.pop()
+        if other in given:
+            yield other
+            continue
+        new = [user for user in other.users if user not in met]
+        met |= dict.fromkeys(new)
+        pending += new

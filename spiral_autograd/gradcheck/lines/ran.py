@@ -1,0 +1,265 @@
+"""What a handwritten backward pass did, held against all that is known to be true."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+
+from ...recording import Call, Recording, name_of, parents_of
+from ...validation import Array
+from ..blocks import close
+from ..guard import NEVER, Deadline
+from ..source import Place, code_of, forward_line, is_computing, root_of, targets_of
+from .known import Known, is_known
+from .trail import Event, Moment, Trail
+
+_EMPTY = {"zeros", "zeros_like", "empty", "empty_like", "arange", "range", "len", "print"}
+_SIZES = {"shape", "size", "ndim", "dtype"}
+_STATEMENTS = ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return | ast.Expr
+Key = tuple[Place, str]  # a statement, or a part of what it gives
+
+
+@dataclass
+class Evidence:
+    """What the place of a mistake is told from: both sides' gradients, and how each came about."""
+
+    names: Sequence[str]
+    grads: Sequence[Any]
+    automatic: Sequence[Any]
+    wrong: Sequence[int]  # the numbers of those that are wrong
+    right: Sequence[int]
+    trail: Trail | None  # of the handwritten pass
+    values: Sequence[Array]  # the arguments
+    upstream: Sequence[Array]
+    recording: Recording | None  # of autograd's passes
+    forward: Callable[..., object] | None  # the user's own functions
+    backward: Callable[..., object] | None
+    run: Callable[[], Sequence[Any]]  # both passes once more, from the start
+    tolerance: float = 1e-9
+    deadline: Deadline = NEVER
+
+    found: Any = None  # what has been made of it
+
+
+class Ran:
+    """The statements of a handwritten backward pass, held against what is known to be true."""
+
+    def __init__(self, evidence: Evidence, trail: Trail) -> None:
+        self.evidence, self.trail, self.events = evidence, trail, trail.events
+        self.start = trail.start_of(code_of(evidence.backward))
+        self.moments = [m for m in trail.moments if m.event >= self.start]
+        self.made: dict[int, list[Array]] = {}  # by event, in the order of the first thing made
+        self.handed: dict[int, list[Array]] = {}  # what was there before
+        for m in self.moments:
+            (self.made if m.fresh else self.handed).setdefault(m.event, []).append(m.value)
+        made = evidence.recording
+        self.calls = made.calls if made is not None else []
+        gradients = [*made.grads, *made.adjoints.values()] if made is not None else []
+        self.wholes = [g for g in gradients if isinstance(g, Call)]
+        self.upstream = Known(evidence.upstream)
+        self.whole = Known([*evidence.upstream, *(call.value for call in self.wholes)])
+        values = [call.value for call in self.calls]
+        before = [call.value for call in self.calls if call.gradient_of is None]
+        self.before = Known([*evidence.values, *before])
+        self.true = Known([*evidence.upstream, *evidence.values, *values])
+        self.equal, self.feeding = cache(self._equal), cache(self._feeding)
+        self.pool, self.common, self.shown = (
+            cache(self._pool),
+            cache(self._common),
+            cache(self._shown),
+        )
+
+    # -------------------- the way of one gradient --------------------
+
+    def _equal(self, k: int) -> list[Moment]:
+        """Return the moments that have just the numbers of a gradient."""
+        value = self.evidence.grads[k]
+        self.evidence.deadline.check()
+        mine = [m for m in self.moments if value is not None and m.value.shape == np.shape(value)]
+        same = [m for m in mine if np.array_equal(m.value, value)]
+        return same or [m for m in mine if close(m.value, value, 1e-9)]
+
+    def sink(self, k: int) -> Moment | None:
+        """Return the moment at which the k-th gradient came to be."""
+        grad, equal = self.evidence.grads[k], self.equal(k)
+        fresh = [i for i, moment in enumerate(equal) if moment.fresh]
+        if not fresh:
+            return equal[0] if equal else None
+        if np.ndim(grad) == 0:  # numbers have no identity: each name that holds one is fresh
+            return equal[fresh[0]]
+        handed = equal[fresh[-1] + 1 :]
+        if named := [i for i in fresh if self._is_named(equal[i], k)]:
+            return equal[named[-1]]
+        # What is the right gradient of something else is wrong only where it is handed on.
+        innocent = np.size(grad) > 1 and self.whole.has(grad, 1e-12)
+        return handed[0] if innocent and handed and k in self.evidence.wrong else equal[fresh[-1]]
+
+    def _is_named(self, moment: Moment, k: int) -> bool:
+        """Tell whether a statement names what it makes after the k-th argument: ``dW`` of W."""
+        step, name = self.events[moment.event].step, self.evidence.names[k].split(".")[-1]
+        texts = map(ast.unparse, step.targets if step is not None else ())
+        return any(re.fullmatch(rf".*d_?(.*\W)?{re.escape(name)}\W*", text) for text in texts)
+
+    def _feeding(self, k: int) -> set[int]:
+        """Return the events of the backward pass that the k-th gradient came from."""
+        sink = self.sink(k)
+        found = self.trail.feeding(sink.event) if sink is not None else set()
+        return {number for number in found if number >= self.start}
+
+    def _pool(self, k: int) -> dict[Key, None]:
+        """Return the statements that the k-th gradient came from and that compute, in order."""
+        self.evidence.deadline.check()
+        fed = self.feeding(k)
+        return dict.fromkeys(key for number, key in self.computing.items() if number in fed)
+
+    @cached_property
+    def computing(self) -> dict[int, Key]:
+        """The statements that compute, or take one gradient for another, in order."""
+        events = {m.event: self.events[m.event] for m in self.moments}
+        found = {n: (e.place, e.part) for n, e in events.items() if self._computes(n, e)}
+        return {n: key for n, key in found.items() if not self.is_forward(n)} or found
+
+    def _computes(self, number: int, event: Event) -> bool:
+        """Tell whether an event does more than unpack, allocate, count or hand on."""
+        node, made = event.step and event.step.node, self.made.get(number, ())
+        value: ast.AST | None = getattr(node, "value", None)
+        if not isinstance(node, _STATEMENTS) or value is None:
+            return False
+        if isinstance(node, ast.AugAssign):
+            return not isinstance(value, ast.Constant) or any(array.ndim for array in made)
+        if isinstance(value, ast.Lambda) or _is_unpacking(node):
+            return False
+        if not made:
+            return self._copies(number, event)
+        computes = is_computing(node) or any(array.ndim for array in made)
+        return computes and not _is_empty(value)
+
+    def _copies(self, number: int, event: Event) -> bool:
+        """Tell whether a statement takes one gradient for another: ``dh = dout``."""
+        handed, targets = self.handed.get(number, []), event.step.targets if event.step else []
+        names = all(isinstance(target, ast.Name) for target in targets)
+        if event.copied is None or len(handed) != 1 or not names:
+            return False
+        if self.before.has(handed[0], 0.0) and not self.upstream.has(handed[0], 0.0):
+            return False
+        return event.copied >= self.start or self.upstream.has(handed[0], 0.0)
+
+    # -------------------- what is innocent --------------------
+
+    @cached_property
+    def forward(self) -> set[Place]:
+        """The statements of the forward pass, also where one function gives loss and gradient."""
+        adjoints = self.evidence.recording.adjoints if self.evidence.recording is not None else ()
+        found = {place for place in map(forward_line, adjoints) if place is not None}
+        given = [
+            m.event
+            for m in self.moments
+            if m.name == "return[0]" and not m.value.ndim
+            if self.trail.runs[self.events[m.event].run].caller is None
+        ]
+        if given and self.evidence.upstream and np.size(self.evidence.upstream[0]) == 1:
+            found |= {self.events[number].place for number in self.trail.feeding(given[-1])}
+        return found
+
+    @cached_property
+    def forward_runs(self) -> set[int]:
+        """The runs of functions that do what is a part of the forward pass."""
+        own = code_of(self.evidence.backward)
+        ran = {event.run for event in self.events if event.place in self.forward}
+        found = {number for number in ran if self.trail.runs[number].code is not own}
+        for number, run in enumerate(self.trail.runs):
+            if run.caller is not None and self.events[run.caller].run in found:
+                found.add(number)
+        return found
+
+    def is_forward(self, number: int) -> bool:
+        """Tell whether an event is one of the forward pass, or takes what that gives."""
+        event = self.events[number]
+        given = {self.events[n].run for n in event.returns}
+        is_call = bool(given) and given <= self.forward_runs
+        return event.place in self.forward or event.run in self.forward_runs or is_call
+
+    @cached_property
+    def right(self) -> set[Key]:
+        """The statements that feed right gradients."""
+        return {key for j in self.evidence.right for key in self.pool(j)}
+
+    def _common(self, rows: tuple[int, ...]) -> set[Key] | None:
+        """Return the statements that feed all of some gradients; None where none are known."""
+        pools = [set(pool) for pool in map(self.pool, rows) if pool]
+        return set.intersection(*pools) if pools else None
+
+    def _shown(self, rule: str | None) -> set[Key]:
+        """Return the statements whose values autograd has too."""
+        # Where a term is lacking, what is there is a part of the true value, not the whole of it.
+        known = self._values(set(self.calls) - (self._terms() if rule == "term" else set()))
+        # A gradient that is equal to a forward value has lost the rest of its factors.
+        lost = rule in ("value", "upstream")
+        gradients = self._values(self._carrying()) if lost else known
+        found: dict[Key, bool] = {}
+        for number, key in self.computing.items():  # at each turn of a loop
+            self.evidence.deadline.check()
+            true = gradients if _names_gradient(self.events[number]) else known
+            values = self.made.get(number, ())
+            right = bool(values) and all(true.has(value, 1e-9) for value in values)
+            found[key] = right and found.get(key, True)
+        return {key for key, right in found.items() if right}
+
+    def _values(self, calls: Iterable[Call]) -> Known:
+        """Return the values of calls, but for numbers and what is only the upstream gradient."""
+        values = (call.value for call in calls if is_known(call.value, least=2))
+        return Known(value for value in values if not self.upstream.has(value, 1e-12))
+
+    def _carrying(self) -> set[Call]:
+        """Return the backward calls that depend on the upstream gradient: no factors alone."""
+        found = set(self.wholes)
+        for call in self.calls:
+            if call.gradient_of is not None and not found.isdisjoint(parents_of(call)):
+                found.add(call)
+        return found
+
+    def _terms(self) -> set[Call]:
+        """Return the calls that are terms of a gradient in which several paths meet."""
+        pending, found = list(self.wholes), set()
+        while pending:
+            call = pending.pop()
+            if name_of(call.fun) == "add" and type(call.args[0]).__name__.endswith("VSpace"):
+                terms = [arg for arg in call.args[1:] if isinstance(arg, Call)]
+                found |= set(terms)
+                pending += terms
+        return found.difference(self.wholes)
+
+    @cached_property
+    def counting(self) -> set[Key]:
+        """The statements that make only whole numbers."""
+        floats = {n for n, made in self.made.items() if any(v.dtype.kind == "f" for v in made)}
+        return {key for n, key in self.computing.items() if n in self.made and n not in floats}
+
+
+def _is_empty(value: ast.AST) -> bool:
+    """Tell whether an expression only allocates, or counts."""
+    if isinstance(value, ast.Tuple):
+        return all(map(_is_empty, value.elts))
+    while isinstance(value, ast.Subscript):
+        value = value.value
+    called = root_of(value.func).split(".")[-1] if isinstance(value, ast.Call) else ""
+    return called in _EMPTY or (isinstance(value, ast.Attribute) and value.attr in _SIZES)
+
+
+def _is_unpacking(node: Any) -> bool:
+    """Tell whether a statement only takes a thing from where it is: ``A = cache["A"]``."""
+    value = node.value
+    is_name = all(isinstance(target, ast.Name) for target in targets_of(node))
+    is_part = isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Constant)
+    return is_name and is_part and isinstance(value.value, ast.Name | ast.Attribute)
+
+
+def _names_gradient(event: Event) -> bool:
+    names = event.step.writes if event.step is not None else ()
+    return any(n.split(".")[-1].lower().startswith(("d", "grad", "g_")) for n in names)

@@ -1,0 +1,226 @@
+"""What a statement of a backward pass may have been meant to be: one small change each."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ...validation import Shape
+
+# What is in reach, by its text: the shape of an array, or a number.
+Reach = Mapping[str, Any]
+Slot = tuple[Any, str, int | None, Any]  # who holds a node, in which field, where in it; the node
+Offer = tuple[float, ast.AST]  # what may stand there, and how far it is from what is written
+
+_OPERATORS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
+    ast.Add: (ast.Sub,),
+    ast.Sub: (ast.Add,),
+    ast.Mult: (ast.Div, ast.MatMult),
+    ast.Div: (ast.Mult,),
+    ast.Lt: (ast.LtE, ast.Gt),
+    ast.LtE: (ast.Lt, ast.GtE, ast.Gt),
+    ast.Gt: (ast.GtE, ast.Lt),
+    ast.GtE: (ast.Gt, ast.LtE, ast.Lt),
+}
+_REDUCING = ("sum", "mean", "max", "median", "min")
+_FUNCTIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_REDUCING, ("sum", "mean", "max")),
+    "sin": ("cos",),
+    "cos": ("sin",),
+    "maximum": ("minimum",),
+    "minimum": ("maximum",),
+    "argmax": ("argmin",),
+    "argmin": ("argmax",),
+}
+_DERIVATIVES = ("(1 - {0})", "(1 - {0}**2)", "{0} * (1 - {0})", "({0} > 0)")
+_REFERENCE = ast.Name | ast.Attribute | ast.Subscript
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A node in the place of another; the cost tells how far it is from what is written."""
+
+    cost: float
+    holder: Any
+    field: str
+    index: int | None
+    node: ast.AST
+
+    def exchange(self) -> Variant:
+        """Put the node into its place; return what takes it out again."""
+        there = getattr(self.holder, self.field)
+        before = there if self.index is None else there[self.index]
+        if self.index is None:
+            setattr(self.holder, self.field, self.node)
+        else:
+            there[self.index] = self.node
+        return Variant(0.0, self.holder, self.field, self.index, before)
+
+
+def variants(body: Slot, reach: Reach, shapes: Sequence[Shape]) -> list[Variant]:
+    """Return what may stand in the place of a statement; `shapes` are those of what it makes."""
+    holder, field, index, statement = body
+    found = [Variant(cost, holder, field, index, node) for cost, node in _statements(statement)]
+    for slot in _slots(statement):
+        offers = (*_simpler(slot[3]), *_other(slot[3], reach), *_more(slot, body, reach, shapes))
+        found += [Variant(cost, *slot[:3], node) for cost, node in offers]
+    return found
+
+
+def _slots(statement: ast.stmt) -> Iterator[Slot]:
+    """Yield what is read by a statement, of a block by its head, with its places."""
+    pending: list[ast.AST] = [statement]
+    while pending:
+        holder = pending.pop(0)
+        for field, value in ast.iter_fields(holder):
+            if field in ("body", "orelse") and isinstance(holder, ast.stmt):
+                continue
+            for i, item in enumerate(value if isinstance(value, list) else [value]):
+                if isinstance(item, ast.AST) and not isinstance(item, ast.expr_context | ast.stmt):
+                    pending.append(item)
+                    if not isinstance(getattr(item, "ctx", None), ast.Store):
+                        yield holder, field, i if isinstance(value, list) else None, item
+
+
+def _statements(node: Any) -> Iterator[Offer]:
+    """Yield other statements: one that adds for one that sets, and the reverse; none at all."""
+    if isinstance(node, ast.AugAssign):
+        yield 1.0, ast.Assign([node.target], node.value)
+        yield 1.4, ast.Pass()
+        yield from _added_at(node.target, node.value)
+    elif isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Tuple):
+        target: Any = node.targets[0]
+        yield 1.0, ast.AugAssign(target, ast.Add(), node.value)
+        yield 1.4, ast.Pass()
+        yield from _added_at(target, node.value)
+
+
+def _added_at(target: ast.expr, value: ast.expr) -> Iterator[Offer]:
+    """Yield the statement that adds at indices as often as they are there."""
+    slices = [node for node in ast.walk(target) if isinstance(node, ast.Slice)]
+    if isinstance(target, ast.Subscript) and not slices:
+        texts = map(ast.unparse, (target.value, target.slice, value))
+        yield 1.0, ast.parse("np.add.at({}, ({}), {})".format(*texts)).body[0]
+
+
+def _simpler(node: ast.AST) -> Iterator[Offer]:
+    """Yield an expression without one of its parts."""
+    if isinstance(node, ast.BinOp):
+        yield 1.0, node.left
+        if isinstance(node.op, ast.Sub):
+            yield 1.0, ast.UnaryOp(ast.USub(), node.right)
+        elif not isinstance(node.op, ast.Div | ast.Pow):
+            yield 1.0, node.right
+    elif isinstance(node, ast.UnaryOp):
+        yield 1.0, node.operand
+    elif isinstance(node, ast.Attribute) and node.attr == "T":
+        yield 1.0, node.value
+    elif isinstance(node, ast.Subscript):
+        yield 1.3, node.value
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        if node.args:
+            yield 1.3, node.args[0]
+        if node.func.attr in (*_REDUCING, "copy", "transpose"):
+            yield 1.3, node.func.value
+
+
+def _other(node: Any, reach: Reach) -> Iterator[Offer]:
+    """Yield an expression of the same form with something else in one place."""
+    if isinstance(node, ast.operator | ast.cmpop):
+        yield from ((1.0, other()) for other in _OPERATORS.get(type(node), ()))
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub | ast.MatMult):
+        yield 1.0, ast.BinOp(node.right, node.op, node.left)
+    elif isinstance(node, ast.Tuple):
+        for i in range(len(node.elts)):
+            for j in range(i):
+                elts = list(node.elts)
+                elts[i], elts[j] = elts[j], elts[i]
+                yield 1.0, ast.Tuple(elts, node.ctx)
+    elif isinstance(node, ast.Constant):
+        yield from _numbers(node.value, reach)
+    elif isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
+        for attr in _FUNCTIONS[node.attr]:
+            yield 1.0, ast.Attribute(node.value, attr, node.ctx)
+    if isinstance(node, _REFERENCE):
+        held = reach.get(text := ast.unparse(node))
+        if held is not None:
+            yield 1.2, ast.BinOp(node, ast.Pow(), ast.Constant(2))
+        for other, thing in reach.items() if held is not None else ():
+            alike = thing == held or not isinstance(thing, tuple)
+            if other != text and type(thing) is type(held) and alike:
+                yield 1.2, _parsed(other)
+
+
+def _numbers(value: Any, reach: Reach) -> Iterator[Offer]:
+    if type(value) not in (int, float):
+        return
+    others: list[float] = [value + 1, value - 1, 0, 1, 2, -1] if type(value) is int else []
+    others += [2 * value, value / 2, 3 * value, -value, 0.5]
+    for other in dict.fromkeys(o for o in others if o != value):
+        yield 1.1, ast.Constant(other)
+    for text, thing in reach.items():
+        yield 1.35 if isinstance(thing, tuple) else 1.3, _parsed(text)
+
+
+def _more(slot: Slot, body: Slot, reach: Reach, shapes: Sequence[Shape]) -> Iterator[Offer]:
+    """Yield an expression with one more factor, term, transpose, sign or step."""
+    holder, field, _, node = slot
+    if not isinstance(node, ast.expr) or isinstance(node, ast.Tuple | ast.Compare | ast.Lambda):
+        return
+    is_array = isinstance(node, ast.Subscript | ast.Call) or ast.unparse(node) in reach
+    if is_array and field in ("left", "right", "args", "value", "elts"):
+        yield 1.1, ast.Attribute(node, "T", ast.Load())
+    counts = field in ("slice", "lower", "upper") or isinstance(body[3], ast.For)
+    if counts and isinstance(node, _REFERENCE | ast.BinOp):
+        for op in (ast.Add(), ast.Sub()):
+            yield 1.1, ast.BinOp(node, op, ast.Constant(1))
+    in_product = isinstance(holder, ast.BinOp) and isinstance(holder.op, ast.Mult | ast.Div)
+    if in_product or counts or field in ("func", "iter", "test") or isinstance(node, ast.Constant):
+        return
+    yield 1.4, ast.UnaryOp(ast.USub(), node)
+    for number in (2, 0.5):
+        yield 1.5, ast.BinOp(node, ast.Mult(), ast.Constant(number))
+    whole = holder is body[3]
+    for text, thing in reach.items():
+        yield from _with(node, _parsed(text), text, thing, shapes, whole)
+    if whole:
+        for axis in (0, 1):
+            keywords = [ast.keyword("axis", ast.Constant(axis))]
+            yield 1.5, ast.Call(ast.Attribute(node, "sum", ast.Load()), [], keywords)
+
+
+def _with(
+    node: ast.expr, other: ast.expr, text: str, thing: Any, shapes: Sequence[Shape], whole: bool
+) -> Iterator[Offer]:
+    """Yield an expression with one more factor, or term, that is in reach."""
+    is_number = not isinstance(thing, tuple)
+    if is_number or _fits(thing, shapes):
+        yield 1.5, ast.BinOp(node, ast.Mult(), other)
+        yield 1.5 if is_number else 1.7, ast.BinOp(node, ast.Div(), other)
+    if not is_number and thing in shapes:
+        if whole:
+            yield 1.6, ast.BinOp(node, ast.Add(), other)
+            yield 1.7, ast.BinOp(node, ast.Sub(), other)
+        for form in _DERIVATIVES:
+            yield 1.6, ast.BinOp(node, ast.Mult(), _parsed(form.format(text)))
+
+
+def _fits(shape: Shape, shapes: Iterable[Shape]) -> bool:
+    """Tell whether an array of some shape can be a factor of one of some shapes."""
+    for made in shapes:
+        try:
+            if np.broadcast_shapes(shape, made) == made:
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body

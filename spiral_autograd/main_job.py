@@ -1,0 +1,253 @@
+"""The main job: train by the automatic and by the handwritten gradient, and compare them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import autograd
+import numpy as np
+
+from . import manual, network, plotting
+from .data import load_data
+from .optimizers import sgd
+from .saving import load, save, write_whole
+from .train_state import TrainState
+from .training import fit
+from .validation import Array
+
+TOLERANCE = 1e-10
+STOPPED = 130  # the exit status after a Ctrl-C, as shells have it
+CHECKPOINT = "checkpoint.npz"
+SETTINGS = ("epochs", "batch_size", "hidden_size", "learning_rate", "seed", "max_grad")
+PARAMETERS, PICTURES = "parameters.npz", ("data.png", "loss.png", "decision_boundary.png")
+Params = dict[str, Array]
+Differences = dict[str, tuple[float, float]]
+Complain = Callable[[str], NoReturn]  # ends the process, having said what is wrong with an option
+
+
+# -------------------- the comparison --------------------
+
+
+def _differences(handwritten: Params, automatic: Params) -> Differences:
+    """Return the largest difference for each parameter, absolute and relative.
+
+    Relative to the parameter's largest entry, or to a millionth of the largest of all: a gradient
+    that is smaller still is the rounding of what cancels in it.
+    """
+    scales = {name: float(np.abs(array).max()) for name, array in automatic.items()}
+    least = 1e-6 * max(scales.values())
+    found = {}
+    for name, array in automatic.items():
+        apart = float(np.abs(handwritten[name] - array).max())
+        found[name] = apart, apart / (max(scales[name], least) or 1.0)
+    return found
+
+
+def _watched(largest: Differences) -> Callable[..., tuple[Any, Params]]:
+    """Return the automatic gradient source, which notes how far the handwritten one departs."""
+    automatic = autograd.value_and_grad(network.loss)
+
+    def both(params: Params, *batch: Array) -> tuple[Any, Params]:
+        value, grads = automatic(params, *batch)
+        _, by_hand = manual.value_and_grad(params, *batch)
+        for name, now in _differences(by_hand, grads).items():
+            absolute, relative = np.max([largest.get(name, (0.0, 0.0)), now], axis=0)
+            largest[name] = float(absolute), float(relative)
+        return value, grads
+
+    return both
+
+
+def _table(title: str, params: Params, differences: Differences) -> str:
+    lines = [title, f"{'':4}{'shape':>12}{'largest |difference|':>24}{'relative':>12}"]
+    for name, (absolute, relative) in differences.items():
+        shape = str(params[name].shape)
+        lines.append(f"{name:4}{shape:>12}{absolute:>24.1e}{relative:>12.1e}")
+    return "\n".join(lines)
+
+
+# -------------------- what is saved --------------------
+
+
+class UnwritableError(Exception):
+    """A file cannot be written, or the output; the message says which, and why."""
+
+
+@contextlib.contextmanager
+def _named_if_unwritable(what: object) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UnwritableError(f"cannot write {what}: {reason}") from error
+
+
+def _save(path: Path, write: Callable[[IO[bytes]], Any], said: object = None) -> None:
+    """Write a file whole, or say why it cannot be."""
+    with _named_if_unwritable(said or path):
+        write_whole(path, write)
+
+
+def _try_folder(complain: Complain, folder: Path, names: Sequence[str]) -> None:
+    """Make the output folder, and raise unless all the files can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        complain(f"argument --output: cannot make the folder: {error}")
+    except OSError as error:
+        reason = error.strerror or error
+        raise UnwritableError(f"cannot make the folder {folder}: {reason}") from error
+    for name in names:
+        if (folder / name).is_dir():
+            raise UnwritableError(f"cannot write {folder / name}: a directory is in the way")
+    trial = folder / f".{os.urandom(8).hex()}"
+    _save(trial, lambda file: file.write(bytes(8192)), f"into {folder}")
+    trial.unlink()
+
+
+def _save_parameters(folder: Path, params: Params) -> Path:
+    _save(folder / PARAMETERS, lambda file: np.savez(file, **params))  # type: ignore[arg-type]
+    return folder / PARAMETERS
+
+
+def _save_plots(folder: Path, state: TrainState, x: Array, t: Array) -> Iterator[Path]:
+    """Save the pictures one by one, and yield where each is."""
+    from matplotlib.figure import Figure
+
+    pictures: tuple[Callable[..., Any], ...] = (
+        partial(plotting.plot_data, x, t),
+        partial(plotting.plot_loss, state),
+        partial(plotting.plot_decision_boundary, state.params, x, t),
+    )
+    for name, draw in zip(PICTURES, pictures, strict=True):
+        if name == "loss.png" and not state.loss_list:
+            continue
+        figure = Figure(figsize=(5.6, 5.0), layout="constrained")
+        draw(ax=figure.add_subplot())
+        _save(folder / name, partial(figure.savefig, dpi=150, format="png"))
+        yield folder / name
+
+
+# -------------------- the main job --------------------
+
+
+def first_state(
+    options: argparse.Namespace, complain: Complain
+) -> tuple[Params, tuple[Array, Array], np.random.RandomState]:
+    """Return the initial parameters, the data, and the stream behind their draws."""
+    stream = np.random.RandomState(options.seed)
+    x, t = load_data(stream)
+    if options.batch_size > len(x):
+        complain(f"argument --batch-size: there are only {len(x)} examples")
+    return network.init_params(2, options.hidden_size, 3, rng=stream), (x, t), stream
+
+
+@dataclass
+class _Job:
+    """Both runs of the main job, and what is saved of them on the way, for `--resume`."""
+
+    options: argparse.Namespace
+    params: Params
+    data: tuple[Array, Array]
+    stream: np.random.RandomState
+    kept: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.runs: dict[str, TrainState] = self.kept.get("runs", {})
+        self.differences: Differences = self.kept.get("differences", {})
+
+    def train(self, run: str, **source: Any) -> TrainState:
+        """Return the last state of a run, begun or gone on with; it is saved on the way."""
+        options, start = self.options, self.runs.get(run)
+
+        def keep(state: TrainState) -> None:
+            self.runs[run] = state
+            said = {name: getattr(options, name) for name in SETTINGS}
+            kept = {"options": said, "runs": self.runs, "differences": self.differences}
+            with _named_if_unwritable(options.output / CHECKPOINT):
+                save(kept, options.output / CHECKPOINT)
+
+        return fit(
+            self.params if start is None else start,
+            *self.data,
+            optimizer=sgd(options.learning_rate),
+            max_epoch=options.epochs - (start.epoch if start else 0),
+            batch_size=options.batch_size,
+            max_grad=options.max_grad,
+            eval_interval=10,
+            rng=self.stream if start is None else None,
+            checkpoint=keep,
+            **source,
+        )
+
+
+def _resumed(options: argparse.Namespace, complain: Complain) -> dict[str, Any]:
+    """Return what was kept of a run that was begun with the same options, or end with why not."""
+    path = options.output / CHECKPOINT
+    try:
+        kept = load(path)
+    except FileNotFoundError:
+        complain(f"argument --resume: no run was stopped in {options.output}")
+    except (OSError, ValueError) as error:
+        complain(f"argument --resume: {error}")
+    for name in SETTINGS:
+        before, now = kept["options"][name], getattr(options, name)
+        if before != now and not (name == "epochs" and before < now):
+            option = name.replace("_", "-")
+            complain(f"argument --resume: that run was begun with --{option} {before}, not {now}")
+    return dict(kept)
+
+
+def run(options: argparse.Namespace, complain: Complain) -> int:
+    """Train by both gradients, compare them, save what came of it, and return the exit status."""
+    params, data, stream = first_state(options, complain)
+    x, t = data
+    names = [PARAMETERS, CHECKPOINT, *(() if options.no_plots else PICTURES)]
+    _try_folder(complain, options.output, names)
+    job = _Job(options, params, data, stream, _resumed(options, complain) if options.resume else {})
+    try:
+        automatic = job.train("automatic", value_and_grad=_watched(job.differences), on_eval=print)
+        handwritten = job.train("handwritten", value_and_grad=manual.value_and_grad)
+    except KeyboardInterrupt:
+        state = job.runs.get("automatic")
+        if state is None:  # before there was anything to keep
+            raise
+        saved = _save_parameters(options.output, state.params)
+        print(f"\nstopped in epoch {state.epoch + 1}; saved:", saved, "(--resume goes on)")
+        return STOPPED
+    batches = options.epochs * (len(x) // options.batch_size)
+    title = f"Handwritten against automatic gradients, on each of {batches:,} batches"
+    print(f"\n{_table(title, params, job.differences)}\n")
+    apart = _differences(handwritten.params, automatic.params)
+    print(f"{_table('Parameters after training by each of them', params, apart)}\n")
+    print(f"accuracy on the data: {network.accuracy(automatic.params, x, t):.1%}")
+    if not _save_all(options, automatic, x, t):
+        return STOPPED
+    (options.output / CHECKPOINT).unlink()
+    return _verdict(job.differences)
+
+
+def _save_all(options: argparse.Namespace, state: TrainState, x: Array, t: Array) -> bool:
+    """Save the parameters and the pictures, say where, and tell whether all are there."""
+    saved: list[Path] = []
+    try:
+        saved.append(_save_parameters(options.output, state.params))
+        saved.extend(() if options.no_plots else _save_plots(options.output, state, x, t))
+    except KeyboardInterrupt:
+        print("\nstopped; saved:", " ".join(map(str, saved)) or "nothing")
+        return False
+    print("saved:", *saved)
+    return True
+
+
+def _verdict(differences: Differences) -> int:
+    agree = all(relative <= TOLERANCE for _, relative in differences.values())
+    print(f"The gradients {'agree' if agree else 'DO NOT agree'} to {TOLERANCE:g}.")
+    return 0 if agree else 1
