@@ -122,24 +122,6 @@ GUIDE = (FOLDER.parent / "docs" / "checker.md").read_text(encoding="utf-8")
 RECIPES = [part.partition("```")[0] for part in GUIDE.split("```python\n")[1:]]
 
 
-class Updating:
-    """A layer that updates itself, and keeps no gradient."""
-
-    right = 1.0
-
-    def __init__(self, inputs, outputs):
-        self.weights = np.arange(1.0, 1 + inputs * outputs).reshape(inputs, outputs)
-
-    def forward(self, x):
-        self.x = x
-        return x @ self.weights
-
-    def backward(self, dout, learning_rate):
-        dx = dout @ self.weights.T
-        self.weights -= self.right * learning_rate * self.x.T @ dout
-        return dx
-
-
 class Linear:
     """A network whose `loss` returns the gradients too."""
 
@@ -178,18 +160,13 @@ def given(right):
                 name: (1 if right else 2) * grad for name, grad in backward(*args).items()
             },
         },
-        "learning_rate": {
-            "Dense": type("Dense", (Updating,), doubled),
-            "x": rng.normal(size=(5, 3)),
-        },
     }
 
 
 @pytest.mark.parametrize("right", [True, False])
-@pytest.mark.parametrize("recipe", ["test_dense", "net.params", "compute_cost", "learning_rate"])
+@pytest.mark.parametrize("recipe", ["test_dense", "net.params", "compute_cost"])
 def test_the_guides_recipes_run(recipe, right, capsys):
-    mark = {"learning_rate": "Checked"}.get(recipe, recipe)
-    (code,) = (code for code in RECIPES if mark in code)
+    (code,) = (code for code in RECIPES if recipe in code)
     names = {"np": np, "sa": sa, **given(right)[recipe]}
     exec(code, names)
     if recipe == "test_dense":

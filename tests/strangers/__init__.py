@@ -51,6 +51,7 @@ class Judgement:
     found: bool
     reason: str  # true, obscure, false, none
     line: str  # exact, several, wrong, none
+    kinds: tuple[str, ...]  # of the reasons that are given
     said: str
     wanted: tuple[int, ...]
 
@@ -115,7 +116,9 @@ def judge(mistake, report, path, numbers):
     said = {n for row in rows for file, n in row.lines if Path(file) == path and n in back}
     line = "several" if said & set(numbers) else "wrong" if said else "none"
     line = "exact" if line == "several" and len(said) == 1 else line
-    return Judgement(mistake.ok in (None, report.ok), reason, line, words_of(rows, report), numbers)
+    found = mistake.ok in (None, report.ok)
+    kinds = tuple(dict.fromkeys(kinds_of(told)))
+    return Judgement(found, reason, line, kinds, words_of(rows, report), numbers)
 
 
 def words_of(rows, report):

@@ -311,7 +311,7 @@ MISTAKES = [
     wrong("svm_no_N", "svm", "svm_loss", "    dx /= N\n", "", "mean_missing constant_factor", at=("dx[np.arange(N), y] -= num_pos", "return loss, dx")),
     wrong("svm_label_not_touched", "svm", "svm_loss", "    dx[np.arange(N), y] -= num_pos\n", "", "part left_out", at=("dx /= N", "dx[margins > 0] = 1")),
     wrong("svm_label_set", "svm", "svm_loss", "dx[np.arange(N), y] -= num_pos", "dx[np.arange(N), y] += num_pos", "part wrong_sign"),
-    wrong("softmax_no_one", "softmax", "softmax_loss_vectorized", "    dscores[np.arange(num_train), y] -= 1\n", "", "part left_out term lacks_entry g_left_out", at=("dscores = p.copy()", "dW = X.T.dot(dscores)")),
+    wrong("softmax_no_one", "softmax", "softmax_loss_vectorized", "    dscores[np.arange(num_train), y] -= 1\n", "", "lacks_entry term | left_out g_left_out", at=("dscores = p.copy()", "dW = X.T.dot(dscores)")),
     wrong("softmax_reg_half", "softmax", "softmax_loss_vectorized", "dW += 2 * reg * W", "dW += reg * W", "term times constant_factor", "W"),
     wrong("softmax_N_twice", "softmax", "softmax_loss_vectorized", "dW /= num_train", "dW /= num_train ** 2", "averaged_over times two_mistakes"),
     wrong("softmax_reg_before", "softmax", "softmax_loss_vectorized", "    dW /= num_train\n    dW += 2 * reg * W\n", "    dW += 2 * reg * W\n    dW /= num_train\n", "averaged_over times term", at="dW /= num_train"),

@@ -263,7 +263,7 @@ MISTAKES = [
     wrong("dense_averaged", "dense", DENSE, "np.dot(self.inputs.T, dvalues)", "np.dot(self.inputs.T, dvalues) / len(dvalues)", "averaged_over"),
     wrong("softmax_diagonal", "softmax", "Activation_Softmax.backward", "np.diagflat(single_output) - np.dot(single_output, single_output.T)", "np.diagflat(single_output * (1 - single_output))", "term_taken taken_as"),
     wrong("softmax_jacobian_plus", "softmax", "Activation_Softmax.backward", "np.diagflat(single_output) - np.dot", "np.diagflat(single_output) + np.dot", "term_taken wrong_sign"),
-    wrong("softmax_no_diagonal", "softmax", "Activation_Softmax.backward", "np.diagflat(single_output) - np.dot", "-np.dot", "g_left_out | term"),
+    wrong("softmax_no_diagonal", "softmax", "Activation_Softmax.backward", "np.diagflat(single_output) - np.dot", "-np.dot", "g_left_out | term left_out"),
     wrong("bce_no_outputs", "bce", BCE, "(1 - self.y_pred)) / outputs", "(1 - self.y_pred))", "mean_missing constant_factor"),
     wrong("bce_no_samples", "bce", BCE, "        dinputs = dinputs / samples\n", "", "mean_missing constant_factor", at=("dinputs = -(self.y_true / self.y_pred - (1 - self.y_true) / (1 - self.y_pred)) / outputs", "return dinputs * dout")),
     wrong("bce_plus", "bce", BCE, "self.y_true / self.y_pred - (1", "self.y_true / self.y_pred + (1", "wrong_sign part"),

@@ -78,7 +78,7 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
         return _factor(search, site, float(f"{edit.fields['times']:.9g}"))
     if edit.kind in ("taken_as", "lost"):
         times = _times_the_true(search, site, 1.0 if array is None else array())
-        if times is not None:
+        if times:  # of zero, the function tells more
             return _factor(search, site, times)
     return found(edit.kind, **fields)
 

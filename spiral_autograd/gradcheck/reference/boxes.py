@@ -18,7 +18,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 from autograd.core import primitive_vjps
-from autograd.extend import defvjp, primitive
+from autograd.extend import defjvp, defvjp, primitive
 from autograd.numpy import numpy_wrapper
 from autograd.numpy.numpy_vjps import unbroadcast
 from autograd.tracer import Box, isbox, trace_primitives_map
@@ -81,6 +81,21 @@ def _as_float_vjp(ans: float, x: Array) -> object:
 
 
 defvjp(as_float, _as_float_vjp)
+defjvp(as_float, lambda g, ans, x: anp.reshape(g, ()))
+
+
+def as_number(value: Any) -> object:
+    """Return a traced float as a traced Python float; another value as it is."""
+    if not isbox(value) or value.dtype.kind != "f":
+        return value
+    return _relabelled(value) if isinstance(plain(value), float) else as_float(value)
+
+
+def _relabelled(value: Any) -> Any:
+    """Return NumPy's float64 as Python's float, which is no step of the computation."""
+    if not isbox(value):
+        return float(value)
+    return type(value)(_relabelled(value._value), value._trace, value._node)
 
 
 class NumpyBox(RecordedBox):
@@ -148,10 +163,10 @@ class NumpyBox(RecordedBox):
         if self.dtype.kind != "f":
             return plain(self).item(*index)
         if not index:
-            return as_float(self)
+            return as_number(self)
         one = isinstance(index[0], tuple) or len(index) == self.ndim
         place = index[0] if isinstance(index[0], tuple) else index
-        return as_float(self[place] if one else anp.ravel(self)[index[0]])
+        return as_number(self[place] if one else anp.ravel(self)[index[0]])
 
     def tolist(self) -> object:
         """Return the entries as nested lists of Python numbers; floats stay traced."""

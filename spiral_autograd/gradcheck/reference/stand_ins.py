@@ -21,7 +21,7 @@ from autograd.tracer import isbox
 from ... import recording
 from ...validation import Array
 from . import special
-from .boxes import as_float
+from .boxes import as_float, as_number
 from .special import plain
 
 Function = Callable[..., object]
@@ -176,11 +176,6 @@ def _vectorized(
 
 
 # -------------------- of numbers --------------------
-
-
-def as_number(value: Any) -> object:
-    """Return a traced float as a Python float that is traced; another value as it is."""
-    return as_float(value) if isbox(value) and value.dtype.kind == "f" else value
 
 
 def _float(value: Array | float = 0.0) -> object:
