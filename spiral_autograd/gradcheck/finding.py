@@ -28,7 +28,7 @@ RULES: dict[str, str] = {
     **_all(
         "factor",
         "constant_factor wrong_sign times mean_missing averaged_over one_less ratio literal "
-        "either_way",
+        "either_way of_loss mean_of_cost",
     ),
     **_all(
         "layout",
@@ -52,7 +52,7 @@ RULES: dict[str, str] = {
     **_all(
         "value",
         "lost taken_as times_too operand updated made_from from_turn scale_left_out scale_squared "
-        "scale_inverted only_g",
+        "scale_inverted only_g clipped clipped_norm combined passed_on",
     ),
     # -------------------- rows: verdicts (shapes, kinks, small constants, rounding) ----------
     "no_gradient": "unwritten",

@@ -129,6 +129,8 @@ def _each_loss(method: str, share: float) -> str:
     )
 
 
+_MEANS = {"mean_missing": "a mean", "averaged_over": "a sum"}
+
 # From the kind of a finding to its sentence: a template for `str.format`, or a function of the
 # fields. Those of a row go on after the name of its gradient.
 SENTENCES: dict[str, str | Callable[..., str]] = {
@@ -153,6 +155,19 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "be wrong here",
     "amplified": "rounding errors grow so large here that a mistake could not be told from them; "
     "try fewer steps, or other inputs",
+    # -------------------- rows: what is right elsewhere, by a convention ---------------------
+    "of_loss": lambda factor: (
+        f"{factor}: the loss is {_MEANS[factor.kind]} there, and this the gradient of "
+        f"{_MEANS['averaged_over' if factor.kind == 'mean_missing' else 'mean_missing']}"
+    ),
+    "mean_of_cost": "{factor}. That is right if the 1/m of your cost belongs here, as in "
+    "deeplearning.ai: then check the whole cost with check_gradient",
+    "clipped": "is the true one clipped to -{bound:g} … {bound:g}: check it before it is clipped",
+    "clipped_norm": "is the true one scaled to the norm {norm:g}: check it before it is clipped",
+    "combined": "is that of the loss with the {activation} before it: right for what comes before "
+    "the {activation}, whose backward must then pass it on; check the two together",
+    "passed_on": "is the upstream gradient itself: right only if the loss's gradient has the "
+    "derivative of this activation in it, as A - Y has; check the two together",
     # -------------------- rows and failures: calls, and what is left of earlier ones ---------
     "accumulates": "adds up from call to call, which not every gradient of the layer does: write "
     "it anew in each backward pass (=, not +=)",

@@ -92,7 +92,8 @@ def _other_sum(
 
 
 def _term(of: str, times: float, own: bool, lacks: bool) -> str:
-    what = f"{of} itself (weight decay?)" if own else of
+    decay = f"weight decay?{'' if lacks else ' then the loss needs it too'}"
+    what = f"{of} itself ({decay})" if own else of
     what = what if times == 1 else f"{times:.6g} times {what}"
     return f"lacks a term: {what}" if lacks else f"has a term too many: {what}"
 
@@ -163,8 +164,8 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
         f"is {_times(times)} what it should be: {n:g} ({what}) / {m:g} ({other})"
     ),
     "literal": lambda times, text, also, n: (
-        f"is {_times(times)} what it should be: see the {text} in the line below"
-        f"{f' ({n:g} is {also} too)' if also else ''}"
+        f"is {_times(times)} what it should be: see the {text} in the line below ({n:g} is {also} "
+        "too)"
     ),
     "either_way": lambda one, other: (
         "{one}; or {n:g} ({what}) / {m:g} ({other}): other sizes tell which"

@@ -28,6 +28,7 @@ MARKS = (
 )
 FLOW = found("flow", result=Y, via=None, argument=X, run=None)
 
+MEANS = [found(kind, n=5.0, sign=1, what=BATCH) for kind in ("mean_missing", "averaged_over")]
 LESS = found("one_less", times=1.25, n=5.0, less=4.0, what=BATCH)
 RATIO = found("ratio", times=1.25, n=5.0, what=BATCH, m=4.0, other=SIZES[0])
 
@@ -73,6 +74,10 @@ FIELDS = {
 }
 # Where one name means something else in one kind: these come before those above.
 OF_KIND = {
+    "put_at": {"how": ("no_stride", ("no_stride", 2), ("shifted", -1, 2), ("exchanged", 1, 2))},
+    "picked_at": {"how": ("no_stride", ("shifted", 1), ("shifted", 1, 2, 0))},
+    "exchanged": {"of": ([X, Y], [X, Y, X])},
+    **{kind: {"mark": (found("labels"),)} for kind in ("term_in_part", "constant_in_part")},
     "shape": {"ours": ((3, 4),), "theirs": ((3, 4), (2,))},
     "update_takes": {"ours": ((1, 3),), "theirs": ((3,),)},
     "is_number": {"value": (0.5,)},
@@ -89,7 +94,11 @@ OF_KIND = {
     "axis": {"axis": (1,)},
     "ratio": {"what": (BATCH,)},
     "times": {"also": (None, BATCH)},
-    "literal": {"also": (None, BATCH), "text": ("4.",)},
+    "literal": {"also": (BATCH,), "text": ("4.",)},
+    "of_loss": {"factor": MEANS},
+    "mean_of_cost": {"factor": MEANS},
+    "combined": {"activation": ("sigmoid",)},
+    "clipped_norm": {"norm": (5.0,)},
     "either": {"what": (BATCH,), "other": SIZES[:1]},
     "either_way": {"one": (LESS,), "other": (RATIO,)},
     "taken_as": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
@@ -255,6 +264,15 @@ EXACT = [
         "is 4 times what it should be: see the 4. in the line below (4 is the batch size too)",
     ),
     (
+        found("of_loss", factor=MEANS[0]),
+        "is 5 times what it should be: summed over the batch (5), not averaged: the loss is a mean "
+        "there, and this the gradient of a sum",
+    ),
+    (
+        found("clipped", bound=5.0),
+        "is the true one clipped to -5 … 5: check it before it is clipped",
+    ),
+    (
         found("either_way", one=LESS, other=RATIO),
         "is 1.25 times what it should be: divided by 5 (the batch size) for 4, or the reverse; or "
         "5 (the batch size) / 4 (the length of axis 1 of x): other sizes tell which",
@@ -315,7 +333,7 @@ EXACT = [
     ),
     (
         found("term", of=found("named", name="W"), times=0.1, own=True, lacks=False),
-        "has a term too many: 0.1 times W itself (weight decay?)",
+        "has a term too many: 0.1 times W itself (weight decay? then the loss needs it too)",
     ),
     (
         found("part", wrong=2, of=12, mark=MARKS[0]),

@@ -341,7 +341,7 @@ def _alone(case: Case, k: int) -> Call | None:
 
 
 FIRST: tuple[Rule, ...] = (
-    *(unwritten, misused_upstream, named_factor, layout, sums, plain_term),
+    *(misused_upstream, named_factor, layout, sums, plain_term),
     term_in_part,
 )
 LATER: tuple[Rule, ...] = (any_factor, any_term, given_twice)

@@ -13,7 +13,7 @@ import numpy as np
 from ..finding import found
 from ..guard import OutOfTime
 from ..reference.graph import Graph
-from . import arrays
+from . import arrays, habits
 from .case import Case, Reason
 from .changes import LIKELIEST, OTHERS
 from .exchanges import exchanged
@@ -66,7 +66,7 @@ def diagnose(*cases: Case) -> list[Reason]:
             for rule in rules:
                 settle(_safely(rule, case, k) for k in list(rows))
 
-    by(arrays.FIRST)
+    by((arrays.unwritten, *habits.RULES, *arrays.FIRST))
     if len(rows) == 1:  # else what all of them have in common tells more
         by([arrays.given_twice])
     with suppress(OutOfTime):

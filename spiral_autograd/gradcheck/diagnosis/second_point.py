@@ -90,12 +90,17 @@ def _drawn(value: Array, rng: np.random.Generator) -> Array:
 
 
 def moved(value: Array, rng: np.random.Generator) -> Array:
-    """Return other numbers in another order: within their rows, where these add up to 1."""
+    """Return other numbers in another order: within their rows, where these add up to 1.
+
+    Where there are both signs, they are drawn anew.
+    """
     if value.size > 1 and set(np.unique(value)) == {0, 1}:
         return rng.permuted(value, axis=-1)
     other = other_numbers(value, rng)
     if value.ndim and _are_shares(value):
         return rng.permuted(other, axis=-1)
+    if np.min(value) < 0 < np.max(value):
+        other *= rng.choice([-1, 1], value.shape)
     return rng.permutation(other.ravel()).reshape(value.shape)
 
 

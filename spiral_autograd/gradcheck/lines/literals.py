@@ -22,12 +22,13 @@ def with_literal(finding: Finding, places: Iterable[Place]) -> Finding:
         inner = with_literal(change, places)
         fields = {**finding.fields, "change": inner, "rule": inner.rule}
         return finding if inner is change else replace(finding, fields=fields)
-    times = _times(finding) if finding.kind in _ABOUT_LENGTHS else None
+    length = finding.fields.get("what", finding.fields.get("also"))
+    times = _times(finding) if length is not None and finding.kind in _ABOUT_LENGTHS else None
     for place in places if times is not None else ():
         for factor, text in _factors(statement_at(*place)):
             if times is not None and abs(abs(times) - factor) <= 1e-6 * factor:
-                fields = {"also": finding.fields.get("what"), "n": finding.fields.get("n", 0.0)}
-                return found("literal", times=times, text=text, **fields)
+                n = finding.fields["n"]
+                return found("literal", times=times, text=text, also=length, n=n)
     return finding
 
 

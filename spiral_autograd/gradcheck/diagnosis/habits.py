@@ -1,0 +1,98 @@
+"""What differs from the gradient by a convention: right elsewhere, and said as such."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ...validation import Array
+from ..blocks import largest
+from ..finding import found
+from .arrays import Rule, named_factor, ratio
+from .case import Case, Reason
+from .edits import subsets
+
+
+def cost_or_sum(case: Case, k: int) -> Reason | None:
+    """All gradients are n times or 1/n of the true ones: of a loss, or of a layer's parameters."""
+    reason = named_factor(case, k)
+    if reason is None or reason.kind not in ("mean_missing", "averaged_over"):
+        return None
+    n, c = reason.finding.fields["n"], ratio(case, k)
+    live = [j for j in range(len(case.names)) if case.comparable(j) and not case.is_zero(j)]
+    right = [j for j in live if j not in case.wrong]
+    shared = [ratio(case, j) for j in live if j in case.wrong]
+    if c is None or any(other is None or abs(other - c) > 1e-6 * abs(c) for other in shared):
+        return None
+    if sum(map(np.size, case.upstream)) == 1:
+        kind = None if right or len(live) < 2 else "of_loss"
+    else:  # each example's own gradient is right, and what is summed over them is divided
+        batch = any(n in np.shape(u) for u in case.upstream) and 0 < c < 1
+        own = right and all(n in np.shape(case.values[j]) for j in right)
+        kind = "mean_of_cost" if batch and own else None
+    return None if kind is None else Reason(found(kind, factor=reason.finding), [k])
+
+
+def clipped(case: Case, k: int) -> Reason | None:
+    """Entries cut off at a bound, or all gradients scaled to a norm."""
+    if not case.comparable(k):
+        return None
+    h, g = case.written(k), case.automatic[k]
+    most = largest(h)
+    at_bound = int(np.sum(np.abs(h) == most))
+    every = [case.written(j) for j in case.wrong if case.comparable(j)]
+    inside = any(((np.abs(a) < most) & (a != 0)).any() for a in every if largest(a) == most)
+    told = inside and (at_bound > 1 or _is_round(most))  # else the gradient has but a size
+    if told and case.explains(k, np.clip(g, -most, most)):
+        return Reason(found("clipped", bound=most), [k])
+    c = ratio(case, k) if h.size > 1 else None
+    for norm in _norms(case, h) if c is not None and 0 < c < 1 else ():
+        if _is_round(norm):
+            return Reason(found("clipped_norm", norm=float(f"{norm:.6g}")), [k])
+    return None
+
+
+def _norms(case: Case, h: Array) -> Iterator[float]:
+    yield float(np.linalg.norm(h.ravel()))
+    every = [case.written(j) for j in range(len(case.names)) if case.comparable(j)]
+    yield float(np.sqrt(sum(np.sum(other * other) for other in every)))
+
+
+def _is_round(number: float) -> bool:
+    return abs(number - float(f"{number:.1e}")) <= 1e-6 * number
+
+
+def combined(case: Case, k: int) -> Reason | None:
+    """The gradient of a loss with that of the sigmoid or softmax before it, or that left to it."""
+    if not case.comparable(k) or np.ndim(case.values[k]) == 0:
+        return None
+    g, y = case.automatic[k], np.asarray(case.values[k], dtype=float)
+    is_loss = sum(map(np.size, case.upstream)) == 1
+    if not is_loss:
+        return _passed_on(case, k)
+    if not ((y > 0) & (y < 1)).all():
+        return None
+    if case.explains(k, y * (1 - y) * g):
+        return Reason(found("combined", activation="sigmoid"), [k])
+    for axes in subsets(y.ndim):
+        sums_to_one = np.allclose(y.sum(axis=axes), 1)
+        softmax = y * (g - (y * g).sum(axis=axes, keepdims=True))
+        if sums_to_one and case.explains(k, softmax):
+            return Reason(found("combined", activation="softmax"), [k])
+    return None
+
+
+def _passed_on(case: Case, k: int) -> Reason | None:
+    """The upstream gradient itself, for an output between 0 and 1."""
+    if case.graph is None or len(case.upstream) != 1 or len(case.names) > 1:
+        return None
+    outputs = [site.argument.value for site in case.graph.outputs]
+    if len(outputs) != 1 or not ((outputs[0] >= 0) & (outputs[0] <= 1)).all():
+        return None
+    same = np.shape(case.upstream[0]) == np.shape(case.automatic[k])
+    is_passed = same and case.explains(k, case.upstream[0])
+    return Reason(found("passed_on"), [k]) if is_passed else None
+
+
+RULES: tuple[Rule, ...] = (clipped, combined, cost_or_sum)
