@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ...recording import Call, name_of
 from ..blocks import close
+from ..guard import Deadline
 from ..source import Place, code_of, forward_line, skips
 from .known import Known, is_known
 from .mending import Spot, mending
 from .ran import Evidence, Key, Ran
 from .trail import Moment, Trail
+
+_LONGEST = 1.5  # seconds to try what a statement may have been meant to be
 
 
 def blame_of(evidence: Evidence) -> Blame | None:
@@ -82,7 +84,8 @@ class Blame(Ran):
 
     def __init__(self, evidence: Evidence, trail: Trail) -> None:
         super().__init__(evidence, trail)
-        self.mending = cache(self._mending)
+        self.mended: dict[tuple[int, ...], list[Place]] = {}
+        self.until = Deadline.after(min(_LONGEST, evidence.deadline.left))
 
     # -------------------- what is left --------------------
 
@@ -116,11 +119,11 @@ class Blame(Ran):
         self, k: int, reason: Any, likely: Sequence[Place], left: Sequence[Place]
     ) -> list[Place]:
         """Return the statement of which one small change makes all right: gradients, or some."""
-        for rows in dict.fromkeys(
-            (tuple(self.evidence.wrong), tuple(reason.rows if reason else [k]))
-        ):
-            if k in rows and (found := self.mending(rows, tuple(likely), tuple(left))):
-                return found[:1]
+        for rows in (tuple(self.evidence.wrong), tuple(reason.rows if reason else [k])):
+            if k in rows and rows not in self.mended:
+                self.mended[rows] = self._mending(rows, likely, left)
+            if k in rows and self.mended[rows]:
+                return self.mended[rows][:1]
         return []
 
     def _mending(
@@ -133,7 +136,7 @@ class Blame(Ran):
         common = set.intersection(*fed) - right if fed else set()
         runs = {self.trail.runs[self.events[number].run] for number in common}
         calls = {run.caller for run in runs if run.caller is not None and run.caller >= self.start}
-        called = [self.events[number].place for number in calls]
+        called = [self.events[number].place for number in sorted(calls)]
         for number in sorted(common | calls):
             event = self.events[number]
             if event.step is None or self.is_forward(number):
@@ -160,7 +163,7 @@ class Blame(Ran):
                 if k in rows or k in e.right
             )
 
-        return mending(dict(list(spots.items())[:8]), e.run, is_mended, e.deadline) if spots else []
+        return mending(dict(list(spots.items())[:8]), e.run, is_mended, self.until) if spots else []
 
     def _likely(
         self, k: int, reason: Any, pool: Sequence[Key], left: Sequence[Key], is_joint: bool
@@ -173,8 +176,8 @@ class Blame(Ran):
         if rule == "part" and (heads := self.skipping(self.feeding(k))):
             return heads[:1], False
         if rule is None or rule == "part":
-            sink = [] if is_joint else self._first_of([self.evidence.grads[k]], pool)
-            return sink or places[:1], False
+            working = [place for place in places if place in self.working]
+            return places[:1] if is_joint else (working or places)[-1:], False
         if rule == "upstream":
             ignored = reason.kind == "upstream_ignored"
             return [places[-1 if ignored else 0]], ignored

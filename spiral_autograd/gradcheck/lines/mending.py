@@ -69,7 +69,10 @@ class _Function:
 
     def statements(self, line: int) -> Iterator[Slot]:
         """Yield the statements that begin at a line, with their places."""
-        for holder in ast.walk(self.tree) if self.tree is not None and self.same else ():
+        nodes = list(ast.walk(self.tree)) if self.tree is not None and self.same else []
+        if any(isinstance(node, ast.While) for node in nodes):  # it may never end with another step
+            return
+        for holder in nodes:
             for field in ("body", "orelse", "finalbody"):
                 inner = getattr(holder, field, None)
                 for i, node in enumerate(inner if isinstance(inner, list) else ()):

@@ -236,6 +236,12 @@ class Ran:
         return found.difference(self.wholes)
 
     @cached_property
+    def working(self) -> set[Place]:
+        """The statements that do more than take a part of something."""
+        nodes = {self.events[n].place: self.events[n].step for n in self.computing}
+        return {place for place, step in nodes.items() if step and is_computing(step.node)}
+
+    @cached_property
     def counting(self) -> set[Key]:
         """The statements that make only whole numbers."""
         floats = {n for n, made in self.made.items() if any(v.dtype.kind == "f" for v in made)}
