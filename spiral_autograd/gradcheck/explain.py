@@ -103,8 +103,12 @@ def _name_of_upstream(c: Comparison) -> str | None:
     """Return what backward calls the upstream gradient; None where it takes none, or several."""
     if not c.subject.takes_upstream or len(c.upstream) != 1 or not c.subject.backward_code:
         return None
-    names = filter(means_upstream, positional_names(c.subject.backward_code[0], 2))
-    likeliest = sorted(names, key=lambda name: not name.startswith(("d", "grad")))
+    at, code = c.subject.upstream_at, c.subject.backward_code[0]
+    if at is None:
+        names = filter(means_upstream, positional_names(code, 2))
+        likeliest = sorted(names, key=lambda name: not name.startswith(("d", "grad")))
+    else:
+        likeliest = positional_names(code, at + 1)[-1:] if at >= 0 else []
     return next(filter(str.isidentifier, likeliest), None)
 
 

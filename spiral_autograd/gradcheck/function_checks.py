@@ -16,10 +16,9 @@ from .report import GradientReport
 from .subject.derivative import Derivative
 from .subject.inputs import Names
 from .subject.pair import Pair
-from .subject.primitive import Primitive, rules_of
+from .subject.primitive import Primitive
 from .subject.session import untouched
 from .subject.subject import name_of_function, require_function
-from .verdict.rows import FAILURES
 
 Rule = Callable[..., object]
 
@@ -85,11 +84,10 @@ def check_primitive(
     title, kwargs, reports = name_of_function(function, "a function"), kwargs or {}, []
     with untouched(function, inputs, vjps, jvps, kwargs) as session, answerable(title):
         for kind, given in (("vjp", vjps), ("jvp", jvps)):
-            rules = rules_of(function, given, kind)
-            if not rules:
+            primitive = Primitive(function, inputs, kwargs, kind, given)
+            if not primitive.rules:
                 continue
             stream = stream_of(rng)
-            primitive = Primitive(function, inputs, kwargs, kind, rules, given is not None)
             pair = Pair(primitive.passes(), session, upstream, stream, constant, gradients_of)
             report = course(title, pair.subject(), stream, budget)
             reports.append(_named(report, kind, primitive.shapes))
@@ -177,22 +175,15 @@ def check_derivative(
         f"{name_of_function(function, 'f')} and {name_of_function(derivative, 'its derivative')}"
     )
     with untouched(function, derivative, x) as session, answerable(title):
-        two = Derivative(function, derivative, x)
-        reports: list[GradientReport] = []
-        ways = list(two.readings)
-        while ways and len(reports) < 2:
-            stream = stream_of(rng)
-            pair = Pair(two.passes(ways), session, upstream, stream, (), gradients_of)
-            report = course(title, pair.subject(), stream, budget / 2)
-            is_explained = all(row.rule for row in report.rows if row.verdict in FAILURES)
-            reports.append(replace(report, remarks=(*_takes(two, pair, report), *report.remarks)))
-            if is_explained:
-                return reports[-1]
-            ways.remove(pair.way)
-    return reports[0]
+        with session.fresh():
+            two = Derivative(function, derivative, x)
+        stream = stream_of(rng)
+        pair = Pair(two.passes(), session, upstream, stream, automatic=gradients_of)
+        report = course(title, pair.subject(), stream, budget)
+        return replace(report, remarks=(*_takes(two, pair, report.ok), *report.remarks))
 
 
-def _takes(two: Derivative, pair: Pair, report: GradientReport) -> list[Finding]:
+def _takes(two: Derivative, pair: Pair, is_right: bool) -> list[Finding]:
     """Return what to say of what a derivative takes."""
     reading = two.readings[pair.way]
     if "x" in reading and "y" in reading:
@@ -204,5 +195,5 @@ def _takes(two: Derivative, pair: Pair, report: GradientReport) -> list[Finding]
     x, y = two.names[0], f"y = {two.label}({two.names[0]})"
     fields = dict(zip(("what", "other"), (x, y) if "x" in reading else (y, x), strict=True))
     is_either = bool(same) and all(same)
-    kind = "takes_either" if is_either else "takes" if report.ok else "takes_neither"
+    kind = "takes_either" if is_either else "takes" if is_right else "takes_neither"
     return [found(kind, who=two.derivative_label, **fields)]

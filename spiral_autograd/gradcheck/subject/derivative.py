@@ -14,7 +14,7 @@ from .inputs import as_array
 from .pair import Passes, Way, required_names
 from .subject import CheckError, called, described, is_float_array, name_of_function
 
-# What a derivative may take, by the number of its arguments, the likeliest first.
+# What a derivative may take, by the number of its arguments.
 READINGS = (
     ["x", "y"],
     ["gx", "xg", "gy", "yg", "xy", "yx"],
@@ -46,21 +46,16 @@ class Derivative:
         gradients = [means_upstream(name) and not means_output(name) for name in taken]
         every = READINGS[len(taken) - 1]
         named = [r for r in every if any(gradients) and [one == "g" for one in r] == gradients]
-        meant = {"x": self.names[0].__eq__, "y": means_output, "g": means_upstream}
-
-        def fit(reading: str) -> int:
-            return -sum(meant[one](name) for one, name in zip(reading, taken, strict=True))
-
-        self.readings: dict[Way, str] = {
-            self._way(one): one for one in sorted(named or every, key=fit)
-        }
+        self.readings = {self._way(one): one for one in named or every}
         self.is_entrywise = self._takes_numbers_only()
 
-    def passes(self, ways: Sequence[Way]) -> Passes:
-        """Return the function and its derivative, called in one of some ways, as passes."""
+    def passes(self) -> Passes:
+        """Return the function and its derivative, called in one of several ways, as passes."""
         code = self.function, self.derivative
         labels = self.label, self.derivative_label
-        return Passes(*labels, self.names, [self.x], self.forward, ways, code, is_sure=False)
+        return Passes(
+            *labels, self.names, [self.x], self.forward, [*self.readings], code, is_sure=False
+        )
 
     def forward(self, x: Array) -> tuple[list[object], object]:
         """Run the function; with one that takes numbers only, there is an output for each."""
@@ -93,7 +88,7 @@ class Derivative:
             grads = [self._gradient(reading, *map(np.asarray, entry)) for entry in entries]
             return np.reshape(np.array(grads), inputs[0].shape)
 
-        return way
+        return Way(way, reading.find("g"))
 
     def _gradient(self, reading: str, x: Array, y: Array, g: Array) -> object:
         """Return what the derivative gives for x, times the upstream gradient if that is left."""

@@ -13,7 +13,7 @@ from ..guard import theirs
 from ..source import code_of
 from .conventions import CONTEXTS, SAVED, accepts, positional_names, read
 from .inputs import as_array
-from .pair import Passes
+from .pair import Passes, Way
 from .subject import CheckError, called, is_array, is_float_array
 
 
@@ -30,12 +30,6 @@ class Context:
         """Do nothing: what is said here of outputs shows in their dtype."""
 
     mark_dirty = set_materialize_grads = mark_non_differentiable
-
-    def __setitem__(self, name: str, value: object) -> None:
-        setattr(self, name, value)
-
-    def __getitem__(self, name: str) -> object:
-        return getattr(self, name)
 
 
 def function_of(layer: Any, inputs: Sequence[object]) -> Passes | None:
@@ -78,7 +72,7 @@ def function_of(layer: Any, inputs: Sequence[object]) -> Passes | None:
     if not any(map(is_array, inputs)):
         inputs = [as_array(value) for value in inputs]
     code = forward, backward
-    return Passes(label, backward_label, names, inputs, run, [way, alone], code)
+    return Passes(label, backward_label, names, inputs, run, [Way(way, 1), Way(alone, 1)], code)
 
 
 def _saves(function: type) -> bool:

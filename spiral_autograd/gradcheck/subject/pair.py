@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import permutations
+from itertools import islice, permutations
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
 from .adapter import Adapter, Automatic, Values, by_key, by_position, is_of_loss, require_any
-from .conventions import CACHES, is_statistic, means_output, means_upstream, positional_names
+from .conventions import CACHES, is_statistic, means_upstream, positional_names
 from .inputs import Names, effects_on, floats_with_gradients, leaf_name, say_unread, watched
 from .parameters import Parameter
 from .session import Session
@@ -34,11 +34,17 @@ from .subject import (
 )
 from .unchecked import differs, moved
 
-Source = str | int  # the upstream gradient g, the output y, or an input by its number
-# Calls a backward pass with upstream gradients, the cache and the inputs.
-Way = Callable[[list[Any], Any, Sequence[Any]], object]
+Source = str | int  # the upstream gradients g, the cache or the output y, an input by its number
 
 Given = list[tuple[Any, Array]]  # gradients, each with what it is of
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """A way to call a backward pass: with what, and where among it the upstream gradient is."""
+
+    call: Callable[[list[Any], Any, Sequence[Any]], object]  # upstream gradients, cache, inputs
+    upstream_at: int  # -1 where it takes none
 
 
 @dataclass(frozen=True)
@@ -53,14 +59,7 @@ class Passes:
     ways: Sequence[Way]  # to call the backward pass, the likeliest first
     code: tuple[Callable[..., object], Callable[..., object]]  # the user's own functions
     is_sure: bool = True  # whether the first of the ways that fits is meant
-    without_cache: Sequence[Way] = ()  # the ways where forward leaves none
-
-
-@dataclass
-class Uncached:
-    """Stands for the cache where a forward pass leaves none: its output."""
-
-    y: object
+    without_cache: Sequence[Way] = ()  # the ways where forward leaves none: its output is given
 
 
 class Functions:
@@ -90,19 +89,17 @@ class Functions:
 
     def passes(self) -> Passes:
         """Return the two functions as passes, with the ways in which backward may be meant."""
-        ways: list[Way] = [
-            lambda ups, cache, inputs: self._call([*ups, cache], inputs),
-            lambda ups, cache, inputs: self._call([cache, *ups], inputs),
-        ]
         ends = [self.free[0], self.free[-1]] if self.free else ["dout", "cache"]
         first, last = map(means_upstream, ends)
+        orders = ["gy", "yg"]
         if first != last:  # their names tell
-            ways = ways[:1] if first else ways[::-1]
+            orders = ["gy"] if first else ["yg", "gy"]
         return Passes(
-            *(self.label, self.backward_label, self.names, self.inputs, self.run, ways),
+            *(self.label, self.backward_label, self.names, self.inputs, self.run),
+            [self._way(self._with_cache(order)) for order in orders],
             (self.forward, self.backward),
             is_sure=first != last,
-            without_cache=[self._uncached(one) for one in _sources(self.taken, self.names)],
+            without_cache=[self._way(sources) for sources in self._without_cache()],
         )
 
     def run(self, *inputs: object) -> tuple[list[object], object]:
@@ -111,8 +108,8 @@ class Functions:
         Outputs that backward takes no upstream gradient of come after those of which it does.
         """
         result = called(self.label, self.forward, *inputs)
-        if not isinstance(result, tuple) and _sources(self.taken, self.names):
-            return [result], Uncached(result)
+        if not isinstance(result, tuple) and self._without_cache():
+            return [result], result
         if not isinstance(result, tuple) or len(result) < 2:
             raise CheckError(
                 f"{self.label} must return (out, cache), got {described(result)} (without a cache, "
@@ -122,37 +119,39 @@ class Functions:
         n = len(self.free) - 1
         return list(result[: n if 0 < n < len(result) - 1 else -1]), result[-1]
 
-    def _call(self, arguments: Sequence[object], inputs: Sequence[object]) -> object:
-        given, rest = dict(zip(self.names, inputs, strict=True)), iter(arguments)
-        if self.options:
-            arguments = [given[n] if n in self.options else next(rest) for n in self.taken]
-        return called(self.backward_label, self.backward, *arguments)
-
-    def _uncached(self, sources: Mapping[str, Source]) -> Way:
-        def way(ups: list[object], cache: Uncached, inputs: Sequence[object]) -> object:
-            there: dict[Source, object] = {"g": ups[0], "y": cache.y, **dict(enumerate(inputs))}
-            arguments = [there[sources[name]] for name in self.taken]
+    def _way(self, sources: Sequence[Source]) -> Way:
+        def call(ups: list[object], cache: object, inputs: Sequence[object]) -> object:
+            there: dict[Source, list[object]] = {"g": ups, "y": [cache]}
+            there |= {k: [value] for k, value in enumerate(inputs)}
+            arguments = [one for source in sources for one in there[source]]
             return called(self.backward_label, self.backward, *arguments)
 
-        return way
+        return Way(call, list(sources).index("g"))
 
+    def _with_cache(self, order: str) -> list[Source]:
+        """Return what the arguments of backward are: of those that are free, y is the cache."""
+        if len(self.free) < 2:
+            return list(order)
+        ends = {self.free[0]: order[0], self.free[-1 if order == "gy" else 1]: order[1]}
+        named = {name: self.names.index(name) for name in self.options}
+        return [(named | ends)[name] for name in self.taken if name in named or name in ends]
 
-def _sources(taken: Sequence[str], names: Sequence[str]) -> list[dict[str, Source]]:
-    """Return what each argument of a backward pass without a cache may be, the likeliest first."""
-    free = [name for name in taken if name not in names]
-    pool: list[Source] = ["g", *(k for k, name in enumerate(names) if name not in taken), "y"]
-    if len(taken) < 2 or not 0 < len(free) <= len(pool) or any(n in CACHES for n in taken):
-        return []
-    named: dict[str, Source] = {name: k for k, name in enumerate(names) if name in taken}
-    orders = [order for order in permutations(pool, len(free)) if "g" in order]
-
-    def unfit(order: Sequence[Source]) -> int:
-        pairs = zip(order, free, strict=True)
-        return -sum(
-            one == ("y" if means_output(n) else "g" * means_upstream(n)) for one, n in pairs
-        )
-
-    return [named | dict(zip(free, order, strict=True)) for order in sorted(orders, key=unfit)[:12]]
+    def _without_cache(self) -> list[tuple[Source, ...]]:
+        """Return what the arguments of backward may be, where y is the output."""
+        named = {name: k for k, name in enumerate(self.names) if name in self.taken}
+        pool: list[Source] = [
+            "g",
+            *(k for k, name in enumerate(self.names) if name not in named),
+            "y",
+        ]
+        n = len(self.taken) - len(named)
+        if len(self.taken) < 2 or not n or any(name in CACHES for name in self.taken):
+            return []
+        orders = islice((order for order in permutations(pool, n) if "g" in order), 24)
+        return [
+            tuple(named[name] if name in named else next(rest) for name in self.taken)
+            for rest in map(iter, orders)
+        ]
 
 
 class Pair(Adapter):
@@ -173,7 +172,7 @@ class Pair(Adapter):
         self.cache: Any = None
         with session.fresh():
             self.structure = self.run()
-            is_uncached = isinstance(self.cache, Uncached)
+            is_uncached = bool(passes.without_cache) and self.cache is self.structure[0]
             self.ways = passes.without_cache if is_uncached else passes.ways
             self.way = self.ways[0]
             self.outputs = [np.array(out) for out in leaves(self.structure)]
@@ -242,7 +241,7 @@ class Pair(Adapter):
     def run_backward(self, ups: Sequence[Array]) -> Any:
         """Run the backward pass on upstream gradients and the cache."""
         tree = with_leaves(self.structure, list(ups))
-        self.result = self._flat(self.way(tree, self.cache, self.inputs))
+        self.result = self._flat(self.way.call(tree, self.cache, self.inputs))
         return self.result
 
     def substitute(self, replacements: Sequence[object], values: Values = None) -> list[object]:
@@ -319,7 +318,12 @@ class Pair(Adapter):
     def subject(self) -> Subject:
         """Return the two functions as a subject."""
         forward, backward = self.passes.code
-        return replace(super().subject(), forward_code=[forward], backward_code=[backward])
+        return replace(
+            super().subject(),
+            forward_code=[forward],
+            backward_code=[backward],
+            upstream_at=self.way.upstream_at,
+        )
 
 
 def _fit(given: Given) -> bool:

@@ -17,7 +17,7 @@ from ...validation import Array
 from ..source import code_of
 from .conventions import positional_names
 from .inputs import as_array
-from .pair import Passes
+from .pair import Passes, Way
 from .subject import CheckError, called, described, is_float_array, name_of_function
 
 LARGEST = 400  # entries of an input whose jvp is asked entry by entry
@@ -26,15 +26,17 @@ Function = Callable[..., Any]
 Rules = Mapping[int, Function]  # by the number of the argument, as defvjp takes them
 
 
-def rules_of(function: Function, given: object, kind: str) -> Rules:
-    """Return the vjp makers or the jvps that are given for a function, or else registered."""
+def rules_of(function: Function, given: object, kind: str, n: int) -> Rules:
+    """Return the vjp makers or the jvps that are given for n arguments, or else registered."""
     if callable(given):
         return {0: given}
     if isinstance(given, list | tuple):
         return {k: rule for k, rule in enumerate(given) if rule is not None}
     if given is not None:
         raise CheckError(f"{kind}s must be a function for each argument, got {described(given)}")
-    whole = (primitive_vjps if kind == "vjp" else primitive_jvps).get(wrapped(function))
+    whole = (primitive_vjps if kind == "vjp" else primitive_jvps).get(
+        trace_primitives_map.get(function, function)
+    )
     if whole is None:
         return {}
     names = inspect.getclosurevars(whole).nonlocals
@@ -42,12 +44,7 @@ def rules_of(function: Function, given: object, kind: str) -> Rules:
     if rules is not None:
         return rules
     from_whole = _vjp_from if kind == "vjp" else _jvp_from
-    return {k: partial(from_whole, whole, k) for k in range(100)}
-
-
-def wrapped(function: Function) -> Function:
-    """Return autograd's own wrapper of a function, where there is one."""
-    return trace_primitives_map.get(function, function)
+    return {k: partial(from_whole, whole, k) for k in range(n)}
 
 
 def _vjp_from(whole: Function, k: int, ans: object, *args: object, **kwargs: object) -> object:
@@ -70,18 +67,18 @@ class Primitive:
         inputs: Sequence[object],
         kwargs: Mapping[str, object],
         kind: str,
-        rules: Rules,
-        is_followed: bool,
+        given: object,
     ) -> None:
         self.raw = getattr(function, "fun", function)
-        self.kwargs, self.kind, self.rules = kwargs, kind, rules
+        self.kwargs, self.kind = kwargs, kind
+        self.rules = rules_of(function, given, kind, len(inputs))
         self.label = name_of_function(function, "the function")
         self.inputs = [as_array(value) for value in inputs]
         self.names = positional_names(self.raw, len(inputs))
         self.shapes: dict[str, tuple[object, object]] = {}  # of tangents that have a wrong one
         code = code_of(self.raw)
         own = code is not None and not is_installed(code.co_filename)
-        self.is_followed = is_followed or own
+        self.is_followed = own or given is not None
 
     def forward(self, *inputs: object) -> tuple[list[object], object]:
         """Run the function itself; autograd is no witness of what it is told."""
@@ -100,7 +97,9 @@ class Primitive:
 
         code = (self.raw, rules[there[0]] if there else self.raw)
         label = f"the {self.kind}"
-        return Passes(self.label, label, self.names, self.inputs, self.forward, [way], code)
+        return Passes(
+            self.label, label, self.names, self.inputs, self.forward, [Way(way, -1)], code
+        )
 
     def _from_vjp(
         self, k: int, rule: Function, up: object, ans: object, inputs: Sequence[object]

@@ -76,6 +76,7 @@ class Subject:
     forward_code: Sequence[Callable[..., Any]] = ()
     backward_code: Sequence[Callable[..., Any]] = ()  # none of a finished gradient
     takes_upstream: bool = True  # whether backward takes a gradient: that of a loss need not
+    upstream_at: int | None = None  # where backward takes it, if that is known; -1: nowhere
     remarks: Sequence[Finding] = ()  # what the report should say besides its rows
     failures: Sequence[Finding] = ()  # what is wrong whatever the numbers are
     unchecked: Sequence[str] = ()  # inputs and parameters that have no row
