@@ -13,7 +13,7 @@ from ..finding import Finding, found
 from ..reference.graph import Node, Site, is_number
 from . import arrays
 from .case import Reason
-from .edits import windows
+from .edits import unbroadcast, windows
 from .probes import Edit
 from .search import Explained, Search
 from .true_derivative import true_derivative
@@ -127,9 +127,9 @@ def _true_offsets(search: Search, site: Site) -> tuple[int, ...] | None:
 def _times_the_true(search: Search, site: Site, array: Array | float) -> float | None:
     """Return the c with which a wrong derivative is c times the true one, if it is that."""
     spot = search.spot(site)
-    if spot is None or spot.g.shape != spot.c.shape:
+    if spot is None or spot.weights is None:
         return None
-    made, true = spot.g * array, spot.c
+    made, true = unbroadcast(spot.g * array, spot.c.shape), spot.c
     norm = float(np.sum(true * true))
     c = float(np.sum(made * true)) / norm if norm > 0 else np.nan
     fits = np.isfinite(c) and largest(made - c * true) <= 1e-9 * largest(made)
