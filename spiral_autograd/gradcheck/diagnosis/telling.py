@@ -57,7 +57,7 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
     fields = {name: _named(search, value) for name, value in edit.fields.items()}
     array = fields.pop("array", None)
     other = edit.fields.get("other")
-    of = other[1] if isinstance(other, tuple) else None  # of a closed form, it is a text
+    _, of = other if isinstance(other, tuple) else ("", None)  # of a closed form, it is a text
     if fields.get("turn") == "made before":
         node, i = of if edit.kind == "operand" else edit.fields["v"][1]
         made = node.parents[node.argnums.index(i)]
