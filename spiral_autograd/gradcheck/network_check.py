@@ -16,12 +16,15 @@ from .finding import Finding, found
 from .guard import Deadline, answerable
 from .network_passes import Own, beside, check_own, check_whole, wrong
 from .reference.reference import SHARPNESS
+from .reference.reference import gradients_of as automatic
 from .report import GradientReport
 from .subject.conventions import positional_names, read
+from .subject.given_loss import AutomaticLoss
+from .subject.heard import Call, Pass
 from .subject.inputs import Constant, Names
 from .subject.layer import names_in
 from .subject.methods import methods_of
-from .subject.network import Call, Network, Pass, is_plain, naming, network_of
+from .subject.network import Network, is_plain, naming, network_of
 from .subject.own_passes import gradients_of, groups, noted, replacing_lines, totals
 from .subject.parameters import Parameter
 from .subject.session import untouched
@@ -95,7 +98,7 @@ def check_network(
     meant = Constant(constant)
     title = "a list of layers" if is_plain(network) else type(network).__name__
     with untouched(network, loss, x, t) as session, answerable(title):
-        net = network_of(network, loss, x, t, session)
+        net = network_of(network, loss, x, t, session, automatic)
         chain = net.chain()
         own = check_own(net, chain, rng, deadline)
         given = chain.given() | own.heard.given()
@@ -134,7 +137,7 @@ def _check_layers(
     """Check each layer, the last one first: if time is short, it is for the first wrong one."""
     reports = {}
     for name, layer in reversed(net.layers):
-        if name not in given:
+        if name not in given or isinstance(layer, AutomaticLoss):
             continue
         there, up = given[name]
         names = _names_of(there)

@@ -21,7 +21,8 @@ from .reference.reference import SHARPNESS, gradients_of
 from .report import GradientReport, place_text
 from .source import Place, is_readable, text_of
 from .subject.conventions_of_networks import STEPS
-from .subject.network import Call, Network, Pass, is_plain
+from .subject.heard import Call, Pass
+from .subject.network import Network, is_plain
 from .subject.own_loss import OwnLoss
 from .subject.own_passes import gradient_in, noted, number_in, ways
 from .subject.parameters import Parameter

@@ -220,3 +220,97 @@ def test_a_loss_that_returns_the_gradient_too():
     assert sa.check_network(network, x, labels).ok
     network.slip = 1.5
     assert not sa.check_network(network, x, labels).ok
+
+
+# -------------------- chains of layers whose loss, or whose calls, are of another kind ------------
+
+
+def mse(y_true, y_pred):
+    return np.mean((y_true - y_pred) ** 2)
+
+
+def mse_prime(y_true, y_pred):
+    return 2 * (y_pred - y_true) / y_true.size
+
+
+class FullyConnected:
+    slip = 1
+
+    def __init__(self, inputs, outputs):
+        self.weights, self.bias = rng(8).normal(size=(inputs, outputs)), rng(9).normal(size=outputs)
+
+    def forward_propagation(self, input_data):
+        self.input = input_data
+        return input_data @ self.weights + self.bias
+
+    def backward_propagation(self, output_error, learning_rate):
+        input_error = output_error @ self.weights.T
+        self.weights -= learning_rate * self.slip * (self.input.T @ output_error)
+        self.bias -= learning_rate * output_error.sum(axis=0)
+        return input_error
+
+
+class Activation:
+    def forward_propagation(self, z):
+        self.z = z
+        return np.tanh(z)
+
+    def backward_propagation(self, output_error, learning_rate):
+        return (1 - np.tanh(self.z) ** 2) * output_error
+
+
+class Sequential:
+    def __init__(self):
+        self.layers = [FullyConnected(4, 5), Activation(), FullyConnected(5, 3)]
+        self.loss, self.loss_prime = mse, mse_prime
+
+
+class SquareLoss:
+    def loss(self, y_true, y_pred):
+        return mse(y_true, y_pred)
+
+    def gradient(self, y_true, y_pred):
+        return mse_prime(y_true, y_pred)
+
+
+FORMS = {
+    "functions of the network": lambda: (Sequential(), None),
+    "an object": lambda: (Sequential().layers, SquareLoss()),
+    "a function alone": lambda: (Sequential().layers, mse),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_chain_of_layers_that_update_themselves(form):
+    network, loss = FORMS[form]()
+    report = sa.check_network(network, x, t, loss=loss)
+    assert report.ok
+    assert not report.unchecked
+    names = [row.name for row in report.rows]
+    assert {"layers[0].weights", "layers[2].bias"} <= set(names)
+    assert any(name.startswith("loss_layer") for name in names) == (form != "a function alone")
+    layers = network if isinstance(network, list) else network.layers
+    layers[0].slip = 1.5
+    report = sa.check_network(network, x, t, loss=loss, budget=0.5)
+    assert [row.name for row in report.rows if row.verdict == "wrong"] == ["layers[0].weights"]
+
+
+class Combined:
+    """Softmax and its loss: backward is given the output of the softmax, which is no input."""
+
+    def forward(self, inputs, y_true):
+        e = np.exp(inputs - inputs.max(axis=1, keepdims=True))
+        self.output = e / e.sum(axis=1, keepdims=True)
+        return -np.log(self.output[range(len(inputs)), y_true]).mean()
+
+    def backward(self, dvalues, y_true):
+        self.dinputs = dvalues.copy()
+        self.dinputs[range(len(dvalues)), y_true] -= 1
+        self.dinputs /= len(dvalues)
+
+
+def test_a_loss_layer_that_is_given_its_softmax():
+    report = sa.check_network(Sequential().layers, x, labels, loss=Combined())
+    assert report.ok
+    said = [("left", "output"), ("input", "y_true")]
+    assert has(report.remarks, "called_with", arguments=said)

@@ -74,6 +74,10 @@ FIELDS = {
 }
 # Where one name means something else in one kind: these come before those above.
 OF_KIND = {
+    "put_at": {"how": ("no_stride", ("no_stride", 2), ("shifted", -1, 2), ("exchanged", 1, 2))},
+    "picked_at": {"how": ("no_stride", ("shifted", 1), ("shifted", 1, 2, 0))},
+    "exchanged": {"of": ([X, Y], [X, Y, X])},
+    **{kind: {"mark": (found("labels"),)} for kind in ("term_in_part", "constant_in_part")},
     "shape": {"ours": ((3, 4),), "theirs": ((3, 4), (2,))},
     "update_takes": {"ours": ((1, 3),), "theirs": ((3,),)},
     "is_number": {"value": (0.5,)},

@@ -60,7 +60,14 @@ def _nth_operand(y: Node, x: Node, i: int, some: Sequence[tuple[Held, str]], n: 
     return Edit("operand", 3.0 + _UNLIKELY[which], change, fields)
 
 
-_UNLIKELY = {"same": 0.0, "before": 0.1, "after": 0.1, "first": 0.2, "last": 0.2}
+_UNLIKELY = {
+    "same": 0.0,
+    "made before": 0.0,
+    "before": 0.1,
+    "after": 0.1,
+    "first": 0.2,
+    "last": 0.2,
+}
 
 
 # -------------------- a derivative at a value of another turn --------------------

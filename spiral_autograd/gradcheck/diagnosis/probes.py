@@ -298,9 +298,12 @@ class Stock:
 
     @cached_property
     def constants(self) -> list[Held]:
-        """The arrays that the forward pass takes and that are no arguments: the data."""
+        """The arrays that the forward pass takes and that are no arguments: the data.
+
+        Those that are taken at each turn of a loop are the turns' matter.
+        """
         found: dict[int, Held] = {}
-        for node in self.graph.nodes:
+        for node in (n for n in self.graph.nodes if not self.turns.repeats(n)):
             for i, arg in enumerate(node.args):
                 is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind == "f"
                 if i not in node.argnums and is_array and node.call.source is not None:

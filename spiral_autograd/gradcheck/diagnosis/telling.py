@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..finding import Finding, found
 from ..reference.graph import Node, Site, is_number
 from . import arrays
 from .case import Reason
-from .edits import windows
+from .edits import unbroadcast, windows
 from .probes import Edit
 from .search import Explained, Search
 from .true_derivative import true_derivative
@@ -55,8 +56,14 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
     """Return what is done there, with names in place of values."""
     fields = {name: _named(search, value) for name, value in edit.fields.items()}
     array = fields.pop("array", None)
-    if edit.kind == "operand" and fields["other"] == fields["operand"] and "turn" not in fields:
-        fields["other"] = search.case.expression(edit.fields["other"][1])
+    _, of = edit.fields.get("other", ("", None))
+    if fields.get("turn") == "made before":
+        node, i = of if edit.kind == "operand" else edit.fields["v"][1]
+        made = node.parents[node.argnums.index(i)]
+        called = fields["other" if edit.kind == "operand" else "v"]
+        fields["turn"] = "before" if called == search.case.name(made) else "same"
+    if edit.kind == "operand" and fields["other"] == fields["operand"] and isinstance(of, Node):
+        fields["other"] = search.case.expression(of)
         if fields["other"] == fields["operand"]:
             fields["other"] = found("another_run", of=fields["operand"])
     if edit.kind == "only":
@@ -120,13 +127,27 @@ def _true_offsets(search: Search, site: Site) -> tuple[int, ...] | None:
 def _times_the_true(search: Search, site: Site, array: Array | float) -> float | None:
     """Return the c with which a wrong derivative is c times the true one, if it is that."""
     spot = search.spot(site)
-    if spot is None or spot.g.shape != spot.c.shape:
+    if spot is None or spot.weights is None:
         return None
-    made, true = spot.g * array, spot.c
+    made, true = unbroadcast(spot.g * array, spot.c.shape), spot.c
     norm = float(np.sum(true * true))
     c = float(np.sum(made * true)) / norm if norm > 0 else np.nan
     fits = np.isfinite(c) and largest(made - c * true) <= 1e-9 * largest(made)
     return float(f"{c:.9g}") if fits else None
+
+
+def _argument(search: Search, node: Node, i: int) -> Finding:
+    """Return what an argument is called where it is used, else where it is made."""
+    text = str(search.case.expression(node).fields.get("text", ""))
+    try:
+        made: Any = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        made = None
+    args = made.args if isinstance(made, ast.Call) else []
+    args = [made.left, made.right] if isinstance(made, ast.BinOp) else args
+    if i < len(args) and isinstance(args[i], ast.Name | ast.Attribute | ast.Subscript):
+        return found("named", name=ast.unparse(args[i]))
+    return search.case.operand(node, i)
 
 
 def _named(search: Search, value: object) -> Any:
@@ -146,7 +167,7 @@ def _named(search: Search, value: object) -> Any:
     if what == "gradient":
         return found("gradient_of", of=case.name(of))
     if what == "held":
-        return case.name(of[0]) if of[1] is None else case.operand(*of)
+        return case.name(of[0]) if of[1] is None else _argument(search, *of)
     if what == "upstream":
         output = of if len(search.graph.outputs) > 1 else None
         return found("upstream", output=output, name=case.name_of_upstream)

@@ -109,7 +109,7 @@ class Turns:
         if which == "same" and i in node.argnums:
             made = node.parents[node.argnums.index(i)]
             if self.repeats(made) and self.turn[made] == self.turn[y] - 1:
-                return "before"
+                return "made before"
         return which.split()[0]
 
     def classes(self, sites: Iterable[Site]) -> list[list[Site]]:

@@ -8,7 +8,12 @@ from .conventions import FORWARD, spelled
 
 # -------------------- methods --------------------
 
-LOSS_LAYERS = "loss_layer lossLayer last_layer lastLayer loss criterion loss_fn".split()
+LOSS_LAYERS = spelled(
+    "loss layer, last layer, loss, criterion, loss fn, loss function, loss func, cost, "
+    "cost function"
+)
+# What comes behind the name of a loss in that of its derivative.
+PRIMES = "_prime _grad _gradient _derivative _deriv".split()
 
 # A network's own methods: of (x, t) the loss, of x the scores, of (x, t) the gradients.
 LOSSES = [

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from ...validation import Array
 from ..guard import CheckError, theirs
-from ..source import Place
+from .adapter import Automatic
+from .calling import Calling
 from .conventions import (
     BACKWARD,
     FORWARD,
     accepts,
-    attributes_of,
-    input_gradient_of,
     method_name,
     output_of,
+    positional_names,
     read,
 )
-from .conventions_of_networks import LOSS_LAYERS
+from .conventions_of_networks import is_target_first
+from .given_loss import arguments_back, calling_back, loss_layer_of
+from .heard import Call, Named, Pass, once, result_of
 from .held import held_arrays
 from .methods import methods_of
 from .own_passes import (
@@ -43,119 +43,6 @@ from .parameters import Parameter, resets_of
 from .session import Session, put_back, states, streams_of
 from .subject import called, is_array
 from .updates import changes_of
-
-Named = Sequence[tuple[str, Any]]
-NO_WAY = Way((), is_sure=False)
-
-# -------------------- what is heard of the layers in a pass --------------------
-
-
-@dataclass
-class Call:
-    """One call of a layer's forward or backward pass, with copies of what it was given and gave."""
-
-    name: str
-    layer: Any
-    arguments: tuple[Any, ...]
-    place: Place
-    streams: list[Any]  # the states of the random streams before it
-    before: list[Parameter]  # the layer's gradients, if it is backward
-    after: list[Parameter] = field(default_factory=list)
-    result: Any = None  # the output, or the gradient of the first input
-    is_done: bool = False
-
-
-@dataclass
-class Pass:
-    """One run through a network, with the calls of its layers' passes in their order."""
-
-    random: list[Any] = field(default_factory=list)  # the random streams that the network reaches
-    way: Way = NO_WAY  # the network's own methods that were called
-    forward: list[Call] = field(default_factory=list)
-    backward: list[Call] = field(default_factory=list)
-    result: Any = None  # of the network's own method, or the gradient of its input
-    gradients: list[Parameter] = field(default_factory=list)  # that are returned or left: totals
-    listed: list[Parameter] = field(default_factory=list)  # those that the network itself holds
-    updates: list[Parameter] = field(default_factory=list)  # where there are none: the changes
-    is_returned: bool = False
-    streams: list[Any] = field(default_factory=list)  # the states of the random streams after it
-    error: Exception | None = None
-
-    def run(self, name: str, layer: Any, step: int, method: Any, *args: Any, **more: Any) -> Any:
-        """Run a layer's forward (step 0) or backward pass (1), and note it."""
-        code, calls = sys._getframe(1), self.backward if step else self.forward
-        place = code.f_code.co_filename, code.f_lineno
-        held = _copies(name, layer) if step else []
-        call = Call(name, layer, tuple(map(own, args)), place, states(self.random), held)
-        calls.append(call)
-        result = method(*args, **more)
-        call.result, call.is_done = own(_result_of(layer, step, result)), True
-        call.after = _copies(name, layer) if step else []
-        return result
-
-    @contextmanager
-    def listening(self, named: Named) -> Iterator[None]:
-        """Note what layers do while something else runs them; those with slots are not heard."""
-        placed: list[tuple[object, str]] = []
-        for name, layer in _once(named):
-            for step, method in enumerate(methods_of(layer)):
-                if method.startswith("__") or method in attributes_of(layer):
-                    continue
-                with suppress(CheckError), theirs():
-                    ear = partial(self.run, name, layer, step, getattr(layer, method))
-                    setattr(layer, method, ear)
-                    placed.append((layer, method))
-        try:
-            yield
-        finally:
-            for layer, method in placed:
-                layer.__dict__.pop(method, None)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the pass went through all layers and back."""
-        return len(self.backward) == len(self.forward) and all(c.is_done for c in self.backward)
-
-    @property
-    def uses(self) -> list[Parameter]:
-        """The gradients that each backward pass has left, under the name of each of its calls."""
-        return [p for call in self.backward for p in call.after if is_array(p.gradient())]
-
-    def first_inputs(self) -> dict[object, Array]:
-        """Return the arrays of floats that each layer is given first."""
-        return {
-            (id(call.layer), i): array
-            for call in reversed(self.forward)
-            for i, array in enumerate(call.arguments)
-            if is_array(array) and array.dtype.kind == "f"
-        }
-
-    def given(self) -> dict[str, tuple[Call, Any]]:
-        """Return the forward call of each layer that ran once, and its upstream gradient."""
-        names = [call.name for call in self.forward]
-        return {c.name: (c, self._upstream(c)) for c in self.forward if names.count(c.name) == 1}
-
-    def _upstream(self, call: Call) -> object:
-        """Return the one gradient that a layer is given which fits its output; None of others."""
-        ups = [c.arguments[0] for c in self.backward if c.name == call.name and c.arguments]
-        fits = len(ups) == 1 and is_array(ups[0]) and ups[0].shape == np.shape(call.result)
-        return ups[0] if fits else None
-
-
-def _copies(name: str, layer: object) -> list[Parameter]:
-    now = gradients_of(name, layer)
-    return [noted(p.name, p.value, own(p.gradient()), layer) for p in now]
-
-
-def _once(named: Named) -> Named:
-    """Return each layer once, by its first name."""
-    return list({id(layer): (name, layer) for name, layer in reversed(named)}.values())[::-1]
-
-
-def _result_of(layer: object, step: int, result: object) -> Any:
-    """Return the output of a layer's forward pass, or the gradient of its first input."""
-    result = input_gradient_of(layer, result) if step else output_of(layer, result)
-    return result[0] if isinstance(result, tuple) and result else result
 
 
 def _reset(*layers: object) -> None:
@@ -180,6 +67,7 @@ class Network:
     t: Any
     session: Session
     loss: Any = None  # a loss of the scores and the targets, given as a function
+    automatic: Automatic = lambda subject: ()  # gives autograd's gradients
 
     def label(self, run: Pass) -> str:
         """Return what the network's own method is called that a run ends with."""
@@ -251,7 +139,7 @@ class Network:
 
     def _left(self) -> list[Parameter]:
         """Return the gradients that the layers now hold."""
-        left = [p for named in _once(self.layers) for p in gradients_of(*named)]
+        left = [p for named in once(self.layers) for p in gradients_of(*named)]
         return totals([p for p in left if is_array(p.gradient())])
 
     def chain(self) -> Pass:
@@ -265,7 +153,11 @@ class Network:
         try:
             with self.session.fresh():
                 self._there(ran)
-                self._back(ran)
+            callings = [calling_back(c.layer, c.arguments, self.automatic) for c in ran.forward]
+            ran.forward.clear()
+            with self.session.fresh():
+                self._there(ran)
+                self._back(ran, callings)
                 ran.gradients, ran.streams = self._left(), states(ran.random)
                 ran.listed = totals(listed_by(self.object, None)[0])
                 ran.result = ran.backward[-1].result
@@ -306,20 +198,35 @@ class Network:
         value = self.x
         for i, (name, layer) in enumerate(self.layers, start=1):
             run = partial(ran.run, name, layer, 0, getattr(layer, methods_of(layer)[0]))
-            targets = (self.t,) if i == len(self.layers) else ()
-            value = output_of(layer, called(f"{name}.forward", run, value, *targets))
+            method = getattr(layer, methods_of(layer)[0])
+            given = [value, self.t] if i == len(self.layers) else [value]
+            is_swapped = len(given) == 2 and is_target_first(positional_names(method, 2))
+            given = given[::-1] if is_swapped else given
+            value = output_of(layer, called(f"{name}.forward", run, *given))
 
-    def _back(self, ran: Pass) -> None:
+    def _back(self, ran: Pass, callings: Sequence[Calling | None]) -> None:
         """Give each backward pass what the one after it has given, from the last one on."""
         given: tuple[Any, ...] | None = None
         outputs = [None, *(call.result for call in ran.forward[:-1])]
-        for (name, layer), output in zip(reversed(self.layers), reversed(outputs), strict=True):
-            method = getattr(layer, methods_of(layer)[1])
-            if given is None:
+        pairs = zip(reversed(self.layers), reversed(outputs), strict=True)
+        for i, ((name, layer), output) in enumerate(pairs, start=1):
+            method, calling, there = (
+                getattr(layer, methods_of(layer)[1]),
+                callings[-i],
+                ran.forward[-i],
+            )
+            if calling is not None:
+                up = None if given is None else given[0]
+                data = calling, layer, there.arguments, there.result, up
+                arguments, ups = arguments_back(*data)
+                given = tuple(arguments)
+                ran.ups |= {name: ups if calling.takes_upstream else None}
+            elif given is None:
                 given = () if accepts(method, 0) else (1.0,)
             run = partial(ran.run, name, layer, 1, method)
             try:
-                up = _result_of(layer, 1, called(f"{name}.backward", run, *given))
+                up = result_of(layer, 1, called(f"{name}.backward", run, *given))
+                up = up if calling is None else calling.result(up, [ups])
             except CheckError:
                 if sum(other is layer for _, other in self.layers) < 2:
                     raise
@@ -358,14 +265,22 @@ def naming(name: str) -> Iterator[None]:
 # -------------------- its layers by name --------------------
 
 
-def network_of(network: object, loss: object, x: object, t: object, session: Session) -> Network:
+def network_of(
+    network: object,
+    loss: object,
+    x: object,
+    t: object,
+    session: Session,
+    automatic: Automatic = lambda subject: (),
+) -> Network:
     """Return a network with its layers by name, and its loss layer."""
     held = network if is_plain(network) else read(network, "layers")
     if not is_plain(held):
         return Network(network, [], False, x, t, session, loss)
-    losses = [loss] if loss is not None else [read(network, name) for name in LOSS_LAYERS]
-    last = [("loss_layer", item) for item in losses if method_name(item, BACKWARD) is not None][:1]
-    return Network(network, [*_named("layers", held), *last], bool(last), x, t, session)
+    item = loss_layer_of(network, loss, automatic)
+    last = [("loss_layer", item)] if item is not None else []
+    layers = [*_named("layers", held), *last]
+    return Network(network, layers, bool(last), x, t, session, automatic=automatic)
 
 
 def is_plain(network: object) -> bool:

@@ -12,8 +12,9 @@ from ..blocks import close
 from ..finding import found
 from ..guard import CheckError
 from .adapter import Automatic, Values
+from .heard import Pass
 from .loss import Gradient, value_of
-from .network import Network, Pass
+from .network import Network
 from .own_passes import number_in
 from .session import Session
 from .subject import Subject

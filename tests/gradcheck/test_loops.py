@@ -1,0 +1,192 @@
+"""Mistakes in loops: what is taken from another turn, put at another place, or added to itself."""
+
+import numpy as np
+import pytest
+from findings import has, kinds
+
+import spiral_autograd as sa
+
+RNG = np.random.default_rng(11)
+
+# -------------------- a recurrent network, from the last step to the first --------------------
+
+STEPS, MASKS = 4, [(RNG.random((2, 4)) > 0.4) / 0.6 for _ in range(4)]
+
+
+def rnn(x, Wx, Wh, b, h0):
+    h, hs, out = h0, [h0], []
+    for t in range(STEPS):
+        h = np.tanh(x[:, t] @ Wx + h @ Wh + b)
+        hs.append(h)
+        out.append(h * MASKS[t])
+    return np.stack(out, axis=1), (x, Wx, Wh, b, hs)
+
+
+def rnn_backward(dout, cache, *, mistake=""):
+    x, Wx, Wh, b, hs = cache
+    dx, dWx, dWh, db, dh_next = np.zeros_like(x), 0 * Wx, 0 * Wh, 0 * b, np.zeros_like(hs[0])
+    for t in reversed(range(STEPS)):
+        s = min(t + 1, STEPS - 1) if mistake == "upstream" else t
+        dh = dout[:, s] * MASKS[0 if mistake == "mask" else s] + dh_next
+        if mistake == "doubled":
+            dh += dh
+        h = hs[t] if mistake == "derivative" else hs[t + 1]
+        da = dh * (1 - h**2)
+        dx[:, t], db = da @ Wx.T, db + da.sum(axis=0)
+        dWx = dWx + x[:, t].T @ da
+        dWh = dWh + hs[0 if mistake == "first state" else t].T @ da
+        dh_next = da @ Wh.T
+    return dx, dWx, dWh, db, dh_next
+
+
+@pytest.mark.parametrize(
+    ("mistake", "kind", "fields"),
+    [
+        ("upstream", "from_turn", {"turn": "after"}),
+        ("derivative", "taken_as", {"v": "h", "turn": "before"}),
+        ("mask", "operand", {"turn": "first"}),
+        ("first state", "operand", {"other": "h0"}),
+        ("doubled", "times", {"times": 2.0}),
+    ],
+)
+def test_what_is_taken_from_another_turn(mistake, kind, fields):
+    inputs = [RNG.normal(size=shape) for shape in ((2, STEPS, 3), (3, 4), (4, 4), (4,), (2, 4))]
+    assert sa.check_backward(rnn, rnn_backward, *inputs).ok
+    report = sa.check_backward(rnn, lambda d, c: rnn_backward(d, c, mistake=mistake), *inputs)
+    wrong = [row for row in report.rows if row.verdict == "wrong"]
+    assert wrong
+    for row in wrong:
+        assert has(row, kind, **fields), str(report)
+        assert has(row, "comes_out", turns=True), str(report)
+
+
+# -------------------- a cell whose gradient is added to itself --------------------
+
+
+def cells(a, f):
+    c, out = np.zeros((2, 3)), []
+    for t in range(3):
+        c = f[t] * c + a[t]
+        out.append(np.tanh(c))
+    return np.stack(out), (a, f)
+
+
+def cells_backward(dout, cache, *, wrong=False):
+    a, f = cache
+    cs = [np.zeros((2, 3))]
+    for t in range(3):
+        cs.append(f[t] * cs[-1] + a[t])
+    da, df, dc_next = 0 * a, 0 * f, 0
+    for t in reversed(range(3)):
+        dc = dout[t] * (1 - np.tanh(cs[t + 1]) ** 2)
+        dc = dc + dc if wrong else dc + dc_next
+        da[t], df[t], dc_next = dc, dc * cs[t], dc * f[t]
+    return da, df
+
+
+def test_a_gradient_added_to_itself():
+    inputs = RNG.normal(size=(3, 2, 3)), RNG.normal(size=(3, 2, 3))
+    assert sa.check_backward(cells, cells_backward, *inputs).ok
+    report = sa.check_backward(cells, lambda d, c: cells_backward(d, c, wrong=True), *inputs)
+    for row in report.rows:
+        assert "added_to_itself" in kinds(row), str(report)
+
+
+# -------------------- windows --------------------
+
+
+def conv(x, w):
+    out = np.zeros((2, 2, 2))
+    for i in range(2):
+        for j in range(2):
+            window = x[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+            out[:, i, j] = np.sum(window * w, axis=(1, 2))
+    return out, (x, w)
+
+
+def conv_backward(dout, cache, *, mistake=""):
+    x, w = cache
+    dx, dw = np.zeros_like(x), np.zeros_like(w)
+    step = 1 if mistake == "stride" else 2
+    shift = 1 if mistake == "shift" else 0
+    for i in range(2):
+        for j in range(2):
+            d = dout[:, i, j][:, None, None]
+            at = (
+                slice(step * i, step * i + 3),
+                slice(max(step * j - shift, 0), step * j + 3 - shift),
+            )
+            at = at if mistake != "shift" or j else (at[0], slice(0, 3))
+            dx[(slice(None), *at)] += d * (w[::-1, ::-1] if mistake == "flip" else w)
+            dw += np.sum(d * x[(slice(None), *at)], axis=0)
+    return dx, dw
+
+
+@pytest.mark.parametrize(
+    ("mistake", "of_x", "of_w"),
+    [
+        ("stride", ("put_at", {"how": "no_stride"}), ("picked_at", {"how": "no_stride"})),
+        ("shift", ("put_at", {}), ("picked_at", {})),
+        ("flip", ("flipped", {"operand": "w", "axes": (0, 1)}), None),
+    ],
+)
+def test_windows_at_another_place(mistake, of_x, of_w):
+    inputs = RNG.normal(size=(2, 5, 5)), RNG.normal(size=(3, 3))
+    assert sa.check_backward(conv, conv_backward, *inputs).ok
+    report = sa.check_backward(conv, lambda d, c: conv_backward(d, c, mistake=mistake), *inputs)
+    for row, said in zip(report.rows, (of_x, of_w), strict=True):
+        assert (said is None) == (row.verdict != "wrong"), str(report)
+        assert said is None or has(row, said[0], **said[1]), str(report)
+
+
+# -------------------- gradients that are exchanged, terms in a part --------------------
+
+
+def heads(x, Wq, Wk, Wv):
+    q, k, v = x @ Wq, x @ Wk, x @ Wv
+    return (q @ k.T) @ v, (x, Wq, Wk, Wv, q, k, v)
+
+
+def heads_backward(dout, cache, *, order=(0, 1, 2)):
+    x, Wq, Wk, Wv, q, k, v = cache
+    ds = dout @ v.T
+    some = ds @ k, ds.T @ q, (q @ k.T).T @ dout
+    dq, dk, dv = (some[i] for i in order)
+    return dq @ Wq.T + dk @ Wk.T + dv @ Wv.T, x.T @ dq, x.T @ dk, x.T @ dv
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (1, 2, 0)])
+def test_gradients_of_values_that_are_taken_for_one_another(order):
+    inputs = [RNG.normal(size=(4, 3)), *(RNG.normal(size=(3, 3)) for _ in range(3))]
+    assert sa.check_backward(heads, heads_backward, *inputs).ok
+    report = sa.check_backward(heads, lambda d, c: heads_backward(d, c, order=order), *inputs)
+    named = ["q", "k"] if order[2] == 2 else ["q", "k", "v"]
+    assert has(report.rows[0], "exchanged", of=named), str(report)
+
+
+X, T = np.c_[np.ones(7), RNG.normal(size=(7, 3))], RNG.normal(size=7)
+
+
+def ridge(theta):
+    return np.mean((X @ theta - T) ** 2) + 0.3 * np.sum(theta[1:] ** 2)
+
+
+def ridge_gradient(theta, mistake=""):
+    decay = 0.6 * theta * (1 if mistake == "bias too" else np.arange(4) > 0)
+    added = 0.1 * (np.arange(4) > 0) if mistake == "constant" else 0
+    return 2 * X.T @ (X @ theta - T) / 7 + decay + added
+
+
+@pytest.mark.parametrize(
+    ("mistake", "kind", "fields"),
+    [
+        ("bias too", "term_in_part", {"times": pytest.approx(0.6)}),
+        ("constant", "constant_in_part", {"constant": pytest.approx(0.1)}),
+    ],
+)
+def test_a_term_in_some_entries_only(mistake, kind, fields):
+    theta = RNG.normal(size=4)
+    assert sa.check_gradient(ridge, ridge_gradient, theta).ok
+    report = sa.check_gradient(ridge, lambda p: ridge_gradient(p, mistake), theta)
+    assert has(report.rows[0], kind, **fields), str(report)
+    assert report.rows[0].rule == "term"
