@@ -30,7 +30,7 @@ def tell(search: Search, explained: Explained) -> Reason:
         flow=_subject(search, site, edit),
         change=change,
         turns=candidate.how == "turns",
-        likewise=[_what(search, s) for s in others],
+        likewise=[other for s in others if (other := _what(search, s)) != _what(search, site)],
         rule=change.rule,
     )
     products = [np.asarray(value) for value in (*explained.made, *explained.bars.values())]
