@@ -145,7 +145,7 @@ class Blame(Ran):
             values = (*self.made.get(number, ()), *self.handed.get(number, ()))
             found.setdefault(spot, {}).update(dict.fromkeys(value.shape for value in values))
         counting = {place for place, _ in self.counting}
-        order = [*likely, *called, *(place for place in left if place not in counting)]
+        order = [*likely, *(place for place in left if place not in counting), *called]
         ranks = {
             spot: order.index(p) if (p := (spot[0].co_filename, spot[1])) in order else 99
             for spot in found
