@@ -99,7 +99,10 @@ class Turns:
                     continue
                 for which, at in WHICH.items():
                     held = nodes[at(t, len(nodes))], i
-                    if shape == np.shape(value_of(held)):
+                    value = value_of(held)
+                    if which in ("first", "last") and np.ptp(value) == 0:
+                        continue  # the state that a loop begins with: any constant is like it
+                    if shape == np.shape(value):
                         found[line, i, which] = held, self._word(y, held, which)
         return found
 
