@@ -100,9 +100,10 @@ class Turns:
                 for which, at in WHICH.items():
                     held = nodes[at(t, len(nodes))], i
                     value = value_of(held)
-                    if which in ("first", "last") and np.ptp(value) == 0:
-                        continue  # the state that a loop begins with: any constant is like it
-                    if shape == np.shape(value):
+                    if shape != np.shape(value):
+                        continue
+                    # The state that a loop begins with is constant: any constant is like it.
+                    if which not in ("first", "last") or np.ptp(value) > 0:
                         found[line, i, which] = held, self._word(y, held, which)
         return found
 
