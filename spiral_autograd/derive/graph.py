@@ -237,7 +237,7 @@ class _Plain(float):
     """A number that is written with three digits."""
 
     def __repr__(self) -> str:
-        return f"{self:.3g}"
+        return f"{self + 0.0:.3g}"  # no -0
 
 
 def _text(value: Any) -> str:

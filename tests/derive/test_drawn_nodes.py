@@ -60,9 +60,9 @@ def node_of(function, *names):
     return loss
 
 
-def branch(params, g):
-    one, two, three = (upstream(params["x"], g_of_a_way) for g_of_a_way in g.values())
-    return one + two + three
+def branch(params):
+    x = params["x"]
+    return anp.sum(1 * x + 2 * x + 3 * x)
 
 
 ONE_HOT = np.eye(3)[[0, 1]]
@@ -78,7 +78,7 @@ NODES = {
         {"x": np.array([2.0]), "y": np.array([3.0])},
         np.array([10.0]),
     ),
-    "branch": (branch, {"x": np.array([1.0])}, {f"g{k}": np.array([float(k)]) for k in (1, 2, 3)}),
+    "branch": (branch, {"x": np.array([1.0])}),
     "repeat": (
         node_of(lambda x: repeat(x, 3), "x"),
         {"x": np.array([[7.0, 8.0]])},
