@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from findings import has
 
 import spiral_autograd as sa
 
@@ -89,3 +90,22 @@ def test_arguments_are_swapped_only_if_each_has_the_gradient_of_the_other():
     assert [row.findings[-1].kind for row in both.rows] == ["swapped", "swapped"]
     one = sa.check_backward(product, lambda d, c: (d * c[0], d * np.sin(c[1])), a, b)
     assert not any(f.kind == "swapped" for row in one.rows for f in row.findings)
+
+
+def svm(w, x, y):
+    """Return a loss and, from the same function, its gradient, where the counts have no sign."""
+    rows = np.arange(len(x))
+    scores = x @ w
+    margins = np.maximum(0, scores - scores[rows, y][:, None] + 1)
+    margins[rows, y] = 0
+    mask = np.zeros(margins.shape)
+    mask[margins > 0] = 1
+    mask[rows, y] = mask.sum(axis=1)
+    return margins.sum() / len(x), x.T @ mask / len(x)
+
+
+def test_a_gradient_from_the_function_of_the_loss_is_no_evidence_of_itself():
+    w, x, y = RNG.normal(size=(4, 3)), RNG.normal(size=(6, 4)), np.array([0, 1, 2, 1, 0, 2])
+    report = sa.check_gradient(lambda w, *d: svm(w, *d)[0], lambda w, *d: svm(w, *d)[1], w, x, y)
+    assert has(report.rows[0], "wrong_sign")
+    assert "mask" not in str(report.rows[0].findings)

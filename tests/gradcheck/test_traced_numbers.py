@@ -117,7 +117,7 @@ SCIPY = {
 OWN_AUTOGRAD = {
     "modules": lambda w: anp.sum(anp.tanh(w) ** 2) + anp.dot(w, w),
     "names": lambda w: np.sum(traced_tanh(w)),
-    "filled": lambda w: _filled(anp.zeros(3), w) + _filled(traced_zeros(3), w),
+    "filled": lambda w: _filled(anp.zeros(3), traced_tanh(w)) + _filled(traced_zeros(3), w),
 }
 
 

@@ -106,6 +106,8 @@ OF_KIND = {
     "function": {"function": ("1 - {v}", "exp({v})"), "v": (X, Y)},
     "derivative": {"function": (None, "tanh")},
     "cut_at": {"due": (None, (1, 1))},
+    "term_in_part": {"mark": MARKS},
+    "constant_in_part": {"mark": MARKS},
     "added_to_itself": {"flow": (FLOW,)},
     "upstream_ignored": {"name": (None, "dout")},
     "upstream_twice": {"name": (None, "dout")},

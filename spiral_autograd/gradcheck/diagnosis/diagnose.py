@@ -30,8 +30,8 @@ COURSE: tuple[Stage, ...] = (
     (partial(Search.natural, sort=OTHERS), np.inf, 2.4),
     (partial(repeated, sort=OTHERS), np.inf, 2.4),
     (exchanged, np.inf, 2.4),
+    (alike, np.inf, 2.4),
     (of_other_turns, np.inf, np.inf),
-    (alike, np.inf, np.inf),
     (Search.inner, np.inf, np.inf),
     (pairs, np.inf, np.inf),
 )

@@ -13,7 +13,7 @@ from ..finding import Finding, found
 from ..reference.graph import Node, Site, is_number
 from . import arrays
 from .case import Reason
-from .edits import windows
+from .edits import unbroadcast, windows
 from .probes import Edit
 from .search import Explained, Search
 from .true_derivative import true_derivative
@@ -30,7 +30,7 @@ def tell(search: Search, explained: Explained) -> Reason:
         flow=_subject(search, site, edit),
         change=change,
         turns=candidate.how == "turns",
-        likewise=[_what(search, s) for s in others],
+        likewise=[other for s in others if (other := _what(search, s)) != _what(search, site)],
         rule=change.rule,
     )
     products = [np.asarray(value) for value in (*explained.made, *explained.bars.values())]
@@ -56,7 +56,8 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
     """Return what is done there, with names in place of values."""
     fields = {name: _named(search, value) for name, value in edit.fields.items()}
     array = fields.pop("array", None)
-    _, of = edit.fields.get("other", ("", None))
+    other = edit.fields.get("other")
+    _, of = other if isinstance(other, tuple) else ("", None)  # of a closed form, it is a text
     if fields.get("turn") == "made before":
         node, i = of if edit.kind == "operand" else edit.fields["v"][1]
         made = node.parents[node.argnums.index(i)]
@@ -127,9 +128,9 @@ def _true_offsets(search: Search, site: Site) -> tuple[int, ...] | None:
 def _times_the_true(search: Search, site: Site, array: Array | float) -> float | None:
     """Return the c with which a wrong derivative is c times the true one, if it is that."""
     spot = search.spot(site)
-    if spot is None or spot.g.shape != spot.c.shape:
+    if spot is None or spot.weights is None:
         return None
-    made, true = spot.g * array, spot.c
+    made, true = unbroadcast(spot.g * array, spot.c.shape), spot.c
     norm = float(np.sum(true * true))
     c = float(np.sum(made * true)) / norm if norm > 0 else np.nan
     fits = np.isfinite(c) and largest(made - c * true) <= 1e-9 * largest(made)

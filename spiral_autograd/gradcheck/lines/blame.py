@@ -145,7 +145,7 @@ class Blame(Ran):
             values = (*self.made.get(number, ()), *self.handed.get(number, ()))
             found.setdefault(spot, {}).update(dict.fromkeys(value.shape for value in values))
         counting = {place for place, _ in self.counting}
-        order = [*likely, *called, *(place for place in left if place not in counting)]
+        order = [*likely, *(place for place in left if place not in counting), *called]
         ranks = {
             spot: order.index(p) if (p := (spot[0].co_filename, spot[1])) in order else 99
             for spot in found
@@ -163,7 +163,8 @@ class Blame(Ran):
                 if k in rows or k in e.right
             )
 
-        return mending(dict(list(spots.items())[:8]), e.run, is_mended, self.until) if spots else []
+        asked = dict(list(spots.items())[:8])
+        return mending(asked, e.run, is_mended, self.until) if asked else []
 
     def _likely(
         self, k: int, reason: Any, pool: Sequence[Key], left: Sequence[Key], is_joint: bool
@@ -187,7 +188,11 @@ class Blame(Ran):
         alone = len(places) == 1 and reason.kind != "operand"
         terms = rule == "term" and self._first_of(products, left, true=True)
         if made := terms or self._first_of(products, pool):
-            return [made[0] if made[0] in places else places[0]], alone or made[0] == places[0]
+            if rule == "value":  # what is true may be the wrong thing here: z for 1 - z
+                places = [key[0] for key in self._left(pool, reason, shown=True)[0]]
+            is_sure = alone and rule != "value"
+            likely = made[0] if made[0] in places else left[0][0]
+            return [likely], is_sure or made[0] == places[0]
         if rule == "factor" and (scaled := self._scaled(k, left)):
             return scaled, alone
         if is_joint:
@@ -215,14 +220,16 @@ class Blame(Ran):
         given = (m for m in self.equal(k) if m.name.startswith("return") and m.event >= sink.event)
         return self.events[next(given, sink).event].place
 
-    def _left(self, pool: Sequence[Key], reason: Any) -> tuple[list[Key], bool]:
+    def _left(
+        self, pool: Sequence[Key], reason: Any, shown: bool = False
+    ) -> tuple[list[Key], bool]:
         """Return the statements that feed wrong gradients, no right one, and are not true.
 
         Also whether they feed several wrong gradients, all those that there are.
         """
         rule = reason.rule if reason is not None else None
         left = [key for key in pool if key not in self.right] or [*pool]
-        if self.calls and (reason is None or reason.kind != "wrong_sign"):
+        if self.calls and not shown and (reason is None or reason.kind != "wrong_sign"):
             made = self._makers_of(reason.products if reason is not None else ())
             left = [key for key in left if key in made or key not in self.shown(rule)] or left
         for rows in (self.evidence.wrong, reason.rows if reason is not None else ()):

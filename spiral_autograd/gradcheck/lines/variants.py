@@ -150,6 +150,7 @@ def _other(node: Any, reach: Reach) -> Iterator[Offer]:
         held = reach.get(text := ast.unparse(node))
         if held is not None:
             yield 1.2, ast.BinOp(node, ast.Pow(), ast.Constant(2))
+            yield 1.2, ast.BinOp(ast.Constant(1), ast.Sub(), node)
         for other, thing in reach.items() if held is not None else ():
             alike = thing == held or not isinstance(thing, tuple)
             if other != text and type(thing) is type(held) and alike:

@@ -52,6 +52,12 @@ class Calling:
         """Whether the gradient depends on an upstream gradient."""
         return self.is_derivative or any(kind == "upstream" for kind, _ in self.sources)
 
+    @property
+    def upstream_at(self) -> int:
+        """Where the upstream gradient stands among the arguments; -1 where it is not there."""
+        kinds = [kind for kind, _ in self.sources]
+        return kinds.index("upstream") if "upstream" in kinds else -1
+
     def arguments(self, layer: Keeper, ups: Sequence[Array]) -> list[Any]:
         """Return what the backward pass is given, right after the forward pass."""
         given: dict[str, Callable[[Any], Any]] = {

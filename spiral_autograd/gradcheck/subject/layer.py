@@ -268,6 +268,7 @@ class Layer(ObjectPasses):
             takes_upstream=self.takes_upstream,
             owner=self.layer,
             unkept=self.unkept,
+            upstream_at=None if self.calling is None else self.calling.upstream_at,
         )
         if isinstance(getattr(self.forward_method, "__func__", None), FunctionType):
             subject = replace(subject, with_forward=partial(self._with_forward, subject))
