@@ -115,7 +115,8 @@ def judge(mistake, report, path, numbers):
     back = _backward_lines(path.read_text(encoding="utf-8"))
     said = {n for row in rows for file, n in row.lines if Path(file) == path and n in back}
     line = "several" if said & set(numbers) else "wrong" if said else "none"
-    line = "exact" if line == "several" and len(said) == 1 else line
+    edited = set(numbers) if all(text in mistake.new for text in mistake.at) else set()
+    line = "exact" if line == "several" and (len(said) == 1 or said == edited) else line
     found = mistake.ok in (None, report.ok)
     kinds = tuple(dict.fromkeys(kinds_of(told)))
     return Judgement(found, reason, line, kinds, words_of(rows, report), numbers)

@@ -98,7 +98,7 @@ CHECKS = {"linear": check_linear, "ce": check_ce, "mse": check_mse, "bptt": chec
 CE, MSE = "CategoricalCrossEntropy.backward", "MeanSquaredError.backward"
 
 MISTAKES = [
-    wrong("linear_1_over_m", "linear", "linear_backward", "    dW = dZ @ A_prev.T\n    db = dZ.sum(axis=1, keepdims=True)\n", "    dW = dZ @ A_prev.T / m\n    db = dZ.sum(axis=1, keepdims=True) / m\n", "cost_mean | averaged_over", at=("dW = dZ @ A_prev.T / m", "db = dZ.sum(axis=1, keepdims=True) / m"), ok=None),
+    wrong("linear_1_over_m", "linear", "linear_backward", "    dW = dZ @ A_prev.T\n    db = dZ.sum(axis=1, keepdims=True)\n", "    dW = dZ @ A_prev.T / m\n    db = dZ.sum(axis=1, keepdims=True) / m\n", "mean_of_cost | averaged_over", at=("dW = dZ @ A_prev.T / m", "db = dZ.sum(axis=1, keepdims=True) / m"), ok=None),
     wrong("ce_combined", "ce", CE, "grad = -self.onehot / self.probs / n", "grad = (self.probs - self.onehot) / n", "combined", ok=None),
     wrong("ce_sum_of_the_batch", "ce", CE, "grad = -self.onehot / self.probs / n", "grad = -self.onehot / self.probs", "mean_missing constant_factor", ok=None),
     wrong("mse_sum_of_the_batch", "mse", MSE, "return dout * self.diff / batch", "return dout * self.diff", "mean_missing", ok=None),
@@ -106,7 +106,7 @@ MISTAKES = [
     wrong("mse_sign_of_the_descent", "mse", MSE, "return dout * self.diff / batch", "return -dout * self.diff / batch", "wrong_sign"),
     wrong("bptt_decay", "bptt", "bptt", "grads = [dU, dW, dV]", "grads = [dU + 0.01 * U, dW + 0.01 * W, dV + 0.01 * V]", "term", ok=None),
     wrong("bptt_clipped", "bptt", "bptt", "grads = [dU, dW, dV]", "grads = [np.clip(g, -1, 1) for g in (dU, dW, dV)]", "clipped", ok=None),
-    wrong("bptt_clipped_by_norm", "bptt", "bptt", "grads = [dU, dW, dV]", "grads = [g / np.linalg.norm(g) for g in (dU, dW, dV)]", "clipped | times", ok=None),
+    wrong("bptt_clipped_by_norm", "bptt", "bptt", "grads = [dU, dW, dV]", "grads = [g / np.linalg.norm(g) for g in (dU, dW, dV)]", "clipped_norm | times", ok=None),
     wrong("bptt_truncated", "bptt", "bptt", "bptt_truncate=1000", "bptt_truncate=1", "truncated | left_out", ok=None),
     wrong("bptt_truncated_at_once", "bptt", "bptt", "max(0, t-bptt_truncate)", "t", "truncated not_carried left_out", ok=None),
     wrong("bptt_h_not_before", "bptt", "bptt", "np.outer(delta_t, s[bptt_step-1])", "np.outer(delta_t, s[bptt_step])", "operand"),

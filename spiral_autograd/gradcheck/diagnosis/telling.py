@@ -10,7 +10,8 @@ import numpy as np
 from ...validation import Array
 from ..blocks import largest
 from ..finding import Finding, found
-from ..reference.graph import Node, Site, is_number
+from ..reference.graph import Site, is_number
+from ..reference.nodes import Node
 from . import arrays
 from .case import Reason
 from .edits import unbroadcast, windows
@@ -56,7 +57,8 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
     """Return what is done there, with names in place of values."""
     fields = {name: _named(search, value) for name, value in edit.fields.items()}
     array = fields.pop("array", None)
-    _, of = edit.fields.get("other", ("", None))
+    other = edit.fields.get("other")
+    _, of = other if isinstance(other, tuple) else ("", None)  # of a closed form, it is a text
     if fields.get("turn") == "made before":
         node, i = of if edit.kind == "operand" else edit.fields["v"][1]
         made = node.parents[node.argnums.index(i)]
