@@ -33,13 +33,21 @@ TIMES = (0.0, -1.0, 2.0, 0.5)
 
 def multiples(spot: Spot, stock: Stock) -> Iterator[Family]:
     """What reaches the argument is left out, or is a multiple of what it should be."""
-    effects = np.outer(np.array(TIMES) - 1, spot.effect)
+    yield _multiples(spot, TIMES)
+
+
+def by_lengths(spot: Spot, stock: Stock) -> Iterator[Family]:
+    """What reaches the argument is divided or multiplied by the length of an axis."""
+    yield _multiples(spot, [c for n in stock.lengths if n > 2 for c in (1 / n, float(n))])
+
+
+def _multiples(spot: Spot, factors: Sequence[float]) -> Family:
     sizes = np.abs(spot.c.ravel()) @ spot.sizes.T
-    yield Family(
-        effects,
-        np.outer(np.abs(np.array(TIMES) - 1), sizes),
-        lambda i: times(TIMES[i]),
-        lambda i: ("times", TIMES[i]),
+    return Family(
+        np.outer(np.array(factors) - 1, spot.effect),
+        np.outer(np.abs(np.array(factors) - 1), sizes),
+        lambda i: times(factors[i]),
+        lambda i: ("times", factors[i]),
     )
 
 
@@ -291,6 +299,40 @@ def _too(edit: Edit) -> Edit:
     return Edit("times_too", edit.cost, lambda g, c, total: c * array(), edit.fields)
 
 
+_EXTREMES: dict[str, Callable[..., Array]] = {
+    **dict.fromkeys(("max", "amax"), np.min),
+    **dict.fromkeys(("min", "amin"), np.max),
+}
+
+
+def extremes(spot: Spot, stock: Stock) -> Iterator[Family]:
+    """The derivative of a maximum is taken as that of a sum, of a mean or of the minimum."""
+    y, x = spot.site.result, spot.site.argument
+    if y is None or spot.site.steps > 1 or y.name not in _EXTREMES or not y.parents:
+        return
+    opposite = _EXTREMES[y.name]
+    axis = y.call.kwargs.get("axis", y.args[1] if len(y.args) > 1 else None)
+    n = np.size(x.value) // max(1, np.size(y.value))
+    is_it = f"({{v}} == {opposite.__name__[-3:]}({{v}}))"
+    tried: list[tuple[str, Callable[[], object]]] = [
+        ("1", lambda: 1.0),
+        (f"1 / {n}", lambda: 1 / n),
+        (is_it, lambda: x.value == opposite(x.value, axis=axis, keepdims=True)),
+    ]
+
+    def edit(i: int) -> Edit:
+        def change(g: Array, c: Array, total: object) -> object:
+            kept = np.shape(np.max(x.value, axis=axis, keepdims=True))
+            return np.reshape(g, kept) * tried[i][1]() + 0 * c
+
+        fields = {"function": tried[i][0], "v": x, "minus": False}
+        return Edit("taken_as", 1.2, change, fields, "derivative")
+
+    others = [np.asarray(edit(i).change(spot.g, spot.c, stock.bar)) for i in range(len(tried))]
+    effects, sizes = spot.effects(others)
+    yield Family(effects, sizes, edit, lambda i: ("extreme", i))
+
+
 # -------------------- several that meet --------------------
 
 
@@ -366,5 +408,5 @@ def _assigned(ways: Sequence[Site], kept: float) -> Change:
 
 
 # The likeliest first: where they explain something well, the others are not asked.
-LIKELIEST = (multiples, closed_forms, own_functions, gathered)
+LIKELIEST = (multiples, closed_forms, own_functions, extremes, gathered)
 OTHERS = (arrangements, operands, wrong_gradients)

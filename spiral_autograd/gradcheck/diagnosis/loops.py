@@ -26,7 +26,7 @@ def operands_of_turns(spot: Spot, stock: Stock) -> Iterator[Family]:
         return
     mine = y.argnums[y.parents.index(x)]
     for i, arg in enumerate(y.args):
-        is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind == "f"
+        is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind in "fb"
         if i == mine or not is_array or y.name in ("add", "subtract"):
             continue
         flat, held = slopes(spot, y, mine, i), stock.turns.at_turns(y, arg.shape)

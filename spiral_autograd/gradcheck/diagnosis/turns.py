@@ -107,7 +107,7 @@ class Turns:
                     held = nodes[at(t, len(nodes))], i
                     # What a loop begins with is constant: any constant is like it.
                     ends = which in ("first", "last")
-                    if _is_of(shape, held) and not (ends and np.ptp(value_of(held)) == 0):
+                    if _is_of(shape, held) and not (ends and len(np.unique(value_of(held))) < 2):
                         found[line, i, which] = held, self._word(y, held, which)
         return found
 
