@@ -21,6 +21,7 @@ ORDER = """
     state
     derive  train_state
     saving  gradient_sources
+    pages
     training
     plotting
     gradcheck.primitives  gradcheck.finding
@@ -35,6 +36,7 @@ ORDER = """
     gradcheck.where
     gradcheck.explain
     gradcheck.pictures
+    gradcheck.report_page
     gradcheck.report
     gradcheck.checks
     gradcheck.function_checks
@@ -42,6 +44,7 @@ ORDER = """
     gradcheck.network_check
     gradcheck
     __init__
+    run_page
     main_job
     __main__
 """
@@ -60,7 +63,7 @@ KNOWS_ONLY = {
     "gradcheck.pictures": {"validation", "gradcheck.verdict.rows"},
     "gradcheck.report": {
         *("gradcheck.finding", "gradcheck.words", "gradcheck.guard", "gradcheck.source"),
-        *("gradcheck.verdict.rows", "gradcheck.pictures"),
+        *("gradcheck.verdict.rows", "gradcheck.pictures", "gradcheck.report_page"),
     },
 }
 LONGEST_FILE, LONGEST_FUNCTION = 400, 40  # lines; of a function without its docstring
