@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import html
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from string import Template
 
-from .saving import write_whole
 
-
-def write_page(path: str | os.PathLike[str], template: str, **parts: str) -> None:
-    """Write a page, whole or not at all: a template, its style and script, and parts in HTML."""
+def page(template: str, **parts: str) -> str:
+    """Return a page: a template of the folder, its style and script, and parts in HTML."""
     head = {"style": _file("page.css"), "script": _file("page.js")}
-    text = Template(_file(template)).substitute(**head, **parts)
-    write_whole(Path(path), lambda file: file.write(text.encode()))
+    return Template(_file(template)).substitute(**head, **parts)
 
 
 def _file(name: str) -> str:
@@ -44,7 +39,7 @@ def as_json(data: object) -> str:
 
 def table(caption: str, head: Sequence[str], *rows: Sequence[str]) -> str:
     """Return a table of texts, the first of each row its name; what says "wrong" is marked so."""
-    columns = "".join(f'<th scope="col">{shown(name)}</th>' for name in head)
+    columns = "".join(f'<th scope="col">{shown(name or "name")}</th>' for name in head)
     body = "".join(f"<tr>{_cells(*row)}</tr>" for row in rows)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{shown(caption)}"><table>'
@@ -69,7 +64,7 @@ class Line:
     beside: str = ""
 
 
-def listing(label: str, lines: Iterable[Line], name: str = "") -> str:
+def listing(label: str, lines: Iterable[Line]) -> str:
     """Return a listing; between numbers that do not follow one another there is a gap."""
     rows, last = [], None
     for line in lines:
@@ -78,9 +73,8 @@ def listing(label: str, lines: Iterable[Line], name: str = "") -> str:
         code += f'<span class="comment">  # {comment}</span>' if comment else ""
         kind = " ".join(filter(None, ("line", line.mark, "gap" if gap else "")))
         links = f' tabindex="0" data-links="{" ".join(line.links)}"' if line.links else ""
-        at = f' id="{name}-{line.number}"' if name else ""
         rows.append(
-            f'<li class="{kind}" value="{line.number}"{at}{links}>'
+            f'<li class="{kind}" value="{line.number}"{links}>'
             f'<span class="number" aria-hidden="true">{line.number}</span>'
             f"<code>{code or ' '}</code>{line.beside}</li>"
         )

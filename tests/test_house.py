@@ -15,13 +15,12 @@ ROOT = Path(sa.__file__).parent
 # Whoever stands in a line may import from the lines above; a folder's modules from one another,
 # without a circle.
 ORDER = """
-    interrupts  validation  boxes  progress
+    interrupts  validation  boxes  progress  pages
     pytree
     data  network  manual  optimizers  recording
     state
     derive  train_state
     saving  gradient_sources
-    pages
     training
     plotting
     gradcheck.primitives  gradcheck.finding
@@ -63,7 +62,7 @@ KNOWS_ONLY = {
     "gradcheck.pictures": {"validation", "gradcheck.verdict.rows"},
     "gradcheck.report": {
         *("gradcheck.finding", "gradcheck.words", "gradcheck.guard", "gradcheck.source"),
-        *("gradcheck.verdict.rows", "gradcheck.pictures", "gradcheck.report_page"),
+        *("gradcheck.verdict.rows", "gradcheck.pictures", "gradcheck.report_page", "saving"),
     },
 }
 LONGEST_FILE, LONGEST_FUNCTION = 400, 40  # lines; of a function without its docstring

@@ -8,11 +8,13 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..saving import write_whole
 from .finding import Finding
 from .guard import printable
-from .report_page import RED, Reason, as_html, html_cells, place_text, write_report
+from .report_page import RED, Reason, as_html, html_cells, place_text, report_page
 from .source import Place
 from .verdict.rows import FAILURES, RIGHT, Row
 from .words import sentence
@@ -242,19 +244,16 @@ class GradientReport:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     check_derivative(np.sin, np.cos, np.ones(2)).to_html(f"{folder}/report.html")
         """
-        head = ["gradient", *(COLUMNS[i] for i in SHOWN[1:])]
-        write_report(
-            path,
+        text = report_page(
             self._title(),
-            is_right=self.ok,
-            reference=f"{self.reference} {self.precision.strip()}".rstrip(),
-            cells=[head, *map(_cells, self.rows)],
-            reasons=[
-                Reason(_names(g), g[0].why or g[0].verdict, _places(g)) for g in self._reasons()
-            ],
-            failures=self._failures(),
-            notes=self._notes(),
+            self.ok,
+            f"{self.reference} {self.precision.strip()}".rstrip(),
+            [["gradient", *(COLUMNS[i] for i in SHOWN[1:])], *map(_cells, self.rows)],
+            [Reason(_names(g), g[0].why or g[0].verdict, _places(g)) for g in self._reasons()],
+            self._failures(),
+            self._notes(),
         )
+        write_whole(Path(path), lambda file: file.write(text.encode()))
 
     def plot(self) -> Figure:
         """Draw, for each argument, handwritten, automatic and difference side by side.

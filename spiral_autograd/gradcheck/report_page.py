@@ -7,11 +7,12 @@ import html
 import linecache
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..pages import Line, listing, table, write_page
+from ..pages import Line, listing, page, table
 from .guard import printable
 from .source import Place, statement_at
 from .verdict.rows import FAILURES
@@ -30,33 +31,29 @@ class Reason:
     places: Sequence[Place]
 
 
-def write_report(
-    path: str | os.PathLike[str],
+def report_page(
     title: str,
-    *,
     is_right: bool,
     reference: str,
     cells: Sequence[Sequence[str]],
     reasons: Sequence[Reason],
     failures: Sequence[str],
     notes: Sequence[str],
-) -> None:
-    """Write the page of a report; `cells` are those of its table, the head first."""
-    faults = "".join(f'<p class="why"><b>failure:</b> {as_html(text)}</p>' for text in failures)
+) -> str:
+    """Return the page of a report; `cells` are those of its table, the head first."""
+    faults = [f'<p class="why"><b>failure:</b> {as_html(text)}</p>' for text in failures]
     files = dict.fromkeys(file for reason in reasons for file, _ in reason.places)
-    notes_html = f"<h2>Notes</h2><ul>{html_cells('li', notes)}</ul>" if notes else ""
-    write_page(
-        path,
+    return page(
         "report.html",
         title=as_html(title),
         kind="right" if is_right else "wrong",
         verdict="✓ right" if is_right else "✗ not right",
         reference=as_html(reference),
-        failures=faults,
+        failures="".join(faults),
         table=table("Each gradient beside the automatic one", *cells) if cells[1:] else "",
         reasons="".join(_said(reason) for reason in reasons if not reason.places),
         sources="".join(_source(file, reasons) for file in files),
-        notes=notes_html,
+        notes=f"<h2>Notes</h2><ul>{html_cells('li', notes)}</ul>" if notes else "",
     )
 
 
@@ -67,34 +64,30 @@ def _said(reason: Reason) -> str:
 def _source(file: str, reasons: Sequence[Reason]) -> str:
     """Return a file's functions that reasons point at, each line with what is said of it.
 
-    A reason stands at its last line, that of the mistake; from the others there is a way to it.
+    A reason stands at its last line, that of the mistake; the others send the reader there.
     """
-    beside: dict[int, str] = {}
+    beside: dict[int, str] = defaultdict(str)
     for reason in reasons:
-        *before, last = reason.places or [("", 0)]
-        for place in dict.fromkeys(before):
-            if place[0] == file and place != last:
-                there = f"line {last[1]}" if last[0] == file else "another file"
-                said = f'<p class="also"><b>{as_html(reason.names)}:</b> see {there}</p>'
-                beside[place[1]] = beside.get(place[1], "") + said
-        if last[0] == file:
-            beside[last[1]] = beside.get(last[1], "") + _said(reason)
+        for place in dict.fromkeys(reason.places):
+            last, line = place == reason.places[-1], place[1]
+            if place[0] == file and last:
+                beside[line] += _said(reason)
+            elif place[0] == file:
+                where = f"see {as_html(_position(*reason.places[-1]))}"
+                beside[line] += f'<p class="also"><b>{as_html(reason.names)}:</b> {where}</p>'
     lines = linecache.getlines(file)
-    shown_lines = sorted({k for line in beside for k in _around("".join(lines), line)})
-    marked = [
-        Line(k, lines[k - 1], mark="blamed" if k in beside else "", beside=beside.get(k, ""))
-        for k in shown_lines
-        if k <= len(lines)
-    ]
+    near = sorted({k for line in beside for k in _around("".join(lines), line)})
+    marks = dict.fromkeys(beside, "blamed")
+    shown = [Line(k, lines[k - 1], (), marks.get(k, ""), beside.get(k, "")) for k in near]
     name = _cell_name(file) or os.path.basename(file)
-    return f"<h2>{as_html(name)}</h2>{listing(f'The source: {name}', marked)}" if marked else ""
+    return f"<h2>{as_html(name)}</h2>{listing(f'The source: {name}', shown)}"
 
 
 def _around(source: str, line: int) -> range:
     """Return the lines of the largest class or function around a line that is not too long."""
     fitting = [span for span in _spans(source) if line in span and len(span) <= LONGEST]
-    near = range(max(1, line - AROUND), line + AROUND + 1)
-    return max(fitting, key=len, default=near)
+    last = min(line + AROUND, source.count("\n") + 1)
+    return max(fitting, key=len, default=range(max(1, line - AROUND), last + 1))
 
 
 def _spans(source: str) -> Iterator[range]:
