@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 
 from ...validation import Array
-from ..reference.graph import UNFIT, Change, Graph, Node, Site
+from ..reference.graph import Change, Graph, Site
+from ..reference.nodes import UNFIT, Node
 from .closed import Closed
 from .edits import (
     FUNCTIONS,

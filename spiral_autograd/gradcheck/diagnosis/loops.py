@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from ..reference.graph import Change, Graph, Node, Site
+from ..reference.graph import Change, Graph, Site
+from ..reference.nodes import Node
 from .edits import FUNCTIONS
 from .operands import slopes
 from .probes import Edit, Family, Spot, Stock

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from ...validation import Array
-from ..reference.graph import UNFIT, Node
+from ..reference.nodes import UNFIT, Node
 from .probes import Edit, Family, Named, Spot, Stock
 
 

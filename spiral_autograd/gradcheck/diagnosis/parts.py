@@ -10,7 +10,8 @@ import numpy as np
 from ...validation import Array
 from ..blocks import largest
 from ..finding import Finding, found
-from ..reference.graph import Node, is_number
+from ..reference.graph import is_number
+from ..reference.nodes import Node
 from .case import Case, Reason
 from .edits import one
 from .second_point import says_the_same
@@ -101,7 +102,7 @@ def _slices(wrong: Array) -> Iterator[Mark]:
     """Yield the rows, columns or other slices that hold all the wrong entries."""
     for axis, n in enumerate(wrong.shape):
         hit = np.flatnonzero(wrong.any(axis=tuple(i for i in range(wrong.ndim) if i != axis)))
-        if len(hit) < n:
+        if 0 < len(hit) < n:
             mask = np.zeros_like(wrong)
             mask[(slice(None),) * axis + (hit,)] = True
             fields = {"axis": axis, "ndim": wrong.ndim, "hit": list(map(int, hit)), "length": n}

@@ -12,7 +12,8 @@ import numpy as np
 
 from ...validation import Array, Shape
 from ..blocks import largest
-from ..reference.graph import Change, Graph, Node, Site
+from ..reference.graph import Change, Graph, Site
+from ..reference.nodes import Node
 from .case import Case
 from .edits import FUNCTIONS, functions_of
 from .turns import Held, Turns, value_of

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..reference.graph import Node, Site
+from ..reference.graph import Site
+from ..reference.nodes import Node
 from . import changes
 from .changes import LIKELIEST
 from .loops import OF_TURNS, displaced

@@ -9,7 +9,8 @@ import numpy as np
 
 from ...validation import Array
 from ..blocks import largest
-from ..reference.graph import UNFIT, Site
+from ..reference.graph import Site
+from ..reference.nodes import UNFIT
 from .matrices import Many, flat, like
 from .probes import Edit, Family, Spot
 from .search import Candidate, Make, Search
