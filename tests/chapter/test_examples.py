@@ -54,11 +54,13 @@ FIGURES = {
     "07_check_a_layer": "Affine: 1 of 3 gradients is wrong (params[1])\nMended: right",
     "08_check_the_book": "TwoLayerNet: right\nrepeat {'x': 'exact'}",
     "06_decision_boundary": FIRST_SCORES + "2112 columns by 2047 rows, 4,323,264 points",
+    "09_watch_it_learn": "300 epochs kept\nepoch 300: loss 0.11, accuracy 0.97",
 }
 PICTURES = {
     "01_data": "01_data.png",
     "04_fit": "04_loss.png",
     "06_decision_boundary": "06_decision_boundary.png",
+    "09_watch_it_learn": "09_watch_it_learn.gif",
 }
 
 
