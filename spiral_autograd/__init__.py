@@ -96,7 +96,7 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> object:
     """Import the checker when it is first asked for: whoever only trains need not wait for it."""
     if name not in __all__:
-        here = f": the book's {name} is {BOOK[name]} here" if name in BOOK else ""
+        here = f": for the book's {name} use {BOOK[name]}" if name in BOOK else ""
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{here}")
     from . import gradcheck
 

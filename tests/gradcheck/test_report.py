@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import linecache
 import subprocess
 import sys
 import types
 from html.parser import HTMLParser
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -381,10 +383,10 @@ def test_the_data_go_through_json(wrong):
     assert data["rows"][0] == {
         "name": "W",
         "shape": [3, 2],
-        "scale": 1.5,
-        "max_abs": None,
-        "max_rel": None,
-        "index": None,
+        "largest": 1.5,
+        "max_diff": None,
+        "relative_error": None,
+        "at": None,
         "verdict": "match",
         "rule": None,
         "why": "",
@@ -396,13 +398,50 @@ def test_the_data_go_through_json(wrong):
     assert (last["name"], last["verdict"], last["rule"]) == ("b", "wrong", "sum") or last[
         "rule"
     ] == "factor"
-    assert last["lines"][0][0].endswith("test_report.py")
+    assert [line["pass"] for line in last["lines"]] == ["forward", "backward"]
+    assert last["lines"][1]["code"] == "self.db = np.mean(dout, axis=0)  # the mistake"
+    assert linecache.getline(__file__, last["lines"][1]["line"]).strip() == last["lines"][1]["code"]
 
 
-def test_the_precision_is_a_text_of_its_own(wrong):
-    assert wrong.to_dict()["precision"].startswith("(float64; match")
-    for precision in (" (float64)", "(float64)"):
-        assert "compared with autograd (float64)\n" in str(report(row(), precision=precision))
+def test_the_data_have_a_schema_and_the_tolerances_as_numbers(wrong):
+    data = wrong.to_dict()
+    assert data["schema"] == 1
+    assert data["title"] == "Affine: 1 of 3 gradients is wrong (b)"
+    assert data["tolerances"] == {
+        "dtype": "float64",
+        "match": 1e-10,
+        "approximate": 1e-6,
+        "rtol": None,
+        "atol": None,
+    }
+    assert report(row()).to_dict()["tolerances"] is None
+
+
+def test_the_data_name_files_from_the_current_folder(wrong, monkeypatch, tmp_path):
+    def file():
+        return wrong.to_dict()["rows"][-1]["lines"][0]["file"]
+
+    monkeypatch.chdir(Path(__file__).parents[1])
+    assert file() == str(Path("gradcheck", "test_report.py"))
+    monkeypatch.chdir(tmp_path)
+    assert file() == __file__
+
+
+def test_a_line_of_a_helper_is_of_the_pass_that_calls_it():
+    def activation(x):
+        return np.tanh(x)
+
+    class Tanh:
+        def forward(self, x):
+            self.y = activation(x)
+            return self.y
+
+        def backward(self, dout):
+            return dout * (1 - self.y)
+
+    said = sa.check_layer(Tanh(), np.random.default_rng(0).standard_normal((4, 3))).to_dict()
+    lines = [(line["code"], line["pass"]) for line in said["rows"][0]["lines"]]
+    assert lines == [("return np.tanh(x)", "forward"), ("return dout * (1 - self.y)", "backward")]
 
 
 # -------------------- HTML --------------------

@@ -10,7 +10,7 @@ from ...recording import Call
 from ...validation import Array
 from ..blocks import close, inner, largest
 from ..finding import Finding, found
-from ..reference.graph import Node
+from ..reference.nodes import Node
 from .case import Case, Reason
 from .edits import exchanged_blocks, one, rearrangements, reductions, subsets
 from .parts import partly, term_in_part

@@ -15,7 +15,8 @@ from ...validation import Array
 from ..blocks import close, largest
 from ..finding import Finding, found
 from ..guard import Deadline
-from ..reference.graph import Graph, Node, is_number
+from ..reference.graph import Graph, is_number
+from ..reference.nodes import Node
 from ..source import Place, assigned_to, expression
 
 Lengths = Mapping[float, Finding]

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from ...validation import Array
-from ..reference.graph import Node
+from ..reference.nodes import Node
 from .edits import Axes, Pattern, one, subsets
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from ..reference.graph import UNFIT, Change, Graph, Node, Site, is_number
+from ..reference.graph import Change, Graph, Site, is_number
+from ..reference.nodes import UNFIT, Node
 from . import arrays, changes
 from .case import Case
 from .changes import LIKELIEST, OTHERS

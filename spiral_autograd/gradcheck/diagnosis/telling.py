@@ -10,7 +10,8 @@ import numpy as np
 from ...validation import Array
 from ..blocks import largest
 from ..finding import Finding, found
-from ..reference.graph import Node, Site, is_number
+from ..reference.graph import Site, is_number
+from ..reference.nodes import Node
 from . import arrays
 from .case import Reason
 from .edits import unbroadcast, windows
