@@ -271,8 +271,10 @@ class GradientReport:
     def plot(self) -> Figure:
         """Draw, for each argument, handwritten, automatic and difference side by side.
 
-        The three share a scale, so that what differs by rounding alone vanishes. The entry that is
-        furthest off is framed.
+        The three share a scale, so that what differs by rounding alone vanishes. A wrong row is
+        red, bears its reason, and has the entry that is furthest off framed; of many rows only the
+        wrong ones are drawn. The figure is not pyplot's: a notebook shows it once, as the value of
+        a cell, and ``savefig`` saves it.
 
         Returns
         -------
@@ -283,7 +285,8 @@ class GradientReport:
             raise ValueError("the report has no gradient to draw")
         from .pictures import draw_rows
 
-        return draw_rows(f"{_short(self._title(), CODE)}, compared with {self.reference}", shown)
+        title = f"{_short(self._title(), CODE)}, compared with {self.reference}"
+        return draw_rows(title, shown, self.reference)
 
 
 def _count(wrong: Sequence[Row], of: int) -> str:
