@@ -85,7 +85,10 @@ class Site(NamedTuple):
             return None
         frame, code = frames[0], frames[0].f_code
         source = code.co_filename, frame.f_lineno, code.co_name
-        return cls(None, source, (code, frame.f_lasti), cls.of(frames[1:], depth - 1))
+        at, instructions = frame.f_lasti, code.co_code
+        while at > 0 and not instructions[at]:  # Python may stand behind one that it has quickened
+            at -= 2
+        return cls(None, source, (code, at), cls.of(frames[1:], depth - 1))
 
 
 class Call(Node):  # type: ignore[misc]

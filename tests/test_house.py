@@ -23,6 +23,7 @@ ORDER = """
     saving  gradient_sources
     training
     plotting
+    animation
     gradcheck.primitives  gradcheck.finding
     gradcheck.words_of_changes
     gradcheck.words_of_mistakes

@@ -374,7 +374,16 @@ def _as_layer(net: Network, run: Pass, rng: Random, budget: float) -> GradientRe
     """Check a network's own forward and backward pass as those of a layer."""
     (_, data), (_, given) = run.way.calls[0], run.way.calls[-1]
     up = given[0] if given else None
-    return check_layer(net.object, *data, upstream=up, rng=rng, budget=budget)
+    tolerances = net.tolerances
+    return check_layer(
+        net.object,
+        *data,
+        upstream=up,
+        rtol=tolerances.rtol,
+        atol=tolerances.atol,
+        rng=rng,
+        budget=budget,
+    )
 
 
 def _by_loss(net: Network, run: Pass, rng: Random, budget: float) -> GradientReport | None:
@@ -384,4 +393,4 @@ def _by_loss(net: Network, run: Pass, rng: Random, budget: float) -> GradientRep
     title = net.label(net.losses[0])
     with untouched(net.object, net.x, net.t) as session, answerable(title):
         subject = OwnLoss(net, run, session, gradients_of).subject()
-        return course(title, subject, stream_of(rng), budget)
+        return course(title, subject, stream_of(rng), budget, net.tolerances)

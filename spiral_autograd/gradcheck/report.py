@@ -9,13 +9,13 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .finding import Finding
 from .guard import printable
 from .source import Place, statement_at
-from .verdict.rows import FAILURES, RIGHT, Row
+from .verdict.rows import FAILURES, RIGHT, Row, Tolerances
 from .words import sentence
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 WIDTH = 80  # of sentences
 CODE = 100  # of tables and lines of code
 COSTLY = 0.01  # the share from which on what a constant costs stands in the title
+SCHEMA = 1  # of to_dict: a key that is renamed or gone makes it another
 RED = "#d9423f"  # to be read on white and on black
 COLUMNS = ("", "shape", "largest", "max |diff|", "relative error", "at", "verdict")
 SHOWN = (0, 1, 4, 5, 6)  # the columns that a report shows; `table` shows all
@@ -48,8 +49,8 @@ class GradientReport:
         What is wrong, and has no row or more than a row, as data; `failures` says it.
     unchecked : tuple of str
         What has no row, though it is used.
-    precision : str
-        How sharp the reference is.
+    tolerances : Tolerances
+        How sharp the reference is, and what the caller accepts.
 
     Examples
     --------
@@ -65,8 +66,13 @@ class GradientReport:
     rows: tuple[Row, ...]
     remarks: tuple[Finding, ...] = ()
     faults: tuple[Finding, ...] = ()
-    precision: str = ""
+    tolerances: Tolerances | None = None
     unchecked: tuple[str, ...] = ()
+
+    @property
+    def precision(self) -> str:
+        """How sharp the reference is, and what the caller accepts."""
+        return "" if self.tolerances is None else str(self.tolerances)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -136,13 +142,15 @@ class GradientReport:
         return "\n".join(_table(cells, COLUMNS))
 
     def to_dict(self) -> dict[str, object]:
-        """Return the report as JSON-ready data."""
+        """Return the report as JSON-ready data; docs/checker.md says what each key holds."""
         return {
+            "schema": SCHEMA,
             "subject": self.subject,
+            "title": self._title(),
             "ok": self.ok,
             "reference": self.reference,
-            "precision": self.precision.strip(),
-            "rows": [_row_dict(row) for row in self.rows],
+            "tolerances": asdict(self.tolerances) if self.tolerances else None,
+            "rows": [row.to_dict() for row in self.rows],
             "notes": list(self.notes),
             "failures": list(self.failures),
             "findings": [finding.to_dict() for finding in self.findings],
@@ -155,7 +163,7 @@ class GradientReport:
     def __str__(self) -> str:
         lines = [
             *_wrapped(self._title()),
-            *_wrapped(f"compared with {self.reference} {self.precision.strip()}".rstrip()),
+            *_wrapped(f"compared with {self.reference} {self.precision}".rstrip()),
         ]
         for failure in self._failures():
             lines += ["", *_wrapped(f"failure: {failure}")]
@@ -175,6 +183,11 @@ class GradientReport:
             for row in self.rows
             if row.verdict == "idealised" and row.max_rel > COSTLY
         ]
+        accepted = [row for row in self.rows if row.verdict == "accepted"]
+        if accepted and self.tolerances:
+            most = max(row.max_rel for row in accepted)
+            by = f"accepted by {self.tolerances.given}, up to {most:.2g} off"
+            said.append(f"{_names(accepted)}: {by}")
         if self.unchecked:
             be = "is" if len(self.unchecked) == 1 else "are"
             said.append(f"{', '.join(self.unchecked)} {be} not checked")
@@ -210,7 +223,7 @@ class GradientReport:
         rows = "".join(f"<tr>{_html_cells('td', _cells(row))}</tr>" for row in self.rows)
         reasons = "".join(f"<tr>{_html_reason(rows)}</tr>" for rows in self._reasons())
         notes = _html_cells("li", self._notes())
-        sharp = self.precision.strip().removeprefix("(").removesuffix(")")
+        sharp = self.precision.removeprefix("(").removesuffix(")")
         reference = _html(", ".join(filter(None, (self.reference, sharp))))
         head = _html_cells("th", [COLUMNS[i] for i in SHOWN])
         return (
@@ -224,8 +237,10 @@ class GradientReport:
     def plot(self) -> Figure:
         """Draw, for each argument, handwritten, automatic and difference side by side.
 
-        The three share a scale, so that what differs by rounding alone vanishes. The entry that is
-        furthest off is framed.
+        The three share a scale, so that what differs by rounding alone vanishes. A wrong row is
+        red, bears its reason, and has the entry that is furthest off framed; of many rows only the
+        wrong ones are drawn. The figure is not pyplot's: a notebook shows it once, as the value of
+        a cell, and ``savefig`` saves it.
 
         Returns
         -------
@@ -236,7 +251,8 @@ class GradientReport:
             raise ValueError("the report has no gradient to draw")
         from .pictures import draw_rows
 
-        return draw_rows(f"{_short(self._title(), CODE)}, compared with {self.reference}", shown)
+        title = f"{_short(self._title(), CODE)}, compared with {self.reference}"
+        return draw_rows(title, shown, self.reference)
 
 
 def _count(wrong: Sequence[Row], of: int) -> str:
@@ -354,22 +370,3 @@ def _position(file: str, line: int) -> str:
     except (AttributeError, TypeError, ValueError):  # no notebook, or a file of its own
         return f"{os.path.basename(file)}:{line}"
     return f"{label} {name}, line {line}"
-
-
-def _row_dict(row: Row) -> dict[str, object]:
-    def finite(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
-    return {
-        "name": row.name,
-        "shape": list(row.shape),
-        "scale": finite(row.scale),
-        "max_abs": finite(row.max_abs),
-        "max_rel": finite(row.max_rel),
-        "index": None if row.index is None else list(row.index),
-        "verdict": row.verdict,
-        "rule": row.rule,
-        "why": row.why,
-        "findings": [finding.to_dict() for finding in row.findings],
-        "lines": [list(place) for place in row.lines],
-    }

@@ -179,7 +179,10 @@ def _tried(spot: Spot, tried: Sequence[Tried]) -> Iterator[Family]:
 
 
 def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
-    """The derivative is taken as a simple function of the result or of the argument."""
+    """The derivative is taken as a simple function of the result or of the argument.
+
+    Or of the gradient that leaves the result, where a person confuses it with the value.
+    """
     site = spot.site
     if spot.weights is None or not spot.g.ndim:
         return
@@ -188,6 +191,8 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
         weights = folded(spot.weights, np.shape(node.value))
         if weights is None:
             continue
+        if end == "result":
+            yield _of_the_gradient(spot, weights)
         table = stock.functions(node)
         scores, sizes = table @ weights.T, np.abs(table) @ np.abs(weights).T
         sizes = sizes + np.abs(spot.effect)
@@ -195,10 +200,41 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
             yield Family(
                 sign * scores - spot.effect,
                 sizes,
-                partial(taken_as, node, sign),
+                partial(taken_as, node, sign, extra=1.6 * _is_product_of(site, node)),
                 partial(_function_key, end, sign),
                 sign * stock.raw_functions(node) if np.size(node.value) == spot.g.size else None,
             )
+
+
+_OF_GRADIENTS = [
+    (text, function)
+    for text, function in FUNCTIONS
+    if "0)" in text or "sigmoid" in text.split("*")[-1] or text in ("{v} * (1 - {v})", "1 - {v}**2")
+]
+
+
+def _of_the_gradient(spot: Spot, weights: Array) -> Family:
+    """Return the changes by which a derivative is a function of the gradient that it multiplies."""
+    table = np.stack([np.ravel(function(spot.g)) for _, function in _OF_GRADIENTS])
+
+    def edit(i: int) -> Edit:
+        text, function = _OF_GRADIENTS[i]
+
+        def change(g: Array, c: Array, total: object) -> object:
+            return unbroadcast(g * function(g), np.shape(c))
+
+        fields = {"function": text, "v": ("gradient", spot.site.result), "minus": False}
+        return Edit("taken_as", 2.1 + 0.05 * i, change, fields, "derivative")
+
+    sizes = np.abs(table) @ np.abs(weights).T + np.abs(spot.effect)
+    return Family(
+        table @ weights.T - spot.effect, sizes, edit, lambda i: ("function", "gradient", i, 1)
+    )
+
+
+def _is_product_of(site: Site, node: Node) -> bool:
+    """Tell whether a value is a mere product: nobody differentiates that as a function of it."""
+    return site.steps == 1 and node is site.result and node.name == "multiply"
 
 
 def _function_key(end: str, sign: int, i: int) -> Hashable:

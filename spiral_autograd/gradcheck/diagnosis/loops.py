@@ -106,13 +106,14 @@ def derivatives_of_turns(spot: Spot, stock: Stock) -> Iterator[Family]:
 
 def _own_functions(spot: Spot, stock: Stock) -> list[int]:
     """Return which simple functions of the result or the argument the true derivative is."""
+    true = np.ravel(np.asarray(spot.graph.part(spot.site, np.ones(spot.g.shape)), dtype=float))
     found: set[int] = set()
     for node in (spot.site.result, spot.site.argument):
         assert node is not None
         table = stock.functions(node)
         if table.shape[1] == spot.g.size:
-            off = np.max(np.abs(table * spot.g.ravel() - spot.c.ravel()), axis=1)
-            found |= {int(i) for i in np.flatnonzero(off <= 1e-9 * np.max(np.abs(spot.c)))}
+            off = np.max(np.abs(table - true), axis=1)
+            found |= {int(i) for i in np.flatnonzero(off <= 1e-9 * np.max(np.abs(true)))}
     return sorted(found - {0})
 
 

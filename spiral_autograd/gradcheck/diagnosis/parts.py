@@ -51,7 +51,7 @@ def partly(case: Case, k: int) -> Reason | None:
 
 
 def term_in_part(case: Case, k: int) -> Reason | None:
-    """An extra term in some rows or columns only: the decay of a bias that has none, say."""
+    """A term in some rows or columns only: the decay of a bias that has none, say, or too few."""
     if not case.comparable(k):
         return None
     wrong, _ = _differing(case, k)
@@ -61,7 +61,8 @@ def term_in_part(case: Case, k: int) -> Reason | None:
             continue
         c = float(np.sum(own * rest) / max(np.sum(own * own), 1e-300))
         if np.max(np.abs(rest - c * own)) <= 10 * case.noise(k) < abs(c) * largest(own):
-            return Reason(found("term_in_part", of=case.names[k], times=c, mark=mark()), [k])
+            fields = {"of": case.names[k], "times": abs(c), "lacks": c < 0, "mark": mark()}
+            return Reason(found("term_in_part", **fields), [k])
         if rest.size > 1 and np.ptp(rest) <= 10 * case.noise(k):
             constant = float(rest.flat[0])
             return Reason(found("constant_in_part", constant=constant, mark=mark()), [k])

@@ -312,7 +312,7 @@ class Stock:
         return list(found.values())
 
     def gradients(self, shape: Shape) -> tuple[list[Named], Array]:
-        """Return the gradients of a shape: of what, and a row for each."""
+        """Return the gradients of a shape, and values that may be taken for one: a row for each."""
         if shape not in self._gradients:
             outputs = self.graph.outputs
             some: list[Named] = [
@@ -320,15 +320,16 @@ class Stock:
                 for number, site in enumerate(outputs)
                 if np.shape(site.argument.value) == shape
             ]
-            some += [("gradient", n) for n in self._by_shape.get(shape, []) if self.is_named(n)]
+            named = [n for n in self._by_shape.get(shape, []) if self.is_named(n)]
+            some += [(what, n) for what in ("gradient", "value") for n in named]
             arrays = [self.gradient(name, self.bar) for name in some]
             self._gradients[shape] = some, _rows(arrays, int(np.prod(shape)))
         return self._gradients[shape]
 
     def gradient(self, name: Named, bar: Callable[[Node], Any]) -> Any:
-        """Return a gradient, given those of all values."""
-        if name[0] == "gradient":
-            return bar(name[1])
+        """Return a gradient, given those of all values, or what may be taken for one."""
+        if name[0] != "upstream":
+            return bar(name[1]) if name[0] == "gradient" else name[1].value
         weighing = self.graph.outputs[name[1]]
         assert weighing.result is not None
         return self.graph.part(weighing, bar(weighing.result))

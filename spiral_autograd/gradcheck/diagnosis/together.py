@@ -30,7 +30,9 @@ def together(
         return
     apart = search.turns.are_apart(sites)
     small = apart or search.matrices.fit(sites)
-    ends = all(map(search.is_natural, (sites[-1].result or sites[-1].argument, sites[-1].argument)))
+    ends = search.is_natural(sites[-1].argument) and (
+        sites[-1].steps == 1 or search.is_natural(sites[-1].result or sites[-1].argument)
+    )
     if not apart:
         common = [key for key in common if (ends or key[0] != "function")]
     if not small:

@@ -105,7 +105,9 @@ class Turns:
                     continue
                 for which, at in WHICH.items():
                     held = nodes[at(t, len(nodes))], i
-                    if _is_of(shape, held):
+                    # What a loop begins with is constant: any constant is like it.
+                    ends = which in ("first", "last")
+                    if _is_of(shape, held) and not (ends and np.ptp(value_of(held)) == 0):
                         found[line, i, which] = held, self._word(y, held, which)
         return found
 
