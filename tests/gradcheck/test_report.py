@@ -15,11 +15,12 @@ import pytest
 from findings import has
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
 
 import spiral_autograd as sa
 from spiral_autograd.gradcheck import GradientReport, Row
 from spiral_autograd.gradcheck.finding import found
-from spiral_autograd.gradcheck.pictures import CELLS, coarse
+from spiral_autograd.gradcheck.pictures import CELLS, RED, coarse
 from spiral_autograd.gradcheck.words import SENTENCES
 
 NAN = float("nan")
@@ -607,6 +608,59 @@ def test_a_nan_is_seen_in_a_large_picture():
 def test_matplotlib_is_imported_for_pictures_only():
     code = "import sys, spiral_autograd.gradcheck.report; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_wrong_row_is_red_and_bears_its_reason(wrong):
+    figure = wrong.plot()
+    axes = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    (number,) = (i for i, row in enumerate(wrong.rows) if row.verdict == "wrong")
+    for i, row in enumerate(wrong.rows):
+        first, _, last = axes[3 * i : 3 * i + 3]
+        said = [text.get_text() for text in first.texts]
+        assert said == ([f"{row.name}: {row.why}"] if i == number else [])
+        red = {to_hex(spine.get_edgecolor()).upper() for spine in last.spines.values()}
+        assert red == ({RED} if i == number else {"#000000"})
+    bars = [to_hex(bar.get_facecolor()).upper() for bar in axes[3 * number + 2].patches]
+    assert set(bars) == {RED}
+
+
+def test_the_sign_of_the_difference_is_said():
+    figure = report(pair("W", 2 * G, G), pair("b", G[0], G[0], "exact")).plot()
+    bars = [ax.get_ylabel() for ax in figure.axes if ax.get_label() == "<colorbar>"]
+    assert bars == ["", "", "yours - autograd"]
+    axes = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    assert [ax.get_ylabel() for ax in axes[4:]] == ["", "yours - autograd"]
+    assert axes[5].get_xlabel() == "all zero"
+
+
+def test_of_many_rows_only_the_wrong_ones_are_drawn(tmp_path):
+    rows = [pair(f"W{i}", G * (1 + (i == 7)), G, "wrong" if i == 7 else "match") for i in range(26)]
+    figure = report(*rows).plot()
+    labels = [ax.get_ylabel().split("\n")[0] for ax in figure.axes if "(4,3)" in ax.get_ylabel()]
+    assert labels == ["W7"]
+    assert figure.get_suptitle().endswith("\ndrawn: 1 of 26 rows")
+    for verdict in ("wrong", "match"):
+        figure = report(*(pair(f"W{i}", G, G, verdict) for i in range(26))).plot()
+        assert figure.get_suptitle().endswith("\ndrawn: 6 of 26 rows")
+        assert figure.get_size_inches()[1] < 20
+    figure = report(*rows[:6]).plot()
+    assert "drawn" not in figure.get_suptitle()
+
+
+def test_what_is_zero_up_to_rounding_is_drawn_as_zero():
+    zero = pair("b", 1e-17 * G, np.zeros_like(G), "match", max_abs=1e-17, max_rel=0.0)
+    assert colour_limits(report(zero).plot().axes[:3]) == [(-1.0, 1.0)] * 3
+
+
+def test_a_name_is_no_mathematics(tmp_path):
+    report(pair("W$_{", G, 2 * G)).plot().savefig(tmp_path / "a.png", dpi=30)
+
+
+def test_many_reports_are_drawn_without_pyplot(wrong, recwarn):
+    for _ in range(21):
+        wrong.plot()
+    assert plt.get_fignums() == []
+    assert not recwarn.list
 
 
 def test_the_picture_of_a_check(wrong):
