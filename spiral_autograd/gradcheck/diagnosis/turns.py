@@ -35,7 +35,7 @@ def value_of(held: Held) -> Any:
 
 def _is_of(shape: Shape, held: Held) -> bool:
     value = value_of(held)
-    return isinstance(value, np.ndarray) and value.shape == shape
+    return isinstance(value, np.ndarray) and value.shape == shape and value.dtype.kind in "fbiu"
 
 
 class Turns:
