@@ -39,8 +39,9 @@ def check_primitive(
 ) -> GradientReport:
     """Check what autograd is told of a primitive: the vjp and the jvp of each argument.
 
-    ``print(check_primitive(f, x, y))`` says of each whether it is right; if not, why. They are held against the function itself, by autograd where its body is NumPy of your own,
-    else by complex step or central differences.
+    ``print(check_primitive(f, x, y))`` says of each whether it is right; if not, why. They are held
+    against the function itself, by autograd where its body is NumPy of your own, else by complex
+    step or central differences.
 
     Parameters
     ----------
