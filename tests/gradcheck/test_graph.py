@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from spiral_autograd.gradcheck.diagnosis.second_point import standing_at
+from spiral_autograd.gradcheck.guard import Deadline, OutOfTime
 from spiral_autograd.gradcheck.reference.graph import Graph, Site
 from spiral_autograd.recording import record
 
@@ -146,3 +147,9 @@ def test_the_arrays_of_an_uneven_split_are_values_of_their_own():
     np.testing.assert_allclose(back, graph.roots[0].adjoint)
     moves = graph.tangents({0: np.ones(X.shape)})
     np.testing.assert_allclose(moves[graph.end], np.sum(graph.roots[0].adjoint))
+
+
+def test_what_moves_with_the_arguments_asks_the_deadline():
+    graph = Graph(record(lambda params, data: anp.sum(params[0] ** 2), [X], []))
+    with pytest.raises(OutOfTime):
+        graph.tangents({0: X}, deadline=Deadline.after(-1.0))

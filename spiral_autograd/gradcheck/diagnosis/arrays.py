@@ -70,10 +70,20 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
     scales, *turns = (case.same(k, ours, due) for ours, due in pairs)
     if scales and all(turns):
         return None
-    # What grows as it does, and not with its sign alone, asks which of its entries are positive.
-    decides = scales and not case.same(k, turned, linear)
+    decides = scales and not case.same(k, turned, linear) and _is_linear_by_sign(case, k, given)
     said = found("upstream_not_linear", name=case.name_of_upstream, decides=decides)
     return Reason(said, [k])
+
+
+def _is_linear_by_sign(case: Case, k: int, given: Callable[[str], Array]) -> bool:
+    """Tell whether backward is linear in entries that are all positive, and adds up over signs.
+
+    It asks then which they are: a sort, or the largest entry, is not linear in them.
+    """
+    kinds = ("none", "sizes", "other sizes", "mixed sizes", "positive", "negative")
+    nothing, sizes, others, mixed, positive, negative = map(given, kinds)
+    pairs = (mixed + nothing, sizes + others), (positive + negative - nothing, case.written(k))
+    return all(case.same(k, one, other) for one, other in pairs)
 
 
 # -------------------- factors --------------------

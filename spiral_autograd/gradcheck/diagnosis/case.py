@@ -268,6 +268,11 @@ _UPSTREAM: dict[str, Callable[[Array], Array]] = {
     "turned": lambda u: -u,
     "other": lambda u: _uneven(u) * u,
     "mixed": lambda u: u + 0.5 * _uneven(u) * u,
+    "positive": lambda u: np.maximum(u, 0),
+    "negative": lambda u: np.minimum(u, 0),
+    "sizes": lambda u: _uneven(u),
+    "other sizes": lambda u: np.flip(_uneven(u)),
+    "mixed sizes": lambda u: _uneven(u) + np.flip(_uneven(u)),
 }
 
 

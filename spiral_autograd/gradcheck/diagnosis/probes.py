@@ -53,8 +53,8 @@ class Probes:
                     weights[k] = rng.standard_normal(g.shape) / most
                     if k in rows:
                         target += float(np.sum(weights[k] * (h - g)))
-                case.deadline.check()
-                self._moves.append(graph.tangents(weights, through_max=through_max))
+                moves = graph.tangents(weights, through_max=through_max, deadline=case.deadline)
+                self._moves.append(moves)
                 targets.append(target)
         self.target, self.repeats = np.array(targets), repeats
         self._of: dict[Node, tuple[Array, Array]] = {}

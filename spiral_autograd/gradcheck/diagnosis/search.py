@@ -119,7 +119,7 @@ class Search:
 
     def inner(self) -> Iterator[Candidate]:
         """Yield the changes between any values, and by functions of any values."""
-        for site in self.graph.passages(lambda node: True):
+        for site in self._in_time(self.graph.passages(lambda node: True)):
             natural = site.result is not None and self.is_natural(site.result)
             if not (natural and self.is_natural(site.argument)) and not self.turns.is_inner(site):
                 self.sites.append(site)
@@ -172,12 +172,17 @@ class Search:
     def sites(self) -> list[Site]:
         """The single operations, all that flows back to a value, and what has names at its ends."""
         found = [*self.graph.edges(), *self.graph.wholes(), *self.passages]
-        return [site for site in found if not self.turns.is_inner(site)]
+        return [site for site in self._in_time(found) if not self.turns.is_inner(site)]
 
     @cached_property
     def passages(self) -> list[Site]:
         """The longer ways between values that have names."""
-        return list(self.graph.passages(self.is_natural))
+        return list(self._in_time(self.graph.passages(self.is_natural)))
+
+    def _in_time(self, sites: Iterable[Site]) -> Iterator[Site]:
+        for site in sites:
+            self.case.deadline.check()
+            yield site
 
     def spot(self, site: Site) -> Spot | None:
         """Return a site with what flows there; None where that leads to no wrong gradient."""

@@ -13,6 +13,7 @@ from ...pytree import leaves
 from ...recording import Call, Recording, name_of
 from ...validation import Array
 from ..blocks import largest
+from ..guard import NEVER, Deadline
 from .nodes import UNFIT, Node, Part
 
 Rounding = Callable[[Call, Any, Sequence[Any]], Any]
@@ -231,7 +232,11 @@ class Graph:
         return {node: total(node) for node in off}
 
     def tangents(
-        self, weights: Mapping[int, Array], *, through_max: bool = False
+        self,
+        weights: Mapping[int, Array],
+        *,
+        through_max: bool = False,
+        deadline: Deadline = NEVER,
     ) -> dict[Node, Any]:
         """Return how Σ weights · gradients moves with what flows back to each node.
 
@@ -239,6 +244,7 @@ class Graph:
         """
         moves: dict[Node, Any] = {self.roots[k]: weight for k, weight in weights.items()}
         for node in self.nodes:
+            deadline.check()
             stands = not through_max and node in self.cancelled
             if not stands and any(parent in moves for parent in node.parents):
                 moves[node] = node.jvp(moves)
