@@ -1,6 +1,7 @@
 """Watch it learn: the regions, the loss and the gradient's norm while the network is trained.
 
-`fit` hands an evaluation with the parameters to `on_eval`; kept, they are a film of the run.
+`fit` hands an evaluation with the parameters to `on_eval`; kept, they are a film of the run:
+![the film](../docs/watch_it_learn.gif)
 """
 
 # %% Training; every epoch is kept

@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         ("seed", seed, 1984, "S", "of the data, weights and shuffles"),
         ("max-grad", rate, None, "R", "clip gradients to this global L2 norm"),
         ("output", Path, Path("spiral-output"), "DIR", "where to save"),
+        ("html", Path, None, "DIR", "save the run as a page, too: DIR/index.html"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, metavar=letter, help=meaning)
     parser.add_argument("--resume", action="store_true", help="go on where a run stopped")
@@ -117,7 +118,7 @@ def _print_graph(options: argparse.Namespace, complain: Complain) -> int:
 FORMATS = {"mermaid": Program.to_mermaid, "dot": Program.to_dot}
 # What each command runs, and the options that mean something to it.
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace, Complain], int], tuple[str, ...]]] = {
-    "train": (run, (*SETTINGS, "output", "resume", "no_plots")),
+    "train": (run, (*SETTINGS, "output", "html", "resume", "no_plots")),
     "derive": (_print_derived, ("batch_size", "hidden_size", "seed")),
     "graph": (_print_graph, ("batch_size", "hidden_size", "seed", "format", "full")),
 }

@@ -18,7 +18,8 @@ from .diagnosis.diagnose import diagnose
 from .finding import Finding, found, together
 from .guard import CheckError, Deadline, answerable, guarded
 from .reference.reference import SHARPNESS, gradients_of
-from .report import GradientReport, place_text
+from .report import GradientReport
+from .report_page import place_text
 from .source import Place, is_readable, text_of
 from .subject.conventions_of_networks import STEPS
 from .subject.heard import Call, Pass
