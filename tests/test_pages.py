@@ -315,19 +315,20 @@ onload = () => {{ document.getElementById("seen").textContent =
 </script>"""
 
 
-def seen_in_browser(folder, pages, dark):
+def seen_in_browser(folder, pages):
+    """What is seen of each page, 400 and 1400 pixels wide, in the light and in the dark."""
     frames = [
-        f'<iframe style="width:{width}px;height:900px" srcdoc="{html.escape(page.read_text())}">'
-        "</iframe>"
+        f'<iframe style="width:{width}px;height:900px;color-scheme:{scheme}" '
+        f'srcdoc="{html.escape(page.read_text())}"></iframe>'
         for page in pages
+        for scheme in ("light", "dark")
         for width in (400, 1400)
     ]
     (folder / "harness.html").write_text(HARNESS.format(frames="".join(frames)))
-    scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
     done = subprocess.run(
         [
             *(BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-            *("--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", *scheme),
+            *("--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}"),
             *("--window-size=1500,1000", "--dump-dom", (folder / "harness.html").as_uri()),
         ],
         capture_output=True,
@@ -341,21 +342,20 @@ def seen_in_browser(folder, pages, dark):
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 def test_the_pages_work_in_a_browser(run, reports, tmp_path):
-    light = seen_in_browser(tmp_path, [run, reports[1]], dark=False)
-    for seen, width in zip(light, (400, 1400) * 2, strict=True):
-        assert seen["wide"] <= seen["width"] <= width  # nothing but boxes scrolls sideways
-        assert seen["small"] == 0
-        assert seen["paper"] == "rgb(255, 255, 255)"
-    for seen in light[:2]:
-        assert seen["first"][0] != seen["last"][0]
-        assert seen["again"] == seen["last"]
-        assert seen["first"][1].startswith("epoch 0 of 20: loss 1.1")
-        assert seen["last"][1].startswith("epoch 20 of 20: ")
-        assert seen["first"][2] != seen["last"][2]
-        assert "dh = sigmoid_backward(da, activation)" in seen["linked"]
-        assert seen["focused"] in seen["linked"]
-        assert seen["marks"] == 300 + 3
-        assert {"W1 (2, 10)", "dW1", "sigmoid", "hidden (30, 10)"} <= set(seen["graph"])
-    dark = seen_in_browser(tmp_path, [run], dark=True)
-    assert dark[0]["paper"] == "rgb(20, 23, 28)"
-    assert dark[0]["last"][0] != light[0]["last"][0]  # the regions, too
+    seen = seen_in_browser(tmp_path, [run, reports[1]])
+    for page, width in zip(seen, (400, 1400) * 4, strict=True):
+        assert page["wide"] <= page["width"] <= width  # nothing but boxes scrolls sideways
+        assert page["small"] == 0
+    papers = [page["paper"] for page in seen]
+    assert papers == [*["rgb(255, 255, 255)"] * 2, *["rgb(20, 23, 28)"] * 2] * 2
+    for page in seen[:4]:
+        assert page["first"][0] != page["last"][0]
+        assert page["again"] == page["last"]
+        assert page["first"][1].startswith("epoch 0 of 20: loss 1.1")
+        assert page["last"][1].startswith("epoch 20 of 20: ")
+        assert page["first"][2] != page["last"][2]
+        assert "dh = sigmoid_backward(da, activation)" in page["linked"]
+        assert page["focused"] in page["linked"]
+        assert page["marks"] == 300 + 3
+        assert {"W1 (2, 10)", "dW1", "sigmoid", "hidden (30, 10)"} <= set(page["graph"])
+    assert seen[0]["last"][0] != seen[2]["last"][0]  # the regions are dark, too

@@ -42,7 +42,10 @@ def check_layer(
 ) -> GradientReport:
     """Check an object with ``forward(*inputs)`` and ``backward(upstream)``.
 
-    Its parameters and gradients may be lists (``params``, ``grads``), attributes (``W`` with
+    ``print(check_layer(layer, x))`` says of x and of each parameter whether its gradient is right;
+    if not, why, and in which lines. In a test: ``check_layer(layer, x).raise_if_wrong()``.
+
+    The parameters and gradients may be lists (``params``, ``grads``), attributes (``W`` with
     ``dW``) or dicts, known at construction or made in the first forward pass. The object and the
     inputs come out as they went in.
 
@@ -112,6 +115,9 @@ def check_backward(
 ) -> GradientReport:
     """Check a pair of functions, ``out, cache = forward(*inputs)`` and ``backward(dout, cache)``.
 
+    ``print(check_backward(forward, backward, x, W, b))`` says of each input whether its gradient
+    is right; if not, why, and in which lines.
+
     Parameters
     ----------
     forward, backward : callables
@@ -167,6 +173,9 @@ def check_gradient(
     budget: float = BUDGET,
 ) -> GradientReport:
     """Check a handwritten gradient of a scalar loss of any pytree.
+
+    ``print(check_gradient(loss, gradient, params, x, t))`` says of each array in `params` whether
+    its gradient is right; if not, why, and in which lines.
 
     Parameters
     ----------

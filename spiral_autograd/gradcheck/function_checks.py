@@ -39,8 +39,9 @@ def check_primitive(
 ) -> GradientReport:
     """Check what autograd is told of a primitive: the vjp and the jvp of each argument.
 
-    They are held against the function itself, by autograd where its body is NumPy of your own,
-    else by complex step or central differences.
+    ``print(check_primitive(f, x, y))`` says of each whether it is right; if not, why. They are held
+    against the function itself, by autograd where its body is NumPy of your own, else by complex
+    step or central differences.
 
     Parameters
     ----------
@@ -141,6 +142,9 @@ def check_derivative(
     budget: float = BUDGET,
 ) -> GradientReport:
     """Check a function, such as an activation, with its derivative, and say which values it takes.
+
+    ``print(check_derivative(sigmoid, sigmoid_prime, x))`` says whether it is right; if not, why,
+    and in which lines.
 
     Parameters
     ----------

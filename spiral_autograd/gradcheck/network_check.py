@@ -50,9 +50,10 @@ def check_network(
 ) -> GradientReport:
     """Check each layer of a network with its real activations and upstream gradients.
 
-    The network's own passes are run too, where it has them: ``forward(x, t)`` or ``loss(x, t)``,
-    and ``backward()`` or ``gradient(x, t)``. They must give the gradients that the layers do; a
-    network that is more than the chain of its layers is checked as a whole.
+    ``print(check_network(net, x, t))`` names the layers that are wrong, and the first to mend. The
+    network's own passes are run too, where it has them: ``forward(x, t)`` or ``loss(x, t)``, and
+    ``backward()`` or ``gradient(x, t)``. They must give the gradients that the layers do; a network
+    that is more than the chain of its layers is checked as a whole.
 
     Parameters
     ----------

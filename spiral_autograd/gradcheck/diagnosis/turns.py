@@ -33,6 +33,12 @@ def value_of(held: Held) -> Any:
     return node.value if i is None else node.args[i]
 
 
+def _is_plain(held: Held, which: str) -> bool:
+    """Tell whether the same one number stands for all turns: a state of zeros explains nothing."""
+    value = value_of(held)
+    return which in ("first", "last") and bool(np.all(value == np.ravel(value)[:1]))
+
+
 def _is_of(shape: Shape, held: Held) -> bool:
     value = value_of(held)
     return isinstance(value, np.ndarray) and value.shape == shape and value.dtype.kind in "fbiu"
