@@ -21,7 +21,23 @@ Rule = Callable[[Case, int], Reason | None]
 
 
 def unwritten(case: Case, k: int) -> Reason | None:
-    """All zeros, or nothing at all, where the gradient is not."""
+    """All zeros, or nothing at all, where the gradient is not.
+
+    Beside others that are wrong zeros may be what a mistake makes: that is looked for first.
+    """
+    h = case.handwritten[k]
+    if h is not None and largest(h) == 0 and any(map(largest, _others(case, k))):
+        return None
+    return zeros(case, k)
+
+
+def _others(case: Case, k: int) -> list[object]:
+    others = (case.handwritten[j] for j in case.wrong if j != k)
+    return [h for h in others if h is not None]
+
+
+def zeros(case: Case, k: int) -> Reason | None:
+    """The same, wherever it is: for want of a reason."""
     h = case.handwritten[k]
     if h is None:
         return Reason(found("nothing_returned"), [k])
@@ -354,5 +370,5 @@ FIRST: tuple[Rule, ...] = (
     *(misused_upstream, named_factor, layout, sums, plain_term),
     term_in_part,
 )
-LATER: tuple[Rule, ...] = (any_factor, any_term, given_twice)
+LATER: tuple[Rule, ...] = (zeros, any_factor, any_term, given_twice)
 LAST: tuple[Rule, ...] = (partly,)  # less than a reason: for want of one
