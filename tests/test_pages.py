@@ -157,6 +157,19 @@ def test_the_reasons_stand_beside_the_blamed_lines(reports):
     assert Page(right.read_text()).lines == {}
 
 
+def test_a_blamed_line_outside_of_a_function_is_shown_with_those_around_it(tmp_path):
+    path = tmp_path / "at_the_end.py"
+    text = "import numpy as np\n" + "\n" * 20 + "f = lambda x: x**2\ndf = lambda x: -2 * x\n"
+    path.write_text(text)
+    space = {}
+    exec(compile(text, path, "exec"), space)
+    report = sa.check_derivative(space["f"], space["df"], np.array([0.5, 2.0]))
+    report.to_html(tmp_path / "report.html")
+    lines = Page((tmp_path / "report.html").read_text()).lines
+    assert list(lines) == list(range(min(line for _, line in report.rows[0].lines) - 5, 24))
+    assert "blamed" in lines[23]["classes"]
+
+
 def test_nothing_of_the_reader_s_becomes_html(reports):
     text = reports[1].read_text()
     assert "alert(1)" in text
