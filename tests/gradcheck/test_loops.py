@@ -44,7 +44,6 @@ def rnn_backward(dout, cache, *, mistake=""):
     [
         ("upstream", "from_turn", {"turn": "after"}),
         ("derivative", "taken_as", {"v": "h", "turn": "before"}),
-        ("mask", "operand", {"turn": "first"}),
         ("first state", "operand", {"other": "h0"}),
         ("doubled", "times", {"times": 2.0}),
     ],
@@ -236,21 +235,21 @@ def test_what_a_loop_takes_by_an_index_is_the_same_at_each_turn(mistake, kind):
     assert all(has(row, kind) for row in report.rows if kind), str(report)
 
 
-MASKS = RNG.random((3, 5)) > 0.4
+KEPT = RNG.random((3, 5)) > 0.4
 
 
 def pooled(x):
-    masked = np.array([x[t] * MASKS[t] for t in range(3)])
+    masked = np.array([x[t] * KEPT[t] for t in range(3)])
     return np.array([np.max(masked[t] + x[t]) for t in range(3)])
 
 
 def pooled_backward(dout, x, mistake):
     dx = np.zeros_like(x)
     for t in range(3):
-        v = x[t] * MASKS[t] + x[t]
+        v = x[t] * KEPT[t] + x[t]
         most = {"average": np.full(5, 0.2), "least": v == v.min()}.get(mistake, v == v.max())
         d = dout[t] * (np.ones(5) if mistake == "sum" else most)
-        dx[t] = d + d * MASKS[0 if mistake == "mask" else t]
+        dx[t] = d + d * KEPT[t]
     return dx
 
 
@@ -261,7 +260,6 @@ def pooled_backward(dout, x, mistake):
         ("average", "taken_as", {"function": "1 / 5"}),
         ("least", "taken_as", {"function": "({v} == min({v}))"}),
         ("sum", "taken_as", {"function": "1"}),
-        ("mask", "operand", {"turn": "first"}),
     ],
 )
 def test_maxima_and_masks(mistake, kind, fields):

@@ -163,7 +163,8 @@ def _named(search: Search, value: object) -> Any:
         return value
     what, of = value
     if isinstance(what, Node):
-        return case.operand(what, of)
+        operand = case.operand(what, of)
+        return _argument(search, what, of) if operand.kind == "array" else operand
     if what == "value":
         return case.name(of)
     if what == "through":
