@@ -83,10 +83,9 @@ class Site(NamedTuple):
         """Return the site that the first of some frames is at; None where there is none."""
         if not frames or not depth:
             return None
-        frame, code = frames[0], frames[0].f_code
+        frame, code, at = frames[0], frames[0].f_code, frames[0].f_lasti
         source = code.co_filename, frame.f_lineno, code.co_name
-        at, instructions = frame.f_lasti, code.co_code
-        while at > 0 and not instructions[at]:  # Python may stand behind one that it has quickened
+        while at > 0 and not code.co_code[at]:  # Python may stand behind one that it has quickened
             at -= 2
         return cls(None, source, (code, at), cls.of(frames[1:], depth - 1))
 

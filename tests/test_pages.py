@@ -157,6 +157,19 @@ def test_the_reasons_stand_beside_the_blamed_lines(reports):
     assert Page(right.read_text()).lines == {}
 
 
+def test_a_blamed_line_outside_of_a_function_is_shown_with_those_around_it(tmp_path):
+    path = tmp_path / "at_the_end.py"
+    text = "import numpy as np\n" + "\n" * 20 + "f = lambda x: x**2\ndf = lambda x: -2 * x\n"
+    path.write_text(text)
+    space = {}
+    exec(compile(text, path, "exec"), space)
+    report = sa.check_derivative(space["f"], space["df"], np.array([0.5, 2.0]))
+    report.to_html(tmp_path / "report.html")
+    lines = Page((tmp_path / "report.html").read_text()).lines
+    assert list(lines) == list(range(min(line for _, line in report.rows[0].lines) - 5, 24))
+    assert "blamed" in lines[23]["classes"]
+
+
 def test_nothing_of_the_reader_s_becomes_html(reports):
     text = reports[1].read_text()
     assert "alert(1)" in text
@@ -315,19 +328,20 @@ onload = () => {{ document.getElementById("seen").textContent =
 </script>"""
 
 
-def seen_in_browser(folder, pages, dark):
+def seen_in_browser(folder, pages):
+    """What is seen of each page, 400 and 1400 pixels wide, in the light and in the dark."""
     frames = [
-        f'<iframe style="width:{width}px;height:900px" srcdoc="{html.escape(page.read_text())}">'
-        "</iframe>"
+        f'<iframe style="width:{width}px;height:900px;color-scheme:{scheme}" '
+        f'srcdoc="{html.escape(page.read_text())}"></iframe>'
         for page in pages
+        for scheme in ("light", "dark")
         for width in (400, 1400)
     ]
     (folder / "harness.html").write_text(HARNESS.format(frames="".join(frames)))
-    scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
     done = subprocess.run(
         [
             *(BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-            *("--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", *scheme),
+            *("--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}"),
             *("--window-size=1500,1000", "--dump-dom", (folder / "harness.html").as_uri()),
         ],
         capture_output=True,
@@ -341,21 +355,20 @@ def seen_in_browser(folder, pages, dark):
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 def test_the_pages_work_in_a_browser(run, reports, tmp_path):
-    light = seen_in_browser(tmp_path, [run, reports[1]], dark=False)
-    for seen, width in zip(light, (400, 1400) * 2, strict=True):
-        assert seen["wide"] <= seen["width"] <= width  # nothing but boxes scrolls sideways
-        assert seen["small"] == 0
-        assert seen["paper"] == "rgb(255, 255, 255)"
-    for seen in light[:2]:
-        assert seen["first"][0] != seen["last"][0]
-        assert seen["again"] == seen["last"]
-        assert seen["first"][1].startswith("epoch 0 of 20: loss 1.1")
-        assert seen["last"][1].startswith("epoch 20 of 20: ")
-        assert seen["first"][2] != seen["last"][2]
-        assert "dh = sigmoid_backward(da, activation)" in seen["linked"]
-        assert seen["focused"] in seen["linked"]
-        assert seen["marks"] == 300 + 3
-        assert {"W1 (2, 10)", "dW1", "sigmoid", "hidden (30, 10)"} <= set(seen["graph"])
-    dark = seen_in_browser(tmp_path, [run], dark=True)
-    assert dark[0]["paper"] == "rgb(20, 23, 28)"
-    assert dark[0]["last"][0] != light[0]["last"][0]  # the regions, too
+    seen = seen_in_browser(tmp_path, [run, reports[1]])
+    for page, width in zip(seen, (400, 1400) * 4, strict=True):
+        assert page["wide"] <= page["width"] <= width  # nothing but boxes scrolls sideways
+        assert page["small"] == 0
+    papers = [page["paper"] for page in seen]
+    assert papers == [*["rgb(255, 255, 255)"] * 2, *["rgb(20, 23, 28)"] * 2] * 2
+    for page in seen[:4]:
+        assert page["first"][0] != page["last"][0]
+        assert page["again"] == page["last"]
+        assert page["first"][1].startswith("epoch 0 of 20: loss 1.1")
+        assert page["last"][1].startswith("epoch 20 of 20: ")
+        assert page["first"][2] != page["last"][2]
+        assert "dh = sigmoid_backward(da, activation)" in page["linked"]
+        assert page["focused"] in page["linked"]
+        assert page["marks"] == 300 + 3
+        assert {"W1 (2, 10)", "dW1", "sigmoid", "hidden (30, 10)"} <= set(page["graph"])
+    assert seen[0]["last"][0] != seen[2]["last"][0]  # the regions are dark, too

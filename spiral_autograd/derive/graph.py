@@ -21,8 +21,16 @@ from .listing import argument_names, paths
 from .writer import identifier
 
 FEW = 6  # numbers that are shown; of a larger array its shape alone
+WIDEST = 8  # columns; a longer graph is drawn from top to bottom
 SIGNS = {np.add: "+", np.subtract: "-", np.multiply: "×", np.divide: "÷", np.power: "^"}  # noqa: RUF001
 NAMES = {np.dot: "MatMul", np.matmul: "MatMul"}  # as the book draws them
+RED = "#D55E00"  # of what goes backward
+STYLES = {  # of each kind of node: Mermaid's box, Graphviz', fill and stroke
+    "parameter": ("([", "])", "ellipse", "#CDE6F5", "#0072B2"),
+    "data": ("([", "])", "ellipse", "#EEEEEE", "#777777"),
+    "operation": ("[", "]", "box", "#FFFFFF", "#333333"),
+    "loss": ("((", "))", "circle", "#FBE3D0", RED),
+}
 
 
 @dataclass(frozen=True)
@@ -31,17 +39,14 @@ class Node:
 
     key: str
     label: str
-    kind: str  # "parameter", "data", "operation" or "loss"
-    source: tuple[str, int] | None  # the file and the line of it
-    operations: int  # that are merged in it
+    kind: str  # of STYLES
+    source: tuple[str, int] | None = None  # the file and the line of it
+    operations: int = 0  # that are merged in it
 
 
 @dataclass(frozen=True)
 class Edge:
-    """A value on its way from one node to another, and its gradient on the way back.
-
-    A value that goes several ways has on each a part of its gradient: they add up.
-    """
+    """A value on its way to a node, and its gradient, or this way's part of it, on the way back."""
 
     start: str
     end: str
@@ -50,6 +55,13 @@ class Edge:
     value: str  # the numbers, where they are few
     gradient_name: str  # empty where no gradient goes back
     gradient: str  # its numbers
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What goes forward, and what comes back."""
+        shape = str(self.shape) if self.shape else ""
+        back = self.gradient_name and f"{self.gradient_name} {self.gradient or shape}".strip()
+        return f"{self.name} {self.value or shape}".strip(), back
 
 
 @dataclass(frozen=True)
@@ -72,9 +84,8 @@ class Graph:
         column = dict.fromkeys((node.key for node in self.nodes), 0)
         for edge in self.edges:  # in the order of their starts, so that each start is known
             column[edge.end] = max(column[edge.end], column[edge.start] + 1)
-        nearest = {e.start: column[e.end] - 1 for e in reversed(self.edges)}
-        roots = {node.key for node in self.nodes if node.kind in ("parameter", "data")}
-        return {key: nearest.get(key, at) if key in roots else at for key, at in column.items()}
+        nearest = {edge.start: column[edge.end] - 1 for edge in reversed(self.edges)}
+        return {key: at or nearest.get(key, 0) for key, at in column.items()}
 
 
 # -------------------- of a recording --------------------
@@ -83,82 +94,78 @@ class Graph:
 def draw(recording: Recording, loss: Callable[..., Any], *, full: bool) -> Graph:
     """Return the graph of a recording, its operations merged to the functions they stand in."""
     forward = _forward(recording)
-    codes = {} if full else _functions(forward)
-
-    def place_of(call: Call) -> Any:
-        return codes.get(call, call)
-
-    sketch = _Sketch(recording, loss)
+    inside = {} if full else _functions(forward)
+    names, params = _names(recording, loss), set(leaves(recording.params))
+    boxes: dict[Any, list[Any]] = {}  # by what they stand for: label, kind, source, operations
+    ways: dict[Call, dict[Any, list[Any]]] = {}  # of a value to where it goes: what comes back
     for call in forward:
-        place, code = place_of(call), codes[call][1] if call in codes else None
-        sketch.node(place, _label(call, code), "operation", _source(call, code))
+        place, code = inside.get(call, call), inside[call][1] if call in inside else None
+        source = (code.co_filename, code.co_firstlineno) if code else (call.source or ())[:2]
+        boxes.setdefault(place, [_label(call, code), "operation", source or None, 0])[3] += 1
         for parent in parents_of(call):
-            if place_of(parent) != place:
-                sketch.edge(parent, place_of(parent), place)
-    sketch.nodes["loss"] = ["loss", "loss", None, 0]
+            if inside.get(parent, parent) != place:
+                ways.setdefault(parent, {})[place] = []
     if isinstance(recording.loss, Call):
-        sketch.edge(recording.loss, place_of(recording.loss), "loss")
-    return sketch.graph(place_of)
+        ways[recording.loss] = {"loss": []}
+    for call, value, part in recording.parts:
+        end = inside.get(call, call)
+        if value is not None and end in ways.get(value, ()):
+            ways[value][end].append(part)
+    roots = [root for root in names if root in ways]
+    kinds = ["parameter" if root in params else "data" for root in roots]
+    heads = {root: [names[root], kind] for root, kind in zip(roots, kinds, strict=True)}
+    boxes = heads | boxes | {"loss": ["loss", "loss"]}
+    rank = {place: i for i, place in enumerate(boxes)}
+    found = [
+        (rank[inside.get(value, value)], rank[end], value, end)
+        for value, ends in ways.items()
+        for end in ends
+    ]
+    edge = _edge_of(recording, ways, names)
+    return Graph(
+        tuple(Node(f"n{rank[place]}", *box) for place, box in boxes.items()),
+        tuple(edge(*way) for way in sorted(found, key=operator.itemgetter(0, 1))),
+    )
 
 
-class _Sketch:
-    """The nodes and edges as they are found."""
+def _edge_of(
+    recording: Recording, ways: dict[Call, dict[Any, list[Any]]], names: dict[Call, str]
+) -> Callable[..., Edge]:
+    """Return what makes an edge of a value and the node where it goes."""
+    whole = dict(recording.adjoints)
+    whole.update(zip(leaves(recording.params), recording.grads, strict=True))
+    count = Counter(value for _, value, _ in recording.parts)
+    taken = {"np", *names.values()}
 
-    def __init__(self, recording: Recording, loss: Callable[..., Any]) -> None:
-        self.recording = recording
-        self.nodes: dict[Any, list[Any]] = {}  # by what they stand for: label, kind, source, number
-        self.edges: dict[tuple[Call, Any], Any] = {}  # by value and end: the start
-        self.taken = {"np"}
-        self.names: dict[Call, str] = {}
-        self.params = {leaf for leaf in leaves(recording.params) if isinstance(leaf, Call)}
-        trees = recording.params, *recording.data
-        for argument, tree in zip(argument_names(loss, len(trees), self.taken), trees, strict=True):
-            for path, leaf in paths(tree):
-                if isinstance(leaf, Call):
-                    name = "_".join(map(str, path))
-                    self.names[leaf] = identifier(name, self.taken) if path else argument
-
-    def node(self, place: Any, label: str, kind: str, source: tuple[str, int] | None) -> None:
-        self.nodes.setdefault(place, [label, kind, source, 0])[3] += 1
-
-    def edge(self, value: Call, start: Any, end: Any) -> None:
-        """Note that a value goes from one node to another."""
-        self.edges.setdefault((value, end), start)
-        if value.fun is None:
-            kind = "parameter" if value in self.params else "data"
-            self.nodes.setdefault(value, [self.names[value], kind, None, 0])
-
-    def graph(self, place_of: Callable[[Call], Any]) -> Graph:
-        """Return the graph: parameters and data, then the operations in their order."""
-        order = sorted(self.nodes, key=lambda place: self.nodes[place][1] in ("operation", "loss"))
-        rank = {place: i for i, place in enumerate(order)}
-        parts: dict[Call | None, list[tuple[Any, Any]]] = {}
-        for call, parent, part in self.recording.parts:
-            parts.setdefault(parent, []).append((place_of(call), part))
-        whole = dict(self.recording.adjoints)
-        whole.update(zip(leaves(self.recording.params), self.recording.grads, strict=True))
-        ways, edges = Counter(value for value, _ in self.edges), []
-        for (value, end), start in self.edges.items():
-            here = [part for place, part in parts.get(value, ()) if place == end]
-            is_whole = ways[value] == 1 or len(here) == len(parts.get(value, ()))
-            gradients = [whole[value]] if is_whole and value in whole else here
-            edges.append((rank[start], rank[end], value, "" if is_whole else "part of ", gradients))
-        return Graph(
-            tuple(Node(f"n{rank[place]}", *self.nodes[place]) for place in order),
-            tuple(self._drawn(*edge) for edge in sorted(edges, key=lambda edge: edge[:2])),
+    def edge(start: int, number: int, value: Call, end: Any) -> Edge:
+        if value not in names:
+            name = "loss" if end == "loss" else recording.names.get(value)
+            names[value] = identifier(name, taken) if name else ""
+        here, name, text = ways[value][end], names[value], _text(value.value)
+        is_whole = len(here) == count[value] or (not here and len(ways[value]) == 1)
+        gradients = [whole[value]] if is_whole and value in whole else here
+        back = "" if is_whole else "part of "
+        back = f"{back}d{name}" if name else f"{back}gradient"
+        total = (
+            functools.reduce(operator.add, map(_number, gradients)) if text and gradients else None
+        )
+        shape = np.shape(value.value)
+        return Edge(
+            f"n{start}", f"n{number}", name, shape, text, back if gradients else "", _text(total)
         )
 
-    def _drawn(self, start: int, end: int, value: Call, part: str, gradients: list[Any]) -> Edge:
-        if value not in self.names:
-            name = "loss" if value is self.recording.loss else self.recording.names.get(value)
-            self.names[value] = identifier(name, self.taken) if name else ""
-        name, text, back, gradient = self.names[value], _text(value.value), "", ""
-        if gradients:
-            back = f"{part}d{name}" if name else f"{part}gradient"
-            gradient = (
-                _text(functools.reduce(operator.add, map(_number, gradients))) if text else ""
-            )
-        return Edge(f"n{start}", f"n{end}", name, np.shape(value.value), text, back, gradient)
+    return edge
+
+
+def _names(recording: Recording, loss: Callable[..., Any]) -> dict[Call, str]:
+    """Return the names of the leaves of the arguments."""
+    taken, names = {"np"}, {}
+    trees = recording.params, *recording.data
+    for argument, tree in zip(argument_names(loss, len(trees), taken), trees, strict=True):
+        for path, leaf in paths(tree):
+            if isinstance(leaf, Call):
+                names[leaf] = identifier("_".join(map(str, path)), taken) if path else argument
+    return names
 
 
 def _forward(recording: Recording) -> list[Call]:
@@ -214,7 +221,8 @@ def _label(call: Call, code: CodeType | None) -> str:
         return f"{sides[0]} {SIGNS[fun]} {sides[1]}".strip()
     given = [("", arg) for arg in args] + [(f"{k}=", arg) for k, arg in call.kwargs.items()]
     plain = (int, float, str, tuple)
-    short = [f"{k}{arg}" for k, arg in given if type(arg) in plain and len(str(arg)) < 12]
+    said = [f"{k}{arg}" for k, arg in given if type(arg) in plain]
+    short = [text for text in said if len(text) < 20 and text.isprintable()]
     return " ".join([NAMES.get(fun, name_of(fun).strip("_")), *short])
 
 
@@ -250,62 +258,39 @@ def _text(value: Any) -> str:
 
 # -------------------- as text --------------------
 
-WIDEST = 8  # columns; what is longer is drawn from top to bottom
-RED = "#D55E00"  # of what goes backward
-STYLES = {  # fill and stroke of each kind of node
-    "parameter": ("#CDE6F5", "#0072B2"),
-    "data": ("#EEEEEE", "#777777"),
-    "operation": ("#FFFFFF", "#333333"),
-    "loss": ("#FBE3D0", RED),
-}
-
-
-def _direction(graph: Graph) -> str:
-    return "LR" if max(graph.columns().values()) <= WIDEST else "TB"
-
-
-def _labels(edge: Edge) -> tuple[str, str]:
-    """Return what goes forward along an edge, and the gradient that comes back."""
-    shape = str(edge.shape) if edge.shape else ""
-    back = f"{edge.gradient_name} {edge.gradient or shape}".strip() if edge.gradient_name else ""
-    return f"{edge.name} {edge.value or shape}".strip(), back
-
 
 def to_mermaid(graph: Graph) -> str:
     """Return a graph as Mermaid draws it: a link with two heads where a gradient comes back."""
-    boxes = {"operation": ("[", "]"), "loss": ("((", "))")}
-    direction = _direction(graph)
-    there, back_again = "→←" if direction == "LR" else "↓↑"
+    direction, there, and_back = ("LR", *"→←") if _is_narrow(graph) else ("TB", *"↓↑")
     lines = [f"flowchart {direction}"]
     for node in graph.nodes:
-        left, right = boxes.get(node.kind, ("([", "])"))
-        label = "".join(f"#{ord(c)};" if c in '"#&;<>`' else c for c in _printable(node.label))
+        left, right, *_ = STYLES[node.kind]
+        label = "".join(f"#{ord(c)};" if c in '"#&;<>`' else c for c in node.label)
         lines.append(f'    {node.key}{left}"{label}"{right}:::{node.kind}')
     for edge in graph.edges:
-        forward, back = _labels(edge)
-        link, more = ("<-->", f"<br/>{back_again} {back}") if back else ("-->", "")
+        forward, back = edge.labels
+        link, more = ("<-->", f"<br/>{and_back} {back}") if back else ("-->", "")
         lines.append(f'    {edge.start} {link}|"{there} {forward}{more}"| {edge.end}')
-    for kind, (fill, stroke) in STYLES.items():
+    for kind, (*_, fill, stroke) in STYLES.items():
         lines.append(f"    classDef {kind} fill:{fill},stroke:{stroke},color:#000")
     return "\n".join(lines) + "\n"
 
 
 def to_dot(graph: Graph) -> str:
     """Return a graph as Graphviz draws it."""
-    boxes = {"operation": "box", "loss": "circle"}
     lines = [
         "digraph {",
-        f"    rankdir={_direction(graph)}",
+        f"    rankdir={'LR' if _is_narrow(graph) else 'TB'}",
         '    node [fontname="Helvetica", style=filled]',
         '    edge [fontname="Helvetica", fontsize=10]',
     ]
     for node in graph.nodes:
-        label = _printable(node.label).replace("\\", r"\\").replace('"', r"\"")
-        shape, (fill, stroke) = boxes.get(node.kind, "ellipse"), STYLES[node.kind]
+        *_, shape, fill, stroke = STYLES[node.kind]
+        label = node.label.replace("\\", r"\\").replace('"', r"\"")
         looks = f'shape={shape}, fillcolor="{fill}", color="{stroke}"'
         lines.append(f'    {node.key} [label="{label}", {looks}]')
     for edge in graph.edges:
-        forward, back = _labels(edge)
+        forward, back = edge.labels
         lines.append(f'    {edge.start} -> {edge.end} [label=" {forward}"]')
         if back:
             looks = f'constraint=false, style=dashed, color="{RED}", fontcolor="{RED}"'
@@ -313,5 +298,5 @@ def to_dot(graph: Graph) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+def _is_narrow(graph: Graph) -> bool:
+    return max(graph.columns().values()) <= WIDEST

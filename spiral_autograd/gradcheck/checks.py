@@ -62,10 +62,8 @@ def check_layer(
     constant : names, optional
         What is meant to have no gradient: it is then not named as unchecked.
     rtol, atol : float, optional
-        Accept what is off by more than rounding, if each entry has
-        ``|yours - true| <= atol + rtol * |true|``; what is not given is 0 then. Without them, it
-        may be off by a millionth of its row and column (float32: a ten-thousandth). Rounding is
-        right whatever they are.
+        Beyond rounding, accept ``|yours - true| <= atol + rtol * |true|``; what is not given is 0.
+        By default a millionth of the entry's row and column (float32: a ten-thousandth).
     rng : int, RandomState or Generator, default 0
         The stream of the random upstream gradient.
     budget : float, default 10

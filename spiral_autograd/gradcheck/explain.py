@@ -96,6 +96,11 @@ def _case(
         n_inputs=c.subject.n_inputs,
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
         name_of_upstream=_name_of_upstream(c),
+        variables_back=frozenset(
+            name
+            for function in c.subject.backward_code
+            for name in getattr(getattr(function, "__code__", None), "co_varnames", ())
+        ),
     )
     is_ideal = graph is not c.graph
     case.second = lru_cache(lambda: second_point(c, case, ideal=is_ideal))

@@ -375,16 +375,8 @@ def _as_layer(net: Network, run: Pass, rng: Random, budget: float) -> GradientRe
     """Check a network's own forward and backward pass as those of a layer."""
     (_, data), (_, given) = run.way.calls[0], run.way.calls[-1]
     up = given[0] if given else None
-    tolerances = net.tolerances
-    return check_layer(
-        net.object,
-        *data,
-        upstream=up,
-        rtol=tolerances.rtol,
-        atol=tolerances.atol,
-        rng=rng,
-        budget=budget,
-    )
+    to = {"rtol": net.tolerances.rtol, "atol": net.tolerances.atol, "budget": budget}
+    return check_layer(net.object, *data, upstream=up, rng=rng, **to)
 
 
 def _by_loss(net: Network, run: Pass, rng: Random, budget: float) -> GradientReport | None:

@@ -86,7 +86,7 @@ def _source(file: str, reasons: Sequence[Reason]) -> str:
 def _around(source: str, line: int) -> range:
     """Return the lines of the largest class or function around a line that is not too long."""
     fitting = [span for span in _spans(source) if line in span and len(span) <= LONGEST]
-    last = min(line + AROUND, source.count("\n") + 1)
+    last = min(line + AROUND, len(source.splitlines()))
     return max(fitting, key=len, default=range(max(1, line - AROUND), last + 1))
 
 

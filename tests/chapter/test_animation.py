@@ -17,7 +17,7 @@ X, T = frozen(sa.load_data(rng=1984))
 
 def kept(**options):
     evaluations = []
-    params = sa.init_params(2, 5, 3, rng=0)
+    params = sa.init_params(2, 5, 3, rng=0, scale=1.0)
     options = {"max_epoch": 7, "batch_size": 30, "eval_interval": 10, "rng": 0} | options
     sa.fit(params, X, T, on_eval=evaluations.append, **options)
     return evaluations
@@ -39,6 +39,7 @@ def test_the_last_frame_shows_the_end_of_the_run(evaluations, tmp_path):
     picture, (loss, norm) = shown(sa.animate_training(evaluations, X, T, every=3, h=0.1), tmp_path)
     params = evaluations[-1].params
     expected = sa.decision_grid(params, X, 0.1)[2]
+    assert (expected != sa.decision_grid(evaluations[0].params, X, 0.1)[2]).any()
     np.testing.assert_array_equal(picture.images[0].get_array(), expected)
     assert picture.get_title() == "epoch 7"
     assert loss.lines[0].get_ydata() == [now.loss for now in evaluations]

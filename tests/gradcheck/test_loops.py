@@ -234,3 +234,39 @@ def test_what_a_loop_takes_by_an_index_is_the_same_at_each_turn(mistake, kind):
     report = sa.check_layer(Gated(RNG.normal(size=(4, 2)), mistake), RNG.normal(size=(4, 4)))
     assert report.ok == (kind is None), str(report)
     assert all(has(row, kind) for row in report.rows if kind), str(report)
+
+
+MASKS = RNG.random((3, 5)) > 0.4
+
+
+def pooled(x):
+    masked = np.array([x[t] * MASKS[t] for t in range(3)])
+    return np.array([np.max(masked[t] + x[t]) for t in range(3)])
+
+
+def pooled_backward(dout, x, mistake):
+    dx = np.zeros_like(x)
+    for t in range(3):
+        v = x[t] * MASKS[t] + x[t]
+        most = {"average": np.full(5, 0.2), "least": v == v.min()}.get(mistake, v == v.max())
+        d = dout[t] * (np.ones(5) if mistake == "sum" else most)
+        dx[t] = d + d * MASKS[0 if mistake == "mask" else t]
+    return dx
+
+
+@pytest.mark.parametrize(
+    ("mistake", "kind", "fields"),
+    [
+        ("", None, {}),
+        ("average", "taken_as", {"function": "1 / 5"}),
+        ("least", "taken_as", {"function": "({v} == min({v}))"}),
+        ("sum", "taken_as", {"function": "1"}),
+        ("mask", "operand", {"turn": "first"}),
+    ],
+)
+def test_maxima_and_masks(mistake, kind, fields):
+    x = np.arange(15.0).reshape(3, 5)[:, ::-1] / 7 - RNG.random((3, 5))
+    backward = lambda dout, x: pooled_backward(dout, x, mistake)  # noqa: E731
+    report = sa.check_backward(pooled, backward, x)
+    assert report.ok == (kind is None), str(report)
+    assert not kind or has(report.rows[0], kind, **fields), str(report)

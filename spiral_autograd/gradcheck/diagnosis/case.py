@@ -86,6 +86,8 @@ class Case:
         How many of the arguments, the first ones, are inputs and no parameters.
     name_of_upstream : str or None
         What backward calls the upstream gradient, if it is one.
+    variables_back : set of str
+        The variables of the backward pass: dvar, where a gradient has one of its own.
     second : callable
         Returns the case at a second point, where a reason must hold too; None if there is none.
     """
@@ -104,6 +106,7 @@ class Case:
     elsewhere: Callable[[], Mapping[int, tuple[Finding, tuple[Place, ...]]]] = dict
     n_inputs: int = 0
     name_of_upstream: str | None = None
+    variables_back: frozenset[str] = frozenset()
     second: Callable[[], Case | None] = lambda: None
     _variables: dict[Node, str | None] = field(default_factory=dict, repr=False)
 

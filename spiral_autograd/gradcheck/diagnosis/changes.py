@@ -23,6 +23,7 @@ from .edits import (
     windows,
     without_an_end,
 )
+from .extremes import extremes
 from .operands import operands, wrong_gradients
 from .probes import Edit, Family, Spot, Stock, folded
 
@@ -33,13 +34,21 @@ TIMES = (0.0, -1.0, 2.0, 0.5)
 
 def multiples(spot: Spot, stock: Stock) -> Iterator[Family]:
     """What reaches the argument is left out, or is a multiple of what it should be."""
-    effects = np.outer(np.array(TIMES) - 1, spot.effect)
+    yield _multiples(spot, TIMES)
+
+
+def by_lengths(spot: Spot, stock: Stock) -> Iterator[Family]:
+    """What reaches the argument is divided or multiplied by the length of an axis."""
+    yield _multiples(spot, [c for n in stock.lengths if n > 2 for c in (1 / n, float(n))])
+
+
+def _multiples(spot: Spot, factors: Sequence[float]) -> Family:
     sizes = np.abs(spot.c.ravel()) @ spot.sizes.T
-    yield Family(
-        effects,
-        np.outer(np.abs(np.array(TIMES) - 1), sizes),
-        lambda i: times(TIMES[i]),
-        lambda i: ("times", TIMES[i]),
+    return Family(
+        np.outer(np.array(factors) - 1, spot.effect),
+        np.outer(np.abs(np.array(factors) - 1), sizes),
+        lambda i: times(factors[i]),
+        lambda i: ("times", factors[i]),
     )
 
 
@@ -366,5 +375,5 @@ def _assigned(ways: Sequence[Site], kept: float) -> Change:
 
 
 # The likeliest first: where they explain something well, the others are not asked.
-LIKELIEST = (multiples, closed_forms, own_functions, gathered)
+LIKELIEST = (multiples, closed_forms, own_functions, extremes, gathered)
 OTHERS = (arrangements, operands, wrong_gradients)

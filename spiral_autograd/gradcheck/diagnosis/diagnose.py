@@ -15,7 +15,7 @@ from ..guard import OutOfTime
 from ..reference.graph import Graph
 from . import arrays, habits
 from .case import Case, Reason
-from .changes import LIKELIEST, OTHERS
+from .changes import LIKELIEST, OTHERS, by_lengths
 from .exchanges import exchanged
 from .search import Candidate, Search, Stage
 from .second_point import says_the_same
@@ -26,7 +26,7 @@ from .telling import tell
 # gradients, and where it explains some: what explains some may be a part of what comes.
 COURSE: tuple[Stage, ...] = (
     (lambda search: chain(carried(search), search.natural(LIKELIEST)), 2.4, 0.0),
-    (partial(repeated, sort=LIKELIEST), 2.4, 2.4),
+    (partial(repeated, sort=(*LIKELIEST, by_lengths)), 2.4, 2.4),
     (partial(Search.natural, sort=OTHERS), np.inf, 2.4),
     (partial(repeated, sort=OTHERS), np.inf, 2.4),
     (exchanged, np.inf, 2.4),

@@ -26,7 +26,7 @@ def operands_of_turns(spot: Spot, stock: Stock) -> Iterator[Family]:
         return
     mine = y.argnums[y.parents.index(x)]
     for i, arg in enumerate(y.args):
-        is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind == "f"
+        is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind in "fb"
         if i == mine or not is_array or y.name in ("add", "subtract"):
             continue
         flat, held = slopes(spot, y, mine, i), stock.turns.at_turns(y, arg.shape)
@@ -88,7 +88,7 @@ def derivatives_of_turns(spot: Spot, stock: Stock) -> Iterator[Family]:
     for _, (at, _), i in tried:
         value = value_of(at)
         if (id(value), i) not in made:
-            made[id(value), i] = np.ravel(FUNCTIONS[i][1](value))
+            made[id(value), i] = np.ravel(FUNCTIONS[i][1](np.asarray(value, dtype=float)))
     rows = [made[id(value_of(at)), i] for _, (at, _), i in tried]
     fine = [n for n, row in enumerate(rows) if np.isfinite(row).all()]
     if not fine:
@@ -121,7 +121,7 @@ def _derivative(of: tuple[Held, str], i: int) -> Edit:
     at, which = of
 
     def change(g: Any, c: Any, total: object) -> object:
-        return g * FUNCTIONS[i][1](value_of(at))
+        return g * FUNCTIONS[i][1](np.asarray(value_of(at), dtype=float))
 
     fields = {"function": FUNCTIONS[i][0], "v": ("held", at), "minus": False, "turn": which}
     return Edit("taken_as", 2.0 + 0.02 * i + _UNLIKELY[which], change, fields, "derivative")

@@ -223,6 +223,7 @@ class Stock:
         bar: Callable[[Node], Any],
     ) -> None:
         self.graph, self.turns, self.is_named, self.bar = graph, turns, is_named, bar
+        self.lengths = sorted({n for node in graph.nodes for n in np.shape(node.value)})
         self._functions: dict[Node, Array] = {}
         self._like: dict[Shape, tuple[list[Named], Array]] = {}
         self._gradients: dict[Shape, tuple[list[Named], Array]] = {}
@@ -273,6 +274,11 @@ class Stock:
             some: list[Named] = [("value", node) for node in nodes]
             some += [("gradient", n) for n in nodes if not n.parents or self.is_named(n)]
             some += [("held", held) for held in self.constants if value_of(held).shape == arg.shape]
+            some += [
+                ("through", Site(user, n, (user,)))  # before the decay is added, say
+                for n in nodes
+                for user in (n.users if not n.parents and 1 < len(n.users) < 5 else ())
+            ]
             arrays = [self.array(name) for name in some]
             self._like[arg.shape] = some, _rows(arrays, arg.size)
         some, table = self._like[arg.shape]
@@ -295,6 +301,8 @@ class Stock:
             return np.swapaxes(arg, *of) if what == "T" else np.flip(arg, of)
         if what == "held":
             return value_of(of)
+        if what == "through":
+            return self.graph.part(of, self.bar(of.result))
         return of.value if what == "value" else self.bar(of)
 
     @cached_property
@@ -306,7 +314,7 @@ class Stock:
         found: dict[int, Held] = {}
         for node in (n for n in self.graph.nodes if not self.turns.repeats(n)):
             for i, arg in enumerate(node.args):
-                is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind == "f"
+                is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind in "fb"
                 if i not in node.argnums and is_array and node.call.source is not None:
                     found.setdefault(id(arg), (node, i))
         return list(found.values())
@@ -320,7 +328,8 @@ class Stock:
                 for number, site in enumerate(outputs)
                 if np.shape(site.argument.value) == shape
             ]
-            named = [n for n in self._by_shape.get(shape, []) if self.is_named(n)]
+            nodes = self._by_shape.get(shape, [])
+            named = [n for n in nodes if self.is_named(n) or n.name in ("tanh", "maximum")]
             some += [(what, n) for what in ("gradient", "value") for n in named]
             arrays = [self.gradient(name, self.bar) for name in some]
             self._gradients[shape] = some, _rows(arrays, int(np.prod(shape)))

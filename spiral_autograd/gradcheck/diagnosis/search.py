@@ -283,14 +283,21 @@ class Search:
         """Return how far a site is from the first that a person would think of."""
         ends = [node for node in (site.result, site.argument) if node is not None]
         unnamed = sum(not self.is_named(node) for node in ends)
-        return 0.3 * unnamed + 0.05 * site.steps + (0.4 if site.via is not None else 0.0)
+        rest = site.steps == 1 and [n.name for n in ends] == ["set_at", "set_at"]
+        return 0.3 * unnamed + 0.05 * site.steps + 0.4 * (site.via is not None) + 1.2 * rest
 
     def cost_of(self, site: Site, edit: Edit) -> float:
         """Return the cost of a change at a site: what is lost is lost at one operation."""
         lost = edit.kind in ("left_out", "times") and site.steps > 1
         ends = (site.result or site.argument, site.argument)
         inside = edit.of == "derivative" and not all(map(self.is_natural, ends))
-        return edit.cost + self.cost(site) + 0.4 * lost + 1.5 * inside
+        by_steps = edit.of == "closed" and any(map(self.has_own_gradient, site.between[1:]))
+        return edit.cost + self.cost(site) + 0.4 * lost + 1.5 * (inside or by_steps)
+
+    def has_own_gradient(self, node: Node) -> bool:
+        """Tell whether the reader's backward pass has a variable for the gradient of a value."""
+        name = self.case.variable(node)
+        return not self.case.variables_back.isdisjoint((f"d{name}", f"d_{name}", f"grad_{name}"))
 
 
 INNER = frozenset("negative exp log log1p sqrt square power reciprocal tanh absolute abs".split())

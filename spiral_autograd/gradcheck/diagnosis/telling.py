@@ -166,6 +166,8 @@ def _named(search: Search, value: object) -> Any:
         return case.operand(what, of)
     if what == "value":
         return case.name(of)
+    if what == "through":
+        return found("gradient_of", of=case.name(of.argument))
     if what == "gradient":
         return found("gradient_of", of=case.name(of))
     if what == "held":

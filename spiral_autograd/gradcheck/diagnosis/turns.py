@@ -41,7 +41,7 @@ def _is_plain(held: Held, which: str) -> bool:
 
 def _is_of(shape: Shape, held: Held) -> bool:
     value = value_of(held)
-    return isinstance(value, np.ndarray) and value.shape == shape
+    return isinstance(value, np.ndarray) and value.shape == shape and value.dtype.kind in "fbiu"
 
 
 class Turns:
@@ -113,7 +113,7 @@ class Turns:
                     held = nodes[at(t, len(nodes))], i
                     # What a loop begins with is constant: any constant is like it.
                     ends = which in ("first", "last")
-                    if _is_of(shape, held) and not (ends and np.ptp(value_of(held)) == 0):
+                    if _is_of(shape, held) and not (ends and len(np.unique(value_of(held))) < 2):
                         found[line, i, which] = held, self._word(y, held, which)
         return found
 
