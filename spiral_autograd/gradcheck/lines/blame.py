@@ -12,7 +12,6 @@ import numpy as np
 from ...recording import Call, name_of
 from ...validation import Shape
 from ..blocks import close
-from ..guard import Deadline
 from ..source import Place, code_of, forward_line, skips
 from .known import Known, is_known
 from .mending import Mending, Spot
@@ -20,7 +19,6 @@ from .ran import Evidence, Key, Ran
 from .trail import Moment, Trail, follow
 
 _ASKED = 20  # statements that are changed
-_LONGEST = 3.0  # seconds to try what a statement may have been meant to be
 
 
 def blame_of(evidence: Evidence) -> Blame | None:
@@ -86,7 +84,6 @@ class Blame(Ran):
     def __init__(self, evidence: Evidence, trail: Trail) -> None:
         super().__init__(evidence, trail)
         self.mended: dict[tuple[int, ...], list[Place]] = {}
-        self.until = Deadline.after(min(_LONGEST, evidence.deadline.left))
 
     # -------------------- what is left --------------------
 
@@ -139,7 +136,7 @@ class Blame(Ran):
             known = isinstance(value, np.ndarray) and is_known(value, least=2) and np.any(value)
             return bool(known) and self.true.has(value, 1e-9) and not made.has(value, 1e-9)
 
-        return Mending(e.run, right, self._truth, is_true, self.until)
+        return Mending(e.run, right, self._truth, is_true, e.deadline)
 
     def _spots(
         self, rows: tuple[int, ...], likely: Sequence[Place]
@@ -181,7 +178,7 @@ class Blame(Ran):
     def _truth(self) -> float:
         """Return which part of what the backward pass makes is known to be true, run once more."""
         trail = Trail()
-        follow(self.evidence.run, trail, self.until)
+        follow(self.evidence.run, trail, self.evidence.deadline)
         start = trail.start_of(code_of(self.evidence.backward))
         made = [m.value for m in trail.moments if m.fresh and m.event >= start]
         made = [value for value in made if is_known(value, least=2)]

@@ -6,6 +6,7 @@ import ast
 import gc
 import io
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -23,8 +24,9 @@ from .variants import Reach, Slot, Variant, variants
 
 Gradients = Sequence[Any]
 Spot = tuple[CodeType, int]  # a line of a function
+_LONGEST = 1.5
 _MOST = 300  # runs of a backward pass
-_NEAR = 0.25  # what costs that much more than the least is as likely
+_NEAR = 0.6  # what costs that much more than the least is as likely
 # What a changed statement may raise, also where an adapter reads what comes of it.
 _FAILING = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, NameError),
@@ -56,7 +58,7 @@ class Mending:
         self.tries: dict[Spot, list[tuple[float, Variant]]] = {}  # the cost, and what it is for
         self.ran: dict[Variant, frozenset[int]] = {}  # the gradients that are right with it
         self._asked: dict[Spot, Sequence[Shape]] = {}
-        self._until = deadline  # to look at what is made there
+        self._left = _LONGEST  # seconds of the processor, which a loaded machine leaves as they are
 
     def lines(
         self, spots: Mapping[Spot, tuple[float, Sequence[Shape]]], rows: frozenset[int]
@@ -64,9 +66,11 @@ class Mending:
         """Return the lines of which one small change makes some gradients right.
 
         Where several do, those with which the most of what is made on the way is true as well, then
-        those of the least change. `spots` are the lines that are asked for, the likeliest first:
-        what it costs that it is this one, and the shapes of what it makes.
+        the likeliest line, then those of the least change. `spots` are the lines that are asked
+        for, the likeliest first: what it costs that it is this one, and the shapes of what it makes.
         """
+        if self._left < 0:
+            return []
         self._reach({spot: shapes for spot, (_, shapes) in spots.items()})
         tries = [
             (more + cost, number, spot, variant)
@@ -81,7 +85,8 @@ class Mending:
             if spot not in found and rows <= self._right_with(spot, variant):
                 found[spot], least = variant, min(least, cost)
         if len(found) > 1:
-            rated = {spot: self._rated(spot, variant) for spot, variant in found.items()}
+            first = next(iter(spots))
+            rated = {spot: self._rated(spot, found[spot], spot == first) for spot in found}
             best = max(rated.values())
             found = {spot: variant for spot, variant in found.items() if rated[spot] == best}
         return list(dict.fromkeys((code.co_filename, line) for code, line in found))
@@ -89,15 +94,18 @@ class Mending:
     def _right_with(self, spot: Spot, variant: Variant) -> frozenset[int]:
         """Return which gradients are right with something else in a line; it is run once."""
         if variant not in self.ran:
-            if self.deadline.is_over:
+            if self._left < 0 or self.deadline.is_over:
                 return frozenset()
+            start = time.process_time()
             grads = self.functions[spot[0]].run_with(variant, self.run)
             self.ran[variant] = self.right(grads) if grads else frozenset()
+            self._left -= time.process_time() - start
         return self.ran[variant]
 
-    def _rated(self, spot: Spot, variant: Variant) -> tuple[float, float]:
+    def _rated(self, spot: Spot, variant: Variant, is_first: bool) -> tuple[float, bool, float]:
+        """Return how likely a change is: by what is true with it, where it is, how small it is."""
         truth = self.functions[spot[0]].run_with(variant, self.truth) or 0.0
-        return round(truth, 6), -variant.cost
+        return round(truth, 6), is_first, -variant.cost
 
     # -------------------- what may stand there --------------------
 
@@ -109,7 +117,7 @@ class Mending:
         for spot in self._asked:
             self.tries[spot] = []
             self.functions.setdefault(spot[0], _Function(spot[0]))
-        self._until = Deadline.after(0.4 * self.deadline.left)
+        self._until = time.process_time() + _LONGEST / 2
         before = sys.gettrace()
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -140,7 +148,7 @@ class Mending:
         """Tell whether a statement makes something that is known to be true, if it is changed."""
         holder, field, index, node = body
         called = {getattr(part, "attr", getattr(part, "id", "")) for part in ast.walk(node)}
-        if self._until.is_over or called & _TAKING:
+        if time.process_time() > self._until or called & _TAKING:
             return False
         back = variant.exchange()
         try:
@@ -274,7 +282,7 @@ def _named_in(frame: FrameType, written: Iterable[Any]) -> Reach:
 def _part(node: Any, frame: FrameType) -> Any:
     """Return the part of a list, a dict or an array that a text stands for there, if there is."""
     try:
-        holder = frame.f_locals.get(node.value.id)
+        holder: Any = frame.f_locals.get(node.value.id)
         if type(holder) not in (list, tuple, dict, np.ndarray):
             return None
         made = compile(ast.unparse(node.slice), "<index>", "eval")

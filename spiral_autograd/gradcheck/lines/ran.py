@@ -172,11 +172,11 @@ class Ran:
         """The runs of functions that do what is a part of the forward pass."""
         found = {event.run for event in self.events if event.place in self.forward}
         for sink in map(self.sink, range(len(self.evidence.grads))):
-            run = self.events[sink.event].run if sink is not None else None
-            while run is not None:  # who gives a gradient is no part of the forward pass
-                found.discard(run)
-                caller = self.trail.runs[run].caller
-                run = self.events[caller].run if caller is not None else None
+            inside = self.events[sink.event].run if sink is not None else None
+            while inside is not None:  # who gives a gradient is no part of the forward pass
+                found.discard(inside)
+                caller = self.trail.runs[inside].caller
+                inside = self.events[caller].run if caller is not None else None
         for number, run in enumerate(self.trail.runs):
             if run.caller is not None and self.events[run.caller].run in found:
                 found.add(number)
