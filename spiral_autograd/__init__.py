@@ -6,6 +6,7 @@ from . import interrupts  # noqa: F401  # first: from now on Ctrl-C ends the imp
 
 # isort: split
 from . import data, manual, network, optimizers, plotting, training
+from .animation import animate_training
 from .data import load_data
 from .derive import DerivationError, DerivationWarning, Program, derive, value_and_grad
 from .network import (
@@ -60,6 +61,7 @@ __all__ = [  # noqa: RUF022  # as the streets go
     "clip_grads", "remove_duplicate",
     "fit", "TrainState", "Evaluation", "NonFiniteLossError", "save", "load",
     "decision_grid", "plot_data", "plot_loss", "plot_decision_boundary",
+    "animate_training",
     # the engine between: autograd's backward pass as NumPy
     "derive", "value_and_grad", "Program", "DerivationError", "DerivationWarning",
     # the checker
@@ -94,7 +96,7 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> object:
     """Import the checker when it is first asked for: whoever only trains need not wait for it."""
     if name not in __all__:
-        here = f": the book's {name} is {BOOK[name]} here" if name in BOOK else ""
+        here = f": for the book's {name} use {BOOK[name]}" if name in BOOK else ""
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{here}")
     from . import gradcheck
 

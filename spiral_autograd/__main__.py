@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from . import __version__, network
-from .derive import derive
+from .derive import Program, derive
 from .interrupts import raise_again
 from .main_job import SETTINGS, STOPPED, TOLERANCE, Complain, UnwritableError, first_state, run
 from .train_state import NonFiniteLossError
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     count = _read(int, lambda n: n >= 1, "a whole number of at least 1")
     rate = _read(float, lambda r: 0 < r < np.inf, "a number above 0")
     seed = _read(int, lambda s: 0 <= s < 2**32, "from 0 to 2**32 - 1")
-    command = "'derive' prints autograd's backward pass of the network, as NumPy"
+    command = "'derive' prints autograd's backward pass of the network, as NumPy; 'graph' its graph"
     parser.add_argument("command", nargs="?", choices=COMMANDS, default="train", help=command)
     for name, kind, default, letter, meaning in (
         ("epochs", count, 300, "N", "passes over the data"),
@@ -73,9 +73,13 @@ def _parser() -> argparse.ArgumentParser:
         ("seed", seed, 1984, "S", "of the data, weights and shuffles"),
         ("max-grad", rate, None, "R", "clip gradients to this global L2 norm"),
         ("output", Path, Path("spiral-output"), "DIR", "where to save"),
+        ("html", Path, None, "DIR", "save the run as a page, too: DIR/index.html"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, metavar=letter, help=meaning)
     parser.add_argument("--resume", action="store_true", help="go on where a run stopped")
+    written = "how the graph is written"
+    parser.add_argument("--format", choices=FORMATS, default="mermaid", help=written)
+    parser.add_argument("--full", action="store_true", help="each operation of the graph a node")
     parser.add_argument("--no-plots", action="store_true", help="save the parameters only")
     parser.add_argument("--version", action="version", version=__version__)
     return parser
@@ -95,17 +99,28 @@ def _refuse_what_is_ignored(parser: argparse.ArgumentParser, options: argparse.N
 # -------------------- the commands --------------------
 
 
-def _print_derived(options: argparse.Namespace, complain: Complain) -> int:
+def _derived(options: argparse.Namespace, complain: Complain) -> Program:
     params, (x, t), _ = first_state(options, complain)
     batch = x[: options.batch_size], t[: options.batch_size]
-    print(derive(network.loss, params, *batch).source, end="")
+    return derive(network.loss, params, *batch)
+
+
+def _print_derived(options: argparse.Namespace, complain: Complain) -> int:
+    print(_derived(options, complain).source, end="")
     return 0
 
 
+def _print_graph(options: argparse.Namespace, complain: Complain) -> int:
+    print(FORMATS[options.format](_derived(options, complain), full=options.full), end="")
+    return 0
+
+
+FORMATS = {"mermaid": Program.to_mermaid, "dot": Program.to_dot}
 # What each command runs, and the options that mean something to it.
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace, Complain], int], tuple[str, ...]]] = {
-    "train": (run, (*SETTINGS, "output", "resume", "no_plots")),
+    "train": (run, (*SETTINGS, "output", "html", "resume", "no_plots")),
     "derive": (_print_derived, ("batch_size", "hidden_size", "seed")),
+    "graph": (_print_graph, ("batch_size", "hidden_size", "seed", "format", "full")),
 }
 
 

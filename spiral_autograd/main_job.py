@@ -14,11 +14,11 @@ from typing import IO, Any, NoReturn
 import autograd
 import numpy as np
 
-from . import manual, network, plotting
+from . import manual, network, plotting, run_page
 from .data import load_data
 from .optimizers import sgd
 from .saving import load, save, write_whole
-from .train_state import TrainState
+from .train_state import Evaluation, TrainState
 from .training import fit
 from .validation import Array
 
@@ -26,7 +26,11 @@ TOLERANCE = 1e-10
 STOPPED = 130  # the exit status after a Ctrl-C, as shells have it
 CHECKPOINT = "checkpoint.npz"
 SETTINGS = ("epochs", "batch_size", "hidden_size", "learning_rate", "seed", "max_grad")
-PARAMETERS, PICTURES = "parameters.npz", ("data.png", "loss.png", "decision_boundary.png")
+PAGE, PARAMETERS, PICTURES = (
+    "index.html",
+    "parameters.npz",
+    ("data.png", "loss.png", "decision_boundary.png"),
+)
 Params = dict[str, Array]
 Differences = dict[str, tuple[float, float]]
 Complain = Callable[[str], NoReturn]  # ends the process, having said what is wrong with an option
@@ -65,12 +69,17 @@ def _watched(largest: Differences) -> Callable[..., tuple[Any, Params]]:
     return both
 
 
-def _table(title: str, params: Params, differences: Differences) -> str:
-    lines = [title, f"{'':4}{'shape':>12}{'largest |difference|':>24}{'relative':>12}"]
-    for name, (absolute, relative) in differences.items():
-        shape = str(params[name].shape)
-        lines.append(f"{name:4}{shape:>12}{absolute:>24.1e}{relative:>12.1e}")
-    return "\n".join(lines)
+def _rows(params: Params, differences: Differences) -> list[tuple[str, ...]]:
+    """Return the cells of a table of differences, the head first."""
+    found = [
+        (name, str(params[name].shape), f"{absolute:.1e}", f"{relative:.1e}")
+        for name, (absolute, relative) in differences.items()
+    ]
+    return [("", "shape", "largest |difference|", "relative"), *found]
+
+
+def _table(title: str, rows: Sequence[tuple[str, ...]]) -> str:
+    return "\n".join([title, *("{:4}{:>12}{:>24}{:>12}".format(*row) for row in rows)])
 
 
 # -------------------- what is saved --------------------
@@ -95,12 +104,12 @@ def _save(path: Path, write: Callable[[IO[bytes]], Any], said: object = None) ->
         write_whole(path, write)
 
 
-def _try_folder(complain: Complain, folder: Path, names: Sequence[str]) -> None:
+def _try_folder(complain: Complain, folder: Path, names: Sequence[str], option: str) -> None:
     """Make the output folder, and raise unless all the files can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        complain(f"argument --output: cannot make the folder: {error}")
+        complain(f"argument --{option}: cannot make the folder: {error}")
     except OSError as error:
         reason = error.strerror or error
         raise UnwritableError(f"cannot make the folder {folder}: {reason}") from error
@@ -162,6 +171,17 @@ class _Job:
     def __post_init__(self) -> None:
         self.runs: dict[str, TrainState] = self.kept.get("runs", {})
         self.differences: Differences = self.kept.get("differences", {})
+        self.frames: list[run_page.Frame] = self.kept.get("frames", [])
+        if self.options.html and not self.frames:
+            self.frames.append(run_page.picture(self.params, *self.data, 0))
+
+    def look(self, now: Evaluation) -> None:
+        """Print an evaluation; for the page make a picture, where one is due."""
+        print(now)
+        epoch = now.epoch - 1 + now.iteration / now.max_iters
+        wait = self.options.epochs / run_page.FRAMES
+        if self.options.html and epoch >= self.frames[-1]["epoch"] + wait:
+            self.frames.append(run_page.picture(now.params, *self.data, epoch))
 
     def train(self, run: str, **source: Any) -> TrainState:
         """Return the last state of a run, begun or gone on with; it is saved on the way."""
@@ -170,7 +190,8 @@ class _Job:
         def keep(state: TrainState) -> None:
             self.runs[run] = state
             said = {name: getattr(options, name) for name in SETTINGS}
-            kept = {"options": said, "runs": self.runs, "differences": self.differences}
+            kept: dict[str, Any] = {"options": said, "runs": self.runs, "frames": self.frames}
+            kept["differences"] = self.differences
             with _named_if_unwritable(options.output / CHECKPOINT):
                 save(kept, options.output / CHECKPOINT)
 
@@ -210,10 +231,14 @@ def run(options: argparse.Namespace, complain: Complain) -> int:
     params, data, stream = first_state(options, complain)
     x, t = data
     names = [PARAMETERS, CHECKPOINT, *(() if options.no_plots else PICTURES)]
-    _try_folder(complain, options.output, names)
+    _try_folder(complain, options.output, names, "output")
+    if options.html:
+        _try_folder(complain, options.html, [PAGE], "html")
     job = _Job(options, params, data, stream, _resumed(options, complain) if options.resume else {})
     try:
-        automatic = job.train("automatic", value_and_grad=_watched(job.differences), on_eval=print)
+        automatic = job.train(
+            "automatic", value_and_grad=_watched(job.differences), on_eval=job.look
+        )
         handwritten = job.train("handwritten", value_and_grad=manual.value_and_grad)
     except KeyboardInterrupt:
         state = job.runs.get("automatic")
@@ -223,13 +248,19 @@ def run(options: argparse.Namespace, complain: Complain) -> int:
         print(f"\nstopped in epoch {state.epoch + 1}; saved:", saved, "(--resume goes on)")
         return STOPPED
     batches = options.epochs * (len(x) // options.batch_size)
-    title = f"Handwritten against automatic gradients, on each of {batches:,} batches"
-    print(f"\n{_table(title, params, job.differences)}\n")
     apart = _differences(handwritten.params, automatic.params)
-    print(f"{_table('Parameters after training by each of them', params, apart)}\n")
+    tables = {
+        f"Handwritten against automatic gradients, on each of {batches:,} batches": _rows(
+            params, job.differences
+        ),
+        "Parameters after training by each of them": _rows(params, apart),
+    }
+    print("", *(f"{_table(*item)}\n" for item in tables.items()), sep="\n")
     print(f"accuracy on the data: {network.accuracy(automatic.params, x, t):.1%}")
     if not _save_all(options, automatic, x, t):
         return STOPPED
+    if options.html:
+        _save_page(job, automatic, tables)
     (options.output / CHECKPOINT).unlink()
     return _verdict(job.differences)
 
@@ -247,7 +278,34 @@ def _save_all(options: argparse.Namespace, state: TrainState, x: Array, t: Array
     return True
 
 
+def _save_page(job: _Job, state: TrainState, tables: dict[str, list[tuple[str, ...]]]) -> None:
+    """Save the run as one page, and say where."""
+    options, (x, t) = job.options, job.data
+    interval = 10 / (len(x) // options.batch_size)
+    losses = [((k + 1) * interval, loss) for k, loss in enumerate(state.loss_list)]
+    agree = _agree(job.differences)
+    said = {
+        "kind": "right" if agree else "wrong",
+        "verdict": f"{'✓ the' if agree else '✗ NOT all'} gradients agree to {TOLERANCE:g}",
+        "lead": f"{len(x)} points in three arms; a network of {options.hidden_size} hidden units, "
+        f"trained for {options.epochs} epochs in batches of {options.batch_size} with the seed "
+        f"{options.seed}, by the automatic gradient and by the handwritten one.",
+    }
+    if job.frames[-1]["epoch"] != options.epochs:
+        job.frames.append(run_page.picture(state.params, x, t, options.epochs))
+    points = np.column_stack([x.round(3), t.argmax(axis=1)]).tolist()
+    drawn = {"frames": job.frames, "losses": losses, "points": points}
+    batch = [array[: options.batch_size] for array in job.data]
+    text = run_page.run_page(said, tables, drawn, job.params, *batch)
+    _save(options.html / PAGE, lambda file: file.write(text.encode()))
+    print("saved:", options.html / PAGE)
+
+
+def _agree(differences: Differences) -> bool:
+    return all(relative <= TOLERANCE for _, relative in differences.values())
+
+
 def _verdict(differences: Differences) -> int:
-    agree = all(relative <= TOLERANCE for _, relative in differences.values())
+    agree = _agree(differences)
     print(f"The gradients {'agree' if agree else 'DO NOT agree'} to {TOLERANCE:g}.")
     return 0 if agree else 1

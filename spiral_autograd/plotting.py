@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,6 +150,12 @@ def _axes(ax: Axes | None) -> Axes:
     return plt.figure(figsize=(5.6, 5.0), layout="constrained").add_subplot()
 
 
+def _named(ax: Axes, x: str, y: str, title: str) -> Axes:
+    """Name the axes; a title that the caller has given stays."""
+    ax.set(xlabel=x, ylabel=y, title=ax.get_title() or title)
+    return ax
+
+
 def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> Axes:
     """Draw the points, each class with a colour and a marker of its own, and return the Axes.
 
@@ -160,7 +167,7 @@ def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> 
     t : array, shape (examples, classes) or (examples,)
         One-hot rows, or class indices. ValueError or TypeError if it does not fit `x`.
     ax : matplotlib Axes, optional
-        Where to draw; by default on a new figure.
+        Where to draw; by default on a new figure. A title that it has stays.
     **scatter
         Further options of ``Axes.scatter``, such as ``s=40``.
 
@@ -181,13 +188,17 @@ def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> 
         if marker not in "x+":
             style |= {"edgecolor": "white", "linewidth": 0.6}
         ax.scatter(points[:, 0], points[:, 1], label=f"class {k}", **(style | scatter))
-    ax.set(aspect="equal", xlabel="x[:, 0]", ylabel="x[:, 1]", title="Spiral Data Set")
+    ax.set_aspect("equal")
     ax.legend(loc="upper right", framealpha=0.9)
-    return ax
+    return _named(ax, "x[:, 0]", "x[:, 1]", "Spiral Data Set")
 
 
 def plot_loss(
-    state: TrainState, ylim: tuple[float, float] | None = None, *, ax: Axes | None = None
+    state: TrainState,
+    ylim: tuple[float, float] | None = None,
+    *,
+    ax: Axes | None = None,
+    **line: Any,
 ) -> Axes:
     """Draw the loss of each evaluation interval of a training run, and return the Axes.
 
@@ -200,7 +211,9 @@ def plot_loss(
     ylim : (float, float), optional
         The limits of the loss axis.
     ax : matplotlib Axes, optional
-        Where to draw; by default on a new figure.
+        Where to draw; by default on a new figure. A title that it has stays.
+    **line
+        Further options of ``Axes.plot``, such as ``label="sgd"``.
 
     Examples
     --------
@@ -217,16 +230,21 @@ def plot_loss(
     if not state.loss_list:
         raise ValueError("state has no losses to draw: fit it with a smaller eval_interval")
     ax = _axes(ax)
-    ax.plot(np.arange(len(state.loss_list)), state.loss_list, color=COLORS[0])
-    iterations = f"iterations (x{state.eval_interval})"
-    ax.set(xlabel=iterations, ylabel="loss", title="Cross Entropy Loss")
+    ax.plot(np.arange(len(state.loss_list)), state.loss_list, **({"color": COLORS[0]} | line))
     if ylim is not None:
         ax.set_ylim(ylim)
-    return ax
+    return _named(ax, f"iterations (x{state.eval_interval})", "loss", "Cross Entropy Loss")
 
 
 def plot_decision_boundary(
-    params: Any, x: Array, t: Array, h: float = 0.001, *, ax: Axes | None = None
+    params: Any,
+    x: Array,
+    t: Array,
+    h: float = 0.001,
+    *,
+    ax: Axes | None = None,
+    scatter: Mapping[str, Any] | None = None,
+    **image: Any,
 ) -> Axes:
     """Draw the region of each class that is predicted, the data on top, and return the Axes.
 
@@ -242,7 +260,11 @@ def plot_decision_boundary(
     h : float, above 0
         The spacing of the grid of `decision_grid`.
     ax : matplotlib Axes, optional
-        Where to draw; by default on a new figure.
+        Where to draw; by default on a new figure. A title that it has stays.
+    scatter : dict, optional
+        Further options of ``Axes.scatter`` for the points, such as ``{"s": 40}``.
+    **image
+        Further options of ``Axes.imshow`` for the regions, such as ``alpha=0.5``.
 
     Examples
     --------
@@ -258,17 +280,11 @@ def plot_decision_boundary(
     xs, ys, classes, predicted = _grid(params, x, h)
     count = max(count, predicted)
     ax = _axes(ax)
-    ax.imshow(
-        classes,
-        cmap=_pale_colors(count),
-        vmin=-0.5,
-        vmax=count - 0.5,
-        extent=(xs[0] - h / 2, xs[-1] + h / 2, ys[0] - h / 2, ys[-1] + h / 2),
-        origin="lower",
-        interpolation="nearest",
-    )
-    plot_data(x, labels, ax=ax)
-    return ax
+    style: dict[str, Any] = {"cmap": _pale_colors(count), "vmin": -0.5, "vmax": count - 0.5}
+    style |= {"origin": "lower", "interpolation": "nearest"}
+    style["extent"] = xs[0] - h / 2, xs[-1] + h / 2, ys[0] - h / 2, ys[-1] + h / 2
+    ax.imshow(classes, **(style | image))
+    return plot_data(x, labels, ax=ax, **(scatter or {}))
 
 
 def _pale_colors(count: int) -> Colormap:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
 
 EVERY = 0.2  # seconds between two looks at the line
@@ -20,7 +21,9 @@ def watched() -> bool:
 def progress(total: int) -> tuple[Show, Callable[[], None]]:
     """Return what shows that so many of `total` are done, with a few words, and what ends it."""
     try:
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the advice to install ipywidgets in a notebook
+            from tqdm.auto import tqdm
     except ImportError:
         return _line(total)
     bar = tqdm(total=total, unit="batch", leave=False, delay=AFTER, mininterval=EVERY)

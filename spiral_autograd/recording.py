@@ -83,16 +83,18 @@ class Site(NamedTuple):
         """Return the site that the first of some frames is at; None where there is none."""
         if not frames or not depth:
             return None
-        frame, code = frames[0], frames[0].f_code
+        frame, code, at = frames[0], frames[0].f_code, frames[0].f_lasti
         source = code.co_filename, frame.f_lineno, code.co_name
-        return cls(None, source, (code, frame.f_lasti), cls.of(frames[1:], depth - 1))
+        while at > 0 and not code.co_code[at]:  # Python may stand behind one that it has quickened
+            at -= 2
+        return cls(None, source, (code, at), cls.of(frames[1:], depth - 1))
 
 
 class Call(Node):  # type: ignore[misc]
     """One call of a function: a node of the graph. Its `args` hold the calls they come from."""
 
     __slots__ = (
-        "args called_at fun gradient_of instruction kwargs same_as source value".split()  # of Node
+        "args called_at frames fun gradient_of instruction kwargs same_as source value".split()
     )
 
     fun: Any  # autograd's primitive; None for a root, a leaf of the parameters or of the data
@@ -102,6 +104,7 @@ class Call(Node):  # type: ignore[misc]
     source: tuple[str, int, str] | None  # file, line, function; None where autograd itself calls
     instruction: tuple[CodeType, int] | None  # in the bytecode: the same at each turn of a loop
     called_at: Site | None  # where the function of `source` was called
+    frames: tuple[tuple[int, CodeType], ...]  # the calls it stands in, the innermost first
     gradient_of: Call | None  # the forward call whose vjp made this call
     same_as: Call  # itself; of a primitive whose body was recorded in its place, that body's last
 
@@ -127,7 +130,7 @@ class Call(Node):  # type: ignore[misc]
         """Set up a root: a leaf of the parameters or of the data."""
         self.value, self.fun, self.args, self.kwargs = value, None, (), {}
         self.gradient_of = self.source = self.instruction = self.called_at = None
-        self.same_as = self
+        self.same_as, self.frames = self, ()
 
     def __repr__(self) -> str:
         return f"<{name_of(self.fun) if self.fun else 'root'} {np.shape(self.value)}>"
@@ -196,6 +199,7 @@ class _Tape:
         if (site := Site.of(frames)) is not None:
             _, call.source, call.instruction, call.called_at = site
             self._home[call] = frames[0]
+            call.frames = tuple((id(frame), frame.f_code) for frame in frames)  # all are kept alive
             for outer in frames:
                 self._read_names(outer)
                 self._frames.setdefault(outer, None)
@@ -292,6 +296,7 @@ class Recording:
     grads: list[Any]  # for each leaf of the parameters a call; an array where there is none
     calls: list[Call]  # every call, in the order in which it was made
     adjoints: dict[Call, Any]  # from forward calls on the way to the loss to their whole gradients
+    parts: list[tuple[Call, Call | None, Any]]  # a call, one whose value it takes, its part of that
     names: dict[Call, str]  # those that the recorded code has for the values
 
 
@@ -327,7 +332,7 @@ def record(
                 return new_box(leaf, trace, Call.new_root(leaf))
 
             param_boxes, data_boxes = tree_map(root, params), [tree_map(root, d) for d in data]
-            value, grads, adjoints = _reverse_pass(loss, param_boxes, data_boxes)
+            value, grads, adjoints, parts = _reverse_pass(loss, param_boxes, data_boxes)
             return Recording(
                 params=tree_map(_unboxed, param_boxes),
                 data=tuple(tree_map(_unboxed, tree) for tree in data_boxes),
@@ -335,6 +340,7 @@ def record(
                 grads=[_unboxed(grad) for grad in grads],
                 calls=tape.calls,
                 adjoints={call: _unboxed(adjoint) for call, adjoint in adjoints.items()},
+                parts=[(*ends, _unboxed(part)) for *ends, part in parts],
                 names=tape.finish(),
             )
     except BaseException:
@@ -350,8 +356,8 @@ def _unboxed(value: Any) -> Any:
 
 def _reverse_pass(
     loss: Callable[..., Any], params: Pytree, data: Sequence[Pytree]
-) -> tuple[Any, list[Any], dict[Call, Any]]:
-    """Return the loss, the gradient for each leaf and each call's adjoint, by autograd's rules.
+) -> tuple[Any, list[Any], dict[Call, Any], list[tuple[Call, Any, Any]]]:
+    """Return the loss, leaves' gradients, calls' adjoints and their parts, by autograd's rules.
 
     autograd's own backward pass keeps one root's gradient and adds gradients up in place; this
     one keeps every root's, and leaves each value as it was recorded.
@@ -363,6 +369,7 @@ def _reverse_pass(
 
         def root(leaf: object) -> Any:
             roots.append(_Differentiated.new_root())
+            roots[-1].call = _unboxed(leaf)
             return new_box(leaf, trace, roots[-1])
 
         end = loss(tree_map(root, params), *data)
@@ -371,19 +378,20 @@ def _reverse_pass(
     if anp.shape(value) != ():
         raise TypeError(f"loss must return a scalar, got the shape {anp.shape(value)}")
     gradients: dict[Any, Any] = {end._node: vspace(value).ones()} if depends else {}
-    adjoints = {}
+    adjoints, parts = {}, []
     for node in toposort(end._node) if depends else ():
         gradient = gradients[node]
         if node.parents:
             adjoints[node.call] = gradient
             with running.tape.differentiating(node.call):
                 for parent, part in zip(node.parents, node.vjp(gradient), strict=True):
+                    parts.append((node.call, getattr(parent, "call", None), part))
                     gradients[parent] = _sum(gradients.get(parent), part)
     grads = [
         gradients[node] if node in gradients else np.zeros_like(box._value)
         for node, box in zip(roots, leaves(params), strict=True)
     ]
-    return value, grads, adjoints
+    return value, grads, adjoints, parts
 
 
 def _sum(total: object, part: object) -> Any:

@@ -296,7 +296,7 @@ class _Loop:
             def look() -> None:
                 loss = f", loss {self.losses[-1]:.4g}" if self.losses else ""
                 done = self.place.epoch * max_iters + self.place.iteration - first
-                show(done, f"epoch {self.place.epoch + 1}{loss}")
+                show(done, f"epoch {min(self.place.epoch + 1, self.last_epoch)}{loss}")
 
             self.hooks.append(_every(PROGRESS_EVERY, look))
             self.ends.append(lambda state: end())

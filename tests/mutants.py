@@ -300,7 +300,7 @@ add("outside-ninja-power", "ninja", "ninja_grads", "** -1.5", "** -0.5", "none v
 add("outside-gelu-cube", "gelu", "GELU", "3 * 0.044715 * x**2", "3 * 0.044715 * x**3", "none value")
 add("outside-gelu-u", "gelu", "GELU", "(1 - t**2)", "(1 - self.u**2)", "none value")
 add("outside-rnn-cache", "rnn", "RNN", "1 - h_next**2", "1 - h_prev**2", "none value")
-add("outside-swish-x", "swish", "Swish", "s * (1 - s)", "s * (1 - self.x)", "none")
+add("outside-swish-x", "swish", "Swish", "s * (1 - s)", "s * (1 - self.x)", "none value")
 add("outside-lstm-gates", "lstm", "LSTM", "do *= o * (1 - o)", "do *= o * (1 - f)", "none value part")
 add("outside-lstm-tanh", "lstm", "LSTM", "dg *= 1 - g**2", "dg *= 1 - i**2", "none value")
 add("outside-gru-z", "gru", "GRUCell", "dn * (1 - n * n)", "dn * (1 - z * z)", "none value")

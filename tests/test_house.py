@@ -15,7 +15,7 @@ ROOT = Path(sa.__file__).parent
 # Whoever stands in a line may import from the lines above; a folder's modules from one another,
 # without a circle.
 ORDER = """
-    interrupts  validation  boxes  progress
+    interrupts  validation  boxes  progress  pages
     pytree
     data  network  manual  optimizers  recording
     state
@@ -23,6 +23,7 @@ ORDER = """
     saving  gradient_sources
     training
     plotting
+    animation
     gradcheck.primitives  gradcheck.finding
     gradcheck.words_of_changes
     gradcheck.words_of_mistakes
@@ -35,6 +36,7 @@ ORDER = """
     gradcheck.where
     gradcheck.explain
     gradcheck.pictures
+    gradcheck.report_page
     gradcheck.report
     gradcheck.checks
     gradcheck.function_checks
@@ -42,6 +44,7 @@ ORDER = """
     gradcheck.network_check
     gradcheck
     __init__
+    run_page
     main_job
     __main__
 """
@@ -60,7 +63,7 @@ KNOWS_ONLY = {
     "gradcheck.pictures": {"validation", "gradcheck.verdict.rows"},
     "gradcheck.report": {
         *("gradcheck.finding", "gradcheck.words", "gradcheck.guard", "gradcheck.source"),
-        *("gradcheck.verdict.rows", "gradcheck.pictures"),
+        *("gradcheck.verdict.rows", "gradcheck.pictures", "gradcheck.report_page", "saving"),
     },
 }
 LONGEST_FILE, LONGEST_FUNCTION = 400, 40  # lines; of a function without its docstring

@@ -19,6 +19,7 @@ from ..pytree import Pytree, float_tree, leaves, with_leaves
 from ..recording import Call, Recording, record
 from . import guards
 from .buffers import write_buffered
+from .graph import draw
 from .guards import DerivationError, Example, refused, silence
 from .listing import write_listing
 from .outside import Outside
@@ -126,7 +127,8 @@ def _derived(loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints
         )
     arguments = described(params, data, trace_ints=trace_ints)
     place = signature(params, data, trace_ints=trace_ints)
-    return Program(source, needs, buffered, trace_ints, place, arguments, function)
+    graphs = draw(recording, loss, full=False), draw(recording, loss, full=True)
+    return Program(source, needs, buffered, trace_ints, place, arguments, function, graphs)
 
 
 def _recorded(loss: Loss, example: Example, trace_ints: bool) -> tuple[Recording, Simplified]:

@@ -77,7 +77,7 @@ class _Listing(Writer):
         self.unpack: list[str] = []  # the lines that take the arguments apart
         self.done: list[tuple[Expr, list[str]]] = []  # what has a name, and its lines
         trees = recording.params, *recording.data
-        self.arguments_of_loss = _argument_names(loss, len(trees), self.taken)
+        self.arguments_of_loss = argument_names(loss, len(trees), self.taken)
         for argument, tree in zip(self.arguments_of_loss, trees, strict=True):
             self._take_apart(argument, tree)
         self._named = set(self.texts)
@@ -95,7 +95,7 @@ class _Listing(Writer):
     def _take_apart(self, argument: str, tree: Pytree) -> None:
         """Name the leaves of an argument, and write the lines that bind them, four to each."""
         names, places = [], []
-        for path, leaf in _paths(tree):
+        for path, leaf in paths(tree):
             if not isinstance(leaf, Call):
                 continue
             name = identifier("_".join(map(str, path)), self.taken) if path else argument
@@ -211,7 +211,8 @@ class _Listing(Writer):
 # -------------------- names --------------------
 
 
-def _argument_names(loss: Callable[..., Any], count: int, taken: set[str]) -> list[str]:
+def argument_names(loss: Callable[..., Any], count: int, taken: set[str]) -> list[str]:
+    """Return names for the arguments of a loss, its own where they can be known."""
     try:
         known = list(inspect.signature(loss).parameters.values())
     except (TypeError, ValueError):
@@ -222,11 +223,12 @@ def _argument_names(loss: Callable[..., Any], count: int, taken: set[str]) -> li
     return [identifier(name, taken) for name in names[:count]]
 
 
-def _paths(tree: Pytree) -> list[tuple[tuple[Any, ...], Any]]:
+def paths(tree: Pytree) -> list[tuple[tuple[Any, ...], Any]]:
+    """Return each leaf of a tree, with the keys that lead to it before it."""
     if type(tree) not in (dict, list, tuple):
         return [((), tree)]
     items = tree.items() if type(tree) is dict else enumerate(tree)
-    return [((key, *path), leaf) for key, sub in items for path, leaf in _paths(sub)]
+    return [((key, *path), leaf) for key, sub in items for path, leaf in paths(sub)]
 
 
 def _gradient_of(recording: Recording, simple: Simplified) -> dict[Expr, list[Expr]]:

@@ -11,6 +11,7 @@ from autograd.tracer import isbox
 
 from ..pytree import DEEPEST, Pytree, named_leaves, too_deep
 from .expressions import static_key
+from .graph import Graph, to_dot, to_mermaid
 
 Buffered: TypeAlias = tuple[Callable[..., Any], list[Any]]
 
@@ -48,6 +49,7 @@ class Program:
     _signature: Any = field(repr=False)
     _arguments: dict[str, str] = field(repr=False)
     _function: Callable[..., Any] = field(repr=False)
+    _graphs: tuple[Graph, Graph] = field(repr=False)  # merged, and in full
 
     def __call__(self, params: Pytree, *data: Pytree) -> tuple[Any, Pytree]:
         """Return the loss and its gradient with respect to `params`.
@@ -61,6 +63,39 @@ class Program:
             got = described(params, data, trace_ints=self.traces_ints)
             raise ValueError(_mismatch(self._arguments, got))
         return self._function(params, *data)
+
+    def graph(self, *, full: bool = False) -> Graph:
+        """Return the computational graph: what `to_mermaid` and `to_dot` write, as plain data.
+
+        On its edges are the values and the gradients of the arguments that the program was derived
+        for: names and shapes, and the numbers where they are few.
+
+        Parameters
+        ----------
+        full : bool, default False
+            Whether each operation is a node. Else one call of a function that calls no other is
+            one node, as affine, sigmoid and softmax with loss are in the book.
+
+        Examples
+        --------
+        >>> from spiral_autograd import derive, init_params, load_data, loss
+        >>> x, t = load_data()
+        >>> graph = derive(loss, init_params(2, 10, 3, rng=0), x, t).graph()
+        >>> [node.label for node in graph.nodes if node.kind == "operation"]
+        ['affine', 'sigmoid', 'affine', 'cross_entropy']
+        """
+        return self._graphs[full]
+
+    def to_mermaid(self, *, full: bool = False) -> str:
+        """Return the graph as a Mermaid flowchart, which GitHub and many notebooks draw.
+
+        Saito, *Deep Learning from Scratch 2*, section 1.3.4, draws them so. See `graph`.
+        """
+        return to_mermaid(self.graph(full=full))
+
+    def to_dot(self, *, full: bool = False) -> str:
+        """Return the graph in Graphviz' language: ``dot -Tsvg`` draws it. See `graph`."""
+        return to_dot(self.graph(full=full))
 
 
 _PLAIN = (bool, int, str, bytes, complex, slice, range, type(None))

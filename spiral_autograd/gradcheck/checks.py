@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from .subject.pair import Functions, Pair
 from .subject.session import untouched
 from .subject.subject import Subject, name_of_function
 from .verdict.doubt import ask_differences, compared
-from .verdict.rows import Comparison
+from .verdict.rows import Comparison, Tolerances
 from .verdict.second_call import call_again, first_gradients, judge, unused_upstream
 from .where import Where
 
@@ -33,13 +34,18 @@ def check_layer(
     layer: object,
     *inputs: object,
     upstream: object = None,
+    constant: Names = (),
+    rtol: float | None = None,
+    atol: float | None = None,
     rng: Random = 0,
     budget: float = BUDGET,
-    constant: Names = (),
 ) -> GradientReport:
     """Check an object with ``forward(*inputs)`` and ``backward(upstream)``.
 
-    Its parameters and gradients may be lists (``params``, ``grads``), attributes (``W`` with
+    ``print(check_layer(layer, x))`` says of x and of each parameter whether its gradient is right;
+    if not, why, and in which lines. In a test: ``check_layer(layer, x).raise_if_wrong()``.
+
+    The parameters and gradients may be lists (``params``, ``grads``), attributes (``W`` with
     ``dW``) or dicts, known at construction or made in the first forward pass. The object and the
     inputs come out as they went in.
 
@@ -53,12 +59,15 @@ def check_layer(
     upstream : array or tuple of arrays, optional
         The gradient of the loss with respect to what `forward` returns; by default random, or
         that of a scalar loss whose `backward` needs none.
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
+    rtol, atol : float, optional
+        Beyond rounding, accept ``|yours - true| <= atol + rtol * |true|``; what is not given is 0.
+        By default a millionth of the entry's row and column (float32: a ten-thousandth).
     rng : int, RandomState or Generator, default 0
         The stream of the random upstream gradient.
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
-    constant : names, optional
-        What is meant to have no gradient: it is then not named as unchecked.
 
     Returns
     -------
@@ -81,13 +90,14 @@ def check_layer(
     'exact'
     """
     budget = number("budget", budget, above=0, or_equal=True)
+    tolerances = Tolerances.of(rtol, atol)
     stream = stream_of(rng)
     title = (layer if isinstance(layer, type) else type(layer)).__name__
     with untouched(layer, inputs) as session, answerable(title):
         function = function_of(layer, inputs)
         shared = session, upstream, stream, constant, gradients_of
         adapter = Layer(layer, inputs, *shared) if function is None else Pair(function, *shared)
-        return course(title, adapter.subject(), stream, budget)
+        return course(title, adapter.subject(), stream, budget, tolerances)
 
 
 def check_backward(
@@ -95,11 +105,16 @@ def check_backward(
     backward: Callable[..., object],
     *inputs: object,
     upstream: object = None,
+    constant: Names = (),
+    rtol: float | None = None,
+    atol: float | None = None,
     rng: Random = 0,
     budget: float = BUDGET,
-    constant: Names = (),
 ) -> GradientReport:
     """Check a pair of functions, ``out, cache = forward(*inputs)`` and ``backward(dout, cache)``.
+
+    ``print(check_backward(forward, backward, x, W, b))`` says of each input whether its gradient
+    is right; if not, why, and in which lines.
 
     Parameters
     ----------
@@ -109,11 +124,13 @@ def check_backward(
     *inputs : arrays and what else `forward` takes
     upstream : array or tuple of arrays, optional
         By default random.
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
+    rtol, atol : float, optional
+        What is accepted beyond rounding: see `check_layer`.
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
-    constant : names, optional
-        What is meant to have no gradient: it is then not named as unchecked.
 
     Returns
     -------
@@ -133,12 +150,13 @@ def check_backward(
     (['x', 'W', 'b'], True)
     """
     budget = number("budget", budget, above=0, or_equal=True)
+    tolerances = Tolerances.of(rtol, atol)
     stream = stream_of(rng)
     title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
     with untouched(forward, backward, inputs) as session, answerable(title):
         passes = Functions(forward, backward, inputs).passes()
         pair = Pair(passes, session, upstream, stream, constant, gradients_of)
-        return course(title, pair.subject(), stream, budget)
+        return course(title, pair.subject(), stream, budget, tolerances)
 
 
 def check_gradient(
@@ -146,11 +164,16 @@ def check_gradient(
     gradient: object,
     params: Pytree,
     *data: object,
+    constant: Names = (),
+    rtol: float | None = None,
+    atol: float | None = None,
     rng: Random = 0,
     budget: float = BUDGET,
-    constant: Names = (),
 ) -> GradientReport:
     """Check a handwritten gradient of a scalar loss of any pytree.
+
+    ``print(check_gradient(loss, gradient, params, x, t))`` says of each array in `params` whether
+    its gradient is right; if not, why, and in which lines.
 
     Parameters
     ----------
@@ -164,11 +187,13 @@ def check_gradient(
         the name of a variable of `loss` is checked, and what has no gradient yet is left out.
     params : pytree of float arrays
     *data : what else the functions take
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
+    rtol, atol : float, optional
+        What is accepted beyond rounding: see `check_layer`.
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
-    constant : names, optional
-        What is meant to have no gradient: it is then not named as unchecked.
 
     Returns
     -------
@@ -188,10 +213,11 @@ def check_gradient(
     True
     """
     budget = number("budget", budget, above=0, or_equal=True)
+    tolerances = Tolerances.of(rtol, atol)
     title, gradient = name_of_function(loss, "loss"), among_globals(gradient, loss, params)
     with untouched(loss, gradient, params, data) as session, answerable(title):
         subject = Gradient(loss, gradient, params, data, session, constant).subject()
-        return course(title, subject, stream_of(rng), budget)
+        return course(title, subject, stream_of(rng), budget, tolerances)
 
 
 # -------------------- the course of a check --------------------
@@ -204,7 +230,11 @@ def stream_of(rng: Random) -> np.random.Generator:
 
 
 def course(
-    title: str, subject: Subject, stream: np.random.Generator, budget: float
+    title: str,
+    subject: Subject,
+    stream: np.random.Generator,
+    budget: float,
+    tolerances: Tolerances,
 ) -> GradientReport:
     """Call twice, find the reference, compare, look again, and say why and where it is wrong."""
     if not subject.values:
@@ -217,7 +247,7 @@ def course(
         subject, subject.upstream, stream, max(1.0, budget / 3), subject.outputs
     )
     require_used(subject, reference)
-    c, ideal = compared(subject, reference, first_gradients(subject), stream)
+    c, ideal = compared(subject, reference, first_gradients(subject), stream, tolerances)
     c.failures += subject.failures
     c.notes += [*subject.remarks, *unused_upstream(subject, c.grads)]
     ask_differences(c)
@@ -229,6 +259,7 @@ def course(
     look_at_other_values(c, where)
     judge(c, calls)
     where.of_states()
+    where.of_forward()
     _say_unkept(c)
     return _report(title, c)
 
@@ -244,7 +275,8 @@ def _say_unkept(c: Comparison) -> None:
 
 
 def _report(title: str, c: Comparison) -> GradientReport:
-    kind = "float32" if c.reference.single else "float64"
+    dtype = "float32" if c.reference.single else "float64"
+    sharp = c.reference.sharpness
     return GradientReport(
         subject=title,
         reference=c.reference.kind,
@@ -252,5 +284,7 @@ def _report(title: str, c: Comparison) -> GradientReport:
         remarks=tuple(c.notes),
         faults=tuple(c.failures),
         unchecked=tuple(dict.fromkeys(c.subject.unchecked)),
-        precision=f" ({kind}; match: within {c.reference.sharpness.match:g})",
+        tolerances=replace(
+            c.tolerances, dtype=dtype, match=sharp.match, approximate=sharp.approximate
+        ),
     )

@@ -25,7 +25,7 @@ from .reference.reference import find_reference, outputs_now
 from .source import forward_line
 from .subject.conventions import TARGETS, means_upstream, positional_names
 from .subject.subject import MISSING, copied
-from .verdict.doubt import compared
+from .verdict.doubt import compared, not_accepted
 from .verdict.rows import FAILURES, Comparison, Row
 from .where import Where
 
@@ -39,6 +39,9 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     for k, why in (said := behind(c)).items():
         c.change(k, findings=(*c.rows[k].findings, why))
     left = [k for k in c.wrong if k not in said or said[k].kind == "follows"]
+    left = [
+        k for k in left if c.rows[k].findings[:1] != (not_accepted(c),)
+    ]  # too little to explain
     if not c.reference.grads:
         for k in left:
             c.change(
@@ -93,6 +96,11 @@ def _case(
         n_inputs=c.subject.n_inputs,
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
         name_of_upstream=_name_of_upstream(c),
+        variables_back=frozenset(
+            name
+            for function in c.subject.backward_code
+            for name in getattr(getattr(function, "__code__", None), "co_varnames", ())
+        ),
     )
     is_ideal = graph is not c.graph
     case.second = lru_cache(lambda: second_point(c, case, ideal=is_ideal))
@@ -172,7 +180,7 @@ def _beside(c: Comparison, where: Where, hiding: dict[int, Finding]) -> Comparis
             return None
         if reference.kind != c.reference.kind or not reference.grads:
             return None
-        beside, ideal = compared(moved, reference, grads, c.rng)
+        beside, ideal = compared(moved, reference, grads, c.rng, c.tolerances)
         if beside.wrong:
             with guarded("the search for why", c.notes):
                 explain(beside, Where(beside, where.deadline.left), ideal)

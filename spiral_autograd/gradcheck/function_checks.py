@@ -19,6 +19,7 @@ from .subject.pair import Pair
 from .subject.primitive import Primitive
 from .subject.session import untouched
 from .subject.subject import name_of_function, require_function
+from .verdict.rows import Tolerances
 
 Rule = Callable[..., object]
 
@@ -30,14 +31,17 @@ def check_primitive(
     jvps: Rule | Sequence[Rule | None] | None = None,
     kwargs: Mapping[str, object] | None = None,
     upstream: object = None,
+    constant: Names = (),
+    rtol: float | None = None,
+    atol: float | None = None,
     rng: Random = 0,
     budget: float = BUDGET,
-    constant: Names = (),
 ) -> GradientReport:
     """Check what autograd is told of a primitive: the vjp and the jvp of each argument.
 
-    They are held against the function itself, by autograd where its body is NumPy of your own,
-    else by complex step or central differences.
+    ``print(check_primitive(f, x, y))`` says of each whether it is right; if not, why. They are held
+    against the function itself, by autograd where its body is NumPy of your own, else by complex
+    step or central differences.
 
     Parameters
     ----------
@@ -53,11 +57,13 @@ def check_primitive(
         Keyword arguments of `function`, which each vjp and jvp takes too.
     upstream : array, optional
         By default random.
+    constant : names, optional
+        What is meant to have no gradient: it is then not named as unchecked.
+    rtol, atol : float, optional
+        What is accepted beyond rounding: see `check_layer`.
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
-    constant : names, optional
-        What is meant to have no gradient: it is then not named as unchecked.
 
     Returns
     -------
@@ -81,6 +87,7 @@ def check_primitive(
     """
     require_function("function", function)
     budget = number("budget", budget, above=0, or_equal=True)
+    tolerances = Tolerances.of(rtol, atol)
     title, kwargs, reports = name_of_function(function, "a function"), kwargs or {}, []
     with untouched(function, inputs, vjps, jvps, kwargs) as session, answerable(title):
         for kind, given in (("vjp", vjps), ("jvp", jvps)):
@@ -89,7 +96,7 @@ def check_primitive(
                 continue
             stream = stream_of(rng)
             pair = Pair(primitive.passes(), session, upstream, stream, constant, gradients_of)
-            report = course(title, pair.subject(), stream, budget)
+            report = course(title, pair.subject(), stream, budget, tolerances)
             reports.append(_named(report, kind, primitive.shapes))
     if not reports:
         raise CheckError(
@@ -129,10 +136,15 @@ def check_derivative(
     x: object,
     *,
     upstream: object = None,
+    rtol: float | None = None,
+    atol: float | None = None,
     rng: Random = 0,
     budget: float = BUDGET,
 ) -> GradientReport:
     """Check a function, such as an activation, with its derivative, and say which values it takes.
+
+    ``print(check_derivative(sigmoid, sigmoid_prime, x))`` says whether it is right; if not, why,
+    and in which lines.
 
     Parameters
     ----------
@@ -144,6 +156,8 @@ def check_derivative(
     x : array or float
     upstream : array, optional
         By default random.
+    rtol, atol : float, optional
+        What is accepted beyond rounding: see `check_layer`.
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
         Seconds to spend on why a derivative is wrong.
@@ -171,6 +185,7 @@ def check_derivative(
     require_function("function", function)
     require_function("derivative", derivative)
     budget = number("budget", budget, above=0, or_equal=True)
+    tolerances = Tolerances.of(rtol, atol)
     title = (
         f"{name_of_function(function, 'f')} and {name_of_function(derivative, 'its derivative')}"
     )
@@ -179,7 +194,7 @@ def check_derivative(
             two = Derivative(function, derivative, x)
         stream = stream_of(rng)
         pair = Pair(two.passes(), session, upstream, stream, automatic=gradients_of)
-        report = course(title, pair.subject(), stream, budget)
+        report = course(title, pair.subject(), stream, budget, tolerances)
         return replace(report, remarks=(*_takes(two, pair, report.ok), *report.remarks))
 
 

@@ -29,7 +29,7 @@ from .subject.own_passes import gradients_of, groups, noted, replacing_lines, to
 from .subject.parameters import Parameter
 from .subject.session import untouched
 from .subject.subject import is_float_array
-from .verdict.rows import FAILURES, Row
+from .verdict.rows import FAILURES, Row, Tolerances
 
 Reports = Mapping[str, GradientReport]  # on the layers, by their names
 Given = tuple[Call, Any]  # the forward call of a layer, and its upstream gradient
@@ -42,15 +42,18 @@ def check_network(
     t: object,
     *,
     loss: object = None,
+    constant: Names = (),
+    rtol: float | None = None,
+    atol: float | None = None,
     rng: Random = 0,
     budget: float = BUDGET,
-    constant: Names = (),
 ) -> GradientReport:
     """Check each layer of a network with its real activations and upstream gradients.
 
-    The network's own passes are run too, where it has them: ``forward(x, t)`` or ``loss(x, t)``,
-    and ``backward()`` or ``gradient(x, t)``. They must give the gradients that the layers do; a
-    network that is more than the chain of its layers is checked as a whole.
+    ``print(check_network(net, x, t))`` names the layers that are wrong, and the first to mend. The
+    network's own passes are run too, where it has them: ``forward(x, t)`` or ``loss(x, t)``, and
+    ``backward()`` or ``gradient(x, t)``. They must give the gradients that the layers do; a network
+    that is more than the chain of its layers is checked as a whole.
 
     Parameters
     ----------
@@ -61,11 +64,13 @@ def check_network(
     x, t : arrays
     loss : object, optional
         The loss layer, where `network` is a list of layers.
+    constant : names, optional
+        What is meant to have no gradient, such as ``layers[0].mask``, or ``mask`` in any layer.
+    rtol, atol : float, optional
+        What is accepted beyond rounding: see `check_layer`.
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
         Seconds to spend on why a gradient is wrong.
-    constant : names, optional
-        What is meant to have no gradient, such as ``layers[0].mask``, or ``mask`` in any layer.
 
     Returns
     -------
@@ -95,10 +100,11 @@ def check_network(
     True
     """
     deadline = Deadline.after(number("budget", budget, above=0, or_equal=True))
+    tolerances = Tolerances.of(rtol, atol)
     meant = Constant(constant)
     title = "a list of layers" if is_plain(network) else type(network).__name__
     with untouched(network, loss, x, t) as session, answerable(title):
-        net = network_of(network, loss, x, t, session, automatic)
+        net = replace(network_of(network, loss, x, t, session, automatic), tolerances=tolerances)
         chain = net.chain()
         own = check_own(net, chain, rng, deadline)
         given = chain.given() | own.heard.given()
@@ -146,9 +152,11 @@ def _check_layers(
                 layer,
                 *there.arguments,
                 upstream=up if np.any(up) else None,  # a random one tells more than zeros
+                constant=[n for n in names if meant.has(f"{name}.{n}") or meant.has(n)],
+                rtol=net.tolerances.rtol,
+                atol=net.tolerances.atol,
                 rng=rng,
                 budget=max(0.1, deadline.left),
-                constant=[n for n in names if meant.has(f"{name}.{n}") or meant.has(n)],
             )
         net.session.restore()
     return dict(reversed(reports.items()))
@@ -289,7 +297,7 @@ def _report(
         tuple(rows),
         (*own.remarks, *_merged(said), *_less_sharp(reports, least), *_first_wrong(reports)),
         (*of_layers, *faults, *own.faults),
-        least.precision,
+        least.tolerances,
         tuple(unchecked),
     )
 
@@ -299,7 +307,7 @@ def _less_sharp(reports: Reports, least: GradientReport) -> list[Finding]:
     if all(report.reference == least.reference for report in reports.values()):
         return []
     return [
-        found("reference", name=name, kind=report.reference, precision=report.precision)
+        found("reference", name=name, kind=report.reference, precision=f" {report.precision}")
         for name, report in reports.items()
         if report.reference != KINDS[0]
     ]

@@ -18,7 +18,8 @@ from .diagnosis.diagnose import diagnose
 from .finding import Finding, found, together
 from .guard import CheckError, Deadline, answerable, guarded
 from .reference.reference import SHARPNESS, gradients_of
-from .report import GradientReport, place_text
+from .report import GradientReport
+from .report_page import place_text
 from .source import Place, is_readable, text_of
 from .subject.conventions_of_networks import STEPS
 from .subject.heard import Call, Pass
@@ -374,7 +375,8 @@ def _as_layer(net: Network, run: Pass, rng: Random, budget: float) -> GradientRe
     """Check a network's own forward and backward pass as those of a layer."""
     (_, data), (_, given) = run.way.calls[0], run.way.calls[-1]
     up = given[0] if given else None
-    return check_layer(net.object, *data, upstream=up, rng=rng, budget=budget)
+    to = {"rtol": net.tolerances.rtol, "atol": net.tolerances.atol, "budget": budget}
+    return check_layer(net.object, *data, upstream=up, rng=rng, **to)
 
 
 def _by_loss(net: Network, run: Pass, rng: Random, budget: float) -> GradientReport | None:
@@ -384,4 +386,4 @@ def _by_loss(net: Network, run: Pass, rng: Random, budget: float) -> GradientRep
     title = net.label(net.losses[0])
     with untouched(net.object, net.x, net.t) as session, answerable(title):
         subject = OwnLoss(net, run, session, gradients_of).subject()
-        return course(title, subject, stream_of(rng), budget)
+        return course(title, subject, stream_of(rng), budget, net.tolerances)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -20,7 +21,8 @@ from .verdict.rows import RIGHT, Row
 COLUMNS = ("your gradient", "the true one", "difference")
 CELLS = 160  # along the side of a picture: of a larger array each cell shows the largest of several
 BARS = 64  # entries that a row of bars can show
-BLUE, RED = "#0072B2", "#D55E00"
+MOST = 6  # rows; of more only the wrong ones are drawn, and of these so many
+BLUE, RED, DARK_RED = "#0072B2", "#D55E00", "#B03000"
 
 
 class Picture(Figure):
@@ -32,19 +34,43 @@ class Picture(Figure):
         return file.getvalue()
 
 
-def draw_rows(title: str, rows: Sequence[Row]) -> Figure:
-    """Draw three pictures for each row, under a title."""
-    figure = Picture(figsize=(10, 0.8 + 2.2 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), 3, squeeze=False)
-    figure.suptitle(title, fontsize=11)
-    for ax, column in zip(axes[0], COLUMNS, strict=True):
-        ax.set_title(column, fontsize=10, pad=12)
-    for line, row in zip(axes, rows, strict=True):
-        _draw(figure, line, row)
+def draw_rows(title: str, rows: Sequence[Row], reference: str) -> Figure:
+    """Draw three pictures for each row, under a title; of many rows only the wrong ones."""
+    wrong = [row for row in rows if row.verdict not in RIGHT]
+    shown = rows if len(rows) <= MOST else (wrong or rows)[:MOST]
+    title += f"\ndrawn: {len(shown)} of {len(rows)} rows" * (len(shown) < len(rows))
+    reasons = [_reason(row) for row in shown]
+    lines = sum(reason.count("\n") + 1 for reason in reasons if reason)
+    height = 0.8 + 2.2 * len(shown) + 0.2 * lines
+    figure = Picture(figsize=(10, height), layout="constrained")
+    axes = figure.subplots(len(shown), 3, squeeze=False)
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    columns = [COLUMNS, *[("",) * 3] * len(shown)]
+    for line, row, reason, names in zip(axes, shown, reasons, columns, strict=False):
+        _draw(figure, line, row, reference)
+        _head(line, names, reason)
     return figure
 
 
-def _draw(figure: Figure, axes: Sequence[Axes], row: Row) -> None:
+def _reason(row: Row) -> str:
+    """Return why a row is wrong, in a few lines."""
+    why = row.why if row.verdict not in RIGHT else ""
+    return "\n".join(
+        textwrap.wrap(why and f"{row.name}: {why}", 120, max_lines=3, placeholder=" …")
+    )
+
+
+def _head(axes: Sequence[Axes], columns: Sequence[str], reason: str) -> None:
+    """Name the columns over a row, and say why it is wrong, across them."""
+    room = "\n" * (reason.count("\n") + 1) if reason else ""
+    for ax, column in zip(axes, columns, strict=True):
+        ax.set_title(column + room, fontsize=10, pad=12 if column else 6)
+    if reason:
+        said = axes[0].text(-0.1, 1.03, reason, color=DARK_RED, fontsize=9.5, va="bottom")
+        said.set(transform=axes[0].transAxes, in_layout=False, parse_math=False)
+
+
+def _draw(figure: Figure, axes: Sequence[Axes], row: Row, reference: str) -> None:
     """Draw the two gradients of a row and their difference."""
     ours, theirs = (
         None if g is None else np.asarray(g, dtype=float) for g in (row.handwritten, row.automatic)
@@ -56,21 +82,31 @@ def _draw(figure: Figure, axes: Sequence[Axes], row: Row) -> None:
             with np.errstate(all="ignore"):
                 apart = ours - theirs
     absent = ("no gradient", "known along random\ndirections only", lacking)
-    arrays = (ours, theirs, apart)
+    arrays, is_wrong = (ours, theirs, apart), row.verdict not in RIGHT
     limit = max(_limit(array) for array in arrays if array is not None) or 1.0
+    if row.max_rel == 0 < row.max_abs:  # zero up to rounding
+        limit = 1.0
     for ax, array, text in zip(axes, arrays, absent, strict=True):
+        label = f"yours - {reference}" if array is apart else ""
+        color = RED if is_wrong and array is apart else BLUE
         if array is None:
             ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color="0.4")
             ax.set(xticks=[], yticks=[])
         elif array.ndim <= 1:
-            _show_vector(ax, np.atleast_1d(array), limit)
+            _show_vector(ax, np.atleast_1d(array), limit, color)
+            ax.yaxis.set_label_position("right")
+            ax.set_ylabel(label, fontsize=8)
         else:
-            _show_tiles(figure, ax, array, limit)
+            _show_tiles(figure, ax, array, limit, label)
     shape = str(row.shape).replace(" ", "")
     name = row.name if len(row.name) <= 24 else f"{row.name[:11]}…{row.name[-12:]}"
-    axes[0].set_ylabel(f"{name}\n{shape}\n{row.verdict}", fontsize=10)
-    if apart is not None and row.verdict not in RIGHT:
-        _mark(axes[2], apart, row)
+    axes[0].yaxis.set_label_position("left")
+    axes[0].set_ylabel(f"{name}\n{shape}\n{row.verdict}", fontsize=10, parse_math=False)
+    if is_wrong:
+        axes[0].yaxis.label.set(color=DARK_RED, fontweight="bold")
+        axes[2].spines[:].set(color=RED, linewidth=1.5)
+        if apart is not None:
+            _mark(axes[2], apart, row)
 
 
 def _limit(array: Array) -> float:
@@ -114,7 +150,7 @@ class Tiles:
         return b * self.width + j, a * self.height + i
 
 
-def _show_tiles(figure: Figure, ax: Axes, array: Array, limit: float) -> None:
+def _show_tiles(figure: Figure, ax: Axes, array: Array, limit: float, label: str) -> None:
     """Draw an array as an image, its tiles apart."""
     tiles = Tiles.of(array.shape)
     picture = tiles.picture(array)
@@ -133,7 +169,9 @@ def _show_tiles(figure: Figure, ax: Axes, array: Array, limit: float) -> None:
     ax.vlines(_edges(width, tiles.across), -0.5, height - 0.5, color="0.4", linewidth=0.8)
     ax.hlines(_edges(height, tiles.down), -0.5, width - 0.5, color="0.4", linewidth=0.8)
     _remark(ax, array, tiles.remark, "dark: ")
-    figure.colorbar(image, ax=ax, format=_number).ax.tick_params(labelsize=8)
+    bar = figure.colorbar(image, ax=ax, format=_number)
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label(label, fontsize=8)
 
 
 def _edges(length: int, count: int) -> list[float]:
@@ -171,13 +209,13 @@ def coarse(rows: Array) -> Array:
 # -------------------- vectors --------------------
 
 
-def _show_vector(ax: Axes, values: Array, limit: float) -> None:
+def _show_vector(ax: Axes, values: Array, limit: float, color: str) -> None:
     """Draw bars, or the range of each stretch of a long array; a cross where it is not finite."""
     places, is_short = np.arange(values.size), values.size <= BARS
     if is_short:
-        ax.bar(places, np.where(np.isfinite(values), values, 0.0), color=BLUE)
+        ax.bar(places, np.where(np.isfinite(values), values, 0.0), color=color)
     else:
-        ax.plot(places, values, color=BLUE, linewidth=0.8)
+        ax.plot(places, values, color=color, linewidth=0.8)
     _remark(ax, values)
     bad = places[~np.isfinite(values)]
     if bad.size:
@@ -195,7 +233,8 @@ def _remark(ax: Axes, array: Array, said: str = "", how: str = "") -> None:
     bad = int((~np.isfinite(array)).sum())
     verb = "entry is" if bad == 1 else "entries are"
     lost = f"{how}{bad} {verb} not finite" if bad else ""
-    ax.set_xlabel("; ".join(filter(None, (said, lost))), fontsize=8)
+    zero = "" if np.any(array) else "all zero"
+    ax.set_xlabel("; ".join(filter(None, (said, lost, zero))), fontsize=8)
 
 
 def _mark(ax: Axes, apart: Array, row: Row) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import html
 import math
 import os
-import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..saving import write_whole
 from .finding import Finding
 from .guard import printable
-from .source import Place, statement_at
-from .verdict.rows import FAILURES, RIGHT, Row
+from .report_page import RED, Reason, as_html, html_cells, place_text, report_page
+from .source import Place
+from .verdict.rows import FAILURES, RIGHT, Row, Tolerances
 from .words import sentence
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 WIDTH = 80  # of sentences
 CODE = 100  # of tables and lines of code
 COSTLY = 0.01  # the share from which on what a constant costs stands in the title
-RED = "#d9423f"  # to be read on white and on black
+SCHEMA = 1  # of to_dict: a key that is renamed or gone makes it another
 COLUMNS = ("", "shape", "largest", "max |diff|", "relative error", "at", "verdict")
 SHOWN = (0, 1, 4, 5, 6)  # the columns that a report shows; `table` shows all
 
@@ -48,8 +49,8 @@ class GradientReport:
         What is wrong, and has no row or more than a row, as data; `failures` says it.
     unchecked : tuple of str
         What has no row, though it is used.
-    precision : str
-        How sharp the reference is.
+    tolerances : Tolerances
+        How sharp the reference is, and what the caller accepts.
 
     Examples
     --------
@@ -65,8 +66,13 @@ class GradientReport:
     rows: tuple[Row, ...]
     remarks: tuple[Finding, ...] = ()
     faults: tuple[Finding, ...] = ()
-    precision: str = ""
+    tolerances: Tolerances | None = None
     unchecked: tuple[str, ...] = ()
+
+    @property
+    def precision(self) -> str:
+        """How sharp the reference is, and what the caller accepts."""
+        return "" if self.tolerances is None else str(self.tolerances)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -136,13 +142,15 @@ class GradientReport:
         return "\n".join(_table(cells, COLUMNS))
 
     def to_dict(self) -> dict[str, object]:
-        """Return the report as JSON-ready data."""
+        """Return the report as JSON-ready data; docs/checker.md says what each key holds."""
         return {
+            "schema": SCHEMA,
             "subject": self.subject,
+            "title": self._title(),
             "ok": self.ok,
             "reference": self.reference,
-            "precision": self.precision.strip(),
-            "rows": [_row_dict(row) for row in self.rows],
+            "tolerances": asdict(self.tolerances) if self.tolerances else None,
+            "rows": [row.to_dict() for row in self.rows],
             "notes": list(self.notes),
             "failures": list(self.failures),
             "findings": [finding.to_dict() for finding in self.findings],
@@ -155,7 +163,7 @@ class GradientReport:
     def __str__(self) -> str:
         lines = [
             *_wrapped(self._title()),
-            *_wrapped(f"compared with {self.reference} {self.precision.strip()}".rstrip()),
+            *_wrapped(f"compared with {self.reference} {self.precision}".rstrip()),
         ]
         for failure in self._failures():
             lines += ["", *_wrapped(f"failure: {failure}")]
@@ -175,6 +183,11 @@ class GradientReport:
             for row in self.rows
             if row.verdict == "idealised" and row.max_rel > COSTLY
         ]
+        accepted = [row for row in self.rows if row.verdict == "accepted"]
+        if accepted and self.tolerances:
+            most = max(row.max_rel for row in accepted)
+            by = f"accepted by {self.tolerances.given}, up to {most:.2g} off"
+            said.append(f"{_names(accepted)}: {by}")
         if self.unchecked:
             be = "is" if len(self.unchecked) == 1 else "are"
             said.append(f"{', '.join(self.unchecked)} {be} not checked")
@@ -204,28 +217,64 @@ class GradientReport:
 
     def _repr_html_(self) -> str:
         failures = "".join(
-            f'<p><b style="color: {RED}">failure:</b> {_html(text)}</p>'
+            f'<p><b style="color: {RED}">failure:</b> {as_html(text)}</p>'
             for text in self._failures()
         )
-        rows = "".join(f"<tr>{_html_cells('td', _cells(row))}</tr>" for row in self.rows)
+        rows = "".join(f"<tr>{html_cells('td', _cells(row))}</tr>" for row in self.rows)
         reasons = "".join(f"<tr>{_html_reason(rows)}</tr>" for rows in self._reasons())
-        notes = _html_cells("li", self._notes())
-        sharp = self.precision.strip().removeprefix("(").removesuffix(")")
-        reference = _html(", ".join(filter(None, (self.reference, sharp))))
-        head = _html_cells("th", [COLUMNS[i] for i in SHOWN])
+        notes = html_cells("li", self._notes())
+        sharp = self.precision.removeprefix("(").removesuffix(")")
+        reference = as_html(", ".join(filter(None, (self.reference, sharp))))
+        head = html_cells("th", [COLUMNS[i] for i in SHOWN])
         return (
-            f"<p><b>{_html(self._title())}</b><br>compared with {reference}</p>{failures}"
+            f"<p><b>{as_html(self._title())}</b><br>compared with {reference}</p>{failures}"
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
             # a table of its own: sentences would stretch the columns of numbers
             + (f"<table><tbody>{reasons}</tbody></table>" if reasons else "")
             + (f"<ul>{notes}</ul>" if notes else "")
         )
 
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as a page, one file that loads nothing: whole, or not at all.
+
+        Beside the table it shows the source of what is wrong, with the reasons at their lines.
+
+        Parameters
+        ----------
+        path : path of a file
+            As it is: no suffix is added.
+
+        Raises
+        ------
+        OSError
+            Where the file cannot be written; what stood there before is then still there.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from spiral_autograd import check_derivative
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     check_derivative(np.sin, np.cos, np.ones(2)).to_html(f"{folder}/report.html")
+        """
+        text = report_page(
+            self._title(),
+            self.ok,
+            f"{self.reference} {self.precision}".rstrip(),
+            [["gradient", *(COLUMNS[i] for i in SHOWN[1:])], *map(_cells, self.rows)],
+            [Reason(_names(g), g[0].why or g[0].verdict, _places(g)) for g in self._reasons()],
+            self._failures(),
+            self._notes(),
+        )
+        write_whole(Path(path), lambda file: file.write(text.encode()))
+
     def plot(self) -> Figure:
         """Draw, for each argument, handwritten, automatic and difference side by side.
 
-        The three share a scale, so that what differs by rounding alone vanishes. The entry that is
-        furthest off is framed.
+        The three share a scale, so that what differs by rounding alone vanishes. A wrong row is
+        red, bears its reason, and has the entry that is furthest off framed; of many rows only the
+        wrong ones are drawn. The figure is not pyplot's: a notebook shows it once, as the value of
+        a cell, and ``savefig`` saves it.
 
         Returns
         -------
@@ -236,7 +285,8 @@ class GradientReport:
             raise ValueError("the report has no gradient to draw")
         from .pictures import draw_rows
 
-        return draw_rows(f"{_short(self._title(), CODE)}, compared with {self.reference}", shown)
+        title = f"{_short(self._title(), CODE)}, compared with {self.reference}"
+        return draw_rows(title, shown, self.reference)
 
 
 def _count(wrong: Sequence[Row], of: int) -> str:
@@ -257,24 +307,11 @@ def _names(rows: Sequence[Row], most: int = 8) -> str:
     return ", ".join(row.name for row in rows[:most]) + ", …" * (len(rows) > most)
 
 
-def _html(text: str) -> str:
-    """Return a text as HTML, without what would command a terminal or reorder its line."""
-    return html.escape(printable(text))
-
-
-def _html_cells(tag: str, texts: Iterable[str]) -> str:
-    def marked(text: str) -> str:
-        bad = tag == "td" and text in FAILURES
-        return f'<b style="color: {RED}">{text}</b>' if bad else _html(text)
-
-    return "".join(f"<{tag}>{marked(text)}</{tag}>" for text in texts)
-
-
 def _html_reason(rows: Sequence[Row]) -> str:
-    names = _html(_names(rows))
-    places = [f"<br><code>{_html(place_text(place))}</code>" for place in _places(rows)]
+    names = as_html(_names(rows))
+    places = [f"<br><code>{as_html(place_text(place))}</code>" for place in _places(rows)]
     left = '<td style="text-align: left; vertical-align: top">'
-    why = _html(rows[0].why or rows[0].verdict)
+    why = as_html(rows[0].why or rows[0].verdict)
     return f"{left}{names}</td>{left}{why}{''.join(places)}</td>"
 
 
@@ -339,37 +376,3 @@ def _places(rows: Sequence[Row]) -> list[Place]:
     if len(rows) > 1:
         found |= dict.fromkeys(row.lines[-1] for row in rows if row.lines)
     return list(found)[:5]
-
-
-def place_text(place: Place) -> str:
-    """Return a place in words: the file, the line and its statement."""
-    return printable(f"{_position(*place)}: {statement_at(*place)}")
-
-
-def _position(file: str, line: int) -> str:
-    """Return a file and a line, or a cell of a notebook and a line as IPython says them."""
-    interactive: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    try:
-        label, name = interactive.compile.format_code_name(file)
-    except (AttributeError, TypeError, ValueError):  # no notebook, or a file of its own
-        return f"{os.path.basename(file)}:{line}"
-    return f"{label} {name}, line {line}"
-
-
-def _row_dict(row: Row) -> dict[str, object]:
-    def finite(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
-    return {
-        "name": row.name,
-        "shape": list(row.shape),
-        "scale": finite(row.scale),
-        "max_abs": finite(row.max_abs),
-        "max_rel": finite(row.max_rel),
-        "index": None if row.index is None else list(row.index),
-        "verdict": row.verdict,
-        "rule": row.rule,
-        "why": row.why,
-        "findings": [finding.to_dict() for finding in row.findings],
-        "lines": [list(place) for place in row.lines],
-    }

@@ -95,6 +95,17 @@ class Where:
                 lines = map(forward_line, self.c.constants[k])
                 self.c.change(k, lines=tuple(dict.fromkeys(filter(None, lines)))[:2])
 
+    def of_forward(self) -> None:
+        """Write into the rows which of their lines are of the forward pass."""
+        c = self.c
+        with_lines = [k for k, row in c.rows.items() if row.lines]
+        calls = c.graph.recording.calls if with_lines and c.graph is not None else []
+        recorded = {forward_line(call) for call in calls if call.gradient_of is None}
+        forward, backward = map(_lines, (c.subject.forward_code, c.subject.backward_code))
+        for k in with_lines:
+            own = [p for p in c.rows[k].lines if p in forward or p in recorded - backward]
+            c.change(k, of_forward=tuple(own))
+
     def of_states(self) -> None:
         """Write into the rows where what changes from call to call stands."""
         for k, row in self.c.rows.items():
@@ -102,3 +113,9 @@ class Where:
                 kind = row.findings[-1].kind
                 kind = "accumulates" if kind == "grows" else kind
                 self.c.change(k, lines=self.places(state_places, k, kind))
+
+
+def _lines(functions: Sequence[Callable[..., object]]) -> set[Place]:
+    """Return the lines of the reader's functions."""
+    codes = list(filter(None, map(code_of, functions)))
+    return {(code.co_filename, line) for code in codes for *_, line in code.co_lines() if line}

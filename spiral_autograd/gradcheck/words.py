@@ -151,6 +151,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "differs by up to {apart:.2g} of the largest entry",
     "approximate": "is off by little, though by more than rounding, and why is not known (a match "
     "is off by at most {match:g} of its row and column)",
+    "accepted": "is off by {apart:.2g}, more than rounding, which {text} accepts",
+    "not_accepted": "is off by little, though by more than rounding and more than {text} accepts",
     "differences_disagree": "checked a second way (numerically), yours is right: {reference} may "
     "be wrong here",
     "amplified": "rounding errors grow so large here that a mistake could not be told from them; "

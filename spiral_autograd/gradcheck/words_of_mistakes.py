@@ -203,7 +203,11 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "term": _term,
     "constant_added": "has a constant added to each entry: {constant:.6g}",
     "part": _part,
-    "term_in_part": "has an extra term, {times:.6g} * {of}, in {mark} too, where there is none",
+    "term_in_part": lambda of, times, lacks, mark: (
+        f"lacks a term, {times:.6g} * {of}, in {mark}"
+        if lacks
+        else f"has an extra term, {times:.6g} * {of}, in {mark} too, where there is none"
+    ),
     "constant_in_part": "has a constant added to {mark}: {constant:.6g}",
     "at": lambda places, more: f"the entries at {', '.join(map(str, places))}{', ...' * more}",
     "where": "the entries where {of} {sign} {bound:g}",

@@ -53,12 +53,17 @@ FIGURES = {
     "05_manual_and_automatic": "p = 3e-07  true gradient / handwritten = 0.7500000",
     "07_check_a_layer": "Affine: 1 of 3 gradients is wrong (params[1])\nMended: right",
     "08_check_the_book": "TwoLayerNet: right\nrepeat {'x': 'exact'}",
+    "10_study": "hidden  rate  learned  95 % interval",
     "06_decision_boundary": FIRST_SCORES + "2112 columns by 2047 rows, 4,323,264 points",
+    "09_watch_it_learn": "300 epochs kept\nepoch 300: loss 0.11, accuracy 0.97",
 }
+ARGUMENTS = {"10_study": "--seeds 2 --epochs 2 --hidden 3 --rates 1"}  # else it takes its time
 PICTURES = {
+    "10_study": "10_study.png",
     "01_data": "01_data.png",
     "04_fit": "04_loss.png",
     "06_decision_boundary": "06_decision_boundary.png",
+    "09_watch_it_learn": "09_watch_it_learn.gif",
 }
 
 
@@ -73,7 +78,7 @@ def test_example_runs_and_prints_its_figures(script, tmp_path):
     # The scripts must meet the package that the other tests meet, installed or not.
     package = str(Path(sa.__file__).parents[1])
     result = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
+        [sys.executable, "-W", "error", str(script), *ARGUMENTS.get(script.stem, "").split()],
         cwd=tmp_path,
         env=os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": package},
         capture_output=True,

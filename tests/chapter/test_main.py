@@ -268,6 +268,33 @@ def test_derive_refuses_the_options_that_it_would_ignore(run, ignored):
     assert "--batch-size" in line
 
 
+def test_graph_prints_the_graph_of_the_derived_program(run):
+    program = sa.derive(sa.loss, *batch_of_the_main_job(30, 10))
+    for arguments, text in (
+        ((), program.to_mermaid()),
+        (("--format", "dot", "--full"), program.to_dot(full=True)),
+    ):
+        status, out, err = run("graph", *arguments)
+        assert (status, err) == (0, [])
+        assert out == text.splitlines()
+    assert "(7, 4)" in "".join(run("graph", "--batch-size", "7", "--hidden-size", "4")[1])
+
+
+def batch_of_the_main_job(size, hidden):
+    stream = np.random.RandomState(1984)
+    x, t = sa.load_data(stream)
+    return sa.init_params(2, hidden, 3, rng=stream), x[:size], t[:size]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("graph", "--epochs", "5"), ("derive", "--full"), ("train", "--format", "dot")]
+)
+def test_the_commands_refuse_the_options_of_others(run, arguments):
+    status, out, (line,) = run(*arguments)
+    assert (status, out) == (2, [])
+    assert f"argument {arguments[1]}: {arguments[0]} takes no other options than" in line
+
+
 def test_the_version(run, capsys):
     with pytest.raises(SystemExit) as end:
         main(["--version"])

@@ -185,6 +185,24 @@ def test_options_are_those_of_scatter():
     assert {points.get_alpha() for points in ax.collections} == {0.5}
 
 
+def test_a_title_that_the_caller_has_given_stays(draw, state):
+    _, (left, right) = plt.subplots(1, 2)
+    right.set_title("moons")
+    assert draw(state, ax=right).get_title() == "moons"
+    assert draw(state, ax=left).get_title() in ("Spiral Data Set", "Cross Entropy Loss")
+
+
+def test_options_style_the_regions_and_the_points(state):
+    scatter = {"s": 9, "alpha": 0.7}
+    ax = sa.plot_decision_boundary(PARAMS, X, T, 0.1, scatter=scatter, alpha=0.5, cmap="gray")
+    (image,) = ax.images
+    assert (image.get_alpha(), image.get_cmap().name) == (0.5, "gray")
+    assert {points.get_sizes()[0] for points in ax.collections} == {9}
+    assert scatter == {"s": 9, "alpha": 0.7}
+    (line,) = sa.plot_loss(state, color="red", label="sgd").lines
+    assert (line.get_color(), line.get_label()) == ("red", "sgd")
+
+
 def test_the_loss_is_drawn_against_the_intervals(state):
     ax = sa.plot_loss(state)
     (line,) = ax.lines

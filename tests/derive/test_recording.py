@@ -50,6 +50,18 @@ def test_the_calls_of_the_forward_pass_with_their_arguments():
     assert recording.loss is total
 
 
+def test_an_instruction_is_the_same_at_each_turn_also_where_python_has_quickened_it():
+    def loss(p, x):
+        return sum(p["b"][t % 3] * x[t % 3] for t in range(60))
+
+    recording = record(loss, PARAMS, RNG.standard_normal(3))
+    forward = [c for c in recording.calls if c.gradient_of is None]
+    for name in ("__getitem__", "multiply"):
+        found = [call.instruction for call in forward if name_of(call.fun) == name]
+        assert len(found) >= 60
+        assert len(set(found)) == (2 if name == "__getitem__" else 1)
+
+
 def test_the_values_are_those_of_the_calls():
     recording = record(squares, PARAMS, X, Y)
     assert len(recording.calls) == 9

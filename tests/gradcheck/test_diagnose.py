@@ -180,6 +180,13 @@ def test_the_network_is_right_without_a_mistake():
         (lambda dout, x: dout * dout * (x > 0), "upstream_twice", {}),
         (lambda dout, x: dout * (dout > 0), "upstream_not_linear", {"decides": True}),
         (lambda dout, x: abs(dout) * (x > 0), "upstream_not_linear", {"decides": False}),
+        (lambda dout, x: np.sort(dout), "upstream_not_linear", {"decides": False}),
+        (lambda dout, x: dout.max(0) + 0 * x, "upstream_not_linear", {"decides": False}),
+        (
+            lambda dout, x: np.where(dout > 0, 1, 0.1) * dout,
+            "upstream_not_linear",
+            {"decides": True},
+        ),
         (lambda dout, x: np.tanh(dout) * (x > 0), "upstream_not_linear", {"decides": False}),
     ],
 )

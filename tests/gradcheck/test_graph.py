@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from spiral_autograd.gradcheck.diagnosis.second_point import standing_at
+from spiral_autograd.gradcheck.guard import Deadline, OutOfTime
 from spiral_autograd.gradcheck.reference.graph import Graph, Site
 from spiral_autograd.recording import record
 
@@ -131,3 +132,24 @@ def test_gradients_of_a_list_of_arrays_are_added_one_by_one():
     end = next(site for site in graph.edges() if site.result is graph.end)
     bars = graph.rerun({end: lambda g, c, total: 2 * c})
     np.testing.assert_allclose(bars[graph.roots[0]], other.grads[0].value)
+
+
+def test_the_arrays_of_an_uneven_split_are_values_of_their_own():
+    def parts(params, data):
+        first, second = anp.split(params[0], [1])
+        return anp.sum(first**3) + 2 * anp.sum(second**2)
+
+    graph = Graph(record(parts, [X], []))
+    assert not any(isinstance(node.value, list) for node in graph.nodes)
+    pieces = [node for node in graph.nodes if node.name == "split"]
+    assert [node.parents for node in pieces] == [[graph.roots[0]]] * 2
+    back = sum(part for node in pieces for part in node.vjp(node.adjoint))
+    np.testing.assert_allclose(back, graph.roots[0].adjoint)
+    moves = graph.tangents({0: np.ones(X.shape)})
+    np.testing.assert_allclose(moves[graph.end], np.sum(graph.roots[0].adjoint))
+
+
+def test_what_moves_with_the_arguments_asks_the_deadline():
+    graph = Graph(record(lambda params, data: anp.sum(params[0] ** 2), [X], []))
+    with pytest.raises(OutOfTime):
+        graph.tangents({0: X}, deadline=Deadline.after(-1.0))

@@ -172,7 +172,8 @@ def ridge(theta):
 
 
 def ridge_gradient(theta, mistake=""):
-    decay = 0.6 * theta * (1 if mistake == "bias too" else np.arange(4) > 0)
+    first = {"bias too": 0, "too few": 2}.get(mistake, 1)
+    decay = 0.6 * theta * (np.arange(4) >= first)
     added = 0.1 * (np.arange(4) > 0) if mistake == "constant" else 0
     return 2 * X.T @ (X @ theta - T) / 7 + decay + added
 
@@ -180,7 +181,8 @@ def ridge_gradient(theta, mistake=""):
 @pytest.mark.parametrize(
     ("mistake", "kind", "fields"),
     [
-        ("bias too", "term_in_part", {"times": pytest.approx(0.6)}),
+        ("bias too", "term_in_part", {"times": pytest.approx(0.6), "lacks": False}),
+        ("too few", "term_in_part", {"times": pytest.approx(0.6), "lacks": True}),
         ("constant", "constant_in_part", {"constant": pytest.approx(0.1)}),
     ],
 )
@@ -190,3 +192,81 @@ def test_a_term_in_some_entries_only(mistake, kind, fields):
     report = sa.check_gradient(ridge, lambda p: ridge_gradient(p, mistake), theta)
     assert has(report.rows[0], kind, **fields), str(report)
     assert report.rows[0].rule == "term"
+
+
+class Gated:
+    """A loop that takes a part of an array at each turn, and carries two values."""
+
+    def __init__(self, W, mistake=""):
+        self.params, self.mistake = [W], mistake
+        self.grads = [np.zeros_like(W)]
+
+    def forward(self, x):
+        (W,), h, c, self.cache = self.params, np.zeros(2), np.zeros(2), []
+        for t in range(4):
+            a = x[t] + W @ h
+            i, o = 1 / (1 + np.exp(-a[:2])), np.tanh(a[2:])
+            self.cache.append((h, c, i, o))
+            c = 0.5 * c + i
+            h = o * c
+        return h
+
+    def backward(self, dout):
+        (W,), dx, dW, dh, dc = self.params, np.zeros((4, 4)), 0, dout, 0
+        for t in reversed(range(4)):
+            h, c, i, o = self.cache[t]
+            c = 0.5 * c + i
+            if self.mistake == "nothing carried" and t < 3:
+                dh, dc = 0 * dh, 0 * dc
+            dc = dc + dh * o
+            of_i = {"bare": 1, "other": o * (1 - o)}.get(self.mistake, i * (1 - i))
+            dx[t] = np.concatenate([dc * of_i, dh * c * (1 - o**2)])
+            dW, dh, dc = dW + np.outer(dx[t], h), W.T @ dx[t], 0.5 * dc
+        self.grads[0][...] = dW
+        return dx
+
+
+@pytest.mark.parametrize(
+    ("mistake", "kind"),
+    [("", None), ("bare", "lost"), ("other", "taken_as"), ("nothing carried", "not_carried")],
+)
+def test_what_a_loop_takes_by_an_index_is_the_same_at_each_turn(mistake, kind):
+    report = sa.check_layer(Gated(RNG.normal(size=(4, 2)), mistake), RNG.normal(size=(4, 4)))
+    assert report.ok == (kind is None), str(report)
+    assert all(has(row, kind) for row in report.rows if kind), str(report)
+
+
+MASKS = RNG.random((3, 5)) > 0.4
+
+
+def pooled(x):
+    masked = np.array([x[t] * MASKS[t] for t in range(3)])
+    return np.array([np.max(masked[t] + x[t]) for t in range(3)])
+
+
+def pooled_backward(dout, x, mistake):
+    dx = np.zeros_like(x)
+    for t in range(3):
+        v = x[t] * MASKS[t] + x[t]
+        most = {"average": np.full(5, 0.2), "least": v == v.min()}.get(mistake, v == v.max())
+        d = dout[t] * (np.ones(5) if mistake == "sum" else most)
+        dx[t] = d + d * MASKS[0 if mistake == "mask" else t]
+    return dx
+
+
+@pytest.mark.parametrize(
+    ("mistake", "kind", "fields"),
+    [
+        ("", None, {}),
+        ("average", "taken_as", {"function": "1 / 5"}),
+        ("least", "taken_as", {"function": "({v} == min({v}))"}),
+        ("sum", "taken_as", {"function": "1"}),
+        ("mask", "operand", {"turn": "first"}),
+    ],
+)
+def test_maxima_and_masks(mistake, kind, fields):
+    x = np.arange(15.0).reshape(3, 5)[:, ::-1] / 7 - RNG.random((3, 5))
+    backward = lambda dout, x: pooled_backward(dout, x, mistake)  # noqa: E731
+    report = sa.check_backward(pooled, backward, x)
+    assert report.ok == (kind is None), str(report)
+    assert not kind or has(report.rows[0], kind, **fields), str(report)

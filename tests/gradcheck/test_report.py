@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import linecache
 import subprocess
 import sys
 import types
 from html.parser import HTMLParser
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,11 +15,12 @@ import pytest
 from findings import has
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
 
 import spiral_autograd as sa
 from spiral_autograd.gradcheck import GradientReport, Row
 from spiral_autograd.gradcheck.finding import found
-from spiral_autograd.gradcheck.pictures import CELLS, coarse
+from spiral_autograd.gradcheck.pictures import CELLS, RED, coarse
 from spiral_autograd.gradcheck.words import SENTENCES
 
 NAN = float("nan")
@@ -380,10 +383,10 @@ def test_the_data_go_through_json(wrong):
     assert data["rows"][0] == {
         "name": "W",
         "shape": [3, 2],
-        "scale": 1.5,
-        "max_abs": None,
-        "max_rel": None,
-        "index": None,
+        "largest": 1.5,
+        "max_diff": None,
+        "relative_error": None,
+        "at": None,
         "verdict": "match",
         "rule": None,
         "why": "",
@@ -395,13 +398,50 @@ def test_the_data_go_through_json(wrong):
     assert (last["name"], last["verdict"], last["rule"]) == ("b", "wrong", "sum") or last[
         "rule"
     ] == "factor"
-    assert last["lines"][0][0].endswith("test_report.py")
+    assert [line["pass"] for line in last["lines"]] == ["forward", "backward"]
+    assert last["lines"][1]["code"] == "self.db = np.mean(dout, axis=0)  # the mistake"
+    assert linecache.getline(__file__, last["lines"][1]["line"]).strip() == last["lines"][1]["code"]
 
 
-def test_the_precision_is_a_text_of_its_own(wrong):
-    assert wrong.to_dict()["precision"].startswith("(float64; match")
-    for precision in (" (float64)", "(float64)"):
-        assert "compared with autograd (float64)\n" in str(report(row(), precision=precision))
+def test_the_data_have_a_schema_and_the_tolerances_as_numbers(wrong):
+    data = wrong.to_dict()
+    assert data["schema"] == 1
+    assert data["title"] == "Affine: 1 of 3 gradients is wrong (b)"
+    assert data["tolerances"] == {
+        "dtype": "float64",
+        "match": 1e-10,
+        "approximate": 1e-6,
+        "rtol": None,
+        "atol": None,
+    }
+    assert report(row()).to_dict()["tolerances"] is None
+
+
+def test_the_data_name_files_from_the_current_folder(wrong, monkeypatch, tmp_path):
+    def file():
+        return wrong.to_dict()["rows"][-1]["lines"][0]["file"]
+
+    monkeypatch.chdir(Path(__file__).parents[1])
+    assert file() == str(Path("gradcheck", "test_report.py"))
+    monkeypatch.chdir(tmp_path)
+    assert file() == __file__
+
+
+def test_a_line_of_a_helper_is_of_the_pass_that_calls_it():
+    def activation(x):
+        return np.tanh(x)
+
+    class Tanh:
+        def forward(self, x):
+            self.y = activation(x)
+            return self.y
+
+        def backward(self, dout):
+            return dout * (1 - self.y)
+
+    said = sa.check_layer(Tanh(), np.random.default_rng(0).standard_normal((4, 3))).to_dict()
+    lines = [(line["code"], line["pass"]) for line in said["rows"][0]["lines"]]
+    assert lines == [("return np.tanh(x)", "forward"), ("return dout * (1 - self.y)", "backward")]
 
 
 # -------------------- HTML --------------------
@@ -568,6 +608,59 @@ def test_a_nan_is_seen_in_a_large_picture():
 def test_matplotlib_is_imported_for_pictures_only():
     code = "import sys, spiral_autograd.gradcheck.report; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_wrong_row_is_red_and_bears_its_reason(wrong):
+    figure = wrong.plot()
+    axes = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    (number,) = (i for i, row in enumerate(wrong.rows) if row.verdict == "wrong")
+    for i, row in enumerate(wrong.rows):
+        first, _, last = axes[3 * i : 3 * i + 3]
+        said = [text.get_text() for text in first.texts]
+        assert said == ([f"{row.name}: {row.why}"] if i == number else [])
+        red = {to_hex(spine.get_edgecolor()).upper() for spine in last.spines.values()}
+        assert red == ({RED} if i == number else {"#000000"})
+    bars = [to_hex(bar.get_facecolor()).upper() for bar in axes[3 * number + 2].patches]
+    assert set(bars) == {RED}
+
+
+def test_the_sign_of_the_difference_is_said():
+    figure = report(pair("W", 2 * G, G), pair("b", G[0], G[0], "exact")).plot()
+    bars = [ax.get_ylabel() for ax in figure.axes if ax.get_label() == "<colorbar>"]
+    assert bars == ["", "", "yours - autograd"]
+    axes = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    assert [ax.get_ylabel() for ax in axes[4:]] == ["", "yours - autograd"]
+    assert axes[5].get_xlabel() == "all zero"
+
+
+def test_of_many_rows_only_the_wrong_ones_are_drawn(tmp_path):
+    rows = [pair(f"W{i}", G * (1 + (i == 7)), G, "wrong" if i == 7 else "match") for i in range(26)]
+    figure = report(*rows).plot()
+    labels = [ax.get_ylabel().split("\n")[0] for ax in figure.axes if "(4,3)" in ax.get_ylabel()]
+    assert labels == ["W7"]
+    assert figure.get_suptitle().endswith("\ndrawn: 1 of 26 rows")
+    for verdict in ("wrong", "match"):
+        figure = report(*(pair(f"W{i}", G, G, verdict) for i in range(26))).plot()
+        assert figure.get_suptitle().endswith("\ndrawn: 6 of 26 rows")
+        assert figure.get_size_inches()[1] < 20
+    figure = report(*rows[:6]).plot()
+    assert "drawn" not in figure.get_suptitle()
+
+
+def test_what_is_zero_up_to_rounding_is_drawn_as_zero():
+    zero = pair("b", 1e-17 * G, np.zeros_like(G), "match", max_abs=1e-17, max_rel=0.0)
+    assert colour_limits(report(zero).plot().axes[:3]) == [(-1.0, 1.0)] * 3
+
+
+def test_a_name_is_no_mathematics(tmp_path):
+    report(pair("W$_{", G, 2 * G)).plot().savefig(tmp_path / "a.png", dpi=30)
+
+
+def test_many_reports_are_drawn_without_pyplot(wrong, recwarn):
+    for _ in range(21):
+        wrong.plot()
+    assert plt.get_fignums() == []
+    assert not recwarn.list
 
 
 def test_the_picture_of_a_check(wrong):

@@ -263,7 +263,7 @@ MISTAKES = [
     wrong("db_row", "L", "linear_backward", "np.sum(dZ, axis=1, keepdims=True)/m", "np.sum(dZ)/m", "other_sum summed lost_axis should_keep"),
     wrong("db_mean_and_m", "L", "linear_backward", "np.sum(dZ, axis=1, keepdims=True)/m", "np.mean(dZ, axis=1, keepdims=True)/m", "averaged_over averaged other_sum"),
     wrong("m_is_the_features", "L", "linear_backward", "m = A_prev.shape[1]", "m = A_prev.shape[0]", "ratio"),
-    wrong("dA_prev_over_m", "L", "linear_backward", "dA_prev = np.dot(W.T, dZ)", "dA_prev = np.dot(W.T, dZ)/m", "averaged_over | times"),
+    wrong("dA_prev_over_m", "L", "linear_backward", "dA_prev = np.dot(W.T, dZ)", "dA_prev = np.dot(W.T, dZ)/m", "averaged_over times", "7"),
     wrong("dAL_over_m", "L", "L_model_backward", "-(np.divide(Y, AL) - np.divide(1-Y, 1-AL))", "-(np.divide(Y, AL) - np.divide(1-Y, 1-AL))/Y.shape[1]", "averaged_over"),
     wrong("dAL_sign", "L", "L_model_backward", "-(np.divide(Y, AL) - np.divide(1-Y, 1-AL))", "-(np.divide(Y, AL) + np.divide(1-Y, 1-AL))", "wrong_sign term part"),
     wrong("relu_for_sigmoid", "L", "L_model_backward", 'dAL, current_cache, "sigmoid"', 'dAL, current_cache, "relu"', "taken_as lost"),

@@ -281,7 +281,7 @@ MISTAKES = [
     wrong("ln_sum_for_mean", "layer_norm", NORM, "(dx_hat * self.x_hat).mean(axis=-1", "(dx_hat * self.x_hat).sum(axis=-1", "term_taken mean_missing"),
     wrong("ln_grad_for_dx_hat", "layer_norm", NORM, "dx = dx_hat - dx_hat.mean", "dx = grad - dx_hat.mean", "operand made_from term_taken | taken_as"),
     wrong("ln_var_not_root", "layer_norm", NORM, "return dx / np.sqrt(self.var + self.eps)", "return dx / (self.var + self.eps)", "scale_squared"),
-    wrong("ln_gamma_in_dgamma", "layer_norm", NORM, "(grad * self.x_hat).sum", "(grad * self.gamma * self.x_hat).sum", "times_too | taken_as"),
+    wrong("ln_gamma_in_dgamma", "layer_norm", NORM, "(grad * self.x_hat).sum", "(grad * self.gamma * self.x_hat).sum", "made_from times_too | taken_as"),
     wrong("ln_axis_of_3d", "layer_norm", NORM, "self.dgamma = (grad * self.x_hat).sum(axis=(0, 1))", "self.dgamma = (grad * self.x_hat).sum(axis=(0, 1)) / len(grad)", "averaged_over"),
     wrong("mha_scale", "attention", MHA, "        d_scores = d_scores / np.sqrt(self.d_k)\n", "", "times constant_factor", at=("d_q = self.merge(d_scores @ self.k)", "d_scores = self.attn * (d_attn - (d_attn * self.attn).sum(axis=-1, keepdims=True))")),
     wrong("mha_scale_d_model", "attention", MHA, "d_scores / np.sqrt(self.d_k)", "d_scores / np.sqrt(D)", "times constant_factor ratio"),

@@ -300,7 +300,7 @@ MISTAKES = [
     wrong("ridge_bias_too", "ridge", "ridge_grad", "grad[1:] += (lam/m) * theta[1:]", "grad += (lam/m) * theta", "term constant_added term_in_part constant_in_part"),
     wrong("ridge_lam_everywhere", "ridge", "ridge_grad", "grad[1:] += (lam/m) * theta[1:]", "grad[1:] += lam/m", "constant_added term constant_in_part | times_too"),
     wrong("ridge_no_m", "ridge", "ridge_grad", "grad[1:] = (X.T @ err)/m", "grad[1:] = (X.T @ err)", "mean_missing part constant_factor times"),
-    wrong("ridge_from_2", "ridge", "ridge_grad", "grad[1:] += (lam/m) * theta[1:]", "grad[2:] += (lam/m) * theta[2:]", "part lacks_entry"),
+    wrong("ridge_from_2", "ridge", "ridge_grad", "grad[1:] += (lam/m) * theta[1:]", "grad[2:] += (lam/m) * theta[2:]", "part lacks_entry term_in_part"),
     wrong("ninja_counts_overwritten", "ninja", "ninja_grads", "dcounts += np.ones_like(counts) * dcounts_sum", "dcounts = np.ones_like(counts) * dcounts_sum", "only overwritten left_out"),
     wrong("ninja_counts_once", "ninja", "ninja_grads", "    dcounts += np.ones_like(counts) * dcounts_sum\n", "", "left_out term_left_out taken_as", at=("dlogits = counts * dcounts", "dcounts = dprobs / counts_sum")),
     wrong("ninja_no_keepdims_sum", "ninja", "ninja_grads", "dcounts_sum_inv = (counts * dprobs).sum(axis=1, keepdims=True)", "dcounts_sum_inv = (counts * dprobs).sum()", "summed"),

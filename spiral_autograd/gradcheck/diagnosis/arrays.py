@@ -10,7 +10,7 @@ from ...recording import Call
 from ...validation import Array
 from ..blocks import close, inner, largest
 from ..finding import Finding, found
-from ..reference.graph import Node
+from ..reference.nodes import Node
 from .case import Case, Reason
 from .edits import exchanged_blocks, one, rearrangements, reductions, subsets
 from .parts import partly, term_in_part
@@ -21,7 +21,23 @@ Rule = Callable[[Case, int], Reason | None]
 
 
 def unwritten(case: Case, k: int) -> Reason | None:
-    """All zeros, or nothing at all, where the gradient is not."""
+    """All zeros, or nothing at all, where the gradient is not.
+
+    Beside others that are wrong zeros may be what a mistake makes: that is looked for first.
+    """
+    h = case.handwritten[k]
+    if h is not None and largest(h) == 0 and any(map(largest, _others(case, k))):
+        return None
+    return zeros(case, k)
+
+
+def _others(case: Case, k: int) -> list[object]:
+    others = (case.handwritten[j] for j in case.wrong if j != k)
+    return [h for h in others if h is not None]
+
+
+def zeros(case: Case, k: int) -> Reason | None:
+    """The same, wherever it is: for want of a reason."""
     h = case.handwritten[k]
     if h is None:
         return Reason(found("nothing_returned"), [k])
@@ -70,10 +86,20 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
     scales, *turns = (case.same(k, ours, due) for ours, due in pairs)
     if scales and all(turns):
         return None
-    # What grows as it does, and not with its sign alone, asks which of its entries are positive.
-    decides = scales and not case.same(k, turned, linear)
+    decides = scales and not case.same(k, turned, linear) and _is_linear_by_sign(case, k, given)
     said = found("upstream_not_linear", name=case.name_of_upstream, decides=decides)
     return Reason(said, [k])
+
+
+def _is_linear_by_sign(case: Case, k: int, given: Callable[[str], Array]) -> bool:
+    """Tell whether backward is linear in entries that are all positive, and adds up over signs.
+
+    It asks then which they are: a sort, or the largest entry, is not linear in them.
+    """
+    kinds = ("none", "sizes", "other sizes", "mixed sizes", "positive", "negative")
+    nothing, sizes, others, mixed, positive, negative = map(given, kinds)
+    pairs = (mixed + nothing, sizes + others), (positive + negative - nothing, case.written(k))
+    return all(case.same(k, one, other) for one, other in pairs)
 
 
 # -------------------- factors --------------------
@@ -344,5 +370,5 @@ FIRST: tuple[Rule, ...] = (
     *(misused_upstream, named_factor, layout, sums, plain_term),
     term_in_part,
 )
-LATER: tuple[Rule, ...] = (any_factor, any_term, given_twice)
+LATER: tuple[Rule, ...] = (zeros, any_factor, any_term, given_twice)
 LAST: tuple[Rule, ...] = (partly,)  # less than a reason: for want of one

@@ -11,7 +11,8 @@ from ...recording import Call
 from ...validation import Array
 from ..blocks import close
 from ..finding import Finding, found
-from ..reference.graph import Change, Graph, Node, Site
+from ..reference.graph import Change, Graph, Site
+from ..reference.nodes import Node
 from ..reference.reference import Reference
 from ..subject.subject import MISSING, CheckError, Subject
 from ..verdict.rows import Comparison

@@ -15,7 +15,8 @@ from ...validation import Array
 from ..blocks import close, largest
 from ..finding import Finding, found
 from ..guard import Deadline
-from ..reference.graph import Graph, Node, is_number
+from ..reference.graph import Graph, is_number
+from ..reference.nodes import Node
 from ..source import Place, assigned_to, expression
 
 Lengths = Mapping[float, Finding]
@@ -85,6 +86,8 @@ class Case:
         How many of the arguments, the first ones, are inputs and no parameters.
     name_of_upstream : str or None
         What backward calls the upstream gradient, if it is one.
+    variables_back : set of str
+        The variables of the backward pass: dvar, where a gradient has one of its own.
     second : callable
         Returns the case at a second point, where a reason must hold too; None if there is none.
     """
@@ -103,6 +106,7 @@ class Case:
     elsewhere: Callable[[], Mapping[int, tuple[Finding, tuple[Place, ...]]]] = dict
     n_inputs: int = 0
     name_of_upstream: str | None = None
+    variables_back: frozenset[str] = frozenset()
     second: Callable[[], Case | None] = lambda: None
     _variables: dict[Node, str | None] = field(default_factory=dict, repr=False)
 
@@ -267,6 +271,11 @@ _UPSTREAM: dict[str, Callable[[Array], Array]] = {
     "turned": lambda u: -u,
     "other": lambda u: _uneven(u) * u,
     "mixed": lambda u: u + 0.5 * _uneven(u) * u,
+    "positive": lambda u: np.maximum(u, 0),
+    "negative": lambda u: np.minimum(u, 0),
+    "sizes": lambda u: _uneven(u),
+    "other sizes": lambda u: np.flip(_uneven(u)),
+    "mixed sizes": lambda u: _uneven(u) + np.flip(_uneven(u)),
 }
 
 

@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 
 from ...validation import Array
-from ..reference.graph import UNFIT, Change, Graph, Node, Site
+from ..reference.graph import Change, Graph, Site
+from ..reference.nodes import UNFIT, Node
 from .closed import Closed
 from .edits import (
     FUNCTIONS,
@@ -22,6 +23,7 @@ from .edits import (
     windows,
     without_an_end,
 )
+from .extremes import extremes
 from .operands import operands, wrong_gradients
 from .probes import Edit, Family, Spot, Stock, folded
 
@@ -32,13 +34,21 @@ TIMES = (0.0, -1.0, 2.0, 0.5)
 
 def multiples(spot: Spot, stock: Stock) -> Iterator[Family]:
     """What reaches the argument is left out, or is a multiple of what it should be."""
-    effects = np.outer(np.array(TIMES) - 1, spot.effect)
+    yield _multiples(spot, TIMES)
+
+
+def by_lengths(spot: Spot, stock: Stock) -> Iterator[Family]:
+    """What reaches the argument is divided or multiplied by the length of an axis."""
+    yield _multiples(spot, [c for n in stock.lengths if n > 2 for c in (1 / n, float(n))])
+
+
+def _multiples(spot: Spot, factors: Sequence[float]) -> Family:
     sizes = np.abs(spot.c.ravel()) @ spot.sizes.T
-    yield Family(
-        effects,
-        np.outer(np.abs(np.array(TIMES) - 1), sizes),
-        lambda i: times(TIMES[i]),
-        lambda i: ("times", TIMES[i]),
+    return Family(
+        np.outer(np.array(factors) - 1, spot.effect),
+        np.outer(np.abs(np.array(factors) - 1), sizes),
+        lambda i: times(factors[i]),
+        lambda i: ("times", factors[i]),
     )
 
 
@@ -178,7 +188,10 @@ def _tried(spot: Spot, tried: Sequence[Tried]) -> Iterator[Family]:
 
 
 def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
-    """The derivative is taken as a simple function of the result or of the argument."""
+    """The derivative is taken as a simple function of the result or of the argument.
+
+    Or of the gradient that leaves the result, where a person confuses it with the value.
+    """
     site = spot.site
     if spot.weights is None or not spot.g.ndim:
         return
@@ -187,6 +200,8 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
         weights = folded(spot.weights, np.shape(node.value))
         if weights is None:
             continue
+        if end == "result":
+            yield _of_the_gradient(spot, weights)
         table = stock.functions(node)
         scores, sizes = table @ weights.T, np.abs(table) @ np.abs(weights).T
         sizes = sizes + np.abs(spot.effect)
@@ -194,10 +209,41 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
             yield Family(
                 sign * scores - spot.effect,
                 sizes,
-                partial(taken_as, node, sign),
+                partial(taken_as, node, sign, extra=1.6 * _is_product_of(site, node)),
                 partial(_function_key, end, sign),
                 sign * stock.raw_functions(node) if np.size(node.value) == spot.g.size else None,
             )
+
+
+_OF_GRADIENTS = [
+    (text, function)
+    for text, function in FUNCTIONS
+    if "0)" in text or "sigmoid" in text.split("*")[-1] or text in ("{v} * (1 - {v})", "1 - {v}**2")
+]
+
+
+def _of_the_gradient(spot: Spot, weights: Array) -> Family:
+    """Return the changes by which a derivative is a function of the gradient that it multiplies."""
+    table = np.stack([np.ravel(function(spot.g)) for _, function in _OF_GRADIENTS])
+
+    def edit(i: int) -> Edit:
+        text, function = _OF_GRADIENTS[i]
+
+        def change(g: Array, c: Array, total: object) -> object:
+            return unbroadcast(g * function(g), np.shape(c))
+
+        fields = {"function": text, "v": ("gradient", spot.site.result), "minus": False}
+        return Edit("taken_as", 2.1 + 0.05 * i, change, fields, "derivative")
+
+    sizes = np.abs(table) @ np.abs(weights).T + np.abs(spot.effect)
+    return Family(
+        table @ weights.T - spot.effect, sizes, edit, lambda i: ("function", "gradient", i, 1)
+    )
+
+
+def _is_product_of(site: Site, node: Node) -> bool:
+    """Tell whether a value is a mere product: nobody differentiates that as a function of it."""
+    return site.steps == 1 and node is site.result and node.name == "multiply"
 
 
 def _function_key(end: str, sign: int, i: int) -> Hashable:
@@ -329,5 +375,5 @@ def _assigned(ways: Sequence[Site], kept: float) -> Change:
 
 
 # The likeliest first: where they explain something well, the others are not asked.
-LIKELIEST = (multiples, closed_forms, own_functions, gathered)
+LIKELIEST = (multiples, closed_forms, own_functions, extremes, gathered)
 OTHERS = (arrangements, operands, wrong_gradients)

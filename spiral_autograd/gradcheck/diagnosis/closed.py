@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from ...validation import Array
-from ..reference.graph import Node
+from ..reference.nodes import Node
 from .edits import Axes, Pattern, one, subsets
 
 
@@ -133,7 +133,7 @@ class Closed:
                 fields = {"axes": one(axes)}
                 yield Pattern("all_axes", 0.6, self._scaled(every), fields)
         whole = partial(self.bracket, terms=all_terms)
-        yield Pattern("g_left_out", 0.3, lambda g: now()[1] * (whole(g) - g))
+        yield Pattern("g_left_out", -0.4, lambda g: now()[1] * (whole(g) - g))
         yield Pattern("scale_left_out", 0.5, whole)
         yield Pattern("scale_squared", 0.6, lambda g: now()[1] ** 2 * whole(g))
         yield Pattern("scale_inverted", 0.7, lambda g: whole(g) / now()[1])

@@ -15,7 +15,7 @@ from ..guard import OutOfTime
 from ..reference.graph import Graph
 from . import arrays, habits
 from .case import Case, Reason
-from .changes import LIKELIEST, OTHERS
+from .changes import LIKELIEST, OTHERS, by_lengths
 from .exchanges import exchanged
 from .search import Candidate, Search, Stage
 from .second_point import says_the_same
@@ -26,7 +26,7 @@ from .telling import tell
 # gradients, and where it explains some: what explains some may be a part of what comes.
 COURSE: tuple[Stage, ...] = (
     (lambda search: chain(carried(search), search.natural(LIKELIEST)), 2.4, 0.0),
-    (partial(repeated, sort=LIKELIEST), 2.4, 2.4),
+    (partial(repeated, sort=(*LIKELIEST, by_lengths)), 2.4, 2.4),
     (partial(Search.natural, sort=OTHERS), np.inf, 2.4),
     (partial(repeated, sort=OTHERS), np.inf, 2.4),
     (exchanged, np.inf, 2.4),
@@ -85,7 +85,7 @@ LARGE = 100_000  # entries of a gradient for which no rule is cheap
 def _safely(rule: arrays.Rule, case: Case, k: int) -> Reason | None:
     h = case.handwritten[k]
     if (case.deadline.is_over and case.automatic[k].size > LARGE) or (
-        h is None and rule is not arrays.unwritten
+        h is None and rule not in (arrays.unwritten, arrays.zeros)
     ):
         return None
     if h is not None and not np.isfinite(case.written(k)).all():
@@ -163,5 +163,7 @@ def _second(
 
 
 def _both(first: Reason, second: Reason) -> Reason:
+    if says_the_same(first.finding, second.finding, 1e-6):  # one slip, in a helper or a loop
+        return second
     finding = found("two_mistakes", first=first.finding, second=second.finding, rule=second.rule)
     return replace(second, finding=finding)

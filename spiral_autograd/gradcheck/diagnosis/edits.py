@@ -237,6 +237,8 @@ FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("sigmoid({v})", lambda v: 1 / (1 + np.exp(-v))),
     ("sigmoid({v}) * (1 - sigmoid({v}))", lambda v: np.exp(-v) / (1 + np.exp(-v)) ** 2),
     ("1 - sigmoid({v})", lambda v: 1 / (1 + np.exp(v))),
+    ("sigmoid({v}) * (1 - {v})", lambda v: (1 - v) / (1 + np.exp(-v))),
+    ("{v} * (1 - sigmoid({v}))", lambda v: v / (1 + np.exp(v))),
     ("tanh({v})", np.tanh),
     ("1 - tanh({v})**2", lambda v: 1 - np.tanh(v) ** 2),
     ("cos({v})", np.cos),

@@ -16,7 +16,7 @@ from ..subject.inputs import is_as_before
 from ..subject.own_passes import replacing_lines, totals
 from ..subject.parameters import Parameter, find_parameters
 from ..subject.session import objects_of
-from ..subject.subject import Subject
+from ..subject.subject import MISSING, Subject
 
 Found = tuple[Finding, tuple[Place, ...]]
 
@@ -29,10 +29,11 @@ def elsewhere(subject: Subject, automatic: Sequence[Array]) -> dict[int, Found]:
     try:
         with subject.session.fresh():
             before = {id(p.value): _copy(p.gradient()) for p in find_parameters(owner)}
+            shared = _shared(owner)
             subject.backward([np.array(u) for u in subject.upstream])
             after = {id(p.value): p.gradient() for p in find_parameters(owner)}
             return {
-                k: _place_of(owner, value, np.asarray(automatic[k]))
+                k: _place_of(owner, value, np.asarray(automatic[k]), shared)
                 for k, value in enumerate(subject.values)
                 if is_as_before(before.get(id(value)), after.get(id(value)))
             }
@@ -46,14 +47,22 @@ def _copy(gradient: object) -> object:
     return np.array(gradient) if isinstance(gradient, np.ndarray) else None
 
 
-def _place_of(owner: object, value: Array, true: Array) -> Found:
+def _shared(owner: object) -> set[int]:
+    """Return the parameters, by id, whose gradient in a part is the array that the object holds."""
+    own = {id(p.value): p.gradient() for p in find_parameters(owner)}
+    parts = (p for item in objects_of(owner) if item is not owner for p in find_parameters(item))
+    return {id(p.value) for p in parts if p.gradient() is own.get(id(p.value), MISSING)}
+
+
+def _place_of(owner: object, value: Array, true: Array, shared: set[int]) -> Found:
     """Return where a gradient stands in the parts of an object, else in its attributes."""
     items = objects_of(owner)
     parts = [part for item in items if item is not owner for part in _listed(item, value)]
     sums = totals([listed for _, listed in parts])
     lines = tuple(dict.fromkeys(line for item, _ in parts for line in _replacing(item)))
     # By the lines it is known even where the forward pass has a small constant that it lacks.
-    if sums and _is(sums[0].gradient(), true, np.inf if lines else 1e-7):
+    is_replaced = bool(lines) or id(value) in shared  # else they are arrays of the part's own
+    if sums and is_replaced and _is(sums[0].gradient(), true, np.inf if lines else 1e-7):
         return found("array_replaced"), lines
     for item in items:
         for name, array in attributes_of(item).items():

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..reference.graph import Node, Site
+from ..reference.graph import Site
+from ..reference.nodes import Node
 from .probes import Edit
 from .search import Candidate, Search
 from .together import fits

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from ..reference.graph import Change, Graph, Node, Site
+from ..reference.graph import Change, Graph, Site
+from ..reference.nodes import Node
 from .edits import FUNCTIONS
 from .operands import slopes
 from .probes import Edit, Family, Spot, Stock
@@ -25,7 +26,7 @@ def operands_of_turns(spot: Spot, stock: Stock) -> Iterator[Family]:
         return
     mine = y.argnums[y.parents.index(x)]
     for i, arg in enumerate(y.args):
-        is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind == "f"
+        is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind in "fb"
         if i == mine or not is_array or y.name in ("add", "subtract"):
             continue
         flat, held = slopes(spot, y, mine, i), stock.turns.at_turns(y, arg.shape)
@@ -87,7 +88,7 @@ def derivatives_of_turns(spot: Spot, stock: Stock) -> Iterator[Family]:
     for _, (at, _), i in tried:
         value = value_of(at)
         if (id(value), i) not in made:
-            made[id(value), i] = np.ravel(FUNCTIONS[i][1](value))
+            made[id(value), i] = np.ravel(FUNCTIONS[i][1](np.asarray(value, dtype=float)))
     rows = [made[id(value_of(at)), i] for _, (at, _), i in tried]
     fine = [n for n, row in enumerate(rows) if np.isfinite(row).all()]
     if not fine:
@@ -105,13 +106,14 @@ def derivatives_of_turns(spot: Spot, stock: Stock) -> Iterator[Family]:
 
 def _own_functions(spot: Spot, stock: Stock) -> list[int]:
     """Return which simple functions of the result or the argument the true derivative is."""
+    true = np.ravel(np.asarray(spot.graph.part(spot.site, np.ones(spot.g.shape)), dtype=float))
     found: set[int] = set()
     for node in (spot.site.result, spot.site.argument):
         assert node is not None
         table = stock.functions(node)
         if table.shape[1] == spot.g.size:
-            off = np.max(np.abs(table * spot.g.ravel() - spot.c.ravel()), axis=1)
-            found |= {int(i) for i in np.flatnonzero(off <= 1e-9 * np.max(np.abs(spot.c)))}
+            off = np.max(np.abs(table - true), axis=1)
+            found |= {int(i) for i in np.flatnonzero(off <= 1e-9 * np.max(np.abs(true)))}
     return sorted(found - {0})
 
 
@@ -119,7 +121,7 @@ def _derivative(of: tuple[Held, str], i: int) -> Edit:
     at, which = of
 
     def change(g: Any, c: Any, total: object) -> object:
-        return g * FUNCTIONS[i][1](value_of(at))
+        return g * FUNCTIONS[i][1](np.asarray(value_of(at), dtype=float))
 
     fields = {"function": FUNCTIONS[i][0], "v": ("held", at), "minus": False, "turn": which}
     return Edit("taken_as", 2.0 + 0.02 * i + _UNLIKELY[which], change, fields, "derivative")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from ..reference.graph import Graph, Node, Site
+from ..reference.graph import Graph, Site
+from ..reference.nodes import Node
 
 MOST = 6000  # backward passes through one operation that the matrices may cost
 ELEMENTWISE = frozenset(

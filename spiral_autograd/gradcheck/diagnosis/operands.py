@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 
 from ...validation import Array
-from ..reference.graph import UNFIT, Node
+from ..reference.graph import Graph, Site
+from ..reference.nodes import UNFIT, Node
 from .probes import Edit, Family, Named, Spot, Stock
 
 
@@ -23,7 +24,7 @@ def operands(spot: Spot, stock: Stock) -> Iterator[Family]:
         return
     mine = y.argnums[y.parents.index(x)]
     for i, arg in enumerate(y.args):
-        is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind == "f"
+        is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind in "fb"
         if i == mine or not is_array or y.name in ("add", "subtract"):
             continue
         flat = slopes(spot, y, mine, i)
@@ -53,14 +54,16 @@ def updated(spot: Spot) -> Iterator[tuple[Edit, Array]]:
         flat = slopes(spot, y, mine, i) if i != mine and not z.parents else None
         if flat is None:
             continue
-        effect = flat @ z.adjoint.ravel()
-        shares = probes.share(effect)
-        for rate in dict.fromkeys(float(f"{-share:.6g}") for share in shares if np.isfinite(share)):
-            rows = probes.passing(-rate * effect[None], np.abs(effect)[None])
-            if rows.any() and rate > 0:
-                edit = _operand(y, x, i, (None,), partial(_updated, z, rate))
-                fields = {"operand": (y, i), "rate": rate}
-                yield Edit("updated", 2.5, edit.change, fields), rows[0]
+        for way in (None, *(Site(user, z, (user,)) for user in z.users if len(z.users) in (2, 3))):
+            gradient = partial(_gradient, spot.graph, z, way)
+            effect = flat @ gradient().ravel()
+            rates = [-share for share in probes.share(effect) if np.isfinite(share)]
+            for rate in dict.fromkeys(float(f"{rate:.6g}") for rate in rates if rate > 0):
+                rows = probes.passing(-rate * effect[None], np.abs(effect)[None])
+                if rows.any():
+                    edit = _operand(y, x, i, (None,), partial(_updated, z, rate, gradient))
+                    fields = {"operand": (y, i), "rate": rate}
+                    yield Edit("updated", 2.5, edit.change, fields), rows[0]
 
 
 def slopes(spot: Spot, y: Node, mine: int, i: int) -> Array | None:
@@ -85,8 +88,15 @@ def _operand_key(stock: Stock, y: Node, i: int, some: Sequence[Named], n: int) -
     return "operand", i, stock.seen_from(y, some[n])
 
 
-def _updated(z: Node, rate: float) -> Array:
-    return np.asarray(z.value - rate * z.adjoint)
+def _gradient(graph: Graph, z: Node, way: Site | None) -> Array:
+    """Return the gradient of a parameter, or what of it comes by one way: without its decay."""
+    if way is None or way.result is None:
+        return np.asarray(z.adjoint)
+    return np.asarray(graph.part(way, way.result.adjoint))
+
+
+def _updated(z: Node, rate: float, gradient: Callable[[], Array]) -> Array:
+    return np.asarray(z.value - rate * gradient())
 
 
 def _nth_operand(stock: Stock, y: Node, x: Node, i: int, some: Sequence[Named], n: int) -> Edit:
@@ -126,7 +136,7 @@ def wrong_gradients(spot: Spot, stock: Stock) -> Iterator[Family]:
         np.abs(moved) @ np.abs(flat).T,
         lambda n: Edit(
             "made_from",
-            3.0,
+            3.3 if some[n][0] == "value" else 3.0,
             lambda g, c, total: y.vjp(stock.gradient(some[n], total))[j],
             {"other": some[n], "due": y},
         ),

@@ -10,7 +10,8 @@ import numpy as np
 from ...validation import Array
 from ..blocks import largest
 from ..finding import Finding, found
-from ..reference.graph import Node, is_number
+from ..reference.graph import is_number
+from ..reference.nodes import Node
 from .case import Case, Reason
 from .edits import one
 from .second_point import says_the_same
@@ -50,7 +51,7 @@ def partly(case: Case, k: int) -> Reason | None:
 
 
 def term_in_part(case: Case, k: int) -> Reason | None:
-    """An extra term in some rows or columns only: the decay of a bias that has none, say."""
+    """A term in some rows or columns only: the decay of a bias that has none, say, or too few."""
     if not case.comparable(k):
         return None
     wrong, _ = _differing(case, k)
@@ -60,7 +61,8 @@ def term_in_part(case: Case, k: int) -> Reason | None:
             continue
         c = float(np.sum(own * rest) / max(np.sum(own * own), 1e-300))
         if np.max(np.abs(rest - c * own)) <= 10 * case.noise(k) < abs(c) * largest(own):
-            return Reason(found("term_in_part", of=case.names[k], times=c, mark=mark()), [k])
+            fields = {"of": case.names[k], "times": abs(c), "lacks": c < 0, "mark": mark()}
+            return Reason(found("term_in_part", **fields), [k])
         if rest.size > 1 and np.ptp(rest) <= 10 * case.noise(k):
             constant = float(rest.flat[0])
             return Reason(found("constant_in_part", constant=constant, mark=mark()), [k])
@@ -101,7 +103,7 @@ def _slices(wrong: Array) -> Iterator[Mark]:
     """Yield the rows, columns or other slices that hold all the wrong entries."""
     for axis, n in enumerate(wrong.shape):
         hit = np.flatnonzero(wrong.any(axis=tuple(i for i in range(wrong.ndim) if i != axis)))
-        if len(hit) < n:
+        if 0 < len(hit) < n:
             mask = np.zeros_like(wrong)
             mask[(slice(None),) * axis + (hit,)] = True
             fields = {"axis": axis, "ndim": wrong.ndim, "hit": list(map(int, hit)), "length": n}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reference.graph import Node
+from ..reference.nodes import Node
 from .operands import slopes
 from .probes import Edit, Family, Spot, Stock
 from .turns import Turns

@@ -12,7 +12,8 @@ import numpy as np
 
 from ...validation import Array, Shape
 from ..blocks import largest
-from ..reference.graph import Change, Graph, Node, Site
+from ..reference.graph import Change, Graph, Site
+from ..reference.nodes import Node
 from .case import Case
 from .edits import FUNCTIONS, functions_of
 from .turns import Held, Turns, value_of
@@ -52,8 +53,8 @@ class Probes:
                     weights[k] = rng.standard_normal(g.shape) / most
                     if k in rows:
                         target += float(np.sum(weights[k] * (h - g)))
-                case.deadline.check()
-                self._moves.append(graph.tangents(weights, through_max=through_max))
+                moves = graph.tangents(weights, through_max=through_max, deadline=case.deadline)
+                self._moves.append(moves)
                 targets.append(target)
         self.target, self.repeats = np.array(targets), repeats
         self._of: dict[Node, tuple[Array, Array]] = {}
@@ -222,6 +223,7 @@ class Stock:
         bar: Callable[[Node], Any],
     ) -> None:
         self.graph, self.turns, self.is_named, self.bar = graph, turns, is_named, bar
+        self.lengths = sorted({n for node in graph.nodes for n in np.shape(node.value)})
         self._functions: dict[Node, Array] = {}
         self._like: dict[Shape, tuple[list[Named], Array]] = {}
         self._gradients: dict[Shape, tuple[list[Named], Array]] = {}
@@ -272,6 +274,11 @@ class Stock:
             some: list[Named] = [("value", node) for node in nodes]
             some += [("gradient", n) for n in nodes if not n.parents or self.is_named(n)]
             some += [("held", held) for held in self.constants if value_of(held).shape == arg.shape]
+            some += [
+                ("through", Site(user, n, (user,)))  # before the decay is added, say
+                for n in nodes
+                for user in (n.users if not n.parents and 1 < len(n.users) < 5 else ())
+            ]
             arrays = [self.array(name) for name in some]
             self._like[arg.shape] = some, _rows(arrays, arg.size)
         some, table = self._like[arg.shape]
@@ -294,6 +301,8 @@ class Stock:
             return np.swapaxes(arg, *of) if what == "T" else np.flip(arg, of)
         if what == "held":
             return value_of(of)
+        if what == "through":
+            return self.graph.part(of, self.bar(of.result))
         return of.value if what == "value" else self.bar(of)
 
     @cached_property
@@ -305,13 +314,13 @@ class Stock:
         found: dict[int, Held] = {}
         for node in (n for n in self.graph.nodes if not self.turns.repeats(n)):
             for i, arg in enumerate(node.args):
-                is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind == "f"
+                is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind in "fb"
                 if i not in node.argnums and is_array and node.call.source is not None:
                     found.setdefault(id(arg), (node, i))
         return list(found.values())
 
     def gradients(self, shape: Shape) -> tuple[list[Named], Array]:
-        """Return the gradients of a shape: of what, and a row for each."""
+        """Return the gradients of a shape, and values that may be taken for one: a row for each."""
         if shape not in self._gradients:
             outputs = self.graph.outputs
             some: list[Named] = [
@@ -319,15 +328,17 @@ class Stock:
                 for number, site in enumerate(outputs)
                 if np.shape(site.argument.value) == shape
             ]
-            some += [("gradient", n) for n in self._by_shape.get(shape, []) if self.is_named(n)]
+            nodes = self._by_shape.get(shape, [])
+            named = [n for n in nodes if self.is_named(n) or n.name in ("tanh", "maximum")]
+            some += [(what, n) for what in ("gradient", "value") for n in named]
             arrays = [self.gradient(name, self.bar) for name in some]
             self._gradients[shape] = some, _rows(arrays, int(np.prod(shape)))
         return self._gradients[shape]
 
     def gradient(self, name: Named, bar: Callable[[Node], Any]) -> Any:
-        """Return a gradient, given those of all values."""
-        if name[0] == "gradient":
-            return bar(name[1])
+        """Return a gradient, given those of all values, or what may be taken for one."""
+        if name[0] != "upstream":
+            return bar(name[1]) if name[0] == "gradient" else name[1].value
         weighing = self.graph.outputs[name[1]]
         assert weighing.result is not None
         return self.graph.part(weighing, bar(weighing.result))

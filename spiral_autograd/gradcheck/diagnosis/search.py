@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from ..reference.graph import UNFIT, Change, Graph, Node, Site, is_number
+from ..reference.graph import Change, Graph, Site, is_number
+from ..reference.nodes import UNFIT, Node
 from . import arrays, changes
 from .case import Case
 from .changes import LIKELIEST, OTHERS
@@ -118,7 +119,7 @@ class Search:
 
     def inner(self) -> Iterator[Candidate]:
         """Yield the changes between any values, and by functions of any values."""
-        for site in self.graph.passages(lambda node: True):
+        for site in self._in_time(self.graph.passages(lambda node: True)):
             natural = site.result is not None and self.is_natural(site.result)
             if not (natural and self.is_natural(site.argument)) and not self.turns.is_inner(site):
                 self.sites.append(site)
@@ -171,12 +172,17 @@ class Search:
     def sites(self) -> list[Site]:
         """The single operations, all that flows back to a value, and what has names at its ends."""
         found = [*self.graph.edges(), *self.graph.wholes(), *self.passages]
-        return [site for site in found if not self.turns.is_inner(site)]
+        return [site for site in self._in_time(found) if not self.turns.is_inner(site)]
 
     @cached_property
     def passages(self) -> list[Site]:
         """The longer ways between values that have names."""
-        return list(self.graph.passages(self.is_natural))
+        return list(self._in_time(self.graph.passages(self.is_natural)))
+
+    def _in_time(self, sites: Iterable[Site]) -> Iterator[Site]:
+        for site in sites:
+            self.case.deadline.check()
+            yield site
 
     def spot(self, site: Site) -> Spot | None:
         """Return a site with what flows there; None where that leads to no wrong gradient."""
@@ -277,14 +283,21 @@ class Search:
         """Return how far a site is from the first that a person would think of."""
         ends = [node for node in (site.result, site.argument) if node is not None]
         unnamed = sum(not self.is_named(node) for node in ends)
-        return 0.3 * unnamed + 0.05 * site.steps + (0.4 if site.via is not None else 0.0)
+        rest = site.steps == 1 and [n.name for n in ends] == ["set_at", "set_at"]
+        return 0.3 * unnamed + 0.05 * site.steps + 0.4 * (site.via is not None) + 1.2 * rest
 
     def cost_of(self, site: Site, edit: Edit) -> float:
         """Return the cost of a change at a site: what is lost is lost at one operation."""
         lost = edit.kind in ("left_out", "times") and site.steps > 1
         ends = (site.result or site.argument, site.argument)
         inside = edit.of == "derivative" and not all(map(self.is_natural, ends))
-        return edit.cost + self.cost(site) + 0.4 * lost + 1.5 * inside
+        by_steps = edit.of == "closed" and any(map(self.has_own_gradient, site.between[1:]))
+        return edit.cost + self.cost(site) + 0.4 * lost + 1.5 * (inside or by_steps)
+
+    def has_own_gradient(self, node: Node) -> bool:
+        """Tell whether the reader's backward pass has a variable for the gradient of a value."""
+        name = self.case.variable(node)
+        return not self.case.variables_back.isdisjoint((f"d{name}", f"d_{name}", f"grad_{name}"))
 
 
 INNER = frozenset("negative exp log log1p sqrt square power reciprocal tanh absolute abs".split())

@@ -12,7 +12,8 @@ import numpy as np
 from ...validation import Array
 from ..finding import Finding
 from ..guard import CheckError
-from ..reference.graph import Graph, Node
+from ..reference.graph import Graph
+from ..reference.nodes import Node
 from ..reference.reference import once_more, outputs_now
 from ..subject.subject import MISSING, Subject, copied
 from ..verdict.rows import Comparison

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
 
-from ..reference.graph import Node, Site
+from ..reference.graph import Site
+from ..reference.nodes import Node
 from . import changes
 from .changes import LIKELIEST
 from .loops import OF_TURNS, displaced
@@ -57,8 +58,9 @@ def _is_formula(site: Site) -> bool:
 def carried(search: Search) -> Iterator[Candidate]:
     """Yield the loss of all that flows back from one turn of a loop to the turn before."""
     lines = search.turns.carried()
-    groups = [[line] for line in lines] + ([list(lines)] if len(lines) > 1 else [])
-    for group in groups:
+    most = len(lines) if len(lines) <= 5 else 1
+    groups = [*chain(*(combinations(lines, n) for n in range(1, most + 1))), tuple(lines)]
+    for group in dict.fromkeys(filter(None, groups)):
         sites = [site for line in group for site in lines[line]]
         if len({search.turns.lines[site.result] for site in sites if site.result}) < 2:
             continue  # one operation, the same at each turn

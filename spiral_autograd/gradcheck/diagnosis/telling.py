@@ -10,7 +10,8 @@ import numpy as np
 from ...validation import Array
 from ..blocks import largest
 from ..finding import Finding, found
-from ..reference.graph import Node, Site, is_number
+from ..reference.graph import Site, is_number
+from ..reference.nodes import Node
 from . import arrays
 from .case import Reason
 from .edits import unbroadcast, windows
@@ -165,6 +166,8 @@ def _named(search: Search, value: object) -> Any:
         return case.operand(what, of)
     if what == "value":
         return case.name(of)
+    if what == "through":
+        return found("gradient_of", of=case.name(of.argument))
     if what == "gradient":
         return found("gradient_of", of=case.name(of))
     if what == "held":

@@ -9,7 +9,8 @@ import numpy as np
 
 from ...validation import Array
 from ..blocks import largest
-from ..reference.graph import UNFIT, Site
+from ..reference.graph import Site
+from ..reference.nodes import UNFIT
 from .matrices import Many, flat, like
 from .probes import Edit, Family, Spot
 from .search import Candidate, Make, Search
@@ -29,7 +30,9 @@ def together(
         return
     apart = search.turns.are_apart(sites)
     small = apart or search.matrices.fit(sites)
-    ends = all(map(search.is_natural, (sites[-1].result or sites[-1].argument, sites[-1].argument)))
+    ends = search.is_natural(sites[-1].argument) and (
+        sites[-1].steps == 1 or search.is_natural(sites[-1].result or sites[-1].argument)
+    )
     if not apart:
         common = [key for key in common if (ends or key[0] != "function")]
     if not small:

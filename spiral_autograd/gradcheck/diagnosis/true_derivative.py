@@ -9,7 +9,8 @@ import numpy as np
 from ...validation import Array
 from ..blocks import close
 from ..finding import Finding, found
-from ..reference.graph import UNFIT, Graph, Node, Site
+from ..reference.graph import Graph, Site
+from ..reference.nodes import UNFIT, Node
 from .case import Case
 from .edits import FUNCTIONS
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ...validation import Shape
-from ..reference.graph import Graph, Node, Site
+from ..reference.graph import Graph, Site
+from ..reference.nodes import Node
 
 Line = tuple[Any, ...]
 Held = tuple[Node, int | None]  # an argument of an operation, by its number, or its result
@@ -30,6 +31,17 @@ def value_of(held: Held) -> Any:
     """Return an argument or the result of an operation."""
     node, i = held
     return node.value if i is None else node.args[i]
+
+
+def _is_plain(held: Held, which: str) -> bool:
+    """Tell whether the same one number stands for all turns: a state of zeros explains nothing."""
+    value = value_of(held)
+    return which in ("first", "last") and bool(np.all(value == np.ravel(value)[:1]))
+
+
+def _is_of(shape: Shape, held: Held) -> bool:
+    value = value_of(held)
+    return isinstance(value, np.ndarray) and value.shape == shape and value.dtype.kind in "fbiu"
 
 
 class Turns:
@@ -95,11 +107,13 @@ class Turns:
             t = sum(node.number <= y.number for node in nodes)
             t -= line == self.lines[y] or nodes[0].number < runs[0].number
             for i in (None, *range(min(len(node.args) for node in nodes))):
-                if t >= len(nodes) or shape != np.shape(value_of((nodes[t], i))):
+                if t >= len(nodes) or not _is_of(shape, (nodes[t], i)):
                     continue
                 for which, at in WHICH.items():
                     held = nodes[at(t, len(nodes))], i
-                    if shape == np.shape(value_of(held)):
+                    # What a loop begins with is constant: any constant is like it.
+                    ends = which in ("first", "last")
+                    if _is_of(shape, held) and not (ends and len(np.unique(value_of(held))) < 2):
                         found[line, i, which] = held, self._word(y, held, which)
         return found
 

@@ -3,86 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from autograd.core import (
-    make_vjp,
-    primitive_jvps,
-    primitive_vjps,
-    sparse_add,
-    sparse_object_types,
-    vspace,
-)
 
 from ...pytree import leaves
 from ...recording import Call, Recording, name_of
 from ...validation import Array
 from ..blocks import largest
-
-# What NumPy raises where changed values do not fit an operation.
-UNFIT = (ValueError, IndexError, ArithmeticError)
+from ..guard import NEVER, Deadline
+from .nodes import UNFIT, Node, Part
 
 Rounding = Callable[[Call, Any, Sequence[Any]], Any]
-Back = Callable[[Any], Sequence[Any]]
-
-
-@dataclass(eq=False, repr=False)
-class Node:
-    """A value of the forward pass: what it was made of, and how a gradient flows back to that."""
-
-    call: Call
-    value: Any
-    args: list[Any]
-    argnums: tuple[int, ...]
-    parents: list[Node]
-    adjoint: Any
-    number: int
-    users: list[Node] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The name of the primitive that made it."""
-        return name_of(self.call.fun)
-
-    @cached_property
-    def _back(self) -> Back:
-        return self._back_of(self.args, self.argnums)
-
-    def _back_of(self, args: Sequence[object], argnums: tuple[int, ...]) -> Back:
-        rule = primitive_vjps[self.call.fun]
-        back: Back = rule(argnums, self.value, tuple(args), self.call.kwargs)  # as einsum's needs
-        return back
-
-    def vjp(self, g: object, args: Sequence[object] | None = None) -> list[Any]:
-        """Return what of a gradient flows to each parent; with other `args`, if they are given."""
-        if not self.parents:
-            return []
-        back = self._back if args is None else self._back_of(args, self.argnums)
-        return [_dense(part) for part in back(g)]
-
-    def vjp_of(self, argnum: int, g: object, args: Sequence[object]) -> Any:
-        """Return what of a gradient flows to one argument, a constant perhaps."""
-        return _dense(self._back_of(args, (argnum,))(g)[0])
-
-    def jvp(self, tangents: Mapping[Node, object]) -> Any:
-        """Return how the value moves with those parents that move: the transpose of `vjp`."""
-        moving = [(i, p) for i, p in zip(self.argnums, self.parents, strict=True) if p in tangents]
-        argnums, moves = tuple(i for i, _ in moving), [tangents[p] for _, p in moving]
-        rule = primitive_jvps.get(self.call.fun)
-        if rule is not None:
-            try:
-                return rule(argnums, moves, self.value, tuple(self.args), self.call.kwargs)
-            except (*UNFIT, TypeError, NotImplementedError):  # not all of autograd's rules work
-                pass
-
-        def moved(g: object) -> Any:
-            parts = zip(self._back_of(self.args, argnums)(g), moves, strict=True)
-            return sum((part * move).sum() for part, move in parts)
-
-        return make_vjp(moved, np.zeros(np.shape(self.value)))[0](1.0)
 
 
 # From what leaves the result of a site, what reaches its argument, and the gradients of all nodes
@@ -126,19 +60,26 @@ class Graph:
         roots: list[Call] = list(recording.params)
         adjoints = dict(zip(roots, recording.grads, strict=True)) | recording.adjoints
         self.of: dict[Call, Node] = {}
-        forward = (c for c in recording.calls if c.gradient_of is None and c in adjoints)
-        for call in (*roots, *forward):
-            found = [self.of.get(a) if isinstance(a, Call) else None for a in call.args]
+        forward = [c for c in recording.calls if c.gradient_of is None and c in adjoints]
+        lists = _taken_apart(forward)
+        for call in (*roots, *(c for c in forward if c not in lists)):
+            made = next((a for a in _calls(call.args) if a in lists), None)
+            args = call.args if made is None else made.args
+            found = [self.of.get(a) if isinstance(a, Call) else None for a in args]
             argnums = tuple(i for i, parent in enumerate(found) if parent is not None)
-            self.of[call] = node = Node(
+            fields = (
                 call,
                 self.value(call),
-                [self.value(arg) for arg in call.args],
+                [self.value(arg) for arg in args],
                 argnums,
                 [parent for parent in found if parent is not None],
                 self.value(adjoints[call]),
                 len(self.of),
             )
+            node = Node(*fields)
+            if made is not None:
+                node = Part(*fields, [], call.args[1], made, [np.shape(v) for v in made.value])
+            self.of[call] = node
             for parent in dict.fromkeys(node.parents):
                 parent.users.append(node)
         self.nodes = list(self.of.values())
@@ -291,7 +232,11 @@ class Graph:
         return {node: total(node) for node in off}
 
     def tangents(
-        self, weights: Mapping[int, Array], *, through_max: bool = False
+        self,
+        weights: Mapping[int, Array],
+        *,
+        through_max: bool = False,
+        deadline: Deadline = NEVER,
     ) -> dict[Node, Any]:
         """Return how Σ weights · gradients moves with what flows back to each node.
 
@@ -299,6 +244,7 @@ class Graph:
         """
         moves: dict[Node, Any] = {self.roots[k]: weight for k, weight in weights.items()}
         for node in self.nodes:
+            deadline.check()
             stands = not through_max and node in self.cancelled
             if not stands and any(parent in moves for parent in node.parents):
                 moves[node] = node.jvp(moves)
@@ -338,6 +284,15 @@ def _above(node: Node, furthest: int) -> dict[Node, int]:
     return above
 
 
+def _taken_apart(forward: Sequence[Call]) -> set[Call]:
+    """Return the calls that make lists of arrays which are used one by one."""
+    lists = {call for call in forward if isinstance(call.value, list | tuple)}
+    for call in forward if lists else ():
+        if name_of(call.fun) != "container_take":
+            lists -= set(_calls(call.args))
+    return lists
+
+
 def _calls(args: Sequence[object]) -> list[Call]:
     return [arg for arg in args if isinstance(arg, Call)]
 
@@ -364,11 +319,6 @@ def _added(one: Any, other: Any) -> object:
     if isinstance(one, list | tuple):
         return type(one)(map(_added, one, other))
     return one + other
-
-
-def _dense(part: object) -> object:
-    """Return a gradient as an array: autograd has sparse ones."""
-    return sparse_add(vspace(part), None, part) if type(part) in sparse_object_types else part
 
 
 def _cancels(node: Node) -> bool:

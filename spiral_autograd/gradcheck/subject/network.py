@@ -68,6 +68,7 @@ class Network:
     session: Session
     loss: Any = None  # a loss of the scores and the targets, given as a function
     automatic: Automatic = lambda subject: ()  # gives autograd's gradients
+    tolerances: Any = None  # the caller's
 
     def label(self, run: Pass) -> str:
         """Return what the network's own method is called that a run ends with."""

@@ -9,21 +9,25 @@ from typing import Any
 import numpy as np
 
 from ..blocks import differing, largest
-from ..finding import found
+from ..finding import Finding, found
 from ..reference.graph import Graph
 from ..reference.reference import Reference
 from ..reference.stepping import unit_of
 from ..subject.subject import Subject
 from .kinks import find_kinks
 from .repeats import rounding
-from .rows import RIGHT, Comparison, is_small
+from .rows import RIGHT, Comparison, Tolerances, is_small
 from .small_constants import find_idealised
 
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as
 
 
 def compared(
-    subject: Subject, reference: Reference, grads: list[Any], rng: np.random.Generator
+    subject: Subject,
+    reference: Reference,
+    grads: list[Any],
+    rng: np.random.Generator,
+    tolerances: Tolerances,
 ) -> tuple[Comparison, Graph | None]:
     """Return the rows, with rounding, kinks and small constants told from mistakes.
 
@@ -32,8 +36,11 @@ def compared(
     if not is_small(subject):  # record again if there is something to explain
         reference.recording = None
         gc.collect(1)  # autograd's traces are cycles, which hold arrays
-    c = Comparison(subject, reference, grads, rng)
-    return c, _look_again(c) if len(c.right) < len(c.rows) else None
+    c = Comparison(subject, reference, grads, rng, tolerances)
+    ideal = _look_again(c) if len(c.right) < len(c.rows) else None
+    if tolerances.given:
+        _accept(c)
+    return c, ideal
 
 
 def _look_again(c: Comparison) -> Graph | None:
@@ -55,6 +62,27 @@ def _look_again(c: Comparison) -> Graph | None:
         if c.rows[k].verdict == "approximate" and not c.rows[k].findings:
             c.change(k, findings=(found("approximate", match=c.reference.sharpness.match),))
     return ideal
+
+
+def _accept(c: Comparison) -> None:
+    """Draw the border of what is wrong where the caller has it; a match stays a match."""
+    for k, row in c.rows.items():
+        is_off = any(what.kind == "approximate" for what in row.findings)
+        h, g = row.handwritten, row.automatic
+        if not (is_off or row.verdict == "wrong") or h is None or g is None or h.shape != g.shape:
+            continue
+        beyond_rounding = differing(h, g, c.reference.sharpness.match, c.noise[k])
+        allowed = c.tolerances.allows(h, g) | ~beyond_rounding
+        if np.all(allowed & np.isfinite(h)):
+            said = found("accepted", text=c.tolerances.given, apart=row.max_rel)
+            c.change(k, verdict="accepted", findings=(said,))
+        elif is_off:
+            c.change(k, verdict="wrong", findings=(not_accepted(c),))
+
+
+def not_accepted(c: Comparison) -> Finding:
+    """Return what is said of a gradient that is off by so little that only the caller minds."""
+    return found("not_accepted", text=c.tolerances.given)
 
 
 def _is_amplified(c: Comparison, k: int) -> bool:

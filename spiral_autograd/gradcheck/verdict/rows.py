@@ -5,26 +5,65 @@ Shapes are never broadcast.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...recording import Call
-from ...validation import Array, Shape
+from ...validation import Array, Shape, number
 from ..blocks import furthest, inner, largest
 from ..finding import Finding, found
 from ..guard import theirs
 from ..reference.graph import Graph
 from ..reference.reference import Reference, Sharpness, once_more
-from ..source import Place
+from ..source import Place, statement_at
 from ..subject.subject import MISSING, Subject, copied
 from ..words import sentences
 
 Gradients = list[Any]  # handwritten ones: arrays, None, or MISSING: nothing to compare
 Floor = Array | float  # how far rounding moves the entries
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """What a check goes by: how sharp its reference is, and what the caller accepts beyond it.
+
+    That is, if given, an entry with |yours - true| <= atol + rtol * |true|.
+    """
+
+    rtol: float | None = None
+    atol: float | None = None
+    dtype: str = "float64"
+    match: float = 0.0
+    approximate: float = 0.0
+
+    @classmethod
+    def of(cls, rtol: float | None, atol: float | None) -> Tolerances:
+        """Return what a caller gives, or raise."""
+        if rtol is not None:  # from 1 on, a gradient of zeros would do
+            rtol = number("rtol", rtol, above=0, below=1, or_equal=True)
+        if atol is not None:
+            atol = number("atol", atol, above=0, or_equal=True)
+        return cls(rtol, atol)
+
+    @property
+    def given(self) -> str:
+        """What the caller accepts; empty where nothing is given."""
+        pairs = (("rtol", self.rtol), ("atol", self.atol))
+        return ", ".join(f"{name}={value:g}" for name, value in pairs if value is not None)
+
+    def allows(self, h: Array, g: Array) -> Array:
+        """Return which entries may differ as they do."""
+        return np.abs(h - g) <= (self.atol or 0.0) + (self.rtol or 0.0) * np.abs(g)
+
+    def __str__(self) -> str:
+        more = f"; accepted: {self.given}" if self.given else ""
+        return f"({self.dtype}; match: within {self.match:g}{more})"
 
 
 @dataclass(frozen=True)
@@ -46,11 +85,13 @@ class Row:
     index : tuple of int or None
         Where this difference is.
     verdict : str
-        "exact", "match", "idealised", "approximate", "wrong" or "missing".
+        "exact", "match", "idealised", "approximate", "accepted", "wrong" or "missing".
     findings : tuple of Finding
         What is said of it, as data.
     lines : tuple of (str, int)
         The places in the reader's code: file and line.
+    of_forward : tuple of (str, int)
+        Those of them that are of the forward pass; the others are of the backward pass.
     """
 
     name: str
@@ -62,6 +103,7 @@ class Row:
     verdict: str
     findings: tuple[Finding, ...] = ()
     lines: tuple[Place, ...] = ()
+    of_forward: tuple[Place, ...] = field(default=(), repr=False, compare=False)
     handwritten: Array | None = field(default=None, repr=False, compare=False)
     automatic: Array | None = field(default=None, repr=False, compare=False)
 
@@ -79,6 +121,37 @@ class Row:
         """
         rules = [finding.rule for finding in self.findings if finding.rule is not None]
         return rules[-1] if rules else None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the row as JSON-ready data; numbers that are not finite are None."""
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "largest": _finite(self.scale),
+            "max_diff": _finite(self.max_abs),
+            "relative_error": _finite(self.max_rel),
+            "at": None if self.index is None else list(self.index),
+            "verdict": self.verdict,
+            "rule": self.rule,
+            "why": self.why,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "lines": list(map(self._line, self.lines)),
+        }
+
+    def _line(self, place: Place) -> dict[str, object]:
+        which = "forward" if place in self.of_forward else "backward"
+        file, line = _relative(place[0]), place[1]
+        return {"file": file, "line": line, "pass": which, "code": statement_at(*place)}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _relative(file: str) -> str:
+    """Return the path of a file from the current folder, where it is below it."""
+    path, here = Path(file), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else file
 
 
 RIGHT = ("exact", "match")
@@ -178,6 +251,7 @@ class Comparison:
     reference: Reference
     grads: Gradients  # the handwritten ones
     rng: np.random.Generator
+    tolerances: Tolerances = field(default_factory=Tolerances)  # the caller's
     rows: dict[int, Row] = field(default_factory=dict)
     # How far rounding alone moves the entries of each gradient; infinite where a kink excuses any.
     noise: list[Floor] = field(default_factory=list)

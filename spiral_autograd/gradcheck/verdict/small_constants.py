@@ -19,7 +19,8 @@ from ..blocks import close, largest
 from ..finding import found
 from ..guard import CheckError
 from ..primitives import primitive
-from ..reference.graph import Graph, Node, is_number
+from ..reference.graph import Graph, is_number
+from ..reference.nodes import Node
 from ..reference.reference import by_autograd, find_reference
 from ..source import root_of, text_of
 from .repeats import drawn_anew

@@ -1,0 +1,302 @@
+"""The computational graph of a loss, as the book draws it: values forward, gradients backward."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from types import CodeType
+from typing import Any, TypeAlias
+
+import numpy as np
+from autograd.core import SparseObject
+
+from ..pytree import leaves, tree_map
+from ..recording import Call, Recording, name_of, parents_of
+from ..validation import Shape
+from .listing import argument_names, paths
+from .writer import identifier
+
+FEW = 6  # numbers that are shown; of a larger array its shape alone
+WIDEST = 8  # columns; a longer graph is drawn from top to bottom
+SIGNS = {np.add: "+", np.subtract: "-", np.multiply: "×", np.divide: "÷", np.power: "^"}  # noqa: RUF001
+NAMES = {np.dot: "MatMul", np.matmul: "MatMul"}  # as the book draws them
+RED = "#D55E00"  # of what goes backward
+STYLES = {  # of each kind of node: Mermaid's box, Graphviz', fill and stroke
+    "parameter": ("([", "])", "ellipse", "#CDE6F5", "#0072B2"),
+    "data": ("([", "])", "ellipse", "#EEEEEE", "#777777"),
+    "operation": ("[", "]", "box", "#FFFFFF", "#333333"),
+    "loss": ("((", "))", "circle", "#FBE3D0", RED),
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A box of the graph: a parameter, data, an operation or a function, or the loss."""
+
+    key: str
+    label: str
+    kind: str  # of STYLES
+    source: tuple[str, int] | None = None  # the file and the line of it
+    operations: int = 0  # that are merged in it
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A value on its way to a node, and its gradient, or this way's part of it, on the way back."""
+
+    start: str
+    end: str
+    name: str
+    shape: Shape
+    value: str  # the numbers, where they are few
+    gradient_name: str  # empty where no gradient goes back
+    gradient: str  # its numbers
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What goes forward, and what comes back."""
+        shape = str(self.shape) if self.shape else ""
+        back = self.gradient_name and f"{self.gradient_name} {self.gradient or shape}".strip()
+        return f"{self.name} {self.value or shape}".strip(), back
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes and edges in the order of the forward pass, as plain data.
+
+    >>> from spiral_autograd import derive
+    >>> graph = derive(lambda w: (w - 2).sum(), np.array([1.0, 3.0])).graph()
+    >>> [node.label for node in graph.nodes]
+    ['w', '- 2', 'sum', 'loss']
+    >>> graph.edges[0].value, graph.edges[0].gradient_name, graph.edges[0].gradient
+    ('[1, 3]', 'dw', '[1, 1]')
+    """
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+
+    def columns(self) -> dict[str, int]:
+        """Return for each node a column: the length of the longest way to it."""
+        column = dict.fromkeys((node.key for node in self.nodes), 0)
+        for edge in self.edges:  # in the order of their starts, so that each start is known
+            column[edge.end] = max(column[edge.end], column[edge.start] + 1)
+        nearest = {edge.start: column[edge.end] - 1 for edge in reversed(self.edges)}
+        return {key: at or nearest.get(key, 0) for key, at in column.items()}
+
+
+# -------------------- of a recording --------------------
+
+
+def draw(recording: Recording, loss: Callable[..., Any], *, full: bool) -> Graph:
+    """Return the graph of a recording, its operations merged to the functions they stand in."""
+    forward = _forward(recording)
+    inside = {} if full else _functions(forward)
+    names, params = _names(recording, loss), set(leaves(recording.params))
+    boxes: dict[Any, list[Any]] = {}  # by what they stand for: label, kind, source, operations
+    ways: dict[Call, dict[Any, list[Any]]] = {}  # of a value to where it goes: what comes back
+    for call in forward:
+        place, code = inside.get(call, call), inside[call][1] if call in inside else None
+        source = (code.co_filename, code.co_firstlineno) if code else (call.source or ())[:2]
+        boxes.setdefault(place, [_label(call, code), "operation", source or None, 0])[3] += 1
+        for parent in parents_of(call):
+            if inside.get(parent, parent) != place:
+                ways.setdefault(parent, {})[place] = []
+    if isinstance(recording.loss, Call):
+        ways[recording.loss] = {"loss": []}
+    for call, value, part in recording.parts:
+        end = inside.get(call, call)
+        if value is not None and end in ways.get(value, ()):
+            ways[value][end].append(part)
+    roots = [root for root in names if root in ways]
+    kinds = ["parameter" if root in params else "data" for root in roots]
+    heads = {root: [names[root], kind] for root, kind in zip(roots, kinds, strict=True)}
+    boxes = heads | boxes | {"loss": ["loss", "loss"]}
+    rank = {place: i for i, place in enumerate(boxes)}
+    found = [
+        (rank[inside.get(value, value)], rank[end], value, end)
+        for value, ends in ways.items()
+        for end in ends
+    ]
+    edge = _edge_of(recording, ways, names)
+    return Graph(
+        tuple(Node(f"n{rank[place]}", *box) for place, box in boxes.items()),
+        tuple(edge(*way) for way in sorted(found, key=operator.itemgetter(0, 1))),
+    )
+
+
+def _edge_of(
+    recording: Recording, ways: dict[Call, dict[Any, list[Any]]], names: dict[Call, str]
+) -> Callable[..., Edge]:
+    """Return what makes an edge of a value and the node where it goes."""
+    whole = dict(recording.adjoints)
+    whole.update(zip(leaves(recording.params), recording.grads, strict=True))
+    count = Counter(value for _, value, _ in recording.parts)
+    taken = {"np", *names.values()}
+
+    def edge(start: int, number: int, value: Call, end: Any) -> Edge:
+        if value not in names:
+            name = "loss" if end == "loss" else recording.names.get(value)
+            names[value] = identifier(name, taken) if name else ""
+        here, name, text = ways[value][end], names[value], _text(value.value)
+        is_whole = len(here) == count[value] or (not here and len(ways[value]) == 1)
+        gradients = [whole[value]] if is_whole and value in whole else here
+        back = "" if is_whole else "part of "
+        back = f"{back}d{name}" if name else f"{back}gradient"
+        total = (
+            functools.reduce(operator.add, map(_number, gradients)) if text and gradients else None
+        )
+        shape = np.shape(value.value)
+        return Edge(
+            f"n{start}", f"n{number}", name, shape, text, back if gradients else "", _text(total)
+        )
+
+    return edge
+
+
+def _names(recording: Recording, loss: Callable[..., Any]) -> dict[Call, str]:
+    """Return the names of the leaves of the arguments."""
+    taken, names = {"np"}, {}
+    trees = recording.params, *recording.data
+    for argument, tree in zip(argument_names(loss, len(trees), taken), trees, strict=True):
+        for path, leaf in paths(tree):
+            if isinstance(leaf, Call):
+                names[leaf] = identifier("_".join(map(str, path)), taken) if path else argument
+    return names
+
+
+def _forward(recording: Recording) -> list[Call]:
+    """Return the calls that the loss is made of, in the order in which they were made."""
+    found: set[Call] = set()
+    pending = [recording.loss] if isinstance(recording.loss, Call) else []
+    while pending:
+        call = pending.pop()
+        if call not in found:
+            found.add(call)
+            pending += parents_of(call)
+    return [call for call in recording.calls if call in found]
+
+
+# -------------------- which operations are one node --------------------
+
+Frame: TypeAlias = tuple[int, CodeType]  # one call of a function: what it is, and its code
+
+
+def _functions(forward: Sequence[Call]) -> dict[Call, Frame]:
+    """Return, for the operations to be merged, the call of the function that they stand in.
+
+    A function is one node where it calls no further one with operations; those of others, as of
+    the loss itself, stay alone. A function without a public name is a part of its caller.
+    """
+    homes: dict[Call, Frame] = {}
+    callers: set[Frame] = set()
+    for call in forward:
+        if call.frames:
+            frames = call.frames
+            is_public = [_is_public(code) for _, code in frames]
+            at = is_public.index(True) if True in is_public else len(frames) - 1
+            homes[call] = frames[at]
+            callers.update(frames[at + 1 :], frames[-1:])
+    runs = Counter(home for home, _ in groupby(forward, homes.get))
+    is_one = {home for home, count in runs.items() if count == 1} - callers
+    return {call: home for call, home in homes.items() if home in is_one}
+
+
+def _is_public(code: CodeType) -> bool:
+    name = code.co_name
+    return name.isidentifier() and (not name.startswith("_") or name.endswith("__"))
+
+
+def _label(call: Call, code: CodeType | None) -> str:
+    """Return the name of a function, or that of an operation with its constants."""
+    if code is not None:
+        name: str = getattr(code, "co_qualname", code.co_name).rpartition("<locals>.")[2]
+        return name.removesuffix(".__call__")
+    fun, args = call.fun.fun, call.args
+    if fun in SIGNS and len(args) == 2:
+        sides = ["" if isinstance(arg, Call) else _text(arg) for arg in args]
+        return f"{sides[0]} {SIGNS[fun]} {sides[1]}".strip()
+    given = [("", arg) for arg in args] + [(f"{k}=", arg) for k, arg in call.kwargs.items()]
+    plain = (int, float, str, tuple)
+    said = [f"{k}{arg}" for k, arg in given if type(arg) in plain]
+    short = [text for text in said if len(text) < 20 and text.isprintable()]
+    return " ".join([NAMES.get(fun, name_of(fun).strip("_")), *short])
+
+
+def _source(call: Call, code: CodeType | None) -> tuple[str, int] | None:
+    if code is not None:
+        return code.co_filename, code.co_firstlineno
+    return call.source[:2] if call.source else None
+
+
+# -------------------- numbers --------------------
+
+
+def _number(value: Any) -> Any:
+    """Return a recorded gradient as an array; None where there is none."""
+    value = value.value if isinstance(value, Call) else value
+    return value.mut_add(value.vs.zeros()) if isinstance(value, SparseObject) else value
+
+
+class _Plain(float):
+    """A number that is written with three digits."""
+
+    def __repr__(self) -> str:
+        return f"{self + 0.0:.3g}"  # no -0
+
+
+def _text(value: Any) -> str:
+    """Return few numbers as a text; nothing of many."""
+    array = np.asarray(value) if isinstance(value, np.ndarray | np.generic | float | int) else None
+    if array is None or array.size > FEW or array.dtype.kind not in "fiub":
+        return ""
+    return str(tree_map(_Plain, array.tolist()))
+
+
+# -------------------- as text --------------------
+
+
+def to_mermaid(graph: Graph) -> str:
+    """Return a graph as Mermaid draws it: a link with two heads where a gradient comes back."""
+    direction, there, and_back = ("LR", *"→←") if _is_narrow(graph) else ("TB", *"↓↑")
+    lines = [f"flowchart {direction}"]
+    for node in graph.nodes:
+        left, right, *_ = STYLES[node.kind]
+        label = "".join(f"#{ord(c)};" if c in '"#&;<>`' else c for c in node.label)
+        lines.append(f'    {node.key}{left}"{label}"{right}:::{node.kind}')
+    for edge in graph.edges:
+        forward, back = edge.labels
+        link, more = ("<-->", f"<br/>{and_back} {back}") if back else ("-->", "")
+        lines.append(f'    {edge.start} {link}|"{there} {forward}{more}"| {edge.end}')
+    for kind, (*_, fill, stroke) in STYLES.items():
+        lines.append(f"    classDef {kind} fill:{fill},stroke:{stroke},color:#000")
+    return "\n".join(lines) + "\n"
+
+
+def to_dot(graph: Graph) -> str:
+    """Return a graph as Graphviz draws it."""
+    lines = [
+        "digraph {",
+        f"    rankdir={'LR' if _is_narrow(graph) else 'TB'}",
+        '    node [fontname="Helvetica", style=filled]',
+        '    edge [fontname="Helvetica", fontsize=10]',
+    ]
+    for node in graph.nodes:
+        *_, shape, fill, stroke = STYLES[node.kind]
+        label = node.label.replace("\\", r"\\").replace('"', r"\"")
+        looks = f'shape={shape}, fillcolor="{fill}", color="{stroke}"'
+        lines.append(f'    {node.key} [label="{label}", {looks}]')
+    for edge in graph.edges:
+        forward, back = edge.labels
+        lines.append(f'    {edge.start} -> {edge.end} [label=" {forward}"]')
+        if back:
+            looks = f'constraint=false, style=dashed, color="{RED}", fontcolor="{RED}"'
+            lines.append(f'    {edge.end} -> {edge.start} [label=" {back}", {looks}]')
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _is_narrow(graph: Graph) -> bool:
+    return max(graph.columns().values()) <= WIDEST
