@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ...recording import Call, name_of
+from ...validation import Shape
 from ..blocks import close
-from ..guard import Deadline
 from ..source import Place, code_of, forward_line, skips
 from .known import Known, is_known
-from .mending import Spot, mending
+from .mending import Mending, Spot
 from .ran import Evidence, Key, Ran
-from .trail import Moment, Trail
+from .trail import Moment, Trail, follow
 
-_LONGEST = 1.5  # seconds to try what a statement may have been meant to be
+_ASKED = 20  # statements that are changed
 
 
 def blame_of(evidence: Evidence) -> Blame | None:
@@ -37,8 +38,6 @@ def places(evidence: Evidence, k: int, reason: Any = None) -> tuple[Place, ...]:
     blame, found = blame_of(evidence), [_forward_place(evidence, k, reason)]
     if blame is not None and reason is not None and reason.rule == "unwritten":
         found += blame.unwritten(k)
-    elif blame is not None and (place := blame.swapped(k)) is not None:
-        found = [place]
     elif blame is not None:
         found += blame.suspects(k, reason) or blame.ends()
     return tuple(dict.fromkeys(place for place in found if place is not None))[:3]
@@ -85,7 +84,6 @@ class Blame(Ran):
     def __init__(self, evidence: Evidence, trail: Trail) -> None:
         super().__init__(evidence, trail)
         self.mended: dict[tuple[int, ...], list[Place]] = {}
-        self.until = Deadline.after(min(_LONGEST, evidence.deadline.left))
 
     # -------------------- what is left --------------------
 
@@ -106,100 +104,116 @@ class Blame(Ran):
             return []
         pool = [*self.pool(k)]
         left, is_joint = self._left(pool, reason)
-        if not left:
-            return [self._giver(k, sink)]
-        likely, is_sure = self._likely(k, reason, pool, left, is_joint)
-        own = code_of(self.evidence.backward)  # in a helper it may be the call that is wrong
-        places = {event.place for event in self.events if self.trail.runs[event.run].code is own}
-        if is_sure and places.issuperset(likely):
-            return likely
-        return self._mended(k, reason, likely, [key[0] for key in left]) or likely
+        if (swapped := self.swapped(k)) is not None:
+            likely = [swapped]
+        elif left:
+            likely = self._likely(k, reason, pool, left, is_joint)
+        else:
+            likely = [self._giver(k, sink)]
+        return self._mended(k, reason, [*likely, *(key[0] for key in left)]) or likely
 
-    def _mended(
-        self, k: int, reason: Any, likely: Sequence[Place], left: Sequence[Place]
-    ) -> list[Place]:
+    def _mended(self, k: int, reason: Any, likely: Sequence[Place]) -> list[Place]:
         """Return the statement of which one small change makes all right: gradients, or some."""
-        for rows in (tuple(self.evidence.wrong), tuple(reason.rows if reason else [k])):
+        for rows in (tuple(self.evidence.wrong), tuple(reason.rows if reason else [k]), (k,)):
             if k in rows and rows not in self.mended:
-                self.mended[rows] = self._mending(rows, likely, left)
+                wanted = frozenset({*rows, *self.evidence.right})
+                self.mended[rows] = self.mending.lines(self._spots(rows, likely), wanted)
             if k in rows and self.mended[rows]:
-                return self.mended[rows][:1]
+                return self.mended[rows]
         return []
 
-    def _mending(
-        self, rows: tuple[int, ...], likely: Sequence[Place], left: Sequence[Place]
-    ) -> list[Place]:
+    @cached_property
+    def mending(self) -> Mending:
+        """The search for the statement of which a small change makes gradients right."""
         e = self.evidence
+        made = Known([v for values in self.made.values() for v in values])
+
+        def right(grads: Sequence[Any]) -> frozenset[int]:
+            pairs = enumerate(zip(grads, e.automatic, strict=True))
+            return frozenset(k for k, pair in pairs if _is_right(*pair, max(e.tolerance, 1e-8)))
+
+        def is_true(value: Any) -> bool:
+            known = isinstance(value, np.ndarray) and is_known(value, least=2) and np.any(value)
+            return bool(known) and self.true.has(value, 1e-9) and not made.has(value, 1e-9)
+
+        return Mending(e.run, right, self._truth, is_true, e.deadline)
+
+    def _spots(
+        self, rows: tuple[int, ...], likely: Sequence[Place]
+    ) -> dict[Spot, tuple[float, Sequence[Shape]]]:
+        """Return the lines that all of some gradients came from, and no right one: likely first.
+
+        With each how unlikely it is, and the shapes of what it makes.
+        """
         fed = [self.feeding(k) | {m.event for m in self.equal(k)} for k in rows if self.feeding(k)]
-        right = set().union(*(self.feeding(k) for k in e.right))
-        found: dict[Spot, dict[Any, None]] = {}
-        common = set.intersection(*fed) - right if fed else set()
-        runs = {self.trail.runs[self.events[number].run] for number in common}
-        calls = {run.caller for run in runs if run.caller is not None and run.caller >= self.start}
-        called = [self.events[number].place for number in sorted(calls)]
-        for number in sorted(common | calls):
-            event = self.events[number]
-            if event.step is None or self.is_forward(number):
+        right = set().union(*(self.feeding(k) for k in self.evidence.right))
+        events: dict[Spot, set[int]] = {}
+        for number in set().union(*fed) - right:
+            run = self.trail.runs[self.events[number].run]
+            called = {run.caller} if run.caller is not None and run.caller >= self.start else set()
+            for n in {number, *called}:
+                spot = self.trail.runs[self.events[n].run].code, self.events[n].place[1]
+                events.setdefault(spot, set()).update((n, number))
+        calls = sorted({n for numbers in events.values() for n in numbers} - set().union(*fed))
+        order = [*likely, *(self.events[number].place for number in calls)]
+        ranks = {place: rank for rank, place in reversed([*enumerate(order)])}
+        costs: dict[Spot, tuple[float, int]] = {}
+        for (code, line), numbers in events.items():
+            own = [n for n in numbers if self.events[n].place[1] == line]
+            if not all(numbers & some for some in fed) or self.events[own[0]].step is None:
                 continue
-            spot = self.trail.runs[event.run].code, event.place[1]
-            values = (*self.made.get(number, ()), *self.handed.get(number, ()))
-            found.setdefault(spot, {}).update(dict.fromkeys(value.shape for value in values))
-        counting = {place for place, _ in self.counting}
-        order = [*likely, *(place for place in left if place not in counting), *called]
-        ranks = {
-            spot: order.index(p) if (p := (spot[0].co_filename, spot[1])) in order else 99
-            for spot in found
+            rank = ranks.get((code.co_filename, line), len(order))
+            ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
+            late = 0.4 * (rank == len(order)) + 0.4 * ahead
+            costs[code, line] = late, rank
+        return {
+            spot: (costs[spot][0], self._shapes_at(events[spot]))
+            for spot in sorted(costs, key=lambda spot: (costs[spot], spot[1]))[:_ASKED]
         }
-        spots = {
-            spot: (0.4 * (ranks[spot] == 99), tuple(found[spot]))
-            for spot in sorted(found, key=lambda s: ranks[s])
-        }
-        tolerance = max(e.tolerance, 1e-8)
 
-        def is_mended(grads: Sequence[Any]) -> bool:
-            return bool(grads) and all(
-                g is not None and np.shape(g) == np.shape(true) and close(g, true, tolerance)
-                for k, g, true in zip(range(len(grads)), grads, e.automatic, strict=True)
-                if k in rows or k in e.right
-            )
+    def _shapes_at(self, numbers: Iterable[int]) -> tuple[Shape, ...]:
+        values = (v for n in numbers for v in (*self.made.get(n, ()), *self.handed.get(n, ())))
+        return tuple(dict.fromkeys(value.shape for value in values))
 
-        asked = dict(list(spots.items())[:8])
-        return mending(asked, e.run, is_mended, self.until) if asked else []
+    def _truth(self) -> float:
+        """Return which part of what the backward pass makes is known to be true, run once more."""
+        trail = Trail()
+        follow(self.evidence.run, trail, self.evidence.deadline)
+        start = trail.start_of(code_of(self.evidence.backward))
+        made = [m.value for m in trail.moments if m.fresh and m.event >= start]
+        made = [value for value in made if is_known(value, least=2)]
+        return sum(self.true.has(value, 1e-8) for value in made) / max(1, len(made))
 
     def _likely(
         self, k: int, reason: Any, pool: Sequence[Key], left: Sequence[Key], is_joint: bool
-    ) -> tuple[list[Place], bool]:
-        """Return the likeliest of the statements that are left, and whether it is sure to be it."""
+    ) -> list[Place]:
+        """Return the likeliest of the statements that are left."""
         rule = reason.rule if reason is not None else None
         counting = self.counting
         left = sorted(left, key=lambda key: key in counting)
         places = list(dict.fromkeys(key[0] for key in left))
         if rule == "part" and (heads := self.skipping(self.feeding(k))):
-            return heads[:1], False
+            return heads[:1]
         if rule is None or rule == "part":
             working = [place for place in places if place in self.working]
-            return places[:1] if is_joint else (working or places)[-1:], False
+            return places[:1] if is_joint else (working or places)[-1:]
         if rule == "upstream":
-            ignored = reason.kind == "upstream_ignored"
-            return [places[-1 if ignored else 0]], ignored
+            return [places[-1 if reason.kind == "upstream_ignored" else 0]]
         products = list(reason.products)
         if copies := self._copies_of(products, pool):
-            return copies[-1:], True
-        alone = len(places) == 1 and reason.kind != "operand"
+            return copies[-1:]
         terms = rule == "term" and self._first_of(products, left, true=True)
         if made := terms or self._first_of(products, pool):
             if rule == "value":  # what is true may be the wrong thing here: z for 1 - z
                 places = [key[0] for key in self._left(pool, reason, shown=True)[0]]
-            is_sure = alone and rule != "value"
-            likely = made[0] if made[0] in places else left[0][0]
-            return [likely], is_sure or made[0] == places[0]
+            return made if made[0] in places else [left[0][0]]
         if rule == "factor" and (scaled := self._scaled(k, left)):
-            return scaled, alone
+            return scaled
         if is_joint:
-            return places[:1], alone
+            return places[:1]
         if rule == "term" and products:
-            return places[-1:], alone
-        return self._first_of([self.evidence.grads[k]], pool) or places[-1:], alone
+            return places[-1:]
+        return self._first_of([self.evidence.grads[k]], pool) or places[-1:]
 
     def _scaled(self, k: int, left: Sequence[Key]) -> list[Place]:
         """Return the first statement that makes a multiple of what it should, as the k-th is one.
@@ -305,3 +319,7 @@ class Blame(Ran):
         while event.returns and not isinstance(event.step and event.step.node, ast.Expr):
             event = self.events[event.returns[-1]]
         return [event.place]
+
+
+def _is_right(grad: Any, true: Any, tolerance: float) -> bool:
+    return grad is not None and np.shape(grad) == np.shape(true) and close(grad, true, tolerance)

@@ -6,9 +6,11 @@ import ast
 import gc
 import io
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import cached_property
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
@@ -22,39 +24,145 @@ from .variants import Reach, Slot, Variant, variants
 
 Gradients = Sequence[Any]
 Spot = tuple[CodeType, int]  # a line of a function
-_MOST = 200  # runs of a backward pass
-_NEAR = 0.25  # what costs that much more than the least is as likely
+_LONGEST = 1.5
+_MOST = 300  # runs of a backward pass
+_NEAR = 0.6  # what costs that much more than the least is as likely
+# What a changed statement may raise, also where an adapter reads what comes of it.
+_FAILING = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, NameError),
+    *(RuntimeError, TypeError, ValueError),
+)
+_TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
+_KNOWN = 0.7  # what makes a true value is that much likelier
 _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
 
 
-def mending(
-    spots: Mapping[Spot, tuple[float, Sequence[Shape]]],
-    run: Callable[[], Gradients],
-    is_mended: Callable[[Gradients], bool],
-    deadline: Deadline,
-) -> list[Place]:
-    """Return the lines of which one small change makes all right, those of the least change.
+class Mending:
+    """A search for the lines of which one small change makes wrong gradients right.
 
-    `spots` are the lines that are asked for, the likeliest first: what it costs that it is this
-    one, and the shapes of what it makes. `run` runs the backward pass.
+    `run` runs the backward pass, `truth` tells how much of it is true when it runs, `is_true`
+    whether a value is one of those that are known to be, and `right` which gradients are.
     """
-    reach = _reached(spots, run)
-    functions = {code: _Function(code) for code, _ in spots}
-    tries: list[tuple[float, int, Spot, Variant]] = []
-    for number, (spot, (more, shapes)) in enumerate(spots.items()):
-        for body in functions[spot[0]].statements(spot[1]) if spot in reach else ():
-            made = variants(body, reach[spot], shapes)
-            tries += [(more + variant.cost, number, spot, variant) for variant in made]
-    tries.sort(key=lambda t: t[:2])
-    found: dict[Place, float] = {}
-    for cost, _, (code, line), variant in tries[:_MOST]:
-        if deadline.is_over or (found and cost > min(found.values()) + _NEAR):
-            break
-        place = code.co_filename, line
-        if place not in found and is_mended(functions[code].run_with(variant, run)):
-            found[place] = cost
-    least = min(found.values(), default=0.0)
-    return [place for place, cost in found.items() if cost == least]
+
+    def __init__(
+        self,
+        run: Callable[[], Gradients],
+        right: Callable[[Gradients], frozenset[int]],
+        truth: Callable[[], float],
+        is_true: Callable[[Any], bool],
+        deadline: Deadline,
+    ) -> None:
+        self.run, self.right, self.truth = run, right, truth
+        self.is_true, self.deadline = is_true, deadline
+        self.functions: dict[CodeType, _Function] = {}
+        self.tries: dict[Spot, list[tuple[float, Variant]]] = {}  # the cost, and what it is for
+        self.ran: dict[Variant, frozenset[int]] = {}  # the gradients that are right with it
+        self._asked: dict[Spot, Sequence[Shape]] = {}
+        self._left = _LONGEST  # seconds of the processor, which a loaded machine leaves as they are
+
+    def lines(
+        self, spots: Mapping[Spot, tuple[float, Sequence[Shape]]], rows: frozenset[int]
+    ) -> list[Place]:
+        """Return the lines of which one small change makes some gradients right.
+
+        Where several do, those with which the most of what is made on the way is true as well, then
+        the likeliest line, then those of the least change. `spots` are the lines that are asked
+        for, the likeliest first: what it costs that it is this one, and the shapes made there.
+        """
+        if self._left < 0:
+            return []
+        self._reach({spot: shapes for spot, (_, shapes) in spots.items()})
+        tries = [
+            (more + cost, number, spot, variant)
+            for number, (spot, (more, _)) in enumerate(spots.items())
+            for cost, variant in self.tries[spot]
+        ]
+        found: dict[Spot, Variant] = {}
+        least = np.inf
+        for cost, _, spot, variant in sorted(tries, key=lambda t: t[:2])[:_MOST]:
+            if cost > least + _NEAR:
+                break
+            if spot not in found and rows <= self._right_with(spot, variant):
+                found[spot], least = variant, min(least, cost)
+        if len(found) > 1:
+            first = next(iter(spots))
+            rated = {spot: self._rated(spot, found[spot], spot == first) for spot in found}
+            best = max(rated.values())
+            found = {spot: variant for spot, variant in found.items() if rated[spot] == best}
+        return list(dict.fromkeys((code.co_filename, line) for code, line in found))
+
+    def _right_with(self, spot: Spot, variant: Variant) -> frozenset[int]:
+        """Return which gradients are right with something else in a line; it is run once."""
+        if variant not in self.ran:
+            if self._left < 0 or self.deadline.is_over:
+                return frozenset()
+            start = time.process_time()
+            grads = self.functions[spot[0]].run_with(variant, self.run)
+            self.ran[variant] = self.right(grads) if grads else frozenset()
+            self._left -= time.process_time() - start
+        return self.ran[variant]
+
+    def _rated(self, spot: Spot, variant: Variant, is_first: bool) -> tuple[float, bool, float]:
+        """Return how likely a change is: by what is true with it, where it is, how small it is."""
+        truth = self.functions[spot[0]].run_with(variant, self.truth) or 0.0
+        return round(truth, 6), is_first, -variant.cost
+
+    # -------------------- what may stand there --------------------
+
+    def _reach(self, asked: Mapping[Spot, Sequence[Shape]]) -> None:
+        """Run the backward pass, and note what may stand in each line when it first runs."""
+        self._asked = {spot: shapes for spot, shapes in asked.items() if spot not in self.tries}
+        if not self._asked:
+            return
+        for spot in self._asked:
+            self.tries[spot] = []
+            self.functions.setdefault(spot[0], _Function(spot[0]))
+        self._until = time.process_time() + _LONGEST / 2
+        before = sys.gettrace()
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sys.settrace(self._look)
+            try:
+                self.run()
+            except (CheckError, *_FAILING):
+                pass
+            finally:
+                sys.settrace(before)
+
+    def _look(self, frame: FrameType, what: str, given: object) -> Any:
+        code = frame.f_code
+        text = text_of(code) if code in self.functions else None
+        if text is None:
+            return None
+        step = text.at(frame.f_lineno)
+        spot = code, step.line if step is not None else 0
+        if what == "line" and (shapes := self._asked.pop(spot, None)) is not None:
+            reach = _named_in(frame, self.functions[code].parts)
+            for body in self.functions[code].statements(spot[1]):
+                for variant in variants(body, reach, shapes):
+                    likelier = _KNOWN * self._is_true_with(variant, body, frame)
+                    self.tries[spot].append((variant.cost - likelier, variant))
+        return self._look
+
+    def _is_true_with(self, variant: Variant, body: Slot, frame: FrameType) -> bool:
+        """Tell whether a statement makes something that is known to be true, if it is changed."""
+        holder, field, index, node = body
+        called = {getattr(part, "attr", getattr(part, "id", "")) for part in ast.walk(node)}
+        if time.process_time() > self._until or called & _TAKING:
+            return False
+        back = variant.exchange()
+        try:
+            value = getattr(getattr(holder, field)[index], "value", None)
+            if value is None:
+                return False
+            whole = ast.copy_location(ast.Expression(value), node)
+            made = compile(ast.fix_missing_locations(whole), "<changed>", "eval")
+            given = eval(made, frame.f_globals, frame.f_locals)
+        except (CheckError, SyntaxError, *_FAILING):
+            return False
+        finally:
+            back.exchange()
+        return any(map(self.is_true, given if isinstance(given, tuple) else [given]))
 
 
 class _Function:
@@ -66,6 +174,18 @@ class _Function:
         self.same = [f for f in referring if isinstance(f, FunctionType) and f.__code__ is code]
         names = self.same[0].__qualname__.split(".") if self.same else []
         self.owner = names[-2] if names[1:] and names[-2].isidentifier() else ""
+
+    @cached_property
+    def parts(self) -> list[Any]:
+        """The parts of variables that the function reads or writes, each once."""
+        nodes = ast.walk(self.tree) if self.tree is not None else ()
+        found = {
+            ast.unparse(node): node
+            for node in nodes
+            if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name)
+            if isinstance(node.slice, ast.Name | ast.BinOp | ast.UnaryOp | ast.Constant)
+        }
+        return [*found.values()]
 
     def statements(self, line: int) -> Iterator[Slot]:
         """Yield the statements that begin at a line, with their places."""
@@ -79,8 +199,8 @@ class _Function:
                     if node.lineno == line:
                         yield holder, field, i, node
 
-    def run_with(self, variant: Variant, run: Callable[[], Gradients]) -> Gradients:
-        """Return the gradients with something else in one place; none where it cannot run."""
+    def run_with(self, variant: Variant, run: Callable[[], Any]) -> Any:
+        """Return what a run gives with something else in one place; nothing where it cannot run."""
         back = variant.exchange()
         ast.copy_location(variant.node, back.node)
         ast.fix_missing_locations(variant.node)
@@ -94,7 +214,7 @@ class _Function:
             warnings.simplefilter("ignore")
             try:
                 return run()
-            except CheckError:
+            except (CheckError, *_FAILING):
                 return ()
 
     def _compiled(self) -> CodeType | None:
@@ -135,40 +255,17 @@ def _inside(code: CodeType, name: str, line: int) -> Iterator[CodeType]:
             yield from _inside(item, name, line)
 
 
-# -------------------- what is in reach --------------------
+def _named_in(frame: FrameType, written: Iterable[Any]) -> Reach:
+    """Return what the variables of a function are and hold, with the texts that name it.
 
-
-def _reached(spots: Mapping[Spot, object], run: Callable[[], object]) -> dict[Spot, Reach]:
-    """Return what may be named at some lines when they first run."""
-    found: dict[Spot, Reach] = {}
-    codes = {code for code, _ in spots if text_of(code) is not None}
-
-    def look(frame: FrameType, what: str, given: object) -> Any:
-        if frame.f_code not in codes:
-            return None
-        text = text_of(frame.f_code)
-        step = text.at(frame.f_lineno) if text is not None else None
-        spot = frame.f_code, step.line if step is not None else 0
-        if what == "line" and spot in spots and spot not in found:
-            found[spot] = _named_in(frame)
-        return look
-
-    before = sys.gettrace()
-    sys.settrace(look)
-    try:
-        run()
-    except CheckError:
-        pass
-    finally:
-        sys.settrace(before)
-    return found
-
-
-def _named_in(frame: FrameType) -> Reach:
-    """Return what the variables of a function are and hold, with the texts that name it."""
+    Parts that are written somewhere in it, as `hs[t - 1]`, are in reach too.
+    """
     found: dict[str, Any] = {}
     pending = [(name, value, 2) for name, value in frame.f_locals.items() if name.isidentifier()]
-    while pending and len(found) < 60:
+    pending += [
+        (ast.unparse(node), held, 0) for node in written if (held := _part(node, frame)) is not None
+    ]
+    while pending and len(found) < 80:
         text, value, depth = pending.pop(0)
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
             found[text] = value.shape
@@ -180,3 +277,15 @@ def _named_in(frame: FrameType) -> Reach:
         elif depth:
             pending += [(f"{text}.{k}", v, depth - 1) for k, v in fields_of(value).items()]
     return found
+
+
+def _part(node: Any, frame: FrameType) -> Any:
+    """Return the part of a list, a dict or an array that a text stands for there, if there is."""
+    try:
+        holder: Any = frame.f_locals.get(node.value.id)
+        if type(holder) not in (list, tuple, dict, np.ndarray):
+            return None
+        made = compile(ast.unparse(node.slice), "<index>", "eval")
+        return holder[eval(made, {"__builtins__": {}}, frame.f_locals)]
+    except _FAILING:
+        return None

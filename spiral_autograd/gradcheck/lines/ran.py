@@ -170,13 +170,29 @@ class Ran:
     @cached_property
     def forward_runs(self) -> set[int]:
         """The runs of functions that do what is a part of the forward pass."""
-        own = code_of(self.evidence.backward)
-        ran = {event.run for event in self.events if event.place in self.forward}
-        found = {number for number in ran if self.trail.runs[number].code is not own}
+        found = {event.run for event in self.events if event.place in self.forward}
+        for sink in map(self.sink, range(len(self.evidence.grads))):
+            inside = self.events[sink.event].run if sink is not None else None
+            while inside is not None:  # who gives a gradient is no part of the forward pass
+                found.discard(inside)
+                caller = self.trail.runs[inside].caller
+                inside = self.events[caller].run if caller is not None else None
         for number, run in enumerate(self.trail.runs):
             if run.caller is not None and self.events[run.caller].run in found:
                 found.add(number)
         return found
+
+    @cached_property
+    def ahead(self) -> int:
+        """The event at which the last value of the forward pass is made, where it is made here."""
+        values = [
+            call.value for call in self.calls if call.gradient_of is None and np.any(call.value)
+        ]
+        for value in reversed(values[-8:]):
+            for m in self.moments:
+                if m.fresh and m.value.shape == np.shape(value) and close(m.value, value, 1e-9):
+                    return m.event
+        return -1
 
     def is_forward(self, number: int) -> bool:
         """Tell whether an event is one of the forward pass, or takes what that gives."""

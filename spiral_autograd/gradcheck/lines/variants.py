@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import copy
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,11 +39,12 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "argmax": ("argmin",),
     "argmin": ("argmax",),
 }
-_DERIVATIVES = ("(1 - {0})", "(1 - {0}**2)", "{0} * (1 - {0})", "({0} > 0)")
+_WINDOWS = ("{0}*{2}:{0}*{2} + {1}", "{0}:{0} + {1}*{2}:{2}")
+_DERIVATIVES = ("(1 - {0})", "(1 - {0}**2)", "{0} * (1 - {0})", "({0} > 0)", "np.sign({0})")
 _REFERENCE = ast.Name | ast.Attribute | ast.Subscript
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant:
     """A node in the place of another; the cost tells how far it is from what is written."""
 
@@ -65,7 +68,8 @@ class Variant:
 def variants(body: Slot, reach: Reach, shapes: Sequence[Shape]) -> list[Variant]:
     """Return what may stand in the place of a statement; `shapes` are those of what it makes."""
     holder, field, index, statement = body
-    found = [Variant(cost, holder, field, index, node) for cost, node in _statements(statement)]
+    offered = (*_statements(statement), *_throughout(statement, reach))
+    found = [Variant(cost, holder, field, index, node) for cost, node in offered]
     for slot in _slots(statement):
         offers = (*_simpler(slot[3]), *_other(slot[3], reach), *_more(slot, body, reach, shapes))
         found += [Variant(cost, *slot[:3], node) for cost, node in offers]
@@ -98,6 +102,57 @@ def _statements(node: Any) -> Iterator[Offer]:
         yield 1.0, ast.AugAssign(target, ast.Add(), node.value)
         yield 1.4, ast.Pass()
         yield from _added_at(target, node.value)
+
+
+def _throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
+    """Yield the statement with something else wherever it names one thing, or takes a window."""
+    nodes = [node for node in ast.walk(statement) if isinstance(node, _REFERENCE)]
+    texts = Counter(ast.unparse(node) for node in nodes if isinstance(node.ctx, ast.Load))
+    for text in (text for text, times in texts.items() if times > 1 and text in reach):
+        for other in _alike(text, reach):
+            yield 1.2, _Renamed({text: other}).visit(copy.deepcopy(statement))
+    windows = [node for node in ast.walk(statement) if isinstance(node, ast.Slice) and node.lower]
+    for text in (text for text, thing in reach.items() if type(thing) is int) if windows else ():
+        for form in _WINDOWS:
+            yield 1.3, _Stepping(text, form).visit(copy.deepcopy(statement))
+
+
+class _Renamed(ast.NodeTransformer):
+    """Puts other things in the place of what is named by some texts."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self.texts = texts
+
+    def visit(self, node: ast.AST) -> Any:
+        """Return what stands in the place of a node."""
+        if isinstance(node, _REFERENCE) and (other := self.texts.get(ast.unparse(node))):
+            return _parsed(other)
+        return self.generic_visit(node)
+
+
+class _Stepping(ast.NodeTransformer):
+    """Multiplies where windows begin by a step."""
+
+    def __init__(self, step: str, form: str) -> None:
+        self.step, self.form = step, form
+
+    def visit_Slice(self, node: ast.Slice) -> Any:
+        """Return the window that begins at the multiple of a step."""
+        if not isinstance(node.lower, ast.Name) or node.upper is None or node.step is not None:
+            return node
+        first, end = ast.unparse(node.lower), ast.unparse(node.upper)
+        length = end.removeprefix(first).lstrip(" +")
+        text = self.form.format(first, length, self.step)
+        return _parsed(f"_[{text}]").slice if end != length else node  # type: ignore[attr-defined]
+
+
+def _alike(text: str, reach: Reach) -> Iterator[str]:
+    """Yield what else there is of the same shape, or another number."""
+    held = reach[text]
+    for other, thing in reach.items():
+        alike = thing == held or not isinstance(thing, tuple)
+        if other != text and type(thing) is type(held) and alike:
+            yield other
 
 
 def _added_at(target: ast.expr, value: ast.expr) -> Iterator[Offer]:
@@ -151,10 +206,13 @@ def _other(node: Any, reach: Reach) -> Iterator[Offer]:
         if held is not None:
             yield 1.2, ast.BinOp(node, ast.Pow(), ast.Constant(2))
             yield 1.2, ast.BinOp(ast.Constant(1), ast.Sub(), node)
-        for other, thing in reach.items() if held is not None else ():
-            alike = thing == held or not isinstance(thing, tuple)
-            if other != text and type(thing) is type(held) and alike:
-                yield 1.2, _parsed(other)
+            yield from ((1.2, _parsed(other)) for other in _alike(text, reach))
+            if isinstance(held, tuple) and len(held) == 2:
+                turned = [other for other, thing in reach.items() if thing == held[::-1]]
+                yield from ((1.4, _parsed(f"{other}.T")) for other in turned)
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1].startswith("zeros"):
+        arrays = [text for text, thing in reach.items() if isinstance(thing, tuple)]
+        yield from ((1.4, _parsed(text)) for text in arrays)
 
 
 def _numbers(value: Any, reach: Reach) -> Iterator[Offer]:
@@ -176,6 +234,8 @@ def _more(slot: Slot, body: Slot, reach: Reach, shapes: Sequence[Shape]) -> Iter
     is_array = isinstance(node, ast.Subscript | ast.Call) or ast.unparse(node) in reach
     if is_array and field in ("left", "right", "args", "value", "elts"):
         yield 1.1, ast.Attribute(node, "T", ast.Load())
+        if any(len(shape) > 2 for shape in shapes):
+            yield 1.1, _parsed(f"({ast.unparse(node)}).swapaxes(-1, -2)")
     counts = field in ("slice", "lower", "upper") or isinstance(body[3], ast.For)
     if counts and isinstance(node, _REFERENCE | ast.BinOp):
         for op in (ast.Add(), ast.Sub()):
@@ -189,10 +249,23 @@ def _more(slot: Slot, body: Slot, reach: Reach, shapes: Sequence[Shape]) -> Iter
     whole = holder is body[3]
     for text, thing in reach.items():
         yield from _with(node, _parsed(text), text, thing, shapes, whole)
+    own = reach.get(ast.unparse(node))
+    if isinstance(own, tuple) and own:
+        yield from ((1.5, _parsed(form)) for form in _products(ast.unparse(node), own, reach))
     if whole:
         for axis in (0, 1):
             keywords = [ast.keyword("axis", ast.Constant(axis))]
             yield 1.5, ast.Call(ast.Attribute(node, "sum", ast.Load()), [], keywords)
+
+
+def _products(text: str, shape: Shape, reach: Reach) -> Iterator[str]:
+    """Yield the matrix products with another matrix in reach, in place of an array."""
+    for other, thing in reach.items():
+        if isinstance(thing, tuple) and len(thing) == 2 and other != text:
+            if thing[1] == shape[-1]:
+                yield f"({text} @ {other}.T)"
+            if thing[0] == shape[-1]:
+                yield f"({text} @ {other})"
 
 
 def _with(
