@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from generated import conventions, plans
 from generated.conventions import GRADIENTS, LAYERS, LOSS_LAYERS, as_object, network
-from hypothesis import HealthCheck, Phase, assume, given, note, settings
+from hypothesis import HealthCheck, Phase, assume, example, given, note, settings
 from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("GENERATED_EXAMPLES", "4"))
@@ -55,6 +55,7 @@ def test_what_is_right_is_called_right(form, seed):
 
 @pytest.mark.parametrize("form", FORMS)
 @given(seed=SEEDS)
+@example(seed=10769)  # a fifth of a gradient that is no larger than what rounding may be
 @generated
 def test_one_wrong_step_is_found(form, seed):
     stream = random.Random(seed)

@@ -67,7 +67,7 @@ class Mending:
 
         Where several do, those with which the most of what is made on the way is true as well, then
         the likeliest line, then those of the least change. `spots` are the lines that are asked
-        for, the likeliest first: what it costs that it is this one, and the shapes of what is made.
+        for, the likeliest first: what it costs that it is this one, and the shapes made there.
         """
         if self._left < 0:
             return []
