@@ -37,17 +37,9 @@ REASONS = {
 LINES = {
     "conventions/bptt_truncated": "wrong",
     "conventions/bptt_truncated_at_once": "wrong",
-<<<<<<< HEAD
-    "conventions/bptt_no_derivative": "wrong",
-    "cs231n/bn_dvar_no_half": "wrong",
-    "cs231n/ln_not_back": "wrong",
-    "cs231n/conv_dx_window_without_stride": "wrong",
-=======
     "cs231n/bn_dvar_no_half": "several",
->>>>>>> part-L2
     "cs231n/conv_window_of_x": "wrong",
     "cs231n/conv_last_filter": "wrong",
-    "cs231n/pool_min": "wrong",
     "cs231n/pool_stride_1": "wrong",
     "cs231n/svm_label_set": "wrong",
     "cs231n/softmax_no_one": "wrong",
@@ -67,27 +59,11 @@ LINES = {
     "frameworks/bce_with_sigmoid": "wrong",
     "frameworks/bce_label_only": "wrong",
     "frameworks/mha_scale": "several",
-<<<<<<< HEAD
-    "frameworks/mha_k_not_T": "wrong",
-    "frameworks/mha_W_o_left_out": "wrong",
-    "frameworks/mha_context_T": "wrong",
-    "frameworks/mha_q_from_q": "wrong",
-=======
->>>>>>> part-L2
     "frameworks/gru_drh_r": "wrong",
     "over_time/time_forward_order": "wrong",
     "over_time/rnn_x_for_h": "wrong",
     "over_time/rnn_grads_swapped": "wrong",
     "over_time/lstm_c_not_carried": "wrong",
-<<<<<<< HEAD
-    "over_time/lstm_i_bare": "wrong",
-    "over_time/lstm_i_f_mixed": "wrong",
-    "over_time/lstm_no_tanh_c": "wrong",
-    "scripts/char_hs_before": "wrong",
-    "scripts/char_dby_set": "wrong",
-    "scripts/char_target_next": "wrong",
-=======
->>>>>>> part-L2
     "scripts/eleven_of_z": "several",
     "scripts/eleven_deriv": "several",
     "scripts/eleven_l2_for_l1": "several",
@@ -98,6 +74,5 @@ LINES = {
     "scripts/ninja_counts_once": "wrong",
     "scripts/ninja_n_for_n_1": "wrong",
     "the_book/loss_all_columns": "wrong",
-    "the_book/col2im_no_stride": "wrong",
     "the_book/net_order": "several",
 }
