@@ -100,7 +100,8 @@ _, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
 for i, rate in enumerate(options.rates):
     share, low, high = np.array([table[hidden, rate] for hidden in options.hidden]).T
     at = np.arange(len(share)) + 0.1 * (i - (len(options.rates) - 1) / 2)  # beside each other
-    bars = {"yerr": [np.maximum(share - low, 0), np.maximum(high - share, 0)], "capsize": 3}
+    apart = np.maximum([share - low, high - share], 0)
+    bars = {"yerr": apart.tolist(), "capsize": 3}
     color, marker = (some[i % len(some)] for some in (sa.plotting.COLORS, "os^Dv"))
     ax.errorbar(at, share, **bars, fmt=f"{marker}-", lw=1, color=color, label=f"rate {rate:g}")
 ax.set_xticks(np.arange(len(options.hidden)), options.hidden)

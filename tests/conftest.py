@@ -10,6 +10,7 @@ from effort import examples
 from witness import departure
 
 import spiral_autograd as sa
+from spiral_autograd.derive import cached
 from spiral_autograd.gradcheck import guard
 
 guard.STRICT = True  # what fails beside a verdict is raised here, and not only said
@@ -24,6 +25,13 @@ hypothesis.settings.load_profile("suite")
 def _close_figures():
     yield
     plt.close("all")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_losses():
+    """Let no module, and no document behind them, meet the warnings of another's losses."""
+    yield
+    cached._known.clear()
 
 
 @pytest.fixture(scope="session")

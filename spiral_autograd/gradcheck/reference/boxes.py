@@ -77,7 +77,14 @@ def as_float(x: Array) -> float:
 
 def _as_float_vjp(ans: float, x: Array) -> object:
     shape, dtype = anp.shape(x), anp.result_type(x)
-    return lambda g: numpy_wrapper._astype(anp.reshape(g, shape), dtype)
+    return lambda g: _cast(anp.reshape(g, shape), dtype)
+
+
+def _cast(x: Any, dtype: DTypeLike) -> Any:
+    """Return an array or a number in another dtype: NumPy 2.0 casts arrays only."""
+    if anp.ndim(x):
+        return numpy_wrapper._astype(x, dtype)
+    return anp.reshape(numpy_wrapper._astype(anp.reshape(x, (1,)), dtype), ())
 
 
 defvjp(as_float, _as_float_vjp)
@@ -214,7 +221,7 @@ class NumpyBox(RecordedBox):
             return np.asarray(plain(self)).astype(dtype)
         if np.dtype(dtype) == self.dtype:
             return self.copy()
-        return numpy_wrapper._astype(self, np.dtype(dtype))
+        return _cast(self, np.dtype(dtype))
 
     nbytes = property(lambda self: np.asarray(plain(self)).nbytes)
     flags = property(lambda self: np.asarray(plain(self)).flags)

@@ -9,6 +9,8 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+import numpy as np
+
 from ... import state
 from ..finding import Finding, found
 from ..guard import CheckError, theirs
@@ -355,6 +357,8 @@ def positional_names(function: Any, count: int) -> list[str]:
         parameters = []
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     more = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), "input")
+    if isinstance(function, np.ufunc):  # older NumPys do not say how they are called
+        names = ["x"] if function.nin == 1 else [f"x{i + 1}" for i in range(function.nin)]
     first = len(names) if more != "input" else 0
     return [names[i] if i < len(names) else f"{more}[{i - first}]" for i in range(count)]
 
