@@ -67,7 +67,7 @@ def check_layer(
     rng : int, RandomState or Generator, default 0
         The stream of the random upstream gradient.
     budget : float, default 10
-        Seconds to spend on why a gradient is wrong.
+        Seconds of the processor to spend on why a gradient is wrong.
 
     Returns
     -------
@@ -130,7 +130,7 @@ def check_backward(
         What is accepted beyond rounding: see `check_layer`.
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
-        Seconds to spend on why a gradient is wrong.
+        Seconds of the processor to spend on why a gradient is wrong.
 
     Returns
     -------
@@ -193,7 +193,7 @@ def check_gradient(
         What is accepted beyond rounding: see `check_layer`.
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
-        Seconds to spend on why a gradient is wrong.
+        Seconds of the processor to spend on why a gradient is wrong.
 
     Returns
     -------

@@ -63,7 +63,7 @@ def check_primitive(
         What is accepted beyond rounding: see `check_layer`.
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
-        Seconds to spend on why a gradient is wrong.
+        Seconds of the processor to spend on why a gradient is wrong.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def check_derivative(
         What is accepted beyond rounding: see `check_layer`.
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
-        Seconds to spend on why a derivative is wrong.
+        Seconds of the processor to spend on why a derivative is wrong.
 
     Returns
     -------

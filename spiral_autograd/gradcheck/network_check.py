@@ -70,7 +70,7 @@ def check_network(
         What is accepted beyond rounding: see `check_layer`.
     rng : int, RandomState or Generator, default 0
     budget : float, default 10
-        Seconds to spend on why a gradient is wrong.
+        Seconds of the processor to spend on why a gradient is wrong.
 
     Returns
     -------

@@ -99,9 +99,14 @@ class Blame(Ran):
 
     def suspects(self, k: int, reason: Any) -> list[Place]:
         """Return where the k-th gradient may have its mistake from, the likeliest places first."""
+        likely, left = self.by_values(k, reason)
+        return self._mended(k, reason, [*likely, *left]) or likely if likely else []
+
+    def by_values(self, k: int, reason: Any = None) -> tuple[list[Place], list[Place]]:
+        """Return the places that what the statements make speaks for, and others that are left."""
         sink = self.sink(k)
         if sink is None:
-            return []
+            return [], []
         pool = [*self.pool(k)]
         left, is_joint = self._left(pool, reason)
         if (swapped := self.swapped(k)) is not None:
@@ -110,7 +115,7 @@ class Blame(Ran):
             likely = self._likely(k, reason, pool, left, is_joint)
         else:
             likely = [self._giver(k, sink)]
-        return self._mended(k, reason, [*likely, *(key[0] for key in left)]) or likely
+        return likely, [key[0] for key in left]
 
     def _mended(self, k: int, reason: Any, likely: Sequence[Place]) -> list[Place]:
         """Return the statement of which one small change makes all right: gradients, or some."""

@@ -8,7 +8,7 @@ import io
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import cached_property
 from types import CodeType, FrameType, FunctionType
@@ -24,7 +24,7 @@ from .variants import Reach, Slot, Variant, variants
 
 Gradients = Sequence[Any]
 Spot = tuple[CodeType, int]  # a line of a function
-_LONGEST = 1.5
+_LONGEST = 1.0  # seconds of the processor
 _MOST = 300  # runs of a backward pass
 _NEAR = 0.6  # what costs that much more than the least is as likely
 # What a changed statement may raise, also where an adapter reads what comes of it.
@@ -58,7 +58,7 @@ class Mending:
         self.tries: dict[Spot, list[tuple[float, Variant]]] = {}  # the cost, and what it is for
         self.ran: dict[Variant, frozenset[int]] = {}  # the gradients that are right with it
         self._asked: dict[Spot, Sequence[Shape]] = {}
-        self._left = _LONGEST  # seconds of the processor, which a loaded machine leaves as they are
+        self._left = _LONGEST
 
     def lines(
         self, spots: Mapping[Spot, tuple[float, Sequence[Shape]]], rows: frozenset[int]
@@ -96,10 +96,10 @@ class Mending:
         if variant not in self.ran:
             if self._left < 0 or self.deadline.is_over:
                 return frozenset()
-            start = time.process_time()
+            start = time.thread_time()
             grads = self.functions[spot[0]].run_with(variant, self.run)
             self.ran[variant] = self.right(grads) if grads else frozenset()
-            self._left -= time.process_time() - start
+            self._left -= time.thread_time() - start
         return self.ran[variant]
 
     def _rated(self, spot: Spot, variant: Variant, is_first: bool) -> tuple[float, bool, float]:
@@ -114,10 +114,10 @@ class Mending:
         self._asked = {spot: shapes for spot, shapes in asked.items() if spot not in self.tries}
         if not self._asked:
             return
-        for spot in self._asked:
-            self.tries[spot] = []
-            self.functions.setdefault(spot[0], _Function(spot[0]))
-        self._until = time.process_time() + _LONGEST / 2
+        self.tries |= {spot: [] for spot in self._asked}
+        new = {code for code, _ in self._asked if code not in self.functions}
+        self.functions |= {code: _Function(code, same) for code, same in _running(new).items()}
+        self._until = Deadline.after(_LONGEST / 2)
         before = sys.gettrace()
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -139,24 +139,26 @@ class Mending:
         if what == "line" and (shapes := self._asked.pop(spot, None)) is not None:
             reach = _named_in(frame, self.functions[code].parts)
             for body in self.functions[code].statements(spot[1]):
+                repeats = not _takes(body[3])
                 for variant in variants(body, reach, shapes):
-                    likelier = _KNOWN * self._is_true_with(variant, body, frame)
-                    self.tries[spot].append((variant.cost - likelier, variant))
+                    likelier = repeats and self._is_true_with(variant, body, frame)
+                    self.tries[spot].append((variant.cost - _KNOWN * likelier, variant))
+            if not self._asked:
+                sys.settrace(None)
         return self._look
 
     def _is_true_with(self, variant: Variant, body: Slot, frame: FrameType) -> bool:
         """Tell whether a statement makes something that is known to be true, if it is changed."""
-        holder, field, index, node = body
-        called = {getattr(part, "attr", getattr(part, "id", "")) for part in ast.walk(node)}
-        if time.process_time() > self._until or called & _TAKING:
+        if self._until.is_over:
             return False
+        holder, field, index, _ = body
         back = variant.exchange()
         try:
             value = getattr(getattr(holder, field)[index], "value", None)
             if value is None:
                 return False
-            whole = ast.copy_location(ast.Expression(value), node)
-            made = compile(ast.fix_missing_locations(whole), "<changed>", "eval")
+            ast.fix_missing_locations(variant.node)
+            made = compile(ast.Expression(value), "<changed>", "eval")
             given = eval(made, frame.f_globals, frame.f_locals)
         except (CheckError, SyntaxError, *_FAILING):
             return False
@@ -168,12 +170,21 @@ class Mending:
 class _Function:
     """The functions of one code, which may run another for a while."""
 
-    def __init__(self, code: CodeType) -> None:
-        self.code, self.tree = code, definition_of(code)
-        referring = gc.get_referrers(code)
-        self.same = [f for f in referring if isinstance(f, FunctionType) and f.__code__ is code]
-        names = self.same[0].__qualname__.split(".") if self.same else []
-        self.owner = names[-2] if names[1:] and names[-2].isidentifier() else ""
+    def __init__(self, code: CodeType, same: Sequence[FunctionType]) -> None:
+        self.code, self.same, self.tree = code, same, definition_of(code)
+
+    @cached_property
+    def module(self) -> ast.Module:
+        """A module that defines the function where it stands, in a class of the same name."""
+        names = self.same[0].__qualname__.split(".")
+        owner = names[-2] if names[1:] and names[-2].isidentifier() else ""
+        free = ", ".join(name for name in self.code.co_freevars if name != "__class__")
+        inner = f"\n    class {owner}: pass" if owner else " pass"
+        module = ast.parse(f"def around({free}):{inner}")
+        holder: Any = module.body[0]
+        holder = holder.body[0] if owner else holder
+        holder.body = [self.tree]
+        return module
 
     @cached_property
     def parts(self) -> list[Any]:
@@ -218,17 +229,12 @@ class _Function:
                 return ()
 
     def _compiled(self) -> CodeType | None:
-        """Return the code of the tree as it is now, in a class of the same name."""
+        """Return the code of the tree as it is now."""
         tree: Any = self.tree
-        free = ", ".join(name for name in self.code.co_freevars if name != "__class__")
-        inner = f"\n    class {self.owner}: pass" if self.owner else " pass"
-        module = ast.parse(f"def around({free}):{inner}")
-        holder: Any = module.body[0]
-        holder = holder.body[0] if self.owner else holder
-        decorators, tree.decorator_list, holder.body = tree.decorator_list, [], [tree]
+        decorators, tree.decorator_list = tree.decorator_list, []
         try:
             flags = self.code.co_flags & _FUTURE
-            made = compile(module, self.code.co_filename, "exec", flags, dont_inherit=True)
+            made = compile(self.module, self.code.co_filename, "exec", flags, dont_inherit=True)
         except (SyntaxError, ValueError, TypeError):
             return None
         finally:
@@ -244,6 +250,21 @@ class _Function:
         finally:
             for function in self.same:
                 function.__code__ = self.code
+
+
+def _takes(node: ast.AST) -> bool:
+    """Tell whether a statement may change what it is made from, when it is evaluated."""
+    calls = (part for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute))
+    return any(getattr(part, "attr", getattr(part, "id", "")) in _TAKING for part in calls)
+
+
+def _running(codes: Collection[CodeType]) -> dict[CodeType, list[FunctionType]]:
+    """Return the functions that run each of some codes."""
+    found: dict[CodeType, list[FunctionType]] = {code: [] for code in codes}
+    for held in gc.get_referrers(*codes) if codes else ():  # one way through all objects
+        if isinstance(held, FunctionType) and held.__code__ in found:
+            found[held.__code__].append(held)
+    return found
 
 
 def _inside(code: CodeType, name: str, line: int) -> Iterator[CodeType]:

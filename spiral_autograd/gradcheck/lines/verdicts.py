@@ -92,7 +92,7 @@ def kink_places(evidence: Evidence, k: int) -> tuple[Place, ...]:
     found = found or [*_where(evidence, text_of(evidence.forward), _decides)][:1]
     found += [*_where(evidence, text_of(evidence.backward), _decides)][:1]
     if len(found) < 2 and (blame := blame_of(evidence)) is not None:
-        found += blame.suspects(k, None)[:1]
+        found += blame.by_values(k)[0][:1]
     return tuple(dict.fromkeys(found))[:3]
 
 
