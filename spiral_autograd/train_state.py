@@ -31,11 +31,9 @@ class TrainState:
     loss_list, losses_since : tuple of float, tuple of (float, int)
         The mean loss of each interval of `eval_interval` iterations, and the sum and the number of
         the losses since.
-    epoch : int
-        The number of whole epochs behind.
-    iteration, draws : int
-        The updates in the epoch begun, and the shuffles drawn since `rng` stood so: 0 but where
-        the run was interrupted.
+    epoch, iteration, draws : int
+        The whole epochs behind; the updates in the epoch begun, and the shuffles drawn since `rng`
+        stood so: 0 but where the run was interrupted.
 
     Examples
     --------
@@ -72,20 +70,7 @@ class TrainState:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `fit` hands to `on_eval` at the end of an evaluation interval.
-
-    Its ``str()`` is the line of the book's log.
-
-    Attributes
-    ----------
-    epoch, iteration, max_iters : int
-        Counted from 1; the iteration within the epoch, and the iterations of an epoch.
-    elapsed : float
-        Seconds since `fit` was called.
-    loss : float
-        The mean loss of the interval.
-    params : pytree of float arrays
-        The parameters after the update of this iteration.
+    """What `fit` hands to `on_eval` at the end of an interval; as text, a line of the book's log.
 
     Examples
     --------
@@ -93,12 +78,12 @@ class Evaluation:
     | epoch 1 | iter 10 / 10 | time 0[s] | loss 1.13
     """
 
-    epoch: int
-    iteration: int
-    max_iters: int
-    elapsed: float
-    loss: float
-    params: Pytree = field(repr=False)
+    epoch: int  # counted from 1
+    iteration: int  # within the epoch, counted from 1
+    max_iters: int  # of an epoch
+    elapsed: float  # seconds since `fit` was called
+    loss: float  # the mean of the interval
+    params: Pytree = field(repr=False)  # after the update of this iteration
 
     def __str__(self) -> str:
         return (

@@ -181,30 +181,20 @@ def value_and_grad(loss: Loss, argnum: Any = 0) -> Callable[..., tuple[Any, Pytr
 
     At the first call for each signature (structure, shapes and dtypes) the gradient is derived;
     then the derived program runs. A loss that has no program is differentiated by autograd, with
-    one warning that says why.
+    one `DerivationWarning` that says why.
 
     Parameters
     ----------
     loss : callable
-        ``loss(params, *data)`` returns a scalar.
+        ``loss(params, *data)`` returns a scalar. TypeError if it is no function.
     argnum : int or tuple of int, default 0
         The argument to differentiate with respect to. For any but the first, and where keyword
-        arguments are given, autograd itself is called.
+        arguments are given, autograd itself is called. TypeError if it is no position.
 
     Returns
     -------
     callable
         ``value_and_grad(params, *data) -> (loss, gradient)``.
-
-    Raises
-    ------
-    TypeError
-        If `loss` is no function, or `argnum` no position of an argument.
-
-    Warns
-    -----
-    DerivationWarning
-        Where plain autograd takes over.
 
     Notes
     -----

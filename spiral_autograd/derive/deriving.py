@@ -42,12 +42,9 @@ def derive(loss: Loss, params: Pytree, *data: Pytree) -> Program:
     ----------
     loss : callable
         ``loss(params, *data)`` returns a scalar; anything that autograd can differentiate.
-    params : pytree of float arrays
+    params : pytree of finite float arrays
+        Others raise TypeError or ValueError.
     *data : arrays, or pytrees of arrays
-
-    Returns
-    -------
-    Program
 
     Raises
     ------
@@ -56,8 +53,6 @@ def derive(loss: Loss, params: Pytree, *data: Pytree) -> Program:
         random number, a value that escaped into plain NumPy, a shape that depends on values; if it
         changes what it reaches, or reaches what cannot be watched (see `value_and_grad`). The
         message says what differed, and where.
-    TypeError, ValueError
-        If `params` is no pytree of finite float arrays, or the loss is not a scalar.
 
     Examples
     --------

@@ -54,10 +54,7 @@ class Program:
     def __call__(self, params: Pytree, *data: Pytree) -> tuple[Any, Pytree]:
         """Return the loss and its gradient with respect to `params`.
 
-        Raises
-        ------
-        ValueError
-            If an argument has another structure, shape or dtype than the program was derived for.
+        An argument of another structure, shape or dtype than those of the derivation: ValueError.
         """
         if signature(params, data, trace_ints=self.traces_ints) != self._signature:
             got = described(params, data, trace_ints=self.traces_ints)
@@ -68,13 +65,8 @@ class Program:
         """Return the computational graph: what `to_mermaid` and `to_dot` write, as plain data.
 
         On its edges are the values and the gradients of the arguments that the program was derived
-        for: names and shapes, and the numbers where they are few.
-
-        Parameters
-        ----------
-        full : bool, default False
-            Whether each operation is a node. Else one call of a function that calls no other is
-            one node, as affine, sigmoid and softmax with loss are in the book.
+        for: names and shapes, and the numbers where they are few. With `full` each operation is a
+        node; else one call of a function that calls no other is one, as affine is in the book.
 
         Examples
         --------
