@@ -25,14 +25,8 @@ from .validation import Array, number
 class Optimizer:
     """A rule that improves parameters, as two pure functions.
 
-    Attributes
-    ----------
-    name : str
-        The rule's name; a training state remembers it.
-    init : callable
-        ``init(params) -> state``: what the rule remembers before its first update.
-    update : callable
-        ``update(params, grads, state) -> (params, state)``: one update. Nothing is mutated.
+    ``init(params)`` returns what the rule remembers before its first update, and
+    ``update(params, grads, state)`` new parameters and what it then remembers. Nothing is mutated.
 
     Examples
     --------
@@ -44,7 +38,7 @@ class Optimizer:
     ({'w': array([0.8])}, {'w': array([-0.2])})
     """
 
-    name: str
+    name: str  # a training state remembers it
     init: Callable[[Pytree], Any]
     update: Callable[[Pytree, Pytree, Any], tuple[Pytree, Any]]
 

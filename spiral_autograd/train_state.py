@@ -17,24 +17,6 @@ from .validation import Array, Random, Stream, random_stream
 class TrainState:
     """Where a training run stands, as a value: all that `fit` needs to go on.
 
-    Attributes
-    ----------
-    params : pytree of float arrays
-    optimizer, optimizer_state
-        The optimizer's name, and what it remembers.
-    rng : RandomState or Generator
-        The stream of the shuffles.
-    order : int array, shape (examples,)
-        The order of the examples in the last epoch begun; the next one re-orders it.
-    sharing : Sharing
-        Which leaves of the parameters are one array.
-    loss_list, losses_since : tuple of float, tuple of (float, int)
-        The mean loss of each interval of `eval_interval` iterations, and the sum and the number of
-        the losses since.
-    epoch, iteration, draws : int
-        The whole epochs behind; the updates in the epoch begun, and the shuffles drawn since `rng`
-        stood so: 0 but where the run was interrupted.
-
     Examples
     --------
     >>> from spiral_autograd import fit, init_params
@@ -43,18 +25,18 @@ class TrainState:
     5
     """
 
-    params: Pytree
-    optimizer: str
-    optimizer_state: Any
-    rng: Stream
-    order: Array
-    sharing: Sharing
-    loss_list: tuple[float, ...] = ()
-    losses_since: tuple[float, int] = (0.0, 0)
-    eval_interval: int | None = None
-    epoch: int = 0
-    iteration: int = 0
-    draws: int = 0
+    params: Pytree  # of float arrays
+    optimizer: str  # its name
+    optimizer_state: Any  # what it remembers
+    rng: Stream  # of the shuffles
+    order: Array  # int, of the examples in the last epoch begun; the next one re-orders it
+    sharing: Sharing  # which leaves of the parameters are one array
+    loss_list: tuple[float, ...] = ()  # the mean of each interval
+    losses_since: tuple[float, int] = (0.0, 0)  # their sum and number
+    eval_interval: int | None = None  # in iterations
+    epoch: int = 0  # the whole epochs behind
+    iteration: int = 0  # updates in the epoch begun: 0 but where the run was interrupted
+    draws: int = 0  # the shuffles drawn since `rng` stood so: the same
 
     def __repr__(self) -> str:
         """Return one line: how far the run is, its last loss, the shapes of its parameters."""
