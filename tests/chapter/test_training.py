@@ -4,6 +4,7 @@ import linecache
 import pickle
 import signal
 import sys
+import time
 from dataclasses import FrozenInstanceError, replace
 from types import SimpleNamespace
 
@@ -186,7 +187,11 @@ def test_the_order_of_the_keys_does_not_matter(options):
 
 def test_printing_on_eval_is_the_log(capsys, monkeypatch):
     ticks = itertools.chain([100.0], itertools.count(101.6, 30.0))
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(
+        training,
+        "time",
+        SimpleNamespace(monotonic=lambda: next(ticks), perf_counter=time.perf_counter),
+    )
     state = fit(epochs=2, on_eval=print)
     first, second = state.loss_list
     assert capsys.readouterr().out == (
@@ -774,3 +779,32 @@ def test_a_batch_size_that_does_not_fit_an_epoch_begun_is_refused():
         fit(value_and_grad=interrupt_at(4, sa.manual.value_and_grad))
     with pytest.raises(ValueError, match="batch_size must be the one"):
         fit(stop.value.state, batch_size=10)
+
+
+# -------------------- updates in the buffers of the program --------------------
+
+
+@pytest.mark.parametrize(
+    "rule", [sa.sgd, sa.momentum, sa.nesterov, sa.adagrad, sa.rmsprop, sa.adam], ids=str
+)
+@pytest.mark.parametrize("options", [{}, {"max_grad": 0.1}, {"eval_interval": None}], ids=str)
+def test_updates_in_buffers_are_those_made_one_by_one(rule, options, monkeypatch):
+    quick = fit(optimizer=rule(0.1), epochs=3, **options)
+    monkeypatch.setattr(training, "QUICK", 0.0)
+    slow = fit(optimizer=rule(0.1), epochs=3, **options)
+    assert quick.loss_list == slow.loss_list
+    assert quick.losses_since == slow.losses_since
+    for name, array in quick.params.items():
+        np.testing.assert_array_equal(array, slow.params[name])
+
+
+def test_a_rule_that_may_keep_what_it_is_given_is_not_given_buffers():
+    given = []
+
+    def update(params, grads, state):
+        given.append((params, grads, params.copy(), grads.copy()))
+        return params - 0.1 * grads, state
+
+    fit(optimizer=sa.Optimizer("kept", lambda params: (), update), epochs=2)
+    for params, grads, *same in given:
+        np.testing.assert_array_equal([params, grads], same)
