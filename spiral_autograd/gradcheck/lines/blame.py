@@ -137,11 +137,13 @@ class Blame(Ran):
             pairs = enumerate(zip(grads, e.automatic, strict=True))
             return frozenset(k for k, pair in pairs if _is_right(*pair, max(e.tolerance, 1e-8)))
 
-        def is_true(value: Any) -> bool:
+        def is_truer(before: Any, value: Any) -> bool:
             known = isinstance(value, np.ndarray) and is_known(value, least=2) and np.any(value)
-            return bool(known) and self.true.has(value, 1e-9) and not made.has(value, 1e-9)
+            if not known or not self.true.has(value, 1e-9) or made.has(value, 1e-9):
+                return False
+            return not (is_known(before, least=2) and self.whole.has(before, 1e-9))
 
-        return Mending(e.run, right, self._truth, is_true, e.deadline)
+        return Mending(e.run, right, self._truth, is_truer, e.deadline)
 
     def _spots(
         self, rows: tuple[int, ...], likely: Sequence[Place]
@@ -187,7 +189,9 @@ class Blame(Ran):
         start = trail.start_of(code_of(self.evidence.backward))
         made = [m.value for m in trail.moments if m.fresh and m.event >= start]
         made = [value for value in made if is_known(value, least=2)]
-        return sum(self.true.has(value, 1e-8) for value in made) / max(1, len(made))
+        known = (self.true, self.whole)  # the gradient of something tells more than a part of it
+        true = sum(values.has(value, 1e-8) for value in made for values in known)
+        return true / max(1, len(made))
 
     def _likely(
         self, k: int, reason: Any, pool: Sequence[Key], left: Sequence[Key], is_joint: bool

@@ -34,14 +34,16 @@ _FAILING = (
 )
 _TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
 _KNOWN = 0.7  # what makes a true value is that much likelier
+_FIRST = 0.3  # as much likelier is the line that the values speak for
 _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
 
 
 class Mending:
     """A search for the lines of which one small change makes wrong gradients right.
 
-    `run` runs the backward pass, `truth` tells how much of it is true when it runs, `is_true`
-    whether a value is one of those that are known to be, and `right` which gradients are.
+    `run` runs the backward pass, `truth` tells how much of it is true when it runs, `is_truer`
+    whether a value is known to be true, where that before it is not, and `right` which gradients
+    are.
     """
 
     def __init__(
@@ -49,11 +51,11 @@ class Mending:
         run: Callable[[], Gradients],
         right: Callable[[Gradients], frozenset[int]],
         truth: Callable[[], float],
-        is_true: Callable[[Any], bool],
+        is_truer: Callable[[Any, Any], bool],
         deadline: Deadline,
     ) -> None:
         self.run, self.right, self.truth = run, right, truth
-        self.is_true, self.deadline = is_true, deadline
+        self.is_truer, self.deadline = is_truer, deadline
         self.functions: dict[CodeType, _Function] = {}
         self.tries: dict[Spot, list[tuple[float, Variant]]] = {}  # the cost, and what it is for
         self.ran: dict[Variant, frozenset[int]] = {}  # the gradients that are right with it
@@ -77,19 +79,22 @@ class Mending:
             for number, (spot, (more, _)) in enumerate(spots.items())
             for cost, variant in self.tries[spot]
         ]
-        found: dict[Spot, Variant] = {}
+        found: dict[Spot, tuple[float, Variant]] = {}
         least = np.inf
         for cost, _, spot, variant in sorted(tries, key=lambda t: t[:2])[:_MOST]:
             if cost > least + _NEAR:
                 break
             if spot not in found and rows <= self._right_with(spot, variant):
-                found[spot], least = variant, min(least, cost)
+                found[spot], least = (cost, variant), min(least, cost)
+        likeliest = [*found]
         if len(found) > 1:
             first = next(iter(spots))
-            rated = {spot: self._rated(spot, found[spot], spot == first) for spot in found}
-            best = max(rated.values())
-            found = {spot: variant for spot, variant in found.items() if rated[spot] == best}
-        return list(dict.fromkeys((code.co_filename, line) for code, line in found))
+            rated = {
+                spot: (self._truth_with(spot, variant), _FIRST * (spot == first) - cost)
+                for spot, (cost, variant) in found.items()
+            }
+            likeliest = [spot for spot in found if rated[spot] == max(rated.values())]
+        return list(dict.fromkeys((code.co_filename, line) for code, line in likeliest))
 
     def _right_with(self, spot: Spot, variant: Variant) -> frozenset[int]:
         """Return which gradients are right with something else in a line; it is run once."""
@@ -102,10 +107,9 @@ class Mending:
             self._left -= time.thread_time() - start
         return self.ran[variant]
 
-    def _rated(self, spot: Spot, variant: Variant, is_first: bool) -> tuple[float, bool, float]:
-        """Return how likely a change is: by what is true with it, where it is, how small it is."""
-        truth = self.functions[spot[0]].run_with(variant, self.truth) or 0.0
-        return round(truth, 6), is_first, -variant.cost
+    def _truth_with(self, spot: Spot, variant: Variant) -> float:
+        """Return how much of what is made is true with something else in a line."""
+        return round(self.functions[spot[0]].run_with(variant, self.truth) or 0.0, 6)
 
     # -------------------- what may stand there --------------------
 
@@ -139,32 +143,27 @@ class Mending:
         if what == "line" and (shapes := self._asked.pop(spot, None)) is not None:
             reach = _named_in(frame, self.functions[code].parts)
             for body in self.functions[code].statements(spot[1]):
-                repeats = not _takes(body[3])
-                for variant in variants(body, reach, shapes):
-                    likelier = repeats and self._is_true_with(variant, body, frame)
-                    self.tries[spot].append((variant.cost - _KNOWN * likelier, variant))
+                self.tries[spot] += self._tries(body, reach, shapes, frame)
             if not self._asked:
                 sys.settrace(None)
         return self._look
 
-    def _is_true_with(self, variant: Variant, body: Slot, frame: FrameType) -> bool:
-        """Tell whether a statement makes something that is known to be true, if it is changed."""
-        if self._until.is_over:
-            return False
-        holder, field, index, _ = body
-        back = variant.exchange()
-        try:
-            value = getattr(getattr(holder, field)[index], "value", None)
-            if value is None:
-                return False
-            ast.fix_missing_locations(variant.node)
-            made = compile(ast.Expression(value), "<changed>", "eval")
-            given = eval(made, frame.f_globals, frame.f_locals)
-        except (CheckError, SyntaxError, *_FAILING):
-            return False
-        finally:
+    def _tries(
+        self, body: Slot, reach: Reach, shapes: Sequence[Shape], frame: FrameType
+    ) -> Iterator[tuple[float, Variant]]:
+        """Yield what may stand in a statement and can be evaluated there, with its cost."""
+        names = None if _takes(body[3]) else {**frame.f_globals, **frame.f_locals}
+        before = _made_by(body, names)
+        for variant in variants(body, reach, shapes):
+            if before is None or self._until.is_over:
+                yield variant.cost, variant
+                continue
+            back = variant.exchange()
+            made = _made_by(body, names)
             back.exchange()
-        return any(map(self.is_true, given if isinstance(given, tuple) else [given]))
+            if made is not None:
+                likelier = any(map(self.is_truer, before, made))
+                yield variant.cost - _KNOWN * likelier, variant
 
 
 class _Function:
@@ -250,6 +249,23 @@ class _Function:
         finally:
             for function in self.same:
                 function.__code__ = self.code
+
+
+def _made_by(body: Slot, names: dict[str, Any] | None) -> Sequence[Any] | None:
+    """Return what a statement makes; None where it cannot be told, or fails."""
+    holder, field, index, _ = body
+    node = getattr(holder, field)[index]
+    value = getattr(node, "value", None)
+    if value is None or names is None:
+        return None
+    if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+        value = ast.BinOp(ast.Name(node.target.id, ast.Load()), node.op, value)
+    try:
+        whole = ast.copy_location(ast.Expression(value), node)
+        made = eval(compile(ast.fix_missing_locations(whole), "<changed>", "eval"), names)
+    except (CheckError, SyntaxError, *_FAILING):
+        return None
+    return made if isinstance(made, tuple) else (made,)
 
 
 def _takes(node: ast.AST) -> bool:
