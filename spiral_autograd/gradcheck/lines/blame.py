@@ -14,11 +14,12 @@ from ...validation import Shape
 from ..blocks import close
 from ..source import Place, code_of, forward_line, skips
 from .known import Known, is_known
-from .mending import Mending, Spot
+from .mending import Asked, Mending, Spot
 from .ran import Evidence, Key, Ran
 from .trail import Moment, Trail, follow
 
 _ASKED = 20  # statements that are changed
+_ONE = 0.618  # of the runs of a statement: the one at which it is looked at
 
 
 def blame_of(evidence: Evidence) -> Blame | None:
@@ -139,19 +140,17 @@ class Blame(Ran):
 
         def is_truer(before: Any, value: Any) -> bool:
             known = isinstance(value, np.ndarray) and is_known(value, least=2) and np.any(value)
-            if not known or not self.true.has(value, 1e-9) or made.has(value, 1e-9):
+            if not known or made.has(value, 1e-9):
                 return False
-            return not (is_known(before, least=2) and self.whole.has(before, 1e-9))
+            was = {values for values in (self.whole, self.scaled) if values.has(before, 1e-9)}
+            if self.true.has(value, 1e-9):
+                return self.whole not in was
+            return self.scaled.has(value, 1e-9) and self.scaled not in was
 
         return Mending(e.run, right, self._truth, is_truer, e.deadline)
 
-    def _spots(
-        self, rows: tuple[int, ...], likely: Sequence[Place]
-    ) -> dict[Spot, tuple[float, Sequence[Shape]]]:
-        """Return the lines that all of some gradients came from, and no right one: likely first.
-
-        With each how unlikely it is, and the shapes of what it makes.
-        """
+    def _spots(self, rows: tuple[int, ...], likely: Sequence[Place]) -> dict[Spot, Asked]:
+        """Return the lines that all of some gradients came from, and no right one: likely first."""
         fed = [self.feeding(k) | {m.event for m in self.equal(k)} for k in rows if self.feeding(k)]
         right = set().union(*(self.feeding(k) for k in self.evidence.right))
         events: dict[Spot, set[int]] = {}
@@ -170,13 +169,19 @@ class Blame(Ran):
             if not all(numbers & some for some in fed) or self.events[own[0]].step is None:
                 continue
             rank = ranks.get((code.co_filename, line), len(order))
-            ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
-            late = 0.4 * (rank == len(order)) + 0.4 * ahead
+            if all(map(self.is_forward, own)):
+                continue
+            late = 0.4 * (rank == len(order)) + 0.4 * (max(own) <= self.ahead)
             costs[code, line] = late, rank
         return {
-            spot: (costs[spot][0], self._shapes_at(events[spot]))
+            spot: Asked(costs[spot][0], self._shapes_at(events[spot]), self._turn(spot))
             for spot in sorted(costs, key=lambda spot: (costs[spot], spot[1]))[:_ASKED]
         }
+
+    def _turn(self, spot: Spot) -> int:
+        """Return one of the runs of a line, at which no index is likely to be zero."""
+        place = spot[0].co_filename, spot[1]
+        return int(_ONE * sum(event.place == place and not event.part for event in self.events))
 
     def _shapes_at(self, numbers: Iterable[int]) -> tuple[Shape, ...]:
         values = (v for n in numbers for v in (*self.made.get(n, ()), *self.handed.get(n, ())))
@@ -189,7 +194,11 @@ class Blame(Ran):
         start = trail.start_of(code_of(self.evidence.backward))
         made = [m.value for m in trail.moments if m.fresh and m.event >= start]
         made = [value for value in made if is_known(value, least=2)]
-        known = (self.true, self.whole)  # the gradient of something tells more than a part of it
+        known = (
+            self.true,
+            self.whole,
+            self.scaled,
+        )  # the gradient of something tells more than a part of it
         true = sum(values.has(value, 1e-8) for value in made for values in known)
         return true / max(1, len(made))
 

@@ -8,11 +8,12 @@ import io
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import cached_property
 from types import CodeType, FrameType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,16 @@ from .variants import Reach, Slot, Variant, variants
 
 Gradients = Sequence[Any]
 Spot = tuple[CodeType, int]  # a line of a function
+
+
+class Asked(NamedTuple):
+    """What is known of a line that is asked for."""
+
+    more: float  # what it costs that it is this one
+    shapes: Sequence[Shape]  # of what is made there
+    turn: int  # the one of its runs at which it is looked at, from 0
+
+
 _LONGEST = 1.0  # seconds of the processor
 _MOST = 300  # runs of a backward pass
 _NEAR = 0.6  # what costs that much more than the least is as likely
@@ -59,24 +70,22 @@ class Mending:
         self.functions: dict[CodeType, _Function] = {}
         self.tries: dict[Spot, list[tuple[float, Variant]]] = {}  # the cost, and what it is for
         self.ran: dict[Variant, frozenset[int]] = {}  # the gradients that are right with it
-        self._asked: dict[Spot, Sequence[Shape]] = {}
+        self._asked: dict[Spot, Asked] = {}
+        self._turns: Counter[Spot] = Counter()
         self._left = _LONGEST
 
-    def lines(
-        self, spots: Mapping[Spot, tuple[float, Sequence[Shape]]], rows: frozenset[int]
-    ) -> list[Place]:
+    def lines(self, spots: Mapping[Spot, Asked], rows: frozenset[int]) -> list[Place]:
         """Return the lines of which one small change makes some gradients right.
 
         Where several do, those with which the most of what is made on the way is true as well, then
-        the likeliest line, then those of the least change. `spots` are the lines that are asked
-        for, the likeliest first: what it costs that it is this one, and the shapes made there.
+        those that cost the least. `spots` are the lines that are asked for, the likeliest first.
         """
         if self._left < 0:
             return []
-        self._reach({spot: shapes for spot, (_, shapes) in spots.items()})
+        self._reach(spots)
         tries = [
-            (more + cost, number, spot, variant)
-            for number, (spot, (more, _)) in enumerate(spots.items())
+            (asked.more + cost, number, spot, variant)
+            for number, (spot, asked) in enumerate(spots.items())
             for cost, variant in self.tries[spot]
         ]
         found: dict[Spot, tuple[float, Variant]] = {}
@@ -113,9 +122,10 @@ class Mending:
 
     # -------------------- what may stand there --------------------
 
-    def _reach(self, asked: Mapping[Spot, Sequence[Shape]]) -> None:
-        """Run the backward pass, and note what may stand in each line when it first runs."""
-        self._asked = {spot: shapes for spot, shapes in asked.items() if spot not in self.tries}
+    def _reach(self, spots: Mapping[Spot, Asked]) -> None:
+        """Run the backward pass, and note what may stand in each line, at one of its runs."""
+        self._asked = {spot: asked for spot, asked in spots.items() if spot not in self.tries}
+        self._turns.clear()
         if not self._asked:
             return
         self.tries |= {spot: [] for spot in self._asked}
@@ -140,10 +150,14 @@ class Mending:
             return None
         step = text.at(frame.f_lineno)
         spot = code, step.line if step is not None else 0
-        if what == "line" and (shapes := self._asked.pop(spot, None)) is not None:
+        if what == "line" and (asked := self._asked.get(spot)) is not None:
+            self._turns[spot] += 1
+            if self._turns[spot] <= asked.turn:
+                return self._look
+            del self._asked[spot]
             reach = _named_in(frame, self.functions[code].parts)
             for body in self.functions[code].statements(spot[1]):
-                self.tries[spot] += self._tries(body, reach, shapes, frame)
+                self.tries[spot] += self._tries(body, reach, asked.shapes, frame)
             if not self._asked:
                 sys.settrace(None)
         return self._look

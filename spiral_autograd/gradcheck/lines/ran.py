@@ -64,6 +64,7 @@ class Ran:
         self.wholes = [g for g in gradients if isinstance(g, Call)]
         self.upstream = Known(evidence.upstream)
         self.whole = Known([*evidence.upstream, *(call.value for call in self.wholes)])
+        self.scaled = Known([call.value for call in self.wholes], scaled=True)
         values = [call.value for call in self.calls]
         before = [call.value for call in self.calls if call.gradient_of is None]
         self.before = Known([*evidence.values, *before])
