@@ -19,6 +19,8 @@ from .ran import Evidence, Key, Ran
 from .trail import Moment, Trail, follow
 
 _ASKED = 20  # statements that are changed
+_KNOWN = 0.7  # what makes a true value is that much likelier
+_SOUND = 0.4  # what makes a whole gradient as it is, is that much less likely
 _ONE = 0.618  # of the runs of a statement: the one at which it is looked at
 
 
@@ -138,21 +140,25 @@ class Blame(Ran):
             pairs = enumerate(zip(grads, e.automatic, strict=True))
             return frozenset(k for k, pair in pairs if _is_right(*pair, max(e.tolerance, 1e-8)))
 
-        def is_truer(before: Any, value: Any) -> bool:
-            known = isinstance(value, np.ndarray) and is_known(value, least=2) and np.any(value)
-            if not known or made.has(value, 1e-9):
-                return False
+        def gain(before: Any, value: Any) -> float:
+            if not all(isinstance(v, np.ndarray) and is_known(v, least=2) for v in (before, value)):
+                return 0.0
             was = {values for values in (self.whole, self.scaled) if values.has(before, 1e-9)}
-            if self.true.has(value, 1e-9):
-                return self.whole not in was
-            return self.scaled.has(value, 1e-9) and self.scaled not in was
+            if self.whole in was or made.has(value, 1e-9) or not np.any(value):
+                return -_SOUND * (self.whole in was)
+            true = self.true.has(value, 1e-9)
+            return _KNOWN * (true or (self.scaled.has(value, 1e-9) and self.scaled not in was))
 
-        return Mending(e.run, right, self._truth, is_truer, e.deadline)
+        return Mending(e.run, right, self._truth, gain, e.deadline)
 
     def _spots(self, rows: tuple[int, ...], likely: Sequence[Place]) -> dict[Spot, Asked]:
         """Return the lines that all of some gradients came from, and no right one: likely first."""
-        fed = [self.feeding(k) | {m.event for m in self.equal(k)} for k in rows if self.feeding(k)]
-        right = set().union(*(self.feeding(k) for k in self.evidence.right))
+        fed = [
+            self._named(self.feeding(k) | {m.event for m in self.equal(k)})
+            for k in rows
+            if self.feeding(k)
+        ]
+        right = set().union(*(self._named(self.feeding(k)) for k in self.evidence.right))
         events: dict[Spot, set[int]] = {}
         for number in set().union(*fed) - right:
             run = self.trail.runs[self.events[number].run]
@@ -169,7 +175,7 @@ class Blame(Ran):
             if not all(numbers & some for some in fed) or self.events[own[0]].step is None:
                 continue
             rank = ranks.get((code.co_filename, line), len(order))
-            if all(map(self.is_forward, own)):
+            if all(self.events[n].run in self.forward_runs for n in own):
                 continue
             late = 0.4 * (rank == len(order)) + 0.4 * (max(own) <= self.ahead)
             costs[code, line] = late, rank
@@ -178,10 +184,16 @@ class Blame(Ran):
             for spot in sorted(costs, key=lambda spot: (costs[spot], spot[1]))[:_ASKED]
         }
 
+    def _named(self, numbers: set[int]) -> set[int]:
+        """Return some events, and those that named what they read: ``z = zs[-l]``."""
+        namers = set().union(*(self.events[n].namers for n in numbers))
+        return numbers | {n for n in namers if n >= self.start}
+
     def _turn(self, spot: Spot) -> int:
         """Return one of the runs of a line, at which no index is likely to be zero."""
         place = spot[0].co_filename, spot[1]
-        return int(_ONE * sum(event.place == place and not event.part for event in self.events))
+        runs = [e for e in self.events if e.place == place and e.step is not None and not e.part]
+        return int(_ONE * len(runs))
 
     def _shapes_at(self, numbers: Iterable[int]) -> tuple[Shape, ...]:
         values = (v for n in numbers for v in (*self.made.get(n, ()), *self.handed.get(n, ())))

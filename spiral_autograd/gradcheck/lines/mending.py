@@ -36,7 +36,7 @@ class Asked(NamedTuple):
 
 
 _LONGEST = 1.0  # seconds of the processor
-_MOST = 300  # runs of a backward pass
+_MOST = 600  # runs of a backward pass
 _NEAR = 0.6  # what costs that much more than the least is as likely
 # What a changed statement may raise, also where an adapter reads what comes of it.
 _FAILING = (
@@ -44,7 +44,6 @@ _FAILING = (
     *(RuntimeError, TypeError, ValueError),
 )
 _TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
-_KNOWN = 0.7  # what makes a true value is that much likelier
 _FIRST = 0.3  # as much likelier is the line that the values speak for
 _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
 
@@ -52,9 +51,8 @@ _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
 class Mending:
     """A search for the lines of which one small change makes wrong gradients right.
 
-    `run` runs the backward pass, `truth` tells how much of it is true when it runs, `is_truer`
-    whether a value is known to be true, where that before it is not, and `right` which gradients
-    are.
+    `run` runs the backward pass, `truth` tells how much of it is true when it runs, `gain`
+    how much likelier a change is that makes one value another, and `right` which gradients are.
     """
 
     def __init__(
@@ -62,11 +60,11 @@ class Mending:
         run: Callable[[], Gradients],
         right: Callable[[Gradients], frozenset[int]],
         truth: Callable[[], float],
-        is_truer: Callable[[Any, Any], bool],
+        gain: Callable[[Any, Any], float],
         deadline: Deadline,
     ) -> None:
         self.run, self.right, self.truth = run, right, truth
-        self.is_truer, self.deadline = is_truer, deadline
+        self.gain, self.deadline = gain, deadline
         self.functions: dict[CodeType, _Function] = {}
         self.tries: dict[Spot, list[tuple[float, Variant]]] = {}  # the cost, and what it is for
         self.ran: dict[Variant, frozenset[int]] = {}  # the gradients that are right with it
@@ -155,7 +153,8 @@ class Mending:
             if self._turns[spot] <= asked.turn:
                 return self._look
             del self._asked[spot]
-            reach = _named_in(frame, self.functions[code].parts)
+            words = {w: w for function in self.functions.values() for w in function.words}
+            reach = {**_named_in(frame, self.functions[code].parts), **words}
             for body in self.functions[code].statements(spot[1]):
                 self.tries[spot] += self._tries(body, reach, asked.shapes, frame)
             if not self._asked:
@@ -167,17 +166,17 @@ class Mending:
     ) -> Iterator[tuple[float, Variant]]:
         """Yield what may stand in a statement and can be evaluated there, with its cost."""
         names = None if _takes(body[3]) else {**frame.f_globals, **frame.f_locals}
-        before = _made_by(body, names)
-        for variant in variants(body, reach, shapes):
-            if before is None or self._until.is_over:
+        before = _made_by(body, names) if names else None
+        written = _written_in(body[3], names) if names and before else {}
+        for variant in variants(body, reach, written, shapes):
+            if not names or not before or self._until.is_over:
                 yield variant.cost, variant
                 continue
             back = variant.exchange()
             made = _made_by(body, names)
             back.exchange()
             if made is not None:
-                likelier = any(map(self.is_truer, before, made))
-                yield variant.cost - _KNOWN * likelier, variant
+                yield variant.cost - max(map(self.gain, before, made), default=0.0), variant
 
 
 class _Function:
@@ -210,6 +209,14 @@ class _Function:
             if isinstance(node.slice, ast.Name | ast.BinOp | ast.UnaryOp | ast.Constant)
         }
         return [*found.values()]
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The texts that the function compares something with."""
+        nodes = ast.walk(self.tree) if self.tree is not None else ()
+        sides = [side for n in nodes if isinstance(n, ast.Compare) for side in n.comparators]
+        values = [getattr(side, "value", None) for side in sides]
+        return [value for value in values if isinstance(value, str)]
 
     def statements(self, line: int) -> Iterator[Slot]:
         """Yield the statements that begin at a line, with their places."""
@@ -265,21 +272,36 @@ class _Function:
                 function.__code__ = self.code
 
 
-def _made_by(body: Slot, names: dict[str, Any] | None) -> Sequence[Any] | None:
-    """Return what a statement makes; None where it cannot be told, or fails."""
+def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:
+    """Return what a statement makes, nothing where it only does something; None where it fails."""
     holder, field, index, _ = body
     node = getattr(holder, field)[index]
     value = getattr(node, "value", None)
-    if value is None or names is None:
-        return None
+    if value is None:
+        return ()
     if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
         value = ast.BinOp(ast.Name(node.target.id, ast.Load()), node.op, value)
+    made = _evaluated(value, names)
+    return made if made is None or isinstance(made, tuple) else (made,)
+
+
+def _evaluated(node: Any, names: dict[str, Any]) -> Any:
+    """Return what an expression is; None where it fails."""
     try:
-        whole = ast.copy_location(ast.Expression(value), node)
-        made = eval(compile(ast.fix_missing_locations(whole), "<changed>", "eval"), names)
-    except (CheckError, SyntaxError, *_FAILING):
+        whole = ast.fix_missing_locations(ast.Expression(node))
+        return eval(compile(whole, "<changed>", "eval"), names)
+    except (CheckError, SyntaxError, *_FAILING):  # also what is written to, which has no value
         return None
-    return made if isinstance(made, tuple) else (made,)
+
+
+def _written_in(statement: ast.AST, names: dict[str, Any]) -> Reach:
+    """Return the shapes of the arrays that the expressions of a statement are."""
+    found: dict[str, Any] = {}
+    nodes = [n for n in ast.walk(statement) if isinstance(n, ast.Call | ast.BinOp | ast.Subscript)]
+    for node in nodes:
+        if isinstance(made := _evaluated(node, names), np.ndarray):
+            found[ast.unparse(node)] = made.shape
+    return found
 
 
 def _takes(node: ast.AST) -> bool:
