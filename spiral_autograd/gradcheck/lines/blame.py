@@ -185,9 +185,16 @@ class Blame(Ran):
         }
 
     def _named(self, numbers: set[int]) -> set[int]:
-        """Return some events, and those that named what they read: ``z = zs[-l]``."""
-        namers = set().union(*(self.events[n].namers for n in numbers))
-        return numbers | {n for n in namers if n >= self.start}
+        """Return some events, and those that named what they or who called read: ``z = zs[-l]``."""
+        found, pending = {*numbers}, [*numbers]
+        while pending:
+            event = self.events[pending.pop()]
+            caller = self.trail.runs[event.run].caller
+            calling = self.events[caller].namers if caller is not None else set()
+            new = {n for n in event.namers | calling if n >= self.start} - found
+            found |= new
+            pending += new
+        return found
 
     def _turn(self, spot: Spot) -> int:
         """Return one of the runs of a line, at which no index is likely to be zero."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...validation import Shape
 from ..guard import CheckError, Deadline
-from ..source import Place, definition_of, text_of
+from ..source import Place, definition_of, targets_of, text_of
 from .scope import fields_of
 from .variants import Reach, Slot, Variant, variants
 
@@ -36,6 +36,8 @@ class Asked(NamedTuple):
 
 
 _LONGEST = 1.0  # seconds of the processor
+_UNLIKELY = 0.02  # seconds for what may stand in a line that nothing speaks for
+_AGAIN = 0.5  # what makes the same as a lesser change, or none, is that much less likely
 _MOST = 600  # runs of a backward pass
 _NEAR = 0.6  # what costs that much more than the least is as likely
 # What a changed statement may raise, also where an adapter reads what comes of it.
@@ -155,28 +157,34 @@ class Mending:
             del self._asked[spot]
             words = {w: w for function in self.functions.values() for w in function.words}
             reach = {**_named_in(frame, self.functions[code].parts), **words}
+            until = self._until if not asked.more else Deadline.after(_UNLIKELY)
             for body in self.functions[code].statements(spot[1]):
-                self.tries[spot] += self._tries(body, reach, asked.shapes, frame)
+                self.tries[spot] += self._tries(body, reach, asked.shapes, frame, until)
             if not self._asked:
                 sys.settrace(None)
         return self._look
 
     def _tries(
-        self, body: Slot, reach: Reach, shapes: Sequence[Shape], frame: FrameType
+        self, body: Slot, reach: Reach, shapes: Sequence[Shape], frame: FrameType, until: Deadline
     ) -> Iterator[tuple[float, Variant]]:
         """Yield what may stand in a statement and can be evaluated there, with its cost."""
         names = None if _takes(body[3]) else {**frame.f_globals, **frame.f_locals}
         before = _made_by(body, names) if names else None
         written = _written_in(body[3], names) if names and before else {}
-        for variant in variants(body, reach, written, shapes):
-            if not names or not before or self._until.is_over:
+        seen = {_signature(body, before)}
+        for variant in sorted(variants(body, reach, written, shapes), key=lambda v: v.cost):
+            if not names or not before or until.is_over:
                 yield variant.cost, variant
                 continue
             back = variant.exchange()
             made = _made_by(body, names)
+            signature = _signature(body, made)
             back.exchange()
             if made is not None:
-                yield variant.cost - max(map(self.gain, before, made), default=0.0), variant
+                gain = max(map(self.gain, before, made), default=0.0)
+                again = _AGAIN * (signature in seen)
+                seen.add(signature)
+                yield variant.cost - gain + again, variant
 
 
 class _Function:
@@ -283,6 +291,18 @@ def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:
         value = ast.BinOp(ast.Name(node.target.id, ast.Load()), node.op, value)
     made = _evaluated(value, names)
     return made if made is None or isinstance(made, tuple) else (made,)
+
+
+def _signature(body: Slot, made: Sequence[Any] | None) -> object:
+    """Return what is the same where a statement does the same with equal arrays."""
+    holder, field, index, _ = body
+    node = getattr(holder, field)[index]
+    if not made or not all(isinstance(item, np.ndarray | float | int) for item in made):
+        return object()
+    arrays = [np.asarray(item) for item in made]
+    rest = [ast.unparse(target) for target in targets_of(node)]
+    op = type(getattr(node, "op", None))
+    return type(node), op, *rest, *((array.shape, array.tobytes()) for array in arrays)
 
 
 def _evaluated(node: Any, names: dict[str, Any]) -> Any:

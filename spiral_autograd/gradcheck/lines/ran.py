@@ -199,7 +199,8 @@ class Ran:
         """Tell whether an event is one of the forward pass, or takes what that gives."""
         event = self.events[number]
         given = {self.events[n].run for n in event.returns}
-        is_call = bool(given) and given <= self.forward_runs
+        value = getattr(event.step and event.step.node, "value", None)
+        is_call = isinstance(value, ast.Call) and bool(given) and given <= self.forward_runs
         return event.place in self.forward or event.run in self.forward_runs or is_call
 
     @cached_property

@@ -32,10 +32,10 @@ class Event:
     run: int  # of the function that it belongs to
     part: str = ""
     sources: set[int] = field(default_factory=set)  # the events that made what it reads
-    namers: set[int] = field(default_factory=set)  # the events that named what it reads
     returns: list[int] = field(default_factory=list)  # the events that returned to it
     parts: dict[str, int] = field(default_factory=dict)
     handed: dict[int, int] = field(default_factory=dict)  # by id: who gave an array a new name
+    namers: set[int] = field(default_factory=set)  # the events that named what it reads
     copied: int | None = None  # it gives an array a new name: the event that made the array
 
 
