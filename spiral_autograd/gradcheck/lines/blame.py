@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,9 @@ from .mending import Asked, Mending, Spot
 from .ran import Evidence, Key, Ran
 from .trail import Moment, Trail, follow
 
-_ASKED = 20  # statements that are changed
+_ASKED = 24  # statements that are changed
 _KNOWN = 0.7  # what makes a true value is that much likelier
 _SOUND = 0.4  # what makes a whole gradient as it is, is that much less likely
-_ONE = 0.618  # of the runs of a statement: the one at which it is looked at
 
 
 def blame_of(evidence: Evidence) -> Blame | None:
@@ -141,13 +141,15 @@ class Blame(Ran):
             return frozenset(k for k, pair in pairs if _is_right(*pair, max(e.tolerance, 1e-8)))
 
         def gain(before: Any, value: Any) -> float:
-            if not all(isinstance(v, np.ndarray) and is_known(v, least=2) for v in (before, value)):
+            arrays = [v for v in (before, value) if isinstance(v, np.ndarray) and is_known(v, 2)]
+            if len(arrays) < 2 or np.array_equal(before, value):
                 return 0.0
-            was = {values for values in (self.whole, self.scaled) if values.has(before, 1e-9)}
-            if self.whole in was or made.has(value, 1e-9) or not np.any(value):
-                return -_SOUND * (self.whole in was)
-            true = self.true.has(value, 1e-9)
-            return _KNOWN * (true or (self.scaled.has(value, 1e-9) and self.scaled not in was))
+            was_whole, was_scaled = (v.has(before, 1e-9) for v in (self.whole, self.scaled))
+            true = self.whole.has(value, 1e-9) or (not was_whole and self.true.has(value, 1e-9))
+            true = true or (not was_scaled and self.scaled.has(value, 1e-9))
+            if true and np.any(value) and not made.has(value, 1e-9):
+                return _KNOWN
+            return -_SOUND * was_whole
 
         return Mending(e.run, right, self._truth, gain, e.deadline)
 
@@ -158,6 +160,7 @@ class Blame(Ran):
             for k in rows
             if self.feeding(k)
         ]
+        makers = set().union(*(self.feeding(k) for k in rows))
         right = set().union(*(self._named(self.feeding(k)) for k in self.evidence.right))
         events: dict[Spot, set[int]] = {}
         for number in set().union(*fed) - right:
@@ -175,12 +178,13 @@ class Blame(Ran):
             if not all(numbers & some for some in fed) or self.events[own[0]].step is None:
                 continue
             rank = ranks.get((code.co_filename, line), len(order))
-            if all(self.events[n].run in self.forward_runs for n in own):
+            if all(map(self.is_forward, own)):
                 continue
             late = 0.4 * (rank == len(order)) + 0.4 * (max(own) <= self.ahead)
+            late += 0.1 * makers.isdisjoint(numbers)
             costs[code, line] = late, rank
         return {
-            spot: Asked(costs[spot][0], self._shapes_at(events[spot]), self._turn(spot))
+            spot: Asked(costs[spot][0], self._shapes_at(events[spot]), self._repeats(spot))
             for spot in sorted(costs, key=lambda spot: (costs[spot], spot[1]))[:_ASKED]
         }
 
@@ -196,11 +200,11 @@ class Blame(Ran):
             pending += new
         return found
 
-    def _turn(self, spot: Spot) -> int:
-        """Return one of the runs of a line, at which no index is likely to be zero."""
+    def _repeats(self, spot: Spot) -> bool:
+        """Tell whether a line runs several times."""
         place = spot[0].co_filename, spot[1]
-        runs = [e for e in self.events if e.place == place and e.step is not None and not e.part]
-        return int(_ONE * len(runs))
+        runs = (e for e in self.events if e.place == place and e.step is not None and not e.part)
+        return len([*islice(runs, 2)]) > 1
 
     def _shapes_at(self, numbers: Iterable[int]) -> tuple[Shape, ...]:
         values = (v for n in numbers for v in (*self.made.get(n, ()), *self.handed.get(n, ())))

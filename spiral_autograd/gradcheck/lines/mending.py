@@ -8,7 +8,6 @@ import io
 import sys
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import cached_property
@@ -32,7 +31,7 @@ class Asked(NamedTuple):
 
     more: float  # what it costs that it is this one
     shapes: Sequence[Shape]  # of what is made there
-    turn: int  # the one of its runs at which it is looked at, from 0
+    repeats: bool  # it runs several times
 
 
 _LONGEST = 1.0  # seconds of the processor
@@ -46,6 +45,7 @@ _FAILING = (
     *(RuntimeError, TypeError, ValueError),
 )
 _TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
+_DEAREST = 1.7  # what costs more is no mistake, but chance
 _FIRST = 0.3  # as much likelier is the line that the values speak for
 _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
 
@@ -71,7 +71,6 @@ class Mending:
         self.tries: dict[Spot, list[tuple[float, Variant]]] = {}  # the cost, and what it is for
         self.ran: dict[Variant, frozenset[int]] = {}  # the gradients that are right with it
         self._asked: dict[Spot, Asked] = {}
-        self._turns: Counter[Spot] = Counter()
         self._left = _LONGEST
 
     def lines(self, spots: Mapping[Spot, Asked], rows: frozenset[int]) -> list[Place]:
@@ -89,9 +88,9 @@ class Mending:
             for cost, variant in self.tries[spot]
         ]
         found: dict[Spot, tuple[float, Variant]] = {}
-        least = np.inf
+        least, left = np.inf, self._left
         for cost, _, spot, variant in sorted(tries, key=lambda t: t[:2])[:_MOST]:
-            if cost > least + _NEAR:
+            if cost > min(least + _NEAR, _DEAREST) or self._left < left / 3:
                 break
             if spot not in found and rows <= self._right_with(spot, variant):
                 found[spot], least = (cost, variant), min(least, cost)
@@ -99,7 +98,10 @@ class Mending:
         if len(found) > 1:
             first = next(iter(spots))
             rated = {
-                spot: (self._truth_with(spot, variant), _FIRST * (spot == first) - cost)
+                spot: (
+                    self._truth_with(spot, variant),
+                    _FIRST * (spot == first) - max(cost, variant.cost),
+                )
                 for spot, (cost, variant) in found.items()
             }
             likeliest = [spot for spot in found if rated[spot] == max(rated.values())]
@@ -123,9 +125,8 @@ class Mending:
     # -------------------- what may stand there --------------------
 
     def _reach(self, spots: Mapping[Spot, Asked]) -> None:
-        """Run the backward pass, and note what may stand in each line, at one of its runs."""
+        """Run the backward pass, and note what may stand in each line when it first runs."""
         self._asked = {spot: asked for spot, asked in spots.items() if spot not in self.tries}
-        self._turns.clear()
         if not self._asked:
             return
         self.tries |= {spot: [] for spot in self._asked}
@@ -150,29 +151,25 @@ class Mending:
             return None
         step = text.at(frame.f_lineno)
         spot = code, step.line if step is not None else 0
-        if what == "line" and (asked := self._asked.get(spot)) is not None:
-            self._turns[spot] += 1
-            if self._turns[spot] <= asked.turn:
-                return self._look
-            del self._asked[spot]
+        if what == "line" and (asked := self._asked.pop(spot, None)) is not None:
             words = {w: w for function in self.functions.values() for w in function.words}
             reach = {**_named_in(frame, self.functions[code].parts), **words}
             until = self._until if not asked.more else Deadline.after(_UNLIKELY)
             for body in self.functions[code].statements(spot[1]):
-                self.tries[spot] += self._tries(body, reach, asked.shapes, frame, until)
+                self.tries[spot] += self._tries(body, reach, asked, frame, until)
             if not self._asked:
                 sys.settrace(None)
         return self._look
 
     def _tries(
-        self, body: Slot, reach: Reach, shapes: Sequence[Shape], frame: FrameType, until: Deadline
+        self, body: Slot, reach: Reach, asked: Asked, frame: FrameType, until: Deadline
     ) -> Iterator[tuple[float, Variant]]:
         """Yield what may stand in a statement and can be evaluated there, with its cost."""
         names = None if _takes(body[3]) else {**frame.f_globals, **frame.f_locals}
         before = _made_by(body, names) if names else None
         written = _written_in(body[3], names) if names and before else {}
         seen = {_signature(body, before)}
-        for variant in sorted(variants(body, reach, written, shapes), key=lambda v: v.cost):
+        for variant in sorted(variants(body, reach, written, asked.shapes), key=lambda v: v.cost):
             if not names or not before or until.is_over:
                 yield variant.cost, variant
                 continue
@@ -182,7 +179,9 @@ class Mending:
             back.exchange()
             if made is not None:
                 gain = max(map(self.gain, before, made), default=0.0)
-                again = _AGAIN * (signature in seen)
+                if isinstance(body[3], ast.Return):  # right elsewhere, and wrong where it is given
+                    gain = max(gain, 0.0)
+                again = _AGAIN * (signature in seen and not asked.repeats)
                 seen.add(signature)
                 yield variant.cost - gain + again, variant
 

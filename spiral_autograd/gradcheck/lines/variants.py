@@ -118,16 +118,16 @@ def _followed(node: Any, reach: Reach) -> Iterator[Offer]:
     target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
     made = ast.unparse(target.value if isinstance(target, ast.Subscript) else target)
     for text, thing in reach.items():
-        forms = []
+        forms, cost = [], 1.6
         if isinstance(thing, tuple) and len(thing) == 1:
-            forms = ["{0}[np.arange(len({1})), {1}] -= 1"]
+            forms, cost = ["{0}[np.arange(len({1})), {1}] -= 1"], 1.3
         elif isinstance(target, ast.Subscript) and thing == reach.get(made):
             forms = ["{0}[{1} <= 0] = 0"]
         elif isinstance(target, ast.Subscript) and type(thing) in (int, float):
             forms = ["{0} /= {1}", "{0} *= {1}"]
         for form in forms:
             more = ast.parse(form.format(made, text)).body
-            yield 1.7, ast.If(ast.Constant(True), [node, *more], [])
+            yield cost, ast.If(ast.Constant(True), [node, *more], [])
 
 
 def _throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
@@ -140,7 +140,7 @@ def _throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
     windows = [node for node in ast.walk(statement) if isinstance(node, ast.Slice) and node.lower]
     for text in (text for text, thing in reach.items() if type(thing) is int) if windows else ():
         for form in _WINDOWS:
-            yield 1.3, _Stepping(text, form).visit(copy.deepcopy(statement))
+            yield 1.05, _Stepping(text, form).visit(copy.deepcopy(statement))
 
 
 class _Renamed(ast.NodeTransformer):
