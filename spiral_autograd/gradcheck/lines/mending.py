@@ -284,7 +284,7 @@ def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:
     holder, field, index, _ = body
     node = getattr(holder, field)[index]
     value = getattr(node, "value", None)
-    if value is None:
+    if value is None or isinstance(node, ast.Expr):  # a call on its own is not made twice
         return ()
     if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
         value = ast.BinOp(ast.Name(node.target.id, ast.Load()), node.op, value)
