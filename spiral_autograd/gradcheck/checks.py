@@ -19,9 +19,10 @@ from .subject.inputs import Names
 from .subject.layer import Layer
 from .subject.loss import Gradient
 from .subject.marks import among_globals
+from .subject.objects import name_of_function
 from .subject.pair import Functions, Pair
 from .subject.session import untouched
-from .subject.subject import Subject, name_of_function
+from .subject.subject import Subject
 from .verdict.doubt import ask_differences, compared
 from .verdict.rows import Comparison, Tolerances
 from .verdict.second_call import call_again, first_gradients, judge, unused_upstream

@@ -15,10 +15,10 @@ from .reference.reference import gradients_of
 from .report import GradientReport
 from .subject.derivative import Derivative
 from .subject.inputs import Names
+from .subject.objects import name_of_function, require_function
 from .subject.pair import Pair
 from .subject.primitive import Primitive
 from .subject.session import untouched
-from .subject.subject import name_of_function, require_function
 from .verdict.rows import Tolerances
 
 Rule = Callable[..., object]

@@ -21,7 +21,7 @@ from .reference.reference import SHARPNESS, gradients_of
 from .report import GradientReport
 from .report_page import place_text
 from .source import Place, is_readable, text_of
-from .subject.conventions_of_networks import STEPS
+from .subject.conventions import STEPS
 from .subject.heard import Call, Pass
 from .subject.network import Network, is_plain
 from .subject.own_loss import OwnLoss

@@ -15,8 +15,8 @@ from ...validation import Array
 from ..finding import Finding, found
 from ..source import Place
 from .conventions import TARGETS, gradient_key
-from .held import Held, held_at
 from .inputs import Constant, Names, prepared
+from .objects import Held, held_at
 from .parameters import Parameter
 from .session import Session
 from .subject import (

@@ -19,16 +19,8 @@ from ..blocks import close, inner
 from ..finding import Finding, found
 from ..guard import CheckError
 from .adapter import Keeper
-from .conventions import (
-    CACHES,
-    DERIVATIVES,
-    OUTPUTS,
-    RATES,
-    accepts,
-    attributes_of,
-    means_upstream,
-    required_names,
-)
+from .conventions import CACHES, DERIVATIVES, OUTPUTS, RATES, means_upstream
+from .objects import accepts, attributes_of, required_names
 from .subject import is_array, is_float_array
 
 MOST = 60  # ways to try

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from .conventions import means_output, means_upstream, positional_names
+from .conventions import means_output, means_upstream
 from .inputs import as_array
-from .pair import Passes, Way, required_names
-from .subject import CheckError, called, described, is_float_array, name_of_function
+from .objects import name_of_function, positional_names, required_names
+from .pair import Passes, Way
+from .subject import CheckError, called, described, is_float_array
 
 # What a derivative may take, by the number of its arguments.
 READINGS = (

@@ -22,7 +22,7 @@ from .conventions import (
     is_of_optimizer,
     last_name,
 )
-from .held import Held, held_arrays, is_gradient, nested
+from .objects import Held, held_arrays, is_gradient, nested
 from .parameters import Parameter, has_gradient, kept_by, matched, returned_names
 from .session import Snapshot
 from .subject import MISSING, is_array, is_float_array

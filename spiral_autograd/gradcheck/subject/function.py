@@ -11,8 +11,9 @@ from typing import Any
 
 from ..guard import theirs
 from ..source import code_of
-from .conventions import CONTEXTS, SAVED, accepts, positional_names, read
+from .conventions import CONTEXTS, SAVED
 from .inputs import as_array
+from .objects import accepts, positional_names, read
 from .pair import Passes, Way
 from .subject import CheckError, called, is_array, is_float_array
 

@@ -13,11 +13,10 @@ from ...validation import Array
 from ..guard import CheckError
 from .adapter import Automatic
 from .calling import Calling
-from .conventions import BACKWARD, read, required_names
-from .conventions_of_networks import LOSS_LAYERS, PRIMES
+from .conventions import BACKWARD, LOSS_LAYERS, PRIMES
 from .loss import Gradient
-from .methods import methods_of
 from .object_passes import ObjectPasses
+from .objects import methods_of, read, required_names
 from .own_passes import in_order
 from .session import untouched
 

@@ -14,8 +14,7 @@ import numpy as np
 from ...validation import Array
 from ..guard import CheckError, theirs
 from ..source import Place
-from .conventions import attributes_of, input_gradient_of, output_of
-from .methods import methods_of
+from .objects import attributes_of, input_gradient_of, methods_of, output_of
 from .own_passes import Way, gradients_of, noted, own
 from .parameters import Parameter
 from .session import states

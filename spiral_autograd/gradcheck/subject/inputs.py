@@ -14,8 +14,8 @@ from ...pytree import leaves, named_leaves, tree_map
 from ...validation import Array
 from ..blocks import checksum
 from ..finding import Finding, found
-from .conventions import GRADIENT_LISTS, attributes_of, last_name
-from .held import held_arrays, nested
+from .conventions import GRADIENT_LISTS, last_name
+from .objects import attributes_of, held_arrays, nested
 from .parameters import Parameter, find_parameters
 from .session import Session, objects_of, reach
 from .subject import MISSING, CheckError, described, is_array, is_float_array

@@ -15,11 +15,7 @@ from ...validation import Array
 from ..finding import Finding, found
 from ..guard import theirs
 from .adapter import Automatic, by_position, require_any
-from .conventions import (
-    output_of,
-)
 from .evidence import Before, claim, in_a_list, still_held, with_gradient
-from .held import Held, held_arrays
 from .inputs import (
     Names,
     effects_on,
@@ -30,24 +26,10 @@ from .inputs import (
     watched,
 )
 from .object_passes import ObjectPasses
-from .parameters import (
-    Parameter,
-    kept_by,
-    listed,
-    matched,
-    numbers_of,
-    other_keys,
-    returned,
-)
+from .objects import Held, held_arrays, output_of
+from .parameters import Parameter, kept_by, listed, matched, numbers_of, other_keys, returned
 from .session import Session
-from .subject import (
-    MISSING,
-    CheckError,
-    Subject,
-    is_array,
-    is_float_array,
-    outputs_of,
-)
+from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
 from .unchecked import (
     depends_on_number,
     differs,

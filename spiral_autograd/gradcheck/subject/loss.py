@@ -15,31 +15,13 @@ from ...validation import Array
 from ..finding import found
 from ..source import code_of
 from .adapter import Adapter, Automatic, Values
-from .conventions import differing, gradient_key, positional_names
-from .held import nested
-from .inputs import (
-    Names,
-    as_array,
-    as_dict,
-    is_named_tuple,
-    leaf_name,
-    say_unread,
-    written_into,
-)
+from .conventions import differing, gradient_key
+from .inputs import Names, as_array, as_dict, is_named_tuple, leaf_name, say_unread, written_into
 from .marks import collecting, marked, tapping
+from .objects import name_of_function, nested, positional_names, require_function
 from .parameters import Parameter, returned_names
 from .session import Session, put_back, states, streams_of
-from .subject import (
-    CheckError,
-    Subject,
-    called,
-    checksums,
-    described,
-    is_float_array,
-    name_of_function,
-    outputs_of,
-    require_function,
-)
+from .subject import CheckError, Subject, called, checksums, described, is_float_array, outputs_of
 
 # -------------------- the loss and its gradient --------------------
 

@@ -13,20 +13,18 @@ import numpy as np
 from ..guard import CheckError, theirs
 from .adapter import Automatic
 from .calling import Calling
-from .conventions import (
-    BACKWARD,
-    FORWARD,
+from .conventions import BACKWARD, FORWARD, is_target_first
+from .given_loss import arguments_back, calling_back, loss_layer_of
+from .heard import Call, Named, Pass, once, result_of
+from .objects import (
     accepts,
+    held_arrays,
     method_name,
+    methods_of,
     output_of,
     positional_names,
     read,
 )
-from .conventions_of_networks import is_target_first
-from .given_loss import arguments_back, calling_back, loss_layer_of
-from .heard import Call, Named, Pass, once, result_of
-from .held import held_arrays
-from .methods import methods_of
 from .own_passes import (
     Way,
     gradients_of,

@@ -19,23 +19,13 @@ from ...state import is_vocabulary
 from ...validation import Array
 from .adapter import Automatic, Keeper, Values, by_position, is_of_loss
 from .calling import Calling, calling_of, keeps_cache, may_be_open
-from .conventions import accepts, input_gradient_of, output_of, positional_names
-from .conventions_of_networks import is_target_first
-from .held import held_at
+from .conventions import is_target_first
 from .inputs import Names, spread
-from .methods import methods_of
+from .objects import accepts, held_at, input_gradient_of, methods_of, output_of, positional_names
 from .parameters import every_parameter, resets_of
 from .returning import arranged
 from .session import Session, reach
-from .subject import (
-    MISSING,
-    CheckError,
-    called,
-    described,
-    is_float_array,
-    outputs_of,
-    upstream_of,
-)
+from .subject import MISSING, CheckError, called, described, is_float_array, outputs_of, upstream_of
 from .updates import changes_of
 
 # What a copy of an object shares with it, since it cannot be copied; and long lists of words.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
@@ -16,29 +15,31 @@ from ..source import Place, text_of
 from .conventions import (
     BACKWARD,
     CONTAINERS,
+    GRADIENTS,
+    LOSSES,
     RATES,
-    accepts,
-    attributes_of,
+    SCORES,
+    TRAINING,
     gradient_key,
     is_statistic,
+    is_target_first,
+    means_scores,
+    means_targets,
     means_upstream,
+)
+from .inputs import as_dict
+from .objects import (
+    accepts,
+    attributes_of,
+    entries,
     method_name,
+    nested,
     output_of,
+    parameters_of,
     positional_names,
     read,
     required_names,
 )
-from .conventions_of_networks import (
-    GRADIENTS,
-    LOSSES,
-    SCORES,
-    TRAINING,
-    is_target_first,
-    means_scores,
-    means_targets,
-)
-from .held import entries, nested
-from .inputs import as_dict
 from .parameters import Parameter, find_parameters, returned_names
 from .subject import MISSING, is_array
 
@@ -92,10 +93,7 @@ def own(value: object) -> Any:
 def run_method(network: object, name: str, *data: object) -> object:
     """Call a network's own method, in training where it can be told so."""
     method = getattr(network, name)
-    try:
-        known = list(inspect.signature(method).parameters)
-    except (TypeError, ValueError):
-        known = []
+    known = [p.name for p in parameters_of(method)]
     taken = positional_names(method, len(data))
     flags = [flag for flag in TRAINING if flag in known and flag not in taken]
     return method(*data, **dict.fromkeys(flags, True))

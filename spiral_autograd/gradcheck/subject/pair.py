@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,8 +14,9 @@ import numpy as np
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
 from .adapter import Adapter, Automatic, Values, by_key, by_position, is_of_loss, require_any
-from .conventions import CACHES, is_statistic, means_upstream, positional_names
+from .conventions import CACHES, is_statistic, means_upstream
 from .inputs import Names, effects_on, floats_with_gradients, leaf_name, say_unread, watched
+from .objects import name_of_function, positional_names, require_function, required_names
 from .parameters import Parameter
 from .session import Session
 from .subject import (
@@ -27,9 +27,7 @@ from .subject import (
     described,
     is_array,
     is_float_array,
-    name_of_function,
     outputs_of,
-    require_function,
     upstream_of,
 )
 from .unchecked import differs, moved
@@ -337,18 +335,3 @@ def agreement(given: Given, true: Sequence[object]) -> tuple[int, float]:
     pairs = [(h, g) for h, g in pairs if h.shape == g.shape]
     equal = sum(int(np.isclose(h, g).sum()) for h, g in pairs)
     return equal, sum(float(np.abs(h - g).sum()) for h, g in pairs)
-
-
-def required_names(function: Callable[..., object]) -> list[str]:
-    """Return the positional parameters that a function requires; none where it takes any number."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return []
-    if any(p.kind == p.VAR_POSITIONAL for p in parameters):
-        return []
-    return [
-        p.name
-        for p in parameters
-        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.KEYWORD_ONLY)
-    ]

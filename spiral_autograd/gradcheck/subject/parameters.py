@@ -22,18 +22,27 @@ from .conventions import (
     GRADIENT_LISTS,
     HOLDERS,
     TRAINED,
-    asker,
-    attributes_of,
     differing,
     gradient_key,
     gradient_keys,
     is_statistic,
     last_name,
+)
+from .objects import (
+    ATOMS,
+    Held,
+    Steps,
+    asker,
+    attributes_of,
+    entries,
+    is_gradient,
+    is_number,
     method_name,
+    nested,
     read,
     reset_of,
+    values_of,
 )
-from .held import ATOMS, Held, Steps, entries, is_gradient, is_number, nested, values_of
 from .session import Snapshot
 from .subject import MISSING, is_float_array
 

@@ -15,10 +15,10 @@ from ...pytree import leaves
 from ...recording import is_installed
 from ...validation import Array
 from ..source import code_of
-from .conventions import positional_names
 from .inputs import as_array
+from .objects import name_of_function, positional_names
 from .pair import Passes, Way
-from .subject import CheckError, called, described, is_float_array, name_of_function
+from .subject import CheckError, called, described, is_float_array
 
 LARGEST = 400  # entries of an input whose jvp is asked entry by entry
 

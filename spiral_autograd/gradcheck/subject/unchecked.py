@@ -21,15 +21,8 @@ from ..source import Place, text_of
 from .adapter import Keeper
 from .conventions import STATES, TARGETS, gradient_keys, is_statistic, last_name
 from .evidence import claim
-from .held import Held, held_arrays, is_number, of_class
-from .parameters import (
-    Parameter,
-    every_parameter,
-    fits_number,
-    has_gradient,
-    numbers_of,
-    parts_of,
-)
+from .objects import Held, held_arrays, is_number, of_class
+from .parameters import Parameter, every_parameter, fits_number, has_gradient, numbers_of, parts_of
 from .session import Snapshot, reach
 from .subject import MISSING, is_float_array
 from .updates import take_updates

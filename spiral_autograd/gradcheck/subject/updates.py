@@ -20,8 +20,8 @@ from ..finding import found
 from ..guard import CheckError
 from ..source import code_of
 from .adapter import Keeper
-from .conventions import RATES, optional_names
-from .held import Held, held_at, is_number, values_of
+from .conventions import RATES
+from .objects import Held, held_at, is_number, optional_names, values_of
 from .parameters import Parameter
 from .session import Session, reach
 
