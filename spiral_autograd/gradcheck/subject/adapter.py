@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,8 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..finding import Finding, found
-from ..source import Place
 from .conventions import TARGETS, gradient_key
 from .inputs import Constant, Names, prepared
-from .objects import Held, held_at
 from .parameters import Parameter
 from .session import Session
 from .subject import (
@@ -34,6 +32,17 @@ Values = Sequence[Array] | None
 Automatic = Callable[[Subject], Sequence[Any]]
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a check is to run somebody's code with."""
+
+    session: Session
+    upstream: object = None  # a random one, unless it is given
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    constant: Names = ()
+    automatic: Automatic = lambda subject: ()  # gives autograd's gradients, if it has any
+
+
 class Adapter:
     """Runs somebody's passes; each convention has its own `run`, `run_backward` and `substitute`.
 
@@ -42,22 +51,21 @@ class Adapter:
 
     layer: Any = None  # none of functions
     label, backward_label = "forward", "backward"
-    automatic: Automatic  # gives autograd's gradients of a subject; none where it has none
 
     def __init__(
         self,
         inputs: Sequence[object],
         names: Sequence[str],
-        session: Session,
-        constant: Names,
+        terms: Terms,
         held: Iterable[Array] = (),
     ) -> None:
-        self.session, self.constant, self.names = session, Constant(constant), list(names)
+        self.terms, self.session = terms, terms.session
+        self.constant, self.names = Constant(terms.constant), list(names)
         self.failures: list[Finding] = []
         self.unchecked: list[str] = []
         self.inputs, remarks = prepared(inputs, self.names, held)
         self.remarks: list[Finding] = [*remarks]
-        session.add(self.inputs)
+        self.session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
         self.of_inputs: list[Parameter] = []
         self.parameters: list[Parameter] = []
@@ -200,41 +208,7 @@ class Adapter:
         """Return autograd's own gradients of arrays that the passes use; None where unknown."""
         substitute, names = partial(self.substitute, values=values), [""] * len(values)
         subject = replace(self.subject(), names=names, values=values, substitute=substitute)
-        return self.automatic(subject) or [None] * len(values)
-
-
-class Keeper(Adapter):
-    """An adapter of an object, which keeps arrays, numbers and gradients from call to call."""
-
-    backward_method: Any
-    backward_name: str
-    cache: Any  # what forward has returned for backward, if it has
-    has_cache: bool | None
-    last: Any  # what else forward has returned
-    calling: Any  # how backward is called; None with upstream gradients alone
-    more: list[str]  # the parameters whose gradients backward returns
-    claimed: set[Any]  # the places of these in what it returns
-    updated: list[Held]  # the arrays that backward changes itself
-    changes: dict[str, Array]  # and by how much it has made them smaller, by name
-    unwritten: list[Held]  # the arrays at the start that a forward pass leaves alone
-    numbers: dict[str, Any]  # the like of these, by name
-    unkept: dict[str, tuple[Finding, Place]]  # said of gradients that are computed and not kept
-
-    def given_values(self) -> list[tuple[str, Array]]:
-        """Return the arrays of floats among the inputs, those in lists and dicts too."""
-        raise NotImplementedError
-
-    def upstreams(self, rng: np.random.Generator) -> list[Array]:
-        """Return the upstream gradient: a random one, unless that of a loss is fixed."""
-        raise NotImplementedError
-
-    def read_inputs(self) -> list[Any]:
-        """Return the gradient of each input after both passes."""
-        raise NotImplementedError
-
-    def at(self, gradient: Held) -> Any:
-        """Return what stands in the place of a gradient: in the layer, or in what backward gave."""
-        return held_at(self.result if gradient.holder is None else self.layer, gradient.path)
+        return self.terms.automatic(subject) or [None] * len(values)
 
 
 # -------------------- the gradients that a backward pass returns --------------------

@@ -13,7 +13,6 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum, close, inner
-from .adapter import Keeper
 from .conventions import (
     CONTAINERS,
     gradient_key,
@@ -22,6 +21,7 @@ from .conventions import (
     is_of_optimizer,
     last_name,
 )
+from .object_passes import ObjectPasses
 from .objects import Held, held_arrays, is_gradient, nested
 from .parameters import Parameter, has_gradient, kept_by, matched, returned_names
 from .session import Snapshot
@@ -75,7 +75,7 @@ def in_a_list(
     return matched(list(free), there, in_order=len(free) == len(there))
 
 
-def claim(layer: Keeper, held: Sequence[Held]) -> list[Held]:
+def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array whose gradient it keeps; return the others."""
     written = _written_by_backward(layer) if held else []
     if not written or len(held) * len(written) > MOST:
@@ -102,7 +102,7 @@ def _own_name(name: str) -> str:
     return rest if rest and first in {values for values, _ in CONTAINERS} else name
 
 
-def _written_by_backward(layer: Keeper) -> list[Held]:
+def _written_by_backward(layer: ObjectPasses) -> list[Held]:
     """Return copies of the arrays that a backward pass has written, and that are not yet read."""
     with layer.session.fresh():
         before: dict[str, tuple[int, int]] = {}
@@ -121,7 +121,7 @@ def _written_by_backward(layer: Keeper) -> list[Held]:
         return [replace(h, value=np.array(h.value)) for i, h in found.items() if i not in known]
 
 
-def _returned(layer: Keeper) -> Iterator[Held]:
+def _returned(layer: ObjectPasses) -> Iterator[Held]:
     """Yield the arrays that backward returns, by their keys, or what they are called there."""
     result = layer.result
     names = returned_names(layer.backward_method, len(result)) if isinstance(result, tuple) else []
@@ -132,7 +132,7 @@ def _returned(layer: Keeper) -> Iterator[Held]:
             yield Held(".".join(map(str, parts)), value, None, steps)
 
 
-def _parts(layer: Keeper, held: Sequence[Held]) -> list[Part]:
+def _parts(layer: ObjectPasses, held: Sequence[Held]) -> list[Part]:
     """Return the parameters and the views of parts of them, each with its automatic gradient."""
     grads = layer.gradients_of([h.value for h in held])
     with layer.session.fresh():
@@ -170,7 +170,7 @@ def _address(array: Array) -> int:
 class _Signs:
     """The signs that an array is the gradient of a part; `found` are those that belong together."""
 
-    def __init__(self, parts: Sequence[Part], layer: Keeper) -> None:
+    def __init__(self, parts: Sequence[Part], layer: ObjectPasses) -> None:
         self.parts, self.found = parts, Pairs()
         arrays = [a for a in (*layer.outputs, *layer.inputs) if np.ndim(a)]
         self.factors = _likely_factors({n for a in arrays for n in np.shape(a)})
@@ -300,7 +300,7 @@ def _may_be_gradient(h: Held) -> bool:
     return h.holder is None or is_like_gradient(h.name)
 
 
-def _read(layer: Keeper, value: Array, own: Sequence[tuple[Part, Held]]) -> Any:
+def _read(layer: ObjectPasses, value: Array, own: Sequence[tuple[Part, Held]]) -> Any:
     """Return the gradient of a parameter as it now stands."""
     part, gradient = own[0][0], layer.at(own[0][1])
     if gradient is MISSING or gradient is None:

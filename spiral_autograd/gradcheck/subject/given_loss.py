@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
@@ -11,11 +12,11 @@ import numpy as np
 
 from ...validation import Array
 from ..guard import CheckError
-from .adapter import Automatic
-from .calling import Calling
+from .adapter import Automatic, Terms
+from .calling import find_calling
 from .conventions import BACKWARD, LOSS_LAYERS, PRIMES
 from .loss import Gradient
-from .object_passes import ObjectPasses
+from .object_passes import Calling, ObjectPasses
 from .objects import methods_of, read, required_names
 from .own_passes import in_order
 from .session import untouched
@@ -43,10 +44,8 @@ class AutomaticLoss:
         """Return the gradient of the scores."""
         scores, targets = np.array(self.scores), self.targets
         with untouched(self.loss, scores, targets) as session:
-            loss = Gradient(
-                lambda y, t: in_order(self.loss, y, t),
-                *(np.zeros_like(scores), scores, (targets,), session, (), self.automatic),
-            )
+            ours, terms = partial(in_order, self.loss), Terms(session, automatic=self.automatic)
+            loss = Gradient(ours, np.zeros_like(scores), scores, (targets,), terms)
             (gradient,) = loss.gradients_of(loss.values)
         if gradient is None:
             raise CheckError("loss has no derivative that autograd knows: give a loss layer")
@@ -77,8 +76,8 @@ def calling_back(layer: object, inputs: Sequence[object], automatic: Automatic) 
     if backward in BACKWARD and len(required_names(getattr(layer, backward))) < 2:
         return None
     with untouched(layer, inputs) as session:
-        passes = ObjectPasses(layer, inputs, session, None, np.random.default_rng(0), (), automatic)
-        passes.find_calling()
+        passes = ObjectPasses(layer, inputs, Terms(session, automatic=automatic))
+        find_calling(passes)
         return passes.calling
 
 

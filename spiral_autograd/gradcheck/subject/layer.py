@@ -14,10 +14,10 @@ import numpy as np
 from ...validation import Array
 from ..finding import Finding, found
 from ..guard import theirs
-from .adapter import Automatic, by_position, require_any
+from .adapter import Terms, by_position, require_any
+from .calling import find_calling
 from .evidence import Before, claim, in_a_list, still_held, with_gradient
 from .inputs import (
-    Names,
     effects_on,
     floats_with_gradients,
     refuse_parameters,
@@ -28,7 +28,6 @@ from .inputs import (
 from .object_passes import ObjectPasses
 from .objects import Held, held_arrays, output_of
 from .parameters import Parameter, kept_by, listed, matched, numbers_of, other_keys, returned
-from .session import Session
 from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
 from .unchecked import (
     depends_on_number,
@@ -45,19 +44,8 @@ from .unchecked import (
 class Layer(ObjectPasses):
     """An object with ``forward(*inputs)`` and ``backward(upstream)``, with its parameters."""
 
-    def __init__(
-        self,
-        layer: object,
-        inputs: Sequence[object],
-        session: Session,
-        upstream: object,
-        rng: np.random.Generator,
-        constant: Names = (),
-        automatic: Automatic = lambda subject: (),
-    ) -> None:
-        super().__init__(layer, inputs, session, upstream, rng, constant, automatic)
-        self.more, self.unwritten = [], []
-        self.numbers, self.unkept = {}, {}
+    def __init__(self, layer: object, inputs: Sequence[object], terms: Terms) -> None:
+        super().__init__(layer, inputs, terms)
         self.made: list[tuple[Held, Array]] = []  # by forward: with their content
         self._prepare()
 
@@ -66,7 +54,7 @@ class Layer(ObjectPasses):
     def _prepare(self) -> None:
         """Find the parameters by a run; where the first run makes them, begin from after it."""
         lend(self)
-        self.find_calling()
+        find_calling(self)
         before = self._known()
         with self.session.fresh():
             effects = self._first_run()
@@ -116,7 +104,7 @@ class Layer(ObjectPasses):
         now = numbers_of(self.layer)
         self.numbers = {p.name: p.value for p in now if (p.name, id(p.value)) in numbers}
         self.outputs = [np.array(out) for out in outputs_of(self.label, self.structure)]
-        self.upstream = self.upstreams(self.rng)
+        self.upstream = self.upstreams(self.terms.rng)
         return watched(self, self.layer, self.run_backward, self.upstream)[1]
 
     def _made(self) -> set[str]:
@@ -246,7 +234,7 @@ class Layer(ObjectPasses):
             super().subject(),
             forward_code=[self.forward_method],
             backward_code=[self.backward_method],
-            is_loss=self.upstream_given is None and (self.is_scalar or not self.takes_upstream),
+            is_loss=self.terms.upstream is None and (self.is_scalar or not self.takes_upstream),
             takes_upstream=self.takes_upstream,
             owner=self.layer,
             unkept=self.unkept,

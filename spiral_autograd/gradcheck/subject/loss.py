@@ -14,13 +14,13 @@ from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..finding import found
 from ..source import code_of
-from .adapter import Adapter, Automatic, Values
+from .adapter import Adapter, Terms, Values
 from .conventions import differing, gradient_key
-from .inputs import Names, as_array, as_dict, is_named_tuple, leaf_name, say_unread, written_into
+from .inputs import as_array, as_dict, is_named_tuple, leaf_name, say_unread, written_into
 from .marks import collecting, marked, tapping
 from .objects import name_of_function, nested, positional_names, require_function
 from .parameters import Parameter, returned_names
-from .session import Session, put_back, states, streams_of
+from .session import put_back, states, streams_of
 from .subject import CheckError, Subject, called, checksums, described, is_float_array, outputs_of
 
 # -------------------- the loss and its gradient --------------------
@@ -30,16 +30,8 @@ class Gradient(Adapter):
     """Runs somebody's scalar loss of a pytree, and the gradient function, or has the gradient."""
 
     def __init__(
-        self,
-        loss: Any,
-        gradient: Any,
-        params: Pytree,
-        data: Sequence[Any],
-        session: Session,
-        constant: Names = (),
-        automatic: Automatic = lambda subject: (),
+        self, loss: Any, gradient: Any, params: Pytree, data: Sequence[Any], terms: Terms
     ) -> None:
-        self.automatic = automatic
         require_function("loss", loss)
         self.loss, self.gradient, self.data = loss, gradient, data
         self.label = name_of_function(loss, "loss")
@@ -47,7 +39,8 @@ class Gradient(Adapter):
         names = positional_names(loss, 1 + len(data))
         self.kind = type(params) if is_named_tuple(params) else None
         params = tree_map(as_array, as_dict(params))
-        super().__init__([params], ["params"], session, constant)
+        super().__init__([params], ["params"], terms)
+        session = self.session
         (self.params,), self.name, self.data_names = self.inputs, names[0], names[1:]
         self.paths = _floats_in(self.params)
         with session.fresh(), collecting(self.label) as self.marks:

@@ -12,12 +12,13 @@ import numpy as np
 
 from ..guard import CheckError, theirs
 from .adapter import Automatic
-from .calling import Calling
 from .conventions import BACKWARD, FORWARD, is_target_first
 from .given_loss import arguments_back, calling_back, loss_layer_of
 from .heard import Call, Named, Pass, once, result_of
+from .object_passes import Calling
 from .objects import (
     accepts,
+    changes_of,
     held_arrays,
     method_name,
     methods_of,
@@ -40,7 +41,6 @@ from .own_passes import (
 from .parameters import Parameter, resets_of
 from .session import Session, put_back, states, streams_of
 from .subject import called, is_array
-from .updates import changes_of
 
 
 def _reset(*layers: object) -> None:

@@ -249,6 +249,12 @@ def held_at(item: object, path: Steps) -> Any:
     return item
 
 
+def changes_of(held: Sequence[Held], before: Sequence[Array], layer: object) -> dict[str, Array]:
+    """Return by how much a pass has made arrays smaller, by their names."""
+    pairs = [(h.name, b, held_at(layer, h.path)) for h, b in zip(held, before, strict=True)]
+    return {name: b - now for name, b, now in pairs if np.shape(now) == b.shape}
+
+
 # -------------------- its two passes --------------------
 
 

@@ -13,12 +13,11 @@ import numpy as np
 
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
-from .adapter import Adapter, Automatic, Values, by_key, by_position, is_of_loss, require_any
+from .adapter import Adapter, Terms, Values, by_key, by_position, is_of_loss, require_any
 from .conventions import CACHES, is_statistic, means_upstream
-from .inputs import Names, effects_on, floats_with_gradients, leaf_name, say_unread, watched
+from .inputs import effects_on, floats_with_gradients, leaf_name, say_unread, watched
 from .objects import name_of_function, positional_names, require_function, required_names
 from .parameters import Parameter
-from .session import Session
 from .subject import (
     MISSING,
     CheckError,
@@ -155,18 +154,10 @@ class Functions:
 class Pair(Adapter):
     """Runs two passes of which the first leaves a cache for the second."""
 
-    def __init__(
-        self,
-        passes: Passes,
-        session: Session,
-        upstream: object,
-        rng: np.random.Generator,
-        constant: Names = (),
-        automatic: Automatic = lambda subject: (),
-    ) -> None:
-        self.passes, self.automatic = passes, automatic
+    def __init__(self, passes: Passes, terms: Terms) -> None:
+        self.passes, session = passes, terms.session
         self.label, self.backward_label = passes.label, passes.backward_label
-        super().__init__(passes.inputs, passes.names, session, constant)
+        super().__init__(passes.inputs, passes.names, terms)
         self.cache: Any = None
         with session.fresh():
             self.structure = self.run()
@@ -174,7 +165,7 @@ class Pair(Adapter):
             self.ways = passes.without_cache if is_uncached else passes.ways
             self.way = self.ways[0]
             self.outputs = [np.array(out) for out in leaves(self.structure)]
-            self.upstream = upstream_of(self.outputs, upstream, rng)
+            self.upstream = upstream_of(self.outputs, terms.upstream, terms.rng)
         if len(self.ways) > 1:
             self.way = self._way()
         with session.fresh():
