@@ -15,13 +15,13 @@ from .guard import CheckError, answerable, guarded
 from .reference.reference import find_reference, gradients_of
 from .report import GradientReport
 from .subject.adapter import Terms
-from .subject.function import function_of
 from .subject.inputs import Names
 from .subject.layer import Layer
 from .subject.loss import Gradient
 from .subject.marks import among_globals
 from .subject.objects import name_of_function
 from .subject.pair import Functions, Pair
+from .subject.passes import function_of
 from .subject.session import untouched
 from .subject.subject import Subject
 from .verdict.doubt import ask_differences, compared

@@ -14,11 +14,10 @@ from .guard import CheckError, answerable
 from .reference.reference import gradients_of
 from .report import GradientReport
 from .subject.adapter import Terms
-from .subject.derivative import Derivative
 from .subject.inputs import Names
 from .subject.objects import name_of_function, require_function
 from .subject.pair import Pair
-from .subject.primitive import Primitive
+from .subject.passes import Derivative, Primitive
 from .subject.session import untouched
 from .verdict.rows import Tolerances
 

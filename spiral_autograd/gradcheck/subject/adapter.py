@@ -10,20 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ...pytree import leaves
 from ...validation import Array
 from ..finding import Finding, found
-from .conventions import TARGETS, gradient_key
+from .conventions import TARGETS
 from .inputs import Constant, Names, prepared
 from .parameters import Parameter
+from .returned import as_gradient, as_update_takes, other_shapes
 from .session import Session
 from .subject import (
-    MISSING,
-    CheckError,
     Gradients,
     Subject,
-    described,
-    is_array,
     is_float_array,
     outputs_of,
 )
@@ -209,129 +205,3 @@ class Adapter:
         substitute, names = partial(self.substitute, values=values), [""] * len(values)
         subject = replace(self.subject(), names=names, values=values, substitute=substitute)
         return self.terms.automatic(subject) or [None] * len(values)
-
-
-# -------------------- the gradients that a backward pass returns --------------------
-
-
-def by_position(
-    what: str,
-    result: object,
-    names: Sequence[str],
-    floats: Sequence[bool],
-    *,
-    surplus: bool = False,
-) -> dict[str, Any]:
-    """Return the gradients that a backward pass returned, by the names of what they belong to.
-
-    There may be an entry for each argument, or one for each that is differentiable, or for the
-    first of these; with `surplus` any others may follow. Or a dict has them by name.
-    """
-    wanted = [name for name, flag in zip(names, floats, strict=True) if flag]
-    if isinstance(result, dict):
-        return by_key(result, wanted)
-    entries = _entries(result, names, wanted)
-    if len(entries) == len(names) != len(wanted):
-        by_name = dict(zip(names, entries, strict=True))
-        return {name: by_name[name] for name in wanted}
-    if len(entries) > len(wanted) and not surplus:
-        raise CheckError(
-            f"{what} returned {len(entries)} gradients, but there are {len(wanted)} floating-point "
-            f"arrays among the arguments ({', '.join(names)}): return one gradient for each of "
-            f"{', '.join(wanted) or 'them'}, in this order"
-        )
-    return dict(zip(wanted, entries, strict=False))
-
-
-def _entries(result: object, names: Sequence[str], wanted: Sequence[str]) -> list[Any]:
-    """Return the gradients that backward returned as a list, without empty ones at the end."""
-    if result is None and not wanted:
-        return []
-    entries = list(result) if isinstance(result, tuple | list) else [result]
-    while len(entries) > len(names) and _is_empty(entries[-1]):
-        entries.pop()  # the gradients of no parameters
-    is_numbers = not all(entry is None or is_array(entry) for entry in entries)
-    # A gradient may be written as a list of numbers.
-    return [result] if isinstance(result, list) and len(wanted) == 1 and is_numbers else entries
-
-
-def _is_empty(entry: object) -> bool:
-    return entry is None or (isinstance(entry, list | tuple | dict) and not entry)
-
-
-def by_key(grads: dict[object, object], names: Sequence[str]) -> dict[str, Any]:
-    """Return the gradients of a dict by the names of what they belong to."""
-    last = {name: name.split(".")[-1] for name in names}
-    keys = {name: gradient_key(grads, last[name], last.values()) for name in names}
-    return {name: grads[key] for name, key in keys.items() if key is not None}
-
-
-def require_any(what: str, result: object, names: Sequence[str], first: Gradients) -> None:
-    """Raise where a backward pass has given no gradient at all."""
-    if names and all(g is MISSING for g in first.arrays):
-        came = described(result)
-        if isinstance(result, dict) and result:
-            came = f"a dict with the keys {', '.join(map(repr, result))}"
-        raise CheckError(
-            f"{what} returned {came}, and there is no gradient of {', '.join(names)} in it: return "
-            f"one for each, in this order, or a dict of them by the names {', '.join(names)}, with "
-            "or without a d before"
-        )
-
-
-def is_of_loss(outputs: object, result: object) -> bool:
-    """Tell whether one gradient is that of a scalar loss, which has none for its targets."""
-    found = leaves(outputs)
-    return len(found) == 1 and np.ndim(found[0]) == 0 and not isinstance(result, tuple | dict)
-
-
-def as_gradient(name: str, value: Any) -> Any:
-    """Return a gradient as it came, where it is None or can be an array of real numbers."""
-    if value is None or value is MISSING:
-        return value
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        array = np.empty(0, dtype=object)
-    if array.dtype.kind in "fiub":
-        return value
-    came = f"{described(value)}, which is no array (are its rows of different lengths?)"
-    if array.dtype.kind == "c":
-        came = "complex numbers"
-    elif is_array(value):
-        came = f"an array of dtype {value.dtype}"
-    raise CheckError(f"the gradient of {name} must be an array of real numbers, got {came}")
-
-
-def as_update_takes(gradient: object, value: Array) -> Any:
-    """Return a gradient in the shape of its parameter, where ``W -= lr * dW`` takes it as it is.
-
-    Only where each entry belongs to one entry: nothing is broadcast.
-
-    Examples
-    --------
-    >>> as_update_takes(np.ones(3), np.ones((1, 3))).shape
-    (1, 3)
-    >>> as_update_takes(np.ones((1, 3)), np.ones(3)).shape
-    (1, 3)
-    """
-    if isinstance(gradient, list | tuple) and [np.shape(g) for g in gradient] == [value.shape]:
-        return gradient[0]  # a list for one layer
-    if not isinstance(gradient, np.ndarray | np.generic | float) or np.size(gradient) != value.size:
-        return gradient
-    short = np.ndim(gradient) < value.ndim and value.shape[: value.ndim - np.ndim(gradient)]
-    fits = short and set(short) == {1} and np.shape(gradient) == value.shape[len(short) :]
-    return np.reshape(gradient, value.shape) if fits else gradient
-
-
-def other_shapes(named: Iterable[tuple[str, Any, Array]]) -> list[Finding]:
-    """Return what to say of gradients that an update takes as they are in another shape."""
-    names: dict[tuple[Any, Any], list[str]] = {}
-    for name, gradient, value in named:
-        shape = np.shape(as_update_takes(gradient, value))
-        if not isinstance(gradient, list | tuple) and shape != np.shape(gradient):
-            names.setdefault((np.shape(gradient), value.shape), []).append(name)
-    return [
-        found("update_takes", names=of, ours=ours, theirs=theirs)
-        for (ours, theirs), of in names.items()
-    ]

@@ -23,7 +23,8 @@ from .conventions import (
 )
 from .object_passes import ObjectPasses
 from .objects import Held, held_arrays, is_gradient, nested
-from .parameters import Parameter, has_gradient, kept_by, matched, returned_names
+from .parameters import Parameter, has_gradient, kept_by
+from .returned import matched, returned_names
 from .session import Snapshot
 from .subject import MISSING, is_array, is_float_array
 

@@ -14,7 +14,7 @@ import numpy as np
 from ...validation import Array
 from ..finding import Finding, found
 from ..guard import theirs
-from .adapter import Terms, by_position, require_any
+from .adapter import Terms
 from .calling import find_calling
 from .evidence import Before, claim, in_a_list, still_held, with_gradient
 from .inputs import (
@@ -27,7 +27,8 @@ from .inputs import (
 )
 from .object_passes import ObjectPasses
 from .objects import Held, held_arrays, output_of
-from .parameters import Parameter, kept_by, listed, matched, numbers_of, other_keys, returned
+from .parameters import Parameter, kept_by, numbers_of, other_keys
+from .returned import by_position, listed, matched, require_any, returned
 from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
 from .unchecked import (
     depends_on_number,

@@ -19,7 +19,8 @@ from .conventions import differing, gradient_key
 from .inputs import as_array, as_dict, is_named_tuple, leaf_name, say_unread, written_into
 from .marks import collecting, marked, tapping
 from .objects import name_of_function, nested, positional_names, require_function
-from .parameters import Parameter, returned_names
+from .parameters import Parameter
+from .returned import returned_names
 from .session import put_back, states, streams_of
 from .subject import CheckError, Subject, called, checksums, described, is_float_array, outputs_of
 

@@ -20,7 +20,7 @@ from ...state import is_vocabulary
 from ...validation import Array
 from ..finding import Finding, found
 from ..source import Place
-from .adapter import Adapter, Terms, Values, by_position, is_of_loss
+from .adapter import Adapter, Terms, Values
 from .conventions import CACHES, is_target_first, means_upstream
 from .inputs import spread
 from .objects import (
@@ -36,7 +36,7 @@ from .objects import (
     required_names,
 )
 from .parameters import every_parameter, resets_of
-from .returning import arranged
+from .returned import arranged, by_position, is_of_loss
 from .session import reach
 from .subject import MISSING, CheckError, called, described, is_array, is_float_array, upstream_of
 

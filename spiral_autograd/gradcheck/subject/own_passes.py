@@ -40,7 +40,8 @@ from .objects import (
     read,
     required_names,
 )
-from .parameters import Parameter, find_parameters, returned_names
+from .parameters import Parameter, find_parameters
+from .returned import returned_names
 from .subject import MISSING, is_array
 
 # -------------------- its methods --------------------

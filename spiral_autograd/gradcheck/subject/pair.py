@@ -13,11 +13,12 @@ import numpy as np
 
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
-from .adapter import Adapter, Terms, Values, by_key, by_position, is_of_loss, require_any
+from .adapter import Adapter, Terms, Values
 from .conventions import CACHES, is_statistic, means_upstream
 from .inputs import effects_on, floats_with_gradients, leaf_name, say_unread, watched
 from .objects import name_of_function, positional_names, require_function, required_names
 from .parameters import Parameter
+from .returned import by_key, by_position, is_of_loss, require_any
 from .subject import (
     MISSING,
     CheckError,
