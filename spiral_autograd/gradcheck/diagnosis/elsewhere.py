@@ -11,8 +11,8 @@ from ..blocks import close
 from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import Place
+from ..subject.adapter import is_as_before
 from ..subject.conventions import BACKWARD
-from ..subject.inputs import is_as_before
 from ..subject.objects import attributes_of, method_name, read
 from ..subject.own_passes import replacing_lines, totals
 from ..subject.parameters import Parameter, find_parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,19 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from ...pytree import leaves
 from ...validation import Array
+from ..blocks import checksum
 from ..finding import Finding, found
-from .conventions import TARGETS
+from .conventions import GRADIENT_LISTS, TARGETS
 from .inputs import Constant, Names, prepared
-from .parameters import Parameter
+from .objects import attributes_of, held_arrays, nested
+from .parameters import Parameter, find_parameters
 from .returned import as_gradient, as_update_takes, other_shapes
-from .session import Session
-from .subject import (
-    Gradients,
-    Subject,
-    is_float_array,
-    outputs_of,
-)
+from .session import Session, objects_of, reach
+from .subject import Gradients, Subject, is_array, is_float_array, outputs_of
 
 Values = Sequence[Array] | None
 Automatic = Callable[[Subject], Sequence[Any]]
@@ -146,6 +144,27 @@ class Adapter:
         own = zip(grads[n:], self.parameters, strict=True)
         return grads[:n] + [as_update_takes(gradient, p.value) for gradient, p in own]
 
+    def watched_backward(self) -> list[Finding]:
+        """Run the backward pass, and return what is to be said of what both have written into."""
+        session, kept = self.session, self.left
+        by_forward = written_into(session, self.named_values())
+        names, made = _names_in(kept, self.layer), _made_for(kept, session)
+        blank = [a for a in made if not a.any()]
+        ups = [np.array(u) for u in self.upstream]
+        noted, noted_ups = _noted(made), _noted(ups)
+        result = self.run_backward(ups)
+        own = [] if self.layer is None else _gradient_arrays(kept)
+        own += [a for a in blank if _shares(a, leaves(result))]
+        effects = [found("writes_upstream")] if _changed(noted_ups) else []
+        cache = [a for a in _changed(noted) if not _shares(a, own)]
+        if cache:
+            called = filter(None, map(names.get, map(id, cache)))
+            effects.append(found("writes_cache", names=list(called)))
+        by_both = written_into(session, self.named_values())
+        effects += [found("writes", who="forward", name=n) for n in by_forward]
+        effects += [found("writes", who="backward", name=n) for n in by_both if n not in by_forward]
+        return effects
+
     def settle(self) -> None:
         """Leave out what is meant to have no gradient, and has none; note the first gradients."""
         self.of_inputs = [p for p in self.of_inputs if not self._is_left_out(p)]
@@ -174,6 +193,21 @@ class Adapter:
         if not self.constant.has(name):
             self.unchecked.append(name)
             self.remarks.append(found("unchecked", why=why))
+
+    def say_unread(self, unread: Mapping[object, object], other: str = "input") -> None:
+        """Say which entries of a dict of gradients belong to no parameter and no other.
+
+        Those of intermediate values have a d before the name, and may be there for later ones.
+        """
+        keys = [str(key) for key, gradient in unread.items() if is_array(gradient)]
+        keys = [key for key in keys if not self.constant.has(key)]
+        of_values = [key for key in keys if key[:1] == "d" and len(key) > 1]
+        others = [key for key in keys if key not in of_values]
+        self.unchecked += of_values
+        if of_values:
+            self.remarks.append(found("value_gradients", keys=of_values, other=other))
+        if others:
+            self.failures.append(found("unread_gradients", keys=others, other=other))
 
     def say_not_returned(self, name: str) -> None:
         """Say that backward returns no gradient for an input."""
@@ -205,3 +239,68 @@ class Adapter:
         substitute, names = partial(self.substitute, values=values), [""] * len(values)
         subject = replace(self.subject(), names=names, values=values, substitute=substitute)
         return self.terms.automatic(subject) or [None] * len(values)
+
+
+# -------------------- what is written into --------------------
+
+
+def _made_for(kept: object, session: Session) -> list[Array]:
+    """Return the arrays that a forward pass has made, or written into, for the backward pass."""
+    arrays = [a for a in reach(kept) if isinstance(a, np.ndarray) and a.dtype != object]
+    return [a for a in arrays if not is_as_before(session.start.kept(a), a)]
+
+
+def _noted(arrays: Sequence[Array]) -> list[tuple[Array, int]]:
+    return [(array, checksum(array)) for array in arrays]
+
+
+def _changed(noted: Sequence[tuple[Array, int]]) -> list[Array]:
+    return [array for array, before in noted if checksum(array) != before]
+
+
+def effects_on(effects: Iterable[Finding], names: Sequence[str]) -> list[Finding]:
+    """Return what is to be said of side effects; of inputs and parameters, where so named."""
+    return [e for e in effects if e.fields.get("name") is None or e.fields["name"] in names]
+
+
+def written_into(session: Session, arrays: Iterable[tuple[str, object]]) -> list[str]:
+    """Return the names of arrays, of those at the start, whose content is another one now."""
+    # What was not there before is a view or a cache of forward's own, not written into.
+    known = [(name, session.start.kept(v), v) for name, v in arrays if isinstance(v, np.ndarray)]
+    return [n for n, before, v in known if before is not None and not is_as_before(before, v)]
+
+
+def is_as_before(before: object, after: object) -> bool:
+    """Tell whether what stands there is an array, with the numbers that were there before."""
+    is_kept = before is not None and isinstance(after, np.ndarray)
+    return is_kept and np.array_equal(before, after)  # type: ignore[arg-type]
+
+
+def _names_in(kept: object, layer: object) -> dict[int, str]:
+    """Return what the arrays of a cache are called: attributes of the layer, or its entries."""
+    if kept is layer:
+        return {id(h.value): f"self.{h.name}" for h in reversed(held_arrays(layer))}
+    entries = nested("cache", kept)
+    return {id(v): name for name, _, v in entries if name != "cache" and is_float_array(v)}
+
+
+def _gradient_arrays(layer: object) -> list[object]:
+    """Return the gradients that a layer holds, and those of the layers that it has made inside."""
+    return [p.gradient() for item in objects_of(layer) for p in find_parameters(item)]
+
+
+def _shares(array: Array, others: Sequence[object]) -> bool:
+    return any(isinstance(o, np.ndarray) and np.may_share_memory(array, o) for o in others)
+
+
+def replaced_gradients(
+    layer: object, before: Mapping[str, tuple[Parameter, object]]
+) -> list[Finding]:
+    """Return what to say of a list of gradients in which backward has put other arrays.
+
+    That is right by itself. But a network keeps the arrays that it has found in the list.
+    """
+    lists = [n for n in GRADIENT_LISTS if isinstance(attributes_of(layer).get(n), list)]
+    pairs = [(gradient, parameter.gradient()) for parameter, gradient in before.values()]
+    replaced = any(is_array(a) and is_array(b) and a is not b for a, b in pairs)
+    return [found("replaces_gradients", holder=lists[0])] if lists and replaced else []

@@ -14,17 +14,10 @@ import numpy as np
 from ...validation import Array
 from ..finding import Finding, found
 from ..guard import theirs
-from .adapter import Terms
+from .adapter import Terms, effects_on, replaced_gradients
 from .calling import find_calling
 from .evidence import Before, claim, in_a_list, still_held, with_gradient
-from .inputs import (
-    effects_on,
-    floats_with_gradients,
-    refuse_parameters,
-    replaced_gradients,
-    say_unread,
-    watched,
-)
+from .inputs import floats_with_gradients, refuse_parameters
 from .object_passes import ObjectPasses
 from .objects import Held, held_arrays, output_of
 from .parameters import Parameter, kept_by, numbers_of, other_keys
@@ -106,7 +99,7 @@ class Layer(ObjectPasses):
         self.numbers = {p.name: p.value for p in now if (p.name, id(p.value)) in numbers}
         self.outputs = [np.array(out) for out in outputs_of(self.label, self.structure)]
         self.upstream = self.upstreams(self.terms.rng)
-        return watched(self, self.layer, self.run_backward, self.upstream)[1]
+        return self.watched_backward()
 
     def _made(self) -> set[str]:
         """Return the names of arrays that forward has made, and a second one leaves alone.
@@ -218,7 +211,7 @@ class Layer(ObjectPasses):
         if isinstance(result, dict):
             read = {id(gradient) for gradient in self.by_name().values()}
             rest = {k: g for k, g in result.items() if k not in self.claimed and id(g) not in read}
-            say_unread(self, rest)
+            self.say_unread(rest)
         elif not self.claimed or not isinstance(result, tuple | list):
             by_position(what, result, self.given_names, self.floats)
         else:

@@ -14,9 +14,9 @@ from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..finding import found
 from ..source import code_of
-from .adapter import Adapter, Terms, Values
+from .adapter import Adapter, Terms, Values, written_into
 from .conventions import differing, gradient_key
-from .inputs import as_array, as_dict, is_named_tuple, leaf_name, say_unread, written_into
+from .inputs import as_array, as_dict, is_named_tuple, leaf_name
 from .marks import collecting, marked, tapping
 from .objects import name_of_function, nested, positional_names, require_function
 from .parameters import Parameter
@@ -237,7 +237,7 @@ class Gradient(Adapter):
         unread = {key: g for key, g in grads.items() if key not in keys.values()}
         if isinstance(self.params, dict):
             self.remarks += differing(self.params, grads)
-        say_unread(self, unread, "mark")
+        self.say_unread(unread, "mark")
         if absent and len(absent) == len(names):
             others = f", but has {', '.join(map(str, unread))}" if unread else ""
             raise CheckError(

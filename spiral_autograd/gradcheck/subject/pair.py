@@ -13,9 +13,9 @@ import numpy as np
 
 from ...pytree import leaves, named_leaves, with_leaves
 from ...validation import Array
-from .adapter import Adapter, Terms, Values
+from .adapter import Adapter, Terms, Values, effects_on
 from .conventions import CACHES, is_statistic, means_upstream
-from .inputs import effects_on, floats_with_gradients, leaf_name, say_unread, watched
+from .inputs import floats_with_gradients, leaf_name
 from .objects import name_of_function, positional_names, require_function, required_names
 from .parameters import Parameter
 from .returned import by_key, by_position, is_of_loss, require_any
@@ -171,7 +171,7 @@ class Pair(Adapter):
             self.way = self._way()
         with session.fresh():
             self.run()
-            _, effects = watched(self, self.cache, self.run_backward, self.upstream)
+            effects = self.watched_backward()
             left_out = self._choose()
             self.settle()
         self._say_left_out(left_out)
@@ -281,7 +281,7 @@ class Pair(Adapter):
         self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
         if isinstance(self.result, dict):
             read = {id(gradient) for gradient in there.values()}
-            say_unread(self, {key: g for key, g in self.result.items() if id(g) not in read})
+            self.say_unread({key: g for key, g in self.result.items() if id(g) not in read})
 
     def _inside(self) -> list[tuple[str, Array]]:
         """Return the arrays in the dicts and lists among the inputs, by their own names."""
