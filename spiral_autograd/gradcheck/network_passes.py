@@ -23,10 +23,10 @@ from .report_page import place_text
 from .source import Place, is_readable, text_of
 from .subject.adapter import Terms
 from .subject.conventions import STEPS
-from .subject.heard import Call, Pass
+from .subject.heard import Call, Pass, gradient_in, noted
 from .subject.network import Network, is_plain
 from .subject.own_loss import OwnLoss
-from .subject.own_passes import gradient_in, noted, number_in, ways
+from .subject.own_passes import number_in, ways
 from .subject.parameters import Parameter
 from .subject.session import same_states, untouched
 from .subject.subject import described, is_array

@@ -13,8 +13,8 @@ from ..guard import CheckError
 from ..source import Place
 from ..subject.adapter import is_as_before
 from ..subject.conventions import BACKWARD
+from ..subject.heard import replacing_lines, totals
 from ..subject.objects import attributes_of, method_name, read
-from ..subject.own_passes import replacing_lines, totals
 from ..subject.parameters import Parameter, find_parameters
 from ..subject.session import objects_of
 from ..subject.subject import MISSING, Subject

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, product
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ import numpy as np
 from ...validation import Array
 from ..blocks import close, inner
 from ..guard import CheckError
-from .conventions import CACHES, DERIVATIVES, OUTPUTS, RATES, means_upstream
+from .adapter import Automatic, Terms
+from .conventions import BACKWARD, CACHES, DERIVATIVES, OUTPUTS, RATES, means_upstream
 from .object_passes import Calling, ObjectPasses, Source
-from .objects import accepts, attributes_of, required_names
+from .objects import accepts, attributes_of, methods_of, required_names
+from .session import untouched
 from .subject import is_array, is_float_array, outputs_of
 
 MOST = 60  # ways to try
@@ -172,3 +175,27 @@ def _refusal(layer: ObjectPasses, taken: Sequence[str], error: str) -> str:
         f"subclass: def {layer.backward_name}(self, dout): return "
         f"super().{layer.backward_name}({arguments})"
     )
+
+
+# -------------------- of a layer in a chain --------------------
+
+
+def calling_back(layer: object, inputs: Sequence[object], automatic: Automatic) -> Calling | None:
+    """Return how a layer is called back that takes more than a gradient; None of others."""
+    backward = methods_of(layer)[1]
+    if backward in BACKWARD and len(required_names(getattr(layer, backward))) < 2:
+        return None
+    with untouched(layer, inputs) as session:
+        passes = ObjectPasses(layer, inputs, Terms(session, automatic=automatic))
+        find_calling(passes)
+        return passes.calling
+
+
+def arguments_back(
+    calling: Calling, layer: object, inputs: Sequence[object], output: Any, up: Any
+) -> tuple[list[Any], Array]:
+    """Return what a layer is called back with, right after its forward pass; and the upstream."""
+    fixed = 1.0 if calling.share is None else calling.share
+    ups = np.full(np.shape(output), fixed) if up is None else up
+    view: Any = SimpleNamespace(inputs=inputs, last=output, cache=None, layer=layer)
+    return calling.arguments(view, [ups]), ups
