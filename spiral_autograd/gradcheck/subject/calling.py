@@ -34,12 +34,11 @@ def _may_be_open(name: str, method: Any) -> bool:
 
 
 def find_calling(layer: ObjectPasses) -> None:
-    """Find out what a backward pass is called with, where that is open."""
-    if _may_be_open(layer.backward_name, layer.backward_method):
-        with layer.session.fresh():
-            layer.outputs = [np.array(out) for out in outputs_of(layer.label, layer.run())]
-            layer.calling = _calling_of(layer)
-        layer.remarks += [] if layer.calling is None else layer.calling.said(layer)
+    """Find out what a backward pass is called with, where that may be open."""
+    with layer.session.fresh():
+        layer.outputs = [np.array(out) for out in outputs_of(layer.label, layer.run())]
+        layer.calling = _calling_of(layer)
+    layer.remarks += [] if layer.calling is None else layer.calling.said(layer)
 
 
 def _calling_of(layer: ObjectPasses) -> Calling | None:
@@ -50,7 +49,7 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
     method, is_weak = layer.backward_method, layer.backward_name in DERIVATIVES
     taken, n_outputs = required_names(method), len(layer.outputs)
     is_plain = len(taken) <= n_outputs and not is_weak and not layer.has_cache
-    if is_plain and not (not taken and _is_loss_of_each(layer)):
+    if is_plain and not (layer.takes_no_upstream and layer.outputs[0].ndim):
         return None
     every = [_sources(layer, name, i == len(taken) - 1) for i, name in enumerate(taken)]
     ways = [
@@ -70,12 +69,6 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
 def _is_told(name: str, source: Source, others: Sequence[Source]) -> bool:
     """Tell whether the name of an argument says what it is."""
     return len(others) == 1 or (source[0] == "upstream" and means_upstream(name))
-
-
-def _is_loss_of_each(layer: ObjectPasses) -> bool:
-    """Tell whether there is a loss for each example, and backward takes no upstream gradient."""
-    method = layer.backward_method
-    return accepts(method, 0) and not accepts(method, 1) and layer.outputs[0].ndim > 0
 
 
 def _sources(layer: ObjectPasses, name: str, is_last: bool) -> list[Source]:
@@ -187,7 +180,8 @@ def calling_back(layer: object, inputs: Sequence[object], automatic: Automatic) 
         return None
     with untouched(layer, inputs) as session:
         passes = ObjectPasses(layer, inputs, Terms(session, automatic=automatic))
-        find_calling(passes)
+        if passes.may_be_open:
+            find_calling(passes)
         return passes.calling
 
 

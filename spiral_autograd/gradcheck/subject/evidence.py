@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,18 +15,16 @@ from ...validation import Array
 from ..blocks import checksum, close, inner
 from .conventions import (
     CONTAINERS,
-    gradient_key,
     gradient_keys,
     is_like_gradient,
     is_of_optimizer,
     last_name,
 )
 from .object_passes import ObjectPasses
-from .objects import Held, held_arrays, is_gradient, nested
-from .parameters import Parameter, has_gradient, kept_by
-from .returned import matched, returned_names
-from .session import Snapshot
-from .subject import MISSING, is_array, is_float_array
+from .objects import Held, held_arrays, nested
+from .parameters import Parameter
+from .returned import returned_names
+from .subject import MISSING, is_float_array
 
 MOST = 10_000  # pairs to look at: a layer may keep a table of many arrays
 
@@ -45,35 +43,6 @@ class Part:
 
 
 Pairs = dict[Part, Held]
-
-# By name: a parameter, and what stood in the place of its gradient before a run.
-Before = dict[str, tuple[Parameter, Any]]
-
-
-def still_held(layer: object, inputs: Sequence[object], before: Before) -> dict[Parameter, Any]:
-    """Return what is held before and after a run, with what stood in each gradient's place."""
-    given = {id(value) for value in inputs}
-    was = {(n, id(p.value)): g for n, (p, g) in before.items() if id(p.value) not in given}
-    there = [(p, (n, id(p.value))) for p in kept_by(layer) for n in p.names]
-    return {p: was[place] for p, place in there if place in was}
-
-
-def with_gradient(
-    known: Mapping[Parameter, object], start: Snapshot
-) -> tuple[list[Parameter], list[Parameter]]:
-    """Return the arrays whose gradient is kept beside them, and what else can have one."""
-    kept = [p for p in known if is_array(p.value) and has_gradient(p, known[p], start)]
-    return kept, [p for p in known if p not in kept and is_gradient(p.value)]
-
-
-def in_a_list(
-    free: Sequence[Parameter], there: Sequence[Held], names: Sequence[str]
-) -> list[tuple[Parameter, Held]]:
-    """Return parameters with their gradients in a list, which may have others: of the inputs."""
-    last = [last_name(g.name) for g in there]
-    others = [any(gradient_key([key], name) for name in names) for key in last]
-    there = [g for g, is_other in zip(there, others, strict=True) if not is_other]
-    return matched(list(free), there, in_order=len(free) == len(there))
 
 
 def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:

@@ -21,7 +21,7 @@ from .inputs import as_dict
 from .objects import attributes_of, entries, input_gradient_of, methods_of, nested, output_of
 from .own_passes import Way, own
 from .parameters import Parameter, find_parameters
-from .returned import returned_names
+from .returned import place_of_loss, returned_names
 from .session import states
 from .subject import MISSING, is_array
 
@@ -173,13 +173,11 @@ def _without_loss(result: Any, method: Any) -> tuple[Any, list[str]]:
     if not isinstance(result, tuple | list):
         return result, []
     entries, names = list(result), returned_names(method, len(result))
-    for i in (0, -1) if isinstance(result, tuple) and len(entries) > 1 else ():
-        is_nest = isinstance(entries[i], dict | list | tuple)
-        if not is_nest and (np.size(entries[i]) == 1 if i == 0 else np.ndim(entries[i]) == 0):
-            entries, names = (entries[1:], names[1:]) if i == 0 else (entries[:-1], names[:-1])
-            break
-    is_one = isinstance(result, tuple) and len(entries) == 1 and len(result) > 1
-    return (as_dict(entries[0]), names) if is_one else (entries, names)
+    at = place_of_loss(result) if isinstance(result, tuple) and result else None
+    if at is None:
+        return entries, names
+    del entries[at], names[at : at + 1]
+    return (as_dict(entries[0]) if len(entries) == 1 else entries), names
 
 
 def _held_by(network: object) -> list[Parameter]:

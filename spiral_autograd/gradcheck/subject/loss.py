@@ -20,7 +20,7 @@ from .inputs import as_array, as_dict, is_named_tuple, leaf_name
 from .marks import collecting, marked, tapping
 from .objects import name_of_function, nested, positional_names, require_function
 from .parameters import Parameter
-from .returned import returned_names
+from .returned import place_of_loss, returned_names
 from .session import put_back, states, streams_of
 from .subject import CheckError, Subject, called, checksums, described, is_float_array, outputs_of
 
@@ -156,12 +156,8 @@ class Gradient(Adapter):
         """Return the gradients without the loss that may stand before or behind them."""
         if not isinstance(result, tuple) or len(result) < 2 or self._is_like_params(result):
             return result
-        value = np.asarray(self.outputs[0]).reshape(())
-        ends = [i for i in (0, len(result) - 1) if _is_scalar(result[i])]
-        ends.sort(key=lambda i: not np.array_equal(result[i], value))
-        if not ends:
-            return result[1] if len(result) == 2 and self._is_like_params(result[1]) else result
-        rest = result[: ends[0]] + result[ends[0] + 1 :]
+        at = place_of_loss(result, np.reshape(self.outputs[0], ()))
+        rest = result if at is None else (*result[:at], *result[at + 1 :])
         return rest[0] if len(rest) == 1 else rest
 
     def _as_params(self, grads: Any) -> Any:

@@ -21,7 +21,7 @@ from ...validation import Array
 from ..finding import Finding, found
 from ..source import Place
 from .adapter import Adapter, Terms, Values
-from .conventions import CACHES, is_target_first, means_upstream
+from .conventions import CACHES, DERIVATIVES, is_target_first, means_upstream
 from .inputs import spread
 from .objects import (
     Held,
@@ -249,6 +249,17 @@ class ObjectPasses(Adapter):
         if not self.takes_upstream and self.is_scalar and self.terms.upstream is None:
             return [np.ones((), dtype=self.outputs[0].dtype)]
         return upstream_of(self.outputs, self.terms.upstream, rng)
+
+    @property
+    def takes_no_upstream(self) -> bool:
+        """Whether the backward pass can be given nothing, and nothing else."""
+        return accepts(self.backward_method, 0) and not accepts(self.backward_method, 1)
+
+    @property
+    def may_be_open(self) -> bool:
+        """Whether backward may be called otherwise than with an upstream gradient alone."""
+        is_weak = self.backward_name in DERIVATIVES
+        return is_weak or len(required_names(self.backward_method)) > 1 or self.takes_no_upstream
 
     def read_inputs(self) -> list[Any]:
         """Return the gradient of each input after both passes."""

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ...pytree import leaves, named_leaves, with_leaves
+from ...pytree import leaves, with_leaves
 from ...validation import Array
 from .adapter import Adapter, Terms, Values, effects_on
 from .conventions import CACHES, is_statistic, means_upstream
-from .inputs import floats_with_gradients, leaf_name
+from .inputs import floats_with_gradients, spread
 from .objects import name_of_function, positional_names, require_function, required_names
 from .parameters import Parameter
 from .returned import by_key, by_position, is_of_loss, require_any
@@ -285,7 +285,7 @@ class Pair(Adapter):
 
     def _inside(self) -> list[tuple[str, Array]]:
         """Return the arrays in the dicts and lists among the inputs, by their own names."""
-        found = [(leaf_name(path), leaf) for v in self.inputs for path, leaf in named_leaves("", v)]
+        found = spread(self.names, self.inputs)
         inputs = {id(value) for value in self.inputs}
         return [(n, leaf) for n, leaf in found if is_float_array(leaf) and id(leaf) not in inputs]
 

@@ -86,6 +86,18 @@ def require_any(what: str, result: object, names: Sequence[str], first: Gradient
         )
 
 
+def place_of_loss(entries: tuple[Any, ...], loss: Any = None) -> int | None:
+    """Return where a loss stands before or behind gradients; None where there is none."""
+    ends = [i for i in (0, len(entries) - 1) if _is_number(entries[i], i == 0 and loss is None)]
+    ends.sort(key=lambda i: not np.array_equal(entries[i], loss))
+    return ends[0] if ends and len(entries) > 1 else None
+
+
+def _is_number(entry: Any, may_be_array: bool) -> bool:
+    is_nest = isinstance(entry, dict | list | tuple)
+    return not is_nest and (np.size(entry) == 1 if may_be_array else np.ndim(entry) == 0)
+
+
 def is_of_loss(outputs: object, result: object) -> bool:
     """Tell whether one gradient is that of a scalar loss, which has none for its targets."""
     found = leaves(outputs)

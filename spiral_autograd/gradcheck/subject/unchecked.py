@@ -21,7 +21,7 @@ from ..source import Place, text_of
 from .conventions import STATES, TARGETS, gradient_keys, is_statistic, last_name
 from .evidence import claim
 from .object_passes import ObjectPasses
-from .objects import Held, held_arrays, is_number, of_class
+from .objects import Held, held_arrays, is_gradient, is_number, of_class
 from .parameters import Parameter, every_parameter, fits_number, has_gradient, numbers_of, parts_of
 from .session import Snapshot, reach
 from .subject import MISSING, is_float_array
@@ -169,7 +169,8 @@ def look_beside(layer: ObjectPasses) -> None:
     there = _beside(layer)
     still = {id(h.value) for h in unwritten(layer.layer, there, layer.session.start)}
     used = _depended_on(layer, there)
-    updated = [h.name for h in take_updates(layer, [h for h in used if id(h.value) not in still])]
+    moving = [h for h in used if id(h.value) not in still]
+    updated = [h.name for h in take_updates(layer, moving)] if moving else []
     updated += [name for name in changed if depends_on_number(layer, name)]
     constant = claim(layer, [h for h in used if id(h.value) in still])
     for name in updated:
@@ -205,7 +206,7 @@ def _find_unkept(layer: ObjectPasses, constant: Sequence[Held]) -> None:
         layer.run()
         with _local_variables([h.name for h in asked]) as seen:
             result = layer.run_backward([np.array(u) for u in layer.upstream])
-        kept = [a for a in (*reach(layer.layer, result), *leaves(result)) if _is_numeric(a)]
+        kept = [a for a in (*reach(layer.layer, result), *leaves(result)) if is_gradient(a)]
         kept += [p.value for p in numbers_of(layer.layer)]
     for h in asked:
         why = _unkept(seen, h, kept)
@@ -237,11 +238,7 @@ def _may_be_lost(number: Parameter) -> bool:
 
 
 def _is_nothing(gradient: Any) -> bool:
-    return gradient is None or (_is_numeric(gradient) and not np.any(gradient))
-
-
-def _is_numeric(value: object) -> bool:
-    return is_float_array(value) or is_number(value)
+    return gradient is None or (is_gradient(gradient) and not np.any(gradient))
 
 
 Returning = list[tuple[CodeType, dict[str, Any]]]
@@ -288,7 +285,7 @@ def _unkept(
             continue  # a method of another object with something of that name
         for local in _locals_like(code, held.name):
             gradient: Any = variables.get(local)
-            if not _is_numeric(gradient) or np.shape(gradient) != np.shape(held.value):
+            if not is_gradient(gradient) or np.shape(gradient) != np.shape(held.value):
                 continue
             place = _lost_at(code, local)
             if place is not None and not any(_is_in(gradient, other) for other in kept):

@@ -100,7 +100,7 @@ def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     """
     layer.updated, rate = list(held), None
     with suppress(CheckError):
-        once, twice = (_changes(layer, factor) if held else {} for factor in (1.0, 2.0))
+        once, twice = (_changes(layer, factor) for factor in (1.0, 2.0))
         sized = [n for n in once if n in twice and not close(once[n], twice[n], 1e-3)]
         layer.updated = [h for h in held if h.name in sized]
         true = layer.gradients_of([h.value for h in layer.updated]) if sized else []
