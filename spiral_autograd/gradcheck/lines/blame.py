@@ -178,9 +178,8 @@ class Blame(Ran):
             if not all(numbers & some for some in fed) or self.events[own[0]].step is None:
                 continue
             rank = ranks.get((code.co_filename, line), len(order))
-            if all(map(self.is_forward, own)):
-                continue
-            late = 0.4 * (rank == len(order)) + 0.4 * (max(own) <= self.ahead)
+            ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
+            late = 0.4 * (rank == len(order)) + 0.4 * ahead
             late += 0.1 * makers.isdisjoint(numbers)
             costs[code, line] = late, rank
         return {
