@@ -149,7 +149,7 @@ class Blame(Ran):
             true = true or (not was_scaled and self.scaled.has(value, 1e-9))
             if true and np.any(value) and not made.has(value, 1e-9):
                 return _KNOWN
-            return -_SOUND * was_whole
+            return -_SOUND * (was_whole and not self.scaled.has(value, 1e-9))
 
         return Mending(e.run, right, self._truth, gain, e.deadline)
 
