@@ -246,7 +246,7 @@ MISTAKES = [
     wrong("weight_sum_axis", "weight_sum", "WeightSum.backward", "da = np.sum(dar, axis=2)", "da = np.sum(dar, axis=1)", "summed other_sum"),
     wrong("weight_sum_repeat", "weight_sum", "WeightSum.backward", "dc.reshape(N, 1, H).repeat(T, axis=1)", "dc.reshape(N, H, 1).repeat(T, axis=2)", "axes_order g_transposed transposed"),
     wrong("weight_sum_hs_twice", "weight_sum", "WeightSum.backward", "dhs = dt * ar", "dhs = dt * hs", "operand taken_as"),
-    wrong("loss_one_hot_added", "softmax_with_loss", "SoftmaxWithLoss.backward", "dx[np.arange(batch_size), self.t] -= 1", "dx[np.arange(batch_size), self.t] += 1", "term | wrong_sign"),
+    wrong("loss_one_hot_added", "softmax_with_loss", "SoftmaxWithLoss.backward", "dx[np.arange(batch_size), self.t] -= 1", "dx[np.arange(batch_size), self.t] += 1", "term one_hot | wrong_sign"),
     wrong("loss_all_columns", "softmax_with_loss", "SoftmaxWithLoss.backward", "dx[np.arange(batch_size), self.t] -= 1", "dx[:, self.t] -= 1", "| summed"),
     wrong("loss_classes", "softmax_with_loss", "SoftmaxWithLoss.backward", "dx = dx / batch_size", "dx = dx / dx.shape[1]", "ratio | one_less"),
     wrong("conv_reshape", "convolution", CONV, "dout = dout.transpose(0, 2, 3, 1).reshape(-1, FN)", "dout = dout.reshape(-1, FN)", "reordered g_transposed axes_order | lost"),

@@ -15,10 +15,11 @@ from ..blocks import largest
 from ..reference.graph import Change, Graph, Site
 from ..reference.nodes import Node
 from .case import Case
-from .edits import FUNCTIONS, functions_of
+from .edits import FUNCTIONS, ITSELF, functions_of
 from .turns import Held, Turns, value_of
 
 PROBES = 3
+NATURAL = frozenset("tanh maximum add dot matmul".split())  # what has a gradient in most code
 _MOST = 30_000_000  # numbers that the probes may hold
 
 
@@ -251,8 +252,8 @@ class Stock:
         return self._functions[node]
 
     @cached_property
-    def all_functions(self) -> dict[Shape, tuple[list[tuple[Node, int]], Array, Array]]:
-        """The functions of all values of a shape: of which value, which, and the table."""
+    def all_functions(self) -> dict[Shape, tuple[list[tuple[Node | Held, int]], Array, Array]]:
+        """The functions of all values of a shape, and the data: of what, which, and the table."""
         found = {}
         for shape, nodes in self._by_shape.items():
             size = max(1, int(np.prod(shape))) * len(FUNCTIONS)
@@ -262,9 +263,13 @@ class Stock:
                 continue
             table = np.concatenate(tables)
             known = np.isfinite(table).all(axis=1)
+            factors: list[tuple[Node | Held, int]]
             factors = [(node, i) for node in some for i in range(len(FUNCTIONS))]
             kept = [factor for factor, ok in zip(factors, known, strict=True) if ok]
-            found[shape] = kept, table[known], np.abs(table[known])
+            held = [at for at in self.constants if value_of(at).shape == shape]
+            rows = _rows([value_of(at) for at in held], table.shape[1])
+            table = np.concatenate([table[known], rows])
+            found[shape] = [*kept, *((at, ITSELF) for at in held)], table, np.abs(table)
         return found
 
     def like(self, operation: str, arg: Array) -> tuple[list[Named], Array]:
@@ -329,7 +334,7 @@ class Stock:
                 if np.shape(site.argument.value) == shape
             ]
             nodes = self._by_shape.get(shape, [])
-            named = [n for n in nodes if self.is_named(n) or n.name in ("tanh", "maximum")]
+            named = [n for n in nodes if self.is_named(n) or n.name in NATURAL]
             some += [(what, n) for what in ("gradient", "value") for n in named]
             arrays = [self.gradient(name, self.bar) for name in some]
             self._gradients[shape] = some, _rows(arrays, int(np.prod(shape)))

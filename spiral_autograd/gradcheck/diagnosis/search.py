@@ -289,10 +289,12 @@ class Search:
     def cost_of(self, site: Site, edit: Edit) -> float:
         """Return the cost of a change at a site: what is lost is lost at one operation."""
         lost = edit.kind in ("left_out", "times") and site.steps > 1
+        one_turn = edit.kind == "left_out" and self.turns.repeats(site.result or site.argument)
         ends = (site.result or site.argument, site.argument)
         inside = edit.of == "derivative" and not all(map(self.is_natural, ends))
         by_steps = edit.of == "closed" and any(map(self.has_own_gradient, site.between[1:]))
-        return edit.cost + self.cost(site) + 0.4 * lost + 1.5 * (inside or by_steps)
+        unlikely = 0.4 * lost + 1.0 * one_turn + 1.5 * (inside or by_steps)
+        return edit.cost + self.cost(site) + unlikely
 
     def has_own_gradient(self, node: Node) -> bool:
         """Tell whether the reader's backward pass has a variable for the gradient of a value."""
