@@ -53,14 +53,15 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
         true = [ideal.gradient(k) for k in range(len(c.grads))]
         if all(np.isfinite(largest(g)) for g in true):
             cases.append(_case(c, where, left, true, ideal))
-    for reason in diagnose(*cases):
+    left = [k for k in left if k not in said]
+    for reason in diagnose(*cases, rows=left):
         left = [k for k in left if k not in reason.rows]
-        for k in (k for k in reason.rows if k not in said):
+        for k in reason.rows:
             lines = reason.lines or where.places(places, k, reason)
             theirs = [place for place in lines if place != forward_line(reason.call)]
             finding = with_literal(reason.finding, theirs)
             c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
-    for k in (k for k in left if k not in said):
+    for k in left:
         why = _no_pattern(c.rows[k], c.tolerance, c.floors[k], late=where.deadline.is_over)
         c.change(k, findings=together(c.rows[k].findings, why), lines=where.places(places, k))
 

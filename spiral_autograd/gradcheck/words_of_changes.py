@@ -176,6 +176,7 @@ CHANGES: dict[str, str | Callable[..., str]] = {
     "result": "the result of {of}",
     "array": "a constant array",
     "upstream": _of_upstream,
+    "transpose_of": "the transpose of {of}",
     "gradient_of": "the gradient of {of}",
     "flow": _flow,
     "flow_to": "all that flows back to {argument}",

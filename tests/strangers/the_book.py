@@ -247,7 +247,7 @@ MISTAKES = [
     wrong("weight_sum_repeat", "weight_sum", "WeightSum.backward", "dc.reshape(N, 1, H).repeat(T, axis=1)", "dc.reshape(N, H, 1).repeat(T, axis=2)", "axes_order g_transposed transposed"),
     wrong("weight_sum_hs_twice", "weight_sum", "WeightSum.backward", "dhs = dt * ar", "dhs = dt * hs", "operand taken_as"),
     wrong("loss_one_hot_added", "softmax_with_loss", "SoftmaxWithLoss.backward", "dx[np.arange(batch_size), self.t] -= 1", "dx[np.arange(batch_size), self.t] += 1", "term one_hot | wrong_sign"),
-    wrong("loss_all_columns", "softmax_with_loss", "SoftmaxWithLoss.backward", "dx[np.arange(batch_size), self.t] -= 1", "dx[:, self.t] -= 1", "| summed"),
+    wrong("loss_all_columns", "softmax_with_loss", "SoftmaxWithLoss.backward", "dx[np.arange(batch_size), self.t] -= 1", "dx[:, self.t] -= 1", "one_hot | summed"),
     wrong("loss_classes", "softmax_with_loss", "SoftmaxWithLoss.backward", "dx = dx / batch_size", "dx = dx / dx.shape[1]", "ratio | one_less"),
     wrong("conv_reshape", "convolution", CONV, "dout = dout.transpose(0, 2, 3, 1).reshape(-1, FN)", "dout = dout.reshape(-1, FN)", "reordered g_transposed axes_order | lost"),
     wrong("conv_dW_reshape", "convolution", CONV, "self.dW.transpose(1, 0).reshape(FN, C, FH, FW)", "self.dW.reshape(FN, C, FH, FW)", "reordered"),

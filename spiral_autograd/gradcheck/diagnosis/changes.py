@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def _of_result(spot: Spot) -> Iterator[Tried]:
 
 
 def _unsummed_patterns(site: Site, g: Array) -> list[Pattern]:
-    whole = unsummed(site, g)
+    whole, _ = unsummed(site, g)
     return [] if whole is None else list(reductions(whole.shape, ends=True))
 
 
@@ -119,21 +120,26 @@ def _through(graph: Graph, site: Site, pattern: Pattern, g: Array) -> Array:
 
 
 def _summed(site: Site, pattern: Pattern, g: Array) -> Array:
-    whole = unsummed(site, g)
+    whole, factor = unsummed(site, g)
     made = broadcast(pattern, np.shape(site.argument.value), pattern.fields["axes"])
-    return made.make(np.asarray(whole))
+    return made.make(np.asarray(whole)) * factor
 
 
 _BROADCASTING = "add subtract multiply divide true_divide maximum minimum".split()
 
 
-def unsummed(site: Site, g: Array) -> Array | None:
-    """Return what reaches the argument of an operation before it is summed to its shape."""
+def unsummed(site: Site, g: Array) -> tuple[Array | None, Any]:
+    """Return what reaches the argument of an operation before it is summed to its shape.
+
+    And by what the sum is multiplied, where people do that last: by -1 / x**2 for a / x.
+    """
     y, x = site.result, site.argument
     if y is None or y.name not in _BROADCASTING or not np.ndim(y.value):
-        return None
+        return None, 1.0
+    if "divide" in y.name and y.argnums[y.parents.index(x)] == 1:
+        return np.broadcast_to(g * y.args[0], np.shape(y.value)), -1 / np.square(x.value)
     args = [np.broadcast_to(a, np.shape(y.value)) if np.ndim(a) else a for a in y.args]
-    return np.asarray(y.vjp(g, args)[y.parents.index(x)])
+    return np.asarray(y.vjp(g, args)[y.parents.index(x)]), 1.0
 
 
 def closed_forms(spot: Spot, stock: Stock) -> Iterator[Family]:
@@ -232,14 +238,18 @@ _OF_GRADIENTS = [
 
 def _of_the_gradient(spot: Spot, weights: Array) -> Family:
     """Return the changes by which a derivative is a function of the gradient that it multiplies."""
-    table = np.stack([np.ravel(function(spot.g)) for _, function in _OF_GRADIENTS])
+    tried = [(text, function, 1) for text, function in _OF_GRADIENTS]
+    lengths = [n for n in spot.g.shape if n > 2]  # a gradient without the 1/m of the cost
+    tried += [(t, f, n) for n in lengths for t, f in _OF_GRADIENTS if "0)" not in t]
+    table = np.stack([np.ravel(function(n * spot.g)) for _, function, n in tried])
 
     def edit(i: int) -> Edit:
-        text, function = _OF_GRADIENTS[i]
+        text, function, n = tried[i]
 
         def change(g: Array, c: Array, total: object) -> object:
-            return unbroadcast(g * function(g), np.shape(c))
+            return unbroadcast(g * function(n * g), np.shape(c))
 
+        text = text if n == 1 else text.replace("{v}", f"{n} * {{v}}")
         fields = {"function": text, "v": ("gradient", spot.site.result), "minus": False}
         return Edit("taken_as", 2.1 + 0.05 * i, change, fields, "derivative")
 

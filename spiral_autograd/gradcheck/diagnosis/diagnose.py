@@ -27,8 +27,9 @@ from .telling import tell
 COURSE: tuple[Stage, ...] = (
     (lambda search: chain(carried(search), search.natural(LIKELIEST)), 2.4, 0.0),
     (partial(repeated, sort=(*LIKELIEST, by_lengths)), 2.4, 2.4),
-    (truncated, np.inf, 2.4),
-    (on_one_way, np.inf, np.inf),
+    (truncated, 2.4, 2.4),
+    (on_one_way, 2.4, 2.4),
+    (Search.updates, 2.4, 2.4),
     (partial(Search.natural, sort=OTHERS), np.inf, 2.4),
     (partial(repeated, sort=OTHERS), np.inf, 2.4),
     (exchanged, np.inf, 2.4),
@@ -37,9 +38,11 @@ COURSE: tuple[Stage, ...] = (
     (Search.inner, np.inf, np.inf),
     (pairs, np.inf, np.inf),
 )
+# For what is not linear in the upstream gradient.
+UPDATES: tuple[Stage, ...] = ((Search.updates, np.inf, np.inf),)
 
 
-def diagnose(*cases: Case) -> list[Reason]:
+def diagnose(*cases: Case, rows: Sequence[int] | None = None) -> list[Reason]:
     """Return what explains the wrong gradients, as far as anything does.
 
     Parameters
@@ -47,6 +50,8 @@ def diagnose(*cases: Case) -> list[Reason]:
     *cases : Case
         The same wrong gradients; beside the true ones of the first case, those of others that the
         mistake may be one against, such as the forward pass without a small constant.
+    rows : sequence of int, optional
+        Those of the wrong gradients that are to be explained; else all.
 
     Returns
     -------
@@ -54,7 +59,7 @@ def diagnose(*cases: Case) -> list[Reason]:
         Each names the rows that it explains.
     """
     reasons: list[Reason] = []
-    rows = list(cases[0].wrong)
+    rows = list(cases[0].wrong if rows is None else rows)
 
     def settle(some: Iterable[Reason | None]) -> None:
         for reason in some:
@@ -71,9 +76,12 @@ def diagnose(*cases: Case) -> list[Reason]:
     by((arrays.unwritten, *habits.RULES, *arrays.FIRST))
     if len(rows) == 1:  # else what all of them have in common tells more
         by([arrays.given_twice])
+    not_linear = [k for r in reasons if r.kind == "upstream_not_linear" for k in r.rows]
     by_numbers = [reason for reason in reasons if reason.rule in ALONE]
     with suppress(OutOfTime):
         for case in cases:
+            if case.graph is not None and not_linear:
+                settle(_searched(case, case.graph, not_linear, [], UPDATES))
             if case.graph is not None and rows:
                 told = [k for reason in by_numbers for k in reason.rows]
                 settle(_searched(case, case.graph, rows, told))
@@ -116,7 +124,11 @@ def _holds_elsewhere(case: Case, k: int, rule: arrays.Rule, reason: Reason) -> b
 
 
 def _searched(
-    case: Case, graph: Graph, rows: Sequence[int], told: Sequence[int]
+    case: Case,
+    graph: Graph,
+    rows: Sequence[int],
+    told: Sequence[int],
+    course: Sequence[Stage] = COURSE,
 ) -> Iterator[Reason]:
     """Yield what one change of the backward pass explains; then two, one after the other.
 
@@ -132,7 +144,7 @@ def _searched(
             for some in _chunks(graph, left):
                 rows = [k for k in some if k in left]
                 search = Search(case, graph, rows, [*left, *beside], {}, through_max)
-                for explained in search.explained(COURSE) if rows else ():
+                for explained in search.explained(course) if rows else ():
                     reason = tell(search, explained)
                     known.append((reason, explained.candidate))
                     left = [k for k in left if k not in explained.rows]

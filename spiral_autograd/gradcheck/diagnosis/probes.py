@@ -279,6 +279,9 @@ class Stock:
             some: list[Named] = [("value", node) for node in nodes]
             some += [("gradient", n) for n in nodes if not n.parents or self.is_named(n)]
             some += [("held", held) for held in self.constants if value_of(held).shape == arg.shape]
+            if arg.ndim > 1:
+                turned = self._by_shape.get((*arg.shape[:-2], *arg.shape[:-3:-1]), [])
+                some += [("turned", node) for node in turned]
             some += [
                 ("through", Site(user, n, (user,)))  # before the decay is added, say
                 for n in nodes
@@ -292,12 +295,12 @@ class Stock:
             for a, b in combinations(range(arg.ndim), 2)
             if arg.shape[a] == arg.shape[b] > 1 and (operation == "einsum" or a == arg.ndim - 2)
         ]
-        turned: list[Named] = [("T", pair) for pair in axes]
+        own: list[Named] = [("T", pair) for pair in axes]
         last = [axis for axis in range(max(0, arg.ndim - 2), arg.ndim) if arg.shape[axis] > 1]
         flips = [*((axis,) for axis in last), tuple(last)] if len(last) > 1 else []
-        turned += [("flip", axes) for axes in flips]
-        rows = _rows([self.array(name, arg) for name in turned], arg.size)
-        return [*some, *turned], np.concatenate([table, rows])
+        own += [("flip", axes) for axes in flips]
+        rows = _rows([self.array(name, arg) for name in own], arg.size)
+        return [*some, *own], np.concatenate([table, rows])
 
     def array(self, name: Named, arg: Any = None) -> Any:
         """Return what may stand in the place of an operand."""
@@ -306,6 +309,8 @@ class Stock:
             return np.swapaxes(arg, *of) if what == "T" else np.flip(arg, of)
         if what == "held":
             return value_of(of)
+        if what == "turned":
+            return np.swapaxes(of.value, -1, -2)
         if what == "through":
             return self.graph.part(of, self.bar(of.result))
         return of.value if what == "value" else self.bar(of)

@@ -112,10 +112,15 @@ class Search:
             spot = self.spot(site)
             if spot is not None:
                 yield from self._single(spot, self.families(site, sort))
-                if sort is OTHERS:
-                    yield from self._filtered(spot, updated(spot))
-                else:
+                if sort is not OTHERS:
                     yield from self._solved(spot)
+
+    def updates(self) -> Iterator[Candidate]:
+        """Yield what is multiplied by a parameter that has been updated already."""
+        for site in self.sites:
+            spot = self.spot(site)
+            if spot is not None:
+                yield from self._filtered(spot, updated(spot))
 
     def inner(self) -> Iterator[Candidate]:
         """Yield the changes between any values, and by functions of any values."""

@@ -122,7 +122,7 @@ def on_one_way(search: Search) -> Iterator[Candidate]:
             for turn, step in (("same", 0), ("after", 1), ("before", -1)) if some else ():
                 search.case.deadline.check()
                 edits = tuple(_not_derived(search, *pair, ways, turn, step) for pair in some)
-                cost = 2.3 + 0.1 * abs(step)
+                cost = 2.3 + 0.05 * abs(step)
                 how = "turns" if len(edits) > 1 else ""
                 yield Candidate(edits, frozenset(search.rows), cost, how)
 

@@ -169,6 +169,8 @@ def _named(search: Search, value: object) -> Any:
         return _argument(search, what, of) if operand.kind == "array" else operand
     if what == "value":
         return case.name(of)
+    if what == "turned":
+        return found("transpose_of", of=case.name(of))
     if what == "through":
         return found("gradient_of", of=case.name(of.argument))
     if what == "gradient":
