@@ -74,7 +74,7 @@ def diagnose(*cases: Case, rows: Sequence[int] | None = None) -> list[Reason]:
                 settle(_safely(rule, case, k) for k in list(rows))
 
     by((arrays.unwritten, *habits.RULES, *arrays.FIRST))
-    if len(rows) == 1:  # else what all of them have in common tells more
+    if len(rows) == len(cases[0].wrong) == 1:  # else what all of them have in common tells more
         by([arrays.given_twice])
     not_linear = [k for r in reasons if r.kind == "upstream_not_linear" for k in r.rows]
     by_numbers = [reason for reason in reasons if reason.rule in ALONE]

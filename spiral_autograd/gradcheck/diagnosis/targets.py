@@ -81,7 +81,9 @@ def _edit(z: Node, text: str, made: Callable[[Targets], Array], turn: str = "sam
         known = _at(z, np.asarray(c))
         return c if known is None else known.scale * made(known)
 
-    return Edit("one_hot", -0.5, change, {"yours": text, "turn": turn, "scores": z}, of="")
+    rule = "value" if text.endswith(" - one_hot") else "term"
+    fields = {"yours": text, "turn": turn, "scores": z, "rule": rule}
+    return Edit("one_hot", -0.5, change, fields, of="")
 
 
 def _of_other(other: Node, known: Targets) -> Array:
