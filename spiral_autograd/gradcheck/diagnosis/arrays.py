@@ -332,7 +332,7 @@ def any_term(case: Case, k: int) -> Reason | None:
     """h - g is a multiple of a parameter or of a forward value, or a constant, also along axes."""
     if not case.comparable(k):
         return None
-    term = next((term for *_, term in _terms(case, k)), None)
+    term = next((term for *_, term in _terms(case, k, others=True)), None)
     rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)
     if term is not None or rest.size < 2:
         return term
@@ -341,12 +341,13 @@ def any_term(case: Case, k: int) -> Reason | None:
     return None
 
 
-def _terms(case: Case, k: int) -> Iterator[tuple[float, bool, Reason]]:
+def _terms(case: Case, k: int, *, others: bool = False) -> Iterator[tuple[float, bool, Reason]]:
     """Yield what h - g is a multiple of: the coefficient, and whether of the argument itself."""
     if not case.comparable(k) or case.automatic[k].size < 2:
         return
     rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)
-    for number, (name, v) in enumerate((*case.same_shape(k), *_other_gradients(case, k))):
+    gradients = _other_gradients(case, k) if others else ()
+    for number, (name, v) in enumerate((*case.same_shape(k), *gradients)):
         norm = float(np.sum(v * v))
         c = float(np.sum(rest * v)) / norm if norm > 0 else 0.0
         if abs(c) * largest(v) <= noise or not np.max(np.abs(rest - c * v)) <= noise:

@@ -294,7 +294,9 @@ class Search:
     def cost_of(self, site: Site, edit: Edit) -> float:
         """Return the cost of a change at a site: what is lost is lost at one operation."""
         lost = edit.kind in ("left_out", "times") and site.steps > 1
-        one_turn = edit.kind == "left_out" and self.turns.repeats(site.result or site.argument)
+        shared = not self.turns.repeats(site.argument)  # by the turns: then they overwrite it
+        result = site.result or site.argument
+        one_turn = edit.kind == "left_out" and shared and self.turns.repeats(result)
         ends = (site.result or site.argument, site.argument)
         inside = edit.of == "derivative" and not all(map(self.is_natural, ends))
         by_steps = edit.of == "closed" and any(map(self.has_own_gradient, site.between[1:]))

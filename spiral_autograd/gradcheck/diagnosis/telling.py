@@ -15,6 +15,7 @@ from ..reference.nodes import Node
 from . import arrays
 from .case import Reason
 from .edits import unbroadcast, windows
+from .gathered import PICKING
 from .probes import Edit
 from .search import Explained, Search
 from .true_derivative import true_derivative
@@ -35,16 +36,19 @@ def tell(search: Search, explained: Explained) -> Reason:
         rule=change.rule,
     )
     products = [np.asarray(value) for value in (*explained.made, *explained.bars.values())]
-    of = _operation(site, edit)
+    of = _operation(search, site, edit)
     return Reason(finding, explained.rows, of.call, products)
 
 
-def _operation(site: Site, edit: Edit) -> Node:
+def _operation(search: Search, site: Site, edit: Edit) -> Node:
     """Return the forward operation whose gradient is wrong."""
     if "number" in edit.fields:
         sums = [n for n in reversed(site.between) if n.name in ("sum", "mean", "var", "std")]
         if edit.fields["number"] < len(sums):
             return sums[edit.fields["number"]]
+    if edit.kind == "one_hot":  # where the target is picked
+        later = search.graph.nodes[site.argument.number :]
+        return next((node for node in later if node.name in PICKING), site.argument)
     path: Site | None = edit.fields.get("path")
     return (path.result if path is not None else site.result) or site.argument
 
