@@ -127,14 +127,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace, Complain], int], tuple[s
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
-    It is 0 where every handwritten gradient agrees with the automatic one, 1 where not, 2 for bad
-    options, 3 where the files or the output cannot be written, 130 after a Ctrl-C, 141 where the
-    reader of the output closed it.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        The arguments; by default those of the process.
+    What it means is said in `EXIT_STATUS`; `argv` is by default that of the process.
 
     Examples
     --------

@@ -36,15 +36,15 @@ def animate_training(
     """Return a moving picture of a training run: what is predicted, the loss, the gradient's norm.
 
     Its ``save("run.gif", writer="pillow")`` writes a file, its ``to_jshtml()`` shows it in a
-    notebook. The figure is not pyplot's.
+    notebook. The figure is not pyplot's. No evaluation, or data that cannot be drawn, raise
+    ValueError or TypeError.
 
     Parameters
     ----------
     evaluations : sequence of Evaluation
         What `fit` handed to `on_eval`, as ``fit(..., on_eval=evaluations.append)`` keeps it.
     x : float array, shape (examples, 2)
-    t : array, shape (examples, classes) or (examples,)
-        One-hot rows, or class indices.
+    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
     every : int, default 10
         A frame for each so many evaluations; the first and the last one have a frame always.
     h : float, above 0
@@ -52,15 +52,6 @@ def animate_training(
     loss, predict : callable, optional
         ``loss(params, x, t)``, whose gradient's L2 norm on all the data is drawn, and
         ``predict(params, x)``, which returns scores or class indices; by default the network's.
-
-    Returns
-    -------
-    matplotlib FuncAnimation
-
-    Raises
-    ------
-    ValueError, TypeError
-        If there is no evaluation, or `x` and `t` cannot be drawn (see `plot_decision_boundary`).
 
     Examples
     --------

@@ -21,8 +21,8 @@ def load_data(
     rng : int, RandomState or Generator, default 1984
         The stream of the draws. An int seeds a new ``RandomState``; a stream that is given is
         advanced by ``classes * samples_per_class`` normals.
-    samples_per_class : int, default 100
-    classes : int, default 3
+    samples_per_class, classes : int
+        ValueError or TypeError for what is no whole number of at least 1, or no stream.
 
     Returns
     -------
@@ -30,11 +30,6 @@ def load_data(
         The points, class after class.
     t : int64 array, shape (classes * samples_per_class, classes)
         Their classes, one-hot.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a count is not a whole number of at least 1, or `rng` is no seed and no stream.
 
     Examples
     --------

@@ -30,7 +30,7 @@ def automatic_source(
     found = cached_program(loss, layout.template, tuple(array[:batch_size] for array in data))
     if found is None or found.program is None:
         return plain, data
-    derived, cast = _source_of_program(layout, found.program, data)
+    derived, cast = source_of_program(layout, found.program, data)
     outside, has_changed = found.outside, False
 
     def watched(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
@@ -62,7 +62,7 @@ def source_of_pytrees(layout: FlatLayout, value_and_grad: ValueAndGrad) -> Sourc
     return source
 
 
-def _source_of_program(
+def source_of_program(
     layout: FlatLayout, program: Program, data: list[Array]
 ) -> tuple[Source, list[Array]]:
     """Return the source that a derived program is, and the data in the dtypes it computes in."""

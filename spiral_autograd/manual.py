@@ -318,18 +318,8 @@ def softmax_with_loss_backward(g: Any, residuals: Residuals) -> Array:
 def value_and_grad(params: Params, x: Array, t: Array) -> tuple[Any, Params]:
     """Return the loss of the two-layer network and its gradient, derived by hand.
 
-    The signature and the result (a float, and an array for each parameter, of its shape) are those
-    of ``autograd.value_and_grad(network.loss)``. Saito, *Deep Learning from Scratch 2*, section
-    1.4.2.
-
-    Parameters
-    ----------
-    params : dict of float arrays
-        W1 (inputs, hidden), b1 (hidden,), W2 (hidden, classes), b2 (classes,).
-    x : float array, shape (examples, inputs)
-    t : array, shape (examples, classes) or (examples,)
-        One-hot rows, or class indices. ValueError or TypeError if an argument has another
-        structure, shape or dtype, or is empty or not finite.
+    The arguments and the result (a float, and an array for each parameter, of its shape) are those
+    of ``autograd.value_and_grad(network.loss)``. Saito, section 1.4.2.
 
     Examples
     --------

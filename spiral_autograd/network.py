@@ -1,7 +1,7 @@
 """The chapter's network as pure functions of its parameters, for autograd to differentiate.
 
-Bad input raises ValueError or TypeError with the argument's name. Source: Saito, *Deep Learning
-from Scratch 2*, sections 1.3 and 1.4.
+Bad input (another structure, shape or dtype than is said, empty, not finite) raises ValueError or
+TypeError with the argument's name. Source: Saito, *Deep Learning from Scratch 2*.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def sigmoid(x: Array) -> Array:
 
     An elementary function with a derivative rule of its own, as autograd has them for exp and
     tanh: traced through the quotient, the gradient would be inf / inf where exp(-x) overflows.
-    Saito, *Deep Learning from Scratch 2*, section 1.3.5.
+    Saito, section 1.3.5.
 
     Parameters
     ----------
     x : float array of any shape
-        The result has its dtype. Others raise TypeError, an empty array ValueError.
+        The result has its dtype.
 
     Examples
     --------
@@ -83,14 +83,11 @@ defjvp(sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
 
 
 def affine(x: Array, W: Array, b: Array) -> Array:
-    """Return x W + b, a float array (examples, outputs).
-
-    Saito, *Deep Learning from Scratch 2*, section 1.3.5.
+    """Return x W + b, a float array (examples, outputs): Saito, section 1.3.5.
 
     Parameters
     ----------
     x, W, b : float arrays, shapes (examples, inputs), (inputs, outputs) and (outputs,)
-        Shapes that do not fit together raise ValueError.
 
     Examples
     --------
@@ -107,15 +104,12 @@ def _shifted(scores: Array) -> Array:
 
 
 def softmax(scores: Array) -> Array:
-    """Return the probabilities exp(s) / Σ exp(s) of each row of scores, which sum to 1.
-
-    Saito, *Deep Learning from Scratch 2*, section 1.3.1.
+    """Return the probabilities exp(s) / Σ exp(s) of each row of scores: Saito, section 1.3.1.
 
     Parameters
     ----------
     scores : float array, shape (..., classes)
-        The result has their shape and dtype. Other dtypes raise TypeError, an empty array
-        ValueError.
+        The result has their shape and dtype.
 
     Examples
     --------
@@ -130,15 +124,13 @@ def softmax(scores: Array) -> Array:
 def cross_entropy(scores: Array, t: Array) -> Any:
     """Return the mean over the examples of -log softmax(scores)[class], by log-sum-exp.
 
-    Saito, *Deep Learning from Scratch 2*, section 1.3.1.
+    Saito, section 1.3.1.
 
     Parameters
     ----------
     scores : float array, shape (examples, classes)
         Scores (logits), not probabilities; the loss is a scalar of their dtype.
-    t : array, shape (examples, classes) or (examples,)
-        One-hot rows, or class indices; ValueError or TypeError if it is neither, or of a class
-        that there is not.
+    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
 
     Examples
     --------
@@ -163,16 +155,14 @@ def cross_entropy(scores: Array, t: Array) -> Any:
 def init_params(
     input_size: int, hidden_size: int, output_size: int, *, rng: Random, scale: float = 0.01
 ) -> Params:
-    """Return new parameters: small normal weights, zero biases.
-
-    Saito, *Deep Learning from Scratch 2*, section 1.4.2.
+    """Return new parameters, small normal weights and zero biases: Saito, section 1.4.2.
 
     Parameters
     ----------
     input_size, hidden_size, output_size : int
     rng : int, RandomState or Generator
         The stream of the draws, W1's first, then W2's. A stream that is given is advanced.
-    scale : float, default 0.01
+    scale : float, above 0
         The standard deviation of the weights.
 
     Returns
@@ -180,11 +170,6 @@ def init_params(
     dict of float64 arrays
         W1 (input_size, hidden_size), b1 (hidden_size,), W2 (hidden_size, output_size),
         b2 (output_size,).
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a size is no whole number above 0, `scale` not above 0, or `rng` no seed or stream.
 
     Examples
     --------
@@ -204,14 +189,13 @@ def init_params(
 def predict(params: Params, x: Array) -> Array:
     """Return the scores (examples, classes) of the network: affine, sigmoid, affine.
 
-    Saito, *Deep Learning from Scratch 2*, section 1.4.2.
+    Saito, section 1.4.2.
 
     Parameters
     ----------
     params : dict of float arrays
-        W1, b1, W2, b2, as `init_params` makes them; ValueError for another structure.
+        W1, b1, W2, b2, as `init_params` makes them.
     x : float array, shape (examples, inputs)
-        ValueError if it is empty, not finite, or of another width than W1.
 
     Examples
     --------
@@ -228,15 +212,14 @@ def predict(params: Params, x: Array) -> Array:
 def loss(params: Params, x: Array, t: Array) -> Any:
     """Return the mean cross-entropy of the network's scores, a float scalar.
 
-    Saito, *Deep Learning from Scratch 2*, section 1.4.2. Raises as `predict` and `cross_entropy`.
+    Saito, section 1.4.2.
 
     Parameters
     ----------
     params : dict of float arrays
         W1, b1, W2, b2, as `init_params` makes them.
     x : float array, shape (examples, inputs)
-    t : array, shape (examples, classes) or (examples,)
-        One-hot rows, or class indices.
+    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
 
     Examples
     --------
@@ -281,10 +264,9 @@ def accuracy(params: Any, x: Array, t: Array) -> float:
     ----------
     params : dict of float arrays, callable, or object with a method `predict`
         W1, b1, W2, b2, as `init_params` makes them; or any other predictor, which returns scores
-        (examples, classes) or class indices (examples,) for `x`, else ValueError.
+        (examples, classes) or class indices (examples,) for `x`.
     x : float array, shape (examples, inputs)
-    t : array, shape (examples, classes) or (examples,)
-        One-hot rows, or class indices: see `cross_entropy`.
+    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
 
     Examples
     --------

@@ -1,8 +1,10 @@
 """The optimizers: an update is a pure function of any pytree of parameters and gradients.
 
 Each rule is formulas for one parameter p with the gradient g, applied leaf by leaf; its numbers
-are bound by `partial`, so that an optimizer can be pickled and sent to another process. A number
-that is out of its range raises ValueError, what is no number TypeError.
+are bound by `partial`, so that an optimizer can be pickled and sent to another process. What a rule
+remembers has the structure of the parameters. The learning rate `lr`, and ε, which keeps quotients
+finite, are above 0; the part of a velocity or a mean that is kept is at least 0 and below 1. A
+number that is out of its range raises ValueError, what is no number TypeError.
 """
 
 from __future__ import annotations
@@ -23,14 +25,8 @@ from .validation import Array, number
 class Optimizer:
     """A rule that improves parameters, as two pure functions.
 
-    Attributes
-    ----------
-    name : str
-        The rule's name; a training state remembers it.
-    init : callable
-        ``init(params) -> state``: what the rule remembers before its first update.
-    update : callable
-        ``update(params, grads, state) -> (params, state)``: one update. Nothing is mutated.
+    ``init(params)`` returns what the rule remembers before its first update, and
+    ``update(params, grads, state)`` new parameters and what it then remembers. Nothing is mutated.
 
     Examples
     --------
@@ -42,7 +38,7 @@ class Optimizer:
     ({'w': array([0.8])}, {'w': array([-0.2])})
     """
 
-    name: str
+    name: str  # a training state remembers it
     init: Callable[[Pytree], Any]
     update: Callable[[Pytree, Pytree, Any], tuple[Pytree, Any]]
 
@@ -67,11 +63,6 @@ def sgd(lr: float = 0.01) -> Optimizer:
 
     Saito, *Deep Learning from Scratch 2*, section 1.3.6.
 
-    Parameters
-    ----------
-    lr : float, above 0
-        The learning rate.
-
     Examples
     --------
     >>> rule = sgd(lr=0.5)
@@ -92,15 +83,8 @@ def _sgd(lr: float, params: Pytree, grads: Pytree, state: Any) -> tuple[Pytree, 
 def momentum(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
     """Return gradient descent with momentum: v ← μ v - lr g, p ← p + v.
 
-    Its state is the velocity v, of the structure of the parameters. Polyak (1964), *Some methods
-    of speeding up the convergence of iteration methods*.
-
-    Parameters
-    ----------
-    lr : float, above 0
-        The learning rate.
-    momentum : float, at least 0 and below 1
-        μ, the part of the velocity that is kept.
+    It remembers the velocity v; μ is `momentum`. Polyak (1964), *Some methods of speeding up the
+    convergence of iteration methods*.
 
     Examples
     --------
@@ -120,16 +104,9 @@ def _momentum(lr: float, mu: float, params: Pytree, grads: Pytree, v: Pytree) ->
 def nesterov(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
     """Return Nesterov's accelerated gradient: v ← μ v - lr g, p ← p + μ v - lr g.
 
-    Its state is the velocity v, of the structure of the parameters, which are those of the
-    look-ahead point, at which the next gradient is taken. Bengio, Boulanger-Lewandowski and
-    Pascanu (2012), *Advances in optimizing recurrent networks*, section 3.5.
-
-    Parameters
-    ----------
-    lr : float, above 0
-        The learning rate.
-    momentum : float, at least 0 and below 1
-        μ, the part of the velocity that is kept.
+    It remembers the velocity v; μ is `momentum`. The parameters are those of the look-ahead point,
+    at which the next gradient is taken. Bengio, Boulanger-Lewandowski and Pascanu (2012),
+    *Advances in optimizing recurrent networks*, section 3.5.
 
     Examples
     --------
@@ -150,13 +127,8 @@ def _nesterov(lr: float, mu: float, params: Pytree, grads: Pytree, v: Pytree) ->
 def adagrad(lr: float = 0.01, eps: float = 1e-7) -> Optimizer:
     """Return AdaGrad: h ← h + g², p ← p - lr g / (√h + ε).
 
-    Its state is the sum of squares h, of the structure of the parameters. Duchi, Hazan and Singer
-    (2011), *Adaptive subgradient methods for online learning and stochastic optimization*.
-
-    Parameters
-    ----------
-    lr, eps : float, above 0
-        The learning rate, and ε, which keeps the quotient finite.
+    It remembers the sum of squares h. Duchi, Hazan and Singer (2011), *Adaptive subgradient methods
+    for online learning and stochastic optimization*.
 
     Examples
     --------
@@ -177,15 +149,8 @@ def _adagrad(lr: float, eps: float, params: Pytree, grads: Pytree, h: Pytree) ->
 def rmsprop(lr: float = 0.01, decay: float = 0.99, eps: float = 1e-7) -> Optimizer:
     """Return RMSprop: h ← d h + (1 - d) g², p ← p - lr g / (√h + ε).
 
-    Its state is the mean of squares h, of the structure of the parameters. Tieleman and Hinton
-    (2012), *Lecture 6.5: rmsprop*, Neural Networks for Machine Learning.
-
-    Parameters
-    ----------
-    lr, eps : float, above 0
-        The learning rate, and ε, which keeps the quotient finite.
-    decay : float, at least 0 and below 1
-        d, the part of the mean that is kept.
+    It remembers the mean of squares h; d is `decay`. Tieleman and Hinton (2012), *Lecture 6.5:
+    rmsprop*, Neural Networks for Machine Learning.
 
     Examples
     --------
@@ -212,15 +177,8 @@ def adam(
 
     The step size lrₜ = lr √(1 - β₂ᵗ) / (1 - β₁ᵗ) corrects the bias of both means: the efficient
     order of Kingma and Ba (2015), *Adam: a method for stochastic optimization*, section 2, in
-    which ε stands beside the uncorrected √v. Its state is (m, v, t): both means, of the structure
-    of the parameters, and the number of updates.
-
-    Parameters
-    ----------
-    lr, eps : float, above 0
-        The learning rate, and ε, which keeps the quotient finite.
-    beta1, beta2 : float, at least 0 and below 1
-        The parts of the two means that are kept.
+    which ε stands beside the uncorrected √v. It remembers (m, v, t): both means, and the number of
+    updates.
 
     Examples
     --------
@@ -263,14 +221,8 @@ def clip_grads(grads: Pytree, max_norm: float) -> Pytree:
     Parameters
     ----------
     grads : pytree of float arrays
-        ValueError if it contains itself.
-    max_norm : float
-        The largest norm allowed, above 0 (else ValueError).
-
-    Returns
-    -------
-    pytree of float arrays
-        New arrays where the gradients were scaled, else `grads` itself.
+        ValueError if it contains itself. What is returned is `grads` itself, or new arrays.
+    max_norm : float, above 0
 
     Examples
     --------

@@ -1,4 +1,9 @@
-"""The pictures, and the grid behind them. matplotlib is imported when a figure is drawn."""
+"""The pictures, and the grid behind them. matplotlib is imported when a figure is drawn.
+
+Each is drawn on the Axes `ax` and returns it: by default one of a new figure; a title that it has
+stays. Data of another shape or dtype, not finite or empty, raise ValueError or TypeError.
+Source: Saito, *Deep Learning from Scratch 2*.
+"""
 
 from __future__ import annotations
 
@@ -30,22 +35,18 @@ POINTS = 65536  # grid points that another predictor is given at once
 def decision_grid(params: Any, x: Array, h: float = 0.001) -> tuple[Array, Array, Array]:
     """Return the class that is predicted at each point of a fine grid around the data.
 
-    Saito, *Deep Learning from Scratch 2*, section 1.4.3.
-
-    The map is that of ``argmax(predict(params, point))`` at each point. For the network's
-    parameters the grid is worked through in square tiles: the scores at a tile's centre, and a
-    bound on how far each can move within it (sigmoid is monotone), tell whether one class wins
-    everywhere in it; only the other tiles, along the boundaries, are evaluated point by point.
+    Saito, *Deep Learning from Scratch 2*, section 1.4.3: ``argmax(predict(params, point))``. For
+    the network's parameters the grid is worked through in square tiles: the scores at a tile's
+    centre, and a bound on how far each can move within it (sigmoid is monotone), tell whether one
+    class wins everywhere in it; only the other tiles are evaluated point by point.
 
     Parameters
     ----------
     params : dict of float arrays, callable, or object with a method `predict`
         W1, b1, W2, b2 of a network with two inputs; or any other predictor, which returns scores
-        (points, classes) or class indices (points,) for many points (points, 2) at a time, else
-        ValueError.
+        (points, classes) or class indices (points,) for many points (points, 2) at a time.
     x : float array, shape (examples, 2)
-        The grid reaches from ``x.min() - 0.1`` to ``x.max() + 0.1`` in each coordinate. ValueError
-        if it has not two columns, is empty or not finite.
+        The grid reaches from ``x.min() - 0.1`` to ``x.max() + 0.1`` in each coordinate.
     h : float, above 0
         The spacing.
 
@@ -157,17 +158,13 @@ def _named(ax: Axes, x: str, y: str, title: str) -> Axes:
 
 
 def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> Axes:
-    """Draw the points, each class with a colour and a marker of its own, and return the Axes.
-
-    Saito, *Deep Learning from Scratch 2*, section 1.4.1.
+    """Draw the points, each class with a colour and a marker of its own: Saito, section 1.4.1.
 
     Parameters
     ----------
     x : float array, shape (examples, 2)
-    t : array, shape (examples, classes) or (examples,)
-        One-hot rows, or class indices. ValueError or TypeError if it does not fit `x`.
+    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
     ax : matplotlib Axes, optional
-        Where to draw; by default on a new figure. A title that it has stays.
     **scatter
         Further options of ``Axes.scatter``, such as ``s=40``.
 
@@ -200,9 +197,7 @@ def plot_loss(
     ax: Axes | None = None,
     **line: Any,
 ) -> Axes:
-    """Draw the loss of each evaluation interval of a training run, and return the Axes.
-
-    Saito, *Deep Learning from Scratch 2*, section 1.4.4.
+    """Draw the loss of each evaluation interval of a training run: Saito, section 1.4.4.
 
     Parameters
     ----------
@@ -211,7 +206,6 @@ def plot_loss(
     ylim : (float, float), optional
         The limits of the loss axis.
     ax : matplotlib Axes, optional
-        Where to draw; by default on a new figure. A title that it has stays.
     **line
         Further options of ``Axes.plot``, such as ``label="sgd"``.
 
@@ -246,21 +240,15 @@ def plot_decision_boundary(
     scatter: Mapping[str, Any] | None = None,
     **image: Any,
 ) -> Axes:
-    """Draw the region of each class that is predicted, the data on top, and return the Axes.
-
-    Saito, *Deep Learning from Scratch 2*, section 1.4.3. Raises as `decision_grid` and `plot_data`.
+    """Draw the region of each class that is predicted, the data on top: Saito, section 1.4.3.
 
     Parameters
     ----------
-    params : dict of float arrays, callable, or object with a method `predict`
-        W1, b1, W2, b2 of a network with two inputs, or any other predictor: see `decision_grid`.
+    params, h
+        The predictor and the spacing of `decision_grid`.
     x : float array, shape (examples, 2)
-    t : array, shape (examples, classes) or (examples,)
-        One-hot rows, or class indices.
-    h : float, above 0
-        The spacing of the grid of `decision_grid`.
+    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
     ax : matplotlib Axes, optional
-        Where to draw; by default on a new figure. A title that it has stays.
     scatter : dict, optional
         Further options of ``Axes.scatter`` for the points, such as ``{"s": 40}``.
     **image

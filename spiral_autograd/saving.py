@@ -37,16 +37,11 @@ def save(state: TrainState | Pytree, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     state : TrainState or pytree
-        The leaves of a pytree may be arrays, numbers, text, None, random streams and states.
+        The leaves of a pytree may be arrays, numbers, text, None, random streams and states;
+        others raise TypeError.
     path : path of a file
-        As it is: no suffix is added.
-
-    Raises
-    ------
-    TypeError
-        For a leaf of another kind, such as an object that an optimizer of your own remembers.
-    OSError
-        Where the file cannot be written; what stood there before is then still there.
+        As it is: no suffix is added. OSError where it cannot be written; what stood there before
+        is then still there.
 
     Examples
     --------
@@ -65,15 +60,6 @@ def save(state: TrainState | Pytree, path: str | os.PathLike[str]) -> None:
 
 def load(path: str | os.PathLike[str]) -> Any:
     """Return what `save` saved: bit for bit, arrays that were one array as one array again.
-
-    Parameters
-    ----------
-    path : path of a file
-
-    Returns
-    -------
-    TrainState or pytree
-        From a state `fit` goes on; see there.
 
     Raises
     ------

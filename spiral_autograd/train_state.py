@@ -17,26 +17,6 @@ from .validation import Array, Random, Stream, random_stream
 class TrainState:
     """Where a training run stands, as a value: all that `fit` needs to go on.
 
-    Attributes
-    ----------
-    params : pytree of float arrays
-    optimizer, optimizer_state
-        The optimizer's name, and what it remembers.
-    rng : RandomState or Generator
-        The stream of the shuffles.
-    order : int array, shape (examples,)
-        The order of the examples in the last epoch begun; the next one re-orders it.
-    sharing : Sharing
-        Which leaves of the parameters are one array.
-    loss_list, losses_since : tuple of float, tuple of (float, int)
-        The mean loss of each interval of `eval_interval` iterations, and the sum and the number of
-        the losses since.
-    epoch : int
-        The number of whole epochs behind.
-    iteration, draws : int
-        The updates in the epoch begun, and the shuffles drawn since `rng` stood so: 0 but where
-        the run was interrupted.
-
     Examples
     --------
     >>> from spiral_autograd import fit, init_params
@@ -45,18 +25,18 @@ class TrainState:
     5
     """
 
-    params: Pytree
-    optimizer: str
-    optimizer_state: Any
-    rng: Stream
-    order: Array
-    sharing: Sharing
-    loss_list: tuple[float, ...] = ()
-    losses_since: tuple[float, int] = (0.0, 0)
-    eval_interval: int | None = None
-    epoch: int = 0
-    iteration: int = 0
-    draws: int = 0
+    params: Pytree  # of float arrays
+    optimizer: str  # its name
+    optimizer_state: Any  # what it remembers
+    rng: Stream  # of the shuffles
+    order: Array  # int, of the examples in the last epoch begun; the next one re-orders it
+    sharing: Sharing  # which leaves of the parameters are one array
+    loss_list: tuple[float, ...] = ()  # the mean of each interval
+    losses_since: tuple[float, int] = (0.0, 0)  # their sum and number
+    eval_interval: int | None = None  # in iterations
+    epoch: int = 0  # the whole epochs behind
+    iteration: int = 0  # updates in the epoch begun: 0 but where the run was interrupted
+    draws: int = 0  # the shuffles drawn since `rng` stood so: the same
 
     def __repr__(self) -> str:
         """Return one line: how far the run is, its last loss, the shapes of its parameters."""
@@ -72,20 +52,7 @@ class TrainState:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `fit` hands to `on_eval` at the end of an evaluation interval.
-
-    Its ``str()`` is the line of the book's log.
-
-    Attributes
-    ----------
-    epoch, iteration, max_iters : int
-        Counted from 1; the iteration within the epoch, and the iterations of an epoch.
-    elapsed : float
-        Seconds since `fit` was called.
-    loss : float
-        The mean loss of the interval.
-    params : pytree of float arrays
-        The parameters after the update of this iteration.
+    """What `fit` hands to `on_eval` at the end of an interval; as text, a line of the book's log.
 
     Examples
     --------
@@ -93,12 +60,12 @@ class Evaluation:
     | epoch 1 | iter 10 / 10 | time 0[s] | loss 1.13
     """
 
-    epoch: int
-    iteration: int
-    max_iters: int
-    elapsed: float
-    loss: float
-    params: Pytree = field(repr=False)
+    epoch: int  # counted from 1
+    iteration: int  # within the epoch, counted from 1
+    max_iters: int  # of an epoch
+    elapsed: float  # seconds since `fit` was called
+    loss: float  # the mean of the interval
+    params: Pytree = field(repr=False)  # after the update of this iteration
 
     def __str__(self) -> str:
         return (

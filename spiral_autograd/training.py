@@ -96,9 +96,8 @@ def fit(
     Raises
     ------
     ValueError, TypeError
-        Before any work, for data of different lengths, empty or not finite, fewer examples than a
-        batch, parameters that are no finite floats, an option out of its range, a loss that is no
-        finite scalar, a gradient of another structure, a state of another optimizer or other data.
+        Before any work, for data, parameters, a loss, a gradient, a state or an option that do not
+        fit together, or are not finite.
     NonFiniteLossError
         When the loss becomes NaN or infinite during training, with the epoch and iteration.
 

@@ -96,11 +96,10 @@ _known = _Bounded()  # what is known of losses, by the identity of their code
 def cached_program(
     loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, once: bool = False
 ) -> Watched | None:
-    """Return the program for a loss and a signature; None, after one warning, if it has none.
+    """Return the program for a loss and a signature; after one warning none, if it has none.
 
-    It holds as long as its `outside` holds.
-
-    With `once` it is asked for a single call: whether another program pays is then weighed.
+    It holds as long as its `outside` holds. With `once` it is asked for a single call: whether
+    another program pays is then weighed.
     """
     code = _code_of(loss)
     known = _known.get(id(code))
@@ -112,13 +111,12 @@ def cached_program(
     if known is not None:
         known.calls += 1
         if current is not None and current.holds_for(loss):
-            return current if current.program is not None else None
+            return current
         if known.unwatchable:
             return None
     with process_lock:
         known = _known.setdefault(id(code), _Known(code, 1))
-        found = _looked_up(known, loss, params, data, once)
-        return found if found is not None and found.program is not None else None
+        return _looked_up(known, loss, params, data, once)
 
 
 def _code_of(loss: Loss) -> Any:
@@ -181,30 +179,20 @@ def value_and_grad(loss: Loss, argnum: Any = 0) -> Callable[..., tuple[Any, Pytr
 
     At the first call for each signature (structure, shapes and dtypes) the gradient is derived;
     then the derived program runs. A loss that has no program is differentiated by autograd, with
-    one warning that says why.
+    one `DerivationWarning` that says why.
 
     Parameters
     ----------
     loss : callable
-        ``loss(params, *data)`` returns a scalar.
+        ``loss(params, *data)`` returns a scalar. TypeError if it is no function.
     argnum : int or tuple of int, default 0
         The argument to differentiate with respect to. For any but the first, and where keyword
-        arguments are given, autograd itself is called.
+        arguments are given, autograd itself is called. TypeError if it is no position.
 
     Returns
     -------
     callable
         ``value_and_grad(params, *data) -> (loss, gradient)``.
-
-    Raises
-    ------
-    TypeError
-        If `loss` is no function, or `argnum` no position of an argument.
-
-    Warns
-    -----
-    DerivationWarning
-        Where plain autograd takes over.
 
     Notes
     -----

@@ -17,7 +17,8 @@ from autograd.core import SparseObject
 from ..pytree import leaves, tree_map
 from ..recording import Call, Recording, name_of, parents_of
 from ..validation import Shape
-from .listing import argument_names, paths
+from .listing import argument_names, named_inputs
+from .simplify import needed
 from .writer import identifier
 
 FEW = 6  # numbers that are shown; of a larger array its shape alone
@@ -93,7 +94,9 @@ class Graph:
 
 def draw(recording: Recording, loss: Callable[..., Any], *, full: bool) -> Graph:
     """Return the graph of a recording, its operations merged to the functions they stand in."""
-    forward = _forward(recording)
+    ends = [recording.loss] if isinstance(recording.loss, Call) else []
+    made_of = needed(ends, parents_of)
+    forward = [call for call in recording.calls if call in made_of]
     inside = {} if full else _functions(forward)
     names, params = _names(recording, loss), set(leaves(recording.params))
     boxes: dict[Any, list[Any]] = {}  # by what they stand for: label, kind, source, operations
@@ -159,25 +162,12 @@ def _edge_of(
 
 def _names(recording: Recording, loss: Callable[..., Any]) -> dict[Call, str]:
     """Return the names of the leaves of the arguments."""
-    taken, names = {"np"}, {}
-    trees = recording.params, *recording.data
-    for argument, tree in zip(argument_names(loss, len(trees), taken), trees, strict=True):
-        for path, leaf in paths(tree):
-            if isinstance(leaf, Call):
-                names[leaf] = identifier("_".join(map(str, path)), taken) if path else argument
-    return names
-
-
-def _forward(recording: Recording) -> list[Call]:
-    """Return the calls that the loss is made of, in the order in which they were made."""
-    found: set[Call] = set()
-    pending = [recording.loss] if isinstance(recording.loss, Call) else []
-    while pending:
-        call = pending.pop()
-        if call not in found:
-            found.add(call)
-            pending += parents_of(call)
-    return [call for call in recording.calls if call in found]
+    taken, trees = {"np"}, (recording.params, *recording.data)
+    return {
+        leaf: name
+        for argument, tree in zip(argument_names(loss, len(trees), taken), trees, strict=True)
+        for _, leaf, name in named_inputs(argument, tree, taken)
+    }
 
 
 # -------------------- which operations are one node --------------------
@@ -224,12 +214,6 @@ def _label(call: Call, code: CodeType | None) -> str:
     said = [f"{k}{arg}" for k, arg in given if type(arg) in plain]
     short = [text for text in said if len(text) < 20 and text.isprintable()]
     return " ".join([NAMES.get(fun, name_of(fun).strip("_")), *short])
-
-
-def _source(call: Call, code: CodeType | None) -> tuple[str, int] | None:
-    if code is not None:
-        return code.co_filename, code.co_firstlineno
-    return call.source[:2] if call.source else None
 
 
 # -------------------- numbers --------------------

@@ -7,16 +7,16 @@ import operator
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..boxes import add_at, take
-from ..pytree import Pytree, with_leaves
+from ..pytree import Pytree, paths, with_leaves
 from ..recording import Call, Recording
 from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
-from .simplify import Simplified, needed
+from .simplify import Simplified, needed, parents
 from .writer import ATOM, SCATTERS, VIEWS, Writer, identifier, shape_text
 
 LONGEST = 56  # a longer expression becomes a statement of its own
@@ -95,10 +95,7 @@ class _Listing(Writer):
     def _take_apart(self, argument: str, tree: Pytree) -> None:
         """Name the leaves of an argument, and write the lines that bind them, four to each."""
         names, places = [], []
-        for path, leaf in paths(tree):
-            if not isinstance(leaf, Call):
-                continue
-            name = identifier("_".join(map(str, path)), self.taken) if path else argument
+        for path, leaf, name in named_inputs(argument, tree, self.taken):
             self.texts[self.simple.of_call[leaf]] = name, ATOM
             names += [name] if path else []
             places.append(argument + "".join(f"[{self.constant(key)}]" for key in path))
@@ -151,11 +148,13 @@ class _Listing(Writer):
 
     def lines(self) -> list[str]:
         """Return the lines of the statements, each with its shape and where it comes from."""
-        forward = needed([self.simple.loss])
+        forward = needed([self.simple.loss], parents)
         number: dict[Expr, int] = {}  # the statement that each expression is a part of
         lines, section = [], ""
         for k, (e, (*first, last)) in enumerate(self.done, 1):
-            number.update((part, k) for part in needed([e], number) if part.fun is not None)
+            number.update(
+                (part, k) for part in needed([e], parents, number) if part.fun is not None
+            )
             kind = "forward" if e in forward else "backward"
             if kind != section:
                 lines += ["", f"# {kind}"]
@@ -223,12 +222,11 @@ def argument_names(loss: Callable[..., Any], count: int, taken: set[str]) -> lis
     return [identifier(name, taken) for name in names[:count]]
 
 
-def paths(tree: Pytree) -> list[tuple[tuple[Any, ...], Any]]:
-    """Return each leaf of a tree, with the keys that lead to it before it."""
-    if type(tree) not in (dict, list, tuple):
-        return [((), tree)]
-    items = tree.items() if type(tree) is dict else enumerate(tree)
-    return [((key, *path), leaf) for key, sub in items for path, leaf in paths(sub)]
+def named_inputs(argument: str, tree: Pytree, taken: set[str]) -> Iterator[tuple[Any, Call, str]]:
+    """Yield the traced leaves of an argument: the keys that lead to each, itself, a name."""
+    for path, leaf in paths(tree):
+        if isinstance(leaf, Call):
+            yield path, leaf, identifier("_".join(map(str, path)), taken) if path else argument
 
 
 def _gradient_of(recording: Recording, simple: Simplified) -> dict[Expr, list[Expr]]:

@@ -20,17 +20,8 @@ Buffered: TypeAlias = tuple[Callable[..., Any], list[Any]]
 class Program:
     """A loss and its gradient, as autograd derives them, written out as NumPy.
 
-    Attributes
-    ----------
-    source : str
-        The program as text, to be read, or to be pasted into a file.
-    needs : dict
-        What the text needs besides NumPy, by name; empty for most.
-    buffered : tuple
-        ``make(param_views, grad_views) -> step(*data)``, which writes the gradient into the views
-        and returns the loss; and the dtypes that step takes its arrays in.
-    traces_ints : bool
-        Whether the program holds for other Python ints than those in the data it was derived for.
+    Its `buffered` form is ``make(param_views, grad_views) -> step(*data)``, which writes the
+    gradient into the views and returns the loss; and the dtypes that step takes its arrays in.
 
     Examples
     --------
@@ -42,10 +33,10 @@ class Program:
     (2, 10)
     """
 
-    source: str
-    needs: dict[str, Any] = field(repr=False)
+    source: str  # the program as text, to be read, or to be pasted into a file
+    needs: dict[str, Any] = field(repr=False)  # besides NumPy, by name; empty for most
     buffered: Buffered = field(repr=False)
-    traces_ints: bool = field(repr=False)
+    traces_ints: bool = field(repr=False)  # does it hold for other Python ints among the data?
     _signature: Any = field(repr=False)
     _arguments: dict[str, str] = field(repr=False)
     _function: Callable[..., Any] = field(repr=False)
@@ -54,10 +45,7 @@ class Program:
     def __call__(self, params: Pytree, *data: Pytree) -> tuple[Any, Pytree]:
         """Return the loss and its gradient with respect to `params`.
 
-        Raises
-        ------
-        ValueError
-            If an argument has another structure, shape or dtype than the program was derived for.
+        An argument of another structure, shape or dtype than those of the derivation: ValueError.
         """
         if signature(params, data, trace_ints=self.traces_ints) != self._signature:
             got = described(params, data, trace_ints=self.traces_ints)
@@ -68,13 +56,8 @@ class Program:
         """Return the computational graph: what `to_mermaid` and `to_dot` write, as plain data.
 
         On its edges are the values and the gradients of the arguments that the program was derived
-        for: names and shapes, and the numbers where they are few.
-
-        Parameters
-        ----------
-        full : bool, default False
-            Whether each operation is a node. Else one call of a function that calls no other is
-            one node, as affine, sigmoid and softmax with loss are in the book.
+        for: names and shapes, and the numbers where they are few. With `full` each operation is a
+        node; else one call of a function that calls no other is one, as affine is in the book.
 
         Examples
         --------

@@ -178,23 +178,6 @@ def _times_reciprocal(graph: Graph, e: Expr, x: Expr, other: Expr) -> Expr | Non
     return None
 
 
-def _known_quotient(graph: Graph, e: Expr) -> Expr | None:
-    """a x / y² = a q / y, and x / y² = q / y, where q = x / y is known: a quotient's gradient."""
-    above, below = e.args
-    if not (below.fun is np.power and uniform(below.args[1]) == 2.0):
-        return None
-    y = below.args[0]
-    ways: list[Any] = [(above, None)]
-    if above.fun is np.multiply:
-        ways += [above.args, above.args[::-1]]
-    for x, other in ways:
-        q = graph.known(np.divide, x, y)
-        if q is not None:
-            product = graph.arithmetic(np.multiply, other, q) if other else q
-            return graph.in_place_of(e, np.divide, product, y)
-    return None
-
-
 def _power_rule(graph: Graph, e: Expr) -> Expr | None:
     """x ** 1 = x, and x ** -0.5 = 1 / √x where the root is known."""
     x, number = e.args[0], uniform(e.args[1])
@@ -249,14 +232,6 @@ def _sum_of_ones(graph: Graph, e: Expr) -> Expr | None:
     return graph.reshaped(x, e.shape) if is_reshape else None
 
 
-def _over_all(graph: Graph, e: Expr) -> Expr | None:
-    """Along the one axis there is, is over all."""
-    if len(e.args) > 1 or len(e.args[0].shape) != 1 or e.keyword("axis") not in (0, -1, (0,)):
-        return None
-    kwargs = [(name, value) for name, value in e.kwargs if name != "axis"]
-    return graph.make(e.fun, e.args, e.shape, e.dtype, kwargs)
-
-
 def _scalar_choice(graph: Graph, e: Expr) -> Expr | None:
     """In where(c, x, zeros) the zeros need not be an array."""
     if len(e.args) != 3:
@@ -276,7 +251,7 @@ RULES: dict[Any, tuple[Rule, ...]] = {
     scale: (_scale_rule,),
     np.negative: (_negative_rule,),
     np.multiply: (_constant_factor, _factors_out, _times_reciprocal, *_LIGHTER),
-    np.divide: (_constant_quotient, _factors_out, _known_quotient, *_LIGHTER),
+    np.divide: (_constant_quotient, _factors_out, *_LIGHTER),
     np.add: (_plus_nothing, _common_factor, *_LIGHTER),
     np.subtract: (_plus_nothing, _common_factor, *_LIGHTER),
     reshape: (_unchanged, _of_itself, _factor_through, _reciprocal_through),
@@ -284,8 +259,7 @@ RULES: dict[Any, tuple[Rule, ...]] = {
     astype: (_unchanged,),
     np.power: (_power_rule, _without_broadcast),
     transpose: (_twice_transposed,),
-    np.sum: (_sum_of_ones, _factor_through, _over_all),
-    **dict.fromkeys((np.mean, np.max, np.min), (_over_all,)),
+    np.sum: (_sum_of_ones, _factor_through),
     np.where: (_scalar_choice,),
     **dict.fromkeys((np.maximum, np.minimum), (_without_broadcast,)),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import autograd.numpy as anp
 import numpy as np
@@ -25,6 +25,8 @@ from ..recording import Call, Recording
 from .expressions import Expr, Graph, astype, concatenate, is_basic, meta, put, scale
 from .rules import RULES
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, eq=False)
 class Simplified:
@@ -39,21 +41,26 @@ class Simplified:
 
     def order(self) -> list[Expr]:
         """Return what the results need: the forward part, then the rest, each as it was born."""
-        forward = needed([self.loss])
-        rest = needed(self.grads, forward)
+        forward = needed([self.loss], parents)
+        rest = needed(self.grads, parents, forward)
         birth = operator.attrgetter("birth")
         return [*sorted(forward, key=birth), *sorted(rest, key=birth)]
 
 
-def needed(results: Iterable[Expr], known: Container[Expr] = ()) -> set[Expr]:
+parents = operator.attrgetter("parents")
+
+
+def needed(
+    results: Iterable[T], parents_of: Callable[[T], Iterable[T]], known: Container[T] = ()
+) -> set[T]:
     """Return what results are computed from, themselves included, but for what is known."""
-    found: set[Expr] = set()
+    found: set[T] = set()
     pending = list(results)
     while pending:
-        expr = pending.pop()
-        if expr not in found and expr not in known:
-            found.add(expr)
-            pending.extend(expr.parents)
+        value = pending.pop()
+        if value not in found and value not in known:
+            found.add(value)
+            pending.extend(parents_of(value))
     return found
 
 

@@ -23,7 +23,8 @@ from .lines.literals import with_literal
 from .reference.graph import Graph
 from .reference.reference import find_reference, outputs_now
 from .source import forward_line
-from .subject.conventions import TARGETS, means_upstream, positional_names
+from .subject.conventions import TARGETS, means_upstream
+from .subject.objects import positional_names
 from .subject.subject import MISSING, copied
 from .verdict.doubt import compared, not_accepted
 from .verdict.rows import FAILURES, Comparison, Row

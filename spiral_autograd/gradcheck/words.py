@@ -187,7 +187,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     ),
     # -------------------- notes: how the gradients were found, and what is beside them -------
     "accumulating": lambda names, reset: (
-        f"the gradients add up from call to call ({', '.join(names)}): "
+        f"the gradients accumulate, call by call ({', '.join(names)}): "
         f"{f'call {reset}()' if reset else 'set them to zero'} between calls"
     ),
     "no_other_call": "a second call raised {error}: whether it gives the same gradients is not "

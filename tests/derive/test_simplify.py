@@ -174,19 +174,6 @@ ACTS = [
         lambda m: m(np.divide, ONES, m.v),
         ("broadcast", ("divide", 1.0, "v"), (2, 3)),
     ),
-    (
-        rules._known_quotient,
-        lambda m: [m(np.divide, m.a, m.p), m(np.divide, m.a, m(np.power, m.p, 2.0))][1],
-        ("divide", ("divide", "a", "p"), "p"),
-    ),
-    (
-        rules._known_quotient,
-        lambda m: [
-            m(np.divide, m.a, m.p),
-            m(np.divide, m(np.multiply, m.b, m.a), m(np.power, m.p, 2.0)),
-        ][1],
-        ("divide", ("multiply", "b", ("divide", "a", "p")), "p"),
-    ),
     (rules._plus_nothing, lambda m: m(np.add, m.a, ZEROS), "a"),
     (rules._plus_nothing, lambda m: m(np.add, ZEROS, m.a), "a"),
     (rules._plus_nothing, lambda m: m(np.subtract, m.a, ZEROS), "a"),
@@ -273,13 +260,6 @@ ACTS = [
         lambda m: m(np.sum, m.one, axis=1, keepdims=True),
         ("reshape", "one", (2, 1)),
     ),
-    (rules._over_all, lambda m: m(np.sum, m.v, axis=0), ("sum", "v")),
-    (rules._over_all, lambda m: m(np.max, m.v, axis=-1), ("max", "v")),
-    (
-        rules._over_all,
-        lambda m: m(np.mean, m.v, axis=0, keepdims=True),
-        ("mean", "v", "keepdims=True"),
-    ),
     (
         rules._scalar_choice,
         lambda m: m(np.where, m(np.greater, m.a, 0.0), m.b, ZEROS),
@@ -343,17 +323,11 @@ STAYS = [
     (rules._twice_transposed, lambda m: m(transpose, m.a)),
     (rules._scalar_choice, lambda m: m(np.where, m(np.greater, m.s, 0.0), m.s, ZEROS)),
     (rules._sum_of_ones, lambda m: m(np.sum, m.a, axis=1)),
-    (rules._over_all, lambda m: m(np.sum, m.a, axis=0)),
     # what is not there, or not constant throughout
     (rules._constant_factor, lambda m: m(np.multiply, m.a, np.array([1.0, 1.0, 2.0]))),
     (rules._constant_quotient, lambda m: m(np.divide, m.a, ZEROS)),
     (rules._plus_nothing, lambda m: m(np.add, m.a, np.array([0.0, 0.0, 1.0]))),
     (rules._plus_nothing, lambda m: m(np.subtract, ZEROS, m.a)),
-    (rules._known_quotient, lambda m: m(np.divide, m.a, m(np.power, m.p, 2.0))),
-    (
-        rules._known_quotient,
-        lambda m: [m(np.divide, m.a, m.p), m(np.divide, m.a, m(np.power, m.p, 3.0))][1],
-    ),
     (rules._power_rule, lambda m: m(np.power, m.p, -0.5)),
     (rules._common_factor, lambda m: m(np.add, m(scale, m.a, HALF), m(scale, m.b, THIRD))),
     (rules._common_factor, lambda m: m(np.subtract, m.a, m.b)),

@@ -45,6 +45,7 @@ def drawn(form, stream):
 
 @pytest.mark.parametrize("form", FORMS)
 @given(seed=SEEDS)
+@example(seed=114957)  # float32 makes a quarter of a per cent of a gradient near zero
 @generated
 def test_what_is_right_is_called_right(form, seed):
     check, plan, _ = drawn(form, random.Random(seed))

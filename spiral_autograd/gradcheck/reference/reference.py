@@ -357,7 +357,10 @@ def agrees_with_differences(
         tolerance = 2e-2 if reference.single and not double else 1e-5
         found = steps.witness(direction, expected, size, tolerance)
         if found is None:
-            found = steps.witness(direction, expected, size, tolerance, steps.noise(direction))
+            noise = steps.noise(direction)
+            if not noise and reference.double and not double:
+                continue  # in float32 the output does not move at all: float64 will tell
+            found = steps.witness(direction, expected, size, tolerance, noise)
         if found is None or (reference.kind != "autograd" and not found):
             return False
     return True
