@@ -17,7 +17,6 @@ REASONS = {
 LINES = {
     "conventions/bptt_truncated": "wrong",
     "conventions/bptt_truncated_at_once": "wrong",
-    "conventions/bptt_no_derivative": "wrong",
     "cs231n/ln_not_back": "wrong",
     "cs231n/svm_no_N": "wrong",
     "cs231n/softmax_no_one": "wrong",
@@ -30,7 +29,6 @@ LINES = {
     "frameworks/bce_no_outputs": "wrong",
     "frameworks/bce_with_sigmoid": "wrong",
     "frameworks/bce_label_only": "wrong",
-    "frameworks/mha_scale": "several",
     "over_time/rnn_x_for_h": "wrong",
     "over_time/rnn_grads_swapped": "wrong",
     "scripts/scratch_b1_as_b2": "wrong",
