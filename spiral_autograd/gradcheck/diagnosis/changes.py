@@ -221,7 +221,7 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
             yield Family(
                 sign * scores - spot.effect,
                 sizes,
-                partial(taken_as, node, sign, extra=1.6 * _is_product_of(site, node)),
+                partial(taken_as, node, sign, extra=1.6 * _is_plain(site, node)),
                 partial(_function_key, end, sign),
                 sign * stock.raw_functions(node) if np.size(node.value) == spot.g.size else None,
             )
@@ -259,9 +259,11 @@ def _of_the_gradient(spot: Spot, weights: Array) -> Family:
     )
 
 
-def _is_product_of(site: Site, node: Node) -> bool:
-    """Tell whether a value is a mere product: nobody differentiates that as a function of it."""
-    return site.steps == 1 and node is site.result and node.name == "multiply"
+def _is_plain(site: Site, node: Node) -> bool:
+    """Tell whether a value is a mere product, or sum: nobody has a function of it for that."""
+    if any(n.name not in ("add", "subtract") for n in site.between):
+        return site.steps == 1 and node is site.result and node.name == "multiply"
+    return True
 
 
 def _function_key(end: str, sign: int, i: int) -> Hashable:
