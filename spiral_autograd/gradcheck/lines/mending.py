@@ -34,7 +34,7 @@ class Asked(NamedTuple):
     repeats: bool  # it runs several times
 
 
-_LONGEST = 1.0  # seconds of the processor
+_LONGEST = 1.5  # seconds of the processor
 _UNLIKELY = 0.02  # seconds for what may stand in a line that nothing speaks for
 _AGAIN = 0.5  # what makes the same as a lesser change, or none, is that much less likely
 _MOST = 600  # runs of a backward pass
