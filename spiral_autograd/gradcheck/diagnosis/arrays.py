@@ -366,8 +366,8 @@ def _other_gradients(case: Case, k: int) -> Iterator[tuple[Callable[[], Finding]
     for j, (name, other) in enumerate(zip(case.names, case.automatic, strict=True)):
         fits = zip(other.shape[::-1], shape[::-1], strict=False)
         if j != k and other.ndim <= len(shape) and all(n in (1, m) for n, m in fits):
-            of = found("gradient_of", of=found("named", name=name))
-            yield partial(lambda of: of, of), np.broadcast_to(other, shape)
+            of = partial(found, "gradient_of", of=found("named", name=name))
+            yield of, np.broadcast_to(other, shape)
 
 
 def _is_plain(c: float, own: bool) -> bool:

@@ -339,23 +339,21 @@ def extremes(spot: Spot, stock: Stock) -> Iterator[Family]:
     axis = y.call.kwargs.get("axis", y.args[1] if len(y.args) > 1 else None)
     n = np.size(x.value) // max(1, np.size(y.value))
     is_it = f"({{v}} == {opposite.__name__[-3:]}({{v}}))"
-    tried: list[tuple[str, Callable[[], object]]] = [
-        ("1", lambda: 1.0),
-        (f"1 / {n}", lambda: 1 / n),
-        (is_it, lambda: x.value == opposite(x.value, axis=axis, keepdims=True)),
-    ]
+    tried: dict[str, Callable[[], object]] = {
+        "1": lambda: 1.0,
+        f"1 / {n}": lambda: 1 / n,
+        is_it: lambda: x.value == opposite(x.value, axis=axis, keepdims=True),
+    }
 
-    def edit(i: int) -> Edit:
+    def edit(function: str) -> Edit:
         def change(g: Array, c: Array, total: object) -> object:
             kept = np.shape(np.max(x.value, axis=axis, keepdims=True))
-            return np.reshape(g, kept) * tried[i][1]() + 0 * c
+            return np.reshape(g, kept) * tried[function]() + 0 * c
 
-        fields = {"function": tried[i][0], "v": x, "minus": False}
+        fields = {"function": function, "v": x, "minus": False}
         return Edit("taken_as", 1.2, change, fields, "derivative")
 
-    others = [np.asarray(edit(i).change(spot.g, spot.c, stock.bar)) for i in range(len(tried))]
-    effects, sizes = spot.effects(others)
-    yield Family(effects, sizes, edit, lambda i: ("extreme", i))
+    yield from spot.family({("extreme", i): edit(f) for i, f in enumerate(tried)}, stock.bar)
 
 
 # The likeliest first: where they explain something well, the others are not asked.

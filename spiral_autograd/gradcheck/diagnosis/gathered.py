@@ -11,6 +11,7 @@ from ...validation import Array
 from ..reference.graph import Change, Site
 from ..reference.nodes import Node
 from .probes import Edit, Family, Spot, Stock
+from .turns import index_of
 
 PICKING = ("__getitem__", "take")
 
@@ -22,15 +23,9 @@ def gathered(spot: Spot, stock: Stock) -> Iterator[Family]:
     x = spot.site.argument
     ways = [Site(u, x, (u,)) for u in x.users if np.shape(u.adjoint) == np.shape(u.value)]
     tried = [*_kept_alone(spot, ways), *_overwritten(spot, ways)]
-    others = [np.asarray(edit.change(spot.c, spot.c, _recorded)) for edit in tried]
-    if others:
-        effects, sizes = spot.effects(others)
-        yield Family(effects, sizes, lambda n: tried[n], lambda n: (tried[n].kind, n))
-    twice = [_added_to_itself(spot, way) for way in ways[:3]]
-    if twice and np.ndim(spot.c):
-        others = [np.asarray(edit.change(spot.c, spot.c, _recorded)) for edit in twice]
-        effects, sizes = spot.effects(others)
-        yield Family(effects, sizes, lambda n: twice[n], lambda n: ("added_to_itself", n))
+    yield from spot.family({(edit.kind, n): edit for n, edit in enumerate(tried)}, _recorded)
+    twice = [_added_to_itself(spot, way) for way in ways[:3]] if np.ndim(spot.c) else []
+    yield from spot.family({(edit.kind, n): edit for n, edit in enumerate(twice)}, _recorded)
 
 
 def _added_to_itself(spot: Spot, way: Site) -> Edit:
@@ -71,8 +66,7 @@ def _recorded(node: Node) -> object:
 
 
 def _only(spot: Spot, way: Site) -> Change:
-    assert way.result is not None
-    result = way.result
+    result = _picked(way)
     return lambda g, c, total: spot.graph.part(way, total(result)) + 0 * c
 
 
@@ -95,8 +89,7 @@ def _picked(way: Site) -> Node:
 
 
 def _index(way: Site) -> Any:
-    user = _picked(way)
-    return user.args[1] if user.name == "__getitem__" else tuple(user.args[1:])
+    return index_of(_picked(way))
 
 
 def _by_index(ways: Sequence[Site]) -> list[list[Site]]:

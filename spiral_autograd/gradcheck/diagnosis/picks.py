@@ -12,7 +12,7 @@ from ..reference.nodes import Node
 from .edits import unbroadcast
 from .operands import slopes
 from .probes import Edit, Family, Spot, Stock
-from .turns import Turns
+from .turns import Turns, index_of
 
 INDEXED = ("__getitem__", "set_at")
 Index = tuple[Any, ...]
@@ -23,11 +23,11 @@ def put_elsewhere(spot: Spot, stock: Stock) -> Iterator[Family]:
     y, x = spot.site.result, spot.site.argument
     is_picked = y is not None and spot.site.steps == 1 and y.name == "__getitem__"
     others = places(stock.turns, y) if y is not None and is_picked else {}
-    keys = list(others)
-    edits = [Edit("put_at", 2.2, partial(_put, x, others[key]), _fields(key, x)) for key in keys]
-    if edits:
-        effects, sizes = spot.effects([edit.change(spot.g, spot.c, stock.bar) for edit in edits])
-        yield Family(effects, sizes, lambda n: edits[n], lambda n: ("put at", keys[n]))
+    edits: dict[Hashable, Edit] = {
+        ("put at", key): Edit("put_at", 2.2, partial(_put, x, at), _fields(key, x))
+        for key, at in others.items()
+    }
+    yield from spot.family(edits, stock.bar)
 
 
 def taken_elsewhere(spot: Spot, stock: Stock) -> Iterator[Family]:
@@ -36,14 +36,11 @@ def taken_elsewhere(spot: Spot, stock: Stock) -> Iterator[Family]:
     if y is None or spot.site.steps > 1 or y.name != "set_at" or y.args[1] is not x.value:
         return
     whole, others = _as_last_written(y), places(stock.turns, y)
-    edits = [
-        Edit("picked_at", 2.1, partial(_taken, x, whole, at), {**_fields(key, whole), "flow": True})
-        for key, at in others.items()
-    ]
-    if edits:
-        effects, sizes = spot.effects([edit.change(spot.g, spot.c, stock.bar) for edit in edits])
-        keys = list(others)
-        yield Family(effects, sizes, lambda n: edits[n], lambda n: ("taken at", keys[n]))
+    edits: dict[Hashable, Edit] = {}
+    for key, at in others.items():
+        fields = {**_fields(key, whole), "flow": True}
+        edits["taken at", key] = Edit("picked_at", 2.1, partial(_taken, x, whole, at), fields)
+    yield from spot.family(edits, stock.bar)
 
 
 def _as_last_written(y: Node) -> Node:
@@ -112,7 +109,7 @@ def places(turns: Turns, picked: Node) -> Mapping[Hashable, Index]:
 
 
 def _places(runs: Sequence[Node]) -> list[dict[Hashable, Index]]:
-    indices = [_whole(_index(node), np.shape(node.args[0])) for node in runs]
+    indices = [_whole(index_of(node), np.shape(node.args[0])) for node in runs]
     known = [index for index in indices if index is not None]
     if len(known) < len(runs) or len({len(index) for index in known}) > 1:
         return []
@@ -131,10 +128,6 @@ def _places(runs: Sequence[Node]) -> list[dict[Hashable, Index]]:
             for alternatives, index in zip(found, moved, strict=True):
                 alternatives[key] = index
     return found
-
-
-def _index(node: Node) -> Any:
-    return node.args[1] if node.name == "__getitem__" else tuple(node.args[2:])
 
 
 def _moved(starts: Any) -> Iterator[tuple[Hashable, Any]]:
@@ -196,5 +189,5 @@ def _fits(picked: Node, index: Index) -> bool:
         else -n <= part < n
         for part, n in zip(index, array.shape, strict=False)
     )
-    due = picked.value if picked.name == "__getitem__" else array[_index(picked)]
+    due = picked.value if picked.name == "__getitem__" else array[index_of(picked)]
     return inside and np.shape(array[index]) == np.shape(due)

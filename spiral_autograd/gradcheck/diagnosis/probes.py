@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -193,6 +193,15 @@ class Spot:
         """Return what becomes of the probes if other arrays reach the argument, and the sizes."""
         table = np.stack([other.ravel() for other in others]) - self.c.ravel()
         return table @ self.tangents.T, np.abs(table) @ self.sizes.T
+
+    def family(
+        self, edits: Mapping[Hashable, Edit], total: Callable[[Node], object]
+    ) -> Iterator[Family]:
+        """Yield some changes of one sort, by their keys; nothing where there are none."""
+        if edits:
+            keys, made = list(edits), list(edits.values())
+            others = [np.asarray(edit.change(self.g, self.c, total)) for edit in made]
+            yield Family(*self.effects(others), made.__getitem__, keys.__getitem__)
 
 
 def folded(weights: Array, shape: tuple[int, ...]) -> Array | None:

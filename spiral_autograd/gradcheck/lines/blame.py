@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -183,7 +183,11 @@ class Blame(Ran):
             late += 0.1 * makers.isdisjoint(numbers)
             costs[code, line] = late, rank
         return {
-            spot: Asked(costs[spot][0], self._shapes_at(events[spot]), self._repeats(spot))
+            spot: Asked(
+                costs[spot][0],
+                self._shapes_at(events[spot]),
+                self._runs[spot[0].co_filename, spot[1]] > 1,
+            )
             for spot in sorted(costs, key=lambda spot: (costs[spot], spot[1]))[:_ASKED]
         }
 
@@ -199,11 +203,10 @@ class Blame(Ran):
             pending += new
         return found
 
-    def _repeats(self, spot: Spot) -> bool:
-        """Tell whether a line runs several times."""
-        place = spot[0].co_filename, spot[1]
-        runs = (e for e in self.events if e.place == place and e.step is not None and not e.part)
-        return len([*islice(runs, 2)]) > 1
+    @cached_property
+    def _runs(self) -> Counter[Place]:
+        """How often each line runs."""
+        return Counter(e.place for e in self.events if e.step is not None and not e.part)
 
     def _shapes_at(self, numbers: Iterable[int]) -> tuple[Shape, ...]:
         values = (v for n in numbers for v in (*self.made.get(n, ()), *self.handed.get(n, ())))
@@ -216,11 +219,8 @@ class Blame(Ran):
         start = trail.start_of(code_of(self.evidence.backward))
         made = [m.value for m in trail.moments if m.fresh and m.event >= start]
         made = [value for value in made if is_known(value, least=2)]
-        known = (
-            self.true,
-            self.whole,
-            self.scaled,
-        )  # the gradient of something tells more than a part of it
+        # The gradient of something is in several of them: it tells more than a part of it.
+        known = (self.true, self.whole, self.scaled)
         true = sum(values.has(value, 1e-8) for value in made for values in known)
         return true / max(1, len(made))
 

@@ -279,10 +279,15 @@ class _Function:
                 function.__code__ = self.code
 
 
+def _present(body: Slot) -> Any:
+    """Return the statement that stands in a place now."""
+    holder, field, index, _ = body
+    return getattr(holder, field)[index]
+
+
 def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:
     """Return what a statement makes, nothing where it only does something; None where it fails."""
-    holder, field, index, _ = body
-    node = getattr(holder, field)[index]
+    node = _present(body)
     value = getattr(node, "value", None)
     if value is None or isinstance(node, ast.Expr):  # a call on its own is not made twice
         return ()
@@ -294,8 +299,7 @@ def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:
 
 def _signature(body: Slot, made: Sequence[Any] | None) -> object:
     """Return what is the same where a statement does the same with equal arrays."""
-    holder, field, index, _ = body
-    node = getattr(holder, field)[index]
+    node = _present(body)
     if not made or not all(isinstance(item, np.ndarray | float | int) for item in made):
         return object()
     arrays = [np.asarray(item) for item in made]
