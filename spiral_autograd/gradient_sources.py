@@ -44,7 +44,7 @@ def automatic_source(layout: FlatLayout, loss: Loss, data: list[Array], batch_si
     found = cached_program(loss, layout.template, tuple(array[:batch_size] for array in data))
     if found is None or found.program is None:
         return plain
-    derived = _source_of_program(layout, found.program, data)
+    derived = source_of_program(layout, found.program, data)
     outside, has_changed = found.outside, False
     if not outside.watches:
         return derived
@@ -80,7 +80,7 @@ def source_of_pytrees(
     return Source(source, data)
 
 
-def _source_of_program(layout: FlatLayout, program: Program, data: list[Array]) -> Source:
+def source_of_program(layout: FlatLayout, program: Program, data: list[Array]) -> Source:
     """Return the source that a derived program is, with the data in the dtypes it computes in."""
     if any(turned or first != i for i, (first, turned) in enumerate(layout.sharing.places)):
         return source_of_pytrees(layout, program, data)

@@ -90,29 +90,26 @@ class UnwritableError(Exception):
 
 
 @contextlib.contextmanager
-def _named_if_unwritable(what: object) -> Iterator[None]:
+def _named_if_impossible(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise UnwritableError(f"cannot write {what}: {reason}") from error
+        raise UnwritableError(f"cannot {what}: {error.strerror or error}") from error
 
 
 def _save(path: Path, write: Callable[[IO[bytes]], Any], said: object = None) -> None:
     """Write a file whole, or say why it cannot be."""
-    with _named_if_unwritable(said or path):
+    with _named_if_impossible(f"write {said or path}"):
         write_whole(path, write)
 
 
 def _try_folder(complain: Complain, folder: Path, names: Sequence[str], option: str) -> None:
     """Make the output folder, and raise unless all the files can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        complain(f"argument --{option}: cannot make the folder: {error}")
-    except OSError as error:
-        reason = error.strerror or error
-        raise UnwritableError(f"cannot make the folder {folder}: {reason}") from error
+    with _named_if_impossible(f"make the folder {folder}"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            complain(f"argument --{option}: cannot make the folder: {error}")
     for name in names:
         if (folder / name).is_dir():
             raise UnwritableError(f"cannot write {folder / name}: a directory is in the way")
@@ -192,7 +189,7 @@ class _Job:
             said = {name: getattr(options, name) for name in SETTINGS}
             kept: dict[str, Any] = {"options": said, "runs": self.runs, "frames": self.frames}
             kept["differences"] = self.differences
-            with _named_if_unwritable(options.output / CHECKPOINT):
+            with _named_if_impossible(f"write {options.output / CHECKPOINT}"):
                 save(kept, options.output / CHECKPOINT)
 
         return fit(

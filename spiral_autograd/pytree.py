@@ -37,18 +37,24 @@ def tree_map(
     return kind(tree_map(function, *item, depth=depth - 1) for item in items)
 
 
-def named_leaves(
-    name: str, tree: Pytree, top: str | None = None, depth: int = DEEPEST
-) -> Iterator[tuple[str, Any]]:
-    """Yield each leaf with the expression that reaches it, such as ``params['W1']``."""
-    top = name if top is None else top
+def paths(
+    tree: Pytree, name: str = "", depth: int = DEEPEST
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield each leaf of the tree of a name, and before it the keys that lead to it."""
     if type(tree) not in (dict, list, tuple):
-        yield name, tree
+        yield (), tree
         return
     if not depth:
-        raise too_deep(top or "a pytree")
+        raise too_deep(name or "a pytree")
     for key, subtree in tree.items() if type(tree) is dict else enumerate(tree):
-        yield from named_leaves(f"{name}[{key!r}]", subtree, top, depth - 1)
+        for path, leaf in paths(subtree, name, depth - 1):
+            yield (key, *path), leaf
+
+
+def named_leaves(name: str, tree: Pytree) -> Iterator[tuple[str, Any]]:
+    """Yield each leaf with the expression that reaches it, such as ``params['W1']``."""
+    for path, leaf in paths(tree, name):
+        yield name + "".join(f"[{key!r}]" for key in path), leaf
 
 
 def too_deep(name: str) -> ValueError:
@@ -61,7 +67,7 @@ def too_deep(name: str) -> ValueError:
 
 def leaves(tree: Pytree) -> list[Any]:
     """Return the leaves of `tree` in its own order."""
-    return [leaf for _, leaf in named_leaves("", tree)]
+    return [leaf for _, leaf in paths(tree)]
 
 
 def leaves_like(template: Pytree, tree: Pytree) -> list[Any]:

@@ -260,7 +260,8 @@ class _Loop:
             if self.overwrite(source, updates[:-1], totals):
                 return self.advance_one_by_one(source, updates[-1:])
         except NonFiniteLossError:  # of the last one: what was made in the buffers is no good
-            pass
+            if self.place is not self.good:  # raised by on_eval, behind a whole update
+                raise
         except BaseException:
             if self.place is begun[0]:
                 self.advance_one_by_one(source, updates[: len(totals) - 1])

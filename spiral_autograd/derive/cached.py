@@ -96,11 +96,10 @@ _known = _Bounded()  # what is known of losses, by the identity of their code
 def cached_program(
     loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, once: bool = False
 ) -> Watched | None:
-    """Return the program for a loss and a signature; None, after one warning, if it has none.
+    """Return the program for a loss and a signature; after one warning none, if it has none.
 
-    It holds as long as its `outside` holds.
-
-    With `once` it is asked for a single call: whether another program pays is then weighed.
+    It holds as long as its `outside` holds. With `once` it is asked for a single call: whether
+    another program pays is then weighed.
     """
     code = _code_of(loss)
     known = _known.get(id(code))
@@ -112,13 +111,12 @@ def cached_program(
     if known is not None:
         known.calls += 1
         if current is not None and current.holds_for(loss):
-            return current if current.program is not None else None
+            return current
         if known.unwatchable:
             return None
     with process_lock:
         known = _known.setdefault(id(code), _Known(code, 1))
-        found = _looked_up(known, loss, params, data, once)
-        return found if found is not None and found.program is not None else None
+        return _looked_up(known, loss, params, data, once)
 
 
 def _code_of(loss: Loss) -> Any:

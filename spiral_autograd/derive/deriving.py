@@ -102,7 +102,8 @@ def _derived(loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints
         raise DerivationError("the loss writes into its arguments, which a program would not")
     with refused("it could not be written as NumPy: "):
         source, needs, function = _listed(recording, simplified, loss, given, expected)
-        buffered = _buffered(simplified)
+        text, needs_of_text, data_dtypes = write_buffered(simplified)
+        buffered = _compiled(text, needs_of_text)["make"], data_dtypes
         functions = function, _run_buffered(buffered, simplified, recording, params)
     finite = guards.agree_with_autograd(functions, given, expected, far=False)
     for example in (near, *far):
@@ -168,11 +169,6 @@ def _listed(
         source, needs = write_listing(recording, simplified, loss, params, types)
         function = _compiled(source, needs)["value_and_grad"]
     return source, needs, function
-
-
-def _buffered(simplified: Simplified) -> Buffered:
-    source, needs, data_dtypes = write_buffered(simplified)
-    return _compiled(source, needs)["make"], data_dtypes
 
 
 def _run_buffered(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..boxes import add_at, take
-from ..pytree import Pytree, with_leaves
+from ..pytree import Pytree, paths, with_leaves
 from ..recording import Call, Recording
 from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
 from .simplify import Simplified, needed, parents
@@ -224,16 +224,9 @@ def argument_names(loss: Callable[..., Any], count: int, taken: set[str]) -> lis
 
 def named_inputs(argument: str, tree: Pytree, taken: set[str]) -> Iterator[tuple[Any, Call, str]]:
     """Yield the traced leaves of an argument: the keys that lead to each, itself, a name."""
-    for path, leaf in _paths(tree):
+    for path, leaf in paths(tree):
         if isinstance(leaf, Call):
             yield path, leaf, identifier("_".join(map(str, path)), taken) if path else argument
-
-
-def _paths(tree: Pytree) -> list[tuple[tuple[Any, ...], Any]]:
-    if type(tree) not in (dict, list, tuple):
-        return [((), tree)]
-    items = tree.items() if type(tree) is dict else enumerate(tree)
-    return [((key, *path), leaf) for key, sub in items for path, leaf in _paths(sub)]
 
 
 def _gradient_of(recording: Recording, simple: Simplified) -> dict[Expr, list[Expr]]:

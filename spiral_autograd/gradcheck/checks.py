@@ -14,14 +14,16 @@ from .explain import explain, look_at_other_values
 from .guard import CheckError, answerable, guarded
 from .reference.reference import find_reference, gradients_of
 from .report import GradientReport
-from .subject.function import function_of
+from .subject.adapter import Terms
 from .subject.inputs import Names
 from .subject.layer import Layer
 from .subject.loss import Gradient
 from .subject.marks import among_globals
+from .subject.objects import name_of_function
 from .subject.pair import Functions, Pair
+from .subject.passes import function_of
 from .subject.session import untouched
-from .subject.subject import Subject, name_of_function
+from .subject.subject import Subject
 from .verdict.doubt import ask_differences, compared
 from .verdict.rows import Comparison, Tolerances
 from .verdict.second_call import call_again, first_gradients, judge, unused_upstream
@@ -95,8 +97,8 @@ def check_layer(
     title = (layer if isinstance(layer, type) else type(layer)).__name__
     with untouched(layer, inputs) as session, answerable(title):
         function = function_of(layer, inputs)
-        shared = session, upstream, stream, constant, gradients_of
-        adapter = Layer(layer, inputs, *shared) if function is None else Pair(function, *shared)
+        terms = Terms(session, upstream, stream, constant, gradients_of)
+        adapter = Layer(layer, inputs, terms) if function is None else Pair(function, terms)
         return course(title, adapter.subject(), stream, budget, tolerances)
 
 
@@ -155,7 +157,7 @@ def check_backward(
     title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
     with untouched(forward, backward, inputs) as session, answerable(title):
         passes = Functions(forward, backward, inputs).passes()
-        pair = Pair(passes, session, upstream, stream, constant, gradients_of)
+        pair = Pair(passes, Terms(session, upstream, stream, constant, gradients_of))
         return course(title, pair.subject(), stream, budget, tolerances)
 
 
@@ -216,7 +218,8 @@ def check_gradient(
     tolerances = Tolerances.of(rtol, atol)
     title, gradient = name_of_function(loss, "loss"), among_globals(gradient, loss, params)
     with untouched(loss, gradient, params, data) as session, answerable(title):
-        subject = Gradient(loss, gradient, params, data, session, constant).subject()
+        terms = Terms(session, constant=constant)
+        subject = Gradient(loss, gradient, params, data, terms).subject()
         return course(title, subject, stream_of(rng), budget, tolerances)
 
 

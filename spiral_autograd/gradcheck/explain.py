@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..validation import Array
-from .blocks import close, largest
+from .blocks import close, differing, largest
 from .diagnosis.behind import behind
 from .diagnosis.case import Case, other_upstream
 from .diagnosis.diagnose import diagnose
@@ -23,7 +23,8 @@ from .lines.literals import with_literal
 from .reference.graph import Graph
 from .reference.reference import find_reference, outputs_now
 from .source import forward_line
-from .subject.conventions import TARGETS, means_upstream, positional_names
+from .subject.conventions import TARGETS, means_upstream
+from .subject.objects import positional_names
 from .subject.subject import MISSING, copied
 from .verdict.doubt import compared, not_accepted
 from .verdict.rows import FAILURES, Comparison, Row
@@ -53,15 +54,16 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
         true = [ideal.gradient(k) for k in range(len(c.grads))]
         if all(np.isfinite(largest(g)) for g in true):
             cases.append(_case(c, where, left, true, ideal))
-    for reason in diagnose(*cases):
+    left = [k for k in left if k not in said]
+    for reason in diagnose(*cases, rows=left):
         left = [k for k in left if k not in reason.rows]
-        for k in (k for k in reason.rows if k not in said):
+        for k in reason.rows:
             lines = reason.lines or where.places(places, k, reason)
             theirs = [place for place in lines if place != forward_line(reason.call)]
             finding = with_literal(reason.finding, theirs)
             c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
-    for k in (k for k in left if k not in said):
-        why = _no_pattern(c.rows[k], late=where.deadline.is_over)
+    for k in left:
+        why = _no_pattern(c.rows[k], c.tolerance, c.floors[k], late=where.deadline.is_over)
         c.change(k, findings=together(c.rows[k].findings, why), lines=where.places(places, k))
 
 
@@ -120,15 +122,16 @@ def _name_of_upstream(c: Comparison) -> str | None:
     return next(filter(str.isidentifier, likeliest), None)
 
 
-def _no_pattern(row: Row, *, late: bool) -> Finding:
+def _no_pattern(row: Row, tolerance: float, floor: float, *, late: bool) -> Finding:
     """Return what is said of a gradient that nothing explains."""
     h, g = np.asarray(row.handwritten), np.asarray(row.automatic)
     if row.handwritten is None or row.automatic is None or h.shape != g.shape:
         return found("no_pattern", late=late, differing=None)
     if not np.isfinite(largest(h)):
         return found("not_finite", count=int((~np.isfinite(h)).sum()), of=h.size)
-    differing = int((np.abs(h - g) > 1e-6 * max(largest(h), largest(g))).sum())
-    return found("no_pattern", late=late, differing=differing, of=h.size, index=row.index)
+    counts = (int(differing(h, g, share, floor).sum()) for share in (1e-6, tolerance))
+    count = next(filter(None, counts), None)
+    return found("no_pattern", late=late, differing=count, of=h.size, index=row.index)
 
 
 # -------------------- values at which a mistake does not show --------------------

@@ -13,12 +13,12 @@ from .finding import Finding, found
 from .guard import CheckError, answerable
 from .reference.reference import gradients_of
 from .report import GradientReport
-from .subject.derivative import Derivative
+from .subject.adapter import Terms
 from .subject.inputs import Names
+from .subject.objects import name_of_function, require_function
 from .subject.pair import Pair
-from .subject.primitive import Primitive
+from .subject.passes import Derivative, Primitive
 from .subject.session import untouched
-from .subject.subject import name_of_function, require_function
 from .verdict.rows import Tolerances
 
 Rule = Callable[..., object]
@@ -95,7 +95,8 @@ def check_primitive(
             if not primitive.rules:
                 continue
             stream = stream_of(rng)
-            pair = Pair(primitive.passes(), session, upstream, stream, constant, gradients_of)
+            terms = Terms(session, upstream, stream, constant, gradients_of)
+            pair = Pair(primitive.passes(), terms)
             report = course(title, pair.subject(), stream, budget, tolerances)
             reports.append(_named(report, kind, primitive.shapes))
     if not reports:
@@ -193,7 +194,8 @@ def check_derivative(
         with session.fresh():
             two = Derivative(function, derivative, x)
         stream = stream_of(rng)
-        pair = Pair(two.passes(), session, upstream, stream, automatic=gradients_of)
+        terms = Terms(session, upstream, stream, automatic=gradients_of)
+        pair = Pair(two.passes(), terms)
         report = course(title, pair.subject(), stream, budget, tolerances)
         return replace(report, remarks=(*_takes(two, pair, report.ok), *report.remarks))
 

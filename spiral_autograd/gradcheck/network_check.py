@@ -18,14 +18,11 @@ from .network_passes import Own, beside, check_own, check_whole, wrong
 from .reference.reference import SHARPNESS
 from .reference.reference import gradients_of as automatic
 from .report import GradientReport
-from .subject.conventions import positional_names, read
-from .subject.given_loss import AutomaticLoss
-from .subject.heard import Call, Pass
+from .subject.heard import Call, Pass, gradients_of, groups, noted, replacing_lines, totals
 from .subject.inputs import Constant, Names
 from .subject.layer import names_in
-from .subject.methods import methods_of
-from .subject.network import Network, is_plain, naming, network_of
-from .subject.own_passes import gradients_of, groups, noted, replacing_lines, totals
+from .subject.network import AutomaticLoss, Network, is_plain, naming, network_of
+from .subject.objects import methods_of, positional_names, read
 from .subject.parameters import Parameter
 from .subject.session import untouched
 from .subject.subject import is_float_array

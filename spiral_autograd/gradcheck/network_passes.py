@@ -21,11 +21,12 @@ from .reference.reference import SHARPNESS, gradients_of
 from .report import GradientReport
 from .report_page import place_text
 from .source import Place, is_readable, text_of
-from .subject.conventions_of_networks import STEPS
-from .subject.heard import Call, Pass
+from .subject.adapter import Terms
+from .subject.conventions import STEPS
+from .subject.heard import Call, Pass, gradient_in, noted
 from .subject.network import Network, is_plain
 from .subject.own_loss import OwnLoss
-from .subject.own_passes import gradient_in, noted, number_in, ways
+from .subject.own_passes import number_in, ways
 from .subject.parameters import Parameter
 from .subject.session import same_states, untouched
 from .subject.subject import described, is_array
@@ -385,5 +386,5 @@ def _by_loss(net: Network, run: Pass, rng: Random, budget: float) -> GradientRep
         return None
     title = net.label(net.losses[0])
     with untouched(net.object, net.x, net.t) as session, answerable(title):
-        subject = OwnLoss(net, run, session, gradients_of).subject()
+        subject = OwnLoss(net, run, Terms(session, automatic=gradients_of)).subject()
         return course(title, subject, stream_of(rng), budget, net.tolerances)

@@ -86,6 +86,8 @@ def _place(how: str | Sequence[object]) -> str:
     kind, *more = (how,) if isinstance(how, str) else how
     if kind == "no_stride":
         return f"the step (stride) is missing in its index{_on_axis(more)}"
+    if kind in ("first", "last"):
+        return f"its index along axis {more[0]} is always that of the {kind} turn"
     if kind == "exchanged":
         return f"its indices along axis {more[0]} and axis {more[1]} are exchanged"
     return f"its index{_on_axis(more[1:2])} is {more[0]:+} beside what it should be"
@@ -174,6 +176,7 @@ CHANGES: dict[str, str | Callable[..., str]] = {
     "result": "the result of {of}",
     "array": "a constant array",
     "upstream": _of_upstream,
+    "transpose_of": "the transpose of {of}",
     "gradient_of": "the gradient of {of}",
     "flow": _flow,
     "flow_to": "all that flows back to {argument}",
@@ -193,7 +196,10 @@ CHANGES: dict[str, str | Callable[..., str]] = {
     "picked_beside": "goes to other entries than the forward pass picks: {shift} further along "
     "axis {axis}",
     "put_at": lambda how, of: f"goes to another place of {of}: {_place(how)}",
-    "picked_at": lambda how, of: f"is multiplied by another part of {of}: {_place(how)}",
+    "picked_at": lambda how, of, flow=False: (
+        f"is {'taken from' if flow else 'multiplied by'} another part of "
+        f"{'the gradient of ' * flow}{of}: {_place(how)}"
+    ),
     "exchanged": lambda of: (
         f"the gradients of {listed(of)} are {'exchanged' if len(of) == 2 else 'mixed up'}"
     ),
@@ -211,6 +217,20 @@ CHANGES: dict[str, str | Callable[..., str]] = {
     "times_too": lambda function, v, minus: (
         f"is multiplied by {_function(function, v, minus)} too, which it should not be"
     ),
+    "one_hot": lambda yours, turn, scores: (
+        f"the gradient of a softmax with cross-entropy by {scores} is p - one_hot (1 is subtracted "
+        f"at the target); in yours it is {yours}{_of_turn(turn, ' with the target')}"
+    ),
+    "not_derived": lambda of, true=None, turn="same": (
+        f"is not multiplied by the derivative of {of}{f', {true}' if true else ''}"
+        if turn == "same"
+        else f"is multiplied by the derivative of {of} at {_turn(turn)}"
+    ),
+    "truncated": lambda steps: (
+        f"what flows back through the loop is cut off after {steps} turn{'s' * (steps > 1)} "
+        "(truncated: right if that is meant)"
+    ),
+    "factor_lost": "is without the factor {v}",
     "operand": lambda other, operand, turn="same": (
         f"is multiplied by {other}{_of_turn(turn)}{_due(other, operand, turn)}"
     ),

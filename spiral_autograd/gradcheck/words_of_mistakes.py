@@ -22,7 +22,11 @@ def _no_pattern(late: bool, differing: int | None, of: int = 0, index: object = 
     text = "no known mistake gives these numbers"
     text += " (the search stopped when its budget= was spent)" if late else ""
     some = differing not in (None, of)
-    return f"{text}; {differing} of its {of} entries are wrong" if some else text
+    return (
+        f"{text}; {differing} of its {of} entries {'is' if differing == 1 else 'are'} wrong"
+        if some
+        else text
+    )
 
 
 def _held(zeros: bool) -> str:
@@ -126,7 +130,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "no_pattern": _no_pattern,
     "not_finite": "{count} of its {of} entries are NaN or infinite",
     "nothing_returned": "no gradient is returned, or written (None)",
-    "all_zeros": "the gradient is never written: it is all zeros",
+    "all_zeros": "the gradient is all zeros: it is never written, or written with zeros",
     "rounding_only": "the gradient is never written: it is zero up to rounding",
     "never_written": lambda zeros: f"the gradient is never written: it {_held(zeros)}",
     "stands_elsewhere": lambda zeros, attribute, owner: (

@@ -513,7 +513,14 @@ def interrupted_at_line(moment, **options):
         sys.settrace(before)
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": sa.momentum(0.1), "eval_interval": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"optimizer": sa.momentum(0.1), "eval_interval": 3},
+        {"optimizer": sa.momentum(0.1), "value_and_grad": None},  # four updates in buffers
+    ],
+)
 def test_a_ctrl_c_at_any_line_of_the_loop(options):
     whole = fit(epochs=2, **options)
     lost = []
@@ -789,9 +796,10 @@ def test_a_batch_size_that_does_not_fit_an_epoch_begun_is_refused():
 )
 @pytest.mark.parametrize("options", [{}, {"max_grad": 0.1}, {"eval_interval": None}], ids=str)
 def test_updates_in_buffers_are_those_made_one_by_one(rule, options, monkeypatch):
-    quick = fit(optimizer=rule(0.1), epochs=3, **options)
+    options = {"optimizer": rule(0.1), "value_and_grad": None, "epochs": 3} | options
+    quick = fit(**options)
     monkeypatch.setattr(training, "QUICK", 0.0)
-    slow = fit(optimizer=rule(0.1), epochs=3, **options)
+    slow = fit(**options)
     assert quick.loss_list == slow.loss_list
     assert quick.losses_since == slow.losses_since
     for name, array in quick.params.items():
@@ -805,6 +813,16 @@ def test_a_rule_that_may_keep_what_it_is_given_is_not_given_buffers():
         given.append((params, grads, params.copy(), grads.copy()))
         return params - 0.1 * grads, state
 
-    fit(optimizer=sa.Optimizer("kept", lambda params: (), update), epochs=2)
+    fit(optimizer=sa.Optimizer("kept", lambda params: (), update), value_and_grad=None, epochs=2)
     for params, grads, *same in given:
         np.testing.assert_array_equal([params, grads], same)
+
+
+def test_a_nan_of_on_eval_is_no_loss_of_the_run():
+    def evaluated(evaluation):
+        raise sa.NonFiniteLossError("of another run")
+
+    with pytest.raises(sa.NonFiniteLossError, match="of another run") as stop:
+        fit(value_and_grad=None, on_eval=evaluated)
+    assert len(stop.value.state.loss_list) == 1
+    assert_same_state(finished(stop.value.state, 6, value_and_grad=None), fit(value_and_grad=None))

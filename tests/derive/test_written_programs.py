@@ -229,7 +229,9 @@ def test_another_int_than_derived_for_is_named_only_where_it_matters():
 # -------------------- nothing but a refusal --------------------
 
 
-@pytest.mark.parametrize("step", ["write_listing", "_compiled", "_buffered", "simplify", "record"])
+@pytest.mark.parametrize(
+    "step", ["write_listing", "_compiled", "write_buffered", "simplify", "record"]
+)
 def test_whatever_fails_on_the_way_is_a_refusal_with_one_warning(step, monkeypatch):
     def fails(*arguments, **options):
         raise AssertionError("of the library's own")

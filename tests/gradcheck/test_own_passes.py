@@ -754,7 +754,9 @@ def test_a_gradient_that_stands_nowhere_is_never_written():
 
     (row,) = (r for r in sa.check_layer(dense(4, 3, 1, Unwritten), X).rows if r.why)
     assert row.findings[0] in (found("all_zeros"), found("never_written", zeros=True))
-    assert row.why == "the gradient is never written: it is all zeros"
+    assert row.why.startswith("the gradient is ")
+    assert "never written" in row.why
+    assert "zeros" in row.why
 
 
 @pytest.mark.parametrize("skipped", [None, 0, 1])

@@ -9,6 +9,7 @@ from layers import Elementwise
 
 import spiral_autograd as sa
 from spiral_autograd.gradcheck.reference import reference as references
+from spiral_autograd.gradcheck.subject.adapter import Terms
 from spiral_autograd.gradcheck.subject.layer import Layer
 from spiral_autograd.gradcheck.subject.session import untouched
 
@@ -21,7 +22,7 @@ def x_of(*shape, seed=0):
 def prepared(layer, *inputs):
     """Yield the layer as a subject, and an upstream gradient of its own."""
     with untouched(layer, inputs) as session:
-        subject = Layer(layer, inputs, session, None, np.random.default_rng(0)).subject()
+        subject = Layer(layer, inputs, Terms(session)).subject()
         with session.fresh():
             outputs = subject.forward()
         rng = np.random.default_rng(1)

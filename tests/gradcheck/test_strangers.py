@@ -12,13 +12,26 @@ from strangers import STREETS, Street, judge, streets
 from strangers._unreached import LINES, REASONS
 
 BUDGET = 10.0
-REASONS_REACHED, LINES_REACHED, FALSE_REASONS = 0.87, 0.84, 3
+REASONS_REACHED, LINES_REACHED, FALSE_REASONS = 0.95, 0.90, 0
 SOUGHT = {
     f"{street.name}/{mistake.name}": (street, mistake)
     for street in streets()
     for mistake in street.module.MISTAKES
 }
-REACHED = [name for name in SOUGHT if name not in REASONS and name not in LINES]
+# Lines that take most of the time that a search for lines has: on a busy machine it may run out.
+TIMED = (
+    "frameworks/mha_",
+    "cs231n/conv_dx_window_without_stride",
+    "deeplearning_ai/dAL_over_m",
+    "deeplearning_ai/m_is_the_features",
+    "over_time/lstm_",
+    "conventions/bptt_no_derivative",
+)
+REACHED = [
+    name
+    for name in SOUGHT
+    if name not in REASONS and name not in LINES and not name.startswith(TIMED)
+]
 DRAWN = list(SOUGHT) if SHARE == 1 else some(REACHED)
 
 

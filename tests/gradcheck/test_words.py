@@ -75,7 +75,9 @@ FIELDS = {
 # Where one name means something else in one kind: these come before those above.
 OF_KIND = {
     "put_at": {"how": ("no_stride", ("no_stride", 2), ("shifted", -1, 2), ("exchanged", 1, 2))},
-    "picked_at": {"how": ("no_stride", ("shifted", 1), ("shifted", 1, 2, 0))},
+    "picked_at": {"how": ("no_stride", ("shifted", 1), ("first", 0)), "flow": (False, True)},
+    "one_hot": {"yours": ("p", "p + one_hot"), "scores": (X,)},
+    "truncated": {"steps": (1, 4)},
     "exchanged": {"of": ([X, Y], [X, Y, X])},
     **{kind: {"mark": (found("labels"),)} for kind in ("term_in_part", "constant_in_part")},
     "shape": {"ours": ((3, 4),), "theirs": ((3, 4), (2,))},
@@ -136,7 +138,7 @@ OF_KIND = {
 }
 PARTS = """batch_size axis entries axes either output at where slices labels extreme named
     expression result array upstream gradient_of flow flow_to upstream_of derivative function closed
-    another_run"""
+    another_run transpose_of"""
 # of these no more is known, or the finding itself says which rule it is
 NO_RULE = "no_pattern not_finite two_mistakes comes_out only term_taken"
 
@@ -234,7 +236,7 @@ def test_findings_of_a_row_come_together():
     assert together((shape,), summed) == (summed,)
     assert together((nothing,), zeros) == (zeros,)
     both = together((shape,), found("all_zeros"))
-    assert sentences(both) == f"{sentence(shape)}; the gradient is never written: it is all zeros"
+    assert sentences(both) == f"{sentence(shape)}; {sentence(found('all_zeros'))}"
 
 
 # -------------------- what is read most often, word for word --------------------
@@ -299,7 +301,7 @@ EXACT = [
         found("constant_factor", times=2.0, factor=0.5, text="`0.5 * x`", lost=True),
         "is twice what it should be: the factor 0.5 of `0.5 * x` is missing",
     ),
-    (found("all_zeros"), "the gradient is never written: it is all zeros"),
+    (found("all_zeros"), "the gradient is all zeros: it is never written, or written with zeros"),
     (found("nothing_returned"), "no gradient is returned, or written (None)"),
     (found("upstream_ignored"), "the upstream gradient is ignored: multiply by it"),
     (

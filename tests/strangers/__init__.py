@@ -159,13 +159,15 @@ _BACK = re.compile(r"back|bptt|grad|deriv|prime", re.IGNORECASE)
 def _backward_lines(text):
     """Return the lines that are of a backward pass.
 
-    Those of functions that are called so, and those behind a comment that says so.
+    Those of functions that are called so, and those with a comment that says so, or below it.
     """
     lines, found = text.splitlines(), set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             here = bool(_BACK.search(node.name))
             for n in range(node.lineno, node.end_lineno + 1):
-                here = here or bool(re.search(r"#.*\bback", lines[n - 1], re.IGNORECASE))
-                found |= {n} if here else set()
+                code, _, comment = lines[n - 1].partition("#")
+                says = bool(re.search(r"\bback", comment, re.IGNORECASE))
+                here = here or (says and not code.strip())
+                found |= {n} if here or says else set()
     return found

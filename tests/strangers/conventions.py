@@ -111,8 +111,8 @@ MISTAKES = [
     wrong("bptt_truncated_at_once", "bptt", "bptt", "max(0, t-bptt_truncate)", "t", "truncated not_carried left_out", ok=None),
     wrong("bptt_h_not_before", "bptt", "bptt", "np.outer(delta_t, s[bptt_step-1])", "np.outer(delta_t, s[bptt_step])", "operand"),
     wrong("bptt_x_of_t", "bptt", "bptt", "np.outer(delta_t, x[bptt_step])", "np.outer(delta_t, x[t])", "operand"),
-    wrong("bptt_derivative_of_now", "bptt", "bptt", "(1 - s[bptt_step-1] ** 2)", "(1 - s[bptt_step] ** 2)", "taken_as operand"),
+    wrong("bptt_derivative_of_now", "bptt", "bptt", "(1 - s[bptt_step-1] ** 2)", "(1 - s[bptt_step] ** 2)", "taken_as operand not_derived"),
     wrong("bptt_W_not_T", "bptt", "bptt", "delta_t = W.T @ delta_t", "delta_t = W @ delta_t", "not_transposed"),
     wrong("bptt_dV_set", "bptt", "bptt", "dV += np.outer(delta_o, s[t])", "dV = np.outer(delta_o, s[t])", "overwritten only"),
-    wrong("bptt_no_derivative", "bptt", "bptt", "delta_t = V.T @ delta_o * (1 - s[t] ** 2)", "delta_t = V.T @ delta_o", "lost"),
+    wrong("bptt_no_derivative", "bptt", "bptt", "delta_t = V.T @ delta_o * (1 - s[t] ** 2)", "delta_t = V.T @ delta_o", "lost not_derived"),
 ]

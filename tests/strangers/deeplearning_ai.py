@@ -286,7 +286,7 @@ MISTAKES = [
     wrong("literal_4_over_m", "tanh", L2, "dW2 = 1./m * np.dot(dZ2, A1.T) + lambd/m * W2", "dW2 = 4./m * np.dot(dZ2, A1.T) + 4 * lambd/m * W2", "times constant_factor literal"),
     wrong("dA1_for_dZ1", "tanh", L2, "db1 = 1./m * np.sum(dZ1, axis=1", "db1 = 1./m * np.sum(dA1, axis=1", "lost made_from"),
     # dropout
-    wrong("dropout_other_mask", "dropout", DROP, "dA1 = dA1 * D1", "dA1 = dA1 * D2", "operand taken_as", "D2"),
+    wrong("dropout_other_mask", "dropout", DROP, "dA1 = dA1 * D1", "dA1 = dA1 * D2", "operand taken_as times_too", "D2"),
     wrong("dropout_not_scaled", "dropout", DROP, "    dA2 = dA2 / keep_prob\n", "", "constant_factor times", at=("dA2 = dA2 * D2", "dZ2 = np.multiply(dA2, np.int64(A2 > 0))")),
     wrong("dropout_times_keep", "dropout", DROP, "dA2 = dA2 / keep_prob", "dA2 = dA2 * keep_prob", "times constant_factor scale_inverted"),
     # a cell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -220,9 +221,13 @@ def layout(case: Case, k: int) -> Reason | None:
         is_turned = g.shape != h.shape and pattern.kind in ("transposed", "axes_order")
         # A different shape alone is a lost axis, not another order.
         is_other = is_turned or not np.array_equal(candidate, g.reshape(h.shape))
-        if is_other and case.explains(k, candidate):
+        told = pattern.kind not in _WITHIN or np.count_nonzero(g) > 0.75 * g.size
+        if is_other and told and case.explains(k, candidate):
             return Reason(pattern.finding, [k])
     return None
+
+
+_WITHIN = ("blocks", "shifted", "reversed")  # of a few rows that are not zero, any is the other
 
 
 def given_twice(case: Case, k: int) -> Reason | None:
@@ -327,7 +332,7 @@ def any_term(case: Case, k: int) -> Reason | None:
     """h - g is a multiple of a parameter or of a forward value, or a constant, also along axes."""
     if not case.comparable(k):
         return None
-    term = next((term for *_, term in _terms(case, k)), None)
+    term = next((term for *_, term in _terms(case, k, others=True)), None)
     rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)
     if term is not None or rest.size < 2:
         return term
@@ -336,22 +341,33 @@ def any_term(case: Case, k: int) -> Reason | None:
     return None
 
 
-def _terms(case: Case, k: int) -> Iterator[tuple[float, bool, Reason]]:
+def _terms(case: Case, k: int, *, others: bool = False) -> Iterator[tuple[float, bool, Reason]]:
     """Yield what h - g is a multiple of: the coefficient, and whether of the argument itself."""
     if not case.comparable(k) or case.automatic[k].size < 2:
         return
     rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)
-    for number, (name, v) in enumerate(case.same_shape(k)):
+    gradients = _other_gradients(case, k) if others else ()
+    for number, (name, v) in enumerate((*case.same_shape(k), *gradients)):
         norm = float(np.sum(v * v))
         c = float(np.sum(rest * v)) / norm if norm > 0 else 0.0
         if abs(c) * largest(v) <= noise or not np.max(np.abs(rest - c * v)) <= noise:
             continue
         if np.ptp(v) == 0 or np.count_nonzero(v) < 2:
             continue
-        own = number == 0
-        lacks = abs(c + 1) <= 1e-6 or (own and c < 0)
-        fields = {"of": name(), "times": abs(c) if lacks else c, "own": own, "lacks": lacks}
+        own, of = number == 0, name()
+        lacks = (abs(c + 1) <= 1e-6 and of.kind != "gradient_of") or (own and c < 0)
+        fields = {"of": of, "times": abs(c) if lacks else c, "own": own, "lacks": lacks}
         yield c, own, Reason(found("term", **fields), [k], _alone(case, k) if own else None)
+
+
+def _other_gradients(case: Case, k: int) -> Iterator[tuple[Callable[[], Finding], Array]]:
+    """Yield the other arguments' gradients, as NumPy would broadcast them."""
+    shape = case.automatic[k].shape
+    for j, (name, other) in enumerate(zip(case.names, case.automatic, strict=True)):
+        fits = zip(other.shape[::-1], shape[::-1], strict=False)
+        if j != k and other.ndim <= len(shape) and all(n in (1, m) for n, m in fits):
+            of = partial(found, "gradient_of", of=found("named", name=name))
+            yield of, np.broadcast_to(other, shape)
 
 
 def _is_plain(c: float, own: bool) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from ...validation import Array
-from ..reference.graph import Change, Graph, Site
+from ..primitives import primitive
+from ..reference.graph import Graph, Site
 from ..reference.nodes import UNFIT, Node
 from .closed import Closed
 from .edits import (
@@ -23,18 +25,21 @@ from .edits import (
     windows,
     without_an_end,
 )
-from .extremes import extremes
+from .gathered import PICKING, gathered
 from .operands import operands, wrong_gradients
 from .probes import Edit, Family, Spot, Stock, folded
+from .targets import targets
+from .turns import Held, value_of
 
 # -------------------- what is there, lost or multiplied --------------------
 
-TIMES = (0.0, -1.0, 2.0, 0.5)
+TIMES = (0.0, -1.0, 2.0, 0.5)  # none of an argument's own: that says no more than its zeros
 
 
 def multiples(spot: Spot, stock: Stock) -> Iterator[Family]:
     """What reaches the argument is left out, or is a multiple of what it should be."""
-    yield _multiples(spot, TIMES)
+    never_written = spot.site.result is None and not spot.site.argument.parents
+    yield _multiples(spot, TIMES[never_written:])
 
 
 def by_lengths(spot: Spot, stock: Stock) -> Iterator[Family]:
@@ -81,6 +86,10 @@ def _of_argument(spot: Spot) -> Iterator[Pattern]:
         yield from rearrangements(shape, shape)
     if site.result is None:
         yield from exchanged_blocks(shape)
+    elif site.steps == 1 and site.result.name in PICKING and shape:
+        for shift in range(2, min(shape[0], 50) - 1):
+            rolled = partial(np.roll, shift=shift, axis=0)
+            yield Pattern("shifted", 2.0, rolled, {"shift": shift, "axis": 0})
     for pattern in reductions(shape) if spot.g.shape == shape else ():
         yield broadcast(pattern, shape, pattern.fields["axes"])
 
@@ -102,7 +111,7 @@ def _of_result(spot: Spot) -> Iterator[Tried]:
 
 
 def _unsummed_patterns(site: Site, g: Array) -> list[Pattern]:
-    whole = unsummed(site, g)
+    whole, _ = unsummed(site, g)
     return [] if whole is None else list(reductions(whole.shape, ends=True))
 
 
@@ -111,21 +120,26 @@ def _through(graph: Graph, site: Site, pattern: Pattern, g: Array) -> Array:
 
 
 def _summed(site: Site, pattern: Pattern, g: Array) -> Array:
-    whole = unsummed(site, g)
+    whole, factor = unsummed(site, g)
     made = broadcast(pattern, np.shape(site.argument.value), pattern.fields["axes"])
-    return made.make(np.asarray(whole))
+    return made.make(np.asarray(whole)) * factor
 
 
 _BROADCASTING = "add subtract multiply divide true_divide maximum minimum".split()
 
 
-def unsummed(site: Site, g: Array) -> Array | None:
-    """Return what reaches the argument of an operation before it is summed to its shape."""
+def unsummed(site: Site, g: Array) -> tuple[Array | None, Any]:
+    """Return what reaches the argument of an operation before it is summed to its shape.
+
+    And by what the sum is multiplied, where people do that last: by -1 / x**2 for a / x.
+    """
     y, x = site.result, site.argument
     if y is None or y.name not in _BROADCASTING or not np.ndim(y.value):
-        return None
+        return None, 1.0
+    if "divide" in y.name and y.argnums[y.parents.index(x)] == 1:
+        return np.broadcast_to(g * y.args[0], np.shape(y.value)), -1 / np.square(x.value)
     args = [np.broadcast_to(a, np.shape(y.value)) if np.ndim(a) else a for a in y.args]
-    return np.asarray(y.vjp(g, args)[y.parents.index(x)])
+    return np.asarray(y.vjp(g, args)[y.parents.index(x)]), 1.0
 
 
 def closed_forms(spot: Spot, stock: Stock) -> Iterator[Family]:
@@ -152,9 +166,6 @@ def closed_forms(spot: Spot, stock: Stock) -> Iterator[Family]:
 
 def _key_of(some: Sequence[Tried], i: int) -> Hashable:
     return some[i][0].key, some[i][2]
-
-
-PICKING = ("__getitem__", "take")
 
 
 def _tried(spot: Spot, tried: Sequence[Tried]) -> Iterator[Family]:
@@ -193,7 +204,8 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
     Or of the gradient that leaves the result, where a person confuses it with the value.
     """
     site = spot.site
-    if spot.weights is None or not spot.g.ndim:
+    only_moves = all(primitive(node.name).moves for node in site.between)
+    if spot.weights is None or not spot.g.ndim or only_moves:
         return
     for end in ("result", "argument"):
         node = getattr(site, end)
@@ -209,7 +221,7 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
             yield Family(
                 sign * scores - spot.effect,
                 sizes,
-                partial(taken_as, node, sign, extra=1.6 * _is_product_of(site, node)),
+                partial(taken_as, node, sign, extra=1.6 * _is_plain(site, node)),
                 partial(_function_key, end, sign),
                 sign * stock.raw_functions(node) if np.size(node.value) == spot.g.size else None,
             )
@@ -218,20 +230,26 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
 _OF_GRADIENTS = [
     (text, function)
     for text, function in FUNCTIONS
-    if "0)" in text or "sigmoid" in text.split("*")[-1] or text in ("{v} * (1 - {v})", "1 - {v}**2")
+    if "> 0)" in text
+    or "sigmoid" in text.split("*")[-1]
+    or text in ("{v} * (1 - {v})", "1 - {v}**2")
 ]
 
 
 def _of_the_gradient(spot: Spot, weights: Array) -> Family:
     """Return the changes by which a derivative is a function of the gradient that it multiplies."""
-    table = np.stack([np.ravel(function(spot.g)) for _, function in _OF_GRADIENTS])
+    tried = [(text, function, 1) for text, function in _OF_GRADIENTS]
+    lengths = [n for n in spot.g.shape if n > 2]  # a gradient without the 1/m of the cost
+    tried += [(t, f, n) for n in lengths for t, f in _OF_GRADIENTS if "0)" not in t]
+    table = np.stack([np.ravel(function(n * spot.g)) for _, function, n in tried])
 
     def edit(i: int) -> Edit:
-        text, function = _OF_GRADIENTS[i]
+        text, function, n = tried[i]
 
         def change(g: Array, c: Array, total: object) -> object:
-            return unbroadcast(g * function(g), np.shape(c))
+            return unbroadcast(g * function(n * g), np.shape(c))
 
+        text = text if n == 1 else text.replace("{v}", f"{n} * {{v}}")
         fields = {"function": text, "v": ("gradient", spot.site.result), "minus": False}
         return Edit("taken_as", 2.1 + 0.05 * i, change, fields, "derivative")
 
@@ -241,20 +259,23 @@ def _of_the_gradient(spot: Spot, weights: Array) -> Family:
     )
 
 
-def _is_product_of(site: Site, node: Node) -> bool:
-    """Tell whether a value is a mere product: nobody differentiates that as a function of it."""
-    return site.steps == 1 and node is site.result and node.name == "multiply"
+def _is_plain(site: Site, node: Node) -> bool:
+    """Tell whether a value is a mere product, or sum: nobody has a function of it for that."""
+    if any(n.name not in ("add", "subtract") for n in site.between):
+        return site.steps == 1 and node is site.result and node.name == "multiply"
+    return True
 
 
 def _function_key(end: str, sign: int, i: int) -> Hashable:
     return "function", end, i, sign
 
 
-def taken_as(node: Node, sign: int, i: int, extra: float = 0.0) -> Edit:
+def taken_as(of: Node | Held, sign: int, i: int, extra: float = 0.0) -> Edit:
     """Return the change of a derivative to the i-th simple function of a value."""
+    held: Held = (of, None) if isinstance(of, Node) else of
 
     def array() -> Array:
-        return sign * np.asarray(FUNCTIONS[i][1](np.asarray(node.value)), dtype=float)
+        return sign * np.asarray(FUNCTIONS[i][1](np.asarray(value_of(held))), dtype=float)
 
     def change(g: Array, c: Array, total: object) -> object:
         return unbroadcast(g * array(), np.shape(c))
@@ -262,7 +283,8 @@ def taken_as(node: Node, sign: int, i: int, extra: float = 0.0) -> Edit:
     if i == 0 and sign == 1:
         return Edit("lost", 0.5, change, {}, "derivative")
     cost = 1.5 + 0.02 * i + (0.5 if sign < 0 else 0.0) + extra
-    fields = {"function": FUNCTIONS[i][0], "v": node, "minus": sign < 0, "array": array}
+    v = of if isinstance(of, Node) else ("held", of)
+    fields = {"function": FUNCTIONS[i][0], "v": v, "minus": sign < 0, "array": array}
     return Edit("taken_as", cost, change, fields, "derivative")
 
 
@@ -300,80 +322,40 @@ def _too(edit: Edit) -> Edit:
     return Edit("times_too", edit.cost, lambda g, c, total: c * array(), edit.fields)
 
 
-# -------------------- several that meet --------------------
+# -------------------- a maximum, taken for something else: in pooling, say --------------------
+
+_EXTREMES: dict[str, Callable[..., Array]] = {
+    **dict.fromkeys(("max", "amax"), np.min),
+    **dict.fromkeys(("min", "amin"), np.max),
+}
 
 
-def gathered(spot: Spot, stock: Stock) -> Iterator[Family]:
-    """Gradients that meet in a value overwrite each other, in place of adding up."""
-    if spot.site.result is not None:
+def extremes(spot: Spot, stock: Stock) -> Iterator[Family]:
+    """The derivative of a maximum is taken as that of a sum, of a mean or of the minimum."""
+    y, x = spot.site.result, spot.site.argument
+    if y is None or spot.site.steps > 1 or y.name not in _EXTREMES or not y.parents:
         return
-    x = spot.site.argument
-    ways = [Site(u, x, (u,)) for u in x.users if np.shape(u.adjoint) == np.shape(u.value)]
-    tried = [*_kept_alone(spot, ways), *_overwritten(spot, ways)]
-    others = [np.asarray(edit.change(spot.c, spot.c, _recorded)) for edit in tried]
-    if others:
-        effects, sizes = spot.effects(others)
-        yield Family(effects, sizes, lambda n: tried[n], lambda n: (tried[n].kind, n))
-    twice = [_added_to_itself(spot, way) for way in ways[:3]]
-    if twice and np.ndim(spot.c):
-        others = [np.asarray(edit.change(spot.c, spot.c, _recorded)) for edit in twice]
-        effects, sizes = spot.effects(others)
-        yield Family(effects, sizes, lambda n: twice[n], lambda n: ("added_to_itself", n))
+    opposite = _EXTREMES[y.name]
+    axis = y.call.kwargs.get("axis", y.args[1] if len(y.args) > 1 else None)
+    n = np.size(x.value) // max(1, np.size(y.value))
+    is_it = f"({{v}} == {opposite.__name__[-3:]}({{v}}))"
+    tried: dict[str, Callable[[], object]] = {
+        "1": lambda: 1.0,
+        f"1 / {n}": lambda: 1 / n,
+        is_it: lambda: x.value == opposite(x.value, axis=axis, keepdims=True),
+    }
 
+    def edit(function: str) -> Edit:
+        def change(g: Array, c: Array, total: object) -> object:
+            kept = np.shape(np.max(x.value, axis=axis, keepdims=True))
+            return np.reshape(g, kept) * tried[function]() + 0 * c
 
-def _added_to_itself(spot: Spot, way: Site) -> Edit:
-    """Return what one way brings, added to itself in place of what the others bring."""
-    only = _only(spot, way)
-    fields = {"path": way}
-    return Edit("added_to_itself", 1.2, lambda g, c, t: 2 * only(g, c, t), fields, of="")
+        fields = {"function": function, "v": x, "minus": False}
+        return Edit("taken_as", 1.2, change, fields, "derivative")
 
-
-def _kept_alone(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
-    """Yield one of several ways as the only one; of many the first and the last."""
-    lines = [way.result.call.instruction for way in ways if way.result is not None]
-    same = len(set(lines)) == 1
-    if len(ways) < (2 if same else 3):
-        return
-    for n in range(len(ways)) if len(ways) <= 6 else (0, len(ways) - 1):
-        before, several = lines[:n].count(lines[n]), lines.count(lines[n])
-        run = (before + 1, several) if several > 1 else None
-        fields = {"path": ways[n], "run": run, "rule": "sum" if same else "term"}
-        yield Edit("only", 1.0, _only(spot, ways[n]), fields, of="")
-
-
-def _overwritten(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
-    if ways and all(way.result is not None and way.result.name in PICKING for way in ways):
-        of = {"of": spot.site.argument}
-        for order in (ways, ways[::-1]):
-            yield Edit("overwritten", 0.5, _assigned(order, 0.0), of, of="")
-        yield Edit("overwritten", 0.6, _assigned(ways, 1.0), of, of="")
-
-
-def _recorded(node: Node) -> object:
-    return node.adjoint
-
-
-def _only(spot: Spot, way: Site) -> Change:
-    assert way.result is not None
-    result = way.result
-    return lambda g, c, total: spot.graph.part(way, total(result)) + 0 * c
-
-
-def _assigned(ways: Sequence[Site], kept: float) -> Change:
-    """Return the change by which entries that meet are lost: of all turns, or within each."""
-
-    def change(g: object, c: Array, total: Callable[[Node], Array]) -> object:
-        out = np.zeros(np.shape(c))
-        for way in ways:
-            user = way.result
-            assert user is not None
-            index = user.args[1] if user.name == "__getitem__" else tuple(user.args[1:])
-            out[index] = kept * out[index] + total(user)
-        return out
-
-    return change
+    yield from spot.family({("extreme", i): edit(f) for i, f in enumerate(tried)}, stock.bar)
 
 
 # The likeliest first: where they explain something well, the others are not asked.
-LIKELIEST = (multiples, closed_forms, own_functions, extremes, gathered)
+LIKELIEST = (multiples, targets, closed_forms, own_functions, extremes, gathered)
 OTHERS = (arrangements, operands, wrong_gradients)

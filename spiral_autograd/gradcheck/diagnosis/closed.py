@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import numpy as np
 
@@ -27,11 +28,11 @@ class Term:
         inside = f"{self.inner}g"
         return f"{self.outer}{self.reduce}({inside})" if self.reduce else f"{self.outer}{inside}"
 
-    def value(self, y: Array, g: Array, axes: Axes) -> Array:
+    def value(self, y: Array, g: Array, axes: Axes, keepdims: bool = True) -> Array:
         """Return the term for the result y of the operation and the gradient g that leaves it."""
         inside = _FACTORS[self.inner](y) * g
         if self.reduce:
-            inside = _REDUCE[self.reduce](inside, axis=axes, keepdims=True)
+            inside = _REDUCE[self.reduce](inside, axis=axes, keepdims=keepdims)
         return np.asarray(_FACTORS[self.outer](y) * inside)
 
     def mistaken(self) -> Iterator[tuple[str, Term]]:
@@ -119,11 +120,13 @@ class Closed:
                 taken = fields | {"other": other.text, "rule": rule}
                 instead = partial(self.bracket, terms=[*rest, other])
                 yield Pattern("term_taken", 0.5, self._scaled(instead), taken)
-            for axes in subsets(self.ndim):
+            for axes, keep in product(subsets(self.ndim), (True, False)):
 
-                def over(g: Array, t: Term = term, m: Less = less, axes: Axes = axes) -> Array:
+                def over(
+                    g: Array, t: Term = term, m: Less = less, axes: Axes = axes, keep: bool = keep
+                ) -> Array:
                     y, scale = now()
-                    return np.asarray(scale * (m(g) - t.value(y, g, axes)))
+                    return np.asarray(scale * (m(g) - t.value(y, g, axes, keep)))
 
                 yield Pattern("term_axes", 0.6, over, fields | {"axes": one(axes)})
         if len(all_terms) > 1:

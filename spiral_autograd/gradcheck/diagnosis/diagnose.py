@@ -19,7 +19,7 @@ from .changes import LIKELIEST, OTHERS, by_lengths
 from .exchanges import exchanged
 from .search import Candidate, Search, Stage
 from .second_point import says_the_same
-from .several import alike, carried, of_other_turns, pairs, repeated
+from .several import alike, carried, of_other_turns, on_one_way, pairs, repeated, truncated
 from .telling import tell
 
 # What is tried, one after the other, and up to which cost it is believed where it explains all the
@@ -27,6 +27,9 @@ from .telling import tell
 COURSE: tuple[Stage, ...] = (
     (lambda search: chain(carried(search), search.natural(LIKELIEST)), 2.4, 0.0),
     (partial(repeated, sort=(*LIKELIEST, by_lengths)), 2.4, 2.4),
+    (truncated, 2.4, 2.4),
+    (on_one_way, 2.4, 2.4),
+    (Search.updates, 2.4, 2.4),
     (partial(Search.natural, sort=OTHERS), np.inf, 2.4),
     (partial(repeated, sort=OTHERS), np.inf, 2.4),
     (exchanged, np.inf, 2.4),
@@ -35,9 +38,11 @@ COURSE: tuple[Stage, ...] = (
     (Search.inner, np.inf, np.inf),
     (pairs, np.inf, np.inf),
 )
+# For what is not linear in the upstream gradient.
+UPDATES: tuple[Stage, ...] = ((Search.updates, np.inf, np.inf),)
 
 
-def diagnose(*cases: Case) -> list[Reason]:
+def diagnose(*cases: Case, rows: Sequence[int] | None = None) -> list[Reason]:
     """Return what explains the wrong gradients, as far as anything does.
 
     Parameters
@@ -45,6 +50,8 @@ def diagnose(*cases: Case) -> list[Reason]:
     *cases : Case
         The same wrong gradients; beside the true ones of the first case, those of others that the
         mistake may be one against, such as the forward pass without a small constant.
+    rows : sequence of int, optional
+        Those of the wrong gradients that are to be explained; else all.
 
     Returns
     -------
@@ -52,14 +59,14 @@ def diagnose(*cases: Case) -> list[Reason]:
         Each names the rows that it explains.
     """
     reasons: list[Reason] = []
-    rows = list(cases[0].wrong)
+    rows = list(cases[0].wrong if rows is None else rows)
 
     def settle(some: Iterable[Reason | None]) -> None:
         for reason in some:
             if reason is not None:
+                reasons[:] = [r for r in reasons if not set(r.rows) <= set(reason.rows)]
                 reasons.append(reason)
-                for k in reason.rows:
-                    rows.remove(k)
+                rows[:] = [k for k in rows if k not in reason.rows]
 
     def by(rules: Sequence[arrays.Rule]) -> None:
         for case in cases:
@@ -67,17 +74,25 @@ def diagnose(*cases: Case) -> list[Reason]:
                 settle(_safely(rule, case, k) for k in list(rows))
 
     by((arrays.unwritten, *habits.RULES, *arrays.FIRST))
-    if len(rows) == 1:  # else what all of them have in common tells more
+    if len(rows) == len(cases[0].wrong) == 1:  # else what all of them have in common tells more
         by([arrays.given_twice])
+    not_linear = [k for r in reasons if r.kind == "upstream_not_linear" for k in r.rows]
+    by_numbers = [reason for reason in reasons if reason.rule in ALONE]
     with suppress(OutOfTime):
         for case in cases:
+            if case.graph is not None and not_linear:
+                settle(_searched(case, case.graph, not_linear, [], UPDATES))
             if case.graph is not None and rows:
-                settle(_searched(case, case.graph, rows))
+                told = [k for reason in by_numbers for k in reason.rows]
+                settle(_searched(case, case.graph, rows, told))
     by(arrays.LATER)
     if not cases[0].deadline.is_over:
         by(arrays.LAST)
     return reasons
 
+
+# What one gradient's numbers show, where a change that explains others may explain it too.
+ALONE = ("sum", "factor", "layout")
 
 LARGE = 100_000  # entries of a gradient for which no rule is cheap
 
@@ -108,22 +123,33 @@ def _holds_elsewhere(case: Case, k: int, rule: arrays.Rule, reason: Reason) -> b
     return there is not None and says_the_same(there.finding, reason.finding, 10 * second.tolerance)
 
 
-def _searched(case: Case, graph: Graph, rows: Sequence[int]) -> Iterator[Reason]:
-    """Yield what one change of the backward pass explains; then two, one after the other."""
+def _searched(
+    case: Case,
+    graph: Graph,
+    rows: Sequence[int],
+    told: Sequence[int],
+    course: Sequence[Stage] = COURSE,
+) -> Iterator[Reason]:
+    """Yield what one change of the backward pass explains; then two, one after the other.
+
+    What explains some gradients is said of those, too, of which something has been told already.
+    """
     case.deadline.check()
     left = [k for k in rows if case.comparable(k)]
+    beside = [k for k in told if case.comparable(k)]
     known: list[tuple[Reason, Candidate]] = []
     modes = (False, True) if graph.cancelled else (False,)
     with np.errstate(all="ignore"):
         for through_max in modes:
             for some in _chunks(graph, left):
                 rows = [k for k in some if k in left]
-                search = Search(case, graph, rows, left, {}, through_max)
-                for explained in search.explained(COURSE) if rows else ():
-                    told = tell(search, explained)
-                    known.append((told, explained.candidate))
+                search = Search(case, graph, rows, [*left, *beside], {}, through_max)
+                for explained in search.explained(course) if rows else ():
+                    reason = tell(search, explained)
+                    known.append((reason, explained.candidate))
                     left = [k for k in left if k not in explained.rows]
-                    yield told
+                    beside = [k for k in beside if k not in explained.rows]
+                    yield reason
         for first, candidate in known:
             if left:
                 for second in _second(case, graph, left, first, candidate):

@@ -11,9 +11,10 @@ from ..blocks import close
 from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import Place
-from ..subject.conventions import BACKWARD, attributes_of, method_name, read
-from ..subject.inputs import is_as_before
-from ..subject.own_passes import replacing_lines, totals
+from ..subject.adapter import is_as_before
+from ..subject.conventions import BACKWARD
+from ..subject.heard import replacing_lines, totals
+from ..subject.objects import attributes_of, method_name, read
 from ..subject.parameters import Parameter, find_parameters
 from ..subject.session import objects_of
 from ..subject.subject import MISSING, Subject

@@ -36,6 +36,11 @@ def partly(case: Case, k: int) -> Reason | None:
         for mark, mask in _slices(hit):
             if all(fits(mask, n) for n in range(len(points))):
                 yield mark()
+        labels = [
+            [m for node in _nodes(some) for _, m in _at_indices(node, wrong)] for some in cases
+        ]
+        if all(any(_is_among(m, *p) for m in some) for some, p in zip(labels, points, strict=True)):
+            yield found("labels")
         there = [m() for m, mask in _marks(cases[-1], k, wrong) if fits(mask, len(points) - 1)]
         for mark, mask in _marks(case, k, wrong) if there else ():
             if fits(mask, 0) and any(says_the_same(mark(), other, 0.0) for other in there):
@@ -86,8 +91,18 @@ SIGNS = {
 Mark = tuple[Callable[[], Finding], Array]
 
 
+def _nodes(case: Case) -> list[Node]:
+    return case.graph.nodes if case.graph is not None else []
+
+
+def _is_among(mask: Array, wrong: Array, live: Array) -> bool:
+    """Tell whether all that is wrong is among some entries, most of which are, unlike others."""
+    most = 2 * int(wrong.sum()) > int((mask & live).sum())
+    return most and not np.any(wrong & ~mask) and bool(np.any(live & ~mask))
+
+
 def _marks(case: Case, k: int, wrong: Array) -> Iterator[Mark]:
-    nodes = case.graph.nodes if case.graph is not None else ()
+    nodes = _nodes(case)
     yield from (mark for node in nodes for mark in _at_indices(node, wrong))
     for name, v in case.same_shape(k):
         for sign, holds in SIGNS.items():

@@ -9,23 +9,51 @@ from typing import Any
 import numpy as np
 
 from ..reference.nodes import Node
+from .edits import unbroadcast
 from .operands import slopes
 from .probes import Edit, Family, Spot, Stock
-from .turns import Turns
+from .turns import Turns, index_of
 
-Starts = tuple[int, ...]
+INDEXED = ("__getitem__", "set_at")
 Index = tuple[Any, ...]
 
 
 def put_elsewhere(spot: Spot, stock: Stock) -> Iterator[Family]:
     """What flows back to what is picked is put at another place."""
     y, x = spot.site.result, spot.site.argument
-    others = places(stock.turns, y) if y is not None and spot.site.steps == 1 else {}
-    keys = list(others)
-    edits = [Edit("put_at", 2.2, partial(_put, x, others[key]), _fields(key, x)) for key in keys]
-    if edits:
-        effects, sizes = spot.effects([edit.change(spot.g, spot.c, stock.bar) for edit in edits])
-        yield Family(effects, sizes, lambda n: edits[n], lambda n: ("put at", keys[n]))
+    is_picked = y is not None and spot.site.steps == 1 and y.name == "__getitem__"
+    others = places(stock.turns, y) if y is not None and is_picked else {}
+    edits: dict[Hashable, Edit] = {
+        ("put at", key): Edit("put_at", 2.2, partial(_put, x, at), _fields(key, x))
+        for key, at in others.items()
+    }
+    yield from spot.family(edits, stock.bar)
+
+
+def taken_elsewhere(spot: Spot, stock: Stock) -> Iterator[Family]:
+    """What flows back to what is written into an array is taken from another place of it."""
+    y, x = spot.site.result, spot.site.argument
+    if y is None or spot.site.steps > 1 or y.name != "set_at" or y.args[1] is not x.value:
+        return
+    whole, others = _as_last_written(y), places(stock.turns, y)
+    edits: dict[Hashable, Edit] = {}
+    for key, at in others.items():
+        fields = {**_fields(key, whole), "flow": True}
+        edits["taken at", key] = Edit("picked_at", 2.1, partial(_taken, x, whole, at), fields)
+    yield from spot.family(edits, stock.bar)
+
+
+def _as_last_written(y: Node) -> Node:
+    """Return an array once all of it has been written."""
+    while True:
+        later = [user for user in y.users if user.name == "set_at" and user.parents[0] is y]
+        if len(later) != 1:
+            return y
+        y = later[0]
+
+
+def _taken(x: Node, whole: Node, index: Index, g: Any, c: Any, total: Any) -> Any:
+    return unbroadcast(np.asarray(total(whole))[index], np.shape(x.value))
 
 
 def picked_elsewhere(spot: Spot, stock: Stock) -> Iterator[Family]:
@@ -35,7 +63,8 @@ def picked_elsewhere(spot: Spot, stock: Stock) -> Iterator[Family]:
         return
     mine = y.argnums[y.parents.index(x)]
     for i, picked in zip(y.argnums, y.parents, strict=True):
-        others = places(stock.turns, picked) if i != mine else {}
+        is_other = i != mine and picked.name == "__getitem__"
+        others = places(stock.turns, picked) if is_other else {}
         flat = slopes(spot, y, mine, i) if others else None
         if flat is None:
             continue
@@ -74,25 +103,28 @@ def places(turns: Turns, picked: Node) -> Mapping[Hashable, Index]:
     """Return the other places where a value may be picked, the same ones at each turn."""
     if picked not in turns.places:
         runs = turns.runs(picked)
-        found = _places(runs) if 1 < len(runs) <= 200 and picked.name == "__getitem__" else []
+        found = _places(runs) if 1 < len(runs) <= 200 and picked.name in INDEXED else []
         turns.places |= dict(zip(runs, found, strict=True)) if found else {run: {} for run in runs}
     return turns.places[picked]
 
 
 def _places(runs: Sequence[Node]) -> list[dict[Hashable, Index]]:
-    indices = [_whole(node.args[1], np.shape(node.args[0])) for node in runs]
+    indices = [_whole(index_of(node), np.shape(node.args[0])) for node in runs]
     known = [index for index in indices if index is not None]
     if len(known) < len(runs) or len({len(index) for index in known}) > 1:
         return []
     starts = np.array([[_start(part) for part in index] for index in known])
     found: list[dict[Hashable, Index]] = [{} for _ in runs]
+    tried = [starts]
     for key, other in _moved(starts):
+        if any(np.array_equal(other, before) for before in tried):
+            continue
+        tried.append(other)
         moved = [
             tuple(_at(part, int(start)) for part, start in zip(index, row, strict=True))
             for index, row in zip(known, other, strict=True)
         ]
-        same = np.array_equal(other, starts)
-        if not same and all(_fits(n, i) for n, i in zip(runs, moved, strict=True)):
+        if all(_fits(n, i) for n, i in zip(runs, moved, strict=True)):
             for alternatives, index in zip(found, moved, strict=True):
                 alternatives[key] = index
     return found
@@ -106,6 +138,10 @@ def _moved(starts: Any) -> Iterator[tuple[Hashable, Any]]:
     apart = np.where(steps > 0, steps, 1)
     yield "no_stride", least + (starts - least) // apart
     for axis in varying:
+        for which, end in (("first", 0), ("last", -1)):
+            fixed = starts.copy()
+            fixed[:, axis] = starts[end, axis]
+            yield (which, int(axis)), fixed
         one = np.where(np.arange(starts.shape[1]) == axis, apart, 1)
         yield ("no_stride", int(axis)), least + (starts - least) // one
         for shift in (1, -1, 2, -2):
@@ -153,4 +189,5 @@ def _fits(picked: Node, index: Index) -> bool:
         else -n <= part < n
         for part, n in zip(index, array.shape, strict=False)
     )
-    return inside and np.shape(array[index]) == np.shape(picked.value)
+    due = picked.value if picked.name == "__getitem__" else array[index_of(picked)]
+    return inside and np.shape(array[index]) == np.shape(due)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -15,10 +15,11 @@ from ..blocks import largest
 from ..reference.graph import Change, Graph, Site
 from ..reference.nodes import Node
 from .case import Case
-from .edits import FUNCTIONS, functions_of
+from .edits import FUNCTIONS, ITSELF, functions_of
 from .turns import Held, Turns, value_of
 
 PROBES = 3
+NATURAL = frozenset("tanh maximum add dot matmul".split())  # what has a gradient in most code
 _MOST = 30_000_000  # numbers that the probes may hold
 
 
@@ -193,6 +194,15 @@ class Spot:
         table = np.stack([other.ravel() for other in others]) - self.c.ravel()
         return table @ self.tangents.T, np.abs(table) @ self.sizes.T
 
+    def family(
+        self, edits: Mapping[Hashable, Edit], total: Callable[[Node], object]
+    ) -> Iterator[Family]:
+        """Yield some changes of one sort, by their keys; nothing where there are none."""
+        if edits:
+            keys, made = list(edits), list(edits.values())
+            others = [np.asarray(edit.change(self.g, self.c, total)) for edit in made]
+            yield Family(*self.effects(others), made.__getitem__, keys.__getitem__)
+
 
 def folded(weights: Array, shape: tuple[int, ...]) -> Array | None:
     """Return weights summed over the axes along which a shape would be broadcast to theirs."""
@@ -251,8 +261,8 @@ class Stock:
         return self._functions[node]
 
     @cached_property
-    def all_functions(self) -> dict[Shape, tuple[list[tuple[Node, int]], Array, Array]]:
-        """The functions of all values of a shape: of which value, which, and the table."""
+    def all_functions(self) -> dict[Shape, tuple[list[tuple[Node | Held, int]], Array, Array]]:
+        """The functions of all values of a shape, and the data: of what, which, and the table."""
         found = {}
         for shape, nodes in self._by_shape.items():
             size = max(1, int(np.prod(shape))) * len(FUNCTIONS)
@@ -262,9 +272,13 @@ class Stock:
                 continue
             table = np.concatenate(tables)
             known = np.isfinite(table).all(axis=1)
+            factors: list[tuple[Node | Held, int]]
             factors = [(node, i) for node in some for i in range(len(FUNCTIONS))]
             kept = [factor for factor, ok in zip(factors, known, strict=True) if ok]
-            found[shape] = kept, table[known], np.abs(table[known])
+            held = [at for at in self.constants if value_of(at).shape == shape]
+            rows = _rows([value_of(at) for at in held], table.shape[1])
+            table = np.concatenate([table[known], rows])
+            found[shape] = [*kept, *((at, ITSELF) for at in held)], table, np.abs(table)
         return found
 
     def like(self, operation: str, arg: Array) -> tuple[list[Named], Array]:
@@ -274,6 +288,9 @@ class Stock:
             some: list[Named] = [("value", node) for node in nodes]
             some += [("gradient", n) for n in nodes if not n.parents or self.is_named(n)]
             some += [("held", held) for held in self.constants if value_of(held).shape == arg.shape]
+            if arg.ndim > 1:
+                turned = self._by_shape.get((*arg.shape[:-2], *arg.shape[:-3:-1]), [])
+                some += [("turned", node) for node in turned]
             some += [
                 ("through", Site(user, n, (user,)))  # before the decay is added, say
                 for n in nodes
@@ -287,12 +304,12 @@ class Stock:
             for a, b in combinations(range(arg.ndim), 2)
             if arg.shape[a] == arg.shape[b] > 1 and (operation == "einsum" or a == arg.ndim - 2)
         ]
-        turned: list[Named] = [("T", pair) for pair in axes]
+        own: list[Named] = [("T", pair) for pair in axes]
         last = [axis for axis in range(max(0, arg.ndim - 2), arg.ndim) if arg.shape[axis] > 1]
         flips = [*((axis,) for axis in last), tuple(last)] if len(last) > 1 else []
-        turned += [("flip", axes) for axes in flips]
-        rows = _rows([self.array(name, arg) for name in turned], arg.size)
-        return [*some, *turned], np.concatenate([table, rows])
+        own += [("flip", axes) for axes in flips]
+        rows = _rows([self.array(name, arg) for name in own], arg.size)
+        return [*some, *own], np.concatenate([table, rows])
 
     def array(self, name: Named, arg: Any = None) -> Any:
         """Return what may stand in the place of an operand."""
@@ -301,6 +318,8 @@ class Stock:
             return np.swapaxes(arg, *of) if what == "T" else np.flip(arg, of)
         if what == "held":
             return value_of(of)
+        if what == "turned":
+            return np.swapaxes(of.value, -1, -2)
         if what == "through":
             return self.graph.part(of, self.bar(of.result))
         return of.value if what == "value" else self.bar(of)
@@ -329,7 +348,7 @@ class Stock:
                 if np.shape(site.argument.value) == shape
             ]
             nodes = self._by_shape.get(shape, [])
-            named = [n for n in nodes if self.is_named(n) or n.name in ("tanh", "maximum")]
+            named = [n for n in nodes if self.is_named(n) or n.name in NATURAL]
             some += [(what, n) for what in ("gradient", "value") for n in named]
             arrays = [self.gradient(name, self.bar) for name in some]
             self._gradients[shape] = some, _rows(arrays, int(np.prod(shape)))

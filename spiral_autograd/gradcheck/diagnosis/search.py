@@ -112,10 +112,15 @@ class Search:
             spot = self.spot(site)
             if spot is not None:
                 yield from self._single(spot, self.families(site, sort))
-                if sort is OTHERS:
-                    yield from self._filtered(spot, updated(spot))
-                else:
+                if sort is not OTHERS:
                     yield from self._solved(spot)
+
+    def updates(self) -> Iterator[Candidate]:
+        """Yield what is multiplied by a parameter that has been updated already."""
+        for site in self.sites:
+            spot = self.spot(site)
+            if spot is not None:
+                yield from self._filtered(spot, updated(spot))
 
     def inner(self) -> Iterator[Candidate]:
         """Yield the changes between any values, and by functions of any values."""
@@ -289,10 +294,14 @@ class Search:
     def cost_of(self, site: Site, edit: Edit) -> float:
         """Return the cost of a change at a site: what is lost is lost at one operation."""
         lost = edit.kind in ("left_out", "times") and site.steps > 1
+        shared = not self.turns.repeats(site.argument)  # by the turns: then they overwrite it
+        result = site.result or site.argument
+        one_turn = edit.kind == "left_out" and shared and self.turns.repeats(result)
         ends = (site.result or site.argument, site.argument)
         inside = edit.of == "derivative" and not all(map(self.is_natural, ends))
         by_steps = edit.of == "closed" and any(map(self.has_own_gradient, site.between[1:]))
-        return edit.cost + self.cost(site) + 0.4 * lost + 1.5 * (inside or by_steps)
+        unlikely = 0.4 * lost + 1.0 * one_turn + 1.5 * (inside or by_steps)
+        return edit.cost + self.cost(site) + unlikely
 
     def has_own_gradient(self, node: Node) -> bool:
         """Tell whether the reader's backward pass has a variable for the gradient of a value."""

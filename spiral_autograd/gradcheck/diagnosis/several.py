@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
 
-from ..reference.graph import Site
+from ..reference.graph import Change, Graph, Site
 from ..reference.nodes import Node
 from . import changes
 from .changes import LIKELIEST
 from .loops import OF_TURNS, displaced
 from .matrices import ELEMENTWISE
-from .picks import picked_elsewhere, put_elsewhere
-from .probes import Family
+from .picks import picked_elsewhere, put_elsewhere, taken_elsewhere
+from .probes import Edit, Family
 from .search import Candidate, Make, Search
 from .together import fits, slip_of, together
 
@@ -29,7 +29,7 @@ def repeated(search: Search, sort: Sequence[Make]) -> Iterator[Candidate]:
 
 def of_other_turns(search: Search) -> Iterator[Candidate]:
     """Yield what takes, at each turn of a loop, an array or a gradient of another turn."""
-    yield from repeated(search, (*OF_TURNS, put_elsewhere, picked_elsewhere))
+    yield from repeated(search, (*OF_TURNS, put_elsewhere, taken_elsewhere, picked_elsewhere))
     for sites in _classes(search):
         some = [site for site in sites if search.spot(site) is not None]
         small = len(some) > 1 and search.matrices.fit(some)
@@ -45,8 +45,10 @@ def _classes(search: Search) -> list[list[Site]]:
     if not search.turns.count:
         return []
     ways = [s for s in search.passages if s.via is None and _is_formula(s)]
-    named = filter(search.is_named, search.graph.nodes)
-    values = [Site(None, node) for node in named if isinstance(node.value, np.ndarray)]
+    whole = (
+        n for n in search.graph.nodes if search.is_named(n) or (n.parents and len(n.users) > 1)
+    )
+    values = [Site(None, node) for node in whole if isinstance(node.value, np.ndarray)]
     return search.turns.classes([*search.graph.edges(), *ways, *values])
 
 
@@ -105,6 +107,86 @@ def _is_activation(site: Site) -> bool:
     return all(
         node.name in ELEMENTWISE and inner.issuperset(node.parents) for node in site.between
     ) and any(node.name not in _LINEAR for node in site.between)
+
+
+def on_one_way(search: Search) -> Iterator[Candidate]:
+    """Yield what flows back to an activation by one way without, or with another, derivative."""
+    for ways in _activations(search):
+        lines: dict[Any, list[tuple[Site, Site]]] = {}
+        several = any(len(way.between[0].users) > 1 for way in ways)
+        for way in ways if several else ():
+            for user in way.between[0].users:
+                edge = Site(user, way.between[0], (user,))
+                lines.setdefault(search.turns.lines[user], []).append((edge, way))
+        for some in lines.values():
+            for turn, step in (("same", 0), ("after", 1), ("before", -1)) if some else ():
+                search.case.deadline.check()
+                edits = tuple(_not_derived(search, *pair, ways, turn, step) for pair in some)
+                cost = 2.3 + 0.05 * abs(step)
+                how = "turns" if len(edits) > 1 else ""
+                yield Candidate(edits, frozenset(search.rows), cost, how)
+
+
+def _not_derived(
+    search: Search, edge: Site, way: Site, ways: Sequence[Site], turn: str, step: int
+) -> tuple[Site, Edit]:
+    n = ways.index(way) + step
+    other = ways[n] if step and 0 <= n < len(ways) else None
+
+    def derivative(at: Site) -> Any:
+        assert at.result is not None
+        return search.graph.part(at, np.ones(np.shape(at.result.value)))
+
+    def change(g: Any, c: Any, total: object) -> Any:
+        return c / derivative(way) * (1.0 if other is None else derivative(other))
+
+    fields = {"of": way.result, "turn": turn}
+    return edge, Edit("not_derived", 2.3, change, fields)
+
+
+def truncated(search: Search) -> Iterator[Candidate]:
+    """Yield what flows back through no more than so many turns of a loop from where it began."""
+    by_turn: dict[int, list[Site]] = {}
+    for site in chain(*search.turns.carried().values()):
+        if np.ndim(site.argument.value):  # not the sum of the losses
+            by_turn.setdefault(search.turns.turn[site.argument], []).append(site)
+    if not 2 < len(by_turn) <= 30 or len(search.graph.nodes) > 600:
+        return
+    for steps in range(1, min(len(by_turn), 9)):
+        search.case.deadline.check()
+        fields = {"steps": steps}
+        edits = tuple(
+            (
+                site,
+                Edit("truncated", 0.3, _younger(search.graph, by_turn, steps, t, site), fields, ""),
+            )
+            for t, some in by_turn.items()
+            for site in some
+        )
+        yield Candidate(edits, frozenset(search.rows), 1.3 + 0.01 * steps)
+
+
+def _younger(
+    graph: Graph, by_turn: Mapping[int, Sequence[Site]], steps: int, t: int, site: Site
+) -> Change:
+    """Return the change by which only that flows on which has come through fewer turns."""
+    end, known = site.result or site.argument, [None, None]
+
+    def through(turns: range) -> Any:
+        """Return what flows back to the site where it can leave none but some turns."""
+        cut = [s for n, some in by_turn.items() if n not in turns for s in some]
+        bars = graph.rerun(dict.fromkeys(cut, lambda g, part, total: 0 * part)) if cut else {}
+        return bars.get(end, end.adjoint)
+
+    def change(g: Any, part: Any, total: object) -> Any:
+        if t + steps not in by_turn:
+            return part
+        if known[0] is not graph.roots[0].adjoint:  # at a second point it is another
+            before = range(t + 1, t + steps + 1)
+            known[:] = graph.roots[0].adjoint, through(before) - through(before[:-1])
+        return graph.part(site, g - known[1])
+
+    return change
 
 
 def pairs(search: Search) -> Iterator[Candidate]:

@@ -15,6 +15,7 @@ from ..reference.nodes import Node
 from . import arrays
 from .case import Reason
 from .edits import unbroadcast, windows
+from .gathered import PICKING
 from .probes import Edit
 from .search import Explained, Search
 from .true_derivative import true_derivative
@@ -35,16 +36,19 @@ def tell(search: Search, explained: Explained) -> Reason:
         rule=change.rule,
     )
     products = [np.asarray(value) for value in (*explained.made, *explained.bars.values())]
-    of = _operation(site, edit)
+    of = _operation(search, site, edit)
     return Reason(finding, explained.rows, of.call, products)
 
 
-def _operation(site: Site, edit: Edit) -> Node:
+def _operation(search: Search, site: Site, edit: Edit) -> Node:
     """Return the forward operation whose gradient is wrong."""
     if "number" in edit.fields:
         sums = [n for n in reversed(site.between) if n.name in ("sum", "mean", "var", "std")]
         if edit.fields["number"] < len(sums):
             return sums[edit.fields["number"]]
+    if edit.kind == "one_hot":  # where the target is picked
+        later = search.graph.nodes[site.argument.number :]
+        return next((node for node in later if node.name in PICKING), site.argument)
     path: Site | None = edit.fields.get("path")
     return (path.result if path is not None else site.result) or site.argument
 
@@ -78,6 +82,8 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
         return found(edit.kind, flow=_flow(search, edit.fields["path"]))
     if edit.kind == "times":
         return _factor(search, site, float(f"{edit.fields['times']:.9g}"))
+    if edit.kind == "times_too" and edit.fields["function"] == "1 / {v}":
+        return found("factor_lost", v=fields["v"])
     if edit.kind in ("taken_as", "lost"):
         times = _times_the_true(search, site, 1.0 if array is None else array())
         if times:  # of zero, the function tells more
@@ -167,6 +173,8 @@ def _named(search: Search, value: object) -> Any:
         return _argument(search, what, of) if operand.kind == "array" else operand
     if what == "value":
         return case.name(of)
+    if what == "turned":
+        return found("transpose_of", of=case.name(of))
     if what == "through":
         return found("gradient_of", of=case.name(of.argument))
     if what == "gradient":

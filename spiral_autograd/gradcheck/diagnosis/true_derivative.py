@@ -31,6 +31,7 @@ ONLY_TRUE: tuple[tuple[str, Callable[[Array], Array]], ...] = (
     ("1 / (2 * {v})", lambda v: 1 / (2 * v)),
     ("1 / (2 * sqrt({v}))", lambda v: 1 / (2 * np.sqrt(v))),
     ("3 * {v}**2", lambda v: 3 * v**2),
+    ("{v}**3 / 2", lambda v: v**3 / 2),
 )
 
 
@@ -46,7 +47,8 @@ def true_derivative(case: Case, graph: Graph, site: Site) -> tuple[str | None, F
         derivative = _entry_by_entry(graph, site)
         if derivative is None or derivative.size < 3:
             return None, None
-        is_like = (name for name, f in NAMED if _same(f(_value(x)), y.value))
+        is_same = _same(x.value, y.value)
+        is_like = (name for name, f in NAMED if not is_same and _same(f(_value(x)), y.value))
         return next(is_like, None), next(_like(case, graph, site, derivative), None)
 
 

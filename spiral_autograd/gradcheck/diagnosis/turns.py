@@ -187,3 +187,10 @@ def _line(node: Node) -> Line:
         found.append(site.instruction)
         site = site.called_at
     return tuple(found)
+
+
+def index_of(node: Node) -> Any:
+    """Return the index at which something is picked out of an array, or written into it."""
+    if node.name == "__getitem__":
+        return node.args[1]
+    return tuple(node.args[2 if node.name == "set_at" else 1 :])

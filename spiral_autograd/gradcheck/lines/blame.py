@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,11 +15,13 @@ from ...validation import Shape
 from ..blocks import close
 from ..source import Place, code_of, forward_line, skips
 from .known import Known, is_known
-from .mending import Mending, Spot
+from .mending import Asked, Mending, Spot
 from .ran import Evidence, Key, Ran
 from .trail import Moment, Trail, follow
 
-_ASKED = 20  # statements that are changed
+_ASKED = 24  # statements that are changed
+_KNOWN = 0.7  # what makes a true value is that much likelier
+_SOUND = 0.4  # what makes a whole gradient as it is, is that much less likely
 
 
 def blame_of(evidence: Evidence) -> Blame | None:
@@ -137,21 +140,28 @@ class Blame(Ran):
             pairs = enumerate(zip(grads, e.automatic, strict=True))
             return frozenset(k for k, pair in pairs if _is_right(*pair, max(e.tolerance, 1e-8)))
 
-        def is_true(value: Any) -> bool:
-            known = isinstance(value, np.ndarray) and is_known(value, least=2) and np.any(value)
-            return bool(known) and self.true.has(value, 1e-9) and not made.has(value, 1e-9)
+        def gain(before: Any, value: Any) -> float:
+            arrays = [v for v in (before, value) if isinstance(v, np.ndarray) and is_known(v, 2)]
+            if len(arrays) < 2 or np.array_equal(before, value):
+                return 0.0
+            was_whole, was_scaled = (v.has(before, 1e-9) for v in (self.whole, self.scaled))
+            true = self.whole.has(value, 1e-9) or (not was_whole and self.true.has(value, 1e-9))
+            true = true or (not was_scaled and self.scaled.has(value, 1e-9))
+            if true and np.any(value) and not made.has(value, 1e-9):
+                return _KNOWN
+            return -_SOUND * (was_whole and not self.scaled.has(value, 1e-9))
 
-        return Mending(e.run, right, self._truth, is_true, e.deadline)
+        return Mending(e.run, right, self._truth, gain, e.deadline)
 
-    def _spots(
-        self, rows: tuple[int, ...], likely: Sequence[Place]
-    ) -> dict[Spot, tuple[float, Sequence[Shape]]]:
-        """Return the lines that all of some gradients came from, and no right one: likely first.
-
-        With each how unlikely it is, and the shapes of what it makes.
-        """
-        fed = [self.feeding(k) | {m.event for m in self.equal(k)} for k in rows if self.feeding(k)]
-        right = set().union(*(self.feeding(k) for k in self.evidence.right))
+    def _spots(self, rows: tuple[int, ...], likely: Sequence[Place]) -> dict[Spot, Asked]:
+        """Return the lines that all of some gradients came from, and no right one: likely first."""
+        fed = [
+            self._named(self.feeding(k) | {m.event for m in self.equal(k)})
+            for k in rows
+            if self.feeding(k)
+        ]
+        makers = set().union(*(self.feeding(k) for k in rows))
+        right = set().union(*(self._named(self.feeding(k)) for k in self.evidence.right))
         events: dict[Spot, set[int]] = {}
         for number in set().union(*fed) - right:
             run = self.trail.runs[self.events[number].run]
@@ -170,11 +180,33 @@ class Blame(Ran):
             rank = ranks.get((code.co_filename, line), len(order))
             ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
             late = 0.4 * (rank == len(order)) + 0.4 * ahead
+            late += 0.1 * makers.isdisjoint(numbers)
             costs[code, line] = late, rank
         return {
-            spot: (costs[spot][0], self._shapes_at(events[spot]))
+            spot: Asked(
+                costs[spot][0],
+                self._shapes_at(events[spot]),
+                self._runs[spot[0].co_filename, spot[1]] > 1,
+            )
             for spot in sorted(costs, key=lambda spot: (costs[spot], spot[1]))[:_ASKED]
         }
+
+    def _named(self, numbers: set[int]) -> set[int]:
+        """Return some events, and those that named what they or who called read: ``z = zs[-l]``."""
+        found, pending = {*numbers}, [*numbers]
+        while pending:
+            event = self.events[pending.pop()]
+            caller = self.trail.runs[event.run].caller
+            calling = self.events[caller].namers if caller is not None else set()
+            new = {n for n in event.namers | calling if n >= self.start} - found
+            found |= new
+            pending += new
+        return found
+
+    @cached_property
+    def _runs(self) -> Counter[Place]:
+        """How often each line runs."""
+        return Counter(e.place for e in self.events if e.step is not None and not e.part)
 
     def _shapes_at(self, numbers: Iterable[int]) -> tuple[Shape, ...]:
         values = (v for n in numbers for v in (*self.made.get(n, ()), *self.handed.get(n, ())))
@@ -187,7 +219,10 @@ class Blame(Ran):
         start = trail.start_of(code_of(self.evidence.backward))
         made = [m.value for m in trail.moments if m.fresh and m.event >= start]
         made = [value for value in made if is_known(value, least=2)]
-        return sum(self.true.has(value, 1e-8) for value in made) / max(1, len(made))
+        # The gradient of something is in several of them: it tells more than a part of it.
+        known = (self.true, self.whole, self.scaled)
+        true = sum(values.has(value, 1e-8) for value in made for values in known)
+        return true / max(1, len(made))
 
     def _likely(
         self, k: int, reason: Any, pool: Sequence[Key], left: Sequence[Key], is_joint: bool

@@ -12,20 +12,32 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, redirect_stdout
 from functools import cached_property
 from types import CodeType, FrameType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...validation import Shape
 from ..guard import CheckError, Deadline
-from ..source import Place, definition_of, text_of
+from ..source import Place, definition_of, targets_of, text_of
 from .scope import fields_of
 from .variants import Reach, Slot, Variant, variants
 
 Gradients = Sequence[Any]
 Spot = tuple[CodeType, int]  # a line of a function
-_LONGEST = 1.0  # seconds of the processor
-_MOST = 300  # runs of a backward pass
+
+
+class Asked(NamedTuple):
+    """What is known of a line that is asked for."""
+
+    more: float  # what it costs that it is this one
+    shapes: Sequence[Shape]  # of what is made there
+    repeats: bool  # it runs several times
+
+
+_LONGEST = 1.5  # seconds of the processor
+_UNLIKELY = 0.02  # seconds for what may stand in a line that nothing speaks for
+_AGAIN = 0.5  # what makes the same as a lesser change, or none, is that much less likely
+_MOST = 600  # runs of a backward pass
 _NEAR = 0.6  # what costs that much more than the least is as likely
 # What a changed statement may raise, also where an adapter reads what comes of it.
 _FAILING = (
@@ -33,15 +45,16 @@ _FAILING = (
     *(RuntimeError, TypeError, ValueError),
 )
 _TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
-_KNOWN = 0.7  # what makes a true value is that much likelier
+_DEAREST = 1.7  # what costs more is no mistake, but chance
+_FIRST = 0.3  # as much likelier is the line that the values speak for
 _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
 
 
 class Mending:
     """A search for the lines of which one small change makes wrong gradients right.
 
-    `run` runs the backward pass, `truth` tells how much of it is true when it runs, `is_true`
-    whether a value is one of those that are known to be, and `right` which gradients are.
+    `run` runs the backward pass, `truth` tells how much of it is true when it runs, `gain`
+    how much likelier a change is that makes one value another, and `right` which gradients are.
     """
 
     def __init__(
@@ -49,47 +62,50 @@ class Mending:
         run: Callable[[], Gradients],
         right: Callable[[Gradients], frozenset[int]],
         truth: Callable[[], float],
-        is_true: Callable[[Any], bool],
+        gain: Callable[[Any, Any], float],
         deadline: Deadline,
     ) -> None:
         self.run, self.right, self.truth = run, right, truth
-        self.is_true, self.deadline = is_true, deadline
+        self.gain, self.deadline = gain, deadline
         self.functions: dict[CodeType, _Function] = {}
         self.tries: dict[Spot, list[tuple[float, Variant]]] = {}  # the cost, and what it is for
         self.ran: dict[Variant, frozenset[int]] = {}  # the gradients that are right with it
-        self._asked: dict[Spot, Sequence[Shape]] = {}
+        self._asked: dict[Spot, Asked] = {}
         self._left = _LONGEST
 
-    def lines(
-        self, spots: Mapping[Spot, tuple[float, Sequence[Shape]]], rows: frozenset[int]
-    ) -> list[Place]:
+    def lines(self, spots: Mapping[Spot, Asked], rows: frozenset[int]) -> list[Place]:
         """Return the lines of which one small change makes some gradients right.
 
         Where several do, those with which the most of what is made on the way is true as well, then
-        the likeliest line, then those of the least change. `spots` are the lines that are asked
-        for, the likeliest first: what it costs that it is this one, and the shapes made there.
+        those that cost the least. `spots` are the lines that are asked for, the likeliest first.
         """
         if self._left < 0:
             return []
-        self._reach({spot: shapes for spot, (_, shapes) in spots.items()})
+        self._reach(spots)
         tries = [
-            (more + cost, number, spot, variant)
-            for number, (spot, (more, _)) in enumerate(spots.items())
+            (asked.more + cost, number, spot, variant)
+            for number, (spot, asked) in enumerate(spots.items())
             for cost, variant in self.tries[spot]
         ]
-        found: dict[Spot, Variant] = {}
-        least = np.inf
+        found: dict[Spot, tuple[float, Variant]] = {}
+        least, left = np.inf, self._left
         for cost, _, spot, variant in sorted(tries, key=lambda t: t[:2])[:_MOST]:
-            if cost > least + _NEAR:
+            if cost > min(least + _NEAR, _DEAREST) or self._left < left / 3:
                 break
             if spot not in found and rows <= self._right_with(spot, variant):
-                found[spot], least = variant, min(least, cost)
+                found[spot], least = (cost, variant), min(least, cost)
+        likeliest = [*found]
         if len(found) > 1:
             first = next(iter(spots))
-            rated = {spot: self._rated(spot, found[spot], spot == first) for spot in found}
-            best = max(rated.values())
-            found = {spot: variant for spot, variant in found.items() if rated[spot] == best}
-        return list(dict.fromkeys((code.co_filename, line) for code, line in found))
+            rated = {
+                spot: (
+                    self._truth_with(spot, variant),
+                    _FIRST * (spot == first) - max(cost, variant.cost),
+                )
+                for spot, (cost, variant) in found.items()
+            }
+            likeliest = [spot for spot in found if rated[spot] == max(rated.values())]
+        return list(dict.fromkeys((code.co_filename, line) for code, line in likeliest))
 
     def _right_with(self, spot: Spot, variant: Variant) -> frozenset[int]:
         """Return which gradients are right with something else in a line; it is run once."""
@@ -102,16 +118,15 @@ class Mending:
             self._left -= time.thread_time() - start
         return self.ran[variant]
 
-    def _rated(self, spot: Spot, variant: Variant, is_first: bool) -> tuple[float, bool, float]:
-        """Return how likely a change is: by what is true with it, where it is, how small it is."""
-        truth = self.functions[spot[0]].run_with(variant, self.truth) or 0.0
-        return round(truth, 6), is_first, -variant.cost
+    def _truth_with(self, spot: Spot, variant: Variant) -> float:
+        """Return how much of what is made is true with something else in a line."""
+        return round(self.functions[spot[0]].run_with(variant, self.truth) or 0.0, 6)
 
     # -------------------- what may stand there --------------------
 
-    def _reach(self, asked: Mapping[Spot, Sequence[Shape]]) -> None:
+    def _reach(self, spots: Mapping[Spot, Asked]) -> None:
         """Run the backward pass, and note what may stand in each line when it first runs."""
-        self._asked = {spot: shapes for spot, shapes in asked.items() if spot not in self.tries}
+        self._asked = {spot: asked for spot, asked in spots.items() if spot not in self.tries}
         if not self._asked:
             return
         self.tries |= {spot: [] for spot in self._asked}
@@ -136,35 +151,39 @@ class Mending:
             return None
         step = text.at(frame.f_lineno)
         spot = code, step.line if step is not None else 0
-        if what == "line" and (shapes := self._asked.pop(spot, None)) is not None:
-            reach = _named_in(frame, self.functions[code].parts)
+        if what == "line" and (asked := self._asked.pop(spot, None)) is not None:
+            words = {w: w for function in self.functions.values() for w in function.words}
+            reach = {**_named_in(frame, self.functions[code].parts), **words}
+            until = self._until if not asked.more else Deadline.after(_UNLIKELY)
             for body in self.functions[code].statements(spot[1]):
-                repeats = not _takes(body[3])
-                for variant in variants(body, reach, shapes):
-                    likelier = repeats and self._is_true_with(variant, body, frame)
-                    self.tries[spot].append((variant.cost - _KNOWN * likelier, variant))
+                self.tries[spot] += self._tries(body, reach, asked, frame, until)
             if not self._asked:
                 sys.settrace(None)
         return self._look
 
-    def _is_true_with(self, variant: Variant, body: Slot, frame: FrameType) -> bool:
-        """Tell whether a statement makes something that is known to be true, if it is changed."""
-        if self._until.is_over:
-            return False
-        holder, field, index, _ = body
-        back = variant.exchange()
-        try:
-            value = getattr(getattr(holder, field)[index], "value", None)
-            if value is None:
-                return False
-            ast.fix_missing_locations(variant.node)
-            made = compile(ast.Expression(value), "<changed>", "eval")
-            given = eval(made, frame.f_globals, frame.f_locals)
-        except (CheckError, SyntaxError, *_FAILING):
-            return False
-        finally:
+    def _tries(
+        self, body: Slot, reach: Reach, asked: Asked, frame: FrameType, until: Deadline
+    ) -> Iterator[tuple[float, Variant]]:
+        """Yield what may stand in a statement and can be evaluated there, with its cost."""
+        names = None if _takes(body[3]) else {**frame.f_globals, **frame.f_locals}
+        before = _made_by(body, names) if names else None
+        written = _written_in(body[3], names) if names and before else {}
+        seen = {_signature(body, before)}
+        for variant in sorted(variants(body, reach, written, asked.shapes), key=lambda v: v.cost):
+            if not names or not before or until.is_over:
+                yield variant.cost, variant
+                continue
+            back = variant.exchange()
+            made = _made_by(body, names)
+            signature = _signature(body, made)
             back.exchange()
-        return any(map(self.is_true, given if isinstance(given, tuple) else [given]))
+            if made is not None:
+                gain = max(map(self.gain, before, made), default=0.0)
+                if isinstance(body[3], ast.Return):  # right elsewhere, and wrong where it is given
+                    gain = max(gain, 0.0)
+                again = _AGAIN * (signature in seen and not asked.repeats)
+                seen.add(signature)
+                yield variant.cost - gain + again, variant
 
 
 class _Function:
@@ -197,6 +216,14 @@ class _Function:
             if isinstance(node.slice, ast.Name | ast.BinOp | ast.UnaryOp | ast.Constant)
         }
         return [*found.values()]
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The texts that the function compares something with."""
+        nodes = ast.walk(self.tree) if self.tree is not None else ()
+        sides = [side for n in nodes if isinstance(n, ast.Compare) for side in n.comparators]
+        values = [getattr(side, "value", None) for side in sides]
+        return [value for value in values if isinstance(value, str)]
 
     def statements(self, line: int) -> Iterator[Slot]:
         """Yield the statements that begin at a line, with their places."""
@@ -250,6 +277,54 @@ class _Function:
         finally:
             for function in self.same:
                 function.__code__ = self.code
+
+
+def _present(body: Slot) -> Any:
+    """Return the statement that stands in a place now."""
+    holder, field, index, _ = body
+    return getattr(holder, field)[index]
+
+
+def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:
+    """Return what a statement makes, nothing where it only does something; None where it fails."""
+    node = _present(body)
+    value = getattr(node, "value", None)
+    if value is None or isinstance(node, ast.Expr):  # a call on its own is not made twice
+        return ()
+    if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+        value = ast.BinOp(ast.Name(node.target.id, ast.Load()), node.op, value)
+    made = _evaluated(value, names)
+    return made if made is None or isinstance(made, tuple) else (made,)
+
+
+def _signature(body: Slot, made: Sequence[Any] | None) -> object:
+    """Return what is the same where a statement does the same with equal arrays."""
+    node = _present(body)
+    if not made or not all(isinstance(item, np.ndarray | float | int) for item in made):
+        return object()
+    arrays = [np.asarray(item) for item in made]
+    rest = [ast.unparse(target) for target in targets_of(node)]
+    op = type(getattr(node, "op", None))
+    return type(node), op, *rest, *((array.shape, array.tobytes()) for array in arrays)
+
+
+def _evaluated(node: Any, names: dict[str, Any]) -> Any:
+    """Return what an expression is; None where it fails."""
+    try:
+        whole = ast.fix_missing_locations(ast.Expression(node))
+        return eval(compile(whole, "<changed>", "eval"), names)
+    except (CheckError, SyntaxError, *_FAILING):  # also what is written to, which has no value
+        return None
+
+
+def _written_in(statement: ast.AST, names: dict[str, Any]) -> Reach:
+    """Return the shapes of the arrays that the expressions of a statement are."""
+    found: dict[str, Any] = {}
+    nodes = [n for n in ast.walk(statement) if isinstance(n, ast.Call | ast.BinOp | ast.Subscript)]
+    for node in nodes:
+        if isinstance(made := _evaluated(node, names), np.ndarray):
+            found[ast.unparse(node)] = made.shape
+    return found
 
 
 def _takes(node: ast.AST) -> bool:

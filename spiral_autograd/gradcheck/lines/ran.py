@@ -64,6 +64,7 @@ class Ran:
         self.wholes = [g for g in gradients if isinstance(g, Call)]
         self.upstream = Known(evidence.upstream)
         self.whole = Known([*evidence.upstream, *(call.value for call in self.wholes)])
+        self.scaled = Known([call.value for call in self.wholes], scaled=True)
         values = [call.value for call in self.calls]
         before = [call.value for call in self.calls if call.gradient_of is None]
         self.before = Known([*evidence.values, *before])
@@ -198,7 +199,8 @@ class Ran:
         """Tell whether an event is one of the forward pass, or takes what that gives."""
         event = self.events[number]
         given = {self.events[n].run for n in event.returns}
-        is_call = bool(given) and given <= self.forward_runs
+        value = getattr(event.step and event.step.node, "value", None)
+        is_call = isinstance(value, ast.Call) and bool(given) and given <= self.forward_runs
         return event.place in self.forward or event.run in self.forward_runs or is_call
 
     @cached_property

@@ -35,6 +35,7 @@ class Event:
     returns: list[int] = field(default_factory=list)  # the events that returned to it
     parts: dict[str, int] = field(default_factory=dict)
     handed: dict[int, int] = field(default_factory=dict)  # by id: who gave an array a new name
+    namers: set[int] = field(default_factory=set)  # the events that named what it reads
     copied: int | None = None  # it gives an array a new name: the event that made the array
 
 
@@ -216,6 +217,7 @@ class _Recorder:
         """Return the events that made what an expression stands for."""
         value, cell = scope.look(node)
         writer = self._writers.get(cell, -1)
+        event.namers |= {writer} - {-1}
         found: set[int] = set()
         if isinstance(value, np.ndarray):
             self._keep.append(value)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...validation import Shape
 
-# What is in reach, by its text: the shape of an array, or a number.
+# What is in reach, by its text: the shape of an array, a number, or a word that code asks for.
 Reach = Mapping[str, Any]
 Slot = tuple[Any, str, int | None, Any]  # who holds a node, in which field, where in it; the node
 Offer = tuple[float, ast.AST]  # what may stand there, and how far it is from what is written
@@ -65,13 +65,19 @@ class Variant:
         return Variant(0.0, self.holder, self.field, self.index, before)
 
 
-def variants(body: Slot, reach: Reach, shapes: Sequence[Shape]) -> list[Variant]:
-    """Return what may stand in the place of a statement; `shapes` are those of what it makes."""
+def variants(body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]) -> list[Variant]:
+    """Return what may stand in the place of a statement.
+
+    `written` is what its expressions are, `shapes` are those of what it makes.
+    """
     holder, field, index, statement = body
-    offered = (*_statements(statement), *_throughout(statement, reach))
+    called = {text: thing for text, thing in written.items() if text.endswith(")")}
+    reach = {**{text: thing for text, thing in called.items() if thing in shapes}, **reach}
+    offered = (*_statements(statement, reach), *_throughout(statement, reach))
     found = [Variant(cost, holder, field, index, node) for cost, node in offered]
     for slot in _slots(statement):
-        offers = (*_simpler(slot[3]), *_other(slot[3], reach), *_more(slot, body, reach, shapes))
+        other = (*_simpler(slot[3]), *_other(slot[3], reach, written), *_counted(slot, body, reach))
+        offers = (*other, *_more(slot, body, reach, shapes))
         found += [Variant(cost, *slot[:3], node) for cost, node in offers]
     return found
 
@@ -91,8 +97,8 @@ def _slots(statement: ast.stmt) -> Iterator[Slot]:
                         yield holder, field, i if isinstance(value, list) else None, item
 
 
-def _statements(node: Any) -> Iterator[Offer]:
-    """Yield other statements: one that adds for one that sets, and the reverse; none at all."""
+def _statements(node: Any, reach: Reach) -> Iterator[Offer]:
+    """Yield other statements: one that adds for one that sets, the reverse, none, or one more."""
     if isinstance(node, ast.AugAssign):
         yield 1.0, ast.Assign([node.target], node.value)
         yield 1.4, ast.Pass()
@@ -102,6 +108,26 @@ def _statements(node: Any) -> Iterator[Offer]:
         yield 1.0, ast.AugAssign(target, ast.Add(), node.value)
         yield 1.4, ast.Pass()
         yield from _added_at(target, node.value)
+    else:
+        return
+    yield from _followed(node, reach)
+
+
+def _followed(node: Any, reach: Reach) -> Iterator[Offer]:
+    """Yield a statement with another one behind it, which changes what it has written."""
+    target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
+    made = ast.unparse(target.value if isinstance(target, ast.Subscript) else target)
+    for text, thing in reach.items():
+        forms, cost = [], 1.6
+        if isinstance(thing, tuple) and len(thing) == 1:
+            forms, cost = ["{0}[np.arange(len({1})), {1}] -= 1"], 1.3
+        elif isinstance(target, ast.Subscript) and thing == reach.get(made):
+            forms = ["{0}[{1} <= 0] = 0"]
+        elif isinstance(target, ast.Subscript) and type(thing) in (int, float):
+            forms = ["{0} /= {1}", "{0} *= {1}"]
+        for form in forms:
+            more = ast.parse(form.format(made, text)).body
+            yield cost, ast.If(ast.Constant(True), [node, *more], [])
 
 
 def _throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
@@ -109,12 +135,12 @@ def _throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
     nodes = [node for node in ast.walk(statement) if isinstance(node, _REFERENCE)]
     texts = Counter(ast.unparse(node) for node in nodes if isinstance(node.ctx, ast.Load))
     for text in (text for text, times in texts.items() if times > 1 and text in reach):
-        for other in _alike(text, reach):
+        for other in _alike(text, reach[text], reach):
             yield 1.2, _Renamed({text: other}).visit(copy.deepcopy(statement))
     windows = [node for node in ast.walk(statement) if isinstance(node, ast.Slice) and node.lower]
     for text in (text for text, thing in reach.items() if type(thing) is int) if windows else ():
         for form in _WINDOWS:
-            yield 1.3, _Stepping(text, form).visit(copy.deepcopy(statement))
+            yield 1.05, _Stepping(text, form).visit(copy.deepcopy(statement))
 
 
 class _Renamed(ast.NodeTransformer):
@@ -146,9 +172,8 @@ class _Stepping(ast.NodeTransformer):
         return _parsed(f"_[{text}]").slice if end != length else node  # type: ignore[attr-defined]
 
 
-def _alike(text: str, reach: Reach) -> Iterator[str]:
+def _alike(text: str, held: Any, reach: Reach) -> Iterator[str]:
     """Yield what else there is of the same shape, or another number."""
-    held = reach[text]
     for other, thing in reach.items():
         alike = thing == held or not isinstance(thing, tuple)
         if other != text and type(thing) is type(held) and alike:
@@ -184,7 +209,7 @@ def _simpler(node: ast.AST) -> Iterator[Offer]:
             yield 1.3, node.func.value
 
 
-def _other(node: Any, reach: Reach) -> Iterator[Offer]:
+def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
     """Yield an expression of the same form with something else in one place."""
     if isinstance(node, ast.operator | ast.cmpop):
         yield from ((1.0, other()) for other in _OPERATORS.get(type(node), ()))
@@ -197,25 +222,44 @@ def _other(node: Any, reach: Reach) -> Iterator[Offer]:
                 elts[i], elts[j] = elts[j], elts[i]
                 yield 1.0, ast.Tuple(elts, node.ctx)
     elif isinstance(node, ast.Constant):
-        yield from _numbers(node.value, reach)
+        yield from _constants(node.value, reach)
     elif isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
         for attr in _FUNCTIONS[node.attr]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
-    if isinstance(node, _REFERENCE):
-        held = reach.get(text := ast.unparse(node))
-        if held is not None:
-            yield 1.2, ast.BinOp(node, ast.Pow(), ast.Constant(2))
-            yield 1.2, ast.BinOp(ast.Constant(1), ast.Sub(), node)
-            yield from ((1.2, _parsed(other)) for other in _alike(text, reach))
-            if isinstance(held, tuple) and len(held) == 2:
-                turned = [other for other, thing in reach.items() if thing == held[::-1]]
-                yield from ((1.4, _parsed(f"{other}.T")) for other in turned)
-    elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1].startswith("zeros"):
+    if isinstance(node, ast.expr):
+        yield from _in_place_of(node, ast.unparse(node), reach, written)
+
+
+def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator[Offer]:
+    """Yield what is in reach and of the same shape as an expression, and simple forms of it."""
+    held = reach.get(text, written.get(text))
+    if held is None:
+        return
+    named = isinstance(node, _REFERENCE) and text in reach
+    if named:
+        yield 1.2, ast.BinOp(node, ast.Pow(), ast.Constant(2))
+        yield 1.2, ast.BinOp(ast.Constant(1), ast.Sub(), node)
+    if named or isinstance(held, tuple):
+        yield from ((1.2 if named else 1.5, _parsed(o)) for o in _alike(text, held, reach))
+    if isinstance(held, tuple) and len(held) == 2:
+        turned = [other for other, thing in reach.items() if thing == held[::-1]]
+        yield from ((1.4 if named else 1.5, _parsed(f"{other}.T")) for other in turned)
+    if named and isinstance(held, tuple):
+        others = [o for o, thing in reach.items() if isinstance(thing, tuple) and thing != held]
+        yield from ((1.5, _parsed(o)) for o in others if len(reach[o]) == len(held))
+    called = ast.unparse(node.func).split(".")[-1] if isinstance(node, ast.Call) else ""
+    if called.startswith("zeros"):
         arrays = [text for text, thing in reach.items() if isinstance(thing, tuple)]
         yield from ((1.4, _parsed(text)) for text in arrays)
 
 
-def _numbers(value: Any, reach: Reach) -> Iterator[Offer]:
+def _constants(value: Any, reach: Reach) -> Iterator[Offer]:
+    """Yield other numbers, words or truths."""
+    if isinstance(value, bool):
+        yield 1.1, ast.Constant(not value)
+    if isinstance(value, str):
+        words = [thing for thing in reach.values() if isinstance(thing, str)]
+        yield from ((1.1, ast.Constant(word)) for word in words if word != value)
     if type(value) not in (int, float):
         return
     others: list[float] = [value + 1, value - 1, 0, 1, 2, -1] if type(value) is int else []
@@ -223,11 +267,38 @@ def _numbers(value: Any, reach: Reach) -> Iterator[Offer]:
     for other in dict.fromkeys(o for o in others if o != value):
         yield 1.1, ast.Constant(other)
     for text, thing in reach.items():
-        yield 1.35 if isinstance(thing, tuple) else 1.3, _parsed(text)
+        if not isinstance(thing, str):
+            yield 1.35 if isinstance(thing, tuple) else 1.3, _parsed(text)
+
+
+def _counts(slot: Slot, body: Slot) -> bool:
+    """Tell whether an expression is an index, or says how a loop goes."""
+    return slot[1] in ("slice", "lower", "upper") or isinstance(body[3], ast.For)
+
+
+def _counted(slot: Slot, body: Slot, reach: Reach) -> Iterator[Offer]:
+    """Yield another index, a step before or behind, or a loop that goes the other way."""
+    _, field, _, node = slot
+    if field == "iter":
+        reverse = isinstance(node, ast.Call) and ast.unparse(node.func) == "reversed"
+        other = node.args[0] if reverse else _parsed(f"reversed({ast.unparse(node)})")
+        yield 1.1, other
+    elif _counts(slot, body) and isinstance(node, _REFERENCE | ast.BinOp):
+        for op in (ast.Add(), ast.Sub()):
+            yield 1.1, ast.BinOp(node, op, ast.Constant(1))
+        if type(reach.get(ast.unparse(node))) is int:
+            yield 1.2, ast.Constant(0)
+        elif isinstance(node, ast.BinOp):
+            yield from ((1.2, _parsed(o)) for o, thing in reach.items() if type(thing) is int)
+    elif _counts(slot, body) and isinstance(node, ast.Constant):
+        yield from ((1.0, _parsed(o)) for o, thing in reach.items() if type(thing) is int)
+    elif isinstance(node, ast.Slice) and node.lower is node.upper is node.step is None:
+        numbers = [text for text, thing in reach.items() if type(thing) is int]
+        yield from ((1.3, _parsed(f"np.arange({text})")) for text in numbers)
 
 
 def _more(slot: Slot, body: Slot, reach: Reach, shapes: Sequence[Shape]) -> Iterator[Offer]:
-    """Yield an expression with one more factor, term, transpose, sign or step."""
+    """Yield an expression with one more factor, term, transpose or sign."""
     holder, field, _, node = slot
     if not isinstance(node, ast.expr) or isinstance(node, ast.Tuple | ast.Compare | ast.Lambda):
         return
@@ -236,10 +307,7 @@ def _more(slot: Slot, body: Slot, reach: Reach, shapes: Sequence[Shape]) -> Iter
         yield 1.1, ast.Attribute(node, "T", ast.Load())
         if any(len(shape) > 2 for shape in shapes):
             yield 1.1, _parsed(f"({ast.unparse(node)}).swapaxes(-1, -2)")
-    counts = field in ("slice", "lower", "upper") or isinstance(body[3], ast.For)
-    if counts and isinstance(node, _REFERENCE | ast.BinOp):
-        for op in (ast.Add(), ast.Sub()):
-            yield 1.1, ast.BinOp(node, op, ast.Constant(1))
+    counts = _counts(slot, body)
     in_product = isinstance(holder, ast.BinOp) and isinstance(holder.op, ast.Mult | ast.Div)
     if in_product or counts or field in ("func", "iter", "test") or isinstance(node, ast.Constant):
         return
@@ -272,7 +340,11 @@ def _with(
     node: ast.expr, other: ast.expr, text: str, thing: Any, shapes: Sequence[Shape], whole: bool
 ) -> Iterator[Offer]:
     """Yield an expression with one more factor, or term, that is in reach."""
+    if isinstance(thing, str):
+        return
     is_number = not isinstance(thing, tuple)
+    if whole and type(thing) is int and thing > 1:
+        yield 1.6, ast.BinOp(node, ast.Div(), _parsed(f"np.sqrt({text})"))
     if is_number or _fits(thing, shapes):
         yield 1.5, ast.BinOp(node, ast.Mult(), other)
         yield 1.5 if is_number else 1.7, ast.BinOp(node, ast.Div(), other)

@@ -72,7 +72,7 @@ class Node:
         if rule is not None and type(self) is Node:
             try:
                 return rule(argnums, moves, self.value, tuple(self.args), self.call.kwargs)
-            except (*UNFIT, TypeError, NotImplementedError):  # not all of autograd's rules work
+            except (*UNFIT, TypeError, NameError, NotImplementedError):  # not all rules work
                 pass
 
         def moved(g: object) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,26 +12,29 @@ import numpy as np
 
 from ...pytree import leaves
 from ...validation import Array
+from ..blocks import checksum
 from ..finding import Finding, found
-from ..source import Place
-from .conventions import TARGETS, gradient_key
-from .held import Held, held_at
+from .conventions import GRADIENT_LISTS, TARGETS
 from .inputs import Constant, Names, prepared
-from .parameters import Parameter
-from .session import Session
-from .subject import (
-    MISSING,
-    CheckError,
-    Gradients,
-    Subject,
-    described,
-    is_array,
-    is_float_array,
-    outputs_of,
-)
+from .objects import attributes_of, held_arrays, nested
+from .parameters import Parameter, find_parameters
+from .returned import as_gradient, as_update_takes, other_shapes
+from .session import Session, objects_of, reach
+from .subject import Gradients, Subject, is_array, is_float_array, outputs_of
 
 Values = Sequence[Array] | None
 Automatic = Callable[[Subject], Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a check is to run somebody's code with."""
+
+    session: Session
+    upstream: object = None  # a random one, unless it is given
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    constant: Names = ()
+    automatic: Automatic = lambda subject: ()  # gives autograd's gradients, if it has any
 
 
 class Adapter:
@@ -42,22 +45,21 @@ class Adapter:
 
     layer: Any = None  # none of functions
     label, backward_label = "forward", "backward"
-    automatic: Automatic  # gives autograd's gradients of a subject; none where it has none
 
     def __init__(
         self,
         inputs: Sequence[object],
         names: Sequence[str],
-        session: Session,
-        constant: Names,
+        terms: Terms,
         held: Iterable[Array] = (),
     ) -> None:
-        self.session, self.constant, self.names = session, Constant(constant), list(names)
+        self.terms, self.session = terms, terms.session
+        self.constant, self.names = Constant(terms.constant), list(names)
         self.failures: list[Finding] = []
         self.unchecked: list[str] = []
         self.inputs, remarks = prepared(inputs, self.names, held)
         self.remarks: list[Finding] = [*remarks]
-        session.add(self.inputs)
+        self.session.add(self.inputs)
         self.floats = [is_float_array(value) for value in self.inputs]
         self.of_inputs: list[Parameter] = []
         self.parameters: list[Parameter] = []
@@ -142,6 +144,27 @@ class Adapter:
         own = zip(grads[n:], self.parameters, strict=True)
         return grads[:n] + [as_update_takes(gradient, p.value) for gradient, p in own]
 
+    def watched_backward(self) -> list[Finding]:
+        """Run the backward pass, and return what is to be said of what both have written into."""
+        session, kept = self.session, self.left
+        by_forward = written_into(session, self.named_values())
+        names, made = _names_in(kept, self.layer), _made_for(kept, session)
+        blank = [a for a in made if not a.any()]
+        ups = [np.array(u) for u in self.upstream]
+        noted, noted_ups = _noted(made), _noted(ups)
+        result = self.run_backward(ups)
+        own = [] if self.layer is None else _gradient_arrays(kept)
+        own += [a for a in blank if _shares(a, leaves(result))]
+        effects = [found("writes_upstream")] if _changed(noted_ups) else []
+        cache = [a for a in _changed(noted) if not _shares(a, own)]
+        if cache:
+            called = filter(None, map(names.get, map(id, cache)))
+            effects.append(found("writes_cache", names=list(called)))
+        by_both = written_into(session, self.named_values())
+        effects += [found("writes", who="forward", name=n) for n in by_forward]
+        effects += [found("writes", who="backward", name=n) for n in by_both if n not in by_forward]
+        return effects
+
     def settle(self) -> None:
         """Leave out what is meant to have no gradient, and has none; note the first gradients."""
         self.of_inputs = [p for p in self.of_inputs if not self._is_left_out(p)]
@@ -170,6 +193,21 @@ class Adapter:
         if not self.constant.has(name):
             self.unchecked.append(name)
             self.remarks.append(found("unchecked", why=why))
+
+    def say_unread(self, unread: Mapping[object, object], other: str = "input") -> None:
+        """Say which entries of a dict of gradients belong to no parameter and no other.
+
+        Those of intermediate values have a d before the name, and may be there for later ones.
+        """
+        keys = [str(key) for key, gradient in unread.items() if is_array(gradient)]
+        keys = [key for key in keys if not self.constant.has(key)]
+        of_values = [key for key in keys if key[:1] == "d" and len(key) > 1]
+        others = [key for key in keys if key not in of_values]
+        self.unchecked += of_values
+        if of_values:
+            self.remarks.append(found("value_gradients", keys=of_values, other=other))
+        if others:
+            self.failures.append(found("unread_gradients", keys=others, other=other))
 
     def say_not_returned(self, name: str) -> None:
         """Say that backward returns no gradient for an input."""
@@ -200,164 +238,69 @@ class Adapter:
         """Return autograd's own gradients of arrays that the passes use; None where unknown."""
         substitute, names = partial(self.substitute, values=values), [""] * len(values)
         subject = replace(self.subject(), names=names, values=values, substitute=substitute)
-        return self.automatic(subject) or [None] * len(values)
+        return self.terms.automatic(subject) or [None] * len(values)
 
 
-class Keeper(Adapter):
-    """An adapter of an object, which keeps arrays, numbers and gradients from call to call."""
-
-    backward_method: Any
-    backward_name: str
-    cache: Any  # what forward has returned for backward, if it has
-    has_cache: bool | None
-    last: Any  # what else forward has returned
-    calling: Any  # how backward is called; None with upstream gradients alone
-    more: list[str]  # the parameters whose gradients backward returns
-    claimed: set[Any]  # the places of these in what it returns
-    updated: list[Held]  # the arrays that backward changes itself
-    changes: dict[str, Array]  # and by how much it has made them smaller, by name
-    unwritten: list[Held]  # the arrays at the start that a forward pass leaves alone
-    numbers: dict[str, Any]  # the like of these, by name
-    unkept: dict[str, tuple[Finding, Place]]  # said of gradients that are computed and not kept
-
-    def given_values(self) -> list[tuple[str, Array]]:
-        """Return the arrays of floats among the inputs, those in lists and dicts too."""
-        raise NotImplementedError
-
-    def upstreams(self, rng: np.random.Generator) -> list[Array]:
-        """Return the upstream gradient: a random one, unless that of a loss is fixed."""
-        raise NotImplementedError
-
-    def read_inputs(self) -> list[Any]:
-        """Return the gradient of each input after both passes."""
-        raise NotImplementedError
-
-    def at(self, gradient: Held) -> Any:
-        """Return what stands in the place of a gradient: in the layer, or in what backward gave."""
-        return held_at(self.result if gradient.holder is None else self.layer, gradient.path)
+# -------------------- what is written into --------------------
 
 
-# -------------------- the gradients that a backward pass returns --------------------
+def _made_for(kept: object, session: Session) -> list[Array]:
+    """Return the arrays that a forward pass has made, or written into, for the backward pass."""
+    arrays = [a for a in reach(kept) if isinstance(a, np.ndarray) and a.dtype != object]
+    return [a for a in arrays if not is_as_before(session.start.kept(a), a)]
 
 
-def by_position(
-    what: str,
-    result: object,
-    names: Sequence[str],
-    floats: Sequence[bool],
-    *,
-    surplus: bool = False,
-) -> dict[str, Any]:
-    """Return the gradients that a backward pass returned, by the names of what they belong to.
+def _noted(arrays: Sequence[Array]) -> list[tuple[Array, int]]:
+    return [(array, checksum(array)) for array in arrays]
 
-    There may be an entry for each argument, or one for each that is differentiable, or for the
-    first of these; with `surplus` any others may follow. Or a dict has them by name.
+
+def _changed(noted: Sequence[tuple[Array, int]]) -> list[Array]:
+    return [array for array, before in noted if checksum(array) != before]
+
+
+def effects_on(effects: Iterable[Finding], names: Sequence[str]) -> list[Finding]:
+    """Return what is to be said of side effects; of inputs and parameters, where so named."""
+    return [e for e in effects if e.fields.get("name") is None or e.fields["name"] in names]
+
+
+def written_into(session: Session, arrays: Iterable[tuple[str, object]]) -> list[str]:
+    """Return the names of arrays, of those at the start, whose content is another one now."""
+    # What was not there before is a view or a cache of forward's own, not written into.
+    known = [(name, session.start.kept(v), v) for name, v in arrays if isinstance(v, np.ndarray)]
+    return [n for n, before, v in known if before is not None and not is_as_before(before, v)]
+
+
+def is_as_before(before: object, after: object) -> bool:
+    """Tell whether what stands there is an array, with the numbers that were there before."""
+    is_kept = before is not None and isinstance(after, np.ndarray)
+    return is_kept and np.array_equal(before, after)  # type: ignore[arg-type]
+
+
+def _names_in(kept: object, layer: object) -> dict[int, str]:
+    """Return what the arrays of a cache are called: attributes of the layer, or its entries."""
+    if kept is layer:
+        return {id(h.value): f"self.{h.name}" for h in reversed(held_arrays(layer))}
+    entries = nested("cache", kept)
+    return {id(v): name for name, _, v in entries if name != "cache" and is_float_array(v)}
+
+
+def _gradient_arrays(layer: object) -> list[object]:
+    """Return the gradients that a layer holds, and those of the layers that it has made inside."""
+    return [p.gradient() for item in objects_of(layer) for p in find_parameters(item)]
+
+
+def _shares(array: Array, others: Sequence[object]) -> bool:
+    return any(isinstance(o, np.ndarray) and np.may_share_memory(array, o) for o in others)
+
+
+def replaced_gradients(
+    layer: object, before: Mapping[str, tuple[Parameter, object]]
+) -> list[Finding]:
+    """Return what to say of a list of gradients in which backward has put other arrays.
+
+    That is right by itself. But a network keeps the arrays that it has found in the list.
     """
-    wanted = [name for name, flag in zip(names, floats, strict=True) if flag]
-    if isinstance(result, dict):
-        return by_key(result, wanted)
-    entries = _entries(result, names, wanted)
-    if len(entries) == len(names) != len(wanted):
-        by_name = dict(zip(names, entries, strict=True))
-        return {name: by_name[name] for name in wanted}
-    if len(entries) > len(wanted) and not surplus:
-        raise CheckError(
-            f"{what} returned {len(entries)} gradients, but there are {len(wanted)} floating-point "
-            f"arrays among the arguments ({', '.join(names)}): return one gradient for each of "
-            f"{', '.join(wanted) or 'them'}, in this order"
-        )
-    return dict(zip(wanted, entries, strict=False))
-
-
-def _entries(result: object, names: Sequence[str], wanted: Sequence[str]) -> list[Any]:
-    """Return the gradients that backward returned as a list, without empty ones at the end."""
-    if result is None and not wanted:
-        return []
-    entries = list(result) if isinstance(result, tuple | list) else [result]
-    while len(entries) > len(names) and _is_empty(entries[-1]):
-        entries.pop()  # the gradients of no parameters
-    is_numbers = not all(entry is None or is_array(entry) for entry in entries)
-    # A gradient may be written as a list of numbers.
-    return [result] if isinstance(result, list) and len(wanted) == 1 and is_numbers else entries
-
-
-def _is_empty(entry: object) -> bool:
-    return entry is None or (isinstance(entry, list | tuple | dict) and not entry)
-
-
-def by_key(grads: dict[object, object], names: Sequence[str]) -> dict[str, Any]:
-    """Return the gradients of a dict by the names of what they belong to."""
-    last = {name: name.split(".")[-1] for name in names}
-    keys = {name: gradient_key(grads, last[name], last.values()) for name in names}
-    return {name: grads[key] for name, key in keys.items() if key is not None}
-
-
-def require_any(what: str, result: object, names: Sequence[str], first: Gradients) -> None:
-    """Raise where a backward pass has given no gradient at all."""
-    if names and all(g is MISSING for g in first.arrays):
-        came = described(result)
-        if isinstance(result, dict) and result:
-            came = f"a dict with the keys {', '.join(map(repr, result))}"
-        raise CheckError(
-            f"{what} returned {came}, and there is no gradient of {', '.join(names)} in it: return "
-            f"one for each, in this order, or a dict of them by the names {', '.join(names)}, with "
-            "or without a d before"
-        )
-
-
-def is_of_loss(outputs: object, result: object) -> bool:
-    """Tell whether one gradient is that of a scalar loss, which has none for its targets."""
-    found = leaves(outputs)
-    return len(found) == 1 and np.ndim(found[0]) == 0 and not isinstance(result, tuple | dict)
-
-
-def as_gradient(name: str, value: Any) -> Any:
-    """Return a gradient as it came, where it is None or can be an array of real numbers."""
-    if value is None or value is MISSING:
-        return value
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        array = np.empty(0, dtype=object)
-    if array.dtype.kind in "fiub":
-        return value
-    came = f"{described(value)}, which is no array (are its rows of different lengths?)"
-    if array.dtype.kind == "c":
-        came = "complex numbers"
-    elif is_array(value):
-        came = f"an array of dtype {value.dtype}"
-    raise CheckError(f"the gradient of {name} must be an array of real numbers, got {came}")
-
-
-def as_update_takes(gradient: object, value: Array) -> Any:
-    """Return a gradient in the shape of its parameter, where ``W -= lr * dW`` takes it as it is.
-
-    Only where each entry belongs to one entry: nothing is broadcast.
-
-    Examples
-    --------
-    >>> as_update_takes(np.ones(3), np.ones((1, 3))).shape
-    (1, 3)
-    >>> as_update_takes(np.ones((1, 3)), np.ones(3)).shape
-    (1, 3)
-    """
-    if isinstance(gradient, list | tuple) and [np.shape(g) for g in gradient] == [value.shape]:
-        return gradient[0]  # a list for one layer
-    if not isinstance(gradient, np.ndarray | np.generic | float) or np.size(gradient) != value.size:
-        return gradient
-    short = np.ndim(gradient) < value.ndim and value.shape[: value.ndim - np.ndim(gradient)]
-    fits = short and set(short) == {1} and np.shape(gradient) == value.shape[len(short) :]
-    return np.reshape(gradient, value.shape) if fits else gradient
-
-
-def other_shapes(named: Iterable[tuple[str, Any, Array]]) -> list[Finding]:
-    """Return what to say of gradients that an update takes as they are in another shape."""
-    names: dict[tuple[Any, Any], list[str]] = {}
-    for name, gradient, value in named:
-        shape = np.shape(as_update_takes(gradient, value))
-        if not isinstance(gradient, list | tuple) and shape != np.shape(gradient):
-            names.setdefault((np.shape(gradient), value.shape), []).append(name)
-    return [
-        found("update_takes", names=of, ours=ours, theirs=theirs)
-        for (ours, theirs), of in names.items()
-    ]
+    lists = [n for n in GRADIENT_LISTS if isinstance(attributes_of(layer).get(n), list)]
+    pairs = [(gradient, parameter.gradient()) for parameter, gradient in before.values()]
+    replaced = any(is_array(a) and is_array(b) and a is not b for a, b in pairs)
+    return [found("replaces_gradients", holder=lists[0])] if lists and replaced else []

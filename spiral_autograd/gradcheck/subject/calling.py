@@ -6,103 +6,42 @@ What stays open is told by autograd: of the ways that run, the one whose gradien
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice, product
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from ...pytree import leaves
 from ...validation import Array
 from ..blocks import close, inner
-from ..finding import Finding, found
 from ..guard import CheckError
-from .adapter import Keeper
-from .conventions import (
-    CACHES,
-    DERIVATIVES,
-    OUTPUTS,
-    RATES,
-    accepts,
-    attributes_of,
-    means_upstream,
-    required_names,
-)
-from .subject import is_array, is_float_array
+from .adapter import Automatic, Terms
+from .conventions import BACKWARD, CACHES, DERIVATIVES, OUTPUTS, RATES, means_upstream
+from .object_passes import Calling, ObjectPasses, Source
+from .objects import accepts, attributes_of, methods_of, required_names
+from .session import untouched
+from .subject import is_array, is_float_array, outputs_of
 
 MOST = 60  # ways to try
 
-# What an argument of backward is: the gradient of an output, an input, an output, what forward has
-# left under a name, the cache that it has returned, or the rate of an update, which is 1.
-Source = tuple[str, Any]
 
-
-@dataclass(frozen=True)
-class Calling:
-    """A way to call a backward pass."""
-
-    sources: tuple[Source, ...]
-    is_derivative: bool = False  # what it returns is still to be multiplied by the upstream
-    share: float | None = None  # the fixed upstream of a loss for each example: of their sum 1
-    is_open: bool = False  # whether names alone did not tell it
-
-    @property
-    def takes_upstream(self) -> bool:
-        """Whether the gradient depends on an upstream gradient."""
-        return self.is_derivative or any(kind == "upstream" for kind, _ in self.sources)
-
-    @property
-    def upstream_at(self) -> int:
-        """Where the upstream gradient stands among the arguments; -1 where it is not there."""
-        kinds = [kind for kind, _ in self.sources]
-        return kinds.index("upstream") if "upstream" in kinds else -1
-
-    def arguments(self, layer: Keeper, ups: Sequence[Array]) -> list[Any]:
-        """Return what the backward pass is given, right after the forward pass."""
-        given: dict[str, Callable[[Any], Any]] = {
-            "upstream": lambda i: ups[i],
-            "input": lambda i: layer.inputs[i],
-            "output": lambda i: leaves(layer.last)[i],
-            "left": lambda name: attributes_of(layer.layer)[name],
-            "cache": lambda _: layer.cache,
-            "rate": lambda _: 1.0,
-        }
-        return [given[kind](what) for kind, what in self.sources]
-
-    def result(self, result: Any, ups: Sequence[Array]) -> Any:
-        """Return the gradients of what a backward pass has returned."""
-        fits = self.is_derivative and np.shape(result) == ups[0].shape
-        return result * ups[0] if fits else result
-
-    def said(self, layer: Keeper) -> list[Finding]:
-        """Return what is to be said of it: what no name has told."""
-        method, said = layer.backward_label, []
-        if self.is_derivative or self.is_open:
-            given = [(kind, layer.names[i] if kind == "input" else i) for kind, i in self.sources]
-            times = self.is_derivative
-            said = [found("called_with", method=method, arguments=given, times=times)]
-        if self.share is not None:
-            said.append(found("each_loss", method=method, share=self.share))
-        return said
-
-
-def keeps_cache(result: object, backward: Any) -> bool:
-    """Tell whether the last of what forward returned is a cache, which backward is given back."""
-    taken = required_names(backward)
-    if type(result) is not tuple or len(result) < 2 or len(taken) != len(result):
-        return False
-    name, last = taken[-1], result[-1]
-    return name in CACHES or not is_array(last) or not means_upstream(name)
-
-
-def may_be_open(name: str, method: Any) -> bool:
+def _may_be_open(name: str, method: Any) -> bool:
     """Tell whether a backward pass may be called otherwise than with an upstream gradient alone."""
     is_each = accepts(method, 0) and not accepts(method, 1)
     return name in DERIVATIVES or len(required_names(method)) > 1 or is_each
 
 
-def calling_of(layer: Keeper) -> Calling | None:
+def find_calling(layer: ObjectPasses) -> None:
+    """Find out what a backward pass is called with, where that may be open."""
+    with layer.session.fresh():
+        layer.outputs = [np.array(out) for out in outputs_of(layer.label, layer.run())]
+        layer.calling = _calling_of(layer)
+    layer.remarks += [] if layer.calling is None else layer.calling.said(layer)
+
+
+def _calling_of(layer: ObjectPasses) -> Calling | None:
     """Return how a backward pass is called; None where it takes upstream gradients alone.
 
     It is asked right after a first forward pass.
@@ -110,7 +49,7 @@ def calling_of(layer: Keeper) -> Calling | None:
     method, is_weak = layer.backward_method, layer.backward_name in DERIVATIVES
     taken, n_outputs = required_names(method), len(layer.outputs)
     is_plain = len(taken) <= n_outputs and not is_weak and not layer.has_cache
-    if is_plain and not (not taken and _is_loss_of_each(layer)):
+    if is_plain and not (layer.takes_no_upstream and layer.outputs[0].ndim):
         return None
     every = [_sources(layer, name, i == len(taken) - 1) for i, name in enumerate(taken)]
     ways = [
@@ -132,13 +71,7 @@ def _is_told(name: str, source: Source, others: Sequence[Source]) -> bool:
     return len(others) == 1 or (source[0] == "upstream" and means_upstream(name))
 
 
-def _is_loss_of_each(layer: Keeper) -> bool:
-    """Tell whether there is a loss for each example, and backward takes no upstream gradient."""
-    method = layer.backward_method
-    return accepts(method, 0) and not accepts(method, 1) and layer.outputs[0].ndim > 0
-
-
-def _sources(layer: Keeper, name: str, is_last: bool) -> list[Source]:
+def _sources(layer: ObjectPasses, name: str, is_last: bool) -> list[Source]:
     """Return what an argument may be: one thing where its name tells, the likeliest first."""
     same = [i for i, other in enumerate(layer.names) if other.lower() == name.lower()]
     if same:
@@ -156,7 +89,7 @@ def _sources(layer: Keeper, name: str, is_last: bool) -> list[Source]:
     return [*first, *second, *outputs]
 
 
-def _readings(way: Calling, layer: Keeper, is_weak: bool) -> Iterator[Calling]:
+def _readings(way: Calling, layer: ObjectPasses, is_weak: bool) -> Iterator[Calling]:
     """Yield what a call may mean: times the upstream gradient, or of the sum, or of the mean."""
     sizes = [out.shape for out in layer.outputs]
     if way.takes_upstream or sizes == [()]:
@@ -172,7 +105,7 @@ def _readings(way: Calling, layer: Keeper, is_weak: bool) -> Iterator[Calling]:
 class _Tried:
     """Tries ways to call a backward pass; `error` is what the first that could not be raised."""
 
-    def __init__(self, layer: Keeper) -> None:
+    def __init__(self, layer: ObjectPasses) -> None:
         self.layer, self.error = layer, ""
         self.values = [value for _, value in layer.given_values()]
         self.known: dict[Calling, tuple[float, ...]] = {}
@@ -226,7 +159,7 @@ def _likeness(ours: Any, true: Any) -> float:
     return float(inner(a, b) / sizes**0.5 / (1 + apart))
 
 
-def _refusal(layer: Keeper, taken: Sequence[str], error: str) -> str:
+def _refusal(layer: ObjectPasses, taken: Sequence[str], error: str) -> str:
     """Return why no way to call a backward pass could be found, and what to write."""
     arguments = ", ".join(taken)
     return (
@@ -235,3 +168,28 @@ def _refusal(layer: Keeper, taken: Sequence[str], error: str) -> str:
         f"subclass: def {layer.backward_name}(self, dout): return "
         f"super().{layer.backward_name}({arguments})"
     )
+
+
+# -------------------- of a layer in a chain --------------------
+
+
+def calling_back(layer: object, inputs: Sequence[object], automatic: Automatic) -> Calling | None:
+    """Return how a layer is called back that takes more than a gradient; None of others."""
+    backward = methods_of(layer)[1]
+    if backward in BACKWARD and len(required_names(getattr(layer, backward))) < 2:
+        return None
+    with untouched(layer, inputs) as session:
+        passes = ObjectPasses(layer, inputs, Terms(session, automatic=automatic))
+        if passes.may_be_open:
+            find_calling(passes)
+        return passes.calling
+
+
+def arguments_back(
+    calling: Calling, layer: object, inputs: Sequence[object], output: Any, up: Any
+) -> tuple[list[Any], Array]:
+    """Return what a layer is called back with, right after its forward pass; and the upstream."""
+    fixed = 1.0 if calling.share is None else calling.share
+    ups = np.full(np.shape(output), fixed) if up is None else up
+    view: Any = SimpleNamespace(inputs=inputs, last=output, cache=None, layer=layer)
+    return calling.arguments(view, [ups]), ups

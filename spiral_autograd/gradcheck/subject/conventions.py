@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
-from ... import state
 from ..finding import Finding, found
-from ..guard import CheckError, theirs
 
 # -------------------- layers --------------------
 
@@ -52,11 +47,19 @@ DERIVATIVES = spelled(
     "loss gradient, loss derivative, loss prime, error derivative, diff"
 )
 
-# Arguments of backward: by which an update is multiplied; and what forward has returned for it.
+# A switch to the derivative, as in sigmoid(x, deriv=True).
+FLAGS = "deriv derivative derive derivate prime grad gradient backward back diff".split()
+
+# Arguments of backward: by which an update is multiplied; what keeps values for a custom function;
+# and what forward has returned for it.
 RATES = spelled(
     "lr, learning rate, learn rate, eta, alpha, rate, epsilon, step size, l rate, lrate"
 )
-CACHES = "cache caches memory mem saved ctx context residuals intermediates tape".split()
+CONTEXTS = "ctx context cx _ctx fctx fn_ctx".split()
+CACHES = [
+    *CONTEXTS,
+    *"cache caches cached memory mem saved res residual residuals intermediates tape".split(),
+]
 
 # Where a pass that returns nothing leaves what it has computed.
 OUTPUTS = "output outputs out y Y a A activation activations result value z Z h".split()
@@ -116,12 +119,8 @@ TRAINED = "w weight b bias alpha beta gamma slope scale shift".split()
 GRADIENT_LISTS = "grads gradients grad gradient _grads _gradients dparams".split()
 GRADIENT_CONTAINERS = (*GRADIENT_LISTS, "derivatives", "deltas")
 
-# What keeps values for the backward pass of a custom function, and what it calls them.
-CONTEXTS = "ctx context cx _ctx fctx fn_ctx".split()
+# What such a context calls the values that it keeps.
 SAVED = "saved_tensors saved_values saved_variables saved".split()
-
-# What a forward pass of a pair keeps for the backward pass.
-CACHES = [*CONTEXTS, *"cache caches cached memory res residual residuals saved".split()]
 
 # -------------------- names of gradients --------------------
 
@@ -253,116 +252,6 @@ def differing(
     ]
 
 
-# -------------------- what somebody's object has --------------------
-
-_READING = theirs()
-
-
-def read(item: object, name: str) -> Any:
-    """Return an attribute; None where there is none, or where reading it raises.
-
-    A property may raise before the layer is built, or before there are gradients.
-    """
-    try:
-        with _READING:
-            return getattr(item, name, None)
-    except CheckError:
-        return None
-
-
-def attributes_of(item: object) -> dict[str, Any]:
-    """Return an object's own attributes, also those in slots."""
-    held = {slot.__name__: state.standing_in(slot, item) for slot in state.slots_of(type(item))}
-    present = {name: value for name, value in held.items() if value is not state.ABSENT}
-    return {**present, **getattr(item, "__dict__", {})}
-
-
-def asker(item: object) -> Callable[[str], bool]:
-    """Return what tells whether an object has an attribute, even one that raises now."""
-    names = set(read(item, "__dict__") or ()).union(*(vars(base) for base in type(item).__mro__))
-    if "__getattr__" in names:  # which may make up others
-        return lambda name: name in names or read(item, name) is not None
-    return names.__contains__
-
-
-def method_name(item: object, names: Iterable[str]) -> str | None:
-    """Return the first of `names` that an object has as a method."""
-    return next((name for name in names if callable(read(item, name))), None)
-
-
-def reset_of(item: object) -> Callable[[], object] | None:
-    """Return the method by which an object that accumulates its gradients is reset."""
-    name = method_name(item, filter(asker(item), RESETS))
-    return None if name is None else getattr(item, name)
-
-
-def optional_names(function: Any) -> dict[str, Any]:
-    """Return the arguments that need not be given, with what they are then."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return {}
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
-
-
-def required_names(function: Any) -> list[str]:
-    """Return the arguments that must be given by position; none where it takes any number."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return []
-    if any(p.kind == p.VAR_POSITIONAL for p in parameters):
-        return []
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [p.name for p in parameters if p.default is p.empty and p.kind in kinds]
-
-
-def output_of(layer: object, result: object) -> Any:
-    """Return the output of a forward pass: what it returned, else what it left in the layer."""
-    return _returned_or_left(layer, result, OUTPUTS)
-
-
-def input_gradient_of(layer: object, result: object) -> Any:
-    """Return the input's gradient: what backward returned, else what it left in the layer."""
-    return _returned_or_left(layer, result, INPUT_GRADIENTS)
-
-
-def _returned_or_left(layer: object, result: object, names: Sequence[str]) -> object:
-    if result is not None:
-        return result
-    attributes = attributes_of(layer)
-    return next((attributes[name] for name in names if name in attributes), None)
-
-
-def accepts(function: Any, count: int) -> bool:
-    """Tell whether a function can be called with so many positional arguments."""
-    try:
-        inspect.signature(function).bind(*range(count))
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def positional_names(function: Any, count: int) -> list[str]:
-    """Return the names of a function's first arguments.
-
-    Examples
-    --------
-    >>> positional_names(lambda x, *more: x, 3)
-    ['x', 'more[0]', 'more[1]']
-    """
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        parameters = []
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    more = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), "input")
-    if isinstance(function, np.ufunc):  # older NumPys do not say how they are called
-        names = ["x"] if function.nin == 1 else [f"x{i + 1}" for i in range(function.nin)]
-    first = len(names) if more != "input" else 0
-    return [names[i] if i < len(names) else f"{more}[{i - first}]" for i in range(count)]
-
-
 _UPSTREAM = ("d", "g", "up", "err", "top", "loss", "out", "v")
 _OUTPUT = ("y", "out", "act", "sig", "tanh")
 
@@ -375,3 +264,62 @@ def means_upstream(name: str) -> bool:
 def means_output(name: str) -> bool:
     """Tell whether an argument of a derivative is the function's output, by its name."""
     return name.lower().startswith(_OUTPUT)
+
+
+# -------------------- networks --------------------
+
+
+LOSS_LAYERS = spelled(
+    "loss layer, last layer, loss, criterion, loss fn, loss function, loss func, cost, "
+    "cost function"
+)
+# What comes behind the name of a loss in that of its derivative.
+PRIMES = "_prime _grad _gradient _derivative _deriv".split()
+
+# A network's own methods: of (x, t) the loss, of x the scores, of (x, t) the gradients.
+LOSSES = [
+    *FORWARD,
+    *spelled("loss, compute loss, calc loss, calculate loss, get loss, loss function, loss func"),
+    *spelled("cost, compute cost, cost function, get cost, calculate cost, objective"),
+]
+SCORES = [*FORWARD, "predict"]
+GRADIENTS = [
+    *spelled("gradient, gradients, grad, grads, compute gradient, compute gradients"),
+    *spelled("compute grads, calc gradient, calc gradients, calculate gradients, get gradients"),
+    *spelled("loss and grads, loss and gradients, loss and gradient, loss gradient, loss prime"),
+    *spelled("cost function prime, cost gradient, cost prime"),
+]
+# That take one step, and may change the weights.
+STEPS = spelled(
+    "train step, training step, train on batch, train batch, fit batch, step, update, learn, "
+    "train, update weights, update parameters"
+)
+TRAINING = "train_flg train_flag train training is_train is_training train_mode".split()
+
+_PREDICTED = ("pred", "score", "out", "logit", "prob")
+_TRUE = ("t", "y", "label", "gold", "answer", "expected", "actual")
+_NOT_TRUE = ("top", "tau", "temp", "tol", "thr", "time", "y_pred", "y_hat", "yhat", "ypred")
+
+
+def means_targets(name: str) -> bool:
+    """Tell whether an argument is the targets, by its name."""
+    name = name.lower()
+    return name.startswith(_TRUE) and not name.startswith(_NOT_TRUE) and name not in TRAINING
+
+
+def means_scores(first: str, second: str) -> bool:
+    """Tell whether the first of two arguments is the scores, by their names: y may be either."""
+    first = first.lower()
+    is_y = first.startswith("y") and (first != "y" or means_targets(second))
+    return is_y or first.startswith(_PREDICTED)
+
+
+def is_target_first(names: Sequence[str]) -> bool:
+    """Tell whether a loss is given the targets before the scores, by their names.
+
+    Examples
+    --------
+    >>> is_target_first(["y_true", "y_pred"]), is_target_first(["y", "t"])
+    (True, False)
+    """
+    return len(names) == 2 and means_targets(names[0]) and means_scores(names[1], names[0])

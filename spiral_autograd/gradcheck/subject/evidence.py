@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,19 +13,18 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum, close, inner
-from .adapter import Keeper
 from .conventions import (
     CONTAINERS,
-    gradient_key,
     gradient_keys,
     is_like_gradient,
     is_of_optimizer,
     last_name,
 )
-from .held import Held, held_arrays, is_gradient, nested
-from .parameters import Parameter, has_gradient, kept_by, matched, returned_names
-from .session import Snapshot
-from .subject import MISSING, is_array, is_float_array
+from .object_passes import ObjectPasses
+from .objects import Held, held_arrays, nested
+from .parameters import Parameter
+from .returned import returned_names
+from .subject import MISSING, is_float_array
 
 MOST = 10_000  # pairs to look at: a layer may keep a table of many arrays
 
@@ -45,37 +44,8 @@ class Part:
 
 Pairs = dict[Part, Held]
 
-# By name: a parameter, and what stood in the place of its gradient before a run.
-Before = dict[str, tuple[Parameter, Any]]
 
-
-def still_held(layer: object, inputs: Sequence[object], before: Before) -> dict[Parameter, Any]:
-    """Return what is held before and after a run, with what stood in each gradient's place."""
-    given = {id(value) for value in inputs}
-    was = {(n, id(p.value)): g for n, (p, g) in before.items() if id(p.value) not in given}
-    there = [(p, (n, id(p.value))) for p in kept_by(layer) for n in p.names]
-    return {p: was[place] for p, place in there if place in was}
-
-
-def with_gradient(
-    known: Mapping[Parameter, object], start: Snapshot
-) -> tuple[list[Parameter], list[Parameter]]:
-    """Return the arrays whose gradient is kept beside them, and what else can have one."""
-    kept = [p for p in known if is_array(p.value) and has_gradient(p, known[p], start)]
-    return kept, [p for p in known if p not in kept and is_gradient(p.value)]
-
-
-def in_a_list(
-    free: Sequence[Parameter], there: Sequence[Held], names: Sequence[str]
-) -> list[tuple[Parameter, Held]]:
-    """Return parameters with their gradients in a list, which may have others: of the inputs."""
-    last = [last_name(g.name) for g in there]
-    others = [any(gradient_key([key], name) for name in names) for key in last]
-    there = [g for g, is_other in zip(there, others, strict=True) if not is_other]
-    return matched(list(free), there, in_order=len(free) == len(there))
-
-
-def claim(layer: Keeper, held: Sequence[Held]) -> list[Held]:
+def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array whose gradient it keeps; return the others."""
     written = _written_by_backward(layer) if held else []
     if not written or len(held) * len(written) > MOST:
@@ -102,7 +72,7 @@ def _own_name(name: str) -> str:
     return rest if rest and first in {values for values, _ in CONTAINERS} else name
 
 
-def _written_by_backward(layer: Keeper) -> list[Held]:
+def _written_by_backward(layer: ObjectPasses) -> list[Held]:
     """Return copies of the arrays that a backward pass has written, and that are not yet read."""
     with layer.session.fresh():
         before: dict[str, tuple[int, int]] = {}
@@ -121,7 +91,7 @@ def _written_by_backward(layer: Keeper) -> list[Held]:
         return [replace(h, value=np.array(h.value)) for i, h in found.items() if i not in known]
 
 
-def _returned(layer: Keeper) -> Iterator[Held]:
+def _returned(layer: ObjectPasses) -> Iterator[Held]:
     """Yield the arrays that backward returns, by their keys, or what they are called there."""
     result = layer.result
     names = returned_names(layer.backward_method, len(result)) if isinstance(result, tuple) else []
@@ -132,7 +102,7 @@ def _returned(layer: Keeper) -> Iterator[Held]:
             yield Held(".".join(map(str, parts)), value, None, steps)
 
 
-def _parts(layer: Keeper, held: Sequence[Held]) -> list[Part]:
+def _parts(layer: ObjectPasses, held: Sequence[Held]) -> list[Part]:
     """Return the parameters and the views of parts of them, each with its automatic gradient."""
     grads = layer.gradients_of([h.value for h in held])
     with layer.session.fresh():
@@ -170,7 +140,7 @@ def _address(array: Array) -> int:
 class _Signs:
     """The signs that an array is the gradient of a part; `found` are those that belong together."""
 
-    def __init__(self, parts: Sequence[Part], layer: Keeper) -> None:
+    def __init__(self, parts: Sequence[Part], layer: ObjectPasses) -> None:
         self.parts, self.found = parts, Pairs()
         arrays = [a for a in (*layer.outputs, *layer.inputs) if np.ndim(a)]
         self.factors = _likely_factors({n for a in arrays for n in np.shape(a)})
@@ -300,7 +270,7 @@ def _may_be_gradient(h: Held) -> bool:
     return h.holder is None or is_like_gradient(h.name)
 
 
-def _read(layer: Keeper, value: Array, own: Sequence[tuple[Part, Held]]) -> Any:
+def _read(layer: ObjectPasses, value: Array, own: Sequence[tuple[Part, Held]]) -> Any:
     """Return the gradient of a parameter as it now stands."""
     part, gradient = own[0][0], layer.at(own[0][1])
     if gradient is MISSING or gradient is None:

@@ -1,9 +1,10 @@
-"""What is heard of a network's layers in a pass: what they are given, and what they give."""
+"""What is heard of a network in a pass: what its layers are given and give, and its gradients."""
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,15 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from ...pytree import Sharing, leaves
 from ...validation import Array
 from ..guard import CheckError, theirs
-from ..source import Place
-from .conventions import attributes_of, input_gradient_of, output_of
-from .methods import methods_of
-from .own_passes import Way, gradients_of, noted, own
-from .parameters import Parameter
+from ..source import Place, text_of
+from .conventions import CONTAINERS, gradient_key, is_statistic
+from .inputs import as_dict
+from .objects import attributes_of, entries, input_gradient_of, methods_of, nested, output_of
+from .own_passes import Way, own
+from .parameters import Parameter, find_parameters
+from .returned import place_of_loss, returned_names
 from .session import states
-from .subject import is_array
+from .subject import MISSING, is_array
 
 Named = Sequence[tuple[str, Any]]
 NO_WAY = Way((), is_sure=False)
@@ -134,3 +138,165 @@ def result_of(layer: object, step: int, result: object) -> Any:
     """Return the output of a layer's forward pass, or the gradient of its first input."""
     result = input_gradient_of(layer, result) if step else output_of(layer, result)
     return result[0] if isinstance(result, tuple) and result else result
+
+
+# -------------------- gradients: those of the layers, and those that the network lists -----------
+
+
+def noted(name: str, value: object, gradient: object, holder: object = None) -> Parameter:
+    """Return a parameter with a gradient that stays."""
+    return Parameter(name, value, lambda: gradient, holder)
+
+
+def gradients_of(name: str, layer: object) -> list[Parameter]:
+    """Return the parameters of a layer with their gradients as they now stand."""
+    found = find_parameters(layer)
+    return [noted(f"{name}.{p.name}", p.value, p.gradient(), layer) for p in found]
+
+
+def listed_by(network: Any, result: Any, method: Any = None) -> tuple[list[Parameter], bool]:
+    """Return the gradients that a method of a network returned, or else those that it holds itself.
+
+    And whether they were returned.
+    """
+    result, names = _without_loss(result, method)
+    if isinstance(result, dict):
+        returned = _by_key(network, result)
+    else:
+        returned = _in_order(network, result) or _by_place(network, result, names)
+    return (returned, True) if returned else (_held_by(network), False)
+
+
+def _without_loss(result: Any, method: Any) -> tuple[Any, list[str]]:
+    """Return gradients without a loss before or behind them, and what their method calls them."""
+    result = as_dict(result)
+    if not isinstance(result, tuple | list):
+        return result, []
+    entries, names = list(result), returned_names(method, len(result))
+    at = place_of_loss(result) if isinstance(result, tuple) and result else None
+    if at is None:
+        return entries, names
+    del entries[at], names[at : at + 1]
+    return (as_dict(entries[0]) if len(entries) == 1 else entries), names
+
+
+def _held_by(network: object) -> list[Parameter]:
+    held = [noted(p.name, p.value, p.gradient()) for p in find_parameters(network)]
+    held = [p for p in held if p.gradient() is not MISSING]
+    return held if any(map(_fits, held)) else []
+
+
+def _listings(network: object) -> list[Any]:
+    """Return what may be the lists or dicts of a network's parameters."""
+    names = dict.fromkeys(values for values, _ in CONTAINERS)
+    return [as_dict(entries(network, name)) for name in names]
+
+
+def _by_key(network: object, result: dict[object, object]) -> list[Parameter]:
+    """Return a network's parameters with their gradients in a dict; of attributes, those in it."""
+    attributes = attributes_of(network)
+    for held in (*_listings(network), attributes):
+        named = held.items() if isinstance(held, dict) else ()
+        arrays = {name: value for name, value in named if is_array(value)}
+        keys = {n: n if n in result else gradient_key(result, str(n)) for n in arrays}
+        if any(key is not None for key in keys.values()):
+            without = [n for n in arrays if held is attributes or is_statistic(str(n))]
+            names = [n for n, key in keys.items() if key is not None or n not in without]
+            return [noted(str(n), arrays[n], result.get(keys[n])) for n in names]
+    return []
+
+
+def _in_order(network: Any, result: Any) -> list[Parameter]:
+    """Return the parameters that a network has in a list with their gradients in another."""
+    for held in _listings(network) if isinstance(result, list | tuple) else ():
+        keys = list(held) if isinstance(held, dict) else ()
+        values = held.values() if isinstance(held, dict) else held
+        if isinstance(held, dict | list | tuple) and len(held) == len(result):
+            pairs = enumerate(zip(values, result, strict=True))
+            names = [str(key) for key in keys] or [f"params[{i}]" for i in range(len(held))]
+            listed = [noted(names[i], value, gradient) for i, (value, gradient) in pairs]
+            if any(map(_fits, listed)):
+                return [p for p in listed if is_array(p.value)]
+    return []
+
+
+def _by_place(network: object, result: Any, names: Sequence[str]) -> list[Parameter]:
+    """Return the arrays that a network keeps, or lists of them, with gradients of that structure.
+
+    By what the method calls these, else in their order.
+    """
+    if not isinstance(result, tuple | list):  # one array
+        result = [result]
+    held = {n: v for n, v in attributes_of(network).items() if any(map(is_array, leaves(v)))}
+    found: dict[int, str] = {}
+    for i, name in enumerate(names):
+        named = [n for n in held if name and gradient_key([name], n, held, itself=False)]
+        found |= {i: named[0]} if named and named[0] not in found.values() else {}
+    for i, gradient in enumerate(result):
+        free = [n for n, v in held.items() if _shapes(v) == _shapes(gradient)]
+        free = [n for n in free if n not in found.values()]
+        found |= {i: free[0]} if i not in found and free else {}
+    listed = []
+    for i, n in found.items() if len(found) == len(result) else ():
+        there = {path: leaf for path, _, leaf in nested(n, result[i])}
+        listed += [noted(path, leaf, there.get(path)) for path, _, leaf in nested(n, held[n])]
+    return [p for p in listed if is_array(p.value)] if any(map(_fits, listed)) else []
+
+
+def _shapes(tree: Any) -> list[Any]:
+    return [(path, np.shape(leaf)) for path, _, leaf in nested("", tree) if is_array(leaf)]
+
+
+def _fits(p: Parameter) -> bool:
+    """Tell whether a gradient is an array of the shape of its parameter."""
+    return is_array(p.gradient()) and is_array(p.value) and p.gradient().shape == p.value.shape
+
+
+def groups(listed: Sequence[Parameter]) -> list[list[tuple[Parameter, bool]]]:
+    """Return parameters by their array; and of each whether it has the transpose of the first."""
+    found: dict[int, list[tuple[Parameter, bool]]] = {}
+    places = Sharing.of([p.value for p in listed]).places
+    for p, (first, turned) in zip(listed, places, strict=True):
+        found.setdefault(first, []).append((p, turned))
+    return list(found.values())
+
+
+def totals(listed: Sequence[Parameter]) -> list[Parameter]:
+    """Return each parameter once, with its gradients added; one array of gradients counts once."""
+    firsts = [(members[0][0], _total(members)) for members in groups(listed)]
+    return [noted(p.name, p.value, total, p.holder) for p, total in firsts]
+
+
+def _total(members: Sequence[tuple[Parameter, bool]]) -> object:
+    every = [(p.gradient(), turned) for p, turned in members]
+    arrays = [g.T if turned else g for g, turned in every if is_array(g)]
+    parts = Sharing.of(arrays).unique(arrays)
+    fits = len({part.shape for part in parts}) == 1
+    return np.array(sum(parts[1:], start=parts[0])) if fits else own(every[0][0])
+
+
+def gradient_in(listed: Sequence[Parameter], value: Any) -> object:
+    """Return the gradient that is listed for an array or its transpose; None where none is."""
+    first, turned = Sharing.of([*(p.value for p in listed), value]).places[-1]
+    gradient = listed[first].gradient() if first < len(listed) else None
+    return gradient.T if turned and gradient is not None else gradient
+
+
+def replacing_lines(backward: Callable[..., object]) -> list[Place]:
+    """Return the lines of a backward pass that put a new array in the list of gradients."""
+    if (text := text_of(backward)) is None:
+        return []
+    return [
+        text.place(step)
+        for step in text.steps
+        for target in (step.targets if isinstance(step.node, ast.Assign) else ())
+        if getattr(_replaced_in(target), "attr", "") in ("grads", "gradients")
+    ]
+
+
+def _replaced_in(target: ast.expr) -> ast.expr | None:
+    """Return what an assignment puts another object in: None where it writes into an array."""
+    if not isinstance(target, ast.Subscript):
+        return target
+    whole = isinstance(target.slice, ast.Slice) or getattr(target.slice, "value", "") is Ellipsis
+    return None if whole else target.value

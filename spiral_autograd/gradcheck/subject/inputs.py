@@ -1,24 +1,17 @@
-"""What a check is given: what is refused, what is copied first, and what is written into.
-
-And the names of what is meant to have no gradient.
-"""
+"""What a check is given: what is refused or copied first, and what is meant to have no gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from ...pytree import leaves, named_leaves, tree_map
 from ...validation import Array
-from ..blocks import checksum
 from ..finding import Finding, found
-from .conventions import GRADIENT_LISTS, attributes_of, last_name
-from .held import held_arrays, nested
-from .parameters import Parameter, find_parameters
-from .session import Session, objects_of, reach
-from .subject import MISSING, CheckError, described, is_array, is_float_array
+from .conventions import last_name
+from .subject import MISSING, CheckError, described, is_float_array
 
 # -------------------- what is refused --------------------
 
@@ -192,115 +185,6 @@ def floats_with_gradients(
     ]
 
 
-# -------------------- what is written into --------------------
-
-
-class Runner(Protocol):
-    """What runs somebody's two passes, and gathers what is to be said of them."""
-
-    session: Session
-    layer: Any  # None of a pair
-    constant: Constant
-    unchecked: list[str]
-    remarks: list[Finding]
-    failures: list[Finding]
-
-    def named_values(self) -> list[tuple[str, Array]]:
-        """Return the inputs and parameters."""
-
-
-def watched(
-    runner: Runner,
-    kept: object,
-    backward: Callable[[list[Array]], object],
-    upstream: Sequence[Array],
-) -> tuple[Any, list[Finding]]:
-    """Run a backward pass, and return what it returned, and what both passes have written into.
-
-    `kept` is the layer or the cache: where backward finds what the forward pass has just left.
-    """
-    session, layer = runner.session, runner.layer
-    by_forward = written_into(session, runner.named_values())
-    names, made = _names_in(kept, layer), _made_for(kept, session)
-    blank = [a for a in made if not a.any()]
-    ups = [np.array(u) for u in upstream]
-    noted, noted_ups = _noted(made), _noted(ups)
-    result = backward(ups)
-    own = _gradient_arrays(kept) if kept is layer else []
-    own += [a for a in blank if _shares(a, leaves(result))]
-    effects = [found("writes_upstream")] if _changed(noted_ups) else []
-    cache = [a for a in _changed(noted) if not _shares(a, own)]
-    if cache:
-        called = filter(None, map(names.get, map(id, cache)))
-        effects.append(found("writes_cache", names=list(called)))
-    by_both = written_into(session, runner.named_values())
-    effects += [found("writes", who="forward", name=n) for n in by_forward]
-    effects += [found("writes", who="backward", name=n) for n in by_both if n not in by_forward]
-    return result, effects
-
-
-def _made_for(kept: object, session: Session) -> list[Array]:
-    """Return the arrays that a forward pass has made, or written into, for the backward pass."""
-    arrays = [a for a in reach(kept) if isinstance(a, np.ndarray) and a.dtype != object]
-    return [a for a in arrays if not is_as_before(session.start.kept(a), a)]
-
-
-def _noted(arrays: Sequence[Array]) -> list[tuple[Array, int]]:
-    return [(array, checksum(array)) for array in arrays]
-
-
-def _changed(noted: Sequence[tuple[Array, int]]) -> list[Array]:
-    return [array for array, before in noted if checksum(array) != before]
-
-
-def effects_on(effects: Iterable[Finding], names: Sequence[str]) -> list[Finding]:
-    """Return what is to be said of side effects; of inputs and parameters, where so named."""
-    return [e for e in effects if e.fields.get("name") is None or e.fields["name"] in names]
-
-
-def written_into(session: Session, arrays: Iterable[tuple[str, object]]) -> list[str]:
-    """Return the names of arrays, of those at the start, whose content is another one now."""
-    # What was not there before is a view or a cache of forward's own, not written into.
-    known = [(name, session.start.kept(v), v) for name, v in arrays if isinstance(v, np.ndarray)]
-    return [n for n, before, v in known if before is not None and not is_as_before(before, v)]
-
-
-def is_as_before(before: object, after: object) -> bool:
-    """Tell whether what stands there is an array, with the numbers that were there before."""
-    is_kept = before is not None and isinstance(after, np.ndarray)
-    return is_kept and np.array_equal(before, after)  # type: ignore[arg-type]
-
-
-def _names_in(kept: object, layer: object) -> dict[int, str]:
-    """Return what the arrays of a cache are called: attributes of the layer, or its entries."""
-    if kept is layer:
-        return {id(h.value): f"self.{h.name}" for h in reversed(held_arrays(layer))}
-    entries = nested("cache", kept)
-    return {id(v): name for name, _, v in entries if name != "cache" and is_float_array(v)}
-
-
-def _gradient_arrays(layer: object) -> list[object]:
-    """Return the gradients that a layer holds, and those of the layers that it has made inside."""
-    return [p.gradient() for item in objects_of(layer) for p in find_parameters(item)]
-
-
-def _shares(array: Array, others: Sequence[object]) -> bool:
-    return any(isinstance(o, np.ndarray) and np.may_share_memory(array, o) for o in others)
-
-
-def replaced_gradients(
-    layer: object, before: Mapping[str, tuple[Parameter, object]]
-) -> list[Finding]:
-    """Return what to say of a list of gradients in which backward has put other arrays.
-
-    That is right by itself. But a network keeps the arrays that it has found in the list.
-    """
-    lists = [n for n in GRADIENT_LISTS if isinstance(attributes_of(layer).get(n), list)]
-    pairs = [(gradient, parameter.gradient()) for parameter, gradient in before.values()]
-    replaced = any(is_array(a) and is_array(b) and a is not b for a, b in pairs)
-    return [found("replaces_gradients", holder=lists[0])] if lists and replaced else []
-
-
 # -------------------- what is meant to have no gradient --------------------
 
 Names = str | Iterable[str]
@@ -344,19 +228,3 @@ class Constant:
                     f"constant names {name!r}, but {what} has no input and no parameter of that "
                     f"name; there are: {', '.join(dict.fromkeys(known)) or 'none'}"
                 )
-
-
-def say_unread(runner: Runner, unread: Mapping[object, object], other: str = "input") -> None:
-    """Say which entries of a dict of gradients belong to no parameter and no other.
-
-    Those of intermediate values have a d before the name, and may be there for later ones.
-    """
-    keys = [str(key) for key, gradient in unread.items() if is_array(gradient)]
-    keys = [key for key in keys if not runner.constant.has(key)]
-    of_values = [key for key in keys if key[:1] == "d" and len(key) > 1]
-    others = [key for key in keys if key not in of_values]
-    if of_values:
-        runner.unchecked += of_values
-        runner.remarks.append(found("value_gradients", keys=of_values, other=other))
-    if others:
-        runner.failures.append(found("unread_gradients", keys=others, other=other))

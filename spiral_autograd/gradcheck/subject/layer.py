@@ -14,40 +14,16 @@ import numpy as np
 from ...validation import Array
 from ..finding import Finding, found
 from ..guard import theirs
-from .adapter import Automatic, by_position, require_any
-from .conventions import (
-    output_of,
-)
-from .evidence import Before, claim, in_a_list, still_held, with_gradient
-from .held import Held, held_arrays
-from .inputs import (
-    Names,
-    effects_on,
-    floats_with_gradients,
-    refuse_parameters,
-    replaced_gradients,
-    say_unread,
-    watched,
-)
+from .adapter import Terms, effects_on, replaced_gradients
+from .calling import find_calling
+from .conventions import gradient_key, last_name
+from .evidence import claim
+from .inputs import floats_with_gradients, refuse_parameters
 from .object_passes import ObjectPasses
-from .parameters import (
-    Parameter,
-    kept_by,
-    listed,
-    matched,
-    numbers_of,
-    other_keys,
-    returned,
-)
-from .session import Session
-from .subject import (
-    MISSING,
-    CheckError,
-    Subject,
-    is_array,
-    is_float_array,
-    outputs_of,
-)
+from .objects import Held, held_arrays, is_gradient, output_of
+from .parameters import Parameter, has_gradient, kept_by, numbers_of, other_keys
+from .returned import by_position, listed, matched, require_any, returned
+from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
 from .unchecked import (
     depends_on_number,
     differs,
@@ -59,23 +35,15 @@ from .unchecked import (
     unwritten,
 )
 
+# By name: a parameter, and what stood in the place of its gradient before a run.
+Before = dict[str, tuple[Parameter, Any]]
+
 
 class Layer(ObjectPasses):
     """An object with ``forward(*inputs)`` and ``backward(upstream)``, with its parameters."""
 
-    def __init__(
-        self,
-        layer: object,
-        inputs: Sequence[object],
-        session: Session,
-        upstream: object,
-        rng: np.random.Generator,
-        constant: Names = (),
-        automatic: Automatic = lambda subject: (),
-    ) -> None:
-        super().__init__(layer, inputs, session, upstream, rng, constant, automatic)
-        self.more, self.unwritten = [], []
-        self.numbers, self.unkept = {}, {}
+    def __init__(self, layer: object, inputs: Sequence[object], terms: Terms) -> None:
+        super().__init__(layer, inputs, terms)
         self.made: list[tuple[Held, Array]] = []  # by forward: with their content
         self._prepare()
 
@@ -84,7 +52,8 @@ class Layer(ObjectPasses):
     def _prepare(self) -> None:
         """Find the parameters by a run; where the first run makes them, begin from after it."""
         lend(self)
-        self.find_calling()
+        if self.may_be_open:
+            find_calling(self)
         before = self._known()
         with self.session.fresh():
             effects = self._first_run()
@@ -134,8 +103,8 @@ class Layer(ObjectPasses):
         now = numbers_of(self.layer)
         self.numbers = {p.name: p.value for p in now if (p.name, id(p.value)) in numbers}
         self.outputs = [np.array(out) for out in outputs_of(self.label, self.structure)]
-        self.upstream = self.upstreams(self.rng)
-        return watched(self, self.layer, self.run_backward, self.upstream)[1]
+        self.upstream = self.upstreams(self.terms.rng)
+        return self.watched_backward()
 
     def _made(self) -> set[str]:
         """Return the names of arrays that forward has made, and a second one leaves alone.
@@ -185,26 +154,29 @@ class Layer(ObjectPasses):
 
         What a pass puts in the place of another array is state, not a parameter.
         """
-        known = still_held(self.layer, self.inputs, before)
-        kept, free = with_gradient(known, self.session.start)
+        given, start = {id(value) for value in self.inputs}, self.session.start
+        was = {(n, id(p.value)): g for n, (p, g) in before.items() if id(p.value) not in given}
+        there = [(p, (n, id(p.value))) for p in kept_by(self.layer) for n in p.names]
+        known = {p: was[place] for p, place in there if place in was}
+        kept = [p for p in known if is_array(p.value) and has_gradient(p, known[p], start)]
+        free = [p for p in known if p not in kept and is_gradient(p.value)]
         own = {id(p.gradient()) for p in kept}
-        given = dict(self._beside(free, own, in_order=not kept))
-        self.more = [p.name for p in given]
-        rest = [p for p in free if is_array(p.value) and p.name not in self.more]
-        in_list = dict(self._in_a_list(rest, own))
-        taken = [*kept, *(p for p in given if is_array(p.value))]
-        chosen = [*(p for p in known if p in taken), *in_list]
-        self.parameters = [self._reading(p, (given | in_list).get(p)) for p in chosen]
+        beside = dict(self._beside(free, own, in_order=not kept))
+        self.more = [p.name for p in beside]
+        in_list = self._in_a_list([p for p in free if is_array(p.value) and p not in beside], own)
+        taken = [p for p in known if p in kept or (p in beside and is_array(p.value))]
+        found = {p: partial(self.at, gradient) for p, gradient in (beside | in_list).items()}
+        chosen = [*taken, *in_list]
+        self.parameters = [replace(p, gradient=found.get(p, p.gradient)) for p in chosen]
         inputs = self.given_values()
         self.of_inputs = [Parameter(n, v, partial(self._of_input, n)) for n, v in inputs]
 
-    def _in_a_list(self, free: list[Parameter], own: set[int]) -> list[tuple[Parameter, Held]]:
+    def _in_a_list(self, free: list[Parameter], own: set[int]) -> dict[Parameter, Held]:
+        """Return parameters with their gradients in a list, which may have those of inputs too."""
         there = [g for g in listed(self.layer, self.backward_method) if id(g.value) not in own]
-        return in_a_list(free, there, self.names)
-
-    def _reading(self, parameter: Parameter, gradient: Held | None) -> Parameter:
-        at = parameter.gradient if gradient is None else partial(self.at, gradient)
-        return replace(parameter, gradient=at)
+        names = [(g, last_name(g.name)) for g in there]
+        there = [g for g, n in names if not any(gradient_key([n], name) for name in self.names)]
+        return dict(matched(free, there, in_order=len(free) == len(there)))
 
     def _beside(
         self, free: list[Parameter], own: set[int], *, in_order: bool
@@ -247,7 +219,7 @@ class Layer(ObjectPasses):
         if isinstance(result, dict):
             read = {id(gradient) for gradient in self.by_name().values()}
             rest = {k: g for k, g in result.items() if k not in self.claimed and id(g) not in read}
-            say_unread(self, rest)
+            self.say_unread(rest)
         elif not self.claimed or not isinstance(result, tuple | list):
             by_position(what, result, self.given_names, self.floats)
         else:
@@ -264,7 +236,7 @@ class Layer(ObjectPasses):
             super().subject(),
             forward_code=[self.forward_method],
             backward_code=[self.backward_method],
-            is_loss=self.upstream_given is None and (self.is_scalar or not self.takes_upstream),
+            is_loss=self.terms.upstream is None and (self.is_scalar or not self.takes_upstream),
             takes_upstream=self.takes_upstream,
             owner=self.layer,
             unkept=self.unkept,

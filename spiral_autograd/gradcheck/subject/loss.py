@@ -14,32 +14,15 @@ from ...pytree import Pytree, named_leaves, tree_map
 from ...validation import Array
 from ..finding import found
 from ..source import code_of
-from .adapter import Adapter, Automatic, Values
-from .conventions import differing, gradient_key, positional_names
-from .held import nested
-from .inputs import (
-    Names,
-    as_array,
-    as_dict,
-    is_named_tuple,
-    leaf_name,
-    say_unread,
-    written_into,
-)
+from .adapter import Adapter, Terms, Values, written_into
+from .conventions import differing, gradient_key
+from .inputs import as_array, as_dict, is_named_tuple, leaf_name
 from .marks import collecting, marked, tapping
-from .parameters import Parameter, returned_names
-from .session import Session, put_back, states, streams_of
-from .subject import (
-    CheckError,
-    Subject,
-    called,
-    checksums,
-    described,
-    is_float_array,
-    name_of_function,
-    outputs_of,
-    require_function,
-)
+from .objects import name_of_function, nested, positional_names, require_function
+from .parameters import Parameter
+from .returned import place_of_loss, returned_names
+from .session import put_back, states, streams_of
+from .subject import CheckError, Subject, called, checksums, described, is_float_array, outputs_of
 
 # -------------------- the loss and its gradient --------------------
 
@@ -48,16 +31,8 @@ class Gradient(Adapter):
     """Runs somebody's scalar loss of a pytree, and the gradient function, or has the gradient."""
 
     def __init__(
-        self,
-        loss: Any,
-        gradient: Any,
-        params: Pytree,
-        data: Sequence[Any],
-        session: Session,
-        constant: Names = (),
-        automatic: Automatic = lambda subject: (),
+        self, loss: Any, gradient: Any, params: Pytree, data: Sequence[Any], terms: Terms
     ) -> None:
-        self.automatic = automatic
         require_function("loss", loss)
         self.loss, self.gradient, self.data = loss, gradient, data
         self.label = name_of_function(loss, "loss")
@@ -65,7 +40,8 @@ class Gradient(Adapter):
         names = positional_names(loss, 1 + len(data))
         self.kind = type(params) if is_named_tuple(params) else None
         params = tree_map(as_array, as_dict(params))
-        super().__init__([params], ["params"], session, constant)
+        super().__init__([params], ["params"], terms)
+        session = self.session
         (self.params,), self.name, self.data_names = self.inputs, names[0], names[1:]
         self.paths = _floats_in(self.params)
         with session.fresh(), collecting(self.label) as self.marks:
@@ -180,12 +156,8 @@ class Gradient(Adapter):
         """Return the gradients without the loss that may stand before or behind them."""
         if not isinstance(result, tuple) or len(result) < 2 or self._is_like_params(result):
             return result
-        value = np.asarray(self.outputs[0]).reshape(())
-        ends = [i for i in (0, len(result) - 1) if _is_scalar(result[i])]
-        ends.sort(key=lambda i: not np.array_equal(result[i], value))
-        if not ends:
-            return result[1] if len(result) == 2 and self._is_like_params(result[1]) else result
-        rest = result[: ends[0]] + result[ends[0] + 1 :]
+        at = place_of_loss(result, np.reshape(self.outputs[0], ()))
+        rest = result if at is None else (*result[:at], *result[at + 1 :])
         return rest[0] if len(rest) == 1 else rest
 
     def _as_params(self, grads: Any) -> Any:
@@ -261,7 +233,7 @@ class Gradient(Adapter):
         unread = {key: g for key, g in grads.items() if key not in keys.values()}
         if isinstance(self.params, dict):
             self.remarks += differing(self.params, grads)
-        say_unread(self, unread, "mark")
+        self.say_unread(unread, "mark")
         if absent and len(absent) == len(names):
             others = f", but has {', '.join(map(str, unread))}" if unread else ""
             raise CheckError(

@@ -6,43 +6,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 
 from ..guard import CheckError, theirs
-from .adapter import Automatic
-from .calling import Calling
-from .conventions import (
-    BACKWARD,
-    FORWARD,
+from .adapter import Automatic, Terms
+from .calling import arguments_back, calling_back
+from .conventions import BACKWARD, FORWARD, LOSS_LAYERS, PRIMES, is_target_first
+from .heard import Call, Named, Pass, gradients_of, listed_by, noted, once, result_of, totals
+from .loss import Gradient
+from .object_passes import Calling
+from .objects import (
     accepts,
+    changes_of,
+    held_arrays,
     method_name,
+    methods_of,
     output_of,
     positional_names,
     read,
 )
-from .conventions_of_networks import is_target_first
-from .given_loss import arguments_back, calling_back, loss_layer_of
-from .heard import Call, Named, Pass, once, result_of
-from .held import held_arrays
-from .methods import methods_of
-from .own_passes import (
-    Way,
-    gradients_of,
-    listed_by,
-    loss_ways,
-    noted,
-    number_in,
-    own,
-    scores_call,
-    totals,
-    ways,
-)
+from .own_passes import Way, in_order, loss_ways, number_in, own, scores_call, ways
 from .parameters import Parameter, resets_of
-from .session import Session, put_back, states, streams_of
+from .session import Session, put_back, states, streams_of, untouched
 from .subject import called, is_array
-from .updates import changes_of
 
 
 def _reset(*layers: object) -> None:
@@ -296,3 +285,54 @@ def _named(name: str, held: Any) -> Iterator[tuple[str, Any]]:
             yield from _named(f"{name}[{key!r}]", layer)
         else:
             yield f"{name}[{key!r}]", layer
+
+
+# -------------------- its loss layer --------------------
+
+
+class GivenLoss:
+    """A loss and its derivative, two functions, as a layer."""
+
+    def __init__(self, forward: Any, gradient: Any) -> None:
+        self.forward, self.gradient = forward, gradient
+
+
+class AutomaticLoss:
+    """A loss that has no derivative, and is given autograd's: nothing of it is to be checked."""
+
+    def __init__(self, loss: Any, automatic: Automatic) -> None:
+        self.loss, self.automatic = loss, automatic
+
+    def forward(self, scores: Any, targets: Any) -> Any:
+        """Return the loss."""
+        self.scores, self.targets = scores, targets
+        return in_order(self.loss, scores, targets)
+
+    def backward(self) -> Any:
+        """Return the gradient of the scores."""
+        scores, targets = np.array(self.scores), self.targets
+        with untouched(self.loss, scores, targets) as session:
+            ours, terms = partial(in_order, self.loss), Terms(session, automatic=self.automatic)
+            loss = Gradient(ours, np.zeros_like(scores), scores, (targets,), terms)
+            (gradient,) = loss.gradients_of(loss.values)
+        if gradient is None:
+            raise CheckError("loss has no derivative that autograd knows: give a loss layer")
+        return gradient
+
+
+def loss_layer_of(network: object, loss: object, automatic: Automatic) -> Any:
+    """Return the loss layer that is given, or that a network has; None where there is none."""
+    names = LOSS_LAYERS if loss is None else [""]
+    for name in names:
+        item = read(network, name) if name else loss
+        if isinstance(item, FunctionType | MethodType):
+            primes = (read(network, name + end) for end in PRIMES if name)
+            prime = next(filter(callable, primes), None)
+            if prime is not None:
+                return GivenLoss(item, prime)
+            if not name:
+                return AutomaticLoss(item, automatic)
+        with suppress(CheckError):
+            if item is not None and methods_of(item):
+                return item
+    return loss

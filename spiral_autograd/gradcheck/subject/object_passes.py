@@ -7,7 +7,8 @@ import inspect
 import io
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import GeneratorType
 from typing import Any
@@ -17,46 +18,100 @@ import numpy as np
 from ...pytree import leaves, with_leaves
 from ...state import is_vocabulary
 from ...validation import Array
-from .adapter import Automatic, Keeper, Values, by_position, is_of_loss
-from .calling import Calling, calling_of, keeps_cache, may_be_open
-from .conventions import accepts, input_gradient_of, output_of, positional_names
-from .conventions_of_networks import is_target_first
-from .held import held_at
-from .inputs import Names, spread
-from .methods import methods_of
-from .parameters import every_parameter, resets_of
-from .returning import arranged
-from .session import Session, reach
-from .subject import (
-    MISSING,
-    CheckError,
-    called,
-    described,
-    is_float_array,
-    outputs_of,
-    upstream_of,
+from ..finding import Finding, found
+from ..source import Place
+from .adapter import Adapter, Terms, Values
+from .conventions import CACHES, DERIVATIVES, is_target_first, means_upstream
+from .inputs import spread
+from .objects import (
+    Held,
+    accepts,
+    attributes_of,
+    changes_of,
+    held_at,
+    input_gradient_of,
+    methods_of,
+    output_of,
+    positional_names,
+    required_names,
 )
-from .updates import changes_of
+from .parameters import every_parameter, resets_of
+from .returned import arranged, by_position, is_of_loss
+from .session import reach
+from .subject import MISSING, CheckError, called, described, is_array, is_float_array, upstream_of
 
 # What a copy of an object shares with it, since it cannot be copied; and long lists of words.
 _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
 
 
-class ObjectPasses(Keeper):
+# What an argument of backward is: the gradient of an output, an input, an output, what forward has
+# left under a name, the cache that it has returned, or the rate of an update, which is 1.
+Source = tuple[str, Any]
+
+
+@dataclass(frozen=True)
+class Calling:
+    """A way to call a backward pass."""
+
+    sources: tuple[Source, ...]
+    is_derivative: bool = False  # what it returns is still to be multiplied by the upstream
+    share: float | None = None  # the fixed upstream of a loss for each example: of their sum 1
+    is_open: bool = False  # whether names alone did not tell it
+
+    @property
+    def takes_upstream(self) -> bool:
+        """Whether the gradient depends on an upstream gradient."""
+        return self.is_derivative or any(kind == "upstream" for kind, _ in self.sources)
+
+    @property
+    def upstream_at(self) -> int:
+        """Where the upstream gradient stands among the arguments; -1 where it is not there."""
+        kinds = [kind for kind, _ in self.sources]
+        return kinds.index("upstream") if "upstream" in kinds else -1
+
+    def arguments(self, layer: ObjectPasses, ups: Sequence[Array]) -> list[Any]:
+        """Return what the backward pass is given, right after the forward pass."""
+        given: dict[str, Callable[[Any], Any]] = {
+            "upstream": lambda i: ups[i],
+            "input": lambda i: layer.inputs[i],
+            "output": lambda i: leaves(layer.last)[i],
+            "left": lambda name: attributes_of(layer.layer)[name],
+            "cache": lambda _: layer.cache,
+            "rate": lambda _: 1.0,
+        }
+        return [given[kind](what) for kind, what in self.sources]
+
+    def result(self, result: Any, ups: Sequence[Array]) -> Any:
+        """Return the gradients of what a backward pass has returned."""
+        fits = self.is_derivative and np.shape(result) == ups[0].shape
+        return result * ups[0] if fits else result
+
+    def said(self, layer: ObjectPasses) -> list[Finding]:
+        """Return what is to be said of it: what no name has told."""
+        method, said = layer.backward_label, []
+        if self.is_derivative or self.is_open:
+            given = [(kind, layer.names[i] if kind == "input" else i) for kind, i in self.sources]
+            times = self.is_derivative
+            said = [found("called_with", method=method, arguments=given, times=times)]
+        if self.share is not None:
+            said.append(found("each_loss", method=method, share=self.share))
+        return said
+
+
+def keeps_cache(result: object, backward: Any) -> bool:
+    """Tell whether the last of what forward returned is a cache, which backward is given back."""
+    taken = required_names(backward)
+    if type(result) is not tuple or len(result) < 2 or len(taken) != len(result):
+        return False
+    name, last = taken[-1], result[-1]
+    return name in CACHES or not is_array(last) or not means_upstream(name)
+
+
+class ObjectPasses(Adapter):
     """Runs somebody's object with ``forward(*inputs)`` and ``backward(upstream)``."""
 
-    def __init__(
-        self,
-        layer: object,
-        inputs: Sequence[object],
-        session: Session,
-        upstream: object,
-        rng: np.random.Generator,
-        constant: Names = (),
-        automatic: Automatic = lambda subject: (),
-    ) -> None:
+    def __init__(self, layer: object, inputs: Sequence[object], terms: Terms) -> None:
         self.layer, kind = layer, type(layer).__name__
-        self.automatic = automatic
         self.forward_name, self.backward_name = methods_of(layer)
         self.label = f"{kind}.{self.forward_name}"
         self.backward_label = f"{kind}.{self.backward_name}"
@@ -65,11 +120,10 @@ class ObjectPasses(Keeper):
         # An attribute that is called like an input is a cache of it, from an earlier call.
         held = [p.value for p in every_parameter(layer) if p.name not in names]
         reached = list(reach(layer))
-        super().__init__(inputs, names, session, constant, held)
+        super().__init__(inputs, names, terms, held)
         self.shared = [i for i in reached if issubclass(type(i), _SHARED) or is_vocabulary(i)]
         self.shared += list(sys.modules.values())
-        self.upstream_given, self.rng = upstream, rng
-        self.takes_nothing = upstream is None and accepts(self.backward_method, 0)
+        self.takes_nothing = terms.upstream is None and accepts(self.backward_method, 0)
         self.calling: Calling | None = None
         self.cache: Any = None
         self.last: Any = None  # what forward has returned, without a cache
@@ -77,7 +131,14 @@ class ObjectPasses(Keeper):
         given = spread(self.names, self.inputs)
         self.given_names = [name for name, _ in given]
         self.floats = [is_float_array(value) for _, value in given]
-        self.updated, self.changes, self.claimed = [], {}, set()
+        self.claimed: set[Any] = set()  # the places of parameters' gradients in what it returns
+        self.updated: list[Held] = []  # the arrays that backward changes itself
+        self.changes: dict[str, Array] = {}  # and by how much it has made them smaller
+        self.unwritten: list[Held] = []  # the arrays at the start that a forward pass leaves alone
+        self.numbers: dict[str, Any] = {}  # the like of these, by name
+        self.more: list[str] = []  # the parameters whose gradients backward returns
+        # What is said of gradients that are computed and not kept.
+        self.unkept: dict[str, tuple[Finding, Place]] = {}
 
     @property
     def forward_method(self) -> Any:
@@ -183,19 +244,22 @@ class ObjectPasses(Keeper):
     def upstreams(self, rng: np.random.Generator) -> list[Array]:
         """Return the upstream gradient: a random one, unless that of a loss is fixed."""
         share = None if self.calling is None else self.calling.share
-        if self.upstream_given is None and share is not None:
+        if self.terms.upstream is None and share is not None:
             return [np.full_like(out, share) for out in self.outputs]
-        if not self.takes_upstream and self.is_scalar and self.upstream_given is None:
+        if not self.takes_upstream and self.is_scalar and self.terms.upstream is None:
             return [np.ones((), dtype=self.outputs[0].dtype)]
-        return upstream_of(self.outputs, self.upstream_given, rng)
+        return upstream_of(self.outputs, self.terms.upstream, rng)
 
-    def find_calling(self) -> None:
-        """Find out what the backward pass is called with, where that is open."""
-        if may_be_open(self.backward_name, self.backward_method):
-            with self.session.fresh():
-                self.outputs = [np.array(out) for out in outputs_of(self.label, self.run())]
-                self.calling = calling_of(self)
-            self.remarks += [] if self.calling is None else self.calling.said(self)
+    @property
+    def takes_no_upstream(self) -> bool:
+        """Whether the backward pass can be given nothing, and nothing else."""
+        return accepts(self.backward_method, 0) and not accepts(self.backward_method, 1)
+
+    @property
+    def may_be_open(self) -> bool:
+        """Whether backward may be called otherwise than with an upstream gradient alone."""
+        is_weak = self.backward_name in DERIVATIVES
+        return is_weak or len(required_names(self.backward_method)) > 1 or self.takes_no_upstream
 
     def read_inputs(self) -> list[Any]:
         """Return the gradient of each input after both passes."""
@@ -219,3 +283,7 @@ class ObjectPasses(Keeper):
         kinds = {kind for kind, _ in self.calling.sources} if self.calling is not None else {""}
         is_one = not isinstance(result, tuple | dict) and kinds <= {"input"}
         return is_one or is_of_loss(self.structure, result)
+
+    def at(self, gradient: Held) -> Any:
+        """Return what stands in the place of a gradient: in the layer, or in what backward gave."""
+        return held_at(self.result if gradient.holder is None else self.layer, gradient.path)

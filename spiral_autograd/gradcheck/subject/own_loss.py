@@ -11,12 +11,11 @@ from typing import Any
 from ..blocks import close
 from ..finding import found
 from ..guard import CheckError
-from .adapter import Automatic, Values
+from .adapter import Terms, Values
 from .heard import Pass
 from .loss import Gradient, value_of
 from .network import Network
 from .own_passes import number_in
-from .session import Session
 from .subject import Subject
 from .updates import Update
 
@@ -24,7 +23,7 @@ from .updates import Update
 class OwnLoss(Gradient):
     """A network's own loss, and the gradients that it gives in one of its ways."""
 
-    def __init__(self, net: Network, run: Pass, session: Session, automatic: Automatic) -> None:
+    def __init__(self, net: Network, run: Pass, terms: Terms) -> None:
         self.network, self.way, self.loss_way = net, run.way, net.losses[0].way
         listed, self.rate = run.gradients, 1.0
         if not listed:
@@ -42,7 +41,7 @@ class OwnLoss(Gradient):
             return {name: there.get(name) for name in params}
 
         loss.__name__, gradient.__name__ = net.label(net.losses[0]), net.label(run)
-        super().__init__(loss, gradient, params, (net.x, net.t), session, (), automatic)
+        super().__init__(loss, gradient, params, (net.x, net.t), terms)
         if not run.gradients:
             self._find_rate()
 

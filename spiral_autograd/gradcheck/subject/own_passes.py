@@ -1,9 +1,7 @@
-"""What a network does and holds itself: its own methods, and the gradients that it lists."""
+"""A network's own methods: in which ways they may give its loss, and its gradients."""
 
 from __future__ import annotations
 
-import ast
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
@@ -11,36 +9,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...pytree import Sharing, leaves
-from ..source import Place, text_of
 from .conventions import (
     BACKWARD,
-    CONTAINERS,
-    RATES,
-    accepts,
-    attributes_of,
-    gradient_key,
-    is_statistic,
-    means_upstream,
-    method_name,
-    output_of,
-    positional_names,
-    read,
-    required_names,
-)
-from .conventions_of_networks import (
     GRADIENTS,
     LOSSES,
+    RATES,
     SCORES,
     TRAINING,
     is_target_first,
     means_scores,
     means_targets,
+    means_upstream,
 )
-from .held import entries, nested
-from .inputs import as_dict
-from .parameters import Parameter, find_parameters, returned_names
-from .subject import MISSING, is_array
+from .objects import (
+    accepts,
+    method_name,
+    output_of,
+    parameters_of,
+    positional_names,
+    read,
+    required_names,
+)
 
 # -------------------- its methods --------------------
 
@@ -74,7 +63,9 @@ class Way(NamedTuple):
             other = {id(RESULT): result, id(RATE): self.rate, **memo}
             data = [other.get(id(a), a) for a in arguments]
             data = [own(a) for a in data] if i == n - 1 > 0 else data
-            result = run_method(network, name, *data)
+            method = getattr(network, name)
+            more = parameters_of(method)[len(data) :]
+            result = method(*data, **{p.name: True for p in more if p.name in TRAINING})
             if i < n - 1 or self.then is not None:
                 result = output_of(network, result)
         return result if self.then is None else self.then(result, self.targets)
@@ -87,18 +78,6 @@ RATE: Any = object()  # stands for the rate of an update
 def own(value: object) -> Any:
     """Return an array that the user's code cannot write into."""
     return np.array(value) if isinstance(value, np.ndarray) else value
-
-
-def run_method(network: object, name: str, *data: object) -> object:
-    """Call a network's own method, in training where it can be told so."""
-    method = getattr(network, name)
-    try:
-        known = list(inspect.signature(method).parameters)
-    except (TypeError, ValueError):
-        known = []
-    taken = positional_names(method, len(data))
-    flags = [flag for flag in TRAINING if flag in known and flag not in taken]
-    return method(*data, **dict.fromkeys(flags, True))
 
 
 def loss_ways(network: object, x: object, t: object, loss: Any = None) -> list[Way]:
@@ -215,171 +194,3 @@ def number_in(result: object) -> Any:
         if array.size == 1 and array.dtype.kind == "f":
             return array.reshape(())
     return None
-
-
-# -------------------- the gradients that it lists, and those of its layers --------------------
-
-
-def noted(name: str, value: object, gradient: object, holder: object = None) -> Parameter:
-    """Return a parameter with a gradient that stays."""
-    return Parameter(name, value, lambda: gradient, holder)
-
-
-def gradients_of(name: str, layer: object) -> list[Parameter]:
-    """Return the parameters of a layer with their gradients as they now stand."""
-    found = find_parameters(layer)
-    return [noted(f"{name}.{p.name}", p.value, p.gradient(), layer) for p in found]
-
-
-def listed_by(network: Any, result: Any, method: Any = None) -> tuple[list[Parameter], bool]:
-    """Return the gradients that a method of a network returned, or else those that it holds itself.
-
-    And whether they were returned.
-    """
-    result, names = _without_loss(result, method)
-    if isinstance(result, dict):
-        returned = _by_key(network, result)
-    else:
-        returned = _in_order(network, result) or _by_place(network, result, names)
-    return (returned, True) if returned else (_held_by(network), False)
-
-
-def _without_loss(result: Any, method: Any) -> tuple[Any, list[str]]:
-    """Return gradients without a loss before or behind them, and what their method calls them."""
-    result = as_dict(result)
-    if not isinstance(result, tuple | list):
-        return result, []
-    entries, names = list(result), returned_names(method, len(result))
-    for i in (0, -1) if isinstance(result, tuple) and len(entries) > 1 else ():
-        is_nest = isinstance(entries[i], dict | list | tuple)
-        if not is_nest and (np.size(entries[i]) == 1 if i == 0 else np.ndim(entries[i]) == 0):
-            entries, names = (entries[1:], names[1:]) if i == 0 else (entries[:-1], names[:-1])
-            break
-    is_one = isinstance(result, tuple) and len(entries) == 1 and len(result) > 1
-    return (as_dict(entries[0]), names) if is_one else (entries, names)
-
-
-def _held_by(network: object) -> list[Parameter]:
-    held = [noted(p.name, p.value, p.gradient()) for p in find_parameters(network)]
-    held = [p for p in held if p.gradient() is not MISSING]
-    return held if any(map(_fits, held)) else []
-
-
-def _listings(network: object) -> list[Any]:
-    """Return what may be the lists or dicts of a network's parameters."""
-    names = dict.fromkeys(values for values, _ in CONTAINERS)
-    return [as_dict(entries(network, name)) for name in names]
-
-
-def _by_key(network: object, result: dict[object, object]) -> list[Parameter]:
-    """Return a network's parameters with their gradients in a dict; of attributes, those in it."""
-    attributes = attributes_of(network)
-    for held in (*_listings(network), attributes):
-        if keys := _keys(held, result):
-            listed = [noted(str(name), held[name], result.get(key)) for name, key in keys.items()]
-            left_out = [p for p in listed if held is attributes or is_statistic(p.name)]
-            return [p for p in listed if p.gradient() is not None or p not in left_out]
-    return []
-
-
-def _keys(held: object, result: dict[object, object]) -> dict[Any, Any]:
-    """Return under which keys the gradients of a dict's arrays are in another, if any is there."""
-    names = [n for n, v in held.items() if is_array(v)] if isinstance(held, dict) else []
-    keys = {n: n if n in result else gradient_key(result, str(n)) for n in names}
-    return keys if any(key is not None for key in keys.values()) else {}
-
-
-def _in_order(network: Any, result: Any) -> list[Parameter]:
-    """Return the parameters that a network has in a list with their gradients in another."""
-    for held in _listings(network) if isinstance(result, list | tuple) else ():
-        keys = list(held) if isinstance(held, dict) else ()
-        values = held.values() if isinstance(held, dict) else held
-        if isinstance(held, dict | list | tuple) and len(held) == len(result):
-            pairs = enumerate(zip(values, result, strict=True))
-            names = [str(key) for key in keys] or [f"params[{i}]" for i in range(len(held))]
-            listed = [noted(names[i], value, gradient) for i, (value, gradient) in pairs]
-            if any(map(_fits, listed)):
-                return [p for p in listed if is_array(p.value)]
-    return []
-
-
-def _by_place(network: object, result: Any, names: Sequence[str]) -> list[Parameter]:
-    """Return the arrays that a network keeps, or lists of them, with gradients of that structure.
-
-    By what the method calls these, else in their order.
-    """
-    if not isinstance(result, tuple | list):  # one array
-        result = [result]
-    held = {n: v for n, v in attributes_of(network).items() if any(map(is_array, leaves(v)))}
-    found: dict[int, str] = {}
-    for i, name in enumerate(names):
-        named = [n for n in held if name and gradient_key([name], n, held, itself=False)]
-        found |= {i: named[0]} if named and named[0] not in found.values() else {}
-    for i, gradient in enumerate(result):
-        free = [n for n, v in held.items() if _shapes(v) == _shapes(gradient)]
-        free = [n for n in free if n not in found.values()]
-        found |= {i: free[0]} if i not in found and free else {}
-    listed = []
-    for i, n in found.items() if len(found) == len(result) else ():
-        there = {path: leaf for path, _, leaf in nested(n, result[i])}
-        listed += [noted(path, leaf, there.get(path)) for path, _, leaf in nested(n, held[n])]
-    return [p for p in listed if is_array(p.value)] if any(map(_fits, listed)) else []
-
-
-def _shapes(tree: Any) -> list[Any]:
-    return [(path, np.shape(leaf)) for path, _, leaf in nested("", tree) if is_array(leaf)]
-
-
-def _fits(p: Parameter) -> bool:
-    """Tell whether a gradient is an array of the shape of its parameter."""
-    return is_array(p.gradient()) and is_array(p.value) and p.gradient().shape == p.value.shape
-
-
-def groups(listed: Sequence[Parameter]) -> list[list[tuple[Parameter, bool]]]:
-    """Return parameters by their array; and of each whether it has the transpose of the first."""
-    found: dict[int, list[tuple[Parameter, bool]]] = {}
-    places = Sharing.of([p.value for p in listed]).places
-    for p, (first, turned) in zip(listed, places, strict=True):
-        found.setdefault(first, []).append((p, turned))
-    return list(found.values())
-
-
-def totals(listed: Sequence[Parameter]) -> list[Parameter]:
-    """Return each parameter once, with its gradients added; one array of gradients counts once."""
-    firsts = [(members[0][0], _total(members)) for members in groups(listed)]
-    return [noted(p.name, p.value, total, p.holder) for p, total in firsts]
-
-
-def _total(members: Sequence[tuple[Parameter, bool]]) -> object:
-    every = [(p.gradient(), turned) for p, turned in members]
-    arrays = [g.T if turned else g for g, turned in every if is_array(g)]
-    parts = Sharing.of(arrays).unique(arrays)
-    fits = len({part.shape for part in parts}) == 1
-    return np.array(sum(parts[1:], start=parts[0])) if fits else own(every[0][0])
-
-
-def gradient_in(listed: Sequence[Parameter], value: Any) -> object:
-    """Return the gradient that is listed for an array or its transpose; None where none is."""
-    first, turned = Sharing.of([*(p.value for p in listed), value]).places[-1]
-    gradient = listed[first].gradient() if first < len(listed) else None
-    return gradient.T if turned and gradient is not None else gradient
-
-
-def replacing_lines(backward: Callable[..., object]) -> list[Place]:
-    """Return the lines of a backward pass that put a new array in the list of gradients."""
-    if (text := text_of(backward)) is None:
-        return []
-    return [
-        text.place(step)
-        for step in text.steps
-        for target in (step.targets if isinstance(step.node, ast.Assign) else ())
-        if getattr(_replaced_in(target), "attr", "") in ("grads", "gradients")
-    ]
-
-
-def _replaced_in(target: ast.expr) -> ast.expr | None:
-    """Return what an assignment puts another object in: None where it writes into an array."""
-    if not isinstance(target, ast.Subscript):
-        return target
-    whole = isinstance(target.slice, ast.Slice) or getattr(target.slice, "value", "") is Ellipsis
-    return None if whole else target.value

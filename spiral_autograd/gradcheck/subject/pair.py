@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ...pytree import leaves, named_leaves, with_leaves
+from ...pytree import leaves, with_leaves
 from ...validation import Array
-from .adapter import Adapter, Automatic, Values, by_key, by_position, is_of_loss, require_any
-from .conventions import CACHES, is_statistic, means_upstream, positional_names
-from .inputs import Names, effects_on, floats_with_gradients, leaf_name, say_unread, watched
+from .adapter import Adapter, Terms, Values, effects_on
+from .conventions import CACHES, is_statistic, means_upstream
+from .inputs import floats_with_gradients, spread
+from .objects import name_of_function, positional_names, require_function, required_names
 from .parameters import Parameter
-from .session import Session
+from .returned import by_key, by_position, is_of_loss, require_any
 from .subject import (
     MISSING,
     CheckError,
@@ -27,9 +27,7 @@ from .subject import (
     described,
     is_array,
     is_float_array,
-    name_of_function,
     outputs_of,
-    require_function,
     upstream_of,
 )
 from .unchecked import differs, moved
@@ -157,18 +155,10 @@ class Functions:
 class Pair(Adapter):
     """Runs two passes of which the first leaves a cache for the second."""
 
-    def __init__(
-        self,
-        passes: Passes,
-        session: Session,
-        upstream: object,
-        rng: np.random.Generator,
-        constant: Names = (),
-        automatic: Automatic = lambda subject: (),
-    ) -> None:
-        self.passes, self.automatic = passes, automatic
+    def __init__(self, passes: Passes, terms: Terms) -> None:
+        self.passes, session = passes, terms.session
         self.label, self.backward_label = passes.label, passes.backward_label
-        super().__init__(passes.inputs, passes.names, session, constant)
+        super().__init__(passes.inputs, passes.names, terms)
         self.cache: Any = None
         with session.fresh():
             self.structure = self.run()
@@ -176,12 +166,12 @@ class Pair(Adapter):
             self.ways = passes.without_cache if is_uncached else passes.ways
             self.way = self.ways[0]
             self.outputs = [np.array(out) for out in leaves(self.structure)]
-            self.upstream = upstream_of(self.outputs, upstream, rng)
+            self.upstream = upstream_of(self.outputs, terms.upstream, terms.rng)
         if len(self.ways) > 1:
             self.way = self._way()
         with session.fresh():
             self.run()
-            _, effects = watched(self, self.cache, self.run_backward, self.upstream)
+            effects = self.watched_backward()
             left_out = self._choose()
             self.settle()
         self._say_left_out(left_out)
@@ -291,11 +281,11 @@ class Pair(Adapter):
         self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
         if isinstance(self.result, dict):
             read = {id(gradient) for gradient in there.values()}
-            say_unread(self, {key: g for key, g in self.result.items() if id(g) not in read})
+            self.say_unread({key: g for key, g in self.result.items() if id(g) not in read})
 
     def _inside(self) -> list[tuple[str, Array]]:
         """Return the arrays in the dicts and lists among the inputs, by their own names."""
-        found = [(leaf_name(path), leaf) for v in self.inputs for path, leaf in named_leaves("", v)]
+        found = spread(self.names, self.inputs)
         inputs = {id(value) for value in self.inputs}
         return [(n, leaf) for n, leaf in found if is_float_array(leaf) and id(leaf) not in inputs]
 
@@ -337,18 +327,3 @@ def agreement(given: Given, true: Sequence[object]) -> tuple[int, float]:
     pairs = [(h, g) for h, g in pairs if h.shape == g.shape]
     equal = sum(int(np.isclose(h, g).sum()) for h, g in pairs)
     return equal, sum(float(np.abs(h - g).sum()) for h, g in pairs)
-
-
-def required_names(function: Callable[..., object]) -> list[str]:
-    """Return the positional parameters that a function requires; none where it takes any number."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return []
-    if any(p.kind == p.VAR_POSITIONAL for p in parameters):
-        return []
-    return [
-        p.name
-        for p in parameters
-        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.KEYWORD_ONLY)
-    ]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,27 +12,32 @@ import numpy as np
 
 from ...state import has_any
 from ..finding import Finding
-from ..source import root_of, targets_of, text_of
 from .conventions import (
     BACKWARD,
     CONTAINERS,
     FORWARD,
     GRADIENT_CONTAINERS,
-    GRADIENT_LISTS,
     HOLDERS,
     TRAINED,
-    asker,
-    attributes_of,
     differing,
     gradient_key,
     gradient_keys,
     is_statistic,
     last_name,
+)
+from .objects import (
+    ATOMS,
+    Steps,
+    asker,
+    attributes_of,
+    entries,
+    is_number,
     method_name,
+    nested,
     read,
     reset_of,
+    values_of,
 )
-from .held import ATOMS, Held, Steps, entries, is_gradient, is_number, nested, values_of
 from .session import Snapshot
 from .subject import MISSING, is_float_array
 
@@ -297,98 +301,3 @@ def fits_number(number: Parameter) -> bool:
     if gradient is None or last_name(number.name).strip("_0123456789").lower() in TRAINED:
         return True
     return isinstance(gradient, np.ndarray | np.generic | float | int) and np.size(gradient) == 1
-
-
-# -------------------- lists: by names, shapes and order --------------------
-
-
-def returned(result: object, floats: Sequence[bool], backward: object) -> list[Held]:
-    """Return what a backward pass returns beside the gradients of the inputs; it has no holder."""
-    if isinstance(result, dict):
-        return _entries(result, (), [])
-    if not isinstance(result, tuple) or not result:
-        return []
-    n, last = len(result) - 1, result[-1]
-    is_list = isinstance(last, list | tuple) and any(map(is_float_array, last))
-    if n in (sum(floats), len(floats)) and (is_list or isinstance(last, dict)):
-        return _entries(last, (n,), returned_names(backward, len(last)))
-    skipped = any(g is None for g, flag in zip(result, floats, strict=False) if not flag)
-    first = len(floats) if skipped else sum(floats)
-    return _entries(result, (), returned_names(backward, len(result)))[first:]
-
-
-def listed(layer: object, backward: object) -> list[Held]:
-    """Return the gradients that stand in a list of the layer, called as backward calls them."""
-    for container in GRADIENT_LISTS:
-        held = attributes_of(layer).get(container)
-        if isinstance(held, list | tuple) and held and all(map(is_gradient, held)):
-            return _entries(held, (container,), _listed_names(backward, container), layer)
-    return []
-
-
-def _entries(held: Any, path: Steps, names: list[str], holder: Any = None) -> list[Held]:
-    """Return the entries of a dict by their keys, of a list by the names that they have."""
-    if isinstance(held, dict):
-        return [Held(str(key), value, holder, (*path, key)) for key, value in held.items()]
-    names = names if len(names) == len(held) else [""] * len(held)
-    return [Held(names[i], value, holder, (*path, i)) for i, value in enumerate(held)]
-
-
-def matched(
-    free: Sequence[Parameter], gradients: Sequence[Held], *, in_order: bool
-) -> list[tuple[Parameter, Held]]:
-    """Return which gradients belong to which parameters: by name, by shape, else in their order."""
-    others = [last_name(p.name) for p in free]
-
-    def is_named(p: Parameter, g: Held) -> bool:
-        by_key = isinstance(g.path[-1], str) and g.holder is None
-        name = [last_name(g.name)]
-        return gradient_key(name, last_name(p.name), others, itself=by_key) is not None
-
-    def fits(p: Parameter, g: Held) -> bool:
-        return not isinstance(g.path[-1], str) and np.shape(p.value) == np.shape(g.value)
-
-    def is_next(p: Parameter, g: Held) -> bool:
-        return in_order and not isinstance(g.path[-1], str) and not is_number(p.value)
-
-    found: dict[int, Parameter] = {}
-    for rule in (is_named, fits, is_next):
-        for i, g in enumerate(gradients):
-            taken = {id(p) for p in found.values()}
-            fitting = [p for p in free if id(p) not in taken and rule(p, g)]
-            if i not in found and fitting:
-                found[i] = fitting[0]
-    return [(found[i], gradients[i]) for i in sorted(found)]
-
-
-def returned_names(backward: object, count: int) -> list[str]:
-    """Return what the last entries are called that a backward pass returns in a tuple."""
-    text = text_of(backward)
-    steps = [s.node for s in text.steps if isinstance(s.node, ast.Return)] if text else []
-    value = steps[-1].value if steps else None
-    if isinstance(value, ast.Tuple) and isinstance(value.elts[-1], ast.List | ast.Tuple):
-        value = value.elts[-1] if len(value.elts[-1].elts) == count else value
-    if not isinstance(value, ast.Tuple | ast.List) or not 0 < count <= len(value.elts):
-        return []
-    return _names(value.elts[-count:])
-
-
-def _names(entries: Sequence[ast.expr]) -> list[str]:
-    return [root_of(e) if isinstance(e, ast.Name | ast.Attribute) else "" for e in entries]
-
-
-def _listed_names(backward: object, container: str) -> list[str]:
-    """Return what the gradients are called that backward puts into a list of the layer."""
-    text = text_of(backward)
-    appended = []
-    for step in text.steps if text is not None else ():
-        node = step.node
-        value = getattr(node, "value", None)
-        into = [t.attr for t in targets_of(node) if isinstance(t, ast.Attribute)]
-        if container in into and isinstance(value, ast.List | ast.Tuple) and value.elts:
-            return _names(value.elts)
-        if isinstance(node, ast.Expr) and isinstance(value, ast.Call):
-            called = root_of(value.func).split(".")[-1]
-            if called == container and getattr(value.func, "attr", "") == "append":
-                appended += _names(value.args)
-    return appended

@@ -16,7 +16,6 @@ from ..finding import Finding
 from ..guard import CheckError as CheckError
 from ..guard import theirs
 from ..source import Place
-from .conventions import read
 from .session import Session
 
 
@@ -154,21 +153,6 @@ def described(value: object) -> str:
     if isinstance(value, bool | int | float | str | type(None)):
         return f"{type(value).__name__} {value!r}" if value is not None else "None"
     return type(value).__name__
-
-
-def name_of_function(function: object, otherwise: str) -> str:
-    """Return what to call a function."""
-    name = read(function, "__name__")
-    return name if isinstance(name, str) else otherwise
-
-
-def require_function(name: str, function: object) -> None:
-    """Raise unless an argument can be called, and is no class."""
-    if not callable(function) or isinstance(function, type):
-        came = (
-            f"the class {function.__name__}" if isinstance(function, type) else described(function)
-        )
-        raise CheckError(f"{name} must be a function, got {came}")
 
 
 # -------------------- outputs, and the gradients of the loss with respect to them ---------------

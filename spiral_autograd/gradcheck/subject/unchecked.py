@@ -18,18 +18,11 @@ from ..blocks import close
 from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import Place, text_of
-from .adapter import Keeper
 from .conventions import STATES, TARGETS, gradient_keys, is_statistic, last_name
 from .evidence import claim
-from .held import Held, held_arrays, is_number, of_class
-from .parameters import (
-    Parameter,
-    every_parameter,
-    fits_number,
-    has_gradient,
-    numbers_of,
-    parts_of,
-)
+from .object_passes import ObjectPasses
+from .objects import Held, held_arrays, is_gradient, is_number, of_class
+from .parameters import Parameter, every_parameter, fits_number, has_gradient, numbers_of, parts_of
 from .session import Snapshot, reach
 from .subject import MISSING, is_float_array
 from .updates import take_updates
@@ -37,7 +30,7 @@ from .updates import take_updates
 # -------------------- arrays in the place of numbers, and of what belongs to the class ------------
 
 
-def lend(layer: Keeper) -> None:
+def lend(layer: ObjectPasses) -> None:
     """Give the objects the arrays of their classes as their own, which a copy takes along."""
     lent = [
         (item, name, value)
@@ -52,7 +45,7 @@ def lend(layer: Keeper) -> None:
         layer.session.rebase()
 
 
-def exchange(layer: Keeper, numbers: Sequence[str]) -> None:
+def exchange(layer: ObjectPasses, numbers: Sequence[str]) -> None:
     """Put arrays, which can be moved and traced, in the place of numbers: float32 where all is."""
     held = [*layer.inputs, *(p.value for p in every_parameter(layer.layer))]
     dtypes = {value.dtype for value in held if is_float_array(value)}
@@ -62,7 +55,7 @@ def exchange(layer: Keeper, numbers: Sequence[str]) -> None:
             p.put(np.array(p.value, dtype=getattr(p.value, "dtype", plain)))
 
 
-def trained_numbers(layer: Keeper, before: dict[str, tuple[Parameter, object]]) -> list[str]:
+def trained_numbers(layer: ObjectPasses, before: dict[str, tuple[Parameter, object]]) -> list[str]:
     """Return the names of floats that have a gradient, right after a run of both passes.
 
     `before` has what was in the place of each gradient before the run.
@@ -77,7 +70,7 @@ def trained_numbers(layer: Keeper, before: dict[str, tuple[Parameter, object]]) 
     ]
 
 
-def _take_number(layer: Keeper, name: str) -> None:
+def _take_number(layer: ObjectPasses, name: str) -> None:
     """Take a number of which nothing is kept, if an array can stand in its place."""
     begun = layer.session.start
     with layer.session.fresh():
@@ -94,7 +87,7 @@ def _take_number(layer: Keeper, name: str) -> None:
 # -------------------- what the output depends on --------------------
 
 
-def depends_on_number(layer: Keeper, name: str) -> bool:
+def depends_on_number(layer: ObjectPasses, name: str) -> bool:
     """Tell whether the output depends on a number that the layer keeps."""
 
     def move() -> None:
@@ -107,7 +100,7 @@ def depends_on_number(layer: Keeper, name: str) -> bool:
     return _depends_on(layer, move)
 
 
-def _depended_on(layer: Keeper, held: list[Held]) -> list[Held]:
+def _depended_on(layer: ObjectPasses, held: list[Held]) -> list[Held]:
     """Return those that the output depends on: by halves, as there may be many that it does not."""
 
     def move() -> None:
@@ -120,7 +113,7 @@ def _depended_on(layer: Keeper, held: list[Held]) -> list[Held]:
     return _depended_on(layer, held[:half]) + _depended_on(layer, held[half:]) if half else held
 
 
-def _depends_on(layer: Keeper, move: Callable[[], None]) -> bool:
+def _depends_on(layer: ObjectPasses, move: Callable[[], None]) -> bool:
     with layer.session.fresh():
         move()
         try:
@@ -166,7 +159,7 @@ def unwritten(layer: object, held: Sequence[Held], start: Snapshot) -> list[Held
     return [h for h, kept in there if kept is not None and np.array_equal(kept, h.value)]
 
 
-def look_beside(layer: Keeper) -> None:
+def look_beside(layer: ObjectPasses) -> None:
     """Look at what a layer uses and has no gradient of, right after a run of both passes.
 
     Where backward computes a gradient and does not keep it, there is a row for it; else a note.
@@ -176,7 +169,8 @@ def look_beside(layer: Keeper) -> None:
     there = _beside(layer)
     still = {id(h.value) for h in unwritten(layer.layer, there, layer.session.start)}
     used = _depended_on(layer, there)
-    updated = [h.name for h in take_updates(layer, [h for h in used if id(h.value) not in still])]
+    moving = [h for h in used if id(h.value) not in still]
+    updated = [h.name for h in take_updates(layer, moving)] if moving else []
     updated += [name for name in changed if depends_on_number(layer, name)]
     constant = claim(layer, [h for h in used if id(h.value) in still])
     for name in updated:
@@ -188,7 +182,7 @@ def look_beside(layer: Keeper) -> None:
             layer.say_unchecked(h.name, why)
 
 
-def _beside(layer: Keeper) -> list[Held]:
+def _beside(layer: ObjectPasses) -> list[Held]:
     """Return the arrays at the start that are no input, no parameter and no gradient."""
     grads = [p.gradient() for p in layer.parameters]
     given = {id(g) for g in grads}
@@ -201,7 +195,7 @@ def _beside(layer: Keeper) -> list[Held]:
 # -------------------- gradients that are computed and not kept --------------------
 
 
-def _find_unkept(layer: Keeper, constant: Sequence[Held]) -> None:
+def _find_unkept(layer: ObjectPasses, constant: Sequence[Held]) -> None:
     """Take a parameter for each gradient that backward computes and does not keep."""
     every = [*constant, *_without_gradient(layer)]
     asked = [h for h in every if last_name(h.name).strip("_") not in STATES]
@@ -212,7 +206,7 @@ def _find_unkept(layer: Keeper, constant: Sequence[Held]) -> None:
         layer.run()
         with _local_variables([h.name for h in asked]) as seen:
             result = layer.run_backward([np.array(u) for u in layer.upstream])
-        kept = [a for a in (*reach(layer.layer, result), *leaves(result)) if _is_numeric(a)]
+        kept = [a for a in (*reach(layer.layer, result), *leaves(result)) if is_gradient(a)]
         kept += [p.value for p in numbers_of(layer.layer)]
     for h in asked:
         why = _unkept(seen, h, kept)
@@ -225,7 +219,7 @@ def _find_unkept(layer: Keeper, constant: Sequence[Held]) -> None:
             layer.take([Parameter(h.name, h.value, lambda: None)])
 
 
-def _without_gradient(layer: Keeper) -> list[Held | Parameter]:
+def _without_gradient(layer: ObjectPasses) -> list[Held | Parameter]:
     """Return parameters whose gradient is nothing, and numbers whose gradient may be lost."""
     first = dict(zip(layer.value_names, layer.first.arrays, strict=True))
     numbers = [p for p in numbers_of(layer.layer) if p.name in layer.numbers and _may_be_lost(p)]
@@ -244,11 +238,7 @@ def _may_be_lost(number: Parameter) -> bool:
 
 
 def _is_nothing(gradient: Any) -> bool:
-    return gradient is None or (_is_numeric(gradient) and not np.any(gradient))
-
-
-def _is_numeric(value: object) -> bool:
-    return is_float_array(value) or is_number(value)
+    return gradient is None or (is_gradient(gradient) and not np.any(gradient))
 
 
 Returning = list[tuple[CodeType, dict[str, Any]]]
@@ -295,7 +285,7 @@ def _unkept(
             continue  # a method of another object with something of that name
         for local in _locals_like(code, held.name):
             gradient: Any = variables.get(local)
-            if not _is_numeric(gradient) or np.shape(gradient) != np.shape(held.value):
+            if not is_gradient(gradient) or np.shape(gradient) != np.shape(held.value):
                 continue
             place = _lost_at(code, local)
             if place is not None and not any(_is_in(gradient, other) for other in kept):

@@ -19,19 +19,13 @@ from ..blocks import close, inner
 from ..finding import found
 from ..guard import CheckError
 from ..source import code_of
-from .adapter import Keeper
-from .conventions import RATES, optional_names
-from .held import Held, held_at, is_number, values_of
+from .conventions import RATES
+from .object_passes import ObjectPasses
+from .objects import Held, is_number, optional_names, values_of
 from .parameters import Parameter
 from .session import Session, reach
 
 Changes = dict[str, Array]
-
-
-def changes_of(held: Sequence[Held], before: Sequence[Array], layer: object) -> Changes:
-    """Return by how much a pass has made arrays smaller, by their names."""
-    pairs = [(h.name, b, held_at(layer, h.path)) for h, b in zip(held, before, strict=True)]
-    return {name: b - now for name, b, now in pairs if np.shape(now) == b.shape}
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ class Update:
         return sum(product / (size**0.5 or 1.0) for product, size in sizes) < 0
 
 
-def take_updates(layer: Keeper, held: Sequence[Held]) -> list[Held]:
+def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array that backward changes by a rate; return the others.
 
     An optimizer may change them to which the size of a gradient is nothing, as Adam; or the rate is
@@ -106,7 +100,7 @@ def take_updates(layer: Keeper, held: Sequence[Held]) -> list[Held]:
     """
     layer.updated, rate = list(held), None
     with suppress(CheckError):
-        once, twice = (_changes(layer, factor) if held else {} for factor in (1.0, 2.0))
+        once, twice = (_changes(layer, factor) for factor in (1.0, 2.0))
         sized = [n for n in once if n in twice and not close(once[n], twice[n], 1e-3)]
         layer.updated = [h for h in held if h.name in sized]
         true = layer.gradients_of([h.value for h in layer.updated]) if sized else []
@@ -132,12 +126,12 @@ def take_updates(layer: Keeper, held: Sequence[Held]) -> list[Held]:
     return [h for h in held if h.name not in names]
 
 
-def _gradient(layer: Keeper, name: str, rate: float) -> Array | None:
+def _gradient(layer: ObjectPasses, name: str, rate: float) -> Array | None:
     change = layer.changes.get(name)
     return None if change is None else change / rate
 
 
-def _changes(layer: Keeper, factor: float = 1.0) -> Changes:
+def _changes(layer: ObjectPasses, factor: float = 1.0) -> Changes:
     """Return by how much a backward pass changes what the layer updates."""
     with layer.session.fresh():
         layer.reset()

@@ -15,14 +15,8 @@ from ...validation import Array
 from ..blocks import close, largest
 from ..finding import Finding, found, together
 from ..guard import CheckError, theirs
-from ..subject.conventions import (
-    BACKWARD,
-    FORWARD,
-    GRADIENT_LISTS,
-    accepts,
-    attributes_of,
-    positional_names,
-)
+from ..subject.conventions import BACKWARD, FORWARD, GRADIENT_LISTS
+from ..subject.objects import accepts, attributes_of, positional_names
 from ..subject.parameters import find_parameters
 from ..subject.subject import MISSING, Subject, checksums, copied, is_array
 from .rows import Comparison, Gradients

@@ -1,0 +1,133 @@
+"""Gradients that meet in a value: overwritten, or added to themselves, in place of added up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...validation import Array
+from ..reference.graph import Change, Site
+from ..reference.nodes import Node
+from .probes import Edit, Family, Spot, Stock
+from .turns import index_of
+
+PICKING = ("__getitem__", "take")
+
+
+def gathered(spot: Spot, stock: Stock) -> Iterator[Family]:
+    """Gradients that meet in a value overwrite each other, in place of adding up."""
+    if spot.site.result is not None:
+        return
+    x = spot.site.argument
+    ways = [Site(u, x, (u,)) for u in x.users if np.shape(u.adjoint) == np.shape(u.value)]
+    tried = [*_kept_alone(spot, ways), *_overwritten(spot, ways)]
+    yield from spot.family({(edit.kind, n): edit for n, edit in enumerate(tried)}, _recorded)
+    twice = [_added_to_itself(spot, way) for way in ways[:3]] if np.ndim(spot.c) else []
+    yield from spot.family({(edit.kind, n): edit for n, edit in enumerate(twice)}, _recorded)
+
+
+def _added_to_itself(spot: Spot, way: Site) -> Edit:
+    """Return what one way brings, added to itself in place of what the others bring."""
+    only = _only(spot, way)
+    fields = {"path": way}
+    return Edit("added_to_itself", 1.2, lambda g, c, t: 2 * only(g, c, t), fields, of="")
+
+
+def _kept_alone(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
+    """Yield one of several ways as the only one; of many the first and the last."""
+    lines = [way.result.call.instruction for way in ways if way.result is not None]
+    same = len(set(lines)) == 1
+    if len(ways) < (2 if same else 3):
+        return
+    for n in range(len(ways)) if len(ways) <= 6 else (0, len(ways) - 1):
+        before, several = lines[:n].count(lines[n]), lines.count(lines[n])
+        run = (before + 1, several) if several > 1 else None
+        fields = {"path": ways[n], "run": run, "rule": "sum" if same else "term"}
+        yield Edit("only", 1.0, _only(spot, ways[n]), fields, of="")
+
+
+def _overwritten(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
+    if ways and all(way.result is not None and way.result.name in PICKING for way in ways):
+        of = {"of": spot.site.argument}
+        for order in (ways, ways[::-1]):
+            yield Edit("overwritten", 0.5, _assigned(order, 0.0), of, of="")
+            for share in _shares(ways):
+                yield Edit("overwritten", 0.7, _last(order, share), of, of="")
+        yield Edit("overwritten", 0.6, _assigned(ways, 1.0), of, of="")
+        arrays = [i for i in map(_index, ways) if isinstance(i, np.ndarray)]
+        for axis in range(max(map(np.ndim, arrays)) if len(arrays) == len(ways) else 0):
+            yield Edit("overwritten", 0.8, _turn_by_turn(ways, axis), of, of="")
+
+
+def _recorded(node: Node) -> object:
+    return node.adjoint
+
+
+def _only(spot: Spot, way: Site) -> Change:
+    result = _picked(way)
+    return lambda g, c, total: spot.graph.part(way, total(result)) + 0 * c
+
+
+def _assigned(ways: Sequence[Site], kept: float) -> Change:
+    """Return the change by which entries that meet are lost: of all turns, or within each."""
+
+    def change(g: object, c: Array, total: Callable[[Node], Array]) -> object:
+        out = np.zeros(np.shape(c))
+        for way in ways:
+            index = _index(way)
+            out[index] = kept * out[index] + total(_picked(way))
+        return out
+
+    return change
+
+
+def _picked(way: Site) -> Node:
+    assert way.result is not None
+    return way.result
+
+
+def _index(way: Site) -> Any:
+    return index_of(_picked(way))
+
+
+def _by_index(ways: Sequence[Site]) -> list[list[Site]]:
+    found: dict[str, list[Site]] = {}
+    for way in ways:
+        found.setdefault(repr(_index(way)), []).append(way)
+    return list(found.values())
+
+
+def _shares(ways: Sequence[Site]) -> list[int]:
+    """Return how many turns of an outer loop there may be, where each entry is picked as often."""
+    counts = {len(some) for some in _by_index(ways)}
+    most = counts.pop()
+    return [n for n in range(2, most) if most % n == 0] if not counts and most <= 1000 else []
+
+
+def _last(ways: Sequence[Site], share: int) -> Change:
+    """Return the change by which of each entry's gradients only the last turn's are kept."""
+    kept = [way for some in _by_index(ways) for way in some[-(len(some) // share) :]]
+
+    def change(g: object, c: Array, total: Callable[[Node], Array]) -> object:
+        out = np.zeros(np.shape(c))
+        for way in kept:
+            np.add.at(out, _index(way), total(_picked(way)))
+        return out
+
+    return change
+
+
+def _turn_by_turn(ways: Sequence[Site], axis: int) -> Change:
+    """Return the change by which entries that meet are lost within each turn over an axis."""
+
+    def change(g: object, c: Array, total: Callable[[Node], Array]) -> object:
+        out = np.zeros(np.shape(c))
+        for way in ways:
+            index, part = np.asarray(_index(way)), total(_picked(way))
+            for i in range(index.shape[axis]):
+                out[index.take(i, axis)] += part.take(i, axis)
+        return out
+
+    return change

@@ -1,0 +1,299 @@
+"""What a backward pass returns, or leaves in a list: whose gradient is which, and in what form."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...pytree import leaves
+from ...validation import Array
+from ..finding import Finding, found
+from ..source import root_of, targets_of, text_of
+from .conventions import GRADIENT_LISTS, gradient_key, last_name
+from .inputs import as_dict, is_nest
+from .objects import Held, Steps, attributes_of, is_gradient, is_number
+from .parameters import Parameter
+from .subject import MISSING, CheckError, Gradients, described, is_array, is_float_array
+
+# -------------------- those of the inputs --------------------
+
+
+def by_position(
+    what: str,
+    result: object,
+    names: Sequence[str],
+    floats: Sequence[bool],
+    *,
+    surplus: bool = False,
+) -> dict[str, Any]:
+    """Return the gradients that a backward pass returned, by the names of what they belong to.
+
+    There may be an entry for each argument, or one for each that is differentiable, or for the
+    first of these; with `surplus` any others may follow. Or a dict has them by name.
+    """
+    wanted = [name for name, flag in zip(names, floats, strict=True) if flag]
+    if isinstance(result, dict):
+        return by_key(result, wanted)
+    entries = _entries(result, names, wanted)
+    if len(entries) == len(names) != len(wanted):
+        by_name = dict(zip(names, entries, strict=True))
+        return {name: by_name[name] for name in wanted}
+    if len(entries) > len(wanted) and not surplus:
+        raise CheckError(
+            f"{what} returned {len(entries)} gradients, but there are {len(wanted)} floating-point "
+            f"arrays among the arguments ({', '.join(names)}): return one gradient for each of "
+            f"{', '.join(wanted) or 'them'}, in this order"
+        )
+    return dict(zip(wanted, entries, strict=False))
+
+
+def _entries(result: object, names: Sequence[str], wanted: Sequence[str]) -> list[Any]:
+    """Return the gradients that backward returned as a list, without empty ones at the end."""
+    if result is None and not wanted:
+        return []
+    entries = list(result) if isinstance(result, tuple | list) else [result]
+    while len(entries) > len(names) and _is_empty(entries[-1]):
+        entries.pop()  # the gradients of no parameters
+    is_numbers = not all(entry is None or is_array(entry) for entry in entries)
+    # A gradient may be written as a list of numbers.
+    return [result] if isinstance(result, list) and len(wanted) == 1 and is_numbers else entries
+
+
+def _is_empty(entry: object) -> bool:
+    return entry is None or (isinstance(entry, list | tuple | dict) and not entry)
+
+
+def by_key(grads: dict[object, object], names: Sequence[str]) -> dict[str, Any]:
+    """Return the gradients of a dict by the names of what they belong to."""
+    last = {name: name.split(".")[-1] for name in names}
+    keys = {name: gradient_key(grads, last[name], last.values()) for name in names}
+    return {name: grads[key] for name, key in keys.items() if key is not None}
+
+
+def require_any(what: str, result: object, names: Sequence[str], first: Gradients) -> None:
+    """Raise where a backward pass has given no gradient at all."""
+    if names and all(g is MISSING for g in first.arrays):
+        came = described(result)
+        if isinstance(result, dict) and result:
+            came = f"a dict with the keys {', '.join(map(repr, result))}"
+        raise CheckError(
+            f"{what} returned {came}, and there is no gradient of {', '.join(names)} in it: return "
+            f"one for each, in this order, or a dict of them by the names {', '.join(names)}, with "
+            "or without a d before"
+        )
+
+
+def place_of_loss(entries: tuple[Any, ...], loss: Any = None) -> int | None:
+    """Return where a loss stands before or behind gradients; None where there is none."""
+    ends = [i for i in (0, len(entries) - 1) if _is_number(entries[i], i == 0 and loss is None)]
+    ends.sort(key=lambda i: not np.array_equal(entries[i], loss))
+    return ends[0] if ends and len(entries) > 1 else None
+
+
+def _is_number(entry: Any, may_be_array: bool) -> bool:
+    is_nest = isinstance(entry, dict | list | tuple)
+    return not is_nest and (np.size(entry) == 1 if may_be_array else np.ndim(entry) == 0)
+
+
+def is_of_loss(outputs: object, result: object) -> bool:
+    """Tell whether one gradient is that of a scalar loss, which has none for its targets."""
+    found = leaves(outputs)
+    return len(found) == 1 and np.ndim(found[0]) == 0 and not isinstance(result, tuple | dict)
+
+
+def arranged(
+    result: Any, inputs: Sequence[object], given: Sequence[tuple[str, Array]], backward: Any
+) -> Any:
+    """Return gradients in the order of the inputs, and what else there is; or as a dict of them.
+
+    `given` are the arrays among the inputs, those in lists each by its own.
+    """
+    result = as_dict(result)
+    if any(map(is_nest, inputs)):
+        result = _flat(result, inputs)
+    least = max(len(given), len(inputs))
+    if not isinstance(result, tuple | list) or len(result) <= least or not given:
+        return result
+    if isinstance(result, list) and not all(map(is_array, result)):
+        return result
+    entries = tuple(result)
+    dicts = [entry for entry in entries if isinstance(entry, dict)]
+    if dicts and not isinstance(entries[-1], dict):
+        return (*(e for e in entries if not isinstance(e, dict)), *dicts)
+    if isinstance(entries[-1], dict | list | tuple):
+        return entries
+    names, (first, value) = returned_names(backward, len(entries)), given[0]
+    is_named = all(names) and len(set(names)) == len(names)
+    is_other = is_named and gradient_key(names[:1], first) is None
+    if is_other and all(gradient_key(names, name) for name, _ in given):
+        return dict(zip(names, entries, strict=True))
+    fitting = [i for i, entry in enumerate(entries) if getattr(entry, "shape", ()) == value.shape]
+    if len(given) == 1 and len(fitting) == 1 and fitting != [0] and not all(names):
+        i = fitting[0]
+        return (entries[i], *entries[:i], *entries[i + 1 :])
+    return entries
+
+
+def _flat(result: Any, inputs: Sequence[object]) -> Any:
+    """Return gradients that stand in lists as the inputs do, one after another."""
+    if len(inputs) == 1 and isinstance(result, list | tuple) and all(map(is_array, result)):
+        return tuple(result)
+    entries = list(result) if isinstance(result, tuple | list) else [result]
+    nests = [i for i, value in enumerate(inputs) if is_nest(value)]
+    found: list[Any] = []
+    for i, entry in enumerate(entries):
+        found += entry if i in nests and isinstance(entry, list | tuple) else [entry]
+    return tuple(found) if len(found) > 1 else result
+
+
+# -------------------- those of parameters: by names, shapes and order --------------------
+
+
+def returned(result: object, floats: Sequence[bool], backward: object) -> list[Held]:
+    """Return what a backward pass returns beside the gradients of the inputs; it has no holder."""
+    if isinstance(result, dict):
+        return _listed_entries(result, (), [])
+    if not isinstance(result, tuple) or not result:
+        return []
+    n, last = len(result) - 1, result[-1]
+    is_list = isinstance(last, list | tuple) and any(map(is_float_array, last))
+    if n in (sum(floats), len(floats)) and (is_list or isinstance(last, dict)):
+        return _listed_entries(last, (n,), returned_names(backward, len(last)))
+    skipped = any(g is None for g, flag in zip(result, floats, strict=False) if not flag)
+    first = len(floats) if skipped else sum(floats)
+    return _listed_entries(result, (), returned_names(backward, len(result)))[first:]
+
+
+def listed(layer: object, backward: object) -> list[Held]:
+    """Return the gradients that stand in a list of the layer, called as backward calls them."""
+    for container in GRADIENT_LISTS:
+        held = attributes_of(layer).get(container)
+        if isinstance(held, list | tuple) and held and all(map(is_gradient, held)):
+            return _listed_entries(held, (container,), _listed_names(backward, container), layer)
+    return []
+
+
+def _listed_entries(held: Any, path: Steps, names: list[str], holder: Any = None) -> list[Held]:
+    """Return the entries of a dict by their keys, of a list by the names that they have."""
+    if isinstance(held, dict):
+        return [Held(str(key), value, holder, (*path, key)) for key, value in held.items()]
+    names = names if len(names) == len(held) else [""] * len(held)
+    return [Held(names[i], value, holder, (*path, i)) for i, value in enumerate(held)]
+
+
+def matched(
+    free: Sequence[Parameter], gradients: Sequence[Held], *, in_order: bool
+) -> list[tuple[Parameter, Held]]:
+    """Return which gradients belong to which parameters: by name, by shape, else in their order."""
+    others = [last_name(p.name) for p in free]
+
+    def is_named(p: Parameter, g: Held) -> bool:
+        by_key = isinstance(g.path[-1], str) and g.holder is None
+        name = [last_name(g.name)]
+        return gradient_key(name, last_name(p.name), others, itself=by_key) is not None
+
+    def fits(p: Parameter, g: Held) -> bool:
+        return not isinstance(g.path[-1], str) and np.shape(p.value) == np.shape(g.value)
+
+    def is_next(p: Parameter, g: Held) -> bool:
+        return in_order and not isinstance(g.path[-1], str) and not is_number(p.value)
+
+    found: dict[int, Parameter] = {}
+    for rule in (is_named, fits, is_next):
+        for i, g in enumerate(gradients):
+            taken = {id(p) for p in found.values()}
+            fitting = [p for p in free if id(p) not in taken and rule(p, g)]
+            if i not in found and fitting:
+                found[i] = fitting[0]
+    return [(found[i], gradients[i]) for i in sorted(found)]
+
+
+def returned_names(backward: object, count: int) -> list[str]:
+    """Return what the last entries are called that a backward pass returns in a tuple."""
+    text = text_of(backward)
+    steps = [s.node for s in text.steps if isinstance(s.node, ast.Return)] if text else []
+    value = steps[-1].value if steps else None
+    if isinstance(value, ast.Tuple) and isinstance(value.elts[-1], ast.List | ast.Tuple):
+        value = value.elts[-1] if len(value.elts[-1].elts) == count else value
+    if not isinstance(value, ast.Tuple | ast.List) or not 0 < count <= len(value.elts):
+        return []
+    return _names(value.elts[-count:])
+
+
+def _names(entries: Sequence[ast.expr]) -> list[str]:
+    return [root_of(e) if isinstance(e, ast.Name | ast.Attribute) else "" for e in entries]
+
+
+def _listed_names(backward: object, container: str) -> list[str]:
+    """Return what the gradients are called that backward puts into a list of the layer."""
+    text = text_of(backward)
+    appended = []
+    for step in text.steps if text is not None else ():
+        node = step.node
+        value = getattr(node, "value", None)
+        into = [t.attr for t in targets_of(node) if isinstance(t, ast.Attribute)]
+        if container in into and isinstance(value, ast.List | ast.Tuple) and value.elts:
+            return _names(value.elts)
+        if isinstance(node, ast.Expr) and isinstance(value, ast.Call):
+            called = root_of(value.func).split(".")[-1]
+            if called == container and getattr(value.func, "attr", "") == "append":
+                appended += _names(value.args)
+    return appended
+
+
+# -------------------- one gradient --------------------
+
+
+def as_gradient(name: str, value: Any) -> Any:
+    """Return a gradient as it came, where it is None or can be an array of real numbers."""
+    if value is None or value is MISSING:
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind in "fiub":
+        return value
+    came = f"{described(value)}, which is no array (are its rows of different lengths?)"
+    if array.dtype.kind == "c":
+        came = "complex numbers"
+    elif is_array(value):
+        came = f"an array of dtype {value.dtype}"
+    raise CheckError(f"the gradient of {name} must be an array of real numbers, got {came}")
+
+
+def as_update_takes(gradient: object, value: Array) -> Any:
+    """Return a gradient in the shape of its parameter, where ``W -= lr * dW`` takes it as it is.
+
+    Only where each entry belongs to one entry: nothing is broadcast.
+
+    Examples
+    --------
+    >>> as_update_takes(np.ones(3), np.ones((1, 3))).shape
+    (1, 3)
+    >>> as_update_takes(np.ones((1, 3)), np.ones(3)).shape
+    (1, 3)
+    """
+    if isinstance(gradient, list | tuple) and [np.shape(g) for g in gradient] == [value.shape]:
+        return gradient[0]  # a list for one layer
+    if not isinstance(gradient, np.ndarray | np.generic | float) or np.size(gradient) != value.size:
+        return gradient
+    short = np.ndim(gradient) < value.ndim and value.shape[: value.ndim - np.ndim(gradient)]
+    fits = short and set(short) == {1} and np.shape(gradient) == value.shape[len(short) :]
+    return np.reshape(gradient, value.shape) if fits else gradient
+
+
+def other_shapes(named: Iterable[tuple[str, Any, Array]]) -> list[Finding]:
+    """Return what to say of gradients that an update takes as they are in another shape."""
+    names: dict[tuple[Any, Any], list[str]] = {}
+    for name, gradient, value in named:
+        shape = np.shape(as_update_takes(gradient, value))
+        if not isinstance(gradient, list | tuple) and shape != np.shape(gradient):
+            names.setdefault((np.shape(gradient), value.shape), []).append(name)
+    return [
+        found("update_takes", names=of, ours=ours, theirs=theirs)
+        for (ours, theirs), of in names.items()
+    ]
