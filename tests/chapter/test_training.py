@@ -523,19 +523,21 @@ def interrupted_at_line(moment, **options):
 )
 def test_a_ctrl_c_at_any_line_of_the_loop(options):
     whole = fit(epochs=2, **options)
-    lost = []
+    lost, updates = [], set()
     for moment in itertools.count():
         try:
             state = interrupted_at_line(moment, **options)
             break
         except KeyboardInterrupt as stop:
             if hasattr(stop, "state"):
+                updates.add(4 * stop.state.epoch + stop.state.iteration)
                 assert_same_state(finished(stop.state, 2, **options), whole)
             else:
                 lost.append(str(stop))
     assert moment > 100
     assert_same_state(state, whole)
     assert lost == []
+    assert updates == set(range(9))  # the last whole state: not one update is made anew
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
@@ -820,9 +822,11 @@ def test_a_rule_that_may_keep_what_it_is_given_is_not_given_buffers():
 
 def test_a_nan_of_on_eval_is_no_loss_of_the_run():
     def evaluated(evaluation):
+        seen.append(evaluation)
         raise sa.NonFiniteLossError("of another run")
 
+    seen = []
     with pytest.raises(sa.NonFiniteLossError, match="of another run") as stop:
         fit(value_and_grad=None, on_eval=evaluated)
-    assert len(stop.value.state.loss_list) == 1
+    assert len(seen) == len(stop.value.state.loss_list) == 1
     assert_same_state(finished(stop.value.state, 6, value_and_grad=None), fit(value_and_grad=None))
