@@ -60,6 +60,7 @@ class Where:
                 forward=forward[0] if forward else None,
                 backward=backward[0] if backward else None,
                 run=self._run,
+                floors=c.floors,
                 tolerance=c.tolerance,
                 deadline=self.until,
             )

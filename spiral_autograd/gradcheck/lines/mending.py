@@ -6,11 +6,11 @@ import ast
 import gc
 import io
 import sys
-import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import cached_property
+from itertools import permutations
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
@@ -32,10 +32,15 @@ class Asked(NamedTuple):
     more: float  # what it costs that it is this one
     shapes: Sequence[Shape]  # of what is made there
     repeats: bool  # it runs several times
+    within: int  # statements that run while it does, of the functions that it calls
 
 
-_LONGEST = 1.5  # seconds of the processor
-_UNLIKELY = 0.02  # seconds for what may stand in a line that nothing speaks for
+# How long is searched, in what is the same on every machine: about 2 microseconds each.
+_WORK = 750_000  # statements that run and nodes that are compiled, in all runs together
+_RUN = 200  # what a run costs beside them
+_EVALUATED = 200_000  # the same, of statements that are evaluated where they first run
+_UNLIKELY = 6_000  # those of a line that nothing speaks for
+_EVALUATION = 40  # what an evaluation costs beside the statements that it runs
 _AGAIN = 0.5  # what makes the same as a lesser change, or none, is that much less likely
 _MOST = 600  # runs of a backward pass
 _NEAR = 0.6  # what costs that much more than the least is as likely
@@ -55,6 +60,7 @@ class Mending:
 
     `run` runs the backward pass, `truth` tells how much of it is true when it runs, `gain`
     how much likelier a change is that makes one value another, and `right` which gradients are.
+    `length` is how many statements a run takes.
     """
 
     def __init__(
@@ -64,14 +70,16 @@ class Mending:
         truth: Callable[[], float],
         gain: Callable[[Any, Any], float],
         deadline: Deadline,
+        length: int,
     ) -> None:
         self.run, self.right, self.truth = run, right, truth
-        self.gain, self.deadline = gain, deadline
+        self.gain, self.deadline, self.length = gain, deadline, length
         self.functions: dict[CodeType, _Function] = {}
         self.tries: dict[Spot, list[tuple[float, Variant]]] = {}  # the cost, and what it is for
         self.ran: dict[Variant, frozenset[int]] = {}  # the gradients that are right with it
         self._asked: dict[Spot, Asked] = {}
-        self._left = _LONGEST
+        self._left, self._room = _WORK, _EVALUATED
+        self._error: Exception | None = None
 
     def lines(self, spots: Mapping[Spot, Asked], rows: frozenset[int]) -> list[Place]:
         """Return the lines of which one small change makes some gradients right.
@@ -112,10 +120,10 @@ class Mending:
         if variant not in self.ran:
             if self._left < 0 or self.deadline.is_over:
                 return frozenset()
-            start = time.thread_time()
-            grads = self.functions[spot[0]].run_with(variant, self.run)
+            function = self.functions[spot[0]]
+            grads = function.run_with(variant, self.run)
             self.ran[variant] = self.right(grads) if grads else frozenset()
-            self._left -= time.thread_time() - start
+            self._left -= _RUN + self.length + function.size
         return self.ran[variant]
 
     def _truth_with(self, spot: Spot, variant: Variant) -> float:
@@ -132,19 +140,29 @@ class Mending:
         self.tries |= {spot: [] for spot in self._asked}
         new = {code for code, _ in self._asked if code not in self.functions}
         self.functions |= {code: _Function(code, same) for code, same in _running(new).items()}
-        self._until = Deadline.after(_LONGEST / 2)
-        before = sys.gettrace()
+        self._room, before = _EVALUATED, sys.gettrace()
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             sys.settrace(self._look)
             try:
                 self.run()
-            except (CheckError, *_FAILING):
+            except CheckError:  # as the code itself does; or what `_error` is
                 pass
             finally:
                 sys.settrace(before)
+        if self._error is not None:
+            raise self._error
 
     def _look(self, frame: FrameType, what: str, given: object) -> Any:
+        """Look at a line, the way `sys.settrace` asks for; the reader's code sees no own error."""
+        try:
+            return self._look_at(frame, what)
+        except Exception as error:
+            self._error = error
+            sys.settrace(None)
+            return None
+
+    def _look_at(self, frame: FrameType, what: str) -> Any:
         code = frame.f_code
         text = text_of(code) if code in self.functions else None
         if text is None:
@@ -153,37 +171,38 @@ class Mending:
         spot = code, step.line if step is not None else 0
         if what == "line" and (asked := self._asked.pop(spot, None)) is not None:
             words = {w: w for function in self.functions.values() for w in function.words}
-            reach = {**_named_in(frame, self.functions[code].parts), **words}
-            until = self._until if not asked.more else Deadline.after(_UNLIKELY)
+            reach = {**_named_in(frame, self.functions[code]), **words}
             for body in self.functions[code].statements(spot[1]):
-                self.tries[spot] += self._tries(body, reach, asked, frame, until)
+                self.tries[spot] += self._tries(body, reach, asked, frame)
             if not self._asked:
                 sys.settrace(None)
         return self._look
 
     def _tries(
-        self, body: Slot, reach: Reach, asked: Asked, frame: FrameType, until: Deadline
+        self, body: Slot, reach: Reach, asked: Asked, frame: FrameType
     ) -> Iterator[tuple[float, Variant]]:
         """Yield what may stand in a statement and can be evaluated there, with its cost."""
         names = None if _takes(body[3]) else {**frame.f_globals, **frame.f_locals}
         before = _made_by(body, names) if names else None
         written = _written_in(body[3], names) if names and before else {}
-        seen = {_signature(body, before)}
+        seen, room = {_signature(body, before)}, _UNLIKELY if asked.more else self._room
         for variant in sorted(variants(body, reach, written, asked.shapes), key=lambda v: v.cost):
-            if not names or not before or until.is_over:
+            if not names or not before or room < 0 or self.deadline.is_over:
                 yield variant.cost, variant
                 continue
+            room -= _EVALUATION + asked.within
             back = variant.exchange()
             made = _made_by(body, names)
             signature = _signature(body, made)
             back.exchange()
             if made is not None:
                 gain = max(map(self.gain, before, made), default=0.0)
-                if isinstance(body[3], ast.Return):  # right elsewhere, and wrong where it is given
+                if _hands_on(body[3]):  # right elsewhere, and wrong where it is given
                     gain = max(gain, 0.0)
                 again = _AGAIN * (signature in seen and not asked.repeats)
                 seen.add(signature)
                 yield variant.cost - gain + again, variant
+        self._room = self._room if asked.more else room
 
 
 class _Function:
@@ -206,6 +225,11 @@ class _Function:
         return module
 
     @cached_property
+    def size(self) -> int:
+        """Of how many nodes the function is made."""
+        return sum(1 for _ in ast.walk(self.tree)) if self.tree is not None else 0
+
+    @cached_property
     def parts(self) -> list[Any]:
         """The parts of variables that the function reads or writes, each once."""
         nodes = ast.walk(self.tree) if self.tree is not None else ()
@@ -216,6 +240,13 @@ class _Function:
             if isinstance(node.slice, ast.Name | ast.BinOp | ast.UnaryOp | ast.Constant)
         }
         return [*found.values()]
+
+    @cached_property
+    def counters(self) -> list[str]:
+        """The variables that loops of the function count with."""
+        nodes = ast.walk(self.tree) if self.tree is not None else ()
+        targets = [node.target for node in nodes if isinstance(node, ast.For)]
+        return list(dict.fromkeys(t.id for t in targets if isinstance(t, ast.Name)))
 
     @cached_property
     def words(self) -> list[str]:
@@ -327,6 +358,12 @@ def _written_in(statement: ast.AST, names: dict[str, Any]) -> Reach:
     return found
 
 
+def _hands_on(node: ast.stmt) -> bool:
+    """Tell whether a statement gives something out, or another name, as it is."""
+    copied = getattr(node, "value", None)
+    return isinstance(node, ast.Return) or isinstance(copied, ast.Name | ast.Attribute)
+
+
 def _takes(node: ast.AST) -> bool:
     """Tell whether a statement may change what it is made from, when it is evaluated."""
     calls = (part for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute))
@@ -351,7 +388,7 @@ def _inside(code: CodeType, name: str, line: int) -> Iterator[CodeType]:
             yield from _inside(item, name, line)
 
 
-def _named_in(frame: FrameType, written: Iterable[Any]) -> Reach:
+def _named_in(frame: FrameType, function: _Function) -> Reach:
     """Return what the variables of a function are and hold, with the texts that name it.
 
     Parts that are written somewhere in it, as `hs[t - 1]`, are in reach too.
@@ -359,7 +396,9 @@ def _named_in(frame: FrameType, written: Iterable[Any]) -> Reach:
     found: dict[str, Any] = {}
     pending = [(name, value, 2) for name, value in frame.f_locals.items() if name.isidentifier()]
     pending += [
-        (ast.unparse(node), held, 0) for node in written if (held := _part(node, frame)) is not None
+        (text, held, 0)
+        for text in (*map(ast.unparse, function.parts), *_parts_alike(frame, function))
+        if (held := _part(text, frame)) is not None
     ]
     while pending and len(found) < 80:
         text, value, depth = pending.pop(0)
@@ -375,13 +414,28 @@ def _named_in(frame: FrameType, written: Iterable[Any]) -> Reach:
     return found
 
 
-def _part(node: Any, frame: FrameType) -> Any:
+def _parts_alike(frame: FrameType, function: _Function) -> Iterator[str]:
+    """Yield the same parts of other lists, and single entries at which loops are."""
+    names = {name: held for name, held in frame.f_locals.items() if name.isidentifier()}
+    lists = [name for name, held in names.items() if type(held) in (list, tuple, dict)]
+    for node in function.parts:
+        if node.value.id in lists:
+            yield from (f"{name}[{ast.unparse(node.slice)}]" for name in lists)
+    counters = [name for name in function.counters if type(names.get(name)) is int]
+    for name, held in names.items():
+        if isinstance(held, np.ndarray) and 0 < held.ndim < 3:
+            yield from (f"{name}[{', '.join(at)}]" for at in permutations(counters, held.ndim))
+
+
+def _part(text: str, frame: FrameType) -> Any:
     """Return the part of a list, a dict or an array that a text stands for there, if there is."""
     try:
+        node: Any = ast.parse(text, mode="eval").body
         holder: Any = frame.f_locals.get(node.value.id)
         if type(holder) not in (list, tuple, dict, np.ndarray):
             return None
         made = compile(ast.unparse(node.slice), "<index>", "eval")
-        return holder[eval(made, {"__builtins__": {}}, frame.f_locals)]
+        held = holder[eval(made, {"__builtins__": {}}, frame.f_locals)]
+        return held.item() if isinstance(held, np.float64 | np.int64) else held
     except _FAILING:
         return None

@@ -106,6 +106,8 @@ def _statements(node: Any, reach: Reach) -> Iterator[Offer]:
     elif isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Tuple):
         target: Any = node.targets[0]
         yield 1.0, ast.AugAssign(target, ast.Add(), node.value)
+        if isinstance(target, ast.Subscript):
+            yield 1.1, ast.AugAssign(target, ast.Mult(), node.value)
         yield 1.4, ast.Pass()
         yield from _added_at(target, node.value)
     else:
@@ -226,8 +228,20 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
     elif isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
         for attr in _FUNCTIONS[node.attr]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        yield from _derived_otherwise(node, reach, written)
     if isinstance(node, ast.expr):
         yield from _in_place_of(node, ast.unparse(node), reach, written)
+
+
+def _derived_otherwise(node: ast.BinOp, reach: Reach, written: Reach) -> Iterator[Offer]:
+    """Yield the first factor of a product times another derivative."""
+    shape, first = written.get(ast.unparse(node)), node.left
+    while isinstance(first, ast.BinOp) and isinstance(first.op, ast.Mult):
+        first = first.left
+    for text in (text for text, thing in reach.items() if thing == shape):
+        for form in _DERIVATIVES:
+            yield 1.6, ast.BinOp(first, ast.Mult(), _parsed(form.format(text)))
 
 
 def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator[Offer]:
@@ -330,10 +344,11 @@ def _products(text: str, shape: Shape, reach: Reach) -> Iterator[str]:
     """Yield the matrix products with another matrix in reach, in place of an array."""
     for other, thing in reach.items():
         if isinstance(thing, tuple) and len(thing) == 2 and other != text:
-            if thing[1] == shape[-1]:
-                yield f"({text} @ {other}.T)"
-            if thing[0] == shape[-1]:
-                yield f"({text} @ {other})"
+            for turned, (rows, columns) in ((other, thing), (f"{other}.T", thing[::-1])):
+                if rows == shape[-1]:
+                    yield f"({text} @ {turned})"
+                if len(shape) == 2 and columns == shape[0]:
+                    yield f"({turned} @ {text})"
 
 
 def _with(
