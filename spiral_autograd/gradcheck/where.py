@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from .finding import found
+import numpy as np
+
+from .diagnosis.case import Case
+from .finding import Finding, found
 from .guard import CheckError, Deadline, guarded
+from .lines.blame import blame_of
 from .lines.ran import Evidence
 from .lines.trail import Trail, follow
 from .lines.verdicts import kink_places, state_places
@@ -86,6 +90,19 @@ class Where:
             if hidden and not found and UNREADABLE not in self.c.notes:
                 self.c.notes.append(UNREADABLE)
         return found
+
+    def remedy(self, k: int, second: Case | None) -> Finding | None:
+        """Return with what in the place of a statement the k-th gradient is right, there too."""
+        blame, right = blame_of(self.evidence(sorted({k, *self.c.wrong}))), False
+        mended = blame.remedy(k) if blame is not None else None
+        if mended is None:
+            return None
+        if second is not None and second.rerun is not None:
+            grads = mended.run(second.rerun)
+            right = bool(grads) and second.same(k, grads[k], second.automatic[k])
+        elif second is None:
+            right = np.size(self.c.grads[k]) > 1
+        return found("right_with", statement=mended.text) if right else None
 
     def of_verdicts(self) -> None:
         """Write into the rows where kinks and small constants stand."""

@@ -129,6 +129,7 @@ OF_KIND = {
     "each_loss": {"share": (1.0, 0.2)},
     "accumulating": {"reset": ("", "zero_grad")},
     "value_gradients": {"other": ("mark", "value")},
+    "right_with": {"statement": ("db = dout.sum(axis=0)", "")},
     "no_pattern": {"differing": (None, 3), "of": (12,), "index": ((0, 1),)},
     "upstream": {"output": (None, 1), "name": (None, "dout")},
     "other_sum": {"change": (found("summed", axes=1),), "due_axes": (None, 0), "due": ((4,),)},

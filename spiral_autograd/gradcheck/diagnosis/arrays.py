@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -173,8 +173,11 @@ def is_near(case: Case, c: float, value: float) -> bool:
     return abs(c - value) <= max(1e-6, case.tolerance) * abs(value)
 
 
-def factor_of(case: Case, c: float) -> Finding | None:
-    """Return what a constant factor comes from; None where it is just a number."""
+def factor_of(case: Case, c: float, way: Sequence[Node] = ()) -> Finding | None:
+    """Return what a constant factor comes from; None where it is just a number.
+
+    `way` are the operations that it was found at. A sum, or a mean, is said where one is taken.
+    """
     if is_near(case, c, -1.0):
         return found("wrong_sign")
     for times in (2.0, 0.5, -2.0, -0.5):
@@ -183,16 +186,23 @@ def factor_of(case: Case, c: float) -> Finding | None:
             return found("times", times=times, also=case.dimensions.get(n), n=n)
     for n, what in case.dimensions.items():
         for sign in (1, -1):
+            fields = {"n": n, "sign": sign, "what": what}
             if is_near(case, c, sign * n):
-                return found("mean_missing", n=n, sign=sign, what=what)
+                is_mean = case.takes_mean_of(n)
+                return found("mean_missing", **fields) if is_mean else _also(c, n, what)
             if is_near(case, c, sign / n):
-                return found("averaged_over", n=n, sign=sign, what=what)
+                is_over = case.sums_over(n, way) or (what.kind == "batch_size" and not way)
+                return found("averaged_over", **fields) if is_over else _also(c, n, what)
     ratio = next(_ratios(case, c), None)
     for n, what in case.dimensions.items():
         if n > 2 and any(is_near(case, abs(c), v) for v in (n / (n - 1), (n - 1) / n)):
             less = found("one_less", times=c, n=n, less=n - 1, what=what)
             return less if ratio is None else found("either_way", one=less, other=ratio)
     return ratio
+
+
+def _also(c: float, n: float, what: Finding) -> Finding:
+    return found("times", times=c, also=what, n=n)
 
 
 def _ratios(case: Case, c: float) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...validation import Array, Shape
 from ..blocks import largest
-from ..reference.graph import Change, Graph, Site
+from ..reference.graph import Change, Graph, Site, is_number
 from ..reference.nodes import Node
 from .case import Case
 from .edits import FUNCTIONS, ITSELF, functions_of
@@ -218,6 +218,11 @@ def folded(weights: Array, shape: tuple[int, ...]) -> Array | None:
     return np.asarray(weights.reshape(len(weights), -1))
 
 
+def _is_natural(node: Node) -> bool:
+    """Tell whether a value has a gradient in most code: not the 1 + exp(-x) inside a formula."""
+    return node.name in NATURAL and not any(map(is_number, node.call.args))
+
+
 Named = tuple[Any, ...]  # ("value", node), ("gradient", node), ("upstream", number), ("T", axes)
 _KEPT = 4_000_000  # numbers of all functions of the values of one shape
 
@@ -348,7 +353,7 @@ class Stock:
                 if np.shape(site.argument.value) == shape
             ]
             nodes = self._by_shape.get(shape, [])
-            named = [n for n in nodes if self.is_named(n) or n.name in NATURAL]
+            named = [n for n in nodes if self.is_named(n) or _is_natural(n)]
             some += [(what, n) for what in ("gradient", "value") for n in named]
             arrays = [self.gradient(name, self.bar) for name in some]
             self._gradients[shape] = some, _rows(arrays, int(np.prod(shape)))

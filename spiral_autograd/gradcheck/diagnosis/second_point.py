@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +51,7 @@ def second_point(c: Comparison, case: Case, *, ideal: bool) -> Case | None:
             except CheckError:  # outside of the domain
                 continue
         if second is not None:
+            second.rerun = partial(_handwritten, c.subject, upstream, (values, others))
             return second
     return None
 
@@ -58,8 +61,7 @@ def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case
     case.deadline.check()
     subject: Subject = replace(c.subject, outputs=outputs_now(c.subject), upstream=upstream)
     reference = once_more(subject, upstream, c.reference)
-    with subject.session.fresh():
-        grads = [copied(g) for g in subject.backward([np.array(u) for u in upstream])]
+    grads = _handwritten(subject, upstream)
     there = Comparison(subject, reference, grads, np.random.default_rng(0))
     graph, true = there.graph, [np.asarray(g) for g in reference.grads]
     if graph is not None and ideal:
@@ -84,6 +86,15 @@ def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case
         again=None,
         second=lambda: case,
     )
+
+
+def _handwritten(
+    subject: Subject, upstream: list[Array], to: tuple[list[Array], list[Array]] | None = None
+) -> list[Any]:
+    """Return the handwritten gradients, if need be once some values have been moved to others."""
+    session = subject.session
+    with session.moved(*to) if to else nullcontext(), session.fresh():
+        return [copied(g) for g in subject.backward([np.array(u) for u in upstream])]
 
 
 def _drawn(value: Array, rng: np.random.Generator) -> Array:

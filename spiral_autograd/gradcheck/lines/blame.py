@@ -15,7 +15,7 @@ from ...validation import Shape
 from ..blocks import close, largest
 from ..source import Place, code_of, forward_line, skips
 from .known import Known, is_known
-from .mending import Asked, Mending, Spot
+from .mending import Asked, Mended, Mending, Spot
 from .ran import Evidence, Key, Ran, gradient_of
 from .trail import Moment, Trail, follow
 
@@ -86,7 +86,7 @@ class Blame(Ran):
 
     def __init__(self, evidence: Evidence, trail: Trail) -> None:
         super().__init__(evidence, trail)
-        self.mended: dict[tuple[int, ...], list[Place]] = {}
+        self.mended: dict[tuple[int, ...], list[Mended]] = {}
 
     # -------------------- what is left --------------------
 
@@ -127,15 +127,23 @@ class Blame(Ran):
                 wanted = frozenset({*rows, *self.telling})
                 self.mended[rows] = self.mending.lines(self._spots(rows, likely), wanted)
             if k in rows and self.mended[rows]:
-                return self.mended[rows]
+                return list(dict.fromkeys(mended.place for mended in self.mended[rows]))
         return []
+
+    def remedy(self, k: int) -> Mended | None:
+        """Return the only change of a line that makes the k-th gradient right, if it is known."""
+        some = next((some for rows, some in self.mended.items() if k in rows and some), [])
+        return some[0] if len(some) == 1 else None
 
     @cached_property
     def mending(self) -> Mending:
         """The search for the statement of which a small change makes gradients right."""
         e = self.evidence
         made = Known([v for values in self.made.values() for v in values])
-        tolerance, ours = max(e.tolerance, 1e-8), [0.0 if g is None else largest(g) for g in e.grads]
+        tolerance, ours = (
+            max(e.tolerance, 1e-8),
+            [0.0 if g is None else largest(g) for g in e.grads],
+        )
         # What should be zero is no more than rounding, beside what it is.
         floors = [max(f, tolerance * m) for f, m in zip(e.floors, ours, strict=True)]
 

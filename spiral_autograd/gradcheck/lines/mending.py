@@ -7,7 +7,7 @@ import gc
 import io
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import cached_property
 from itertools import permutations
@@ -55,6 +55,40 @@ _FIRST = 0.3  # as much likelier is the line that the values speak for
 _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
 
 
+class Mended(NamedTuple):
+    """A line, and something else in it with which gradients are right."""
+
+    spot: Spot
+    body: Slot  # the statement
+    variant: Variant
+    function: _Function
+
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        return self.spot[0].co_filename, self.spot[1]
+
+    @property
+    def text(self) -> str:
+        """What should stand there: a statement, of a block its head; nothing where it should go."""
+        back = self.variant.exchange()
+        try:
+            node = _present(self.body)
+            added = (
+                getattr(node, "body", [])
+                if isinstance(getattr(node, "test", None), ast.Constant)
+                else [node]
+            )
+            texts = [ast.unparse(ast.fix_missing_locations(some)).split("\n")[0] for some in added]
+            return "; ".join("" if isinstance(node, ast.Pass) else text for text in texts)
+        finally:
+            back.exchange()
+
+    def run(self, run: Callable[[], Any]) -> Any:
+        """Return what a run gives with it; nothing where it cannot run."""
+        return self.function.run_with(self.variant, run)
+
+
 class Mending:
     """A search for the lines of which one small change makes wrong gradients right.
 
@@ -75,60 +109,53 @@ class Mending:
         self.run, self.right, self.truth = run, right, truth
         self.gain, self.deadline, self.length = gain, deadline, length
         self.functions: dict[CodeType, _Function] = {}
-        self.tries: dict[Spot, list[tuple[float, Variant]]] = {}  # the cost, and what it is for
+        self.tries: dict[Spot, list[tuple[float, Mended]]] = {}  # the cost, and what it is for
         self.ran: dict[Variant, frozenset[int]] = {}  # the gradients that are right with it
         self._asked: dict[Spot, Asked] = {}
         self._left, self._room = _WORK, _EVALUATED
         self._error: Exception | None = None
 
-    def lines(self, spots: Mapping[Spot, Asked], rows: frozenset[int]) -> list[Place]:
-        """Return the lines of which one small change makes some gradients right.
+    def lines(self, spots: Mapping[Spot, Asked], rows: frozenset[int]) -> list[Mended]:
+        """Return the lines of which one small change makes some gradients right, with it.
 
         Where several do, those with which the most of what is made on the way is true as well, then
         those that cost the least. `spots` are the lines that are asked for, the likeliest first.
         """
-        if self._left < 0:
+        if self._left < 0 or not spots:
             return []
         self._reach(spots)
         tries = [
-            (asked.more + cost, number, spot, variant)
+            (asked.more + cost, number, mended)
             for number, (spot, asked) in enumerate(spots.items())
-            for cost, variant in self.tries[spot]
+            for cost, mended in self.tries[spot]
         ]
-        found: dict[Spot, tuple[float, Variant]] = {}
+        found: dict[Place, tuple[float, Mended]] = {}
         least, left = np.inf, self._left
-        for cost, _, spot, variant in sorted(tries, key=lambda t: t[:2])[:_MOST]:
+        for cost, _, mended in sorted(tries, key=lambda t: t[:2])[:_MOST]:
             if cost > min(least + _NEAR, _DEAREST) or self._left < left / 3:
                 break
-            if spot not in found and rows <= self._right_with(spot, variant):
-                found[spot], least = (cost, variant), min(least, cost)
-        likeliest = [*found]
-        if len(found) > 1:
-            first = next(iter(spots))
-            rated = {
-                spot: (
-                    self._truth_with(spot, variant),
-                    _FIRST * (spot == first) - max(cost, variant.cost),
-                )
-                for spot, (cost, variant) in found.items()
-            }
-            likeliest = [spot for spot in found if rated[spot] == max(rated.values())]
-        return list(dict.fromkeys((code.co_filename, line) for code, line in likeliest))
+            if mended.place not in found and rows <= self._right_with(mended):
+                found[mended.place], least = (cost, mended), min(least, cost)
+        first = next(iter(spots))
+        rated = {
+            mended: (
+                round(mended.run(self.truth) or 0.0, 6) if len(found) > 1 else 0.0,
+                _FIRST * (mended.spot == first) - max(cost, mended.variant.cost),
+            )
+            for cost, mended in found.values()
+        }
+        return [mended for mended in rated if rated[mended] == max(rated.values())]
 
-    def _right_with(self, spot: Spot, variant: Variant) -> frozenset[int]:
+    def _right_with(self, mended: Mended) -> frozenset[int]:
         """Return which gradients are right with something else in a line; it is run once."""
+        variant = mended.variant
         if variant not in self.ran:
             if self._left < 0 or self.deadline.is_over:
                 return frozenset()
-            function = self.functions[spot[0]]
-            grads = function.run_with(variant, self.run)
+            grads = mended.run(self.run)
             self.ran[variant] = self.right(grads) if grads else frozenset()
-            self._left -= _RUN + self.length + function.size
+            self._left -= _RUN + self.length + mended.function.size
         return self.ran[variant]
-
-    def _truth_with(self, spot: Spot, variant: Variant) -> float:
-        """Return how much of what is made is true with something else in a line."""
-        return round(self.functions[spot[0]].run_with(variant, self.truth) or 0.0, 6)
 
     # -------------------- what may stand there --------------------
 
@@ -173,7 +200,11 @@ class Mending:
             words = {w: w for function in self.functions.values() for w in function.words}
             reach = {**_named_in(frame, self.functions[code]), **words}
             for body in self.functions[code].statements(spot[1]):
-                self.tries[spot] += self._tries(body, reach, asked, frame)
+                tries = self._tries(body, reach, asked, frame)
+                of = spot, body, self.functions[code]
+                self.tries[spot] += [
+                    (cost, Mended(*of[:2], variant, of[2])) for cost, variant in tries
+                ]
             if not self._asked:
                 sys.settrace(None)
         return self._look

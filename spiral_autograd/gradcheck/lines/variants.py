@@ -235,10 +235,12 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
 
 
 def _derived_otherwise(node: ast.BinOp, reach: Reach, written: Reach) -> Iterator[Offer]:
-    """Yield the first factor of a product times another derivative."""
+    """Yield the first factor of a product, without the others or times another derivative."""
     shape, first = written.get(ast.unparse(node)), node.left
     while isinstance(first, ast.BinOp) and isinstance(first.op, ast.Mult):
         first = first.left
+    if first is not node.left:
+        yield 1.2, first
     for text in (text for text, thing in reach.items() if thing == shape):
         for form in _DERIVATIVES:
             yield 1.6, ast.BinOp(first, ast.Mult(), _parsed(form.format(text)))
@@ -253,6 +255,7 @@ def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator
     if named:
         yield 1.2, ast.BinOp(node, ast.Pow(), ast.Constant(2))
         yield 1.2, ast.BinOp(ast.Constant(1), ast.Sub(), node)
+        yield 1.4, ast.BinOp(node, ast.Sub(), ast.Constant(1))
     if named or isinstance(held, tuple):
         yield from ((1.2 if named else 1.5, _parsed(o)) for o in _alike(text, held, reach))
     if isinstance(held, tuple) and len(held) == 2:
