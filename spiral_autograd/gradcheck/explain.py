@@ -62,7 +62,7 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
             theirs = [place for place in lines if place != forward_line(reason.call)]
             finding = with_literal(reason.finding, theirs)
             if reason.is_unlikely:
-                finding = where.remedy(k, cases[0].second()) or finding
+                finding = where.remedy(k, cases[0].second(), reason.rule) or finding
             c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
     for k in left:
         lines, late = where.places(places, k), where.deadline.is_over

@@ -51,7 +51,7 @@ RULES: dict[str, str] = {
     ),
     **_all(
         "value",
-        "right_with lost factor_lost one_hot not_derived truncated "
+        "lost factor_lost one_hot not_derived truncated "
         "taken_as times_too operand updated made_from from_turn scale_left_out scale_squared "
         "scale_inverted only_g clipped clipped_norm combined passed_on",
     ),

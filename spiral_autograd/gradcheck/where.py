@@ -91,7 +91,7 @@ class Where:
                 self.c.notes.append(UNREADABLE)
         return found
 
-    def remedy(self, k: int, second: Case | None) -> Finding | None:
+    def remedy(self, k: int, second: Case | None, rule: str | None = None) -> Finding | None:
         """Return with what in the place of a statement the k-th gradient is right, there too."""
         blame, right = blame_of(self.evidence(sorted({k, *self.c.wrong}))), False
         mended = blame.remedy(k) if blame is not None else None
@@ -102,7 +102,7 @@ class Where:
             right = bool(grads) and second.same(k, grads[k], second.automatic[k])
         elif second is None:
             right = np.size(self.c.grads[k]) > 1
-        return found("right_with", statement=mended.text) if right else None
+        return found("right_with", statement=mended.text, rule=rule) if right else None
 
     def of_verdicts(self) -> None:
         """Write into the rows where kinks and small constants stand."""

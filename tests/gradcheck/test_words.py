@@ -141,7 +141,7 @@ PARTS = """batch_size axis entries axes either output at where slices labels ext
     expression result array upstream gradient_of flow flow_to upstream_of derivative function closed
     another_run transpose_of"""
 # of these no more is known, or the finding itself says which rule it is
-NO_RULE = "no_pattern not_finite two_mistakes comes_out only term_taken"
+NO_RULE = "no_pattern right_with not_finite two_mistakes comes_out only term_taken"
 
 
 def needed(kind):

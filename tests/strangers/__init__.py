@@ -110,7 +110,8 @@ def judge(mistake, report, path, numbers, right):
     rows = [row for row in report.rows if row.rule is not None or row.verdict in WRONG]
     findings = [finding for row in rows for finding in row.findings]
     findings += report.findings
-    told = [f for f in findings if any(p.rule or p.kind in mistake.says for p in f.parts())]
+    says = mistake.says | {"right_with"}
+    told = [f for f in findings if any(p.rule or p.kind in says for p in f.parts())]
     worth = {_worth(mistake, finding, right) for finding in told}
     reason = next((word for word in ("false", "obscure", "true") if word in worth), "none")
     back = _backward_lines(path.read_text(encoding="utf-8"))

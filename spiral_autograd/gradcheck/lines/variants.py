@@ -108,7 +108,7 @@ def _statements(node: Any, reach: Reach) -> Iterator[Offer]:
         yield 1.0, ast.AugAssign(target, ast.Add(), node.value)
         if isinstance(target, ast.Subscript):
             yield 1.1, ast.AugAssign(target, ast.Mult(), node.value)
-        yield 1.4, ast.Pass()
+        yield 0.9 if isinstance(node.value, ast.Constant) else 1.4, ast.Pass()
         yield from _added_at(target, node.value)
     else:
         return
@@ -203,7 +203,9 @@ def _simpler(node: ast.AST) -> Iterator[Offer]:
     elif isinstance(node, ast.Attribute) and node.attr == "T":
         yield 1.0, node.value
     elif isinstance(node, ast.Subscript):
-        yield 1.3, node.value
+        yield 1.05 if isinstance(node.slice, ast.Slice) else 1.3, node.value
+    elif isinstance(node, ast.Compare):
+        yield 1.0, node.left
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         if node.args:
             yield 1.3, node.args[0]
