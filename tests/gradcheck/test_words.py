@@ -104,7 +104,6 @@ OF_KIND = {
     "either": {"what": (BATCH,), "other": SIZES[:1]},
     "either_way": {"one": (LESS,), "other": (RATIO,)},
     "taken_as": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
-    "times_too": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
     "function": {"function": ("1 - {v}", "exp({v})"), "v": (X, Y)},
     "derivative": {"function": (None, "tanh")},
     "cut_at": {"due": (None, (1, 1))},

@@ -123,7 +123,7 @@ class Search:
                 yield from self._filtered(spot, updated(spot))
 
     def inner(self) -> Iterator[Candidate]:
-        """Yield the changes between any values, and by functions of any values."""
+        """Yield the changes between any values, and derivatives of others."""
         for site in self._in_time(self.graph.passages(lambda node: True)):
             natural = site.result is not None and self.is_natural(site.result)
             if not (natural and self.is_natural(site.argument)) and not self.turns.is_inner(site):
@@ -135,7 +135,7 @@ class Search:
         for site in self.sites:
             spot = self.spot(site)
             if spot is not None:
-                yield from self._filtered(spot, changes.other_functions(spot, self.stock))
+                yield from self._single(spot, changes.derivatives_of_others(spot, self.stock))
 
     def _single(self, spot: Spot, families: Iterable[Family]) -> Iterator[Candidate]:
         for family in families:

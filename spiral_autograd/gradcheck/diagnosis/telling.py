@@ -82,8 +82,6 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
         return found(edit.kind, flow=_flow(search, edit.fields["path"]))
     if edit.kind == "times":
         return _factor(search, site, float(f"{edit.fields['times']:.9g}"))
-    if edit.kind == "times_too" and edit.fields["function"] == "1 / {v}":
-        return found("factor_lost", v=fields["v"])
     if edit.kind in ("taken_as", "lost"):
         times = _times_the_true(search, site, 1.0 if array is None else array())
         if times:  # of zero, the function tells more
