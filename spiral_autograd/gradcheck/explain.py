@@ -62,11 +62,11 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
             theirs = [place for place in lines if place != forward_line(reason.call)]
             finding = with_literal(reason.finding, theirs)
             if reason.is_unlikely:
-                finding = where.remedy(k, cases[0].second(), reason.rule) or finding
+                finding = where.remedy(k, cases[0], reason.rule) or finding
             c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
     for k in left:
         lines, late = where.places(places, k), where.deadline.is_over
-        why = where.remedy(k, cases[0].second()) or _no_pattern(
+        why = where.remedy(k, cases[0]) or _no_pattern(
             c.rows[k], c.tolerance, c.floors[k], late=late
         )
         c.change(k, findings=together(c.rows[k].findings, why), lines=lines)

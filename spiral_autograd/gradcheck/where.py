@@ -91,18 +91,22 @@ class Where:
                 self.c.notes.append(UNREADABLE)
         return found
 
-    def remedy(self, k: int, second: Case | None, rule: str | None = None) -> Finding | None:
-        """Return with what in the place of a statement the k-th gradient is right, there too."""
-        blame, right = blame_of(self.evidence(sorted({k, *self.c.wrong}))), False
-        mended = blame.remedy(k) if blame is not None else None
-        if mended is None:
-            return None
-        if second is not None and second.rerun is not None:
-            grads = mended.run(second.rerun)
-            right = bool(grads) and second.same(k, grads[k], second.automatic[k])
-        elif second is None:
-            right = np.size(self.c.grads[k]) > 1
-        return found("right_with", statement=mended.text, rule=rule) if right else None
+    def remedy(self, k: int, case: Case, rule: str | None = None) -> Finding | None:
+        """Return with what in the place of a statement the k-th gradient is right, there too.
+
+        It is asked at the second point of a case as well, where it has one.
+        """
+        right, statement = False, ""
+        with guarded("the search for the lines", self.c.notes):
+            blame, second = blame_of(self.evidence(sorted({k, *self.c.wrong}))), case.second()
+            mended = blame.remedy(k) if blame is not None else None
+            if mended is not None and second is not None and second.rerun is not None:
+                grads, statement = mended.run(second.rerun), mended.text
+                right = bool(grads) and second.same(k, grads[k], second.automatic[k])
+            elif mended is not None and second is None:
+                right, statement = np.size(self.c.grads[k]) > 1, mended.text
+        self.c.subject.session.restore()
+        return found("right_with", statement=statement, rule=rule) if right else None
 
     def of_verdicts(self) -> None:
         """Write into the rows where kinks and small constants stand."""

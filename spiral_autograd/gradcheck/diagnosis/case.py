@@ -20,7 +20,7 @@ from ..reference.nodes import Node
 from ..source import Place, assigned_to, expression
 
 Lengths = Mapping[float, Finding]
-UNLIKELY = 2.9  # what costs more, nobody thinks of
+UNLIKELY = 3.9  # what costs more, nobody thinks of
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Reason:
     @property
     def is_unlikely(self) -> bool:
         """Whether it may explain the numbers by chance, or tells less than a line that is right."""
-        return self.cost > UNLIKELY or self.kind in ("part", "ratio", "two_mistakes")
+        mark = self.finding.fields.get("mark")
+        is_place = mark is not None and mark.kind in ("at", "slices")
+        return self.cost > UNLIKELY or self.kind in ("ratio", "two_mistakes") or is_place
 
     @property
     def rule(self) -> str | None:
