@@ -282,34 +282,16 @@ class Blame(Ran):
         if rule == "upstream":
             return [places[-1 if reason.kind == "upstream_ignored" else 0]]
         products = list(reason.products)
-        if copies := self._copies_of(products, pool):
-            return copies[-1:]
         terms = rule == "term" and self._first_of(products, left, true=True)
         if made := terms or self._first_of(products, pool):
             if rule == "value":  # what is true may be the wrong thing here: z for 1 - z
                 places = [key[0] for key in self._left(pool, reason, shown=True)[0]]
             return made if made[0] in places else [left[0][0]]
-        if rule == "factor" and (scaled := self._scaled(k, left)):
-            return scaled
         if is_joint:
             return places[:1]
         if rule == "term" and products:
             return places[-1:]
         return self._first_of([self.evidence.grads[k]], pool) or places[-1:]
-
-    def _scaled(self, k: int, left: Sequence[Key]) -> list[Place]:
-        """Return the first statement that makes a multiple of what it should, as the k-th is one.
-
-        Where a backward pass begins with it, it is the last: there the factor should stand.
-        """
-        c = _times(self.evidence, k)
-        backward = [call.value for call in self.calls if call.gradient_of is not None]
-        scaled = [c * np.asarray(v) for v in backward if is_known(v, least=2)]
-        found = self._first_of(scaled, left)
-        fed = [n for n, key in self.computing.items() if key[0] in found]
-        true = {n for n, key in self.computing.items() if key in self.shown("factor")}
-        begins = not any(self.events[n].sources & true for n in fed)
-        return [left[-1][0]] if found and begins else found
 
     def _giver(self, k: int, sink: Moment) -> Place:
         """Return the statement that first hands out the k-th gradient."""
@@ -343,16 +325,6 @@ class Blame(Ran):
             for number, key in self.computing.items()
             if any(wanted.has(value, 1e-9) for value in self.made.get(number, ()))
         }
-
-    def _copies_of(self, products: Sequence[object], keys: Iterable[Key]) -> list[Place]:
-        """Return where a right gradient is handed on as it is, as in ``da = dh``."""
-        true, among = Known([p for p in products if self.true.has(p, 1e-9)]), set(keys)
-        return [
-            self.events[number].place
-            for number, key in self.computing.items()
-            if key in among and number not in self.made
-            if all(true.has(value, 1e-9) for value in self.handed.get(number, ()))
-        ]
 
     def _first_of(
         self, products: Iterable[Any], keys: Iterable[Key], true: bool = False
