@@ -1,4 +1,4 @@
-"""A gradient that stands beside its array: in a pair, a dict, an object; kept, returned or given."""
+"""A gradient beside its array: in a pair, a dict, an object; kept, returned or given."""
 
 from types import SimpleNamespace
 
@@ -149,7 +149,7 @@ MISTAKES = {
 @pytest.mark.parametrize("layer", LAYERS)
 def test_what_is_right(layer):
     report = sa.check_layer(layer(), x)
-    assert report.ok and len(report.rows) == 3 and not report.unchecked, str(report)
+    assert (report.ok, len(report.rows), report.unchecked) == (True, 3, ()), str(report)
 
 
 PAIRS = [(layer, mistake) for layer in LAYERS for mistake in MISTAKES]
@@ -160,7 +160,7 @@ BUFFERS = [(layer, "another shape") for layer in (Pairs, Objects)]  # which do n
 def test_a_gradient_is_known_by_its_company_whatever_its_numbers(layer, mistake):
     report = sa.check_layer(layer(MISTAKES[mistake]), x, budget=0)
     verdicts = [row.verdict for row in report.rows]
-    assert verdicts[:2] == ["exact", "exact"] and not report.ok, str(report)
+    assert (verdicts[:2], report.ok) == (["exact", "exact"], False), str(report)
 
 
 def test_two_that_have_changed_places():
@@ -189,4 +189,4 @@ def test_what_stands_beside_a_parameter_and_is_not_written_is_no_gradient():
             self.first, self.second = dW, db
 
     report = sa.check_layer(Momentum(), x)
-    assert report.ok and len(report.rows) == 3, str(report)
+    assert (report.ok, len(report.rows)) == (True, 3), str(report)
