@@ -52,8 +52,11 @@ _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, Generator
 
 
 # What an argument of backward is: the gradient of an output, an input, an output, what forward has
-# left under a name, the cache that it has returned, or the rate of an update, which is 1.
+# left under a name, the cache that it has returned, or the rate of an update.
 Source = tuple[str, Any]
+
+
+RATE = 0.5  # of updates: exact, and not 1, with which one that lacks the rate would be right
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Calling:
             "output": lambda i: leaves(layer.last)[i],
             "left": lambda name: attributes_of(layer.layer)[name],
             "cache": lambda _: layer.cache,
-            "rate": lambda _: 1.0,
+            "rate": lambda _: RATE,
         }
         return [given[kind](what) for kind, what in self.sources]
 
@@ -141,6 +144,7 @@ class ObjectPasses(Adapter):
         self.claimed: set[Any] = set()  # the places of parameters' gradients in what it returns
         self.updated: list[Held] = []  # the arrays that backward changes itself
         self.changes: dict[str, Array] = {}  # and by how much it has made them smaller
+        self.decays: dict[str, Array] = {}  # less what it takes of them whatever the gradient is
         self.unwritten: list[Held] = []  # the arrays at the start that a forward pass leaves alone
         self.numbers: dict[str, Any] = {}  # the like of these, by name
         self.more: list[str] = []  # the parameters whose gradients backward returns
@@ -198,7 +202,8 @@ class ObjectPasses(Adapter):
             arguments = ups
         before = [np.array(held_at(self.layer, h.path)) for h in self.updated]
         result = called(self.backward_label, self.backward_method, *arguments)
-        self.changes = changes_of(self.updated, before, self.layer)
+        changes = changes_of(self.updated, before, self.layer)
+        self.changes = {n: change - self.decays.get(n, 0.0) for n, change in changes.items()}
         result = input_gradient_of(self.layer, result)
         if self.calling is not None:
             result = self.calling.result(result, ups)
