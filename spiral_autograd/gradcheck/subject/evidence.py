@@ -93,27 +93,41 @@ def _written_by_backward(layer: ObjectPasses, held: Sequence[Held]) -> list[Held
         for h in _returned(layer):
             found.setdefault(id(h.value), h)
         found = {i: h for i, h in found.items() if i not in known}
-        beside = _pairs_among(there, layer, set(found))
+        beside = _company(there, layer, set(found))
         return [replace(h, value=np.array(h.value), beside=beside[i]) for i, h in found.items()]
 
 
-def _pairs_among(
+def _company(
     held: Sequence[Held], layer: ObjectPasses, written: set[int]
 ) -> defaultdict[int, frozenset[int]]:
-    """Return, by the id of a written array, those with which it stands as the only written one.
+    """Return, by the id of a written array, those whose gradient it is by its place.
 
-    In a list, a tuple or a dict of two or three arrays, or an object that is no layer.
+    It stands with one in a pair, or an object of two or three arrays that is no layer; or where
+    that one stands in another dict of the same keys, or list of the same shapes.
     """
-    groups: dict[Any, set[int]] = {}
+    groups: dict[Any, dict[Any, Array]] = {}
     for h in held:
         is_own = h.holder is layer.layer or method_name(h.holder, BACKWARD) is not None
         if not (is_own and held_at(layer.layer, h.path[:-1]) is h.holder):
-            groups.setdefault(h.path[:-1], set()).add(id(h.value))
+            groups.setdefault(h.path[:-1], {})[h.path[-1]] = h.value
     found: defaultdict[int, frozenset[int]] = defaultdict(frozenset)
+    fixed = [g for g in groups.values() if written.isdisjoint(map(id, g.values()))]
     for group in groups.values():
-        if len(group) <= 3 and len(group & written) == 1:
-            found[min(group & written)] |= group - written
+        there = {key: a for key, a in group.items() if id(a) in written}
+        if len(there) == 1 and len(group) <= 3:
+            (a,) = there.values()
+            found[id(a)] |= {id(other) for other in group.values()} - {id(a)}
+        for other in fixed if len(there) == len(group) else ():
+            shapes = [(a.shape, other[key].shape) for key, a in there.items() if key in other]
+            fits = len(shapes) == len(there) and any(ours == theirs for ours, theirs in shapes)
+            if fits and (isinstance(next(iter(there)), str) or _is_like_list(there, other)):
+                for key, a in there.items():
+                    found[id(a)] |= {id(other[key])}
     return found
+
+
+def _is_like_list(ours: dict[Any, Array], theirs: dict[Any, Array]) -> bool:
+    return {key: a.shape for key, a in ours.items()} == {key: a.shape for key, a in theirs.items()}
 
 
 def _returned(layer: ObjectPasses) -> Iterator[Held]:
