@@ -20,13 +20,22 @@ from .progress import progress, watched
 from .pytree import FlatLayout, Pytree, leaves
 from .saving import save
 from .train_state import Evaluation, NonFiniteLossError, TrainState, begun, resumed, stream_of
-from .validation import Array, Random, Stream, finite_array, number, positive_integer
+from .validation import (
+    Array,
+    Random,
+    Stream,
+    finite_array,
+    naming_options,
+    number,
+    positive_integer,
+)
 
 Keep = Callable[[TrainState], Any]
 
 SAVE_EVERY = 1.0  # seconds between two checkpoints
 
 
+@naming_options
 def fit(
     start: Pytree | TrainState,
     *data: Any,
