@@ -39,7 +39,7 @@ BACKWARD = [
 # What they are called where nothing has one of these names: an activation and its derivative.
 VALUES = spelled(
     "activate, activation, compute, calculate, call, apply, process, run, transform, output, "
-    "evaluate, loss, compute loss, calc loss, cost, error, function, predict"
+    "evaluate, loss, compute loss, calc loss, cost, error, function, predict, fn"
 )
 DERIVATIVES = spelled(
     "gradient, grad, gradients, grads, derivative, derive, deriv, prime, compute gradient, "

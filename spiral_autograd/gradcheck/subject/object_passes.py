@@ -138,6 +138,7 @@ class ObjectPasses(Adapter):
         self.cache: Any = None
         self.last: Any = None  # what forward has returned, without a cache
         self.has_cache: bool | None = None
+        self.has_reset = True  # whether the layer can be run behind its reset
         given = spread(self.names, self.inputs)
         self.given_names = [name for name, _ in given]
         self.floats = [is_float_array(value) for _, value in given]
@@ -227,7 +228,7 @@ class ObjectPasses(Adapter):
 
     def reset(self) -> None:
         """Reset the gradients of a layer that accumulates them."""
-        for reset in resets_of(self.layer):
+        for reset in resets_of(self.layer) if self.has_reset else ():
             reset()
 
     def substitute(
@@ -285,8 +286,14 @@ class ObjectPasses(Adapter):
     @property
     def may_be_open(self) -> bool:
         """Whether backward may be called otherwise than with an upstream gradient alone."""
-        is_weak = self.backward_name in DERIVATIVES
-        return is_weak or len(required_names(self.backward_method)) > 1 or self.takes_no_upstream
+        taken, is_weak = required_names(self.backward_method), self.backward_name in DERIVATIVES
+        return is_weak or len(taken) > 1 or self.takes_no_upstream or self.takes_input
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether backward takes one argument, with the name of an input: it may be that."""
+        taken = required_names(self.backward_method)
+        return len(taken) == 1 and taken[0] in self.names and not means_upstream(taken[0])
 
     def read_inputs(self) -> list[Any]:
         """Return the gradient of each input after both passes."""
@@ -301,6 +308,8 @@ class ObjectPasses(Adapter):
         elif self.claimed and isinstance(rest, dict):
             rest = {key: g for key, g in rest.items() if key not in self.claimed}
         names, floats = self.given_names, self.floats
+        if is_target_first(names) and isinstance(rest, tuple) and rest[1:] == (None,):
+            rest = rest[0]  # None is that of the targets
         if self.is_of_loss(rest) and is_target_first(names) and all(floats):
             rest = {f"d{names[1]}": rest}  # a loss has one gradient
         return by_position(self.backward_label, rest, names, floats, surplus=True)
@@ -308,7 +317,8 @@ class ObjectPasses(Adapter):
     def is_of_loss(self, result: object) -> bool:
         """Tell whether one gradient is that of a loss, which has none for its targets."""
         kinds = {kind for kind, _ in self.calling.sources} if self.calling is not None else {""}
-        is_one = not isinstance(result, tuple | dict) and kinds <= {"input"}
+        is_loss = kinds <= {"input"} or is_target_first(self.given_names)
+        is_one = not isinstance(result, tuple | dict) and is_loss
         return is_one or is_of_loss(self.structure, result)
 
     def at(self, gradient: Held) -> Any:

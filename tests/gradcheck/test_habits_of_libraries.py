@@ -1,0 +1,203 @@
+"""Layers, pairs and losses as libraries write them, each right, and each with a mistake."""
+
+import numpy as np
+import pytest
+
+import spiral_autograd as sa
+from tests.findings import has
+
+rng = np.random.default_rng(11)
+x, t = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def verdicts(report):
+    return {row.name: row.verdict in ("exact", "match") for row in report.rows}
+
+
+# -------------------- derivatives in the place of a backward pass --------------------
+
+
+class OfItsInput:
+    """Its backward takes what its forward takes, and returns the derivative."""
+
+    def forward(self, z):
+        return sigmoid(z)
+
+    def backward(self, z):
+        return sigmoid(z) * (1 - sigmoid(z))
+
+
+class Mistaken(OfItsInput):
+    def backward(self, z):
+        return sigmoid(z) * (1 + sigmoid(z))
+
+
+class NamedForTheInput:
+    """Its backward takes an upstream gradient under the name of an input."""
+
+    def forward(self, x):
+        self.mask = x > 0
+        return x * self.mask
+
+    def backward(self, x):
+        return x * self.mask
+
+
+def test_a_backward_of_the_input_is_a_derivative():
+    report = sa.check_layer(OfItsInput(), x)
+    assert report.ok
+    assert has(report.remarks, "called_with", times=True)
+    assert not sa.check_layer(Mistaken(), x).ok
+    assert sa.check_layer(NamedForTheInput(), x).ok
+
+
+def test_a_function_and_its_derivative_are_a_pair():
+    def of_input(x):
+        return sigmoid(x) * (1 - sigmoid(x))
+
+    def of_output(y):
+        return y * (1 - y)
+
+    def mistaken(x):
+        return sigmoid(x) * (1 + sigmoid(x))
+
+    for derivative in (of_input, of_output):
+        report = sa.check_backward(sigmoid, derivative, x)
+        assert report.ok
+        assert has(report.remarks, "takes")
+    assert not sa.check_backward(sigmoid, mistaken, x).ok
+
+
+# -------------------- losses with the targets first --------------------
+
+
+def mse(y_true, y_pred):
+    return np.mean((y_true - y_pred) ** 2)
+
+
+def mse_prime(y_true, y_pred):
+    return 2 * (y_pred - y_true) / y_true.size
+
+
+def test_a_gradient_is_that_of_the_scores_where_the_targets_come_first():
+    report = sa.check_gradient(mse, mse_prime, t, x)
+    assert (report.ok, [row.name for row in report.rows]) == (True, ["y_pred"])
+    report = sa.check_gradient(mse, lambda y_true, y_pred: -mse_prime(y_true, y_pred), t, x)
+    assert not report.ok
+
+
+@pytest.mark.parametrize("wrapped", [lambda g: g, lambda g: (g, None)])
+def test_a_loss_layer_with_the_targets_first(wrapped):
+    class Loss:
+        sign = 1
+
+        def __call__(self, y_true, y_pred):
+            self.given = y_true, y_pred
+            return mse(y_true, y_pred)
+
+        def backward(self):
+            return wrapped(self.sign * mse_prime(*self.given))
+
+    loss = Loss()
+    assert verdicts(sa.check_layer(loss, t, x)) == {"y_pred": True}
+    loss.sign = -1
+    assert verdicts(sa.check_layer(loss, t, x)) == {"y_pred": False}
+
+
+def test_a_cost_with_a_cache_beside():
+    def forward(X, Y, parameters):
+        y = sigmoid(parameters["W"] @ X)
+        cost = -np.sum(Y * np.log(y) + (1 - Y) * np.log(1 - y)) / X.shape[1]
+        return cost, (y, parameters["W"]), y
+
+    def backward(X, Y, cache):
+        return {"dW": (cache[0] - Y) @ X.T / X.shape[1]}
+
+    def mistaken(X, Y, cache):
+        return {"dW": (cache[0] - Y) @ X.T}
+
+    targets, given = (rng.normal(size=(1, 3)) > 0) * 1.0, {"W": rng.normal(size=(1, 4))}
+    assert verdicts(sa.check_backward(forward, backward, x, targets, given)) == {"W": True}
+    assert verdicts(sa.check_backward(forward, mistaken, x, targets, given)) == {"W": False}
+
+
+# -------------------- refused, with a way out --------------------
+
+
+def test_a_network_that_takes_targets_backwards_is_no_layer():
+    class Net:
+        def __init__(self):
+            self.W = rng.normal(size=(3, 3))
+
+        def forward(self, X):
+            self.X = X
+            return X @ self.W
+
+        def backward(self, X, y, lr=0.1):
+            self.W -= lr * X.T @ (self.forward(X) - y)
+
+    with pytest.raises(sa.CheckError, match=r"check_network\(net, x, y\)"):
+        sa.check_layer(Net(), x)
+
+
+# -------------------- a reset that breaks the layer --------------------
+
+
+class Resettable:
+    slip = 1.0
+
+    def __init__(self):
+        self.W, self.grads = rng.normal(size=(3, 2)), {"W": None}
+
+    def zero_grad(self):
+        self.grads["W"] = []
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+
+    def backward(self, dout):
+        dW = self.slip * self.x.T @ dout
+        self.grads["W"] = dW if self.grads["W"] is None else dW + self.grads["W"]
+        return dout @ self.W.T
+
+
+def test_a_reset_behind_which_a_layer_fails_is_left_out():
+    layer = Resettable()
+    report = sa.check_layer(layer, x)
+    assert verdicts(report) == {"x": True, "W": True}
+    assert has(report.remarks, "fails_behind_reset")
+    layer.slip = 2.0
+    assert verdicts(sa.check_layer(layer, x)) == {"x": True, "W": False}
+
+
+# -------------------- dicts of the same keys --------------------
+
+
+class InDicts:
+    """Keeps parameters and gradients in dicts whose names say nothing."""
+
+    wrong = False
+
+    def __init__(self):
+        self.p = {"U": rng.normal(size=(3, 3)), "V": rng.normal(size=(3, 3))}
+
+    def forward(self, x):
+        self.x, self.h = x, np.tanh(x @ self.p["U"])
+        return self.h @ self.p["V"]
+
+    def backward(self, dout):
+        dz = dout @ self.p["V"].T * (1 - self.h**2)
+        self.g = {"U": self.x.T @ dz, "V": (self.x if self.wrong else self.h).T @ dout}
+        return dz @ self.p["U"].T
+
+
+def test_dicts_of_the_same_keys_belong_together():
+    layer = InDicts()
+    assert verdicts(sa.check_layer(layer, x)) == {"x": True, "p.U": True, "p.V": True}
+    layer.wrong = True
+    assert verdicts(sa.check_layer(layer, x)) == {"x": True, "p.U": True, "p.V": False}
