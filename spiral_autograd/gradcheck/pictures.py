@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from ..validation import Array, Shape
-from .verdict.rows import RIGHT, Row
+from .verdict.rows import FAILURES, Row
 
 COLUMNS = ("your gradient", "the true one", "difference")
 CELLS = 160  # along the side of a picture: of a larger array each cell shows the largest of several
@@ -36,7 +36,7 @@ class Picture(Figure):
 
 def draw_rows(title: str, rows: Sequence[Row], reference: str) -> Figure:
     """Draw three pictures for each row, under a title; of many rows only the wrong ones."""
-    wrong = [row for row in rows if row.verdict not in RIGHT]
+    wrong = [row for row in rows if row.verdict in FAILURES]
     shown = rows if len(rows) <= MOST else (wrong or rows)[:MOST]
     title += f"\ndrawn: {len(shown)} of {len(rows)} rows" * (len(shown) < len(rows))
     reasons = [_reason(row) for row in shown]
@@ -54,7 +54,7 @@ def draw_rows(title: str, rows: Sequence[Row], reference: str) -> Figure:
 
 def _reason(row: Row) -> str:
     """Return why a row is wrong, in a few lines."""
-    why = row.why if row.verdict not in RIGHT else ""
+    why = row.why if row.verdict in FAILURES else ""
     return "\n".join(
         textwrap.wrap(why and f"{row.name}: {why}", 120, max_lines=3, placeholder=" …")
     )
@@ -82,7 +82,7 @@ def _draw(figure: Figure, axes: Sequence[Axes], row: Row, reference: str) -> Non
             with np.errstate(all="ignore"):
                 apart = ours - theirs
     absent = ("no gradient", "known along random\ndirections only", lacking)
-    arrays, is_wrong = (ours, theirs, apart), row.verdict not in RIGHT
+    arrays, is_wrong = (ours, theirs, apart), row.verdict in FAILURES
     limit = max(_limit(array) for array in arrays if array is not None) or 1.0
     if row.max_rel == 0 < row.max_abs:  # zero up to rounding
         limit = 1.0

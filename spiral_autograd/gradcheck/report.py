@@ -261,7 +261,10 @@ class GradientReport:
             self.ok,
             f"{self.reference} {self.precision}".rstrip(),
             [["gradient", *(COLUMNS[i] for i in SHOWN[1:])], *map(_cells, self.rows)],
-            [Reason(_names(g), g[0].why or g[0].verdict, _places(g)) for g in self._reasons()],
+            [
+                Reason(_names(g), g[0].why or g[0].verdict, _places(g), g[0].verdict in FAILURES)
+                for g in self._reasons()
+            ],
             self._failures(),
             self._notes(),
         )

@@ -29,6 +29,12 @@ class Reason:
     names: str
     why: str
     places: Sequence[Place]
+    is_wrong: bool
+
+    @property
+    def kind(self) -> str:
+        """The class of the style sheet: what is right but for a small constant is no fault."""
+        return "" if self.is_wrong else "mild"
 
 
 def report_page(
@@ -58,7 +64,8 @@ def report_page(
 
 
 def _said(reason: Reason) -> str:
-    return f'<p class="why" role="note"><b>{as_html(reason.names)}:</b> {as_html(reason.why)}</p>'
+    said = f"<b>{as_html(reason.names)}:</b> {as_html(reason.why)}"
+    return f'<p class="why {reason.kind}" role="note">{said}</p>'
 
 
 def _source(file: str, reasons: Sequence[Reason]) -> str:
@@ -77,7 +84,8 @@ def _source(file: str, reasons: Sequence[Reason]) -> str:
                 beside[line] += f'<p class="also"><b>{as_html(reason.names)}:</b> {where}</p>'
     lines = linecache.getlines(file)
     near = sorted({k for line in beside for k in _around("".join(lines), line)})
-    marks = dict.fromkeys(beside, "blamed")
+    kinds = sorted((r.is_wrong, r.kind, line) for r in reasons for _, line in r.places)
+    marks = {line: f"blamed {kind}" for _, kind, line in kinds}
     shown = [Line(k, lines[k - 1], (), marks.get(k, ""), beside.get(k, "")) for k in near]
     name = _cell_name(file) or os.path.basename(file)
     return f"<h2>{as_html(name)}</h2>{listing(f'The source: {name}', shown)}"
