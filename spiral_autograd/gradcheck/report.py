@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from ..pages import as_html, printable
 from ..saving import write_whole
 from .finding import Finding
-from .guard import printable
-from .report_page import RED, Reason, as_html, html_cells, place_text, report_page
+from .report_page import RED, Reason, html_cells, place_text, report_page
 from .source import Place
 from .verdict.rows import FAILURES, RIGHT, Row, Tolerances
 from .words import sentence
@@ -116,9 +116,9 @@ class GradientReport:
 
     def _first_reason(self) -> str:
         """Return the first reason in one line: what pytest shows in its summary."""
-        wrong = [rows for rows in self._reasons() if rows[0].verdict in FAILURES]
-        said = [_of_rows(rows) for rows in wrong[:1]] or self._failures()[:1]
-        return printable(" ".join(said[0].split())) if said else ""
+        wrong = [str(reason) for reason in self._reasons() if reason.is_wrong]
+        said = (wrong or self._failures() or [""])[0]
+        return printable(" ".join(said.split()))
 
     def table(self) -> str:
         """Return the table with all its numbers.
@@ -169,9 +169,9 @@ class GradientReport:
         if self.rows or not self.faults:
             head = tuple(COLUMNS[i] for i in SHOWN)
             lines += ["", *_table([head, *(_cells(row) for row in self.rows)], head)]
-        for rows in self._reasons():
-            lines += ["", *_wrapped(_of_rows(rows))]
-            lines += [_short(f"    {place_text(place)}", CODE) for place in _places(rows)]
+        for reason in self._reasons():
+            lines += ["", *_wrapped(str(reason))]
+            lines += [_short(f"    {place_text(place)}", CODE) for place in reason.places]
         for note in self._notes():
             lines += ["", *_wrapped(f"note: {note}")]
         return "\n".join(lines)
@@ -196,13 +196,16 @@ class GradientReport:
         more = f" ({'; '.join(said)})" if said else ""
         return f"{self.subject}: {'right' if self.ok else 'NOT right'}{more}"
 
-    def _reasons(self) -> list[list[Row]]:
-        """Return the rows of which something is said, together those of which the same is."""
+    def _reasons(self) -> list[Reason]:
+        """Return what is said of the rows, once of those of which the same is."""
         groups: dict[str | int, list[Row]] = {}
         for i, row in enumerate(self.rows):
             if row.why or row.lines:
                 groups.setdefault(row.why or i, []).append(row)
-        return list(groups.values())
+        return [
+            Reason(_names(g), g[0].why or g[0].verdict, _places(g), g[0].verdict in FAILURES)
+            for g in groups.values()
+        ]
 
     def _failures(self) -> list[str]:
         """Return the failures that no row speaks of, each once."""
@@ -220,7 +223,7 @@ class GradientReport:
             for text in self._failures()
         )
         rows = "".join(f"<tr>{html_cells('td', _cells(row))}</tr>" for row in self.rows)
-        reasons = "".join(f"<tr>{_html_reason(rows)}</tr>" for rows in self._reasons())
+        reasons = "".join(f"<tr>{_html_reason(reason)}</tr>" for reason in self._reasons())
         notes = html_cells("li", self._notes())
         sharp = self.precision.removeprefix("(").removesuffix(")")
         reference = as_html(", ".join(filter(None, (self.reference, sharp))))
@@ -261,10 +264,7 @@ class GradientReport:
             self.ok,
             f"{self.reference} {self.precision}".rstrip(),
             [["gradient", *(COLUMNS[i] for i in SHOWN[1:])], *map(_cells, self.rows)],
-            [
-                Reason(_names(g), g[0].why or g[0].verdict, _places(g), g[0].verdict in FAILURES)
-                for g in self._reasons()
-            ],
+            self._reasons(),
             self._failures(),
             self._notes(),
         )
@@ -300,21 +300,14 @@ def _count(wrong: Sequence[Row], of: int) -> str:
     return f"{len(wrong)} of {of} gradients {verb} {what} ({_names(wrong)})"
 
 
-def _of_rows(rows: Sequence[Row]) -> str:
-    """Say what is to be said of rows with one reason."""
-    return f"{_names(rows)}: {rows[0].why or rows[0].verdict}"
-
-
 def _names(rows: Sequence[Row], most: int = 8) -> str:
     return ", ".join(row.name for row in rows[:most]) + ", …" * (len(rows) > most)
 
 
-def _html_reason(rows: Sequence[Row]) -> str:
-    names = as_html(_names(rows))
-    places = [f"<br><code>{as_html(place_text(place))}</code>" for place in _places(rows)]
+def _html_reason(reason: Reason) -> str:
+    places = [f"<br><code>{as_html(place_text(place))}</code>" for place in reason.places]
     left = '<td style="text-align: left; vertical-align: top">'
-    why = as_html(rows[0].why or rows[0].verdict)
-    return f"{left}{names}</td>{left}{why}{''.join(places)}</td>"
+    return f"{left}{as_html(reason.names)}</td>{left}{as_html(reason.why)}{''.join(places)}</td>"
 
 
 def _cells(row: Row, full: bool = False) -> tuple[str, ...]:

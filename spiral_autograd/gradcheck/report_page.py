@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import html
 import linecache
 import os
 import sys
@@ -12,8 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..pages import Line, listing, page, table
-from .guard import printable
+from ..pages import Line, as_html, listing, page, printable, table
 from .source import Place, statement_at
 from .verdict.rows import FAILURES
 
@@ -35,6 +33,9 @@ class Reason:
     def kind(self) -> str:
         """The class of the style sheet: what is right but for a small constant is no fault."""
         return "" if self.is_wrong else "mild"
+
+    def __str__(self) -> str:
+        return f"{self.names}: {self.why}"
 
 
 def report_page(
@@ -130,11 +131,6 @@ def _cell_name(file: str) -> str:
         return " ".join(interactive.compile.format_code_name(file))
     except (AttributeError, TypeError, ValueError):  # no notebook, or a file
         return ""
-
-
-def as_html(text: str) -> str:
-    """Return a text as HTML, without what would command a terminal or reorder its line."""
-    return html.escape(printable(text))
 
 
 def html_cells(tag: str, texts: Iterable[str]) -> str:
