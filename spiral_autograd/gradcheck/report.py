@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from ..pages import as_html, printable
+from ..pages import printable
 from ..saving import write_whole
 from .finding import Finding
-from .report_page import RED, Reason, html_cells, place_text, report_page
+from .report_page import Reason, Said, place_text, report_cell, report_page
 from .source import Place
 from .verdict.rows import FAILURES, RIGHT, Row, Tolerances
 from .words import sentence
@@ -217,24 +217,20 @@ class GradientReport:
         """Return what is said besides, each once."""
         return list(dict.fromkeys(note for note in self.notes if note not in self.failures))
 
+    def _said(self) -> Said:
+        head = ["gradient", *(COLUMNS[i] for i in SHOWN[1:])]
+        return Said(
+            self._title(),
+            self.ok,
+            f"{self.reference} {self.precision}".rstrip(),
+            [head, *map(_cells, self.rows)],
+            self._reasons(),
+            self._failures(),
+            self._notes(),
+        )
+
     def _repr_html_(self) -> str:
-        failures = "".join(
-            f'<p><b style="color: {RED}">failure:</b> {as_html(text)}</p>'
-            for text in self._failures()
-        )
-        rows = "".join(f"<tr>{html_cells('td', _cells(row))}</tr>" for row in self.rows)
-        reasons = "".join(f"<tr>{_html_reason(reason)}</tr>" for reason in self._reasons())
-        notes = html_cells("li", self._notes())
-        sharp = self.precision.removeprefix("(").removesuffix(")")
-        reference = as_html(", ".join(filter(None, (self.reference, sharp))))
-        head = html_cells("th", [COLUMNS[i] for i in SHOWN])
-        return (
-            f"<p><b>{as_html(self._title())}</b><br>compared with {reference}</p>{failures}"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            # a table of its own: sentences would stretch the columns of numbers
-            + (f"<table><tbody>{reasons}</tbody></table>" if reasons else "")
-            + (f"<ul>{notes}</ul>" if notes else "")
-        )
+        return report_cell(self._said())
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the report as a page, one file that loads nothing: whole, or not at all.
@@ -259,15 +255,7 @@ class GradientReport:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     check_derivative(np.sin, np.cos, np.ones(2)).to_html(f"{folder}/report.html")
         """
-        text = report_page(
-            self._title(),
-            self.ok,
-            f"{self.reference} {self.precision}".rstrip(),
-            [["gradient", *(COLUMNS[i] for i in SHOWN[1:])], *map(_cells, self.rows)],
-            self._reasons(),
-            self._failures(),
-            self._notes(),
-        )
+        text = report_page(self._said())
         write_whole(path, lambda file: file.write(text.encode()))
 
     def plot(self) -> Figure:
@@ -302,12 +290,6 @@ def _count(wrong: Sequence[Row], of: int) -> str:
 
 def _names(rows: Sequence[Row], most: int = 8) -> str:
     return ", ".join(row.name for row in rows[:most]) + ", …" * (len(rows) > most)
-
-
-def _html_reason(reason: Reason) -> str:
-    places = [f"<br><code>{as_html(place_text(place))}</code>" for place in reason.places]
-    left = '<td style="text-align: left; vertical-align: top">'
-    return f"{left}{as_html(reason.names)}</td>{left}{as_html(reason.why)}{''.join(places)}</td>"
 
 
 def _cells(row: Row, full: bool = False) -> tuple[str, ...]:
