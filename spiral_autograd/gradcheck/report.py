@@ -137,8 +137,7 @@ class GradientReport:
         >>> print(report.table().splitlines()[0])
            shape   largest  max |diff|  relative error  at  verdict
         """
-        cells = [COLUMNS, *(_cells(row, full=True) for row in self.rows)]
-        return "\n".join(_table(cells, COLUMNS))
+        return "\n".join(_table([COLUMNS, *(_cells(row, full=True) for row in self.rows)]))
 
     def to_dict(self) -> dict[str, object]:
         """Return the report as JSON-ready data; docs/checker.md says what each key holds."""
@@ -168,7 +167,7 @@ class GradientReport:
             lines += ["", *_wrapped(f"failure: {failure}")]
         if self.rows or not self.faults:
             head = tuple(COLUMNS[i] for i in SHOWN)
-            lines += ["", *_table([head, *(_cells(row) for row in self.rows)], head)]
+            lines += ["", *_table([head, *map(_cells, self.rows)])]
         for reason in self._reasons():
             lines += ["", *_wrapped(str(reason))]
             lines += [_short(f"    {place_text(place)}", CODE) for place in reason.places]
@@ -312,8 +311,9 @@ def _cells(row: Row, full: bool = False) -> tuple[str, ...]:
     return cells if full else tuple(cells[i] for i in SHOWN)
 
 
-def _table(cells: Sequence[Sequence[str]], head: Sequence[str]) -> list[str]:
-    """Return lines that fit: where there is not room for all, the longest are cut."""
+def _table(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines that fit, the head first: where there is no room for all, long ones are cut."""
+    head = cells[0]
     widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
     room = (CODE if head == COLUMNS else WIDTH) - 2 * (len(head) - 1)
     while sum(widths) > room:  # a name needs more room than a shape or a place to be told
