@@ -6,11 +6,6 @@ purpose. A target, a margin or a decay is not.
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
-from types import CodeType, FunctionType
-from typing import Any
-
 import numpy as np
 
 from ...recording import Call
@@ -21,14 +16,11 @@ from ..guard import CheckError
 from ..primitives import primitive
 from ..reference.graph import Graph, is_number
 from ..reference.nodes import Node
-from ..reference.reference import by_autograd, find_reference
-from ..source import root_of, text_of
+from ..reference.reference import once_more
 from .repeats import drawn_anew
 from .rows import Comparison
 
 SMALL = 1e-2
-Without = tuple[float, FunctionType]  # a constant, and a function with zero for it
-Nested = tuple[ast.AST, tuple[ast.AST, ...]]  # a part of a statement, and what it is in
 Guard = tuple[Call, int]  # a call, and the number of its argument that is a small constant
 _DIVIDES = ("divide", "true_divide")
 
@@ -38,10 +30,7 @@ def find_idealised(c: Comparison) -> Graph | None:
 
     Returns the graph of the forward pass without the first of them, where it has one.
     """
-    if not (c.doubtful or c.wrong):
-        return None
-    if c.graph is None:
-        _find_in_code(c)
+    if not (c.doubtful or c.wrong) or c.graph is None:
         return None
     first = None
     milder: list[set[int]] | None = None
@@ -53,7 +42,7 @@ def find_idealised(c: Comparison) -> Graph | None:
         for k in c.doubtful:
             agrees = _agrees(c, k, ideal.gradient(k))
             if not agrees and not _is_steady(c, ideal, k, left_out):
-                milder = _agreeing_at_milder_values(c)[0] if milder is None else milder
+                milder = _agreeing_at_milder_values(c) if milder is None else milder
                 agrees = number < len(milder) and k in milder[number]
             if agrees:
                 _say(c, k, _largest_of(left_out), [call for call, _ in left_out])
@@ -94,35 +83,31 @@ def _is_steady(c: Comparison, ideal: Graph, k: int, without: list[Guard]) -> boo
     return True
 
 
-def _agreeing_at_milder_values(c: Comparison) -> tuple[list[set[int]], list[float]]:
-    """Return for each small constant the gradients that are those without it, and the constants.
+def _agreeing_at_milder_values(c: Comparison) -> list[set[int]]:
+    """Return for each small constant the gradients that are those without it.
 
     Where the ideal forward pass has no digits left, as in the log of a probability that is rounded
     to zero, a handwritten gradient can only be known by its formula: for smaller values, where
     saturated functions are not, it must be the ideal one.
     """
     found: list[set[int]] = []
-    constants: list[float] = []
     most = max((largest(value) for value in c.subject.values), default=1.0)
     for factor in (0.1, 0.01, *((3 / most,) if most > 1e3 else ())):
         agreeing = _agreeing_at(c, factor)
-        constants = [constant for constant, _ in agreeing] or constants
         found += [set() for _ in agreeing[len(found) :]]
-        for known, (_, ks) in zip(found, agreeing, strict=False):
+        for known, ks in zip(found, agreeing, strict=False):
             known |= ks
-    return found, constants
+    return found
 
 
-def _agreeing_at(c: Comparison, factor: float) -> list[tuple[float, set[int]]]:
-    """Return each constant, and which gradients are those without it at scaled values."""
+def _agreeing_at(c: Comparison, factor: float) -> list[set[int]]:
+    """Return for each constant which gradients are those without it at scaled values."""
     subject, reference = c.subject, c.reference
     others = [(factor * value).astype(value.dtype) for value in subject.values]
     tolerance = 100 * c.tolerance if reference.single else c.tolerance
     with subject.session.moved(subject.values, others):
         try:
-            there = by_autograd(
-                subject, c.upstream, rebind=reference.rebound, double=reference.double
-            )
+            there = once_more(subject, c.upstream, reference)
             with subject.session.fresh():
                 grads = c.backward()
         except CheckError:
@@ -139,7 +124,7 @@ def _agreeing_at(c: Comparison, factor: float) -> list[tuple[float, set[int]]]:
                 and _is_steady(c, ideal, k, left_out)
                 and close(grads[k], ideal.gradient(k), tolerance)
             }
-            found.append((_largest_of(left_out), agreeing))
+            found.append(agreeing)
         return found
 
 
@@ -191,119 +176,3 @@ def is_root(exponent: object) -> bool:
     """Tell whether a power is a root or a quotient."""
     plain = np.asarray(exponent)
     return plain.dtype.kind in "fiu" and bool(np.all(plain < 0) or np.all(plain % 1 != 0))
-
-
-# -------------------- in code, where there is no graph --------------------
-
-
-def _find_in_code(c: Comparison) -> None:
-    """Do the same with forward's code, in which the constants are zero."""
-    if c.subject.with_forward is None:
-        return
-    is_defined = True
-    method: Any = c.subject.forward_code[0]
-    code: FunctionType = getattr(method, "__func__", method)
-    for constant, function in without_small_constants(code):
-        try:
-            ideal = c.subject.with_forward(function)
-            grads = find_reference(ideal, c.upstream, np.random.default_rng(0), 1.0).grads
-        except CheckError:
-            is_defined = False
-            continue
-        for k in c.doubtful if grads else ():
-            if _agrees(c, k, grads[k]):
-                _say(c, k, constant, [])
-    if c.doubtful and not is_defined:
-        for agreeing, constant in zip(*_agreeing_at_milder_values(c), strict=False):
-            for k in agreeing & set(c.doubtful):
-                _say(c, k, constant, [])
-
-
-def without_small_constants(function: FunctionType, depth: int = 2) -> Iterator[Without]:
-    """Yield each small constant of a function or its helpers, and the function with zero for it.
-
-    Of several in one function, all of them together come last.
-    """
-    code, names = function.__code__, function.__globals__
-
-    def rebuilt(code: CodeType, names: dict[str, object]) -> FunctionType:
-        defaults, closure = function.__defaults__, function.__closure__
-        return FunctionType(code, names, function.__name__, defaults, closure)
-
-    small = [c for c in guards_in(function) if 0 < abs(c) <= SMALL]
-    for left_out in [[c] for c in small] + ([small] if len(small) > 1 else []):
-        yield max(left_out), rebuilt(_without(code, left_out), names)
-    for name in code.co_names:
-        helper = names.get(name)
-        if depth and isinstance(helper, FunctionType) and helper is not function:
-            for constant, other in without_small_constants(helper, depth - 1):
-                yield constant, rebuilt(code, {**names, name: other})
-
-
-def _without(code: CodeType, numbers: list[float]) -> CodeType:
-    """Return code in which some constants are zero, in the functions inside it too."""
-
-    def other(constant: object) -> object:
-        if isinstance(constant, CodeType):
-            return _without(constant, numbers)
-        return 0.0 if isinstance(constant, float) and constant in numbers else constant
-
-    return code.replace(co_consts=tuple(map(other, code.co_consts)))
-
-
-def guards_in(function: FunctionType) -> list[float]:
-    """Return the constants of a function's text that are such guards; none without a text."""
-    text = text_of(function)
-    if text is None:
-        return []
-    nodes = [pair for step in text.steps for pair in _with_parents(step.node)]
-    names: set[str] = set()  # the variables that are handed on to a logarithm, a root, …
-    for _ in range(3):  # by way of other variables
-        names |= {
-            ast.unparse(node)
-            for node, above in nodes
-            if isinstance(node, ast.Name | ast.Attribute)
-            if _is_within_guarded(node, above, names)
-        }
-    found = [
-        node.value
-        for node, above in nodes
-        if isinstance(node, ast.Constant) and isinstance(node.value, float)
-        if _is_within_guarded(node, above, names)
-    ]
-    return list(dict.fromkeys(found))
-
-
-def _with_parents(node: ast.AST, above: tuple[ast.AST, ...] = ()) -> Iterator[Nested]:
-    yield node, above
-    for child in ast.iter_child_nodes(node):
-        yield from _with_parents(child, (node, *above))
-
-
-def _is_within_guarded(node: ast.AST, above: tuple[ast.AST, ...], names: set[str]) -> bool:
-    """Tell whether an expression is handed on to what it guards, as far as a statement tells."""
-    for parent in above:
-        if isinstance(parent, ast.Assign):
-            return any(ast.unparse(target) in names for target in parent.targets)
-        if isinstance(parent, ast.Call):
-            called = primitive(root_of(parent.func).split(".")[-1])
-            if node is not parent.func and called.is_singular:
-                return True
-            if not called.hands_on:
-                return False
-        elif isinstance(parent, ast.BinOp):
-            if isinstance(parent.op, ast.Div) and node is parent.right:
-                return True
-            if isinstance(parent.op, ast.Pow):
-                return node is parent.left and _is_literal_root(parent.right)
-        elif not isinstance(parent, ast.Subscript | ast.UnaryOp | ast.Attribute):
-            return False
-        node = parent
-    return False
-
-
-def _is_literal_root(exponent: ast.expr) -> bool:
-    try:
-        return is_root(ast.literal_eval(exponent))
-    except (ValueError, TypeError):
-        return False
