@@ -14,8 +14,8 @@ from ..finding import Finding
 from ..guard import CheckError
 from ..reference.graph import Graph
 from ..reference.nodes import Node
-from ..reference.reference import once_more, outputs_now
-from ..subject.subject import MISSING, Subject, copied
+from ..reference.reference import at_these_values
+from ..subject.subject import MISSING, copied
 from ..verdict.rows import Comparison
 from ..verdict.small_constants import guards
 from .case import Case
@@ -56,8 +56,8 @@ def second_point(c: Comparison, case: Case, *, ideal: bool) -> Case | None:
 def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case | None:
     """Return the case at the values as they are now, where its graph is like the first one."""
     case.deadline.check()
-    subject: Subject = replace(c.subject, outputs=outputs_now(c.subject), upstream=upstream)
-    reference = once_more(subject, upstream, c.reference)
+    subject = at_these_values(c.subject, upstream)
+    reference = c.reference.make(subject)
     with subject.session.fresh():
         grads = [copied(g) for g in subject.backward([np.array(u) for u in upstream])]
     there = Comparison(subject, reference, grads, np.random.default_rng(0))

@@ -7,7 +7,7 @@ import numpy as np
 from ...validation import Array
 from ..blocks import apart, differing
 from ..guard import CheckError
-from ..reference.reference import once_more
+from ..reference.reference import at_these_values
 from ..reference.stepping import nearby, unit_of
 from .rows import Comparison, Floor
 
@@ -109,7 +109,7 @@ def _look(c: Comparison, rows: Entries, values: list[Array]) -> tuple[Entries, l
     subject = c.subject
     with subject.session.moved(subject.values, values):
         try:
-            there = once_more(subject, c.upstream, c.reference)
+            there = c.reference.make(at_these_values(subject))
             with subject.session.fresh():
                 grads = c.backward()
         except CheckError:

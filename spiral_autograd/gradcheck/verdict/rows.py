@@ -20,7 +20,7 @@ from ..blocks import furthest, inner, largest
 from ..finding import Finding, found
 from ..guard import theirs
 from ..reference.graph import Graph
-from ..reference.reference import Reference, Sharpness, once_more
+from ..reference.reference import Reference, Sharpness
 from ..source import Place, statement_at
 from ..subject.subject import MISSING, Subject, copied
 from ..words import sentences
@@ -323,7 +323,7 @@ class Comparison:
         recording = self.reference.recording
         if recording is None:
             with theirs("the traced forward pass"):
-                recording = once_more(self.subject, self.upstream, self.reference).recording
+                recording = self.reference.make(self.subject).recording
         return None if recording is None else Graph(recording)
 
     def backward(

@@ -16,7 +16,7 @@ from ..guard import CheckError
 from ..primitives import primitive
 from ..reference.graph import Graph, is_number
 from ..reference.nodes import Node
-from ..reference.reference import once_more
+from ..reference.reference import at_these_values
 from .repeats import drawn_anew
 from .rows import Comparison
 
@@ -107,7 +107,7 @@ def _agreeing_at(c: Comparison, factor: float) -> list[set[int]]:
     tolerance = 100 * c.tolerance if reference.single else c.tolerance
     with subject.session.moved(subject.values, others):
         try:
-            there = once_more(subject, c.upstream, reference)
+            there = reference.make(at_these_values(subject))
             with subject.session.fresh():
                 grads = c.backward()
         except CheckError:
