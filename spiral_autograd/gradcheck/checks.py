@@ -248,7 +248,7 @@ def course(
     calls = call_again(subject)
     reference = find_reference(subject, stream, max(1.0, budget / 3))
     require_used(subject, reference)
-    c, ideal = compared(subject, reference, first_gradients(subject), stream, tolerances)
+    c, ideal = compared(subject, reference, first_gradients(subject), tolerances)
     c.failures += subject.failures
     c.notes += [*subject.remarks, *unused_upstream(subject, c.grads)]
     ask_differences(c)

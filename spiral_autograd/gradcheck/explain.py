@@ -183,7 +183,7 @@ def _beside(c: Comparison, where: Where, hiding: dict[int, Finding]) -> Comparis
             return None
         if reference.kind != c.reference.kind or not reference.grads:
             return None
-        beside, ideal = compared(moved, reference, grads, c.rng, c.tolerances)
+        beside, ideal = compared(moved, reference, grads, c.tolerances)
         if beside.wrong:
             with guarded("the search for why", c.notes):
                 explain(beside, Where(beside, where.deadline.left), ideal)

@@ -26,7 +26,6 @@ def compared(
     subject: Subject,
     reference: Reference,
     grads: list[Any],
-    rng: np.random.Generator,
     tolerances: Tolerances,
 ) -> tuple[Comparison, Graph | None]:
     """Return the rows, with rounding, kinks and small constants told from mistakes.
@@ -36,7 +35,7 @@ def compared(
     if not is_small(subject):  # record again if there is something to explain
         reference.recording = None
         gc.collect(1)  # autograd's traces are cycles, which hold arrays
-    c = Comparison(subject, reference, grads, rng, tolerances)
+    c = Comparison(subject, reference, grads, tolerances)
     ideal = _look_again(c) if len(c.right) < len(c.rows) else None
     if tolerances.given:
         _accept(c)

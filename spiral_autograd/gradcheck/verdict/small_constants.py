@@ -16,7 +16,6 @@ from ..guard import CheckError
 from ..primitives import primitive
 from ..reference.graph import Graph, is_number
 from ..reference.nodes import Node
-from ..reference.reference import at_these_values
 from .repeats import drawn_anew
 from .rows import Comparison
 
@@ -107,14 +106,12 @@ def _agreeing_at(c: Comparison, factor: float) -> list[set[int]]:
     tolerance = 100 * c.tolerance if reference.single else c.tolerance
     with subject.session.moved(subject.values, others):
         try:
-            there = reference.make(at_these_values(subject))
-            with subject.session.fresh():
-                grads = c.backward()
+            there = c.at_these_values()
         except CheckError:
             return []
         subject.session.restore()
-        assert there.recording is not None
-        graph, found = Graph(there.recording), []
+        graph, found = there.graph, []
+        assert graph is not None
         for left_out in guards(graph):
             ideal = graph.without(left_out)
             agreeing = {
@@ -122,7 +119,7 @@ def _agreeing_at(c: Comparison, factor: float) -> list[set[int]]:
                 for k in c.doubtful
                 if ideal is not None
                 and _is_steady(c, ideal, k, left_out)
-                and close(grads[k], ideal.gradient(k), tolerance)
+                and close(there.grads[k], ideal.gradient(k), tolerance)
             }
             found.append(agreeing)
         return found
