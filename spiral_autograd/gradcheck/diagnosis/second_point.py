@@ -15,8 +15,8 @@ from ..guard import CheckError
 from ..reference.graph import Graph
 from ..reference.nodes import Node
 from ..subject.subject import MISSING
+from ..verdict.excuses import guards
 from ..verdict.rows import Comparison
-from ..verdict.small_constants import guards
 from .case import Case
 
 DRAWS: tuple[Callable[[Array, np.random.Generator], Array], ...] = (

@@ -14,10 +14,9 @@ from ..reference.graph import Graph
 from ..reference.reference import Reference
 from ..reference.stepping import unit_of
 from ..subject.subject import Subject
-from .kinks import find_kinks
+from .excuses import find_idealised, find_kinks
 from .repeats import rounding
 from .rows import RIGHT, Comparison, Tolerances, is_small
-from .small_constants import find_idealised
 
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as
 
