@@ -15,7 +15,7 @@ import numpy as np
 from . import __version__, network
 from .derive import Program, derive
 from .interrupts import raise_again
-from .main_job import SETTINGS, STOPPED, TOLERANCE, Complain, UnwritableError, first_state, run
+from .main_job import SETTINGS, STOPPED, TOLERANCE, Complain, first_state, kept_run, run
 from .train_state import NonFiniteLossError
 
 UNWRITABLE, CLOSED = 3, 141  # the last as shells have it
@@ -76,12 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         ("html", Path, None, "DIR", "save the run as a page, too: DIR/index.html"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, metavar=letter, help=meaning)
-    parser.add_argument("--resume", action="store_true", help="go on where a run stopped")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     written = "how the graph is written"
     parser.add_argument("--format", choices=FORMATS, default="mermaid", help=written)
     parser.add_argument("--full", action="store_true", help="each operation of the graph a node")
     parser.add_argument("--no-plots", action="store_true", help="save the parameters only")
     parser.add_argument("--version", action="version", version=__version__)
+    parser.set_defaults(kept={})
     return parser
 
 
@@ -144,16 +145,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise_again()
         options = parser.parse_args(argv)
         _refuse_what_is_ignored(parser, options)
+        if options.resume:  # what is not said is as it was in that run
+            kept = kept_run(options, parser.error)
+            options = parser.parse_args(argv, argparse.Namespace(kept=kept, **kept["options"]))
         status = COMMANDS[options.command][0](options, parser.error)
         sys.stdout.flush()
         return status
-    except (NonFiniteLossError, UnwritableError) as error:
-        status, why = 1 if isinstance(error, NonFiniteLossError) else UNWRITABLE, str(error)
-    except OSError as error:
+    except NonFiniteLossError as error:
+        status, why = 1, str(error)
+    except BrokenPipeError:
         _abandon_output()
-        status, why = UNWRITABLE, f"cannot write the output: {error}"
-        if isinstance(error, BrokenPipeError):
-            status, why = CLOSED, "the reader of the output closed it"
+        status, why = CLOSED, "the reader of the output closed it"
+    except OSError as error:
+        if not error.filename:
+            _abandon_output()
+        what = error.filename or "the output"
+        status, why = UNWRITABLE, f"cannot write {what}: {error.strerror or error}"
     except KeyboardInterrupt:
         status, why = STOPPED, "stopped"
         print(file=sys.stderr)

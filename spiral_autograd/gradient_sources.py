@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import autograd
 import numpy as np
@@ -14,24 +14,40 @@ from .validation import Array
 
 Loss = Callable[..., Any]
 ValueAndGrad = Callable[..., tuple[Any, Pytree]]
-Source = Callable[[Pytree, list[Array]], tuple[float, Pytree]]
+Vectors = Callable[[Pytree, list[Array]], tuple[float, Pytree]]
 
 
-def automatic_source(
-    layout: FlatLayout, loss: Loss, data: list[Array], batch_size: int
-) -> tuple[Source, list[Array]]:
-    """Return what makes a loss and its gradient as flat vectors, and the data as it takes it."""
+class Buffers(NamedTuple):
+    """The vectors that a program reads the parameters from, and writes their gradient into."""
+
+    params: Pytree
+    grads: Pytree
+    run: Callable[..., Any]  # with the arrays of a batch; it returns the loss
+
+
+class Source(NamedTuple):
+    """What makes a batch's loss and its gradient, and the data as it takes it."""
+
+    value_and_grad: Vectors
+    data: list[Array]
+    buffers: Buffers | None = None  # none where the parameters must be handed over each time
+
+
+def automatic_source(layout: FlatLayout, loss: Loss, data: list[Array], batch_size: int) -> Source:
+    """Return the derived program of a loss as a source; where there is none, autograd."""
     for first in range(0, len(data[0]), batch_size):
         value = loss(layout.template, *(array[first : first + batch_size] for array in data))
         _require_scalar(value)
         if not np.isfinite(value):
             raise ValueError(f"the loss is {value} for the parameters given, before any update")
-    plain = source_of_pytrees(layout, autograd.value_and_grad(loss))
+    plain = source_of_pytrees(layout, autograd.value_and_grad(loss), data)
     found = cached_program(loss, layout.template, tuple(array[:batch_size] for array in data))
     if found is None or found.program is None:
-        return plain, data
-    derived, cast = source_of_program(layout, found.program, data)
+        return plain
+    derived = source_of_program(layout, found.program, data)
     outside, has_changed = found.outside, False
+    if not outside.watches:
+        return derived
 
     def watched(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
         nonlocal has_changed
@@ -39,13 +55,15 @@ def automatic_source(
             has_changed = True
             warn_of_change(loss)
         if has_changed:  # what the loss reaches is no longer as it was when it was derived
-            return plain(vectors, batch[: len(data)])
-        return derived(vectors, batch[len(data) :])
+            return plain.value_and_grad(vectors, batch[: len(data)])
+        return derived.value_and_grad(vectors, batch[len(data) :])
 
-    return (watched, [*data, *cast]) if outside.watches else (derived, cast)
+    return Source(watched, [*data, *derived.data])
 
 
-def source_of_pytrees(layout: FlatLayout, value_and_grad: ValueAndGrad) -> Source:
+def source_of_pytrees(
+    layout: FlatLayout, value_and_grad: ValueAndGrad, data: list[Array]
+) -> Source:
     """Return the source that a function of pytrees is, once its first result was looked at."""
     structure_is_known = False
 
@@ -59,15 +77,13 @@ def source_of_pytrees(layout: FlatLayout, value_and_grad: ValueAndGrad) -> Sourc
             structure_is_known = True
         return float(loss), layout.pack_grads(grads)
 
-    return source
+    return Source(source, data)
 
 
-def source_of_program(
-    layout: FlatLayout, program: Program, data: list[Array]
-) -> tuple[Source, list[Array]]:
-    """Return the source that a derived program is, and the data in the dtypes it computes in."""
+def source_of_program(layout: FlatLayout, program: Program, data: list[Array]) -> Source:
+    """Return the source that a derived program is, with the data in the dtypes it computes in."""
     if any(turned or first != i for i, (first, turned) in enumerate(layout.sharing.places)):
-        return source_of_pytrees(layout, program), data
+        return source_of_pytrees(layout, program, data)
     make, dtypes = program.buffered
     params, grads = (layout.pack_tree(layout.template) for _ in range(2))
     run = make(layout.views(params), layout.views(grads))
@@ -77,7 +93,8 @@ def source_of_program(
         # The optimizer may keep what it is given, so it is given a copy of the buffers.
         return float(run(*batch)), tree_map(np.array, grads)
 
-    return source, [a.astype(dtype, copy=False) for a, dtype in zip(data, dtypes, strict=True)]
+    cast = [a.astype(dtype, copy=False) for a, dtype in zip(data, dtypes, strict=True)]
+    return Source(source, cast, Buffers(params, grads, run))
 
 
 def _require_scalar(loss: Any) -> None:

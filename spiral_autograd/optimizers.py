@@ -41,6 +41,9 @@ class Optimizer:
     name: str  # a training state remembers it
     init: Callable[[Pytree], Any]
     update: Callable[[Pytree, Pytree, Any], tuple[Pytree, Any]]
+    # Whether what update returns shares no memory with the params and grads that it was given:
+    # these may then be buffers, which `fit` writes the next ones into.
+    returns_new: bool = False
 
 
 def _zeros_like(params: Pytree) -> Pytree:
@@ -69,7 +72,7 @@ def sgd(lr: float = 0.01) -> Optimizer:
     >>> rule.update([np.array([1.0, 2.0])], [np.array([1.0, -1.0])], rule.init(None))[0]
     [array([0.5, 2.5])]
     """
-    return Optimizer("sgd", _nothing, partial(_sgd, _positive("lr", lr)))
+    return Optimizer("sgd", _nothing, partial(_sgd, _positive("lr", lr)), returns_new=True)
 
 
 def _nothing(params: Pytree) -> tuple[()]:
@@ -93,7 +96,7 @@ def momentum(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
     (array([1.]), array([0.]))
     """
     lr, mu = _positive("lr", lr), _fraction("momentum", momentum)
-    return Optimizer("momentum", _zeros_like, partial(_momentum, lr, mu))
+    return Optimizer("momentum", _zeros_like, partial(_momentum, lr, mu), returns_new=True)
 
 
 def _momentum(lr: float, mu: float, params: Pytree, grads: Pytree, v: Pytree) -> tuple[Any, Any]:
@@ -116,7 +119,7 @@ def nesterov(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
     (array([0.7]), array([-0.2]))
     """
     lr, mu = _positive("lr", lr), _fraction("momentum", momentum)
-    return Optimizer("nesterov", _zeros_like, partial(_nesterov, lr, mu))
+    return Optimizer("nesterov", _zeros_like, partial(_nesterov, lr, mu), returns_new=True)
 
 
 def _nesterov(lr: float, mu: float, params: Pytree, grads: Pytree, v: Pytree) -> tuple[Any, Any]:
@@ -138,7 +141,7 @@ def adagrad(lr: float = 0.01, eps: float = 1e-7) -> Optimizer:
     (array([0.9]), array([4.]))
     """
     lr, eps = _positive("lr", lr), _positive("eps", eps)
-    return Optimizer("adagrad", _zeros_like, partial(_adagrad, lr, eps))
+    return Optimizer("adagrad", _zeros_like, partial(_adagrad, lr, eps), returns_new=True)
 
 
 def _adagrad(lr: float, eps: float, params: Pytree, grads: Pytree, h: Pytree) -> tuple[Any, Any]:
@@ -160,7 +163,7 @@ def rmsprop(lr: float = 0.01, decay: float = 0.99, eps: float = 1e-7) -> Optimiz
     (array([0.8]), array([1.]))
     """
     lr, d, eps = _positive("lr", lr), _fraction("decay", decay), _positive("eps", eps)
-    return Optimizer("rmsprop", _zeros_like, partial(_rmsprop, lr, d, eps))
+    return Optimizer("rmsprop", _zeros_like, partial(_rmsprop, lr, d, eps), returns_new=True)
 
 
 def _rmsprop(
@@ -191,7 +194,7 @@ def adam(
     lr, eps = _positive("lr", lr), _positive("eps", eps)
     b1, b2 = _fraction("beta1", beta1), _fraction("beta2", beta2)
 
-    return Optimizer("adam", _two_means, partial(_adam, lr, b1, b2, eps))
+    return Optimizer("adam", _two_means, partial(_adam, lr, b1, b2, eps), returns_new=True)
 
 
 def _two_means(params: Pytree) -> tuple[Pytree, Pytree, int]:

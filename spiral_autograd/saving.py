@@ -40,8 +40,8 @@ def save(state: TrainState | Pytree, path: str | os.PathLike[str]) -> None:
         The leaves of a pytree may be arrays, numbers, text, None, random streams and states;
         others raise TypeError.
     path : path of a file
-        As it is: no suffix is added. OSError where it cannot be written; what stood there before
-        is then still there.
+        As it is: no suffix is added. OSError where it cannot be written, as in a folder that is
+        not there; what stood there before is then still there.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def save(state: TrainState | Pytree, path: str | os.PathLike[str]) -> None:
     arrays: dict[str, Array] = {}
     structure = {"format": FORMAT, "version": VERSION, "tree": _node("", state, arrays)}
     arrays[STRUCTURE] = np.array(json.dumps(structure))
-    write_whole(Path(path), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    write_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -82,16 +82,22 @@ def load(path: str | os.PathLike[str]) -> Any:
         with zipfile.ZipFile(data) as archive:
             members = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
         arrays = {name: np.load(io.BytesIO(b), allow_pickle=False) for name, b in members.items()}
-        structure = json.loads(arrays[STRUCTURE].item())
-        if structure["format"] != FORMAT:
-            raise ValueError(f"its format is {structure['format']!r}")
-        version = int(structure["version"])
-        tree = _tree(structure["tree"], arrays) if version <= VERSION else None
+        if STRUCTURE in arrays:
+            structure = json.loads(arrays[STRUCTURE].item())
+            if structure["format"] != FORMAT:
+                raise ValueError(f"its format is {structure['format']!r}")
+            version = int(structure["version"])
+            tree = _tree(structure["tree"], arrays) if version <= VERSION else None
     except DAMAGED as error:
         raise ValueError(
             f"{os.fspath(path)!r} is damaged, or was not made by save: "
             f"{type(error).__name__}: {error}"
         ) from error
+    if STRUCTURE not in arrays:
+        raise ValueError(
+            f"{os.fspath(path)!r} was not made by save: it holds only the arrays "
+            f"{', '.join([*arrays][:8])}, which dict(numpy.load(path)) reads"
+        )
     if version > VERSION:
         raise ValueError(
             f"{os.fspath(path)!r} was saved by a newer spiral_autograd, in version {version} of "
@@ -100,13 +106,24 @@ def load(path: str | os.PathLike[str]) -> Any:
     return tree
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a new file beside a path, then move it there: whole, or not at all."""
+def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a new file beside a path, then move it there: whole, or not at all.
+
+    An OSError names the path, not the new file, and a folder that is missing.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be the path of a file, got a {type(path).__name__}")
+    path = Path(path)
     part = path.with_name(f".{os.urandom(8).hex()}.part")
     try:
         with part.open("xb") as file:
             write(file)
         os.replace(part, path)
+    except OSError as error:
+        why = error.strerror or str(error)
+        if isinstance(error, FileNotFoundError):
+            why = f"there is no folder {str(path.parent)!r}, make it first (os.makedirs)"
+        raise type(error)(error.errno, why, str(path)) from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink()  # there only where something went wrong

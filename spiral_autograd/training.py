@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,16 +17,27 @@ from .gradient_sources import Loss, Source, ValueAndGrad, automatic_source, sour
 from .optimizers import Optimizer, clip_grads, sgd
 from .progress import EVERY as PROGRESS_EVERY
 from .progress import progress, watched
-from .pytree import FlatLayout, Pytree, leaves
+from .pytree import FlatLayout, Pytree, leaves, tree_map
 from .saving import save
 from .train_state import Evaluation, NonFiniteLossError, TrainState, begun, resumed, stream_of
-from .validation import Array, Random, Stream, finite_array, number, positive_integer
+from .validation import (
+    Array,
+    Random,
+    Stream,
+    finite_array,
+    naming_options,
+    number,
+    positive_integer,
+)
 
 Keep = Callable[[TrainState], Any]
 
 SAVE_EVERY = 1.0  # seconds between two checkpoints
+MOST_UPDATES = 20  # between which a state is noted, and checkpoints and progress come by
+QUICK = 0.01  # seconds: where an update takes longer, each is noted: that costs little beside it
 
 
+@naming_options
 def fit(
     start: Pytree | TrainState,
     *data: Any,
@@ -139,8 +150,8 @@ def fit(
     try:
         loop.keep_and_show(checkpoint, show_progress)
         if value_and_grad is not None:
-            return loop.run(source_of_pytrees(loop.layout, value_and_grad), arrays)
-        return loop.run(*automatic_source(loop.layout, loss, arrays, batch_size))
+            return loop.run(source_of_pytrees(loop.layout, value_and_grad, arrays))
+        return loop.run(automatic_source(loop.layout, loss, arrays, batch_size))
     except BaseException as stop:
         stop.state = loop.state()  # type: ignore[attr-defined]
         loop.end(stop.state)  # type: ignore[attr-defined]
@@ -197,6 +208,10 @@ class _Place(NamedTuple):
     draws: int
 
 
+# Where an update leads: epoch, iteration, order and draws; and the batch that it is made from.
+Update = tuple[tuple[int, int, Array, int], list[Array]]
+
+
 @dataclass(eq=False)
 class _Loop:
     """The loop over the batches; where it stands is its `place`, and all else stays the same."""
@@ -208,7 +223,7 @@ class _Loop:
     last_epoch: int
     on_eval: Callable[[Evaluation], Any] | None
     started: float
-    hooks: list[Callable[[], None]] = field(default_factory=list)  # called behind each update
+    hooks: list[Callable[[], None]] = field(default_factory=list)  # called behind some updates
     ends: list[Keep] = field(default_factory=list)  # called with the last state
 
     def __post_init__(self) -> None:
@@ -217,7 +232,7 @@ class _Loop:
         self.losses = list(start.loss_list)
         vectors, evaluations = self.layout.pack_tree(start.params), len(self.losses)
         same = (getattr(start, name) for name in _Place._fields[2:])
-        self.place = _Place(vectors, evaluations, *same)
+        self.place = self.good = _Place(vectors, evaluations, *same)
 
     def state(self) -> TrainState:
         """Return the state at the present place."""
@@ -226,14 +241,72 @@ class _Loop:
         losses = tuple(self.losses[:evaluations])
         return replace(self.start, params=self.layout.tree(vectors), loss_list=losses, **fields)
 
-    def run(self, source: Source, data: list[Array]) -> TrainState:
+    def run(self, source: Source) -> TrainState:
         """Train to the end of the last epoch, and return the state there."""
-        stream, interval, good = stream_of(self.start), self.start.eval_interval, self.place
-        for behind, batch in self.batches(stream, data):
-            place = self.place
-            loss, grads = source(place.vectors, batch)
+        stream, is_quick = stream_of(self.start), True
+        may_overwrite = source.buffers is not None and self.optimizer.returns_new
+        for updates in self.stretches(stream, source.data):
+            began = time.perf_counter()
+            if may_overwrite and is_quick and len(updates) > 2:
+                self.advance(source, updates)
+            else:
+                self.advance_one_by_one(source, updates)
+            is_quick = time.perf_counter() - began < QUICK * len(updates)
+        if not all(np.isfinite(vector).all() for vector in leaves(self.place.vectors)):
+            self.place = self.good
+            raise _not_finite("the last update is not finite", self.good)
+        state = replace(self.state(), rng=stream, draws=0)
+        self.end(state)
+        return state
+
+    def advance(self, source: Source, updates: Sequence[Update]) -> None:
+        """Make some updates, all but the last in the buffers of the source.
+
+        What stops them there is met once more one by one, which ends in the last whole state.
+        """
+        begun, totals = (self.place, self.good), [self.place.losses_since[0]]
+        try:
+            if self.overwrite(source, updates[:-1], totals):
+                return self.advance_one_by_one(source, updates[-1:])
+        except NonFiniteLossError:  # of the last one: what was made in the buffers is no good
+            if self.place is not self.good:  # raised by on_eval, behind a whole update
+                raise
+        except BaseException:
+            if self.place is begun[0]:
+                self.advance_one_by_one(source, updates[: len(totals) - 1])
+            raise
+        self.place, self.good = begun
+        return self.advance_one_by_one(source, updates)
+
+    def overwrite(self, source: Source, updates: Sequence[Update], totals: list[float]) -> bool:
+        """Make updates in the buffers of the source; tell whether their losses were finite.
+
+        `totals` gets the sum of the losses behind each.
+        """
+        assert source.buffers is not None
+        params, grads, run = source.buffers
+        remembered = self.place.optimizer_state
+        tree_map(np.copyto, params, self.place.vectors)
+        for _, batch in updates:
+            total = totals[-1] + float(run(*batch))
+            if not math.isfinite(total):
+                return False
+            clipped = grads if self.max_grad is None else clip_grads(grads, self.max_grad)
+            vectors, remembered = self.optimizer.update(params, clipped, remembered)
+            tree_map(np.copyto, params, vectors)
+            totals.append(total)
+        since = totals[-1], self.place.losses_since[1] + len(updates)
+        behind, _ = updates[-1]
+        self.place = _Place(vectors, self.place.evaluations, since, remembered, *behind)
+        return True
+
+    def advance_one_by_one(self, source: Source, updates: Sequence[Update]) -> None:
+        """Make some updates, each of which leaves a whole state."""
+        for behind, batch in updates:
+            place, interval = self.place, self.start.eval_interval
+            loss, grads = source.value_and_grad(place.vectors, batch)
             if not math.isfinite(loss):
-                self.place = good
+                self.place = self.good
                 raise _not_finite(f"the loss is {loss}", place)
             if self.max_grad is not None:
                 grads = clip_grads(grads, self.max_grad)
@@ -244,39 +317,37 @@ class _Loop:
                 self.losses.append(total / count)
                 total, count = 0.0, 0
             evaluations = place.evaluations + ends
-            good = place
+            self.good = place
             self.place = _Place(vectors, evaluations, (total, count), remembered, *behind)
             if ends and self.on_eval is not None:
                 self.on_eval(self.evaluation(place))
             for hook in self.hooks:
                 hook()
-        if not all(np.isfinite(vector).all() for vector in leaves(self.place.vectors)):
-            self.place = good
-            raise _not_finite("the last update is not finite", good)
-        state = replace(self.state(), rng=stream, draws=0)
-        self.end(state)
-        return state
 
     def end(self, state: TrainState) -> None:
         """Do what is left to do with the last state."""
         while self.ends:
             self.ends.pop()(state)
 
-    def batches(
-        self, stream: Stream, data: list[Array]
-    ) -> Iterator[tuple[tuple[int, int, Array, int], list[Array]]]:
-        """Yield each batch, before it the epoch, iteration, order and draws behind it."""
-        *_, first_epoch, first, order, draws = self.place
+    def stretches(self, stream: Stream, data: list[Array]) -> Iterator[list[Update]]:
+        """Yield some updates at a time, none beyond an evaluation or the end of an epoch."""
+        *_, order, draws = self.place
         size, max_iters = self.batch_size, len(order) // self.batch_size
-        for epoch in range(first_epoch, self.last_epoch):
+        interval = self.start.eval_interval
+        while self.place.epoch < self.last_epoch:
+            epoch, first = self.place.epoch, self.place.iteration
             if first == 0:
                 order, draws = order[stream.permutation(len(order))], draws + 1
             shuffled = [array[order] for array in data]
-            for i in range(first, max_iters):
-                batch = [array[i * size : (i + 1) * size] for array in shuffled]
-                carry, iteration = divmod(i + 1, max_iters)
-                yield (epoch + carry, iteration, order, draws), batch
-            first = 0
+            while first < max_iters:
+                more = max_iters if interval is None else interval - self.place.losses_since[1]
+                end = min(first + max(more, 1), first + MOST_UPDATES, max_iters)
+                steps = [(*divmod(i + 1, max_iters), i * size) for i in range(first, end)]
+                yield [
+                    ((epoch + carry, i, order, draws), [a[at : at + size] for a in shuffled])
+                    for carry, i, at in steps
+                ]
+                first = end
 
     def keep_and_show(
         self, checkpoint: str | os.PathLike[str] | Keep | None, show_progress: bool | None

@@ -15,14 +15,14 @@ from ..spiral import Array, Params, Task
 def steps(params: Params, x: Array, t: Array, lr: float) -> Callable[[int], None]:
     """Return run(n), which takes n steps on one batch."""
     layout, optimizer = FlatLayout.of(params), sa.sgd(lr)
-    source, batch = source_of_program(layout, sa.derive(sa.loss, params, x, t), [x, t])
+    source = source_of_program(layout, sa.derive(sa.loss, params, x, t), [x, t])
     vectors = layout.pack_tree(params)
     state = optimizer.init(vectors)
 
     def run(n: int) -> None:
         nonlocal vectors, state
         for _ in range(n):
-            _, grads = source(vectors, batch)
+            _, grads = source.value_and_grad(vectors, source.data)
             vectors, state = optimizer.update(vectors, grads, state)
 
     return run

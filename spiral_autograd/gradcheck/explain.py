@@ -72,6 +72,7 @@ def _case(
 ) -> Case:
     """Return what the diagnosis has to go on, with these as the true gradients."""
     session, untold = c.subject.session, set(c.wrong).difference(wrong)
+    session.restore()  # a pass may have updated the values
 
     def again(kind: str) -> list[Any]:
         try:

@@ -8,7 +8,6 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..saving import write_whole
@@ -266,7 +265,7 @@ class GradientReport:
             self._failures(),
             self._notes(),
         )
-        write_whole(Path(path), lambda file: file.write(text.encode()))
+        write_whole(path, lambda file: file.write(text.encode()))
 
     def plot(self) -> Figure:
         """Draw, for each argument, handwritten, automatic and difference side by side.

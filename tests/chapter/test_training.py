@@ -4,6 +4,7 @@ import linecache
 import pickle
 import signal
 import sys
+import time
 from dataclasses import FrozenInstanceError, replace
 from types import SimpleNamespace
 
@@ -186,7 +187,11 @@ def test_the_order_of_the_keys_does_not_matter(options):
 
 def test_printing_on_eval_is_the_log(capsys, monkeypatch):
     ticks = itertools.chain([100.0], itertools.count(101.6, 30.0))
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(
+        training,
+        "time",
+        SimpleNamespace(monotonic=lambda: next(ticks), perf_counter=time.perf_counter),
+    )
     state = fit(epochs=2, on_eval=print)
     first, second = state.loss_list
     assert capsys.readouterr().out == (
@@ -508,22 +513,31 @@ def interrupted_at_line(moment, **options):
         sys.settrace(before)
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": sa.momentum(0.1), "eval_interval": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"optimizer": sa.momentum(0.1), "eval_interval": 3},
+        {"optimizer": sa.momentum(0.1), "value_and_grad": None},  # four updates in buffers
+    ],
+)
 def test_a_ctrl_c_at_any_line_of_the_loop(options):
     whole = fit(epochs=2, **options)
-    lost = []
+    lost, updates = [], set()
     for moment in itertools.count():
         try:
             state = interrupted_at_line(moment, **options)
             break
         except KeyboardInterrupt as stop:
             if hasattr(stop, "state"):
+                updates.add(4 * stop.state.epoch + stop.state.iteration)
                 assert_same_state(finished(stop.state, 2, **options), whole)
             else:
                 lost.append(str(stop))
     assert moment > 100
     assert_same_state(state, whole)
     assert lost == []
+    assert updates == set(range(9))  # the last whole state: not one update is made anew
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
@@ -774,3 +788,45 @@ def test_a_batch_size_that_does_not_fit_an_epoch_begun_is_refused():
         fit(value_and_grad=interrupt_at(4, sa.manual.value_and_grad))
     with pytest.raises(ValueError, match="batch_size must be the one"):
         fit(stop.value.state, batch_size=10)
+
+
+# -------------------- updates in the buffers of the program --------------------
+
+
+@pytest.mark.parametrize(
+    "rule", [sa.sgd, sa.momentum, sa.nesterov, sa.adagrad, sa.rmsprop, sa.adam], ids=str
+)
+@pytest.mark.parametrize("options", [{}, {"max_grad": 0.1}, {"eval_interval": None}], ids=str)
+def test_updates_in_buffers_are_those_made_one_by_one(rule, options, monkeypatch):
+    options = {"optimizer": rule(0.1), "value_and_grad": None, "epochs": 3} | options
+    quick = fit(**options)
+    monkeypatch.setattr(training, "QUICK", 0.0)
+    slow = fit(**options)
+    assert quick.loss_list == slow.loss_list
+    assert quick.losses_since == slow.losses_since
+    for name, array in quick.params.items():
+        np.testing.assert_array_equal(array, slow.params[name])
+
+
+def test_a_rule_that_may_keep_what_it_is_given_is_not_given_buffers():
+    given = []
+
+    def update(params, grads, state):
+        given.append((params, grads, params.copy(), grads.copy()))
+        return params - 0.1 * grads, state
+
+    fit(optimizer=sa.Optimizer("kept", lambda params: (), update), value_and_grad=None, epochs=2)
+    for params, grads, *same in given:
+        np.testing.assert_array_equal([params, grads], same)
+
+
+def test_a_nan_of_on_eval_is_no_loss_of_the_run():
+    def evaluated(evaluation):
+        seen.append(evaluation)
+        raise sa.NonFiniteLossError("of another run")
+
+    seen = []
+    with pytest.raises(sa.NonFiniteLossError, match="of another run") as stop:
+        fit(value_and_grad=None, on_eval=evaluated)
+    assert len(seen) == len(stop.value.state.loss_list) == 1
+    assert_same_state(finished(stop.value.state, 6, value_and_grad=None), fit(value_and_grad=None))

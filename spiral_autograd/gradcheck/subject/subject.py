@@ -130,7 +130,7 @@ def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
 
     def given() -> str:
         shapes = ", ".join(described(arg) for arg in args)
-        return f"; it was called with ({shapes}). Its own traceback stands above"
+        return f"; it was called with ({shapes})"
 
     with theirs(what, given):
         return function(*args)

@@ -242,7 +242,6 @@ def _agreeing_at(c: Comparison, factor: float) -> list[set[int]]:
             there = c.at_these_values()
         except CheckError:
             return []
-        subject.session.restore()
         graph, found = there.graph, []
         assert graph is not None
         for left_out in guards(graph):

@@ -340,6 +340,7 @@ class Comparison:
         reference = self.reference.make(subject)
         with subject.session.fresh():
             grads = self.backward(subject.upstream)
+        subject.session.restore()  # a pass may have updated the values
         return Comparison(subject, reference, grads, self.tolerances)
 
 
