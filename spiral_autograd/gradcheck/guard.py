@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..pages import printable
+from ..recording import is_installed
 from .finding import Finding, found
 
 STRICT = False
@@ -93,7 +94,8 @@ class theirs:  # noqa: N801 (it is used as a function)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, CheckError | OutOfTime):
-            raise TheirError(f"{self.what} raised {_text(error)}{self.more()}") from error
+            text = f"{self.what} raised {_text(error)}{_line_of(error)}{self.more()}"
+            raise TheirError(text) from error
 
 
 @contextmanager
@@ -137,6 +139,15 @@ _DOORS = ("pytree.py", "validation.py")
 def _place_of(error: Exception) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{os.path.basename(last.filename)}:{last.lineno}"
+
+
+def _line_of(error: Exception) -> str:
+    """Return the last line of the reader's own that an error went through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not is_installed(f.filename) and f.line]
+    return (
+        f" in {os.path.basename(own[-1].filename)}:{own[-1].lineno}: {own[-1].line}" if own else ""
+    )
 
 
 def _text(error: Exception) -> str:

@@ -12,6 +12,7 @@ from ...validation import Array
 from ..blocks import close, inner, largest
 from ..finding import Finding, found
 from ..reference.nodes import Node
+from ..subject.subject import is_array
 from .case import Case, Reason
 from .edits import exchanged_blocks, one, rearrangements, reductions, subsets
 from .parts import partly, term_in_part
@@ -117,7 +118,7 @@ def named_factor(case: Case, k: int) -> Reason | None:
             text = case.expression(node)
             fields = {"times": c, "factor": factor, "text": text, "lost": is_lost}
             return Reason(found("constant_factor", **fields), [k], node.call)
-    finding = factor_of(case, c)
+    finding = factor_of(case, c, k)
     return Reason(finding, [k]) if finding is not None else None
 
 
@@ -173,7 +174,7 @@ def is_near(case: Case, c: float, value: float) -> bool:
     return abs(c - value) <= max(1e-6, case.tolerance) * abs(value)
 
 
-def factor_of(case: Case, c: float) -> Finding | None:
+def factor_of(case: Case, c: float, k: int | None = None) -> Finding | None:
     """Return what a constant factor comes from; None where it is just a number."""
     if is_near(case, c, -1.0):
         return found("wrong_sign")
@@ -184,15 +185,24 @@ def factor_of(case: Case, c: float) -> Finding | None:
     for n, what in case.dimensions.items():
         for sign in (1, -1):
             if is_near(case, c, sign * n):
-                return found("mean_missing", n=n, sign=sign, what=what)
+                return found("mean_missing", n=n, sign=sign, what=_axis_of(case, what, n, k))
             if is_near(case, c, sign / n):
-                return found("averaged_over", n=n, sign=sign, what=what)
+                return found("averaged_over", n=n, sign=sign, what=_axis_of(case, what, n, k))
     ratio = next(_ratios(case, c), None)
     for n, what in case.dimensions.items():
         if n > 2 and any(is_near(case, abs(c), v) for v in (n / (n - 1), (n - 1) / n)):
             less = found("one_less", times=c, n=n, less=n - 1, what=what)
             return less if ratio is None else found("either_way", one=less, other=ratio)
     return ratio
+
+
+def _axis_of(case: Case, what: Finding, n: float, k: int | None) -> Finding:
+    """Return the axis of that length of what the k-th argument goes into, if it has one."""
+    root = case.graph.roots[k] if case.graph is not None and k is not None else None
+    for node in root.users if root is not None and what.kind == "axis" else ():
+        if n in np.shape(node.value):
+            return found("axis", axis=np.shape(node.value).index(n), of=case.name(node))
+    return what
 
 
 def _ratios(case: Case, c: float) -> Iterator[Finding]:
@@ -379,7 +389,8 @@ def _alone(case: Case, k: int) -> Call | None:
     """Return the forward operation that takes nothing but the k-th argument: its square, say."""
     root = case.graph.roots[k] if case.graph is not None else None
     users = root.users if root is not None else []
-    return next((n.call for n in users if all(p is root for p in n.parents)), None)
+    alone = (n for n in users if all(p is root for p in n.parents))
+    return next((n.call for n in alone if not any(map(is_array, n.call.args))), None)
 
 
 FIRST: tuple[Rule, ...] = (

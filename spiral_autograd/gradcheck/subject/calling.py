@@ -62,7 +62,7 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
     every_reading = (w for way in ways for w in _readings(way, layer, is_weak))
     best = max(islice(every_reading, MOST), key=tried.nearness, default=None)
     if best is None or tried.nearness(best)[0] < 0:
-        raise CheckError(_refusal(layer, taken, tried.error))
+        raise _refusal(layer, taken, tried.error, is_open=ways[0].is_open if ways else True)
     return best
 
 
@@ -103,10 +103,11 @@ def _readings(way: Calling, layer: ObjectPasses, is_weak: bool) -> Iterator[Call
 
 
 class _Tried:
-    """Tries ways to call a backward pass; `error` is what the first that could not be raised."""
+    """Tries ways to call a backward pass; `error` is that of the first that could not be."""
 
     def __init__(self, layer: ObjectPasses) -> None:
-        self.layer, self.error = layer, ""
+        self.layer = layer
+        self.error: CheckError | None = None
         self.values = [value for _, value in layer.given_values()]
         self.known: dict[Calling, tuple[float, ...]] = {}
         self.true: dict[float | None, list[Any]] = {}
@@ -128,15 +129,17 @@ class _Tried:
                 layer.run_backward([np.array(u) for u in ups])
             there = layer.read_inputs()
         except CheckError as error:
-            self.error = self.error or str(error)
+            self.error = self.error or error
             return (-1.0,)
         pairs = [(g, v) for g, v in zip(there, self.values, strict=True)]
         fits = [is_array(g) and g.shape == v.shape for g, v in pairs]
         if not any(fits):
             return (0.0 if way.takes_upstream or not self.values else -0.5,)
+        # A wrong gradient may be like that of a call that nobody means.
+        is_told = float(not way.is_open or way.is_derivative)
         true = self._true(way.share, ups)
         near = [_likeness(g, t) for g, t, fit in zip(there, true, fits, strict=True) if fit]
-        return (1.0, float(sum(n == 2.0 for n in near)), round(sum(near), 1))
+        return (1.0, float(sum(n == 2.0 for n in near)), is_told, round(sum(near), 1))
 
     def _true(self, share: float | None, ups: list[Array]) -> list[Any]:
         if share not in self.true:
@@ -146,7 +149,10 @@ class _Tried:
 
 
 def _likeness(ours: Any, true: Any) -> float:
-    """Return 2 where two gradients are equal; else the cosine of their angle, less for a factor."""
+    """Return 2 where two gradients are equal; else the cosine of their angle, less for a factor.
+
+    Its sign does not count: a gradient with the wrong sign is like the true one.
+    """
     if true is None or not np.isfinite(ours).all():
         return 0.0
     if close(ours, true, 1e-9 if ours.dtype.itemsize > 4 else 1e-4):
@@ -156,13 +162,17 @@ def _likeness(ours: Any, true: Any) -> float:
     if not sizes > 0:
         return 0.0
     apart = abs(math.log(inner(a, a) / inner(b, b)))
-    return float(inner(a, b) / sizes**0.5 / (1 + apart))
+    return float(abs(inner(a, b)) / sizes**0.5 / (1 + apart))
 
 
-def _refusal(layer: ObjectPasses, taken: Sequence[str], error: str) -> str:
+def _refusal(
+    layer: ObjectPasses, taken: Sequence[str], error: CheckError | None, *, is_open: bool
+) -> CheckError:
     """Return why no way to call a backward pass could be found, and what to write."""
+    if error is not None and not is_open:  # what it is called with is sure
+        return error
     arguments = ", ".join(taken)
-    return (
+    return CheckError(
         f"{layer.backward_label}({arguments}): what to call it with is not known: none of the "
         f"upstream gradient, the inputs and the outputs fits ({error or 'all raise'}). Say it in a "
         f"subclass: def {layer.backward_name}(self, dout): return "

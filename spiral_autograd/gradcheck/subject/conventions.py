@@ -82,6 +82,13 @@ CONTAINERS = (
     ("get_parameters", "get_gradients"),
 )
 
+# Methods that give each parameter with its gradient.
+PAIRS = spelled(
+    "params and grads, parameters and gradients, params and gradients, parameters and grads, "
+    "params grads, get params and grads, get params grads, get parameters and gradients, "
+    "get params and gradients, parameters, params, get parameters, get params, trainable params"
+)
+
 # An object that is a parameter: its array, and the gradient of that.
 HOLDERS = (
     ("data", "grad"),

@@ -265,7 +265,7 @@ def network_of(
 ) -> Network:
     """Return a network with its layers by name, and its loss layer."""
     held = network if is_plain(network) else read(network, "layers")
-    if not is_plain(held):
+    if held is not network and not _holds_layers(held):  # such as their sizes
         return Network(network, [], False, x, t, session, loss)
     item = loss_layer_of(network, loss, automatic)
     last = [("loss_layer", item)] if item is not None else []
@@ -276,6 +276,12 @@ def network_of(
 def is_plain(network: object) -> bool:
     """Tell whether a network is a list or dict of layers, which has no passes of its own."""
     return isinstance(network, list | tuple | dict)
+
+
+def _holds_layers(held: object) -> bool:
+    """Tell whether a list or dict has a layer in it."""
+    items = _named("", held) if is_plain(held) else ()
+    return any(method_name(item, FORWARD) is not None for _, item in items)
 
 
 def _named(name: str, held: Any) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import GeneratorType
 from typing import Any
 
@@ -20,14 +19,21 @@ from ...state import is_vocabulary
 from ...validation import Array
 from ..finding import Finding, found
 from ..source import Place
-from .adapter import Adapter, Terms, Values
-from .conventions import CACHES, DERIVATIVES, is_target_first, means_upstream
-from .inputs import spread
+from .adapter import Adapter, Terms, Values, is_as_before
+from .conventions import (
+    CACHES,
+    DERIVATIVES,
+    is_like_gradient,
+    is_target_first,
+    means_upstream,
+)
+from .inputs import by_company, spread
 from .objects import (
     Held,
     accepts,
     attributes_of,
     changes_of,
+    held_arrays,
     held_at,
     input_gradient_of,
     methods_of,
@@ -45,8 +51,11 @@ _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, Generator
 
 
 # What an argument of backward is: the gradient of an output, an input, an output, what forward has
-# left under a name, the cache that it has returned, or the rate of an update, which is 1.
+# left under a name, the cache that it has returned, or the rate of an update.
 Source = tuple[str, Any]
+
+
+RATE = 0.5  # of updates: exact, and not 1, with which one that lacks the rate would be right
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ class Calling:
             "output": lambda i: leaves(layer.last)[i],
             "left": lambda name: attributes_of(layer.layer)[name],
             "cache": lambda _: layer.cache,
-            "rate": lambda _: 1.0,
+            "rate": lambda _: RATE,
         }
         return [given[kind](what) for kind, what in self.sources]
 
@@ -134,6 +143,7 @@ class ObjectPasses(Adapter):
         self.claimed: set[Any] = set()  # the places of parameters' gradients in what it returns
         self.updated: list[Held] = []  # the arrays that backward changes itself
         self.changes: dict[str, Array] = {}  # and by how much it has made them smaller
+        self.decays: dict[str, Array] = {}  # less what it takes of them whatever the gradient is
         self.unwritten: list[Held] = []  # the arrays at the start that a forward pass leaves alone
         self.numbers: dict[str, Any] = {}  # the like of these, by name
         self.more: list[str] = []  # the parameters whose gradients backward returns
@@ -191,22 +201,36 @@ class ObjectPasses(Adapter):
             arguments = ups
         before = [np.array(held_at(self.layer, h.path)) for h in self.updated]
         result = called(self.backward_label, self.backward_method, *arguments)
-        self.changes = changes_of(self.updated, before, self.layer)
+        changes = changes_of(self.updated, before, self.layer)
+        self.changes = {n: change - self.decays.get(n, 0.0) for n, change in changes.items()}
         result = input_gradient_of(self.layer, result)
         if self.calling is not None:
             result = self.calling.result(result, ups)
+        result = by_company(result, self._names)
         self.result = arranged(result, self.inputs, self.given_values(), self.backward_method)
         return self.result
+
+    def _names(self) -> dict[int, str]:
+        """Return the names of the arrays that the layer keeps and backward has not written."""
+        kept = self.session.start.kept
+        held = [(h, kept(h.value)) for h in reversed(held_arrays(self.layer))]
+        return {
+            id(h.value): h.name
+            for h, before in held
+            if (
+                is_as_before(before, h.value)
+                if before is not None
+                else not is_like_gradient(h.name)
+            )
+        }
 
     def reset(self) -> None:
         """Reset the gradients of a layer that accumulates them."""
         for reset in resets_of(self.layer):
             reset()
 
-    def substitute(
-        self, replacements: Sequence[Any], values: Values = None, forward: Any = None
-    ) -> list[Any]:
-        """Run the forward pass of a copy, or another forward function on the copy.
+    def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
+        """Run the forward pass of a copy.
 
         It shares what cannot be copied, and the gradients: large, and restored after each run.
         """
@@ -216,8 +240,8 @@ class ObjectPasses(Adapter):
         other = copy.deepcopy(self.layer, memo)
         arguments = [memo.get(id(value), value) for value in self.inputs]
         arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]
-        run = getattr(other, self.forward_name) if forward is None else partial(forward, other)
-        return leaves(self.without_cache(output_of(other, run(*arguments))))
+        result = getattr(other, self.forward_name)(*arguments)
+        return leaves(self.without_cache(output_of(other, result)))
 
     def named_values(self) -> list[tuple[str, Array]]:
         """Return the inputs and parameters that are arrays of floats."""

@@ -15,7 +15,7 @@ from ...pytree import leaves, with_leaves
 from ...validation import Array
 from .adapter import Adapter, Terms, Values, effects_on
 from .conventions import CACHES, is_statistic, means_upstream
-from .inputs import floats_with_gradients, spread
+from .inputs import by_company, floats_with_gradients, spread
 from .objects import name_of_function, positional_names, require_function, required_names
 from .parameters import Parameter
 from .returned import by_key, by_position, is_of_loss, require_any
@@ -244,6 +244,7 @@ class Pair(Adapter):
 
     def _flat(self, result: object) -> object:
         """Return gradients, where some stand in dicts as the parameters do, as one dict."""
+        result = by_company(result, self._names)
         inputs = zip(self.names, self.inputs, strict=True)
         holders = [(n, v) for n, v in inputs if any(map(is_float_array, leaves(v)))]
         if not isinstance(result, tuple) or len(result) != len(holders):
@@ -256,6 +257,9 @@ class Pair(Adapter):
         for (name, value), gradient in pairs:
             flat |= gradient if isinstance(value, dict) else {name: gradient}
         return flat
+
+    def _names(self) -> dict[int, str]:
+        return {id(leaf): name for name, leaf in spread(self.names, self.inputs)}
 
     def _choose(self) -> list[tuple[str, Array]]:
         """Take the arrays that have a gradient, those in dicts and lists by their own names.
