@@ -17,6 +17,7 @@ from .verdict.rows import FAILURES
 
 LONGEST = 60  # lines of a class or function that is shown whole
 RED = "#d9423f"  # to be read on white and on black
+MILD = "", " mild"  # the class of what is no fault: right but for a small constant
 AROUND = 5  # lines before and after, where there is no function
 
 
@@ -28,11 +29,6 @@ class Reason:
     why: str
     places: Sequence[Place]
     is_wrong: bool
-
-    @property
-    def kind(self) -> str:
-        """The class of the style sheet: what is right but for a small constant is no fault."""
-        return "" if self.is_wrong else "mild"
 
     def __str__(self) -> str:
         return f"{self.names}: {self.why}"
@@ -92,7 +88,7 @@ def _reason_cells(reason: Reason) -> str:
 
 def _said(reason: Reason) -> str:
     said = f"<b>{as_html(reason.names)}:</b> {as_html(reason.why)}"
-    return f'<p class="why {reason.kind}" role="note">{said}</p>'
+    return f'<p class="why{MILD[not reason.is_wrong]}" role="note">{said}</p>'
 
 
 def _source(file: str, reasons: Sequence[Reason]) -> str:
@@ -111,8 +107,8 @@ def _source(file: str, reasons: Sequence[Reason]) -> str:
                 beside[line] += f'<p class="also"><b>{as_html(reason.names)}:</b> {where}</p>'
     lines = linecache.getlines(file)
     near = sorted({k for line in beside for k in _around("".join(lines), line)})
-    kinds = sorted((r.is_wrong, r.kind, line) for r in reasons for _, line in r.places)
-    marks = {line: f"blamed {kind}" for _, kind, line in kinds}
+    kinds = sorted((r.is_wrong, line) for r in reasons for _, line in r.places)  # wrong ones last
+    marks = {line: f"blamed{MILD[not is_wrong]}" for is_wrong, line in kinds}
     shown = [Line(k, lines[k - 1], (), marks.get(k, ""), beside.get(k, "")) for k in near]
     name = _cell_name(file) or os.path.basename(file)
     return f"<h2>{as_html(name)}</h2>{listing(f'The source: {name}', shown)}"
