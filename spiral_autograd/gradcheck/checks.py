@@ -124,15 +124,7 @@ def check_backward(
         `backward` returns a gradient for each differentiable input, or a dict of them by name. It
         may take the cache first, as JAX's custom_vjp has it; or be the derivative, of x or of y.
     *inputs : arrays and what else `forward` takes
-    upstream : array or tuple of arrays, optional
-        By default random.
-    constant : names, optional
-        What is meant to have no gradient: it is then not named as unchecked.
-    rtol, atol : float, optional
-        What is accepted beyond rounding: see `check_layer`.
-    rng : int, RandomState or Generator, default 0
-    budget : float, default 10
-        Seconds of the processor to spend on why a gradient is wrong.
+    upstream, constant, rtol, atol, rng, budget : as `check_layer` has them
 
     Returns
     -------
@@ -192,13 +184,7 @@ def check_gradient(
         the name of a variable of `loss` is checked, and what has no gradient yet is left out.
     params : pytree of float arrays
     *data : what else the functions take
-    constant : names, optional
-        What is meant to have no gradient: it is then not named as unchecked.
-    rtol, atol : float, optional
-        What is accepted beyond rounding: see `check_layer`.
-    rng : int, RandomState or Generator, default 0
-    budget : float, default 10
-        Seconds of the processor to spend on why a gradient is wrong.
+    constant, rtol, atol, rng, budget : as `check_layer` has them
 
     Returns
     -------
@@ -249,11 +235,9 @@ def course(
             "array (integer arrays have no gradient; use x.astype(float))"
         )
     calls = call_again(subject)
-    reference = find_reference(
-        subject, subject.upstream, stream, max(1.0, budget / 3), subject.outputs
-    )
+    reference = find_reference(subject, stream, max(1.0, budget / 3))
     require_used(subject, reference)
-    c, ideal = compared(subject, reference, first_gradients(subject), stream, tolerances)
+    c, ideal = compared(subject, reference, first_gradients(subject), tolerances)
     c.failures += subject.failures
     c.notes += [*subject.remarks, *unused_upstream(subject, c.grads)]
     ask_differences(c)

@@ -53,15 +53,7 @@ def check_primitive(
         ``jvp(g, ans, *inputs) -> tangent``, as `defjvp` takes them.
     kwargs : dict, optional
         Keyword arguments of `function`, which each vjp and jvp takes too.
-    upstream : array, optional
-        By default random.
-    constant : names, optional
-        What is meant to have no gradient: it is then not named as unchecked.
-    rtol, atol : float, optional
-        What is accepted beyond rounding: see `check_layer`.
-    rng : int, RandomState or Generator, default 0
-    budget : float, default 10
-        Seconds of the processor to spend on why a gradient is wrong.
+    upstream, constant, rtol, atol, rng, budget : as `check_layer` has them
 
     Returns
     -------
@@ -153,13 +145,7 @@ def check_derivative(
         Of x or of y, or of both; it may take the upstream gradient too. It returns the derivative
         of each entry, or a Jacobian; with the upstream gradient, the gradient of x.
     x : array or float
-    upstream : array, optional
-        By default random.
-    rtol, atol : float, optional
-        What is accepted beyond rounding: see `check_layer`.
-    rng : int, RandomState or Generator, default 0
-    budget : float, default 10
-        Seconds of the processor to spend on why a derivative is wrong.
+    upstream, rtol, atol, rng, budget : as `check_layer` has them
 
     Returns
     -------

@@ -63,11 +63,7 @@ def check_network(
         The loss layer, where `network` is a list of layers.
     constant : names, optional
         What is meant to have no gradient, such as ``layers[0].mask``, or ``mask`` in any layer.
-    rtol, atol : float, optional
-        What is accepted beyond rounding: see `check_layer`.
-    rng : int, RandomState or Generator, default 0
-    budget : float, default 10
-        Seconds of the processor to spend on why a gradient is wrong.
+    rtol, atol, rng, budget : as `check_layer` has them
 
     Returns
     -------

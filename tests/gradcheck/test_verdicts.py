@@ -367,7 +367,7 @@ def test_what_a_constant_costs_stands_in_the_title_where_it_is_much():
         assert ("off at these values" in str(report).split("\n")[0]) is costs
 
 
-def test_a_guard_is_known_without_a_graph_by_the_text_of_forward():
+def test_a_guard_is_known_among_pythons_own_numbers():
     class Log:
         def forward(self, x):
             self.x = x

@@ -14,10 +14,9 @@ from ..finding import Finding
 from ..guard import CheckError
 from ..reference.graph import Graph
 from ..reference.nodes import Node
-from ..reference.reference import once_more, outputs_now
-from ..subject.subject import MISSING, Subject, copied
+from ..subject.subject import MISSING
+from ..verdict.excuses import guards
 from ..verdict.rows import Comparison
-from ..verdict.small_constants import guards
 from .case import Case
 
 DRAWS: tuple[Callable[[Array, np.random.Generator], Array], ...] = (
@@ -56,13 +55,9 @@ def second_point(c: Comparison, case: Case, *, ideal: bool) -> Case | None:
 def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case | None:
     """Return the case at the values as they are now, where its graph is like the first one."""
     case.deadline.check()
-    subject: Subject = replace(c.subject, outputs=outputs_now(c.subject), upstream=upstream)
-    reference = once_more(subject, upstream, c.reference)
-    with subject.session.fresh():
-        grads = [copied(g) for g in subject.backward([np.array(u) for u in upstream])]
-    subject.session.restore()  # a pass may have updated the values
-    there = Comparison(subject, reference, grads, np.random.default_rng(0))
-    graph, true = there.graph, [np.asarray(g) for g in reference.grads]
+    there = c.at_these_values(upstream)
+    grads = there.grads
+    graph, true = there.graph, [np.asarray(g) for g in there.reference.grads]
     if graph is not None and ideal:
         found = (graph.without(left_out) for left_out in guards(graph))
         graph = next((other for other in found if other is not None), None)
@@ -75,7 +70,7 @@ def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case
         node.value, node.args = deepcopy((node.value, node.args))
     return replace(
         case,
-        values=list(map(np.array, subject.values)),
+        values=list(map(np.array, c.subject.values)),
         automatic=true,
         handwritten=[None if g is MISSING else g for g in grads],
         wrong=there.wrong,

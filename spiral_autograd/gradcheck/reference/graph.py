@@ -40,26 +40,13 @@ class Site:
 
 
 class Graph:
-    """A recorded forward pass, from the arguments to the loss, and the gradients of all values.
-
-    Attributes
-    ----------
-    recording : Recording
-    nodes : list of Node
-        The values between the arguments and the loss, in the order in which they were made.
-    roots : list of Node
-        The arguments.
-    end : Node or None
-        The loss; None where it depends on no argument.
-    of : dict
-        From a recorded call to its node.
-    """
+    """A recorded forward pass, from the arguments to the loss, and the gradients of all values."""
 
     def __init__(self, recording: Recording, values: Mapping[Call, object] | None = None) -> None:
         self.recording, self._values = recording, values or {}
         roots: list[Call] = list(recording.params)
         adjoints = dict(zip(roots, recording.grads, strict=True)) | recording.adjoints
-        self.of: dict[Call, Node] = {}
+        self.of: dict[Call, Node] = {}  # from a recorded call to its node
         forward = [c for c in recording.calls if c.gradient_of is None and c in adjoints]
         lists = _taken_apart(forward)
         for call in (*roots, *(c for c in forward if c not in lists)):
@@ -82,8 +69,8 @@ class Graph:
             self.of[call] = node
             for parent in dict.fromkeys(node.parents):
                 parent.users.append(node)
-        self.nodes = list(self.of.values())
-        self.roots = self.nodes[: len(roots)]
+        self.nodes = list(self.of.values())  # in the order in which they were made
+        self.roots = self.nodes[: len(roots)]  # the arguments
         self.end = self.of.get(recording.loss)
 
     @cached_property

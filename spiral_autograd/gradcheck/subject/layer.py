@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from .conventions import gradient_key, last_name
 from .evidence import claim
 from .inputs import floats_with_gradients, refuse_parameters
 from .object_passes import ObjectPasses
-from .objects import Held, held_arrays, is_gradient, output_of
+from .objects import Held, held_arrays, is_gradient
 from .parameters import Parameter, has_gradient, kept_by, numbers_of, other_keys, resets_of
 from .returned import by_position, listed, matched, require_any, returned
 from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
@@ -254,7 +253,7 @@ class Layer(ObjectPasses):
 
     def subject(self) -> Subject:
         """Return the layer as a subject."""
-        subject = replace(
+        return replace(
             super().subject(),
             forward_code=[self.forward_method],
             backward_code=[self.backward_method],
@@ -264,19 +263,6 @@ class Layer(ObjectPasses):
             unkept=self.unkept,
             upstream_at=None if self.calling is None else self.calling.upstream_at,
         )
-        if isinstance(getattr(self.forward_method, "__func__", None), FunctionType):
-            subject = replace(subject, with_forward=partial(self._with_forward, subject))
-        return subject
-
-    def _with_forward(self, subject: Subject, function: Callable[..., object]) -> Subject:
-        """Return the subject with another function in place of the class's forward pass."""
-
-        def plain() -> list[Array]:
-            result = function(self.layer, *self.inputs)
-            return outputs_of(self.label, output_of(self.layer, result))
-
-        substitute = partial(self.substitute, forward=function)
-        return replace(subject, forward=plain, substitute=substitute)
 
 
 def names_in(layer: object, inputs: Sequence[str]) -> list[str]:

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import GeneratorType
 from typing import Any
 
@@ -231,10 +230,8 @@ class ObjectPasses(Adapter):
         for reset in resets_of(self.layer) if self.has_reset else ():
             reset()
 
-    def substitute(
-        self, replacements: Sequence[Any], values: Values = None, forward: Any = None
-    ) -> list[Any]:
-        """Run the forward pass of a copy, or another forward function on the copy.
+    def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
+        """Run the forward pass of a copy.
 
         It shares what cannot be copied, and the gradients: large, and restored after each run.
         """
@@ -244,8 +241,8 @@ class ObjectPasses(Adapter):
         other = copy.deepcopy(self.layer, memo)
         arguments = [memo.get(id(value), value) for value in self.inputs]
         arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]
-        run = getattr(other, self.forward_name) if forward is None else partial(forward, other)
-        return leaves(self.without_cache(output_of(other, run(*arguments))))
+        result = getattr(other, self.forward_name)(*arguments)
+        return leaves(self.without_cache(output_of(other, result)))
 
     def named_values(self) -> list[tuple[str, Array]]:
         """Return the inputs and parameters that are arrays of floats."""

@@ -86,8 +86,6 @@ class Subject:
     # which the handwritten pass knows nothing.
     marks: frozenset[int] = frozenset()
     owner: Any = None  # the layer, which may keep something from one call to the next
-    # `with_forward(function)` is the subject with another function in place of its forward.
-    with_forward: Callable[[Callable[..., Any]], Subject] | None = None
 
 
 class _Missing:

@@ -14,10 +14,9 @@ from ..reference.graph import Graph
 from ..reference.reference import Reference
 from ..reference.stepping import unit_of
 from ..subject.subject import Subject
-from .kinks import find_kinks
+from .excuses import find_idealised, find_kinks
 from .repeats import rounding
 from .rows import RIGHT, Comparison, Tolerances, is_small
-from .small_constants import find_idealised
 
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as
 
@@ -26,7 +25,6 @@ def compared(
     subject: Subject,
     reference: Reference,
     grads: list[Any],
-    rng: np.random.Generator,
     tolerances: Tolerances,
 ) -> tuple[Comparison, Graph | None]:
     """Return the rows, with rounding, kinks and small constants told from mistakes.
@@ -36,7 +34,7 @@ def compared(
     if not is_small(subject):  # record again if there is something to explain
         reference.recording = None
         gc.collect(1)  # autograd's traces are cycles, which hold arrays
-    c = Comparison(subject, reference, grads, rng, tolerances)
+    c = Comparison(subject, reference, grads, tolerances)
     ideal = _look_again(c) if len(c.right) < len(c.rows) else None
     if tolerances.given:
         _accept(c)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..blocks import across, differing, largest, moved
 from ..guard import CheckError
 from ..primitives import primitive
 from ..reference.graph import Graph, Rounding
-from ..reference.reference import Reference, once_more
+from ..reference.reference import Reference, at_these_values
 from ..reference.stepping import unit_of
 from ..subject.session import reach
 from .rows import Comparison, Floor, Gradients
@@ -57,10 +57,10 @@ def _of_float32(c: Comparison) -> list[Floor]:
     Two that come to the same number, each in its own way, are what float32 makes of the true one.
     """
     reference = c.reference
-    if not reference.double:
+    if not reference.double or reference.kind != "autograd":
         return [0.0] * len(reference.grads)
     try:
-        own = once_more(c.subject, c.upstream, replace(reference, double=False)).grads
+        own = partial(reference.make, double=False)(c.subject).grads
     except CheckError:
         return [0.0] * len(reference.grads)
     return [
@@ -139,7 +139,7 @@ def _apart_at(c: Comparison, salt: int, *, rounded: bool = True) -> Apart | None
         with subject.session.moved(subject.values, values):
             hand = _handwritten(c, ups, salt if rounded else None)
             if c.graph is None:
-                grads = once_more(subject, ups, reference).grads
+                grads = reference.make(at_these_values(subject, ups)).grads
         if c.graph is not None:
             calls = [*(root.call for root in c.graph.roots), *c.graph.upstream]
             start = dict(zip(calls, [*values, *ups], strict=True))

@@ -20,7 +20,7 @@ from ..blocks import furthest, inner, largest
 from ..finding import Finding, found
 from ..guard import theirs
 from ..reference.graph import Graph
-from ..reference.reference import Reference, Sharpness, once_more
+from ..reference.reference import Reference, Sharpness, at_these_values
 from ..source import Place, statement_at
 from ..subject.subject import MISSING, Subject, copied
 from ..words import sentences
@@ -250,7 +250,6 @@ class Comparison:
     subject: Subject
     reference: Reference
     grads: Gradients  # the handwritten ones
-    rng: np.random.Generator
     tolerances: Tolerances = field(default_factory=Tolerances)  # the caller's
     rows: dict[int, Row] = field(default_factory=dict)
     # How far rounding alone moves the entries of each gradient; infinite where a kink excuses any.
@@ -323,7 +322,7 @@ class Comparison:
         recording = self.reference.recording
         if recording is None:
             with theirs("the traced forward pass"):
-                recording = once_more(self.subject, self.upstream, self.reference).recording
+                recording = self.reference.make(self.subject).recording
         return None if recording is None else Graph(recording)
 
     def backward(
@@ -334,6 +333,15 @@ class Comparison:
         """Run forward and backward from where the objects stand; return copies."""
         upstream = self.upstream if upstream is None else upstream
         return [copied(g) for g in self.subject.backward([np.array(u) for u in upstream], between)]
+
+    def at_these_values(self, upstream: list[Array] | None = None) -> Comparison:
+        """Return the comparison for the values as they are now; CheckError where there is none."""
+        subject = at_these_values(self.subject, upstream)
+        reference = self.reference.make(subject)
+        with subject.session.fresh():
+            grads = self.backward(subject.upstream)
+        subject.session.restore()  # a pass may have updated the values
+        return Comparison(subject, reference, grads, self.tolerances)
 
 
 def is_small(subject: Subject) -> bool:
