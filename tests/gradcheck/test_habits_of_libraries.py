@@ -201,3 +201,62 @@ def test_dicts_of_the_same_keys_belong_together():
     assert verdicts(sa.check_layer(layer, x)) == {"x": True, "p.U": True, "p.V": True}
     layer.wrong = True
     assert verdicts(sa.check_layer(layer, x)) == {"x": True, "p.U": True, "p.V": False}
+
+
+# -------------------- names that say it by their likeness, or as changes --------------------
+
+
+@pytest.mark.parametrize("form", ["{}_update", "{}_zz"])
+@pytest.mark.parametrize("is_wrong", [False, True])
+def test_a_gradient_is_named_as_another_is_or_as_a_change(form, is_wrong):
+    class Named:
+        def __init__(self):
+            self.kernel, self.offset = rng.normal(size=(3, 2)), rng.normal(size=2)
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.kernel + self.offset
+
+        def backward(self, dout):
+            setattr(self, form.format("kernel"), self.x.T @ dout)
+            setattr(self, form.format("offset"), dout.max(0) if is_wrong else dout.sum(0))
+            return dout @ self.kernel.T
+
+    said = {"x": True, "kernel": True, "offset": not is_wrong}
+    assert verdicts(sa.check_layer(Named(), x)) == said
+
+
+def test_parameters_in_an_object():
+    class Params:
+        def __init__(self, W, b):
+            self.W, self.b = W, b
+
+    def loss(p, x):
+        return np.sum(np.tanh(x @ p.W + p.b))
+
+    def gradient(p, x, slip=1.0):
+        d = 1 - np.tanh(x @ p.W + p.b) ** 2
+        return Params(x.T @ d, slip * d.sum(axis=0))
+
+    given = Params(rng.normal(size=(3, 2)), rng.normal(size=2))
+    assert verdicts(sa.check_gradient(loss, gradient, given, x)) == {"W": True, "b": True}
+    report = sa.check_gradient(loss, lambda p, x: gradient(p, x, 2.0), given, x)
+    assert verdicts(report) == {"W": True, "b": False}
+
+
+def test_gradients_in_an_object():
+    class Holder:
+        def __init__(self, **held):
+            self.__dict__.update(held)
+
+    def forward(x, W):
+        return np.tanh(x @ W), Holder(x=x, W=W, y=np.tanh(x @ W))
+
+    def backward(dout, cache, slip=1.0):
+        dz = dout * (1 - cache.y**2)
+        return Holder(dx=dz @ cache.W.T, dW=slip * cache.x.T @ dz)
+
+    W = rng.normal(size=(3, 2))
+    assert verdicts(sa.check_backward(forward, backward, x, W)) == {"x": True, "W": True}
+    report = sa.check_backward(forward, lambda dout, cache: backward(dout, cache, 0.5), x, W)
+    assert verdicts(report) == {"x": True, "W": False}
