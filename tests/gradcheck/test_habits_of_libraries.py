@@ -260,3 +260,78 @@ def test_gradients_in_an_object():
     assert verdicts(sa.check_backward(forward, backward, x, W)) == {"x": True, "W": True}
     report = sa.check_backward(forward, lambda dout, cache: backward(dout, cache, 0.5), x, W)
     assert verdicts(report) == {"x": True, "W": False}
+
+
+# -------------------- nests, views of one vector, rates by default --------------------
+
+
+def test_lists_of_parameters_of_a_pair():
+    def forward(x, params):
+        cache = []
+        for W, b in params:
+            cache.append((x, W))
+            x = x @ W + b
+        return x, cache
+
+    def backward(dout, cache, slip=1.0):
+        grads = []
+        for x, W in cache[::-1]:
+            grads.insert(0, (x.T @ dout, slip * dout.sum(axis=0)))
+            dout = dout @ W.T
+        return dout, grads
+
+    given = [(rng.normal(size=(3, 4)), rng.normal(size=4)), (rng.normal(size=(4, 2)), np.ones(2))]
+    report = sa.check_backward(forward, backward, x, given)
+    assert (report.ok, len(report.rows), report.unchecked) == (True, 5, ())
+    report = sa.check_backward(forward, lambda dout, cache: backward(dout, cache, 2.0), x, given)
+    assert [row.verdict for row in report.rows if "1" in row.name[-3:]] == ["wrong", "wrong"]
+
+
+def test_parameters_of_a_pair_that_have_no_gradient_are_said():
+    def forward(x, params):
+        return x @ params[0], (x, params)
+
+    def backward(dout, cache):
+        return dout @ cache[1][0].T
+
+    report = sa.check_backward(forward, backward, x, [rng.normal(size=(3, 2))])
+    assert report.unchecked == ("params[0]",)
+
+
+@pytest.mark.parametrize("slip", [1.0, 2.0])
+def test_views_of_one_vector_of_parameters(slip):
+    class Flat:
+        def __init__(self):
+            self.theta, self.dtheta = rng.normal(size=8), np.zeros(8)
+            self.W, self.b = self.theta[:6].reshape(3, 2), self.theta[6:]
+            self.dW, self.db = self.dtheta[:6].reshape(3, 2), self.dtheta[6:]
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.W + self.b
+
+        def backward(self, dout):
+            self.dW[:], self.db[:] = self.x.T @ dout, slip * dout.sum(axis=0)
+            return dout @ self.W.T
+
+    assert verdicts(sa.check_layer(Flat(), x)) == {"x": True, "theta": slip == 1}
+
+
+@pytest.mark.parametrize("lacks", [False, True])
+def test_a_rate_that_is_one_by_default(lacks):
+    class Updating:
+        def __init__(self):
+            self.W, self.b = rng.normal(size=(3, 2)), rng.normal(size=2)
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.W + self.b
+
+        def backward(self, dout, lr=1.0):
+            dx = dout @ self.W.T
+            self.W -= lr * (self.x.T @ dout)
+            self.b -= (1 if lacks else lr) * dout.sum(axis=0)
+            return dx
+
+    said = {"x": True, "W": True, "b": not lacks}
+    assert verdicts(sa.check_layer(Updating(), x)) == said

@@ -185,24 +185,15 @@ def factor_of(case: Case, c: float, k: int | None = None) -> Finding | None:
     for n, what in case.dimensions.items():
         for sign in (1, -1):
             if is_near(case, c, sign * n):
-                return found("mean_missing", n=n, sign=sign, what=_axis_of(case, what, n, k))
+                return found("mean_missing", n=n, sign=sign, what=case.axis_into(k, what, n))
             if is_near(case, c, sign / n):
-                return found("averaged_over", n=n, sign=sign, what=_axis_of(case, what, n, k))
+                return found("averaged_over", n=n, sign=sign, what=case.axis_into(k, what, n))
     ratio = next(_ratios(case, c), None)
     for n, what in case.dimensions.items():
         if n > 2 and any(is_near(case, abs(c), v) for v in (n / (n - 1), (n - 1) / n)):
             less = found("one_less", times=c, n=n, less=n - 1, what=what)
             return less if ratio is None else found("either_way", one=less, other=ratio)
     return ratio
-
-
-def _axis_of(case: Case, what: Finding, n: float, k: int | None) -> Finding:
-    """Return the axis of that length of what the k-th argument goes into, if it has one."""
-    root = case.graph.roots[k] if case.graph is not None and k is not None else None
-    for node in root.users if root is not None and what.kind == "axis" else ():
-        if n in np.shape(node.value):
-            return found("axis", axis=np.shape(node.value).index(n), of=case.name(node))
-    return what
 
 
 def _ratios(case: Case, c: float) -> Iterator[Finding]:

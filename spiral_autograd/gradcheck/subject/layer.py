@@ -221,6 +221,9 @@ class Layer(ObjectPasses):
         return grads[:n] + [None if g is MISSING else g for g in grads[n:]]
 
     def _require_fit(self) -> None:
+        self.parameters = [
+            p for p in self.parameters if not any(map(partial(_is_in, p), self.parameters))
+        ]
         refuse_parameters([p.name for p in self.parameters], [p.value for p in self.parameters])
         if self.result is None and self.takes_nothing and self.parameters:
             self.of_inputs = []  # a network with its loss
@@ -263,6 +266,14 @@ class Layer(ObjectPasses):
             unkept=self.unkept,
             upstream_at=None if self.calling is None else self.calling.upstream_at,
         )
+
+
+def _is_in(part: Parameter, whole: Parameter) -> bool:
+    """Tell whether a parameter is a view of another one, and its gradient of that one's."""
+    pairs = (part.value, whole.value), (part.gradient(), whole.gradient())
+    if not all(is_array(ours) and is_array(theirs) for ours, theirs in pairs):
+        return False
+    return all(a.size < b.size and np.shares_memory(a, b) for a, b in pairs)
 
 
 def names_in(layer: object, inputs: Sequence[str]) -> list[str]:

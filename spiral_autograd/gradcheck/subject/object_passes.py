@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import GeneratorType
 from typing import Any
 
@@ -23,6 +24,7 @@ from .adapter import Adapter, Terms, Values, is_as_before
 from .conventions import (
     CACHES,
     DERIVATIVES,
+    RATES,
     is_like_gradient,
     is_target_first,
     means_upstream,
@@ -37,6 +39,7 @@ from .objects import (
     held_at,
     input_gradient_of,
     methods_of,
+    optional_names,
     output_of,
     positional_names,
     required_names,
@@ -201,7 +204,10 @@ class ObjectPasses(Adapter):
         else:
             arguments = ups
         before = [np.array(held_at(self.layer, h.path)) for h in self.updated]
-        result = called(self.backward_label, self.backward_method, *arguments)
+        method = self.backward_method
+        default = {n: RATE for n, v in optional_names(method).items() if n in RATES and v == 1}
+        method = partial(method, **default) if default else method
+        result = called(self.backward_label, method, *arguments)
         changes = changes_of(self.updated, before, self.layer)
         self.changes = {n: change - self.decays.get(n, 0.0) for n, change in changes.items()}
         result = input_gradient_of(self.layer, result)

@@ -265,12 +265,12 @@ class Pair(Adapter):
         if not isinstance(result, tuple) or len(result) != len(holders):
             return result
         pairs = list(zip(holders, result, strict=True))
-        is_in_dict = [isinstance(value, dict) for _, value in holders]
-        if not any(is_in_dict) or is_in_dict != [isinstance(g, dict) for g in result]:
+        nests = [isinstance(value, dict | list | tuple) for _, value in holders]
+        if not any(nests) or nests != [isinstance(g, dict | list | tuple) for g in result]:
             return result
         flat: dict[object, object] = {}
-        for (name, value), gradient in pairs:
-            flat |= gradient if isinstance(value, dict) else {name: gradient}
+        for (name, _), gradient in pairs:
+            flat |= gradient if isinstance(gradient, dict) else dict(spread([name], [gradient]))
         return flat
 
     def _names(self) -> dict[int, str]:
@@ -282,7 +282,7 @@ class Pair(Adapter):
         Return those there that have none.
         """
         arrays = self.named_values()
-        inside = self._inside() if isinstance(self.result, dict) else []
+        inside = self._inside()
         self.known = [name for name, _ in (*arrays, *inside)]
         there = self._by_name()
         self._say_beside(dict(arrays), there)
