@@ -94,7 +94,7 @@ class theirs:  # noqa: N801 (it is used as a function)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, CheckError | OutOfTime):
-            text = f"{self.what} raised {_text(error)}{self.more()}{_line_of(error)}"
+            text = f"{self.what} raised {_text(error)}{_line_of(error)}{self.more()}"
             raise TheirError(text) from error
 
 
