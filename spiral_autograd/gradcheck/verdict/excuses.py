@@ -18,7 +18,6 @@ from ..primitives import primitive
 from ..reference.graph import Graph, is_number
 from ..reference.nodes import Node
 from ..reference.stepping import nearby, unit_of
-from .repeats import drawn_anew
 from .rows import Comparison, Floor
 
 # A jump is that of one kink; a gradient may be a sum over many of them.
@@ -208,8 +207,8 @@ def _is_steady(c: Comparison, ideal: Graph, k: int, without: list[Guard]) -> boo
     if not np.isfinite(largest(gradient)):
         return False
     for salt in (1, 2, 3):
-        rounded = drawn_anew(c.reference.eps_of_trace, salt)
-        there = ideal.gradients(ideal.replay(without=without, rounded=rounded))[k]
+        rounding = c.reference.eps_of_trace, salt
+        there = ideal.gradients(ideal.replay(without=without, rounding=rounding))[k]
         if not largest(there - gradient) <= 1e-2 * c.tolerance * largest(gradient):
             return False
     return True
