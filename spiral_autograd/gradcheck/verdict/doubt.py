@@ -25,7 +25,7 @@ from ..reference.stepping import unit_of
 from ..subject.session import reach
 from ..subject.subject import Subject
 from .excuses import find_idealised, find_kinks
-from .rows import RIGHT, Comparison, Floor, Gradients, Tolerances, is_small
+from .rows import RIGHT, Comparison, Floor, Gradients, Tolerances
 
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as
 Apart = list[Array | None]  # handwritten minus true gradients; None where the shapes differ
@@ -49,10 +49,10 @@ def compared(
 
     And the graph of the forward pass without its first small constant, where it has one.
     """
-    if not is_small(subject):  # record again if there is something to explain
+    c = Comparison(subject, reference, grads, tolerances)
+    if not c.small:  # record again if there is something to explain
         reference.recording = None
         gc.collect(1)  # autograd's traces are cycles, which hold arrays
-    c = Comparison(subject, reference, grads, tolerances)
     ideal = _look_again(c) if len(c.right) < len(c.rows) else None
     if tolerances.given:
         _accept(c)

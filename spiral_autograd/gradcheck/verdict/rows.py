@@ -312,7 +312,7 @@ class Comparison:
     @property
     def small(self) -> bool:
         """Whether the arrays are so small that a few more copies of them do not matter."""
-        return is_small(self.subject)
+        return sum(value.size for value in self.subject.values) <= 200_000
 
     @cached_property
     def graph(self) -> Graph | None:
@@ -342,8 +342,3 @@ class Comparison:
             grads = self.backward(subject.upstream)
         subject.session.restore()  # a pass may have updated the values
         return Comparison(subject, reference, grads, self.tolerances)
-
-
-def is_small(subject: Subject) -> bool:
-    """Tell whether a few more copies of the arrays of a subject do not matter."""
-    return sum(value.size for value in subject.values) <= 200_000
