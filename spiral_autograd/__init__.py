@@ -75,26 +75,22 @@ __all__ = [  # noqa: RUF022  # as the streets go
 
 # The book's names, those of its folder common too, and what does their work here.
 BOOK = {
-    **dict.fromkeys(("spiral", "dataset"), "load_data"),
-    **dict.fromkeys(
-        ("TwoLayerNet", "two_layer_net"),
-        "init_params(2, 10, 3, rng=rng), whose dict predict, loss and accuracy take",
-    ),
-    **dict.fromkeys(("Trainer", "trainer"), "fit(params, x, t), whose state plot_loss draws"),
-    **{name: name.lower() for name in "SGD Momentum Nesterov AdaGrad RMSprop Adam".split()},
-    **{
-        name: f"{name.lower()}; by hand manual.{name.lower()} and manual.{name.lower()}_backward"
-        for name in ("Affine", "Sigmoid", "Softmax")
-    },
-    "MatMul": "affine; by hand manual.matmul and manual.matmul_backward",
-    "SoftmaxWithLoss": "cross_entropy; by hand manual.softmax_with_loss",
-    "cross_entropy_error": "cross_entropy",
-    **dict.fromkeys(("layers", "functions"), "network, or by hand manual"),
-    **{"optimizer": "optimizers", "util": "clip_grads"},
-    **dict.fromkeys(
-        ("Relu", "relu", "Dropout", "Embedding", "SigmoidWithLoss"),
-        "your own, which check_layer checks: chapter 1 needs none",
-    ),
+    name: here.format(name.lower())
+    for names, here in (
+        ("spiral dataset", "load_data"),
+        ("TwoLayerNet two_layer_net", "init_params, whose dict predict, loss and accuracy take"),
+        ("Trainer trainer", "fit(params, x, t), whose state plot_loss draws"),
+        ("SGD Momentum Nesterov AdaGrad RMSprop Adam", "{0}"),
+        ("Affine Sigmoid Softmax", "{0}; by hand manual.{0} and manual.{0}_backward"),
+        ("MatMul", "affine; by hand manual.{0} and manual.{0}_backward"),
+        ("SoftmaxWithLoss", "cross_entropy; by hand manual.softmax_with_loss"),
+        ("cross_entropy_error", "cross_entropy, which takes scores"),
+        ("layers functions", "network, or by hand manual"),
+        ("optimizer", "optimizers"),
+        ("util", "clip_grads"),
+        ("Relu relu Dropout Embedding SigmoidWithLoss", "your own, which check_layer checks"),
+    )
+    for name in names.split()
 }
 
 

@@ -100,19 +100,13 @@ def _refuse_what_is_ignored(parser: argparse.ArgumentParser, options: argparse.N
 # -------------------- the commands --------------------
 
 
-def _derived(options: argparse.Namespace, complain: Complain) -> Program:
-    params, (x, t), _ = first_state(options, complain)
-    batch = x[: options.batch_size], t[: options.batch_size]
-    return derive(network.loss, params, *batch)
-
-
-def _print_derived(options: argparse.Namespace, complain: Complain) -> int:
-    print(_derived(options, complain).source, end="")
-    return 0
-
-
-def _print_graph(options: argparse.Namespace, complain: Complain) -> int:
-    print(FORMATS[options.format](_derived(options, complain), full=options.full), end="")
+def _print_program(options: argparse.Namespace, complain: Complain) -> int:
+    """Print autograd's backward pass of the network for a batch, as NumPy or as a graph."""
+    params, data, _ = first_state(options, complain)
+    program = derive(network.loss, params, *(array[: options.batch_size] for array in data))
+    is_graph = options.command == "graph"
+    text = FORMATS[options.format](program, full=options.full) if is_graph else program.source
+    print(text, end="")
     return 0
 
 
@@ -120,8 +114,8 @@ FORMATS = {"mermaid": Program.to_mermaid, "dot": Program.to_dot}
 # What each command runs, and the options that mean something to it.
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace, Complain], int], tuple[str, ...]]] = {
     "train": (run, (*SETTINGS, "output", "html", "resume", "no_plots")),
-    "derive": (_print_derived, ("batch_size", "hidden_size", "seed")),
-    "graph": (_print_graph, ("batch_size", "hidden_size", "seed", "format", "full")),
+    "derive": (_print_program, ("batch_size", "hidden_size", "seed")),
+    "graph": (_print_program, ("batch_size", "hidden_size", "seed", "format", "full")),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from errno import EISDIR
@@ -85,17 +84,12 @@ def _table(title: str, rows: Sequence[tuple[str, ...]]) -> str:
 # -------------------- what is saved --------------------
 
 
-def _try_folder(complain: Complain, folder: Path, names: Sequence[str], option: str) -> None:
-    """Make the output folder, and raise unless all the files can be written there."""
+def _make_folder(complain: Complain, folder: Path, names: Sequence[str], option: str) -> None:
+    """Make the output folder, and raise where a directory is in the way of a file."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        trial = folder / f".{os.urandom(8).hex()}"
-        write_whole(trial, lambda file: file.write(bytes(8192)))
-        trial.unlink()
     except (FileExistsError, NotADirectoryError) as error:
         complain(f"argument --{option}: cannot make the folder: {error}")
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or f"{error}", f"into {folder}") from None
     for name in names:
         if (folder / name).is_dir():
             raise IsADirectoryError(EISDIR, "a directory is in the way", f"{folder / name}")
@@ -222,9 +216,9 @@ def run(options: argparse.Namespace, complain: Complain) -> int:
     params, data, stream = first_state(options, complain)
     x, t = data
     names = [PARAMETERS, CHECKPOINT, *(() if options.no_plots else PICTURES)]
-    _try_folder(complain, options.output, names, "output")
+    _make_folder(complain, options.output, names, "output")
     if options.html:
-        _try_folder(complain, options.html, [PAGE], "html")
+        _make_folder(complain, options.html, [PAGE], "html")
     job = _Job(options, params, data, stream)
     try:
         automatic = job.train(
@@ -248,28 +242,29 @@ def run(options: argparse.Namespace, complain: Complain) -> int:
     }
     print("", *(f"{_table(*item)}\n" for item in tables.items()), sep="\n")
     print(f"accuracy on the data: {network.accuracy(automatic.params, x, t):.1%}")
-    if not _save_all(options, automatic, x, t):
-        return STOPPED
+    for path in _saved(job, automatic, tables):
+        print("saved:", path)
+    agree = _agree(job.differences)
+    print(f"The gradients {'agree' if agree else 'DO NOT agree'} to {TOLERANCE:g}.")
+    return 0 if agree else 1
+
+
+def _saved(
+    job: _Job, state: TrainState, tables: dict[str, list[tuple[str, ...]]]
+) -> Iterator[Path]:
+    """Save the parameters, the pictures and the page one by one, and yield where each is."""
+    options = job.options
+    yield _save_parameters(options.output, state.params)
+    if not options.no_plots:
+        yield from _save_plots(options.output, state, *job.data)
     if options.html:
-        _save_page(job, automatic, tables)
-    return _verdict(job.differences)
+        text = _page(job, state, tables)
+        write_whole(options.html / PAGE, lambda file: file.write(text.encode()))
+        yield options.html / PAGE
 
 
-def _save_all(options: argparse.Namespace, state: TrainState, x: Array, t: Array) -> bool:
-    """Save the parameters and the pictures, say where, and tell whether all are there."""
-    saved: list[Path] = []
-    try:
-        saved.append(_save_parameters(options.output, state.params))
-        saved.extend(() if options.no_plots else _save_plots(options.output, state, x, t))
-    except KeyboardInterrupt:
-        print("\nstopped; saved:", " ".join(map(str, saved)) or "nothing")
-        return False
-    print("saved:", *saved)
-    return True
-
-
-def _save_page(job: _Job, state: TrainState, tables: dict[str, list[tuple[str, ...]]]) -> None:
-    """Save the run as one page, and say where."""
+def _page(job: _Job, state: TrainState, tables: dict[str, list[tuple[str, ...]]]) -> str:
+    """Return the page of the run."""
     options, (x, t) = job.options, job.data
     interval = 10 / (len(x) // options.batch_size)
     losses = [((k + 1) * interval, loss) for k, loss in enumerate(state.loss_list)]
@@ -286,16 +281,8 @@ def _save_page(job: _Job, state: TrainState, tables: dict[str, list[tuple[str, .
     points = np.column_stack([x.round(3), t.argmax(axis=1)]).tolist()
     drawn = {"frames": job.frames, "losses": losses, "points": points}
     batch = [array[: options.batch_size] for array in job.data]
-    text = run_page.run_page(said, tables, drawn, job.params, *batch)
-    write_whole(options.html / PAGE, lambda file: file.write(text.encode()))
-    print("saved:", options.html / PAGE)
+    return run_page.run_page(said, tables, drawn, job.params, *batch)
 
 
 def _agree(differences: Differences) -> bool:
     return all(relative <= TOLERANCE for _, relative in differences.values())
-
-
-def _verdict(differences: Differences) -> int:
-    agree = _agree(differences)
-    print(f"The gradients {'agree' if agree else 'DO NOT agree'} to {TOLERANCE:g}.")
-    return 0 if agree else 1

@@ -17,6 +17,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 
 from .pytree import DEEPEST, Pytree, Sharing, float_tree, leaves, too_deep, with_leaves
+from .state import kind_of
 from .train_state import TrainState
 from .validation import Array, Stream
 
@@ -183,27 +184,24 @@ def _tree(node: Node, arrays: dict[str, Array]) -> Any:
 
 
 def _stream_state(stream: Stream) -> dict[str, Any]:
-    if isinstance(stream, np.random.Generator):
-        return dict(stream.bit_generator.state)
-    state: Any = stream.get_state(legacy=False)
-    if state["bit_generator"] != "MT19937":  # NumPy itself could not put it back
+    (state,) = kind_of(type(stream)).read(stream)
+    if isinstance(stream, np.random.RandomState) and state["bit_generator"] != "MT19937":
+        # NumPy itself could not put it back
         raise TypeError("a RandomState must be of MT19937, as all are that a seed starts")
     return dict(state)
 
 
-def _bit_generator(state: dict[str, Any]) -> Any:
-    """Return the bit generator, one of NumPy's own, that stands at a state."""
-    kind = getattr(np.random, state["bit_generator"])
-    if not issubclass(kind, np.random.BitGenerator):
-        raise ValueError(f"{kind} is no random stream")
-    made = kind()
-    made.state = state
-    return made
+def _stream(kind: type[Any]) -> Callable[[dict[str, Any]], Stream]:
+    """Return what makes a random stream, of a bit generator of NumPy's own, at a state."""
 
+    def made(state: dict[str, Any]) -> Stream:
+        bits = getattr(np.random, state["bit_generator"])
+        if not issubclass(bits, np.random.BitGenerator):
+            raise ValueError(f"{bits} is no random stream")
+        stream: Stream = kind(bits())
+        kind_of(kind).write(stream, [state])  # type: ignore[misc]
+        return stream
 
-def _random_state(state: dict[str, Any]) -> np.random.RandomState:
-    made = np.random.RandomState()
-    made.set_state(state)
     return made
 
 
@@ -223,10 +221,6 @@ def _train_state(fields: dict[str, Any]) -> TrainState:
 _OBJECTS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "TrainState": (TrainState, _fields, _train_state),
     "Sharing": (Sharing, lambda sharing: sharing.places, Sharing),
-    "RandomState": (np.random.RandomState, _stream_state, _random_state),
-    "Generator": (
-        np.random.Generator,
-        _stream_state,
-        lambda state: np.random.Generator(_bit_generator(state)),
-    ),
+    "RandomState": (np.random.RandomState, _stream_state, _stream(np.random.RandomState)),
+    "Generator": (np.random.Generator, _stream_state, _stream(np.random.Generator)),
 }

@@ -20,15 +20,7 @@ from .progress import progress, watched
 from .pytree import FlatLayout, Pytree, leaves, tree_map
 from .saving import save
 from .train_state import Evaluation, NonFiniteLossError, TrainState, begun, resumed, stream_of
-from .validation import (
-    Array,
-    Random,
-    Stream,
-    finite_array,
-    naming_options,
-    number,
-    positive_integer,
-)
+from .validation import Array, Random, Stream, finite_array, hinting, number, positive_integer
 
 Keep = Callable[[TrainState], Any]
 
@@ -37,7 +29,7 @@ MOST_UPDATES = 20  # between which a state is noted, and checkpoints and progres
 QUICK = 0.01  # seconds: where an update takes longer, each is noted: that costs little beside it
 
 
-@naming_options
+@hinting
 def fit(
     start: Pytree | TrainState,
     *data: Any,

@@ -18,30 +18,22 @@ Shape: TypeAlias = tuple[int, ...]
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# What others call an option, and what it is here.
-_USUAL_NAMES = {
-    **dict.fromkeys(("seed", "random_state"), "rng"),
-    **dict.fromkeys(("lr", "learning_rate"), "optimizer=sgd(...)"),
-    **dict.fromkeys(("epochs", "max_epochs", "n_epochs"), "max_epoch"),
-    **{"n": "samples_per_class", "verbose": "on_eval=print"},
-}
+_USUAL = {"seed": "rng", "lr": "optimizer", "learning_rate": "optimizer", "epochs": "max_epoch"}
 
 
-def naming_options(function: Callable[_P, _R]) -> Callable[_P, _R]:
+def hinting(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Let a function name the options that it has to whoever gives it one that it has not."""
     known = signature(function).parameters
 
     @wraps(function)
-    def named(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        for name in kwargs:
-            if name not in known:
-                usual = _USUAL_NAMES.get(name, "").partition("=")
-                use = f": use {''.join(usual)}" if usual[0] in known else ""
-                options = ", ".join(known)
-                raise TypeError(f"{function.__name__} has no {name}={use} (it takes {options})")
+    def hinted(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        for name in kwargs.keys() - known.keys():
+            use = f": use {_USUAL[name]}=" if _USUAL.get(name) in known else ""
+            options = ", ".join(known)
+            raise TypeError(f"{function.__name__} has no {name}={use} (it takes {options})")
         return function(*args, **kwargs)
 
-    return named
+    return hinted
 
 
 def _index(value: Any) -> int:

@@ -13,24 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ..pages import printable
 from ..recording import is_installed
 from .finding import Finding, found
 
 STRICT = False
-
-
-def printable(text: str) -> str:
-    r"""Return a text with escapes in place of what would command a terminal or reorder its line.
-
-    Examples
-    --------
-    >>> printable("W\x1b[31m"), printable("größe 2")
-    ('W\\x1b[31m', 'größe 2')
-    """
-    return "".join(
-        c if c.isprintable() else " " if c in "\t\n" else c.encode("unicode_escape").decode()
-        for c in text
-    )
 
 
 class CheckError(ValueError):

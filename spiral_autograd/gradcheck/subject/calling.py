@@ -149,7 +149,10 @@ class _Tried:
 
 
 def _likeness(ours: Any, true: Any) -> float:
-    """Return 2 where two gradients are equal; else the cosine of their angle, less for a factor."""
+    """Return 2 where two gradients are equal; else the cosine of their angle, less for a factor.
+
+    Its sign does not count: a gradient with the wrong sign is like the true one.
+    """
     if true is None or not np.isfinite(ours).all():
         return 0.0
     if close(ours, true, 1e-9 if ours.dtype.itemsize > 4 else 1e-4):
@@ -159,7 +162,7 @@ def _likeness(ours: Any, true: Any) -> float:
     if not sizes > 0:
         return 0.0
     apart = abs(math.log(inner(a, a) / inner(b, b)))
-    return float(inner(a, b) / sizes**0.5 / (1 + apart))
+    return float(abs(inner(a, b)) / sizes**0.5 / (1 + apart))
 
 
 def _refusal(
