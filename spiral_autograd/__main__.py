@@ -147,14 +147,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except NonFiniteLossError as error:
         status, why = 1, str(error)
-    except BrokenPipeError:
-        _abandon_output()
-        status, why = CLOSED, "the reader of the output closed it"
     except OSError as error:
         if not error.filename:
             _abandon_output()
         what = error.filename or "the output"
         status, why = UNWRITABLE, f"cannot write {what}: {error.strerror or error}"
+        if isinstance(error, BrokenPipeError):
+            status, why = CLOSED, "the reader of the output closed it"
     except KeyboardInterrupt:
         status, why = STOPPED, "stopped"
         print(file=sys.stderr)

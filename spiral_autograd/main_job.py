@@ -188,9 +188,8 @@ class _Job:
 
 def kept_run(options: argparse.Namespace, complain: Complain) -> dict[str, Any]:
     """Return what was kept of the last run in the output folder, or end with why not."""
-    path = options.output / CHECKPOINT
     try:
-        kept = load(path)
+        kept = load(path := options.output / CHECKPOINT)
         kept["options"] = {name: kept["options"][name] for name in SETTINGS}
     except FileNotFoundError:
         complain(f"argument --resume: no run was begun in {options.output}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -205,10 +204,6 @@ def _stream(kind: type[Any]) -> Callable[[dict[str, Any]], Stream]:
     return made
 
 
-def _fields(state: TrainState) -> dict[str, Any]:
-    return {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
-
-
 def _train_state(fields: dict[str, Any]) -> TrainState:
     """Return the state of its fields, in which leaves that were one array are one array again."""
     sharing = fields["sharing"]
@@ -219,7 +214,7 @@ def _train_state(fields: dict[str, Any]) -> TrainState:
 
 # How the objects among the leaves are taken apart, and made of these parts again.
 _OBJECTS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "TrainState": (TrainState, _fields, _train_state),
+    "TrainState": (TrainState, vars, _train_state),
     "Sharing": (Sharing, lambda sharing: sharing.places, Sharing),
     "RandomState": (np.random.RandomState, _stream_state, _stream(np.random.RandomState)),
     "Generator": (np.random.Generator, _stream_state, _stream(np.random.Generator)),

@@ -130,6 +130,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     # -------------------- rows: what the numbers alone show --------------------
     "no_pattern": _no_pattern,
     "not_finite": "{count} of its {of} entries are NaN or infinite",
+    "unused_by_forward": "the output does not change with it: the true gradient is zero",
     "nothing_returned": "no gradient is returned, or written (None)",
     "all_zeros": "the gradient is all zeros: it is never written, or written with zeros",
     "rounding_only": "the gradient is never written: it is zero up to rounding",

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from ...recording import Call
+from ...recording import Call, name_of
 from ...validation import Array
 from ..blocks import close, inner, largest
 from ..finding import Finding, found
@@ -322,11 +322,10 @@ def _summed(case: Case, k: int) -> Iterator[tuple[Array, object]]:
     """Yield the backward values that the k-th gradient is a mere sum of, with its axis."""
     grad = case.graph.recording.grads[k] if case.graph is not None else None
     call, axis = grad, getattr(grad, "kwargs", {}).get("axis")
-    while call is not None and getattr(call.fun, "__name__", "") in ("sum", "reshape"):
+    while isinstance(call, Call) and name_of(call.fun) in ("sum", "reshape"):
         call = call.args[0]
-        if not hasattr(call, "value"):
+        if not isinstance(call, Call) or case.graph is None:
             return
-        assert case.graph is not None
         yield np.asarray(case.graph.value(call)), axis
 
 
