@@ -25,7 +25,7 @@ from .reference.reference import at_these_values, find_reference
 from .source import forward_line
 from .subject.conventions import TARGETS, means_upstream
 from .subject.objects import positional_names
-from .subject.subject import MISSING, copied
+from .subject.subject import MISSING
 from .verdict.doubt import compared, not_accepted
 from .verdict.rows import FAILURES, Comparison, Row
 from .where import Where
@@ -179,7 +179,7 @@ def _beside(c: Comparison, where: Where, hiding: dict[int, Finding]) -> Comparis
             moved = at_these_values(subject)
             reference = find_reference(moved, rng, 1.0)
             with subject.session.fresh():
-                grads = [copied(g) for g in subject.backward([np.array(u) for u in c.upstream])]
+                grads = c.backward()
         except CheckError:  # outside of the domain
             return None
         if reference.kind != c.reference.kind or not reference.grads:

@@ -24,8 +24,7 @@ from ..guard import CheckError, theirs
 from ..subject.session import reach
 from ..subject.subject import Subject
 from .boxes import NumpyBox
-from .rebind import standing_in
-from .stand_ins import boxed
+from .stand_ins import boxed, standing_in
 from .stepping import (
     SINGLE,
     Direction,

@@ -18,11 +18,12 @@ from ..primitives import primitive
 from ..reference.graph import Graph, is_number
 from ..reference.nodes import Node
 from ..reference.stepping import nearby, unit_of
-from .repeats import drawn_anew
 from .rows import Comparison, Floor
 
 # A jump is that of one kink; a gradient may be a sum over many of them.
 _KINKS_IN_A_SUM = 30
+# How far the values move, each time in another direction: in one of them two jumps may cancel.
+_STEPS = (*(1e-4,) * 6, 1e-3, 1e-2)
 
 Entries = dict[int, Array]  # which entries of which gradients
 
@@ -45,14 +46,14 @@ def find_kinks(c: Comparison) -> Entries:
     offs = {k: _off(c, k, c.grads[k], c.reference.grads[k]) for k in rows}
     here = {k: off for k, off in offs.items() if off is not None}
     found = {k: _between_slopes(c, k, off) for k, off in here.items() if k in c.subject.marks}
-    for size in (1e-4, 1e-3, 1e-2):
+    for seed, size in enumerate(_STEPS):
         left = _any({k: off & ~found.get(k, False) for k, off in here.items()})
         if not left:
             break
-        excused = _excused(c, left, size)
-        if not excused and not c.reference.single:
+        excused = _excused(c, left, size, seed)
+        if excused is None and not c.reference.single:
             break  # in float32 a tie may need longer steps to be undone
-        found |= {k: found.get(k, False) | e for k, e in excused.items()}
+        found |= {k: found.get(k, False) | e for k, e in (excused or {}).items()}
     return _any(found)
 
 
@@ -93,20 +94,23 @@ def _between_slopes(c: Comparison, k: int, off: Array) -> Array:
     return found
 
 
-def _excused(c: Comparison, left: Entries, size: float) -> Entries:
-    """Return the entries that are right at four places near by, two and two on opposite sides."""
+def _excused(c: Comparison, left: Entries, size: float, seed: int) -> Entries | None:
+    """Return the entries that are right at four places near by, two and two on opposite sides.
+
+    And at which the reference jumps along this direction; None where no entry is right beside.
+    """
     c.subject.session.restore()
     beside: list[list[Array]] = []
     nearer = 1 / 16 if c.reference.single else 1 / 1024
     for share in (1.0, -1.0, nearer, -nearer):
-        values = nearby(c.subject, np.random.default_rng(0), size * share)
+        values = nearby(c.subject, np.random.default_rng(seed), size * share)
         there = _look(c, left, values)
         if there is None:
-            return {}
+            return None
         off, grads = there
         left = _any({k: here & ~off[k] for k, here in left.items()})
         if not left:
-            return {}
+            return None
         beside.append(grads)
     return _any({k: off & _jumps(c, k, *(b[k] for b in beside[-2:])) for k, off in left.items()})
 
@@ -208,8 +212,8 @@ def _is_steady(c: Comparison, ideal: Graph, k: int, without: list[Guard]) -> boo
     if not np.isfinite(largest(gradient)):
         return False
     for salt in (1, 2, 3):
-        rounded = drawn_anew(c.reference.eps_of_trace, salt)
-        there = ideal.gradients(ideal.replay(without=without, rounded=rounded))[k]
+        rounding = c.reference.eps_of_trace, salt
+        there = ideal.gradients(ideal.replay(without=without, rounding=rounding))[k]
         if not largest(there - gradient) <= 1e-2 * c.tolerance * largest(gradient):
             return False
     return True
