@@ -1,5 +1,6 @@
 """Is this handwritten backward pass right? Compare it with an automatic one."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from . import interrupts  # noqa: F401  # first: from now on Ctrl-C ends the imports in one line
@@ -72,20 +73,24 @@ __all__ = [  # noqa: RUF022  # as the streets go
 # fmt: on
 
 
-# The book's names, and what does their work here.
+# The book's names, those of its folder common too, and what does their work here.
 BOOK = {
-    "spiral": "load_data",
-    "TwoLayerNet": "init_params(2, 10, 3), whose dict predict, loss and accuracy take",
-    "Trainer": "fit(params, x, t), whose state plot_loss draws",
-    "SGD": "sgd",
-    "Momentum": "momentum",
-    "Nesterov": "nesterov",
-    "AdaGrad": "adagrad",
-    "RMSprop": "rmsprop",
-    "Adam": "adam",
-    "Affine": "affine; by hand manual.affine and manual.affine_backward",
-    "Sigmoid": "sigmoid; by hand manual.sigmoid and manual.sigmoid_backward",
-    "SoftmaxWithLoss": "cross_entropy; by hand manual.softmax_with_loss",
+    name: here.format(name.lower())
+    for names, here in (
+        ("spiral dataset", "load_data"),
+        ("TwoLayerNet two_layer_net", "init_params, whose dict predict, loss and accuracy take"),
+        ("Trainer trainer", "fit(params, x, t), whose state plot_loss draws"),
+        ("SGD Momentum Nesterov AdaGrad RMSprop Adam", "{0}"),
+        ("Affine Sigmoid Softmax", "{0}; by hand manual.{0} and manual.{0}_backward"),
+        ("MatMul", "affine; by hand manual.{0} and manual.{0}_backward"),
+        ("SoftmaxWithLoss", "cross_entropy; by hand manual.softmax_with_loss"),
+        ("cross_entropy_error", "cross_entropy, which takes scores"),
+        ("layers functions", "network, or by hand manual"),
+        ("optimizer", "optimizers"),
+        ("util", "clip_grads"),
+        ("Relu relu Dropout Embedding SigmoidWithLoss", "your own, which check_layer checks"),
+    )
+    for name in names.split()
 }
 
 
@@ -97,7 +102,8 @@ def __getattr__(name: str) -> object:
     """Import the checker when it is first asked for: whoever only trains need not wait for it."""
     if name not in __all__:
         here = f": for the book's {name} use {BOOK[name]}" if name in BOOK else ""
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{here}")
+        said = f"module {__name__!r} has no attribute {name!r}{here}"
+        raise AttributeError(said, name=name, obj=sys.modules[__name__])
     from . import gradcheck
 
     return getattr(gradcheck, name)

@@ -15,7 +15,7 @@ import numpy as np
 from . import __version__, network
 from .derive import Program, derive
 from .interrupts import raise_again
-from .main_job import SETTINGS, STOPPED, TOLERANCE, Complain, UnwritableError, first_state, run
+from .main_job import SETTINGS, STOPPED, TOLERANCE, Complain, first_state, kept_run, run
 from .train_state import NonFiniteLossError
 
 UNWRITABLE, CLOSED = 3, 141  # the last as shells have it
@@ -76,12 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         ("html", Path, None, "DIR", "save the run as a page, too: DIR/index.html"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, metavar=letter, help=meaning)
-    parser.add_argument("--resume", action="store_true", help="go on where a run stopped")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     written = "how the graph is written"
     parser.add_argument("--format", choices=FORMATS, default="mermaid", help=written)
     parser.add_argument("--full", action="store_true", help="each operation of the graph a node")
     parser.add_argument("--no-plots", action="store_true", help="save the parameters only")
     parser.add_argument("--version", action="version", version=__version__)
+    parser.set_defaults(kept={})
     return parser
 
 
@@ -99,19 +100,13 @@ def _refuse_what_is_ignored(parser: argparse.ArgumentParser, options: argparse.N
 # -------------------- the commands --------------------
 
 
-def _derived(options: argparse.Namespace, complain: Complain) -> Program:
-    params, (x, t), _ = first_state(options, complain)
-    batch = x[: options.batch_size], t[: options.batch_size]
-    return derive(network.loss, params, *batch)
-
-
-def _print_derived(options: argparse.Namespace, complain: Complain) -> int:
-    print(_derived(options, complain).source, end="")
-    return 0
-
-
-def _print_graph(options: argparse.Namespace, complain: Complain) -> int:
-    print(FORMATS[options.format](_derived(options, complain), full=options.full), end="")
+def _print_program(options: argparse.Namespace, complain: Complain) -> int:
+    """Print autograd's backward pass of the network for a batch, as NumPy or as a graph."""
+    params, data, _ = first_state(options, complain)
+    program = derive(network.loss, params, *(array[: options.batch_size] for array in data))
+    is_graph = options.command == "graph"
+    text = FORMATS[options.format](program, full=options.full) if is_graph else program.source
+    print(text, end="")
     return 0
 
 
@@ -119,8 +114,8 @@ FORMATS = {"mermaid": Program.to_mermaid, "dot": Program.to_dot}
 # What each command runs, and the options that mean something to it.
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace, Complain], int], tuple[str, ...]]] = {
     "train": (run, (*SETTINGS, "output", "html", "resume", "no_plots")),
-    "derive": (_print_derived, ("batch_size", "hidden_size", "seed")),
-    "graph": (_print_graph, ("batch_size", "hidden_size", "seed", "format", "full")),
+    "derive": (_print_program, ("batch_size", "hidden_size", "seed")),
+    "graph": (_print_program, ("batch_size", "hidden_size", "seed", "format", "full")),
 }
 
 
@@ -144,14 +139,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise_again()
         options = parser.parse_args(argv)
         _refuse_what_is_ignored(parser, options)
+        if options.resume:  # what is not said is as it was in that run
+            kept = kept_run(options, parser.error)
+            options = parser.parse_args(argv, argparse.Namespace(kept=kept, **kept["options"]))
         status = COMMANDS[options.command][0](options, parser.error)
         sys.stdout.flush()
         return status
-    except (NonFiniteLossError, UnwritableError) as error:
-        status, why = 1 if isinstance(error, NonFiniteLossError) else UNWRITABLE, str(error)
+    except NonFiniteLossError as error:
+        status, why = 1, str(error)
     except OSError as error:
-        _abandon_output()
-        status, why = UNWRITABLE, f"cannot write the output: {error}"
+        if not error.filename:
+            _abandon_output()
+        what = error.filename or "the output"
+        status, why = UNWRITABLE, f"cannot write {what}: {error.strerror or error}"
         if isinstance(error, BrokenPipeError):
             status, why = CLOSED, "the reader of the output closed it"
     except KeyboardInterrupt:

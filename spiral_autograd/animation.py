@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,22 +74,21 @@ def animate_training(
         raise ValueError("evaluations is empty: fit(..., on_eval=evaluations.append) fills it")
     from matplotlib.animation import FuncAnimation
 
-    def predictor(frame: int) -> Callable[[Array], Array]:
-        return lambda points: predict(evaluations[frame].params, points)
-
+    predictors = [partial(predict, now.params) for now in evaluations]
     ax, *axes = _axes()
-    plot_decision_boundary(predictor(0), x, t, h, ax=ax, scatter={"s": 9, "linewidth": 0.4})
+    plot_decision_boundary(predictors[0], x, t, h, ax=ax, scatter={"s": 9, "linewidth": 0.4})
     ax.legend().remove()
     ax.set(xlabel="", ylabel="", xticks=[], yticks=[])
     last, gradient = len(evaluations) - 1, value_and_grad(loss)
     epochs = [now.epoch - 1 + now.iteration / now.max_iters for now in evaluations]
     losses = [now.loss for now in evaluations]
-    norms = [_norm(gradient(now.params, x, t)[1]) for now in evaluations]
+    grads = [leaves(gradient(now.params, x, t)[1]) for now in evaluations]
+    norms = [float(np.linalg.norm(list(map(np.linalg.norm, each)))) for each in grads]
     for curve, values in zip(axes, (losses, norms), strict=True):
         curve.set(xlim=(0, 1.03 * epochs[-1]), ylim=(0, 1.08 * max(values) or 1.0))
 
     def draw(frame: int) -> list[Any]:
-        ax.images[0].set_data(decision_grid(predictor(frame), x, h)[2])
+        ax.images[0].set_data(decision_grid(predictors[frame], x, h)[2])
         ax.set_title(f"epoch {evaluations[frame].epoch}", fontsize=9)
         for curve, values in zip(axes, (losses, norms), strict=True):
             curve.lines[0].set_data(epochs[: frame + 1], values[: frame + 1])
@@ -111,7 +111,3 @@ def _axes() -> list[Any]:
         axes[name].plot([], [], "o-", color=color, linewidth=1, markersize=4, markevery=[-1])
     axes["gradient's norm"].set_xlabel("epoch", fontsize=8)
     return list(axes.values())
-
-
-def _norm(gradient: Any) -> float:
-    return float(np.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in leaves(gradient))))

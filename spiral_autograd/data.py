@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .validation import Array, Random, positive_integer, random_stream
+from .validation import Array, Random, hinting, positive_integer, random_stream
 
 
+@hinting
 def load_data(
     rng: Random = 1984, *, samples_per_class: int = 100, classes: int = 3
 ) -> tuple[Array, Array]:

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import threading
 from types import FrameType
 
 
@@ -27,9 +26,5 @@ def raise_again() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-if (
-    threading.current_thread() is threading.main_thread()
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    and _is_command()
-):
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler and _is_command():
     signal.signal(signal.SIGINT, _stop)  # until `raise_again` is called

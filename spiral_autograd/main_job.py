@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from errno import EISDIR
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import autograd
 import numpy as np
@@ -85,41 +84,19 @@ def _table(title: str, rows: Sequence[tuple[str, ...]]) -> str:
 # -------------------- what is saved --------------------
 
 
-class UnwritableError(Exception):
-    """A file cannot be written, or the output; the message says which, and why."""
-
-
-@contextlib.contextmanager
-def _named_if_impossible(what: str) -> Iterator[None]:
+def _make_folder(complain: Complain, folder: Path, names: Sequence[str], option: str) -> None:
+    """Make the output folder, and raise where a directory is in the way of a file."""
     try:
-        yield
-    except OSError as error:
-        raise UnwritableError(f"cannot {what}: {error.strerror or error}") from error
-
-
-def _save(path: Path, write: Callable[[IO[bytes]], Any], said: object = None) -> None:
-    """Write a file whole, or say why it cannot be."""
-    with _named_if_impossible(f"write {said or path}"):
-        write_whole(path, write)
-
-
-def _try_folder(complain: Complain, folder: Path, names: Sequence[str], option: str) -> None:
-    """Make the output folder, and raise unless all the files can be written there."""
-    with _named_if_impossible(f"make the folder {folder}"):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            complain(f"argument --{option}: cannot make the folder: {error}")
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        complain(f"argument --{option}: cannot make the folder: {error}")
     for name in names:
         if (folder / name).is_dir():
-            raise UnwritableError(f"cannot write {folder / name}: a directory is in the way")
-    trial = folder / f".{os.urandom(8).hex()}"
-    _save(trial, lambda file: file.write(bytes(8192)), f"into {folder}")
-    trial.unlink()
+            raise IsADirectoryError(EISDIR, "a directory is in the way", f"{folder / name}")
 
 
 def _save_parameters(folder: Path, params: Params) -> Path:
-    _save(folder / PARAMETERS, lambda file: np.savez(file, **params))  # type: ignore[arg-type]
+    write_whole(folder / PARAMETERS, lambda file: np.savez(file, **params))  # type: ignore[arg-type]
     return folder / PARAMETERS
 
 
@@ -137,7 +114,7 @@ def _save_plots(folder: Path, state: TrainState, x: Array, t: Array) -> Iterator
             continue
         figure = Figure(figsize=(5.6, 5.0), layout="constrained")
         draw(ax=figure.add_subplot())
-        _save(folder / name, partial(figure.savefig, dpi=150, format="png"))
+        write_whole(folder / name, partial(figure.savefig, dpi=150, format="png"))
         yield folder / name
 
 
@@ -163,12 +140,12 @@ class _Job:
     params: Params
     data: tuple[Array, Array]
     stream: np.random.RandomState
-    kept: dict[str, Any]
 
     def __post_init__(self) -> None:
-        self.runs: dict[str, TrainState] = self.kept.get("runs", {})
-        self.differences: Differences = self.kept.get("differences", {})
-        self.frames: list[run_page.Frame] = self.kept.get("frames", [])
+        kept = self.options.kept
+        self.runs: dict[str, TrainState] = kept.get("runs", {})
+        self.differences: Differences = kept.get("differences", {})
+        self.frames: list[run_page.Frame] = kept.get("frames", [])
         if self.options.html and not self.frames:
             self.frames.append(run_page.picture(self.params, *self.data, 0))
 
@@ -183,14 +160,17 @@ class _Job:
     def train(self, run: str, **source: Any) -> TrainState:
         """Return the last state of a run, begun or gone on with; it is saved on the way."""
         options, start = self.options, self.runs.get(run)
+        if start and start.epoch == options.epochs and run == "handwritten":
+            print(
+                f"that run had its {options.epochs} epochs: --epochs {2 * options.epochs} goes on"
+            )
 
         def keep(state: TrainState) -> None:
             self.runs[run] = state
             said = {name: getattr(options, name) for name in SETTINGS}
             kept: dict[str, Any] = {"options": said, "runs": self.runs, "frames": self.frames}
             kept["differences"] = self.differences
-            with _named_if_impossible(f"write {options.output / CHECKPOINT}"):
-                save(kept, options.output / CHECKPOINT)
+            save(kept, options.output / CHECKPOINT)
 
         return fit(
             self.params if start is None else start,
@@ -206,32 +186,39 @@ class _Job:
         )
 
 
-def _resumed(options: argparse.Namespace, complain: Complain) -> dict[str, Any]:
-    """Return what was kept of a run that was begun with the same options, or end with why not."""
-    path = options.output / CHECKPOINT
+def kept_run(options: argparse.Namespace, complain: Complain) -> dict[str, Any]:
+    """Return what was kept of the last run in the output folder, or end with why not."""
     try:
-        kept = load(path)
+        kept = load(path := options.output / CHECKPOINT)
+        kept["options"] = {name: kept["options"][name] for name in SETTINGS}
     except FileNotFoundError:
-        complain(f"argument --resume: no run was stopped in {options.output}")
+        complain(f"argument --resume: no run was begun in {options.output}")
+    except (KeyError, TypeError, IndexError):
+        complain(f"argument --resume: {path} is not of a run")
     except (OSError, ValueError) as error:
         complain(f"argument --resume: {error}")
-    for name in SETTINGS:
-        before, now = kept["options"][name], getattr(options, name)
+    return dict(kept)
+
+
+def _refuse_another_run(options: argparse.Namespace, complain: Complain) -> None:
+    """End if the run that is gone on with was begun with other options; epochs may be added."""
+    for name, before in options.kept.get("options", {}).items():
+        now = getattr(options, name)
         if before != now and not (name == "epochs" and before < now):
             option = name.replace("_", "-")
             complain(f"argument --resume: that run was begun with --{option} {before}, not {now}")
-    return dict(kept)
 
 
 def run(options: argparse.Namespace, complain: Complain) -> int:
     """Train by both gradients, compare them, save what came of it, and return the exit status."""
+    _refuse_another_run(options, complain)
     params, data, stream = first_state(options, complain)
     x, t = data
     names = [PARAMETERS, CHECKPOINT, *(() if options.no_plots else PICTURES)]
-    _try_folder(complain, options.output, names, "output")
+    _make_folder(complain, options.output, names, "output")
     if options.html:
-        _try_folder(complain, options.html, [PAGE], "html")
-    job = _Job(options, params, data, stream, _resumed(options, complain) if options.resume else {})
+        _make_folder(complain, options.html, [PAGE], "html")
+    job = _Job(options, params, data, stream)
     try:
         automatic = job.train(
             "automatic", value_and_grad=_watched(job.differences), on_eval=job.look
@@ -254,29 +241,29 @@ def run(options: argparse.Namespace, complain: Complain) -> int:
     }
     print("", *(f"{_table(*item)}\n" for item in tables.items()), sep="\n")
     print(f"accuracy on the data: {network.accuracy(automatic.params, x, t):.1%}")
-    if not _save_all(options, automatic, x, t):
-        return STOPPED
+    for path in _saved(job, automatic, tables):
+        print("saved:", path)
+    agree = _agree(job.differences)
+    print(f"The gradients {'agree' if agree else 'DO NOT agree'} to {TOLERANCE:g}.")
+    return 0 if agree else 1
+
+
+def _saved(
+    job: _Job, state: TrainState, tables: dict[str, list[tuple[str, ...]]]
+) -> Iterator[Path]:
+    """Save the parameters, the pictures and the page one by one, and yield where each is."""
+    options = job.options
+    yield _save_parameters(options.output, state.params)
+    if not options.no_plots:
+        yield from _save_plots(options.output, state, *job.data)
     if options.html:
-        _save_page(job, automatic, tables)
-    (options.output / CHECKPOINT).unlink()
-    return _verdict(job.differences)
+        text = _page(job, state, tables)
+        write_whole(options.html / PAGE, lambda file: file.write(text.encode()))
+        yield options.html / PAGE
 
 
-def _save_all(options: argparse.Namespace, state: TrainState, x: Array, t: Array) -> bool:
-    """Save the parameters and the pictures, say where, and tell whether all are there."""
-    saved: list[Path] = []
-    try:
-        saved.append(_save_parameters(options.output, state.params))
-        saved.extend(() if options.no_plots else _save_plots(options.output, state, x, t))
-    except KeyboardInterrupt:
-        print("\nstopped; saved:", " ".join(map(str, saved)) or "nothing")
-        return False
-    print("saved:", *saved)
-    return True
-
-
-def _save_page(job: _Job, state: TrainState, tables: dict[str, list[tuple[str, ...]]]) -> None:
-    """Save the run as one page, and say where."""
+def _page(job: _Job, state: TrainState, tables: dict[str, list[tuple[str, ...]]]) -> str:
+    """Return the page of the run."""
     options, (x, t) = job.options, job.data
     interval = 10 / (len(x) // options.batch_size)
     losses = [((k + 1) * interval, loss) for k, loss in enumerate(state.loss_list)]
@@ -293,16 +280,8 @@ def _save_page(job: _Job, state: TrainState, tables: dict[str, list[tuple[str, .
     points = np.column_stack([x.round(3), t.argmax(axis=1)]).tolist()
     drawn = {"frames": job.frames, "losses": losses, "points": points}
     batch = [array[: options.batch_size] for array in job.data]
-    text = run_page.run_page(said, tables, drawn, job.params, *batch)
-    _save(options.html / PAGE, lambda file: file.write(text.encode()))
-    print("saved:", options.html / PAGE)
+    return run_page.run_page(said, tables, drawn, job.params, *batch)
 
 
 def _agree(differences: Differences) -> bool:
     return all(relative <= TOLERANCE for _, relative in differences.values())
-
-
-def _verdict(differences: Differences) -> int:
-    agree = _agree(differences)
-    print(f"The gradients {'agree' if agree else 'DO NOT agree'} to {TOLERANCE:g}.")
-    return 0 if agree else 1

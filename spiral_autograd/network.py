@@ -21,6 +21,7 @@ from .validation import (
     examples,
     finite_array,
     float_scores,
+    hinting,
     network_params,
     number,
     positive_integer,
@@ -152,6 +153,7 @@ def cross_entropy(scores: Array, t: Array) -> Any:
 # -------------------- the network --------------------
 
 
+@hinting
 def init_params(
     input_size: int, hidden_size: int, output_size: int, *, rng: Random, scale: float = 0.01
 ) -> Params:

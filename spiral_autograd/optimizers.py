@@ -41,9 +41,20 @@ class Optimizer:
     name: str  # a training state remembers it
     init: Callable[[Pytree], Any]
     update: Callable[[Pytree, Pytree, Any], tuple[Pytree, Any]]
-    # Whether what update returns shares no memory with the params and grads that it was given:
-    # these may then be buffers, which `fit` writes the next ones into.
-    returns_new: bool = False
+    # The same update, which writes the new parameters into the arrays of the old ones and returns
+    # what the rule then remembers; `fit` takes it for its own buffers. grads may be written to.
+    in_place: Callable[[Pytree, Pytree, Any], Any] | None = None
+
+
+def _rule(name: str, init: Callable[[Pytree], Any], update: Callable[..., Any]) -> Optimizer:
+    """Return an optimizer whose update returns new arrays."""
+    return Optimizer(name, init, update, partial(_written_back, update))
+
+
+def _written_back(update: Callable[..., Any], params: Pytree, grads: Pytree, state: Any) -> Any:
+    new, state = update(params, grads, state)
+    tree_map(np.copyto, params, new)
+    return state
 
 
 def _zeros_like(params: Pytree) -> Pytree:
@@ -72,7 +83,8 @@ def sgd(lr: float = 0.01) -> Optimizer:
     >>> rule.update([np.array([1.0, 2.0])], [np.array([1.0, -1.0])], rule.init(None))[0]
     [array([0.5, 2.5])]
     """
-    return Optimizer("sgd", _nothing, partial(_sgd, _positive("lr", lr)), returns_new=True)
+    lr = _positive("lr", lr)
+    return Optimizer("sgd", _nothing, partial(_sgd, lr), partial(_sgd_in_place, lr))
 
 
 def _nothing(params: Pytree) -> tuple[()]:
@@ -81,6 +93,11 @@ def _nothing(params: Pytree) -> tuple[()]:
 
 def _sgd(lr: float, params: Pytree, grads: Pytree, state: Any) -> tuple[Pytree, Any]:
     return tree_map(lambda p, g: p - lr * g, params, grads), state
+
+
+def _sgd_in_place(lr: float, params: Pytree, grads: Pytree, state: Any) -> Any:
+    tree_map(lambda p, g: np.subtract(p, np.multiply(g, lr, g), p), params, grads)
+    return state
 
 
 def momentum(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
@@ -96,7 +113,7 @@ def momentum(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
     (array([1.]), array([0.]))
     """
     lr, mu = _positive("lr", lr), _fraction("momentum", momentum)
-    return Optimizer("momentum", _zeros_like, partial(_momentum, lr, mu), returns_new=True)
+    return _rule("momentum", _zeros_like, partial(_momentum, lr, mu))
 
 
 def _momentum(lr: float, mu: float, params: Pytree, grads: Pytree, v: Pytree) -> tuple[Any, Any]:
@@ -119,7 +136,7 @@ def nesterov(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
     (array([0.7]), array([-0.2]))
     """
     lr, mu = _positive("lr", lr), _fraction("momentum", momentum)
-    return Optimizer("nesterov", _zeros_like, partial(_nesterov, lr, mu), returns_new=True)
+    return _rule("nesterov", _zeros_like, partial(_nesterov, lr, mu))
 
 
 def _nesterov(lr: float, mu: float, params: Pytree, grads: Pytree, v: Pytree) -> tuple[Any, Any]:
@@ -141,7 +158,7 @@ def adagrad(lr: float = 0.01, eps: float = 1e-7) -> Optimizer:
     (array([0.9]), array([4.]))
     """
     lr, eps = _positive("lr", lr), _positive("eps", eps)
-    return Optimizer("adagrad", _zeros_like, partial(_adagrad, lr, eps), returns_new=True)
+    return _rule("adagrad", _zeros_like, partial(_adagrad, lr, eps))
 
 
 def _adagrad(lr: float, eps: float, params: Pytree, grads: Pytree, h: Pytree) -> tuple[Any, Any]:
@@ -163,7 +180,7 @@ def rmsprop(lr: float = 0.01, decay: float = 0.99, eps: float = 1e-7) -> Optimiz
     (array([0.8]), array([1.]))
     """
     lr, d, eps = _positive("lr", lr), _fraction("decay", decay), _positive("eps", eps)
-    return Optimizer("rmsprop", _zeros_like, partial(_rmsprop, lr, d, eps), returns_new=True)
+    return _rule("rmsprop", _zeros_like, partial(_rmsprop, lr, d, eps))
 
 
 def _rmsprop(
@@ -194,7 +211,7 @@ def adam(
     lr, eps = _positive("lr", lr), _positive("eps", eps)
     b1, b2 = _fraction("beta1", beta1), _fraction("beta2", beta2)
 
-    return Optimizer("adam", _two_means, partial(_adam, lr, b1, b2, eps), returns_new=True)
+    return _rule("adam", _two_means, partial(_adam, lr, b1, b2, eps))
 
 
 def _two_means(params: Pytree) -> tuple[Pytree, Pytree, int]:

@@ -20,16 +20,23 @@ def _file(name: str) -> str:
     return (files(__package__) / "templates" / name).read_text(encoding="utf-8")
 
 
-def shown(text: str) -> str:
-    r"""Return a text as HTML, with escapes in place of what does not print.
+def printable(text: str) -> str:
+    r"""Return a text with escapes in place of what would command a terminal or reorder its line.
 
     Examples
     --------
-    >>> shown("<b>\x1b")
-    '&lt;b&gt;\\x1b'
+    >>> printable("W\x1b[31m"), printable("größe 2")
+    ('W\\x1b[31m', 'größe 2')
     """
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return html.escape("".join(escaped))
+    return "".join(
+        c if c.isprintable() else " " if c in "\t\n" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+def as_html(text: str) -> str:
+    """Return a text as HTML, without what would command a terminal or reorder its line."""
+    return html.escape(printable(text))
 
 
 def as_json(data: object) -> str:
@@ -39,18 +46,18 @@ def as_json(data: object) -> str:
 
 def table(caption: str, head: Sequence[str], *rows: Sequence[str]) -> str:
     """Return a table of texts, the first of each row its name; what says "wrong" is marked so."""
-    columns = "".join(f'<th scope="col">{shown(name or "name")}</th>' for name in head)
+    columns = "".join(f'<th scope="col">{as_html(name or "name")}</th>' for name in head)
     body = "".join(f"<tr>{_cells(*row)}</tr>" for row in rows)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{shown(caption)}"><table>'
-        f"<caption>{shown(caption)}</caption><thead><tr>{columns}</tr></thead>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{as_html(caption)}"><table>'
+        f"<caption>{as_html(caption)}</caption><thead><tr>{columns}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
 def _cells(name: str, *values: str) -> str:
-    cells = (f'<td class="is-{shown(v.split(" ")[0])}">{shown(v)}</td>' for v in values)
-    return f'<th scope="row">{shown(name)}</th>{"".join(cells)}'
+    cells = (f'<td class="is-{as_html(v.split(" ")[0])}">{as_html(v)}</td>' for v in values)
+    return f'<th scope="row">{as_html(name)}</th>{"".join(cells)}'
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def listing(label: str, lines: Iterable[Line]) -> str:
     rows, last = [], None
     for line in lines:
         gap = last is not None and line.number != last + 1
-        code, _, comment = shown(line.text.expandtabs(4).rstrip()).partition("  # ")
+        code, _, comment = as_html(line.text.expandtabs(4).rstrip()).partition("  # ")
         code += f'<span class="comment">  # {comment}</span>' if comment else ""
         kind = " ".join(filter(None, ("line", line.mark, "gap" if gap else "")))
         links = f' tabindex="0" data-links="{" ".join(line.links)}"' if line.links else ""
@@ -80,6 +87,6 @@ def listing(label: str, lines: Iterable[Line]) -> str:
         )
         last = line.number
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{shown(label)}">'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{as_html(label)}">'
         f'<ol class="code">{"".join(rows)}</ol></div>'
     )

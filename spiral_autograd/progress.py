@@ -37,21 +37,14 @@ def progress(total: int) -> tuple[Show, Callable[[], None]]:
 
 def _line(total: int) -> tuple[Show, Callable[[], None]]:
     """Return the same as a line of text that is written over itself, and wiped at the end."""
-    began = time.monotonic()
-    width = 0
+    after = time.monotonic() + AFTER
 
-    def show(done: int, words: str) -> None:
-        nonlocal width
-        if time.monotonic() - began < AFTER:
-            return
-        line = f"{done / total:4.0%} of {total:,} batches, {words}"
-        sys.stderr.write(f"\r{line:{width}}")
-        sys.stderr.flush()
-        width = len(line)
-
-    def end() -> None:
-        if width:
-            sys.stderr.write(f"\r{'':{width}}\r")
+    def write(line: str) -> None:
+        if time.monotonic() >= after:
+            sys.stderr.write(f"\r{line:79}" + "\r" * (not line))
             sys.stderr.flush()
 
-    return show, end
+    def show(done: int, words: str) -> None:
+        write(f"{done / total:4.0%} of {total:,} batches, {words}")
+
+    return show, lambda: write("")

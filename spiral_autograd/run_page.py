@@ -16,7 +16,7 @@ import numpy as np
 
 from . import manual, network
 from .derive import derive
-from .pages import Line, as_json, listing, page, shown, table
+from .pages import Line, as_html, as_json, listing, page, table
 from .plotting import decision_grid
 from .validation import Array
 
@@ -61,7 +61,7 @@ def run_page(
     }
     return page(
         "run.html",
-        **{name: shown(value) for name, value in said.items()},
+        **{name: as_html(value) for name, value in said.items()},
         tables="".join(table(caption, *rows) for caption, rows in tables.items()),
         derived=listing("Derived from autograd", derived),
         handwritten=listing("By hand", by_hand),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -17,6 +16,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 
 from .pytree import DEEPEST, Pytree, Sharing, float_tree, leaves, too_deep, with_leaves
+from .state import kind_of
 from .train_state import TrainState
 from .validation import Array, Stream
 
@@ -40,8 +40,8 @@ def save(state: TrainState | Pytree, path: str | os.PathLike[str]) -> None:
         The leaves of a pytree may be arrays, numbers, text, None, random streams and states;
         others raise TypeError.
     path : path of a file
-        As it is: no suffix is added. OSError where it cannot be written; what stood there before
-        is then still there.
+        As it is: no suffix is added. OSError where it cannot be written, as in a folder that is
+        not there; what stood there before is then still there.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def save(state: TrainState | Pytree, path: str | os.PathLike[str]) -> None:
     arrays: dict[str, Array] = {}
     structure = {"format": FORMAT, "version": VERSION, "tree": _node("", state, arrays)}
     arrays[STRUCTURE] = np.array(json.dumps(structure))
-    write_whole(Path(path), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    write_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -82,16 +82,22 @@ def load(path: str | os.PathLike[str]) -> Any:
         with zipfile.ZipFile(data) as archive:
             members = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
         arrays = {name: np.load(io.BytesIO(b), allow_pickle=False) for name, b in members.items()}
-        structure = json.loads(arrays[STRUCTURE].item())
-        if structure["format"] != FORMAT:
-            raise ValueError(f"its format is {structure['format']!r}")
-        version = int(structure["version"])
-        tree = _tree(structure["tree"], arrays) if version <= VERSION else None
+        if STRUCTURE in arrays:
+            structure = json.loads(arrays[STRUCTURE].item())
+            if structure["format"] != FORMAT:
+                raise ValueError(f"its format is {structure['format']!r}")
+            version = int(structure["version"])
+            tree = _tree(structure["tree"], arrays) if version <= VERSION else None
     except DAMAGED as error:
         raise ValueError(
             f"{os.fspath(path)!r} is damaged, or was not made by save: "
             f"{type(error).__name__}: {error}"
         ) from error
+    if STRUCTURE not in arrays:
+        raise ValueError(
+            f"{os.fspath(path)!r} was not made by save: it holds only the arrays "
+            f"{', '.join([*arrays][:8])}, which dict(numpy.load(path)) reads"
+        )
     if version > VERSION:
         raise ValueError(
             f"{os.fspath(path)!r} was saved by a newer spiral_autograd, in version {version} of "
@@ -100,13 +106,24 @@ def load(path: str | os.PathLike[str]) -> Any:
     return tree
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a new file beside a path, then move it there: whole, or not at all."""
+def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a new file beside a path, then move it there: whole, or not at all.
+
+    An OSError names the path, not the new file, and a folder that is missing.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be the path of a file, got a {type(path).__name__}")
+    path = Path(path)
     part = path.with_name(f".{os.urandom(8).hex()}.part")
     try:
         with part.open("xb") as file:
             write(file)
         os.replace(part, path)
+    except OSError as error:
+        why = error.strerror or str(error)
+        if isinstance(error, FileNotFoundError):
+            why = f"there is no folder {str(path.parent)!r}, make it first (os.makedirs)"
+        raise type(error)(error.errno, why, str(path)) from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink()  # there only where something went wrong
@@ -166,32 +183,25 @@ def _tree(node: Node, arrays: dict[str, Array]) -> Any:
 
 
 def _stream_state(stream: Stream) -> dict[str, Any]:
-    if isinstance(stream, np.random.Generator):
-        return dict(stream.bit_generator.state)
-    state: Any = stream.get_state(legacy=False)
-    if state["bit_generator"] != "MT19937":  # NumPy itself could not put it back
+    (state,) = kind_of(type(stream)).read(stream)
+    if isinstance(stream, np.random.RandomState) and state["bit_generator"] != "MT19937":
+        # NumPy itself could not put it back
         raise TypeError("a RandomState must be of MT19937, as all are that a seed starts")
     return dict(state)
 
 
-def _bit_generator(state: dict[str, Any]) -> Any:
-    """Return the bit generator, one of NumPy's own, that stands at a state."""
-    kind = getattr(np.random, state["bit_generator"])
-    if not issubclass(kind, np.random.BitGenerator):
-        raise ValueError(f"{kind} is no random stream")
-    made = kind()
-    made.state = state
+def _stream(kind: type[Any]) -> Callable[[dict[str, Any]], Stream]:
+    """Return what makes a random stream, of a bit generator of NumPy's own, at a state."""
+
+    def made(state: dict[str, Any]) -> Stream:
+        bits = getattr(np.random, state["bit_generator"])
+        if not issubclass(bits, np.random.BitGenerator):
+            raise ValueError(f"{bits} is no random stream")
+        stream: Stream = kind(bits())
+        kind_of(kind).write(stream, [state])  # type: ignore[misc]
+        return stream
+
     return made
-
-
-def _random_state(state: dict[str, Any]) -> np.random.RandomState:
-    made = np.random.RandomState()
-    made.set_state(state)
-    return made
-
-
-def _fields(state: TrainState) -> dict[str, Any]:
-    return {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
 
 
 def _train_state(fields: dict[str, Any]) -> TrainState:
@@ -204,12 +214,8 @@ def _train_state(fields: dict[str, Any]) -> TrainState:
 
 # How the objects among the leaves are taken apart, and made of these parts again.
 _OBJECTS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "TrainState": (TrainState, _fields, _train_state),
+    "TrainState": (TrainState, vars, _train_state),
     "Sharing": (Sharing, lambda sharing: sharing.places, Sharing),
-    "RandomState": (np.random.RandomState, _stream_state, _random_state),
-    "Generator": (
-        np.random.Generator,
-        _stream_state,
-        lambda state: np.random.Generator(_bit_generator(state)),
-    ),
+    "RandomState": (np.random.RandomState, _stream_state, _stream(np.random.RandomState)),
+    "Generator": (np.random.Generator, _stream_state, _stream(np.random.Generator)),
 }

@@ -20,7 +20,7 @@ from .progress import progress, watched
 from .pytree import FlatLayout, Pytree, leaves, tree_map
 from .saving import save
 from .train_state import Evaluation, NonFiniteLossError, TrainState, begun, resumed, stream_of
-from .validation import Array, Random, Stream, finite_array, number, positive_integer
+from .validation import Array, Random, Stream, finite_array, hinting, number, positive_integer
 
 Keep = Callable[[TrainState], Any]
 
@@ -29,6 +29,7 @@ MOST_UPDATES = 20  # between which a state is noted, and checkpoints and progres
 QUICK = 0.01  # seconds: where an update takes longer, each is noted: that costs little beside it
 
 
+@hinting
 def fit(
     start: Pytree | TrainState,
     *data: Any,
@@ -235,7 +236,7 @@ class _Loop:
     def run(self, source: Source) -> TrainState:
         """Train to the end of the last epoch, and return the state there."""
         stream, is_quick = stream_of(self.start), True
-        may_overwrite = source.buffers is not None and self.optimizer.returns_new
+        may_overwrite = source.buffers is not None and self.optimizer.in_place is not None
         for updates in self.stretches(stream, source.data):
             began = time.perf_counter()
             if may_overwrite and is_quick and len(updates) > 2:
@@ -274,7 +275,9 @@ class _Loop:
 
         `totals` gets the sum of the losses behind each.
         """
+        update = self.optimizer.in_place
         assert source.buffers is not None
+        assert update is not None
         params, grads, run = source.buffers
         remembered = self.place.optimizer_state
         tree_map(np.copyto, params, self.place.vectors)
@@ -283,11 +286,11 @@ class _Loop:
             if not math.isfinite(total):
                 return False
             clipped = grads if self.max_grad is None else clip_grads(grads, self.max_grad)
-            vectors, remembered = self.optimizer.update(params, clipped, remembered)
-            tree_map(np.copyto, params, vectors)
+            remembered = update(params, clipped, remembered)
             totals.append(total)
         since = totals[-1], self.place.losses_since[1] + len(updates)
         behind, _ = updates[-1]
+        vectors = tree_map(np.array, params)
         self.place = _Place(vectors, self.place.evaluations, since, remembered, *behind)
         return True
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import signature
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,25 @@ Array: TypeAlias = NDArray[Any]
 Random: TypeAlias = int | np.random.RandomState | np.random.Generator
 Stream: TypeAlias = np.random.RandomState | np.random.Generator
 Shape: TypeAlias = tuple[int, ...]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_USUAL = {"seed": "rng", "lr": "optimizer", "learning_rate": "optimizer", "epochs": "max_epoch"}
+
+
+def hinting(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a function name the options that it has to whoever gives it one that it has not."""
+    known = signature(function).parameters
+
+    @wraps(function)
+    def hinted(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        for name in kwargs.keys() - known.keys():
+            use = f": use {_USUAL[name]}=" if _USUAL.get(name) in known else ""
+            options = ", ".join(known)
+            raise TypeError(f"{function.__name__} has no {name}={use} (it takes {options})")
+        return function(*args, **kwargs)
+
+    return hinted
 
 
 def _index(value: Any) -> int:
@@ -71,6 +93,9 @@ def random_stream(rng: Any) -> Stream:
 
 def finite_array(name: str, value: Any) -> Array:
     """Return `value` as an array of finite real numbers with at least one entry, or raise."""
+    if isinstance(value, Mapping):
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be an array, got a {kind}: parameters stand before the data")
     try:
         array = np.asarray(value)
     except ValueError as error:

@@ -62,7 +62,7 @@ KNOWS_ONLY = {
     "gradcheck.words_of_changes": set(),
     "gradcheck.pictures": {"validation", "gradcheck.verdict.rows"},
     "gradcheck.report": {
-        *("gradcheck.finding", "gradcheck.words", "gradcheck.guard", "gradcheck.source"),
+        *("gradcheck.finding", "gradcheck.words", "pages", "gradcheck.source"),
         *("gradcheck.verdict.rows", "gradcheck.pictures", "gradcheck.report_page", "saving"),
     },
 }

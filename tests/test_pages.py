@@ -157,6 +157,22 @@ def test_the_reasons_stand_beside_the_blamed_lines(reports):
     assert Page(right.read_text()).lines == {}
 
 
+def test_what_is_right_but_for_a_small_constant_is_no_fault_on_the_page(tmp_path):
+    path = tmp_path / "small.py"
+    text = "import numpy as np\nf = lambda x: np.log(x + 1e-3)\ndf = lambda x: 1 / x\n"
+    path.write_text(text)
+    space = {}
+    exec(compile(text, path, "exec"), space)
+    report = sa.check_derivative(space["f"], space["df"], np.array([0.5, 2.0]))
+    assert [row.verdict for row in report.rows] == ["idealised"]
+    report.to_html(tmp_path / "report.html")
+    lines = Page((tmp_path / "report.html").read_text()).lines
+    assert [k for k, line in lines.items() if {"blamed", "mild"} <= {*line["classes"]}] == [2]
+    assert "mild" not in "".join(lines[3]["classes"])
+    figure = report.plot()
+    assert not any(text.get_text() for ax in figure.axes for text in ax.texts)
+
+
 def test_a_blamed_line_outside_of_a_function_is_shown_with_those_around_it(tmp_path):
     path = tmp_path / "at_the_end.py"
     text = "import numpy as np\n" + "\n" * 20 + "f = lambda x: x**2\ndf = lambda x: -2 * x\n"

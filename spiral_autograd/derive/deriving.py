@@ -16,7 +16,7 @@ import numpy as np
 
 from ..boxes import RecordingError, process_lock
 from ..pytree import Pytree, float_tree, leaves, with_leaves
-from ..recording import Call, Recording, record
+from ..recording import Call, record
 from . import guards
 from .buffers import write_buffered
 from .graph import draw
@@ -95,16 +95,16 @@ def reached_by(loss: Loss, data: tuple[Pytree, ...]) -> Outside:
 
 def _derived(loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints: bool) -> Program:
     given, near, *far = guards.examples(params, data, trace_ints)
-    recording, simplified = first = _recorded(loss, given, trace_ints)
-    guards.require_same(first, _recorded_elsewhere(loss, [*far, near], trace_ints))
+    simplified = _recorded(loss, given, trace_ints)
+    guards.require_same(simplified, _recorded_elsewhere(loss, [*far, near], trace_ints))
     expected = guards.by_autograd(loss, given, what="the loss raised ")
     if not guards.is_equal(given, (params, data)):
         raise DerivationError("the loss writes into its arguments, which a program would not")
     with refused("it could not be written as NumPy: "):
-        source, needs, function = _listed(recording, simplified, loss, given, expected)
+        source, needs, function = _listed(simplified, loss, given, expected)
         text, needs_of_text, data_dtypes = write_buffered(simplified)
         buffered = _compiled(text, needs_of_text)["make"], data_dtypes
-        functions = function, _run_buffered(buffered, simplified, recording, params)
+        functions = function, _run_buffered(buffered, simplified)
     finite = guards.agree_with_autograd(functions, given, expected, far=False)
     for example in (near, *far):
         is_far = example is not near
@@ -123,20 +123,18 @@ def _derived(loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints
         )
     arguments = described(params, data, trace_ints=trace_ints)
     place = signature(params, data, trace_ints=trace_ints)
+    recording = simplified.recording
     graphs = draw(recording, loss, full=False), draw(recording, loss, full=True)
     return Program(source, needs, buffered, trace_ints, place, arguments, function, graphs)
 
 
-def _recorded(loss: Loss, example: Example, trace_ints: bool) -> tuple[Recording, Simplified]:
+def _recorded(loss: Loss, example: Example, trace_ints: bool) -> Simplified:
     params, data = example
     with refused("while it was recorded, the loss raised "), silence():
-        recording = record(loss, params, *data, trace_ints=trace_ints)
-        return recording, simplify(recording)
+        return simplify(record(loss, params, *data, trace_ints=trace_ints))
 
 
-def _recorded_elsewhere(
-    loss: Loss, examples: Sequence[Example], trace_ints: bool
-) -> tuple[Recording, Simplified]:
+def _recorded_elsewhere(loss: Loss, examples: Sequence[Example], trace_ints: bool) -> Simplified:
     """Return a second recording, on the first of some examples at which the loss is defined."""
     *others, last = examples
     for example in others:
@@ -152,12 +150,12 @@ def _recorded_elsewhere(
 
 
 def _listed(
-    recording: Recording, simplified: Simplified, loss: Loss, given: Example, expected: object
+    simplified: Simplified, loss: Loss, given: Example, expected: object
 ) -> tuple[str, dict[str, Any], Callable[..., Any]]:
     """Return the program's text, what it needs, and it as a function with autograd's own types."""
     params, data = given
     types: list[str | None] = [None] * (1 + len(leaves(params)))
-    source, needs = write_listing(recording, simplified, loss, params, types)
+    source, needs = write_listing(simplified, loss, types)
     function = _compiled(source, needs)["value_and_grad"]
     with silence():
         got = function(params, *data)
@@ -166,17 +164,16 @@ def _listed(
             is_array = isinstance(wanted, np.ndarray)
             types[k] = "np.array" if is_array else literal(type(wanted))
     if any(types):
-        source, needs = write_listing(recording, simplified, loss, params, types)
+        source, needs = write_listing(simplified, loss, types)
         function = _compiled(source, needs)["value_and_grad"]
     return source, needs, function
 
 
-def _run_buffered(
-    buffered: Buffered, simplified: Simplified, recording: Recording, example: Pytree
-) -> Callable[..., Any]:
+def _run_buffered(buffered: Buffered, simplified: Simplified) -> Callable[..., Any]:
     """Return the buffered program as a function of pytrees, with the gradients' own dtypes."""
     make, data_dtypes = buffered
-    params = [np.array(leaf) for leaf in leaves(example)]
+    recording = simplified.recording
+    params = [np.array(leaf.value) for leaf in leaves(recording.params)]
     grads = [np.empty_like(param) for param in params]
     step = make(params, grads)
     traced = [isinstance(leaf, Call) for leaf in leaves(list(recording.data))]
@@ -187,7 +184,7 @@ def _run_buffered(
         taken = itertools.compress(leaves(list(data)), traced)
         loss = step(*map(_cast, taken, data_dtypes))
         new = [np.array(g, dtype=e.dtype) for g, e in zip(grads, simplified.grads, strict=True)]
-        return np.array(loss), with_leaves(example, new)
+        return np.array(loss), with_leaves(recording.params, new)
 
     return function
 

@@ -149,12 +149,12 @@ def is_equal(example: Example, other: Example) -> bool:
 # -------------------- the same program --------------------
 
 
-def require_same(first: tuple[Recording, Simplified], second: tuple[Recording, Simplified]) -> None:
+def require_same(first: Simplified, second: Simplified) -> None:
     """Raise unless both recordings are the same program with the same constants."""
-    if list(_normal_form(first[1])) != list(_normal_form(second[1])):
+    if list(_normal_form(first)) != list(_normal_form(second)):
         raise DerivationError(
             "a second recording, on other parameters and resampled data, is another program: "
-            + _difference(first[0], second[0])
+            + _difference(first.recording, second.recording)
         )
 
 

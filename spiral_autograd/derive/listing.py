@@ -14,7 +14,7 @@ import numpy as np
 
 from ..boxes import add_at, take
 from ..pytree import Pytree, paths, with_leaves
-from ..recording import Call, Recording
+from ..recording import Call
 from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
 from .simplify import Simplified, needed, parents
 from .writer import ATOM, SCATTERS, VIEWS, Writer, identifier, shape_text
@@ -46,22 +46,18 @@ PLAIN_NAMES = {
 
 
 def write_listing(
-    recording: Recording,
-    simple: Simplified,
-    loss: Callable[..., Any],
-    params: Pytree,
-    types: Sequence[str | None],
+    simple: Simplified, loss: Callable[..., Any], types: Sequence[str | None]
 ) -> tuple[str, dict[str, Any]]:
     """Return the source of a program, and what it needs besides NumPy, by name.
 
     `types` has, for the loss and each leaf of the gradient, the call that makes it autograd's own
     type, where that is needed.
     """
-    listing = _Listing(recording, simple, loss)
+    listing = _Listing(simple, loss)
     listing.walk()
     value = listing.plain(simple.loss)
     value = f"{types[0]}({value})" if types[0] else value
-    grads = listing.tree(with_leaves(params, listing.gradients(types[1:])))
+    grads = listing.tree(with_leaves(simple.recording.params, listing.gradients(types[1:])))
     body = [*listing.unpack, *listing.lines(), "", f"return {value}, {grads}"]
     source = [f"def value_and_grad({', '.join(listing.arguments_of_loss)}):"]
     source += [f"    {line}" if line else "" for line in body]
@@ -71,8 +67,9 @@ def write_listing(
 class _Listing(Writer):
     """The statements as they are written."""
 
-    def __init__(self, recording: Recording, simple: Simplified, loss: Callable[..., Any]) -> None:
+    def __init__(self, simple: Simplified, loss: Callable[..., Any]) -> None:
         super().__init__(simple)
+        recording = simple.recording
         self.taken = {"np"}
         self.unpack: list[str] = []  # the lines that take the arguments apart
         self.done: list[tuple[Expr, list[str]]] = []  # what has a name, and its lines
@@ -83,7 +80,7 @@ class _Listing(Writer):
         self._named = set(self.texts)
         self._uses = Counter(parent for e in self.order for parent in e.parents)
         self._results = {simple.loss, *simple.grads}
-        self._gradient_of = _gradient_of(recording, simple)
+        self._gradient_of = _gradient_of(simple)
         self._part_of = _parts_of_gradients(simple, self._gradient_of)
         self._names = {simple.loss: "loss"}
         for call, name in recording.names.items():
@@ -229,10 +226,10 @@ def named_inputs(argument: str, tree: Pytree, taken: set[str]) -> Iterator[tuple
             yield path, leaf, identifier("_".join(map(str, path)), taken) if path else argument
 
 
-def _gradient_of(recording: Recording, simple: Simplified) -> dict[Expr, list[Expr]]:
+def _gradient_of(simple: Simplified) -> dict[Expr, list[Expr]]:
     """Return, for each gradient, the values that it is the whole gradient of, by birth."""
     adjoints: dict[Expr, set[Expr]] = {}
-    for call, adjoint in recording.adjoints.items():
+    for call, adjoint in simple.recording.adjoints.items():
         if isinstance(adjoint, Call):
             adjoints.setdefault(simple.of_call[call], set()).add(simple.of_call[adjoint])
     gradient_of: dict[Expr, list[Expr]] = {}

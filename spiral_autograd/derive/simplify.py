@@ -32,6 +32,7 @@ T = TypeVar("T")
 class Simplified:
     """A recording as expressions."""
 
+    recording: Recording
     loss: Expr
     grads: list[Expr]  # for each leaf of the parameters
     params: list[Expr]
@@ -118,7 +119,7 @@ def simplify(recording: Recording) -> Simplified:
             graph.cast(grad, getattr(root.value, "dtype", grad.dtype))
             for grad, root in zip(grads, leaves(recording.params), strict=True)
         ]
-    return Simplified(loss, grads, inputs["params"], inputs["data"], of_call, origin)
+    return Simplified(recording, loss, grads, inputs["params"], inputs["data"], of_call, origin)
 
 
 def _translated(graph: Graph, call: Call, args: list[Any]) -> Expr:

@@ -21,7 +21,7 @@ from .subject.loss import Gradient
 from .subject.marks import among_globals
 from .subject.objects import name_of_function
 from .subject.pair import Functions, Pair
-from .subject.passes import function_of
+from .subject.passes import derivative_of, function_of
 from .subject.session import untouched
 from .subject.subject import Subject
 from .verdict.doubt import ask_differences, compared
@@ -122,17 +122,9 @@ def check_backward(
     ----------
     forward, backward : callables
         `backward` returns a gradient for each differentiable input, or a dict of them by name. It
-        may take the cache first, as JAX's custom_vjp has it.
+        may take the cache first, as JAX's custom_vjp has it; or be the derivative, of x or of y.
     *inputs : arrays and what else `forward` takes
-    upstream : array or tuple of arrays, optional
-        By default random.
-    constant : names, optional
-        What is meant to have no gradient: it is then not named as unchecked.
-    rtol, atol : float, optional
-        What is accepted beyond rounding: see `check_layer`.
-    rng : int, RandomState or Generator, default 0
-    budget : float, default 10
-        Seconds of the processor to spend on why a gradient is wrong.
+    upstream, constant, rtol, atol, rng, budget : as `check_layer` has them
 
     Returns
     -------
@@ -156,9 +148,12 @@ def check_backward(
     stream = stream_of(rng)
     title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
     with untouched(forward, backward, inputs) as session, answerable(title):
-        passes = Functions(forward, backward, inputs).passes()
+        two = derivative_of(forward, backward, inputs, session)
+        passes = (Functions(forward, backward, inputs) if two is None else two).passes()
         pair = Pair(passes, Terms(session, upstream, stream, constant, gradients_of))
-        return course(title, pair.subject(), stream, budget, tolerances)
+        report = course(title, pair.subject(), stream, budget, tolerances)
+        said = () if two is None else two.said(pair, is_right=report.ok)
+        return replace(report, remarks=(*said, *report.remarks))
 
 
 def check_gradient(
@@ -189,13 +184,7 @@ def check_gradient(
         the name of a variable of `loss` is checked, and what has no gradient yet is left out.
     params : pytree of float arrays
     *data : what else the functions take
-    constant : names, optional
-        What is meant to have no gradient: it is then not named as unchecked.
-    rtol, atol : float, optional
-        What is accepted beyond rounding: see `check_layer`.
-    rng : int, RandomState or Generator, default 0
-    budget : float, default 10
-        Seconds of the processor to spend on why a gradient is wrong.
+    constant, rtol, atol, rng, budget : as `check_layer` has them
 
     Returns
     -------
@@ -246,11 +235,9 @@ def course(
             "array (integer arrays have no gradient; use x.astype(float))"
         )
     calls = call_again(subject)
-    reference = find_reference(
-        subject, subject.upstream, stream, max(1.0, budget / 3), subject.outputs
-    )
+    reference = find_reference(subject, stream, max(1.0, budget / 3))
     require_used(subject, reference)
-    c, ideal = compared(subject, reference, first_gradients(subject), stream, tolerances)
+    c, ideal = compared(subject, reference, first_gradients(subject), tolerances)
     c.failures += subject.failures
     c.notes += [*subject.remarks, *unused_upstream(subject, c.grads)]
     ask_differences(c)

@@ -21,11 +21,11 @@ from .guard import CheckError, guarded
 from .lines.blame import places
 from .lines.literals import with_literal
 from .reference.graph import Graph
-from .reference.reference import find_reference, outputs_now
+from .reference.reference import at_these_values, find_reference
 from .source import forward_line
 from .subject.conventions import TARGETS, means_upstream
 from .subject.objects import positional_names
-from .subject.subject import MISSING, copied
+from .subject.subject import MISSING
 from .verdict.doubt import compared, not_accepted
 from .verdict.rows import FAILURES, Comparison, Row
 from .where import Where
@@ -77,6 +77,7 @@ def _case(
 ) -> Case:
     """Return what the diagnosis has to go on, with these as the true gradients."""
     session, untold = c.subject.session, set(c.wrong).difference(wrong)
+    session.restore()  # a pass may have updated the values
 
     def again(kind: str) -> list[Any]:
         try:
@@ -180,15 +181,15 @@ def _beside(c: Comparison, where: Where, hiding: dict[int, Finding]) -> Comparis
     values = [subject.values[k] for k in hiding]
     with subject.session.moved(values, [other_numbers(value, rng) for value in values]):
         try:
-            moved = replace(subject, outputs=outputs_now(subject))
-            reference = find_reference(moved, c.upstream, rng, 1.0, moved.outputs)
+            moved = at_these_values(subject)
+            reference = find_reference(moved, rng, 1.0)
             with subject.session.fresh():
-                grads = [copied(g) for g in subject.backward([np.array(u) for u in c.upstream])]
+                grads = c.backward()
         except CheckError:  # outside of the domain
             return None
         if reference.kind != c.reference.kind or not reference.grads:
             return None
-        beside, ideal = compared(moved, reference, grads, c.rng, c.tolerances)
+        beside, ideal = compared(moved, reference, grads, c.tolerances)
         if beside.wrong:
             with guarded("the search for why", c.notes):
                 explain(beside, Where(beside, where.deadline.left), ideal)

@@ -51,7 +51,7 @@ RULES: dict[str, str] = {
     ),
     **_all(
         "value",
-        "lost one_hot not_derived truncated "
+        "unused_by_forward lost one_hot not_derived truncated "
         "taken_as operand updated made_from from_turn scale_left_out scale_squared "
         "scale_inverted only_g clipped clipped_norm combined passed_on",
     ),

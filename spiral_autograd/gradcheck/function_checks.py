@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from ..validation import Random, number
 from .checks import BUDGET, course, stream_of
-from .finding import Finding, found
+from .finding import found
 from .guard import CheckError, answerable
 from .reference.reference import gradients_of
 from .report import GradientReport
@@ -55,15 +53,7 @@ def check_primitive(
         ``jvp(g, ans, *inputs) -> tangent``, as `defjvp` takes them.
     kwargs : dict, optional
         Keyword arguments of `function`, which each vjp and jvp takes too.
-    upstream : array, optional
-        By default random.
-    constant : names, optional
-        What is meant to have no gradient: it is then not named as unchecked.
-    rtol, atol : float, optional
-        What is accepted beyond rounding: see `check_layer`.
-    rng : int, RandomState or Generator, default 0
-    budget : float, default 10
-        Seconds of the processor to spend on why a gradient is wrong.
+    upstream, constant, rtol, atol, rng, budget : as `check_layer` has them
 
     Returns
     -------
@@ -155,13 +145,7 @@ def check_derivative(
         Of x or of y, or of both; it may take the upstream gradient too. It returns the derivative
         of each entry, or a Jacobian; with the upstream gradient, the gradient of x.
     x : array or float
-    upstream : array, optional
-        By default random.
-    rtol, atol : float, optional
-        What is accepted beyond rounding: see `check_layer`.
-    rng : int, RandomState or Generator, default 0
-    budget : float, default 10
-        Seconds of the processor to spend on why a derivative is wrong.
+    upstream, rtol, atol, rng, budget : as `check_layer` has them
 
     Returns
     -------
@@ -197,20 +181,4 @@ def check_derivative(
         terms = Terms(session, upstream, stream, automatic=gradients_of)
         pair = Pair(two.passes(), terms)
         report = course(title, pair.subject(), stream, budget, tolerances)
-        return replace(report, remarks=(*_takes(two, pair, report.ok), *report.remarks))
-
-
-def _takes(two: Derivative, pair: Pair, is_right: bool) -> list[Finding]:
-    """Return what to say of what a derivative takes."""
-    reading = two.readings[pair.way]
-    if "x" in reading and "y" in reading:
-        return []
-    swapped = reading.translate(str.maketrans("xy", "yx"))
-    other = next(way for way, taken in two.readings.items() if taken == swapped)
-    pairs = zip(pair.given_by(pair.way), pair.given_by(other), strict=False)
-    same = [np.array_equal(ours, theirs) for (ours, _), (theirs, _) in pairs]
-    x, y = two.names[0], f"y = {two.label}({two.names[0]})"
-    fields = dict(zip(("what", "other"), (x, y) if "x" in reading else (y, x), strict=True))
-    is_either = bool(same) and all(same)
-    kind = "takes_either" if is_either else "takes" if is_right else "takes_neither"
-    return [found(kind, who=two.derivative_label, **fields)]
+        return replace(report, remarks=(*two.said(pair, is_right=report.ok), *report.remarks))

@@ -13,23 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ..pages import printable
+from ..recording import is_installed
 from .finding import Finding, found
 
 STRICT = False
-
-
-def printable(text: str) -> str:
-    r"""Return a text with escapes in place of what would command a terminal or reorder its line.
-
-    Examples
-    --------
-    >>> printable("W\x1b[31m"), printable("größe 2")
-    ('W\\x1b[31m', 'größe 2')
-    """
-    return "".join(
-        c if c.isprintable() else " " if c in "\t\n" else c.encode("unicode_escape").decode()
-        for c in text
-    )
 
 
 class CheckError(ValueError):
@@ -106,7 +94,8 @@ class theirs:  # noqa: N801 (it is used as a function)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, CheckError | OutOfTime):
-            raise TheirError(f"{self.what} raised {_text(error)}{self.more()}") from error
+            text = f"{self.what} raised {_text(error)}{_line_of(error)}{self.more()}"
+            raise TheirError(text) from error
 
 
 @contextmanager
@@ -150,6 +139,15 @@ _DOORS = ("pytree.py", "validation.py")
 def _place_of(error: Exception) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{os.path.basename(last.filename)}:{last.lineno}"
+
+
+def _line_of(error: Exception) -> str:
+    """Return the last line of the reader's own that an error went through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not is_installed(f.filename) and f.line]
+    return (
+        f" in {os.path.basename(own[-1].filename)}:{own[-1].lineno}: {own[-1].line}" if own else ""
+    )
 
 
 def _text(error: Exception) -> str:

@@ -63,11 +63,7 @@ def check_network(
         The loss layer, where `network` is a list of layers.
     constant : names, optional
         What is meant to have no gradient, such as ``layers[0].mask``, or ``mask`` in any layer.
-    rtol, atol : float, optional
-        What is accepted beyond rounding: see `check_layer`.
-    rng : int, RandomState or Generator, default 0
-    budget : float, default 10
-        Seconds of the processor to spend on why a gradient is wrong.
+    rtol, atol, rng, budget : as `check_layer` has them
 
     Returns
     -------
@@ -101,17 +97,17 @@ def check_network(
     meant = Constant(constant)
     title = "a list of layers" if is_plain(network) else type(network).__name__
     with untouched(network, loss, x, t) as session, answerable(title):
-        net = replace(network_of(network, loss, x, t, session, automatic), tolerances=tolerances)
-        chain = net.chain()
-        own = check_own(net, chain, rng, deadline)
+        net = network_of(network, loss, x, t, session, automatic)
+        net = replace(net, tolerances=tolerances, rng=rng, deadline=deadline)
+        chain, own = net.chain, check_own(net)
         given = chain.given() | own.heard.given()
         meant.require_known(title, _names_in(net, given))
         if own.report is not None and not net.is_chain:
             return replace(own.report, subject=title, unchecked=_others(own.report, meant))
-        reports = _check_layers(net, given, rng, deadline, meant)
-        faults, unheld = _estranged(net, chain, reports), _unheld(chain)
+        reports = _check_layers(net, given, meant)
+        faults, unheld = _estranged(net, reports), _unheld(chain)
         if faults and not own.differs and not is_plain(network):
-            whole = check_whole(net, rng, Deadline.after(0.0)).report
+            whole = check_whole(net, share=0.0).report
             own = replace(own, rows=[], is_right=whole is not None and whole.ok)
         rows = _with_shared(net, reports)
     rows += [row for row in own.rows if own.differs or row.name not in unheld]
@@ -134,9 +130,7 @@ def _names_of(call: Call) -> list[str]:
 # -------------------- each layer with what it is given --------------------
 
 
-def _check_layers(
-    net: Network, given: Mapping[str, Given], rng: Random, deadline: Deadline, meant: Constant
-) -> Reports:
+def _check_layers(net: Network, given: Mapping[str, Given], meant: Constant) -> Reports:
     """Check each layer, the last one first: if time is short, it is for the first wrong one."""
     reports = {}
     for name, layer in reversed(net.layers):
@@ -152,8 +146,8 @@ def _check_layers(
                 constant=[n for n in names if meant.has(f"{name}.{n}") or meant.has(n)],
                 rtol=net.tolerances.rtol,
                 atol=net.tolerances.atol,
-                rng=rng,
-                budget=max(0.1, deadline.left),
+                rng=net.rng,
+                budget=max(0.1, net.deadline.left),
             )
         net.session.restore()
     return dict(reversed(reports.items()))
@@ -190,11 +184,12 @@ def _can_be_added(row: Row) -> bool:
 # -------------------- layers that are right by themselves, and not together --------------------
 
 
-def _estranged(net: Network, chain: Pass, reports: Reports) -> list[Finding]:
+def _estranged(net: Network, reports: Reports) -> list[Finding]:
     """Return where layers that are right by themselves give other gradients in the chain."""
+    chain = net.chain
     right = [c for c in reversed(chain.backward[1:]) if c.name in reports and reports[c.name].ok]
     alone, said = Pass(), []
-    for call, back in _alone(net, chain, right):
+    for call, back in _alone(net, right):
         alone.backward.append(back)
         if not call.is_done or not _is_alike(call, back):
             names = [other.name for other in chain.forward if other.layer is call.layer]
@@ -202,9 +197,9 @@ def _estranged(net: Network, chain: Pass, reports: Reports) -> list[Finding]:
     return list(dict.fromkeys(said)) or _not_the_sum(chain, alone)
 
 
-def _alone(net: Network, chain: Pass, calls: Sequence[Call]) -> Iterator[tuple[Call, Call]]:
+def _alone(net: Network, calls: Sequence[Call]) -> Iterator[tuple[Call, Call]]:
     """Yield backward calls, each with that of the layer by itself, if it has the same output."""
-    there = {call.name: call for call in chain.forward}
+    there = {call.name: call for call in net.chain.forward}
     for call in calls:
         run = net.alone(there[call.name], call)
         if run.backward and _is_alike(there[call.name], run.forward[0]):

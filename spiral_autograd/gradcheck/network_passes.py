@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..validation import Array, Random
+from ..validation import Array
 from .blocks import close, largest
 from .checks import check_layer, course, stream_of
 from .diagnosis.case import Case
@@ -81,22 +81,23 @@ class Own:
     heard: Pass = field(default_factory=Pass)  # what its layers are given then
 
 
-def check_own(net: Network, chain: Pass, rng: Random, deadline: Deadline) -> Own:
+def check_own(net: Network) -> Own:
     """Run a network's own passes, and compare them with the chain of its layers.
 
     Where there is no chain, or it gives another loss, the network is checked as a whole.
     """
-    said = _no_chain(net, chain)
-    if not said and chain.error is None:
-        return _beside_chain(net, chain, rng, deadline)
-    own = check_whole(net, rng, deadline)
-    if own.report is None and chain.error is not None:
-        raise CheckError(sentence(own.faults[0])) if own.faults else chain.error
+    said, error = _no_chain(net), net.chain.error
+    if not said and error is None:
+        return _beside_chain(net)
+    own = check_whole(net)
+    if own.report is None and error is not None:
+        raise CheckError(sentence(own.faults[0])) if own.faults else error
     return replace(own, remarks=[*said, *own.remarks])
 
 
-def _no_chain(net: Network, chain: Pass) -> list[Finding]:
+def _no_chain(net: Network) -> list[Finding]:
     """Return why a network is more than its layers one after another, if it is: by its loss."""
+    chain = net.chain
     if chain.error is not None:
         return [found("no_chain_runs", error=str(chain.error))] if net.is_chain else []
     true = number_in(chain.forward[-1].result)
@@ -111,40 +112,39 @@ def _no_chain(net: Network, chain: Pass) -> list[Finding]:
 # -------------------- its gradients, beside those of the layers --------------------
 
 
-def _beside_chain(net: Network, chain: Pass, rng: Random, deadline: Deadline) -> Own:
+def _beside_chain(net: Network) -> Own:
     """Compare what each of a network's methods gives with what its layers give."""
     own = Own()
-    if is_plain(net.object) or not chain.is_whole:
+    if is_plain(net.object) or not net.chain.is_whole:
         return own
-    for group in ways(net.object, net.loss_names, net.x, net.t, chain.backward[0].result):
+    for group in ways(net.object, net.loss_names, net.x, net.t, net.chain.backward[0].result):
         if group and not own.rows and not own.faults:
-            _beside_layers(net, chain, [net.run(way) for way in group], rng, deadline, own)
+            _beside_layers(net, [net.run(way) for way in group], own)
     return own
 
 
-def _beside_layers(
-    net: Network, chain: Pass, runs: Sequence[Pass], rng: Random, deadline: Deadline, own: Own
-) -> None:
+def _beside_layers(net: Network, runs: Sequence[Pass], own: Own) -> None:
     """Compare the gradients that a method returns or leaves with those of the layers."""
     ran = [run for run in runs if run.error is None]
     first = (ran or runs)[0]
-    rows = [_rows(net, chain, run) for run in ran]
+    rows = [_rows(net, run) for run in ran]
     if not ran:
         said = own.faults if first.way.is_sure else own.remarks
-        said.append(_raised(net, first, chain))
+        said.append(_raised(net, first, net.chain))
     elif not all(map(wrong, rows)):
-        skipped = _skipped(chain, ran)
+        skipped = _skipped(net.chain, ran)
         own.faults += [found("skipped", method=net.label(first), name=name) for name in skipped]
         own.is_right = not skipped
-    elif same_states(first.streams, chain.streams) and same_inputs(first, chain):
-        own.rows += _explained(net, chain, first, rows[0], rng, deadline.left / 2)
+    elif same_states(first.streams, net.chain.streams) and same_inputs(first, net.chain):
+        own.rows += _explained(net, first, rows[0])
     else:
         than = "the layers one after another"
         own.remarks.append(found("other_pass", method=net.label(first), than=than))
 
 
-def _rows(net: Network, chain: Pass, heard: Pass) -> list[Row]:
+def _rows(net: Network, heard: Pass) -> list[Row]:
     """Return a row for each of the network's own gradients beside that which the layers leave."""
+    chain = net.chain
     scale = max((largest(p.gradient()) for p in chain.gradients), default=0.0)
     fits = all(is_array(a) and a.shape == np.shape(net.x) for a in (chain.result, heard.result))
     of_x = [[noted("x", net.x, run.result)] if fits else [] for run in (heard, chain)]
@@ -175,12 +175,10 @@ def same_inputs(one: Pass, other: Pass) -> bool:
 # -------------------- why they are others --------------------
 
 
-def _explained(
-    net: Network, chain: Pass, run: Pass, rows: Sequence[Row], rng: Random, budget: float
-) -> list[Row]:
+def _explained(net: Network, run: Pass, rows: Sequence[Row]) -> list[Row]:
     """Return the wrong rows with why and where."""
-    misgiven = _misgiven(run, chain)
-    reasons = {} if misgiven else _reasons(net, run, rows, rng, budget)
+    misgiven = _misgiven(run, net.chain)
+    reasons = {} if misgiven else _reasons(net, run, rows)
     explained = []
     for row in wrong(rows):
         why, lines = misgiven or reasons[row.name]
@@ -192,17 +190,15 @@ def _explained(
     return explained
 
 
-def _reasons(
-    net: Network, run: Pass, rows: Sequence[Row], rng: Random, budget: float
-) -> dict[str, Reason]:
+def _reasons(net: Network, run: Pass, rows: Sequence[Row]) -> dict[str, Reason]:
     """Return why wrong gradients are wrong: by the numbers alone, else by the network's own loss.
 
     Where a layer is wrong as well, only the numbers tell the mistake of the network itself.
     """
-    known = _by_numbers(run, rows, min(budget, 1.0))
+    known = _by_numbers(run, rows, min(net.deadline.left / 2, 1.0))
     reasons = {row.name: row for row in wrong(rows)}
     if reasons.keys() - known.keys():
-        by_loss = {row.name: row for row in against_loss(net, run, rng, budget).rows}
+        by_loss = {row.name: row for row in _against_loss(net, run).rows}
         reasons = {name: by_loss.get(f"network.{name}", row) for name, row in reasons.items()}
     for row in rows:
         if row.name in known:
@@ -321,8 +317,8 @@ def _raised(net: Network, run: Pass, chain: Pass) -> Finding:
 # -------------------- as a whole --------------------
 
 
-def check_whole(net: Network, rng: Random, deadline: Deadline) -> Own:
-    """Check a network by its own loss, whatever its layers do."""
+def check_whole(net: Network, share: float = 0.5) -> Own:
+    """Check a network by its own loss, whatever its layers do, in a share of the time left."""
     own = Own(differs=True)
     for loss in net.losses[:1]:
         own.heard = loss
@@ -332,30 +328,31 @@ def check_whole(net: Network, rng: Random, deadline: Deadline) -> Own:
                 runs = map(net.run, group)
                 run = next((run for run in runs if run.error is None), None) or net.run(group[0])
                 if run.way.method not in steps or run.is_returned or run.updates:
-                    own = _whole_by(net, run, rng, deadline, own)
+                    own = _whole_by(net, run, share, own)
     return own
 
 
-def _whole_by(net: Network, run: Pass, rng: Random, deadline: Deadline, own: Own) -> Own:
+def _whole_by(net: Network, run: Pass, share: float, own: Own) -> Own:
     """Return what is known of a network as a whole once one more way to run it is checked."""
     if run.error is not None:
         faults = [_raised(net, run, Pass())] if run.way.is_sure else []
         return replace(own, faults=own.faults + faults)
-    whole = against_loss(net, run, rng, deadline.left / 2)  # the other half is for the layers
+    whole = _against_loss(net, run, share)
     remarks, faults = own.remarks + whole.remarks, own.faults + whole.faults
     return replace(whole, remarks=remarks, faults=faults)
 
 
-def against_loss(net: Network, run: Pass, rng: Random, budget: float) -> Own:
+def _against_loss(net: Network, run: Pass, share: float = 0.5) -> Own:
     """Check what a method gives as the gradients of the loss, unless the two run other passes."""
     own, is_layer = Own(differs=True, heard=run), net.is_run_as_layer(run.way)
+    budget = share * net.deadline.left  # the rest is for the layers
     for loss in net.losses[:1] if not is_layer else ():
         if not same_inputs(run, loss):  # it is right as far as can be told
             said = found("other_pass", method=net.label(run), than=net.label(loss))
             return replace(own, is_right=True, remarks=[said])
     try:
         with net.session.fresh():
-            report = (_as_layer if is_layer else _by_loss)(net, run, rng, budget)
+            report = (_as_layer if is_layer else _by_loss)(net, run, budget)
     except CheckError as error:
         return replace(own, remarks=[found("not_as_a_whole", error=str(error))])
     finally:
@@ -372,19 +369,19 @@ def against_loss(net: Network, run: Pass, rng: Random, budget: float) -> Own:
     )
 
 
-def _as_layer(net: Network, run: Pass, rng: Random, budget: float) -> GradientReport:
+def _as_layer(net: Network, run: Pass, budget: float) -> GradientReport:
     """Check a network's own forward and backward pass as those of a layer."""
     (_, data), (_, given) = run.way.calls[0], run.way.calls[-1]
     up = given[0] if given else None
     to = {"rtol": net.tolerances.rtol, "atol": net.tolerances.atol, "budget": budget}
-    return check_layer(net.object, *data, upstream=up, rng=rng, **to)
+    return check_layer(net.object, *data, upstream=up, rng=net.rng, **to)
 
 
-def _by_loss(net: Network, run: Pass, rng: Random, budget: float) -> GradientReport | None:
+def _by_loss(net: Network, run: Pass, budget: float) -> GradientReport | None:
     """Check the gradients that a network lists against its own loss, if it has both."""
     if not net.losses or not (run.gradients or run.updates):
         return None
     title = net.label(net.losses[0])
     with untouched(net.object, net.x, net.t) as session, answerable(title):
         subject = OwnLoss(net, run, Terms(session, automatic=gradients_of)).subject()
-        return course(title, subject, stream_of(rng), budget, net.tolerances)
+        return course(title, subject, stream_of(net.rng), budget, net.tolerances)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 
 import matplotlib as mpl
@@ -15,8 +14,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from ..validation import Array, Shape
-from .verdict.rows import RIGHT, Row
+from ..validation import Array
+from .verdict.rows import FAILURES, Row
 
 COLUMNS = ("your gradient", "the true one", "difference")
 CELLS = 160  # along the side of a picture: of a larger array each cell shows the largest of several
@@ -36,7 +35,7 @@ class Picture(Figure):
 
 def draw_rows(title: str, rows: Sequence[Row], reference: str) -> Figure:
     """Draw three pictures for each row, under a title; of many rows only the wrong ones."""
-    wrong = [row for row in rows if row.verdict not in RIGHT]
+    wrong = [row for row in rows if row.verdict in FAILURES]
     shown = rows if len(rows) <= MOST else (wrong or rows)[:MOST]
     title += f"\ndrawn: {len(shown)} of {len(rows)} rows" * (len(shown) < len(rows))
     reasons = [_reason(row) for row in shown]
@@ -54,7 +53,7 @@ def draw_rows(title: str, rows: Sequence[Row], reference: str) -> Figure:
 
 def _reason(row: Row) -> str:
     """Return why a row is wrong, in a few lines."""
-    why = row.why if row.verdict not in RIGHT else ""
+    why = row.why if row.verdict in FAILURES else ""
     return "\n".join(
         textwrap.wrap(why and f"{row.name}: {why}", 120, max_lines=3, placeholder=" …")
     )
@@ -82,7 +81,7 @@ def _draw(figure: Figure, axes: Sequence[Axes], row: Row, reference: str) -> Non
             with np.errstate(all="ignore"):
                 apart = ours - theirs
     absent = ("no gradient", "known along random\ndirections only", lacking)
-    arrays, is_wrong = (ours, theirs, apart), row.verdict not in RIGHT
+    arrays, is_wrong = (ours, theirs, apart), row.verdict in FAILURES
     limit = max(_limit(array) for array in arrays if array is not None) or 1.0
     if row.max_rel == 0 < row.max_abs:  # zero up to rounding
         limit = 1.0
@@ -117,43 +116,24 @@ def _limit(array: Array) -> float:
 # -------------------- matrices, and what has more axes --------------------
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """How an array is laid out: its last two axes as tiles, or all but the first one flat."""
+def _laid_out(array: Array) -> tuple[Array, int, int, str]:
+    """Return an array as one picture, the number of tiles down and across, and what they are.
 
-    down: int
-    across: int
-    height: int
-    width: int
-    remark: str = ""
-
-    @classmethod
-    def of(cls, shape: Shape) -> Tiles:
-        """Return tiles where they make a small picture, else one of all axes but the first."""
-        *lead, height, width = shape
-        down, across = prod(lead[:-1]), prod(lead[-1:])
-        if len(shape) == 2:
-            return cls(1, 1, height, width)
-        if max(down * height, across * width) <= CELLS:
-            return cls(down, across, height, width, "tiles of the last two axes")
-        return cls(1, 1, shape[0], prod(shape[1:]), f"axes 1 to {len(shape) - 1}, flat")
-
-    def picture(self, array: Array) -> Array:
-        """Return the array as one picture."""
-        tiles = array.reshape(self.down, self.across, self.height, self.width)
-        return tiles.swapaxes(1, 2).reshape(self.down * self.height, self.across * self.width)
-
-    def place(self, flat: int) -> tuple[int, int]:
-        """Return the column and the row of an entry in the picture."""
-        shape = self.down, self.across, self.height, self.width
-        a, b, i, j = map(int, np.unravel_index(flat, shape))
-        return b * self.width + j, a * self.height + i
+    Its last two axes are tiles where they make a small picture; else all but the first are flat.
+    """
+    *lead, height, width = shape = array.shape
+    down, across = prod(lead[:-1]), prod(lead[-1:])
+    if lead and max(down * height, across * width) <= CELLS:
+        tiles = array.reshape(down, across, height, width).swapaxes(1, 2)
+        picture = tiles.reshape(down * height, across * width)
+        return picture, down, across, "tiles of the last two axes"
+    remark = f"axes 1 to {len(lead) + 1}, flat" if lead else ""
+    return array.reshape(shape[0], prod(shape[1:])), 1, 1, remark
 
 
 def _show_tiles(figure: Figure, ax: Axes, array: Array, limit: float, label: str) -> None:
     """Draw an array as an image, its tiles apart."""
-    tiles = Tiles.of(array.shape)
-    picture = tiles.picture(array)
+    picture, down, across, remark = _laid_out(array)
     height, width = picture.shape
     image = ax.imshow(
         coarse(picture),
@@ -164,11 +144,11 @@ def _show_tiles(figure: Figure, ax: Axes, array: Array, limit: float, label: str
         interpolation="nearest",
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )
-    for axis, length, count in ((ax.xaxis, width, tiles.across), (ax.yaxis, height, tiles.down)):
+    for axis, length, count in ((ax.xaxis, width, across), (ax.yaxis, height, down)):
         _ticks(axis, length, count)
-    ax.vlines(_edges(width, tiles.across), -0.5, height - 0.5, color="0.4", linewidth=0.8)
-    ax.hlines(_edges(height, tiles.down), -0.5, width - 0.5, color="0.4", linewidth=0.8)
-    _remark(ax, array, tiles.remark, "dark: ")
+    ax.vlines(_edges(width, across), -0.5, height - 0.5, color="0.4", linewidth=0.8)
+    ax.hlines(_edges(height, down), -0.5, width - 0.5, color="0.4", linewidth=0.8)
+    _remark(ax, array, remark, "dark: ")
     bar = figure.colorbar(image, ax=ax, format=_number)
     bar.ax.tick_params(labelsize=8)
     bar.set_label(label, fontsize=8)
@@ -243,7 +223,10 @@ def _mark(ax: Axes, apart: Array, row: Row) -> None:
         return
     at = int(np.ravel_multi_index(row.index, apart.shape)) if apart.ndim else 0
     height = float(np.nan_to_num(apart.ravel()[at], posinf=0.0, neginf=0.0))
-    place = (at, height) if apart.ndim <= 1 else Tiles.of(apart.shape).place(at)
+    place = at, height
+    if apart.ndim > 1:
+        numbers, *_ = _laid_out(np.arange(apart.size).reshape(apart.shape))
+        place = tuple(np.argwhere(numbers == at)[0][::-1])
     (frame,) = ax.plot(*place, "s", markersize=9, markerfacecolor="none", clip_on=False)
     frame.set(markeredgecolor="0.1", markeredgewidth=1.2)
     frame.set_path_effects([withStroke(linewidth=3.5, foreground="white")])

@@ -7,42 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Primitive:
-    """What is known of one of NumPy's functions.
+    """What is known of one of NumPy's functions."""
 
-    Attributes
-    ----------
-    rounds : bool
-        Whether its results are rounded: those of what only chooses or moves numbers are not.
-    is_arithmetic : bool
-        Whether it is +, -, * or /, which do not round where one argument is 0, or 1.
-    kinks : bool
-        Whether its derivative jumps somewhere, or whether it decides.
-    moves : bool
-        Whether it returns the numbers of its argument in another layout.
-    adds : bool
-        Whether its result is a sum of its arguments or of their entries, with signs.
-    multiplies : bool
-        Whether it multiplies its first two arguments, or divides.
-    sums : bool
-        Whether it adds up entries.
-    is_singular : bool
-        Whether it has no value, or no derivative, at zero: logarithms and roots.
-    guards : bool
-        Whether a small constant among its arguments may keep its result from zero.
-    hands_on : bool
-        Whether it hands its argument on more or less as it is, so that what keeps that from zero
-        keeps its result from zero.
-    """
-
-    rounds: bool = False
-    is_arithmetic: bool = False
-    kinks: bool = False
-    moves: bool = False
-    adds: bool = False
-    multiplies: bool = False
-    sums: bool = False
-    is_singular: bool = False
-    guards: bool = False
+    rounds: bool = False  # its results: those of what only chooses or moves numbers are not rounded
+    is_arithmetic: bool = False  # +, -, * or /, which do not round where one argument is 0, or 1
+    kinks: bool = False  # its derivative jumps somewhere, or it decides
+    moves: bool = False  # it returns the numbers of its argument in another layout
+    adds: bool = False  # its result is a sum of its arguments or of their entries, with signs
+    multiplies: bool = False  # its first two arguments, or divides
+    sums: bool = False  # it adds up entries
+    is_singular: bool = False  # it has no value, or no derivative, at zero: logarithms and roots
+    guards: bool = False  # a small constant among its arguments may keep its result from zero
+    # It hands its argument on more or less as it is: what keeps that from zero keeps its result.
     hands_on: bool = False
 
 

@@ -8,13 +8,12 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..pages import printable
 from ..saving import write_whole
 from .finding import Finding
-from .guard import printable
-from .report_page import RED, Reason, as_html, html_cells, place_text, report_page
+from .report_page import Reason, Said, place_text, report_cell, report_page
 from .source import Place
 from .verdict.rows import FAILURES, RIGHT, Row, Tolerances
 from .words import sentence
@@ -117,9 +116,9 @@ class GradientReport:
 
     def _first_reason(self) -> str:
         """Return the first reason in one line: what pytest shows in its summary."""
-        wrong = [rows for rows in self._reasons() if rows[0].verdict in FAILURES]
-        said = [_of_rows(rows) for rows in wrong[:1]] or self._failures()[:1]
-        return printable(" ".join(said[0].split())) if said else ""
+        wrong = [str(reason) for reason in self._reasons() if reason.is_wrong]
+        said = (wrong or self._failures() or [""])[0]
+        return printable(" ".join(said.split()))
 
     def table(self) -> str:
         """Return the table with all its numbers.
@@ -138,8 +137,7 @@ class GradientReport:
         >>> print(report.table().splitlines()[0])
            shape   largest  max |diff|  relative error  at  verdict
         """
-        cells = [COLUMNS, *(_cells(row, full=True) for row in self.rows)]
-        return "\n".join(_table(cells, COLUMNS))
+        return "\n".join(_table([COLUMNS, *(_cells(row, full=True) for row in self.rows)]))
 
     def to_dict(self) -> dict[str, object]:
         """Return the report as JSON-ready data; docs/checker.md says what each key holds."""
@@ -169,10 +167,10 @@ class GradientReport:
             lines += ["", *_wrapped(f"failure: {failure}")]
         if self.rows or not self.faults:
             head = tuple(COLUMNS[i] for i in SHOWN)
-            lines += ["", *_table([head, *(_cells(row) for row in self.rows)], head)]
-        for rows in self._reasons():
-            lines += ["", *_wrapped(_of_rows(rows))]
-            lines += [_short(f"    {place_text(place)}", CODE) for place in _places(rows)]
+            lines += ["", *_table([head, *map(_cells, self.rows)])]
+        for reason in self._reasons():
+            lines += ["", *_wrapped(str(reason))]
+            lines += [_short(f"    {place_text(place)}", CODE) for place in reason.places]
         for note in self._notes():
             lines += ["", *_wrapped(f"note: {note}")]
         return "\n".join(lines)
@@ -197,13 +195,16 @@ class GradientReport:
         more = f" ({'; '.join(said)})" if said else ""
         return f"{self.subject}: {'right' if self.ok else 'NOT right'}{more}"
 
-    def _reasons(self) -> list[list[Row]]:
-        """Return the rows of which something is said, together those of which the same is."""
+    def _reasons(self) -> list[Reason]:
+        """Return what is said of the rows, once of those of which the same is."""
         groups: dict[str | int, list[Row]] = {}
         for i, row in enumerate(self.rows):
             if row.why or row.lines:
                 groups.setdefault(row.why or i, []).append(row)
-        return list(groups.values())
+        return [
+            Reason(_names(g), g[0].why or g[0].verdict, _places(g), g[0].verdict in FAILURES)
+            for g in groups.values()
+        ]
 
     def _failures(self) -> list[str]:
         """Return the failures that no row speaks of, each once."""
@@ -215,24 +216,20 @@ class GradientReport:
         """Return what is said besides, each once."""
         return list(dict.fromkeys(note for note in self.notes if note not in self.failures))
 
+    def _said(self) -> Said:
+        head = ["gradient", *(COLUMNS[i] for i in SHOWN[1:])]
+        return Said(
+            self._title(),
+            self.ok,
+            f"{self.reference} {self.precision}".rstrip(),
+            [head, *map(_cells, self.rows)],
+            self._reasons(),
+            self._failures(),
+            self._notes(),
+        )
+
     def _repr_html_(self) -> str:
-        failures = "".join(
-            f'<p><b style="color: {RED}">failure:</b> {as_html(text)}</p>'
-            for text in self._failures()
-        )
-        rows = "".join(f"<tr>{html_cells('td', _cells(row))}</tr>" for row in self.rows)
-        reasons = "".join(f"<tr>{_html_reason(rows)}</tr>" for rows in self._reasons())
-        notes = html_cells("li", self._notes())
-        sharp = self.precision.removeprefix("(").removesuffix(")")
-        reference = as_html(", ".join(filter(None, (self.reference, sharp))))
-        head = html_cells("th", [COLUMNS[i] for i in SHOWN])
-        return (
-            f"<p><b>{as_html(self._title())}</b><br>compared with {reference}</p>{failures}"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            # a table of its own: sentences would stretch the columns of numbers
-            + (f"<table><tbody>{reasons}</tbody></table>" if reasons else "")
-            + (f"<ul>{notes}</ul>" if notes else "")
-        )
+        return report_cell(self._said())
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the report as a page, one file that loads nothing: whole, or not at all.
@@ -257,16 +254,8 @@ class GradientReport:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     check_derivative(np.sin, np.cos, np.ones(2)).to_html(f"{folder}/report.html")
         """
-        text = report_page(
-            self._title(),
-            self.ok,
-            f"{self.reference} {self.precision}".rstrip(),
-            [["gradient", *(COLUMNS[i] for i in SHOWN[1:])], *map(_cells, self.rows)],
-            [Reason(_names(g), g[0].why or g[0].verdict, _places(g)) for g in self._reasons()],
-            self._failures(),
-            self._notes(),
-        )
-        write_whole(Path(path), lambda file: file.write(text.encode()))
+        text = report_page(self._said())
+        write_whole(path, lambda file: file.write(text.encode()))
 
     def plot(self) -> Figure:
         """Draw, for each argument, handwritten, automatic and difference side by side.
@@ -298,21 +287,8 @@ def _count(wrong: Sequence[Row], of: int) -> str:
     return f"{len(wrong)} of {of} gradients {verb} {what} ({_names(wrong)})"
 
 
-def _of_rows(rows: Sequence[Row]) -> str:
-    """Say what is to be said of rows with one reason."""
-    return f"{_names(rows)}: {rows[0].why or rows[0].verdict}"
-
-
 def _names(rows: Sequence[Row], most: int = 8) -> str:
     return ", ".join(row.name for row in rows[:most]) + ", …" * (len(rows) > most)
-
-
-def _html_reason(rows: Sequence[Row]) -> str:
-    names = as_html(_names(rows))
-    places = [f"<br><code>{as_html(place_text(place))}</code>" for place in _places(rows)]
-    left = '<td style="text-align: left; vertical-align: top">'
-    why = as_html(rows[0].why or rows[0].verdict)
-    return f"{left}{names}</td>{left}{why}{''.join(places)}</td>"
 
 
 def _cells(row: Row, full: bool = False) -> tuple[str, ...]:
@@ -335,8 +311,9 @@ def _cells(row: Row, full: bool = False) -> tuple[str, ...]:
     return cells if full else tuple(cells[i] for i in SHOWN)
 
 
-def _table(cells: Sequence[Sequence[str]], head: Sequence[str]) -> list[str]:
-    """Return lines that fit: where there is not room for all, the longest are cut."""
+def _table(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines that fit, the head first: where there is no room for all, long ones are cut."""
+    head = cells[0]
     widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
     room = (CODE if head == COLUMNS else WIDTH) - 2 * (len(head) - 1)
     while sum(widths) > room:  # a name needs more room than a shape or a place to be told

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import ast
-import html
 import linecache
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..pages import Line, listing, page, table
-from .guard import printable
-from .source import Place, statement_at
+from ..pages import Line, as_html, listing, page, printable, table
+from .source import Place, nodes_of, statement_at
 from .verdict.rows import FAILURES
 
 LONGEST = 60  # lines of a class or function that is shown whole
 RED = "#d9423f"  # to be read on white and on black
+MILD = "", " mild"  # the class of what is no fault: right but for a small constant
 AROUND = 5  # lines before and after, where there is no function
 
 
@@ -29,18 +28,27 @@ class Reason:
     names: str
     why: str
     places: Sequence[Place]
+    is_wrong: bool
+
+    def __str__(self) -> str:
+        return f"{self.names}: {self.why}"
 
 
-def report_page(
-    title: str,
-    is_right: bool,
-    reference: str,
-    cells: Sequence[Sequence[str]],
-    reasons: Sequence[Reason],
-    failures: Sequence[str],
-    notes: Sequence[str],
-) -> str:
-    """Return the page of a report; `cells` are those of its table, the head first."""
+class Said(NamedTuple):
+    """What a report says, part by part."""
+
+    title: str
+    is_right: bool
+    reference: str
+    cells: Sequence[Sequence[str]]  # of its table, the head first
+    reasons: Sequence[Reason]
+    failures: Sequence[str]
+    notes: Sequence[str]
+
+
+def report_page(said: Said) -> str:
+    """Return the page of a report."""
+    title, is_right, reference, cells, reasons, failures, notes = said
     faults = [f'<p class="why"><b>failure:</b> {as_html(text)}</p>' for text in failures]
     files = dict.fromkeys(file for reason in reasons for file, _ in reason.places)
     return page(
@@ -57,8 +65,30 @@ def report_page(
     )
 
 
+def report_cell(report: Said) -> str:
+    """Return what a notebook shows of a report: the same, but for its source."""
+    title, _, reference, (head, *rows), reasons, failures, notes = report
+    faults = [f'<p><b style="color: {RED}">failure:</b> {as_html(text)}</p>' for text in failures]
+    body = "".join(f"<tr>{html_cells('td', row)}</tr>" for row in rows)
+    said = "".join(f"<tr>{_reason_cells(reason)}</tr>" for reason in reasons)
+    return (
+        f"<p><b>{as_html(title)}</b><br>compared with {as_html(reference)}</p>{''.join(faults)}"
+        f"<table><thead><tr>{html_cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
+        # a table of its own: sentences would stretch the columns of numbers
+        + (f"<table><tbody>{said}</tbody></table>" if said else "")
+        + (f"<ul>{html_cells('li', notes)}</ul>" if notes else "")
+    )
+
+
+def _reason_cells(reason: Reason) -> str:
+    places = [f"<br><code>{as_html(place_text(place))}</code>" for place in reason.places]
+    left = '<td style="text-align: left; vertical-align: top">'
+    return f"{left}{as_html(reason.names)}</td>{left}{as_html(reason.why)}{''.join(places)}</td>"
+
+
 def _said(reason: Reason) -> str:
-    return f'<p class="why" role="note"><b>{as_html(reason.names)}:</b> {as_html(reason.why)}</p>'
+    said = f"<b>{as_html(reason.names)}:</b> {as_html(reason.why)}"
+    return f'<p class="why{MILD[not reason.is_wrong]}" role="note">{said}</p>'
 
 
 def _source(file: str, reasons: Sequence[Reason]) -> str:
@@ -77,7 +107,8 @@ def _source(file: str, reasons: Sequence[Reason]) -> str:
                 beside[line] += f'<p class="also"><b>{as_html(reason.names)}:</b> {where}</p>'
     lines = linecache.getlines(file)
     near = sorted({k for line in beside for k in _around("".join(lines), line)})
-    marks = dict.fromkeys(beside, "blamed")
+    kinds = sorted((r.is_wrong, line) for r in reasons for _, line in r.places)  # wrong ones last
+    marks = {line: f"blamed{MILD[not is_wrong]}" for is_wrong, line in kinds}
     shown = [Line(k, lines[k - 1], (), marks.get(k, ""), beside.get(k, "")) for k in near]
     name = _cell_name(file) or os.path.basename(file)
     return f"<h2>{as_html(name)}</h2>{listing(f'The source: {name}', shown)}"
@@ -85,20 +116,14 @@ def _source(file: str, reasons: Sequence[Reason]) -> str:
 
 def _around(source: str, line: int) -> range:
     """Return the lines of the largest class or function around a line that is not too long."""
-    fitting = [span for span in _spans(source) if line in span and len(span) <= LONGEST]
-    last = min(line + AROUND, len(source.splitlines()))
-    return max(fitting, key=len, default=range(max(1, line - AROUND), last + 1))
-
-
-def _spans(source: str) -> Iterator[range]:
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):  # magic of a notebook, or what was changed since
-        return
-    for node in ast.walk(tree):
+    fitting = []
+    for node in nodes_of(source):
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-            yield range(first, (node.end_lineno or first) + 1)
+            span = range(first, (node.end_lineno or first) + 1)
+            fitting += [span] if line in span and len(span) <= LONGEST else []
+    last = min(line + AROUND, len(source.splitlines()))
+    return max(fitting, key=len, default=range(max(1, line - AROUND), last + 1))
 
 
 # -------------------- places and texts --------------------
@@ -122,11 +147,6 @@ def _cell_name(file: str) -> str:
         return " ".join(interactive.compile.format_code_name(file))
     except (AttributeError, TypeError, ValueError):  # no notebook, or a file
         return ""
-
-
-def as_html(text: str) -> str:
-    """Return a text as HTML, without what would command a terminal or reorder its line."""
-    return html.escape(printable(text))
 
 
 def html_cells(tag: str, texts: Iterable[str]) -> str:

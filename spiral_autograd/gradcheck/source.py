@@ -177,7 +177,7 @@ def _text_of(code: CodeType) -> Text | None:
 
 def definition_of(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None:
     """Return where a function is defined in its file."""
-    for node in _nodes("".join(linecache.getlines(code.co_filename))):
+    for node in nodes_of("".join(linecache.getlines(code.co_filename))):
         if isinstance(node, ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ())))
             if getattr(node, "name", "<lambda>") == code.co_name and code.co_firstlineno in lines:
@@ -186,7 +186,7 @@ def definition_of(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | as
 
 
 @lru_cache(maxsize=8)
-def _nodes(text: str) -> list[ast.AST]:
+def nodes_of(text: str) -> list[ast.AST]:
     """Return the nodes of a file's syntax tree; none where it cannot be read."""
     try:
         return list(ast.walk(ast.parse(text)))
@@ -348,7 +348,9 @@ _OPERATORS = {
 def _only_one_like(function: str, file: str, line: int) -> str | None:
     """Return the one expression on a line that may be a call of a function."""
     text = "".join(linecache.getlines(file))
-    found = [n for n in _nodes(text) if function in _may_be(n) and getattr(n, "lineno", 0) == line]
+    found = [
+        n for n in nodes_of(text) if function in _may_be(n) and getattr(n, "lineno", 0) == line
+    ]
     return ast.get_source_segment(text, found[0]) if len(found) == 1 else None
 
 
@@ -364,7 +366,7 @@ def _may_be(node: ast.AST) -> list[str]:
 def statement_at(file: str, line: int) -> str:
     """Return the statement that begins at a line, in one line; of a block its head."""
     lines, last = linecache.getlines(file), line
-    for node in _nodes("".join(lines)):
+    for node in nodes_of("".join(lines)):
         if isinstance(node, ast.stmt) and node.lineno == line:
             body = getattr(node, "body", None)
             last = max(line, body[0].lineno - 1 if body else node.end_lineno or line)
@@ -382,7 +384,7 @@ def assigned_to(text: str, file: str, line: int) -> str | None:
 @lru_cache(maxsize=8)
 def _assignments(file: str, source: str) -> dict[tuple[int, str], str]:
     found = {}
-    for node in _nodes(source):
+    for node in nodes_of(source):
         if isinstance(node, ast.Assign) and _is_name(node.targets[0]):
             value = node.value
             place = value.lineno, value.end_lineno, value.col_offset, value.end_col_offset

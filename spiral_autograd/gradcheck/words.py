@@ -110,7 +110,7 @@ def _called_with(method: str, arguments: Sequence[tuple[str, Any]], times: bool)
         "left": "self.{}",
         "input": "{}",
         "cache": "the cache",
-        "rate": "the rate 1",
+        "rate": "a learning rate",
     }
     given = ", ".join(said[kind].format(what) for kind, what in arguments)
     more = ", and what it returns is multiplied by the upstream gradient" if times else ""
@@ -271,6 +271,14 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         + f", times the {n} examples (it is their mean: right if the loss is their sum)" * (n > 1)
         + "; the change is added, so backward must be given minus the gradient" * adds
     ),
+    "fails_behind_reset": "behind the reset of its gradients the layer fails ({error}): it is "
+    "checked without that",
+    "without_rate": lambda names: (
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} changed by the gradient itself, "
+        "which the learning rate does not multiply"
+    ),
+    "decays": "{method} also takes {share:.4g} times {name} from it, times the rate, whatever the "
+    "gradient is (weight decay): that is left out of what is checked",
     "called_with": _called_with,
     "each_loss": _each_loss,
     # -------------------- networks --------------------

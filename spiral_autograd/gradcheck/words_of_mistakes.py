@@ -82,9 +82,10 @@ def _blocks(count: int, axis: int, order: Sequence[int]) -> str:
 
 def _should_keep(change: Said, shape: Sequence[int], due_axes: object) -> str:
     """Say that a sum is one over too many axes, and which are the right ones."""
-    one = not any(n > 1 for n in shape)
-    start = "is one number" if one and change.kind == "summed" else change
     axes = change.fields.get("axes")
+    summed = axes if isinstance(axes, tuple) else (axes,)
+    one = not any(n > 1 for axis, n in enumerate(shape) if axis not in summed)
+    start = "is one number" if one and change.kind == "summed" else change
     if due_axes is not None:
         return f"{start}: sum over axis {due_axes} only"
     return f"{start}: it should keep {'this axis' if isinstance(axes, int) else 'these axes'}"
@@ -136,6 +137,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
         f"is right with `{statement}`" if statement else "is right without this line"
     ),
     "not_finite": "{count} of its {of} entries are NaN or infinite",
+    "unused_by_forward": "the output does not change with it: the true gradient is zero",
     "nothing_returned": "no gradient is returned, or written (None)",
     "all_zeros": "the gradient is all zeros: it is never written, or written with zeros",
     "rounding_only": "the gradient is never written: it is zero up to rounding",

@@ -104,6 +104,38 @@ def test_the_loss_of_something_else_than_a_state_cannot_be_drawn(state):
         sa.plot_loss(state)
 
 
+@pytest.mark.parametrize(
+    "swapped",
+    [
+        lambda p: sa.predict(X, p),
+        lambda p: sa.loss(X, p, T),
+        lambda p: sa.accuracy(X, p, T),
+        lambda p: sa.manual.value_and_grad(X, p, T),
+        lambda p: sa.fit(X, p, T),
+        lambda p: sa.fit(X, T, p),
+        lambda p: sa.decision_grid(X, p),
+        lambda p: sa.plot_decision_boundary(X, p, T),
+    ],
+)
+def test_parameters_in_the_place_of_the_data_are_said_to_be_so(swapped):
+    with pytest.raises(TypeError, match="got a dict: parameters stand before the data"):
+        swapped(sa.init_params(2, 3, 3, rng=0))
+
+
+def test_an_option_of_another_library_is_told_what_it_is_here():
+    with pytest.raises(
+        TypeError, match=r"load_data has no seed=: use rng= \(it takes rng, samples"
+    ):
+        sa.load_data(seed=1)
+    with pytest.raises(TypeError, match=r"init_params has no seed=: use rng= \("):
+        sa.init_params(2, 10, 3, seed=1)
+    params = sa.init_params(2, 3, 3, rng=0)
+    with pytest.raises(TypeError, match=r"fit has no lr=: use optimizer= \("):
+        sa.fit(params, X, T, lr=1.0)
+    with pytest.raises(TypeError, match=r"fit has no seeds= \(it takes start, data, loss"):
+        sa.fit(params, X, T, seeds=1)
+
+
 # -------------------- any predictor --------------------
 
 WEIGHTS = np.random.default_rng(0).normal(size=(2, 3))

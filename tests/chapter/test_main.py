@@ -84,9 +84,10 @@ def test_the_main_job_prints_the_log_and_the_comparison_and_saves(run, tmp_path)
     assert "Parameters after training by each of them" in text
     assert out[-1] == "The gradients agree to 1e-10."
     folder = tmp_path / "here" / "and" / "there"
-    assert sorted(os.listdir(folder)) == [*PICTURES, "parameters.npz"]  # and no part of a file
+    files = sorted([*PICTURES, "parameters.npz", "checkpoint.npz"])
+    assert sorted(os.listdir(folder)) == files  # and no part of a file
     for name in [*PICTURES, "parameters.npz"]:
-        assert f"here/and/there/{name}" in out[-2]
+        assert f"saved: here/and/there/{name}" in out[-5:-1]
     for name in PICTURES:
         assert imread(folder / name).std() > 0.05  # something is drawn
 
@@ -112,7 +113,7 @@ def test_the_saved_parameters_are_those_of_the_automatic_run(run, tmp_path):
 def test_without_plots_only_the_parameters_are_saved(run, tmp_path):
     status, _, _ = run("--epochs", "1", "--no-plots", "--output", "out")
     assert status == 0
-    assert os.listdir(tmp_path / "out") == ["parameters.npz"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["checkpoint.npz", "parameters.npz"]
 
 
 def test_the_options_are_those_of_the_training(run, tmp_path):
@@ -141,7 +142,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(run, tmp_path, monkeypatch):
     status, _, err = run("--epochs", "2", "--no-plots")
     assert (status, len(err)) == (3, 1)
     folder = tmp_path / "spiral-output"
-    assert os.listdir(folder) == ["parameters.npz"]
+    assert sorted(os.listdir(folder)) == ["checkpoint.npz", "parameters.npz"]
     assert_same_params(saved_params(folder / "parameters.npz"), trained(1).params)
 
 
@@ -327,11 +328,11 @@ def test_a_folder_that_takes_no_files_is_found_before_the_training(
     def refuse(*arguments, **options):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("spiral_autograd.main_job.fit", no_training)
+    monkeypatch.setattr("spiral_autograd.training._Loop.run", no_training)
     monkeypatch.setattr("pathlib.Path.open", refuse)
     status, out, err = run("--output", "out")
     assert (status, out) == (3, [])
-    assert f"cannot write into out: {os.strerror(number)}" in err[0]
+    assert f"cannot write out/checkpoint.npz: {os.strerror(number)}" in err[0]
     assert len(err) == 1
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     status, out, err = run("--output", "new")
@@ -340,7 +341,7 @@ def test_a_folder_that_takes_no_files_is_found_before_the_training(
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
 def test_a_read_only_folder_is_found_before_the_training(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("spiral_autograd.main_job.fit", no_training)
+    monkeypatch.setattr("spiral_autograd.training._Loop.run", no_training)
     (tmp_path / "out").mkdir(mode=0o500)
     status, out, err = run("--output", "out")
     assert (status, out, len(err)) == (3, [], 1)
@@ -363,7 +364,7 @@ def test_a_disk_that_is_full_after_the_training_leaves_nothing_half_written(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("spiral_autograd.main_job.fit", lambda state, *_, **options: state)
     assert run("--epochs", "1", "--output", "out", "--resume")[0] == 0
-    assert "checkpoint.npz" not in os.listdir(tmp_path / "out")
+    assert {"data.png", "loss.png"} <= set(os.listdir(tmp_path / "out"))
 
 
 def test_a_file_is_written_beside_a_link_and_not_through_it(run, tmp_path):
@@ -442,9 +443,9 @@ def test_a_ctrl_c_while_pictures_are_saved_tells_what_is_there(
 
     monkeypatch.setattr(plotting, drawing, interrupted)
     status, out, err = run("--epochs", "1", "--output", "out")
-    assert (status, err) == (130, [])
+    assert (status, err) == (130, ["", "spiral-autograd: stopped"])
     names = ["parameters.npz", *saved]
-    assert out[-1] == "stopped; saved: " + " ".join(f"out/{name}" for name in names)
+    assert [line for line in out if "saved" in line] == [f"saved: out/{name}" for name in names]
     assert sorted(os.listdir(tmp_path / "out")) == sorted(["checkpoint.npz", *names])
 
 
@@ -471,7 +472,6 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(run, tmp_path, monke
         "Handwritten against automatic gradients, on each of 50 batches"
     )
     assert out[-where:-2] == whole[-where:-2]  # the largest differences are of both parts
-    assert os.listdir(tmp_path / "out") == ["parameters.npz"]
     saved = saved_params(tmp_path / "out" / "parameters.npz")
     assert_same_params(saved, saved_params(tmp_path / "whole" / "parameters.npz"))
 
@@ -488,15 +488,31 @@ def test_a_run_goes_on_for_more_epochs_and_with_no_other_option_changed(run, mon
     assert run("--epochs", "3", "--no-plots", "--resume")[0] == 0
 
 
+def test_a_finished_run_goes_on_with_the_options_that_it_had(run, tmp_path):
+    options = ("--hidden-size", "4", "--seed", "7", "--no-plots")
+    run("--epochs", "2", *options)
+    _, out, _ = run("--resume", "--no-plots")
+    assert out[0] == "that run had its 2 epochs: --epochs 4 goes on"
+    status, out, _ = run("--resume", "--epochs", "3", "--no-plots")
+    assert (status, [line[:9] for line in out[:2]]) == (0, ["| epoch 3", ""])
+    saved = saved_params(tmp_path / "spiral-output" / "parameters.npz")
+    assert_same_params(saved, trained(3, hidden=4, seed=7).params)
+
+
 def test_what_cannot_be_gone_on_with_is_named(run, tmp_path):
     status, out, (line,) = run("--resume", "--output", "out")
     assert (status, out) == (2, [])
-    assert "no run was stopped in out" in line
+    assert "no run was begun in out" in line
     (tmp_path / "out").mkdir(exist_ok=True)
     (tmp_path / "out" / "checkpoint.npz").write_bytes(b"PK")
     status, out, (line,) = run("--resume", "--output", "out")
     assert (status, out) == (2, [])
     assert "damaged" in line
+    sa.save({"no": "run"}, tmp_path / "run.npz")
+    (tmp_path / "run.npz").rename(tmp_path / "out" / "checkpoint.npz")
+    assert "is not of a run" in run("--resume", "--output", "out")[2][0]
+    (tmp_path / "out" / "checkpoint.npz").write_bytes(b"PK")
+    run("--resume", "--output", "out")
     assert (tmp_path / "out" / "checkpoint.npz").read_bytes() == b"PK"
 
 
@@ -558,7 +574,7 @@ def test_it_runs_as_a_module(tmp_path):
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     assert out.splitlines()[-1] == "The gradients agree to 1e-10."
-    assert os.listdir(tmp_path / "spiral-output") == ["parameters.npz"]
+    assert sorted(os.listdir(tmp_path / "spiral-output")) == ["checkpoint.npz", "parameters.npz"]
 
 
 def test_a_ctrl_c_during_the_imports_is_one_line_and_status_130(tmp_path):

@@ -213,6 +213,23 @@ def test_the_file_of_another_program_a_pickle_and_a_picture_are_refused(path):
         sa.load(path)
 
 
+def test_the_plain_arrays_of_numpy_are_named_with_what_reads_them(path):
+    np.savez(path, W1=np.ones(2), b1=np.ones(2))
+    with pytest.raises(ValueError, match=r"only the arrays W1, b1, which dict\(numpy.load\(path"):
+        sa.load(path)
+
+
+@pytest.mark.parametrize("folder", ["missing", "a/b"])
+def test_a_folder_that_is_not_there_is_named_with_the_way_out(tmp_path, folder):
+    path, report = tmp_path / folder / "x", sa.check_derivative(np.sin, np.cos, np.ones(2))
+    for write in (lambda path: sa.save({"a": 1}, path), report.to_html):
+        with pytest.raises(FileNotFoundError, match=r"there is no folder .*make it first") as error:
+            write(path)
+        assert error.value.filename == str(path)
+        with pytest.raises(TypeError, match="path must be the path of a file, got a dict"):
+            write({})
+
+
 def test_a_newer_format_asks_for_a_newer_library(path):
     text = json.dumps({"format": "spiral_autograd", "version": 99, "tree": ["hologram", 7]})
     np.savez(path, structure=np.array(text))

@@ -511,6 +511,11 @@ def drawing_python():
     return lambda w: anp.sum(w) * (random.random() < 2.0)
 
 
+def noting_by_a_method():
+    note = [].append
+    return lambda w: anp.sum(w) if note(1) is None else w
+
+
 def evaluating():
     return lambda w: eval("anp.sum(w**2)", {"anp": anp, "w": w})
 
@@ -548,6 +553,7 @@ def test_a_loss_that_writes_into_its_data_is_autograds():
 CHANGING = {
     "a counter": counting,
     "a list that it appends to": noting,
+    "a bound method of a list": noting_by_a_method,
     "a cache of its own": caching,
     "a running mean": writing,
     "a large running mean": writing_large,

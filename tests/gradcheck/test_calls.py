@@ -86,6 +86,19 @@ def test_a_loss_for_each_example_is_summed_or_averaged(share):
     assert wrong_rows(told) == ["y"]
 
 
+def test_a_loss_for_each_example_whose_gradient_has_the_wrong_sign():
+    class Distances:
+        def forward(self, y, t):
+            return np.abs(t - y).mean(axis=-1)
+
+        def backward(self, y, t):
+            return np.sign(t - y) / y.size
+
+    report = sa.check_layer(Distances(), x, x[::-1].copy())
+    assert has(report.remarks, "each_loss", share=1 / 5)
+    assert has(report.rows[0].findings, "wrong_sign")
+
+
 def test_the_refusal_names_the_call_to_write():
     class Odd:
         def forward(self, x):

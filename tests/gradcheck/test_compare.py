@@ -5,7 +5,7 @@ import pytest
 from findings import has
 
 from spiral_autograd.gradcheck.blocks import apart, blocks, close, inner, largest
-from spiral_autograd.gradcheck.reference.reference import SHARPNESS, Reference
+from spiral_autograd.gradcheck.reference.reference import SHARPNESS, Reference, by_differences
 from spiral_autograd.gradcheck.verdict.rows import compare, compare_directions
 
 SHARP = SHARPNESS["autograd", False]
@@ -98,7 +98,7 @@ def test_known_directions_alone_tell_right_from_wrong():
     rng = np.random.default_rng(1)
     parts = [rng.normal(size=G.shape) for _ in range(2)]
     along = [({0: part}, float(np.sum(G * part))) for part in parts]
-    reference = Reference("central differences", False, [], directions=along)
+    reference = Reference("central differences", False, [], by_differences, directions=along)
     assert compare_directions("W", 0, G, G.shape, reference).verdict == "match"
     wrong = compare_directions("W", 0, 1.1 * G, G.shape, reference)
     assert wrong.verdict == "wrong"

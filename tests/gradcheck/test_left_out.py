@@ -4,6 +4,7 @@
 
 import copy
 import cProfile
+import linecache
 
 import numpy as np
 import pytest
@@ -215,6 +216,26 @@ def test_a_constant_that_forward_uses_is_named():
     report = sa.check_layer(Position(), x)
     assert report.ok, str(report)
     assert report.unchecked == ("table",)
+
+
+@pytest.mark.parametrize("times", [1.0, 0.5])
+def test_a_gradient_of_what_forward_does_not_use_is_told_so(times):
+    class Affine:
+        def __init__(self):
+            self.W, self.b = rng.normal(size=(4, 3)), rng.normal(size=3)
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.W
+
+        def backward(self, dout):
+            self.dW = self.x.T @ dout
+            self.db = times * dout.sum(axis=0)
+            return dout @ self.W.T
+
+    row = next(row for row in sa.check_layer(Affine(), x).rows if row.name == "b")
+    assert has(row, "unused_by_forward"), row
+    assert "self.db" in linecache.getline(*row.lines[-1])
 
 
 def test_what_forward_writes_is_no_parameter():

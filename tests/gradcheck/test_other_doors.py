@@ -437,7 +437,7 @@ def test_what_raises_in_both_orders_is_shown_in_the_documented_one():
     def backward(a, b):
         raise KeyError(a.shape)
 
-    with pytest.raises(sa.CheckError, match=r"^backward raised KeyError: \(4, 2\); it was called"):
+    with pytest.raises(sa.CheckError, match=r"^backward raised KeyError: \(4, 2\) in .*; it was"):
         sa.check_backward(f_fwd, backward, x, W)
 
 

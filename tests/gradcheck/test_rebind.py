@@ -9,7 +9,7 @@ import pytest
 from numpy import zeros
 
 import spiral_autograd as sa
-from spiral_autograd.gradcheck.reference import rebind
+from spiral_autograd.gradcheck.reference import stand_ins
 
 
 class Filled:
@@ -195,7 +195,7 @@ def same_globals(before):
 
 @pytest.mark.parametrize("at", range(1, 9))
 def test_an_interrupt_leaves_numpy_in_its_place(monkeypatch, at):
-    hold, count = rebind._hold, itertools.count(1)
+    hold, count = stand_ins._hold, itertools.count(1)
 
     def holding(held, parts):
         if next(count) == at:
@@ -203,7 +203,7 @@ def test_an_interrupt_leaves_numpy_in_its_place(monkeypatch, at):
         hold(held, parts)
 
     before = {name: id(value) for name, value in globals().items()}
-    monkeypatch.setattr(rebind, "_hold", holding)
+    monkeypatch.setattr(stand_ins, "_hold", holding)
     with pytest.raises(KeyboardInterrupt):
         [sa.check_layer(Members(), np.ones((4, 2))) for _ in range(4)]
     assert same_globals(before)

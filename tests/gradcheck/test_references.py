@@ -20,17 +20,15 @@ def x_of(*shape, seed=0):
 
 @contextmanager
 def prepared(layer, *inputs):
-    """Yield the layer as a subject, and an upstream gradient of its own."""
+    """Yield the layer as a subject, with an upstream gradient of its own."""
     with untouched(layer, inputs) as session:
-        subject = Layer(layer, inputs, Terms(session)).subject()
-        with session.fresh():
-            outputs = subject.forward()
-        rng = np.random.default_rng(1)
-        yield subject, [rng.normal(size=np.shape(out)) for out in outputs], rng
+        subject, rng = Layer(layer, inputs, Terms(session)).subject(), np.random.default_rng(1)
+        ups = [rng.normal(size=np.shape(out)) for out in subject.outputs]
+        yield references.at_these_values(subject, ups), rng
 
 
-def believed(reference, subject, ups, rng):
-    return references.agrees_with_differences(subject, ups, reference, rng)
+def believed(reference, subject, rng):
+    return references.agrees_with_differences(subject, reference, rng)
 
 
 # -------------------- complex step --------------------
@@ -43,8 +41,8 @@ def test_a_cast_that_drops_the_imaginary_part_is_an_error():
         return out
 
     layer = Elementwise(forward, lambda x: 2 * x)
-    with prepared(layer, x_of(2, 3)) as (subject, ups, _), pytest.raises(sa.CheckError):
-        references.by_complex_step(subject, ups, 1.0)
+    with prepared(layer, x_of(2, 3)) as (subject, _), pytest.raises(sa.CheckError):
+        references.by_complex_step(subject)
 
 
 @pytest.mark.parametrize(
@@ -58,24 +56,24 @@ def test_a_cast_that_drops_the_imaginary_part_is_an_error():
     ids=["abs", "var", "norm", "real"],
 )
 def test_what_is_not_analytic_is_not_believed(forward):
-    with prepared(Elementwise(forward, lambda x: 2 * x), x_of(2, 3)) as (subject, ups, rng):
-        reference = references.by_complex_step(subject, ups, 1.0)
-        assert not believed(reference, subject, ups, rng)
+    with prepared(Elementwise(forward, lambda x: 2 * x), x_of(2, 3)) as (subject, rng):
+        reference = references.by_complex_step(subject)
+        assert not believed(reference, subject, rng)
 
 
 def test_what_carries_complex_numbers_is_believed():
     layer = Elementwise(lambda x: np.tanh(x) * x.sum(), lambda x: x)
-    with prepared(layer, x_of(2, 3)) as (subject, ups, rng):
-        reference = references.by_complex_step(subject, ups, 1.0)
-        assert believed(reference, subject, ups, rng)
-        exact = references.by_autograd(subject, ups)
+    with prepared(layer, x_of(2, 3)) as (subject, rng):
+        reference = references.by_complex_step(subject)
+        assert believed(reference, subject, rng)
+        exact = references.by_autograd(subject)
         np.testing.assert_allclose(reference.grads[0], exact.grads[0], rtol=1e-12)
 
 
 def test_what_does_not_carry_them_is_refused():
     refused = pytest.raises(references.UntrustedError, match="does not carry")
-    with prepared(Elementwise(np.abs, np.sign), x_of(2, 3)) as (subject, ups, _), refused:
-        references.by_complex_step(subject, ups, 1.0)
+    with prepared(Elementwise(np.abs, np.sign), x_of(2, 3)) as (subject, _), refused:
+        references.by_complex_step(subject)
 
 
 # -------------------- autograd --------------------
@@ -160,18 +158,18 @@ def test_code_that_misleads_autograd_is_checked_all_the_same(name):
 
 @pytest.mark.parametrize("name", MISLEADING)
 def test_plain_tracing_of_it_is_not_believed(name):
-    with prepared(*MISLEADING[name]()) as (subject, ups, rng):
+    with prepared(*MISLEADING[name]()) as (subject, rng):
         try:
-            reference = references.by_autograd(subject, ups)
+            reference = references.by_autograd(subject)
         except Exception:
             return  # an error is not believed either
         right = all(
             np.allclose(a, b, rtol=1e-6)
             for a, b in zip(
-                reference.grads, references.by_differences(subject, ups, 10.0).grads, strict=True
+                reference.grads, references.by_differences(subject, 10.0).grads, strict=True
             )
         )
-        assert believed(reference, subject, ups, rng) == right
+        assert believed(reference, subject, rng) == right
 
 
 def test_a_traced_output_must_be_the_plain_one():
@@ -186,8 +184,8 @@ def test_a_traced_output_must_be_the_plain_one():
             return 2.0 * dout
 
     refused = pytest.raises(references.UntrustedError, match="another output")
-    with prepared(Fickle(), x_of(2, 2)) as (subject, ups, _), refused:
-        references.by_autograd(subject, ups)
+    with prepared(Fickle(), x_of(2, 2)) as (subject, _), refused:
+        references.by_autograd(subject)
     report = sa.check_layer(Fickle(), x_of(2, 2))
     assert report.ok
     assert report.reference != "autograd"

@@ -486,7 +486,7 @@ def test_the_html_has_failures_in_bold_and_reasons_beside_the_table(wrong):
     assert text.count("<b style=") == 1
     assert ">wrong</b></td>" in text
     assert "((" not in text
-    assert "compared with autograd, float64; match: within 1e-10" in text
+    assert "compared with autograd (float64; match: within 1e-10)" in text
     table = text[text.index("<table>") : text.index("</table>")]
     assert "np.mean" not in table
     assert "np.mean" in text

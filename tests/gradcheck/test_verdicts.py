@@ -367,7 +367,7 @@ def test_what_a_constant_costs_stands_in_the_title_where_it_is_much():
         assert ("off at these values" in str(report).split("\n")[0]) is costs
 
 
-def test_a_guard_is_known_without_a_graph_by_the_text_of_forward():
+def test_a_guard_is_known_among_pythons_own_numbers():
     class Log:
         def forward(self, x):
             self.x = x
@@ -387,6 +387,26 @@ def test_a_guard_is_known_without_a_graph_by_the_text_of_forward():
     x = stream().uniform(0.5, 2, size=(2, 3))
     assert verdicts(sa.check_layer(Log(), x)) == {"x": "idealised"}
     assert verdicts(sa.check_layer(Target(), x)) == {"x": "wrong"}
+
+
+@pytest.mark.parametrize("seed", [1, 4, 14, 28, 32])
+def test_kinks_that_cancel_along_one_direction_are_seen_along_another(seed):
+    class AffineRelu:
+        def __init__(self):
+            self.W, self.b = np.zeros((6, 4)), np.zeros(4)
+
+        def forward(self, x):
+            self.x, self.out = x, np.maximum(0, x @ self.W + self.b)
+            return self.out
+
+        def backward(self, dout):
+            dout = dout * (self.out > 0)
+            self.dW, self.db = self.x.T @ dout, dout.sum(axis=0)
+            return dout @ self.W.T
+
+    x = np.random.default_rng(seed).normal(size=(2, 6))
+    report = sa.check_layer(AffineRelu(), x, rng=seed)
+    assert report.ok, str(report)
 
 
 # -------------------- references that have the right shape and value --------------------

@@ -314,3 +314,28 @@ def test_a_loss_layer_that_is_given_its_softmax():
     assert report.ok
     said = [("left", "output"), ("input", "y_true")]
     assert has(report.remarks, "called_with", arguments=said)
+
+
+class OfSizes:
+    """A network whose layers are only sizes; its passes are its own."""
+
+    def __init__(self, slip=1.0):
+        self.layers, self.slip = [4, 5, 3], slip
+        self.weights = [rng(shape).normal(size=shape) for shape in ((4, 5), (5, 3))]
+
+    def forward_propagation(self, inputs):
+        self.a = [inputs, np.tanh(inputs @ self.weights[0])]
+        return self.a[-1] @ self.weights[1]
+
+    def backward_propagation(self, inputs, y_true, output):
+        d = output - y_true
+        self.dweights = [self.a[1].T @ d]
+        d = self.slip * (d @ self.weights[1].T) * (1 - self.a[1] ** 2)
+        self.dweights.insert(0, self.a[0].T @ d)
+
+
+@pytest.mark.parametrize("slip", [1.0, 2.0])
+def test_a_network_that_keeps_the_sizes_of_its_layers(slip):
+    report = sa.check_network(OfSizes(slip), x, t, loss=squares)
+    verdicts = {row.name: row.verdict == "wrong" for row in report.rows}
+    assert verdicts == {"weights[0]": slip != 1.0, "weights[1]": False}

@@ -243,6 +243,14 @@ class Case:
                 lengths.setdefault(float(np.prod(own)), product)
         return {n: what for n, what in lengths.items() if n > 1}
 
+    def axis_into(self, k: int | None, what: Finding, n: float) -> Finding:
+        """Return the axis of that length of what the k-th argument goes into, if it has one."""
+        root = self.graph.roots[k] if self.graph is not None and k is not None else None
+        for node in root.users if root is not None and what.kind == "axis" else ():
+            if n in np.shape(node.value):
+                return found("axis", axis=np.shape(node.value).index(n), of=self.name(node))
+        return what
+
     @property
     def _given(self) -> list[tuple[Finding, Array]]:
         arguments = zip(self.names, self.values, strict=True)

@@ -6,12 +6,21 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...recording import Call
 from ...validation import Array
 from ..blocks import largest
 from ..finding import found
-from .arrays import Rule, named_factor, ratio
+from .arrays import Rule
 from .case import Case, Reason
 from .edits import subsets
+from .factors import named_factor, ratio
+
+
+def unused(case: Case, k: int) -> Reason | None:
+    """A gradient of what the output does not depend on, as of a bias that forward leaves out."""
+    if case.graph is None or isinstance(case.graph.recording.grads[k], Call):
+        return None
+    return Reason(found("unused_by_forward"), [k])
 
 
 def cost_or_sum(case: Case, k: int) -> Reason | None:
@@ -95,4 +104,4 @@ def _passed_on(case: Case, k: int) -> Reason | None:
     return Reason(found("passed_on"), [k]) if is_passed else None
 
 
-RULES: tuple[Rule, ...] = (clipped, combined, cost_or_sum)
+RULES: tuple[Rule, ...] = (unused, clipped, combined, cost_or_sum)

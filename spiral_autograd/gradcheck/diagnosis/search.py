@@ -12,9 +12,10 @@ import numpy as np
 from ...validation import Array
 from ..reference.graph import Change, Graph, Site, is_number
 from ..reference.nodes import UNFIT, Node
-from . import arrays, changes
+from . import changes
 from .case import Case
 from .changes import LIKELIEST, OTHERS
+from .factors import factor_of
 from .matrices import Matrices
 from .operands import updated
 from .probes import Edit, Family, Probes, Spot, Stock
@@ -156,7 +157,7 @@ class Search:
             c = 1 + share
             if not np.isfinite(c) or abs(c) < 1e-6 or abs(share) < 1e-6:
                 continue
-            named = arrays.factor_of(self.case, c) is not None
+            named = factor_of(self.case, c) is not None
             few = all(self.differing[k] < 3 for k in self.probes.rows[n])
             if not named and (few or not 1e-3 < abs(c) < 1e4):
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -16,11 +16,12 @@ from ..finding import Finding
 from ..guard import CheckError
 from ..reference.graph import Graph
 from ..reference.nodes import Node
-from ..reference.reference import once_more, outputs_now
-from ..subject.subject import MISSING, Subject, copied
+from ..subject.subject import MISSING
+from ..verdict.excuses import guards
 from ..verdict.rows import Comparison
-from ..verdict.small_constants import guards
 from .case import Case
+
+Run = Callable[[], list[Any]]
 
 DRAWS: tuple[Callable[[Array, np.random.Generator], Array], ...] = (
     lambda value, rng: moved(value, rng),
@@ -51,7 +52,7 @@ def second_point(c: Comparison, case: Case, *, ideal: bool) -> Case | None:
             except CheckError:  # outside of the domain
                 continue
         if second is not None:
-            second.rerun = partial(_handwritten, c.subject, upstream, (values, others))
+            second.rerun = partial(_moved_to, c, values, others, second.rerun)
             return second
     return None
 
@@ -59,11 +60,9 @@ def second_point(c: Comparison, case: Case, *, ideal: bool) -> Case | None:
 def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case | None:
     """Return the case at the values as they are now, where its graph is like the first one."""
     case.deadline.check()
-    subject: Subject = replace(c.subject, outputs=outputs_now(c.subject), upstream=upstream)
-    reference = once_more(subject, upstream, c.reference)
-    grads = _handwritten(subject, upstream)
-    there = Comparison(subject, reference, grads, np.random.default_rng(0))
-    graph, true = there.graph, [np.asarray(g) for g in reference.grads]
+    there = c.at_these_values(upstream)
+    grads = there.grads
+    graph, true = there.graph, [np.asarray(g) for g in there.reference.grads]
     if graph is not None and ideal:
         found = (graph.without(left_out) for left_out in guards(graph))
         graph = next((other for other in found if other is not None), None)
@@ -76,7 +75,7 @@ def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case
         node.value, node.args = deepcopy((node.value, node.args))
     return replace(
         case,
-        values=list(map(np.array, subject.values)),
+        values=list(map(np.array, c.subject.values)),
         automatic=true,
         handwritten=[None if g is MISSING else g for g in grads],
         wrong=there.wrong,
@@ -85,16 +84,16 @@ def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case
         upstream=upstream,
         again=None,
         second=lambda: case,
+        rerun=partial(there.backward, upstream),
     )
 
 
-def _handwritten(
-    subject: Subject, upstream: list[Array], to: tuple[list[Array], list[Array]] | None = None
+def _moved_to(
+    c: Comparison, values: list[Array], others: list[Array], run: Run | None
 ) -> list[Any]:
-    """Return the handwritten gradients, if need be once some values have been moved to others."""
-    session = subject.session
-    with session.moved(*to) if to else nullcontext(), session.fresh():
-        return [copied(g) for g in subject.backward([np.array(u) for u in upstream])]
+    """Return what a run gives with other values, for a while."""
+    with c.subject.session.moved(values, others), c.subject.session.fresh():
+        return run() if run is not None else []
 
 
 def _drawn(value: Array, rng: np.random.Generator) -> Array:

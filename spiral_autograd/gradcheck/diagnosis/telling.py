@@ -12,9 +12,9 @@ from ..blocks import largest
 from ..finding import Finding, found
 from ..reference.graph import Site
 from ..reference.nodes import Node
-from . import arrays
 from .case import Reason
 from .edits import unbroadcast, windows
+from .factors import factor_of, is_near
 from .gathered import PICKING
 from .probes import Edit
 from .search import Explained, Search
@@ -92,10 +92,10 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
 def _factor(search: Search, site: Site, c: float) -> Finding:
     """Return what a factor comes from."""
     case, way = search.case, [*site.between, site.argument]
-    factor = arrays.factor_of(case, c, way)
+    factor = factor_of(case, c, way)
     for constant, node in case.constants() if factor is None else ():
-        is_lost = arrays.is_near(case, c, 1 / constant)
-        if node.number > site.argument.number and (is_lost or arrays.is_near(case, c, constant)):
+        is_lost = is_near(case, c, 1 / constant)
+        if node.number > site.argument.number and (is_lost or is_near(case, c, constant)):
             text = case.expression(node)
             return found("constant_factor", times=c, factor=constant, text=text, lost=is_lost)
     return factor or found("times", times=c, also=None)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...recording import Call, Recording, name_of, parents_of
 from ...validation import Array
-from ..blocks import close, largest
+from ..blocks import close, inner, largest
 from ..guard import NEVER, Deadline
 from ..source import Place, code_of, forward_line, is_computing, root_of, targets_of
 from .known import Known, is_known
@@ -85,7 +85,15 @@ class Ran:
         self.evidence.deadline.check()
         mine = [m for m in self.moments if value is not None and m.value.shape == np.shape(value)]
         same = [m for m in mine if np.array_equal(m.value, value)]
-        return same or [m for m in mine if close(m.value, value, 1e-9)]
+        same = same or [m for m in mine if close(m.value, value, 1e-9)]
+        return same or [m for m in mine if self._updates(m, k)]
+
+    def _updates(self, moment: Moment, k: int) -> bool:
+        """Tell whether it is the k-th argument less a multiple of its gradient."""
+        change = moment.value - self.evidence.values[k]
+        gradient = np.asarray(self.evidence.grads[k])
+        rate = inner(change.ravel(), gradient.ravel()) / (inner(gradient, gradient) or 1.0)
+        return rate != 0 and close(change, rate * gradient, 1e-6)
 
     def sink(self, k: int) -> Moment | None:
         """Return the moment at which the k-th gradient came to be."""

@@ -330,6 +330,8 @@ def _more(slot: Slot, body: Slot, reach: Reach, shapes: Sequence[Shape]) -> Iter
     in_product = isinstance(holder, ast.BinOp) and isinstance(holder.op, ast.Mult | ast.Div)
     if in_product or counts or field in ("func", "iter", "test") or isinstance(node, ast.Constant):
         return
+    if isinstance(holder, ast.Subscript) and field == "value" and ast.unparse(node) not in reach:
+        return  # no array: np.c_ times an array is a list without an end
     yield 1.4, ast.UnaryOp(ast.USub(), node)
     for number in (2, 0.5):
         yield 1.5, ast.BinOp(node, ast.Mult(), ast.Constant(number))

@@ -12,11 +12,12 @@ import numpy as np
 from ...pytree import leaves
 from ...recording import Call, Recording, name_of
 from ...validation import Array
-from ..blocks import largest
+from ..blocks import largest, moved
 from ..guard import NEVER, Deadline
+from ..primitives import primitive
 from .nodes import UNFIT, Node, Part
 
-Rounding = Callable[[Call, Any, Sequence[Any]], Any]
+Rounding = tuple[float, int]  # the size of roundings that are drawn anew, and the number of a draw
 
 
 # From what leaves the result of a site, what reaches its argument, and the gradients of all nodes
@@ -40,26 +41,13 @@ class Site:
 
 
 class Graph:
-    """A recorded forward pass, from the arguments to the loss, and the gradients of all values.
-
-    Attributes
-    ----------
-    recording : Recording
-    nodes : list of Node
-        The values between the arguments and the loss, in the order in which they were made.
-    roots : list of Node
-        The arguments.
-    end : Node or None
-        The loss; None where it depends on no argument.
-    of : dict
-        From a recorded call to its node.
-    """
+    """A recorded forward pass, from the arguments to the loss, and the gradients of all values."""
 
     def __init__(self, recording: Recording, values: Mapping[Call, object] | None = None) -> None:
         self.recording, self._values = recording, values or {}
         roots: list[Call] = list(recording.params)
         adjoints = dict(zip(roots, recording.grads, strict=True)) | recording.adjoints
-        self.of: dict[Call, Node] = {}
+        self.of: dict[Call, Node] = {}  # from a recorded call to its node
         forward = [c for c in recording.calls if c.gradient_of is None and c in adjoints]
         lists = _taken_apart(forward)
         for call in (*roots, *(c for c in forward if c not in lists)):
@@ -82,8 +70,8 @@ class Graph:
             self.of[call] = node
             for parent in dict.fromkeys(node.parents):
                 parent.users.append(node)
-        self.nodes = list(self.of.values())
-        self.roots = self.nodes[: len(roots)]
+        self.nodes = list(self.of.values())  # in the order in which they were made
+        self.roots = self.nodes[: len(roots)]  # the arguments
         self.end = self.of.get(recording.loss)
 
     @cached_property
@@ -125,18 +113,12 @@ class Graph:
         start: Mapping[Call, object] | None = None,
         *,
         without: Iterable[tuple[Call, int]] = (),
-        rounded: Rounding | None = None,
+        rounding: Rounding | None = None,
     ) -> dict[Call, object]:
         """Return the values that differ, of both passes, once both have run again.
 
-        Parameters
-        ----------
-        start : dict, optional
-            Other values for the calls that stand for arguments and upstream gradients.
-        without : pairs of a call and the number of one of its arguments
-            The constants that are zero.
-        rounded : callable, optional
-            ``rounded(call, value, args)`` returns what to take for the value of each call.
+        From other values for the calls that stand for arguments and upstream gradients; `without`
+        some constants, each an argument of a call by its number; with other roundings.
         """
         values: dict[Call, Any] = dict(start or {})
         zeros: dict[Call, list[int]] = {}
@@ -145,14 +127,14 @@ class Graph:
         still = {id(self.recording.adjoints[node.call]) for node in self.cancelled}
         for call in self.recording.calls:
             depends = call in zeros or any(isinstance(a, Call) and a in values for a in call.args)
-            if id(call) in still or not (depends or rounded):
+            if id(call) in still or not (depends or rounding):
                 continue
             args = [
                 np.zeros_like(a)[()] if position in zeros.get(call, ()) else self._among(values, a)
                 for position, a in enumerate(call.args)
             ]
             value = call.fun.fun(*args, **call.kwargs)
-            values[call] = value if rounded is None else rounded(call, value, args)
+            values[call] = value if rounding is None else _rounded(call, value, args, *rounding)
         return values
 
     def _among(self, values: Mapping[Call, object], arg: object) -> object:
@@ -325,6 +307,19 @@ def _cancels(node: Node) -> bool:
     """Tell whether what flows back to a value adds up to nothing."""
     most = max((largest(near.adjoint) for near in (*node.users, *node.parents)), default=0.0)
     return largest(node.adjoint) <= 1e-6 * most
+
+
+def _rounded(call: Call, value: Any, args: Sequence[object], size: float, salt: int) -> Any:
+    """Return the result of a call off by one rounding more."""
+    known = primitive(name_of(call.fun))
+    if not known.rounds:  # the largest entry has to stay one of the entries
+        return value
+    other = moved(value, size, salt)
+    kinds = float | int | np.ndarray | np.generic
+    if not known.is_arithmetic or not all(isinstance(arg, kinds) for arg in args):
+        return other
+    same = (value == args[0]) | (value == args[1])  # x + 0 and x * 1 are not rounded
+    return np.where(same, value, other)
 
 
 def is_number(arg: object) -> bool:

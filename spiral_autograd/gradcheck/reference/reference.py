@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,8 +24,7 @@ from ..guard import CheckError, theirs
 from ..subject.session import reach
 from ..subject.subject import Subject
 from .boxes import NumpyBox
-from .rebind import standing_in
-from .stand_ins import boxed
+from .stand_ins import boxed, standing_in
 from .stepping import (
     SINGLE,
     Direction,
@@ -68,13 +67,13 @@ class Reference:
     kind: str  # a key of SHARPNESS
     single: bool  # whether float32 is anywhere in the forward pass
     grads: list[Array]  # for each value of the subject; none where only directions are known
+    make: Callable[..., Reference]  # makes it for other values: see at_these_values
     recording: Recording | None = None  # autograd's backward graph
     # Where the arrays are too large for entry by entry: directions, and the derivative in each.
     directions: list[tuple[Direction, float]] = field(default_factory=list)
     noise: float = 0.0  # how far these may be off
     errors: list[Array] = field(default_factory=list)  # how far each measured entry may be off
     size: float = 0.0  # Σ |upstream · output|: what the gradients are a part of
-    rebound: str | None = None  # what was rebound in the traced forward pass: see by_autograd
     double: bool = False  # whether the forward pass ran in float64 on values in float32
 
     @property
@@ -95,41 +94,36 @@ class Reference:
 
     def steps(self, subject: Subject) -> Steps:
         """Return the steps that differences of this sharpness take."""
-        return Steps(subject, subject.upstream, self.single, self.double)
+        return Steps(subject, self.single, self.double)
 
 
 class UntrustedError(CheckError):
     """A reference is not to be had, or not to be believed."""
 
 
-def outputs_now(subject: Subject) -> list[Array]:
-    """Return what the forward pass returns."""
+def at_these_values(subject: Subject, upstream: list[Array] | None = None) -> Subject:
+    """Return a subject with what its forward pass returns for the values as they are now."""
     with subject.session.fresh():
-        return subject.forward()
+        outputs = subject.forward()
+    upstream = subject.upstream if upstream is None else upstream
+    return replace(subject, outputs=outputs, upstream=upstream)
 
 
-def _size_of(outputs: Sequence[Array], upstream: Sequence[Array]) -> float:
+def _size_of(subject: Subject) -> float:
     """Return Σ |upstream · output|."""
-    return sum(float(np.sum(np.abs(o * u))) for o, u in zip(outputs, upstream, strict=True))
+    pairs = zip(subject.outputs, subject.upstream, strict=True)
+    return sum(float(np.sum(np.abs(o * u))) for o, u in pairs)
 
 
 # -------------------- autograd --------------------
 
 
-def by_autograd(
-    subject: Subject,
-    upstream: Sequence[Array],
-    plain: Sequence[Array] | None = None,
-    *,
-    rebind: str | None = None,
-    double: bool = False,
-) -> Reference:
+def by_autograd(subject: Subject, *, rebind: str | None = None, double: bool = False) -> Reference:
     """Return autograd's gradient of the forward pass, run on boxes in a copy of the objects.
 
-    `plain` is what the forward pass returns without boxes, where that is known already. With
-    `rebind`, the forward pass runs with a stand-in for NumPy whose new arrays can hold boxes; with
-    "constants", those that its objects hold become boxes too. With `double`, values in float32 are
-    given in float64.
+    With `rebind`, the forward pass runs with a stand-in for NumPy whose new arrays can hold boxes;
+    with "constants", those that its objects hold become boxes too. With `double`, values in float32
+    are given in float64.
     """
     outputs: list[Array] = []
 
@@ -143,7 +137,7 @@ def by_autograd(
         return total
 
     # The upstream gradient is traced too, so that the graph tells what depends on it.
-    ups = [np.asarray(up, dtype=float) for up in upstream] if double else list(upstream)
+    ups = [np.asarray(u, dtype=float) for u in subject.upstream] if double else subject.upstream
     roots = subject.session.roots
     constants = _constants_of(subject) if rebind == "constants" else []
     stand_in = standing_in(roots) if rebind else nullcontext()
@@ -152,15 +146,15 @@ def by_autograd(
         values = in_double(subject) if double else list(subject.values)
         with theirs("the traced forward pass"):
             recording = record(objective, values, ups, box_type=NumpyBox)
-    plain = outputs_now(subject) if plain is None else plain
     has_rounded = any(getattr(call.value, "dtype", None) in SINGLE for call in recording.calls)
-    single = has_rounded or has_single([*subject.values, *plain])
-    _require_equal(outputs, plain, single)
+    single = has_rounded or has_single([*subject.values, *subject.outputs])
+    _require_equal(outputs, subject.outputs, single)
     grads = [np.asarray(g.value if isinstance(g, Call) else g) for g in recording.grads]
     if any(g.shape != value.shape for g, value in zip(grads, values, strict=True)):
         raise UntrustedError("a gradient has not the shape of its value")
-    size, double = _size_of(plain, upstream), double and not has_rounded
-    return Reference("autograd", single, grads, recording, size=size, rebound=rebind, double=double)
+    size, double = _size_of(subject), double and not has_rounded
+    again = partial(by_autograd, rebind=rebind, double=double)
+    return Reference("autograd", single, grads, again, recording, size=size, double=double)
 
 
 def _constants_of(subject: Subject) -> list[Array]:
@@ -194,40 +188,26 @@ def _require_equal(traced: Sequence[Array], plain: Sequence[Array], single: bool
 # -------------------- complex step and differences --------------------
 
 
-def by_complex_step(
-    subject: Subject,
-    upstream: list[Array],
-    seconds: float,
-    plain: Sequence[Array] | None = None,
-) -> Reference:
+def by_complex_step(subject: Subject, seconds: float = 1.0) -> Reference:
     """Return the gradient by complex steps, where the forward pass carries complex numbers."""
-    plain = outputs_now(subject) if plain is None else plain
-    single = has_single([*subject.values, *plain])
+    single = has_single([*subject.values, *subject.outputs])
     outputs = complex_outputs(subject, {}, 0.0)
     if not any(np.iscomplexobj(out) for out in outputs):
         raise UntrustedError("the forward pass does not carry complex numbers")
-    _require_equal([np.real(out) for out in outputs], plain, single)
-    size, double = _size_of(plain, upstream), runs_in_double(subject, plain)
-    reference = Reference("complex step", single, [], size=size, double=double)
-    _measure(reference, subject, partial(complex_derivative, subject, upstream), seconds)
+    _require_equal([np.real(out) for out in outputs], subject.outputs, single)
+    size, double = _size_of(subject), runs_in_double(subject)
+    reference = Reference("complex step", single, [], by_complex_step, size=size, double=double)
+    _measure(reference, subject, partial(complex_derivative, subject), seconds)
     return reference
 
 
-def by_differences(
-    subject: Subject,
-    upstream: list[Array],
-    seconds: float,
-    plain: Sequence[Array] | None = None,
-    *,
-    double: bool = False,
-) -> Reference:
+def by_differences(subject: Subject, seconds: float = 1.0, *, double: bool = False) -> Reference:
     """Return the gradient by central differences on the caller's own arrays."""
-    plain = outputs_now(subject) if plain is None else plain
-    single = has_single([*subject.values, *plain])
-    steps = Steps(subject, upstream, single, double)
+    single = has_single([*subject.values, *subject.outputs])
+    steps = Steps(subject, single, double)
     noise = steps.noise({k: unit_of(value) for k, value in enumerate(subject.values)})
-    size = _size_of(plain, upstream)
-    reference = Reference("central differences", single, [], size=size, double=double)
+    size, again = _size_of(subject), partial(by_differences, double=double)
+    reference = Reference("central differences", single, [], again, size=size, double=double)
     _measure(reference, subject, partial(steps.derivative, noise=noise), seconds)
     return reference
 
@@ -265,7 +245,7 @@ def _measure(
         reference.errors.append(errors)
 
 
-def runs_in_double(subject: Subject, plain: Sequence[Array]) -> bool:
+def runs_in_double(subject: Subject) -> bool:
     """Tell whether the forward pass is in float32, and runs as well on values in float64."""
     if not has_single(subject.values):
         return False
@@ -274,7 +254,7 @@ def runs_in_double(subject: Subject, plain: Sequence[Array]) -> bool:
             outputs = [np.asarray(out) for out in substituted(subject, in_double(subject))]
         if any(out.dtype != np.float64 for out in outputs if out.dtype.kind == "f"):
             return False
-        _require_equal(outputs, plain, single=True)
+        _require_equal(outputs, subject.outputs, single=True)
     except CheckError:
         return False
     finally:
@@ -285,16 +265,9 @@ def runs_in_double(subject: Subject, plain: Sequence[Array]) -> bool:
 # -------------------- which one --------------------
 
 
-def find_reference(
-    subject: Subject,
-    upstream: list[Array],
-    rng: np.random.Generator,
-    seconds: float,
-    plain: Sequence[Array] | None = None,
-) -> Reference:
+def find_reference(subject: Subject, rng: np.random.Generator, seconds: float) -> Reference:
     """Return the first reference that can be believed."""
-    plain = outputs_now(subject) if plain is None else plain
-    double = runs_in_double(subject, plain)
+    double = runs_in_double(subject)
     sharp: list[Callable[..., Reference]] = [
         partial(by_autograd, rebind=rebind, double=in_float64)
         for in_float64 in ((True, False) if double else (False,))
@@ -303,33 +276,20 @@ def find_reference(
     sharp.append(partial(by_complex_step, seconds=seconds))
     for make in sharp:
         try:
-            reference = make(subject, upstream, plain=plain)
+            reference = make(subject)
         except CheckError:
             continue
         if not all(np.isfinite(np.sum(grad)) for grad in reference.grads):
             continue
-        if agrees_with_differences(subject, upstream, reference, rng):
+        if agrees_with_differences(subject, reference, rng) or _agrees_nearby(subject, make, rng):
             return reference
-        if _agrees_nearby(subject, upstream, make, rng):
-            return reference
-    _require_repeatable(subject, plain)
-    return by_differences(subject, upstream, seconds, plain, double=double)
+    _require_repeatable(subject)
+    return by_differences(subject, seconds, double=double)
 
 
-def once_more(
-    subject: Subject, upstream: Sequence[Array], reference: Reference, seconds: float = 1.0
-) -> Reference:
-    """Return the reference of the same kind for the values as they are now."""
-    if reference.kind == "autograd":
-        return by_autograd(subject, upstream, rebind=reference.rebound, double=reference.double)
-    if reference.kind == "complex step":
-        return by_complex_step(subject, list(upstream), seconds)
-    return by_differences(subject, list(upstream), seconds, double=reference.double)
-
-
-def _require_repeatable(subject: Subject, plain: Sequence[Array]) -> None:
+def _require_repeatable(subject: Subject) -> None:
     """Refuse a forward pass that gives another output from the same state."""
-    for before, now in zip(plain, outputs_now(subject), strict=True):
+    for before, now in zip(subject.outputs, at_these_values(subject).outputs, strict=True):
         if before.shape != now.shape or not np.array_equal(before, now):
             raise CheckError(
                 "the forward pass gives another output at each run, though its objects and "
@@ -342,7 +302,7 @@ def _require_repeatable(subject: Subject, plain: Sequence[Array]) -> None:
 
 
 def agrees_with_differences(
-    subject: Subject, upstream: list[Array], reference: Reference, rng: np.random.Generator
+    subject: Subject, reference: Reference, rng: np.random.Generator
 ) -> bool:
     """Tell whether differences along a random direction agree with a reference.
 
@@ -353,7 +313,7 @@ def agrees_with_differences(
     direction, expected, scale = balanced_direction(subject, reference.grads, rng)
     size = max(abs(expected), 0.2 * scale, 1e-300)
     for double in (False, True) if reference.double else (False,):
-        steps = Steps(subject, upstream, reference.single, double)
+        steps = Steps(subject, reference.single, double)
         tolerance = 2e-2 if reference.single and not double else 1e-5
         found = steps.witness(direction, expected, size, tolerance)
         if found is None:
@@ -367,24 +327,20 @@ def agrees_with_differences(
 
 
 def _agrees_nearby(
-    subject: Subject,
-    upstream: list[Array],
-    make: Callable[..., Reference],
-    rng: np.random.Generator,
+    subject: Subject, make: Callable[[Subject], Reference], rng: np.random.Generator
 ) -> bool:
     """Tell whether a reference and differences agree beside a kink, where they need not on it."""
     with subject.session.moved(subject.values, nearby(subject, rng)):
         try:
-            moved = make(subject, upstream)
-            return agrees_with_differences(subject, upstream, moved, rng)
+            there = at_these_values(subject)
+            return agrees_with_differences(there, make(there), rng)
         except CheckError:
             return False
 
 
 def gradients_of(subject: Subject) -> list[Any]:
     """Return the gradients of a subject by the first way to have them that works; none if none."""
-    rng = np.random.default_rng(0)
     try:
-        return find_reference(subject, subject.upstream, rng, 1.0, subject.outputs).grads
+        return find_reference(subject, np.random.default_rng(0), 1.0).grads
     except CheckError:
         return []

@@ -1,5 +1,9 @@
 """What stands for NumPy, for `math` and for Python's own functions while a recording runs.
 
+``out = np.zeros(n); out[i] = box`` cannot work: a plain array holds numbers. Nor can ``float(box)``
+give a box: Python insists on a float. So something else stands wherever the user's code names
+these; then they are put back, and NumPy itself stays as it is.
+
 Each does what it stands for, but that new arrays can hold boxes, and that a traced number stays
 traced in ``float(x)``, in ``math.exp(x)`` and in lists. In other threads no recording runs, and
 there it does just what it stands for.
@@ -10,7 +14,8 @@ from __future__ import annotations
 import builtins
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -19,7 +24,9 @@ import numpy as np
 from autograd.tracer import isbox
 
 from ... import recording
+from ...state import ABSENT, Held, Names
 from ...validation import Array
+from ..subject.session import walk
 from . import special
 from .boxes import as_float, as_number
 from .special import plain
@@ -337,3 +344,40 @@ def standing_for(value: object) -> object:
         return made
     _MADE[id(value)] = value, _as_call(made)
     return _MADE[id(value)][1]
+
+
+# -------------------- in their places, while a recording runs --------------------
+
+
+@contextmanager
+def standing_in(roots: Sequence[object]) -> Iterator[None]:
+    """Let stand-ins stand for NumPy and the like, wherever the code that objects reach holds it."""
+    places = list(_places(roots))
+    try:
+        for held, instead in places:
+            _hold(held, instead)
+        yield
+    finally:
+        for held, _ in places:
+            _hold(held, held.before)
+
+
+def _hold(held: Held, parts: Sequence[object]) -> None:
+    if held.kind.write is not None:
+        with suppress(AttributeError):  # what can only be read: of a staticmethod, a partial
+            held.kind.write(held.item, parts)
+
+
+def _places(roots: Sequence[object]) -> Iterator[tuple[Held, list[object]]]:
+    """Yield what holds something that has a stand-in, with all that it is to hold meanwhile."""
+    libraries: set[int] = set()  # what their functions close over stays
+    for item, held in walk(roots, with_code=True):
+        if isinstance(item, FunctionType) and recording.is_installed(item.__code__.co_filename):
+            libraries.update(map(id, (item, *(item.__closure__ or ()))))
+        for one in held if id(item) not in libraries else ():
+            instead = list(map(standing_for, one.before))
+            if isinstance(item, Names):  # Python's own functions are found after the globals
+                pairs = zip(item.names, instead, strict=True)
+                instead = [BUILT_IN.get(n, v) if v is ABSENT else v for n, v in pairs]
+            if not all(map(operator.is_, instead, one.before)):
+                yield one, instead

@@ -111,13 +111,11 @@ def complex_outputs(subject: Subject, direction: Direction, size: float) -> list
         return [np.asarray(out) for out in substituted(subject, moved)]
 
 
-def complex_derivative(
-    subject: Subject, upstream: Sequence[Array], direction: Direction
-) -> Measured:
+def complex_derivative(subject: Subject, direction: Direction) -> Measured:
     """Return the derivative in a direction, by a step along the imaginary axis."""
     step = 1e-30
     outputs = complex_outputs(subject, direction, step)
-    parts = (np.sum(np.imag(out) * up) for out, up in zip(outputs, upstream, strict=True))
+    parts = (np.sum(np.imag(out) * up) for out, up in zip(outputs, subject.upstream, strict=True))
     return Measured(float(sum(parts)) / step, 0.0)
 
 
@@ -133,7 +131,6 @@ class Steps:
     """
 
     subject: Subject
-    upstream: Sequence[Array]
     single: bool = False
     double: bool = False
 
@@ -164,7 +161,7 @@ class Steps:
         ahead, behind = (self.outputs(direction, s) for s in (step, -step))
         eps = float(np.finfo(np.float32 if self.single and not self.double else np.float64).eps)
         value = square = 0.0
-        for a, b, up in zip(ahead, behind, self.upstream, strict=True):
+        for a, b, up in zip(ahead, behind, self.subject.upstream, strict=True):
             value += float(np.sum(up * (a - b)))
             square += float(np.sum((up * (np.abs(a) + np.abs(b))) ** 2))
         return value / (2 * step), eps * float(np.sqrt(square)) / (2 * step)
@@ -210,7 +207,7 @@ class Steps:
             here, ahead, behind = (self.outputs(direction, s) for s in (0.0, step, -step))
         except CheckError:
             return np.nan, np.nan, np.inf
-        parts = list(zip(here, ahead, behind, self.upstream, strict=True))
+        parts = list(zip(here, ahead, behind, self.subject.upstream, strict=True))
         before = sum(float(np.sum((o - b) * up)) for o, _, b, up in parts) / step
         after = sum(float(np.sum((a - o) * up)) for o, a, _, up in parts) / step
         bend = sum(float(np.sum(np.abs((a + b - 2 * o) * up))) for o, a, b, up in parts) / step

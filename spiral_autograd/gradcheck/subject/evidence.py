@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,14 +15,16 @@ from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum, close, inner
 from .conventions import (
+    BACKWARD,
     CONTAINERS,
     gradient_keys,
+    is_change_of,
     is_like_gradient,
     is_of_optimizer,
     last_name,
 )
 from .object_passes import ObjectPasses
-from .objects import Held, held_arrays, nested
+from .objects import Held, held_arrays, held_at, method_name, nested
 from .parameters import Parameter
 from .returned import returned_names
 from .subject import MISSING, is_float_array
@@ -47,7 +50,7 @@ Pairs = dict[Part, Held]
 
 def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array whose gradient it keeps; return the others."""
-    written = _written_by_backward(layer) if held else []
+    written = _written_by_backward(layer, held) if held else []
     if not written or len(held) * len(written) > MOST:
         return list(held)
     parts = _parts(layer, held)
@@ -72,7 +75,7 @@ def _own_name(name: str) -> str:
     return rest if rest and first in {values for values, _ in CONTAINERS} else name
 
 
-def _written_by_backward(layer: ObjectPasses) -> list[Held]:
+def _written_by_backward(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     """Return copies of the arrays that a backward pass has written, and that are not yet read."""
     with layer.session.fresh():
         before: dict[str, tuple[int, int]] = {}
@@ -81,14 +84,51 @@ def _written_by_backward(layer: ObjectPasses) -> list[Held]:
             before.update({h.name: (id(h.value), checksum(h.value)) for h in held_arrays(kept)})
 
         read = layer.gradients([np.array(u) for u in layer.upstream], note)
-        known = {id(a) for a in (*(a for g in read for a in leaves(g)), *layer.values)}
+        read = [a for g in read for a in leaves(g)]
+        known = {id(a) for a in (*read, *layer.values, *(h.value for h in held))}
         found: dict[int, Held] = {}
-        for h in held_arrays(layer.layer):
+        there = held_arrays(layer.layer)
+        for h in there:
             if before.get(h.name) != (id(h.value), checksum(h.value)):
                 found.setdefault(id(h.value), h)
         for h in _returned(layer):
             found.setdefault(id(h.value), h)
-        return [replace(h, value=np.array(h.value)) for i, h in found.items() if i not in known]
+        found = {i: h for i, h in found.items() if i not in known}
+        beside = _company(there, layer, set(found))
+        return [replace(h, value=np.array(h.value), beside=beside[i]) for i, h in found.items()]
+
+
+def _company(
+    held: Sequence[Held], layer: ObjectPasses, written: set[int]
+) -> defaultdict[int, frozenset[int]]:
+    """Return, by the id of a written array, those whose gradient it is by its place.
+
+    It stands with one in a pair, or an object of two or three arrays that is no layer; or where
+    that one stands in another dict of the same keys, or list of the same shapes.
+    """
+    groups: dict[Any, dict[Any, Array]] = {}
+    for h in held:
+        is_own = h.holder is layer.layer or method_name(h.holder, BACKWARD) is not None
+        if not (is_own and held_at(layer.layer, h.path[:-1]) is h.holder):
+            groups.setdefault(h.path[:-1], {})[h.path[-1]] = h.value
+    found: defaultdict[int, frozenset[int]] = defaultdict(frozenset)
+    fixed = [g for g in groups.values() if written.isdisjoint(map(id, g.values()))]
+    for group in groups.values():
+        there = {key: a for key, a in group.items() if id(a) in written}
+        if len(there) == 1 and len(group) <= 3:
+            (a,) = there.values()
+            found[id(a)] |= {id(other) for other in group.values()} - {id(a)}
+        for other in fixed if len(there) == len(group) else ():
+            shapes = [(a.shape, other[key].shape) for key, a in there.items() if key in other]
+            fits = len(shapes) == len(there) and any(ours == theirs for ours, theirs in shapes)
+            if fits and (isinstance(next(iter(there)), str) or _is_like_list(there, other)):
+                for key, a in there.items():
+                    found[id(a)] |= {id(other[key])}
+    return found
+
+
+def _is_like_list(ours: dict[Any, Array], theirs: dict[Any, Array]) -> bool:
+    return {key: a.shape for key, a in ours.items()} == {key: a.shape for key, a in theirs.items()}
 
 
 def _returned(layer: ObjectPasses) -> Iterator[Held]:
@@ -168,17 +208,30 @@ class _Signs:
         return [
             (lambda part, h: _is_named(part, h) and _is_equal(part, h), False),
             (lambda part, h: _is_equal(part, h) and not self._is_of_another(part, h), False),
+            (_is_paired, False),
             (lambda part, h: _is_named(part, h) and _has_shape(part, h), False),
             (_is_named, False),
             (lambda part, h: _is_named_by_base(part, h) and _has_shape(part, h), True),
+            (self._is_named_alike, False),
+            (lambda part, h: is_change_of(_stem(h.name), _stem(part.name)), False),
             (self._is_multiple, False),
             (self._is_alike, True),
             (self._is_beside, True),
         ]
 
     def _is_of_another(self, part: Part, h: Held) -> bool:
-        """Tell whether an array is named for another parameter: it is its gradient, or ought to."""
-        return any(_is_named(o, h) for o in self.parts if o.owner is not part.owner)
+        """Tell whether an array is named for another parameter, or stands in a pair with it."""
+        others = [other for other in self.parts if other.owner is not part.owner]
+        is_paired = any(_is_paired(other, h) for other in others) and not _is_paired(part, h)
+        return is_paired or any(_is_named(other, h) for other in others)
+
+    def _is_named_alike(self, part: Part, h: Held) -> bool:
+        """Tell whether the two are named as two are that belong together."""
+        form = _stem(h.name).replace(_stem(part.name), "{}", 1)
+        return "{}" in form and any(
+            form == _stem(theirs.name).replace(_stem(other.name), "{}", 1)
+            for other, theirs in self.found.items()
+        )
 
     def _is_multiple(self, part: Part, h: Held) -> bool:
         factor = _factor(part, h)
@@ -210,6 +263,11 @@ class _Signs:
 
 def _has_shape(part: Part, h: Held) -> bool:
     return h.value.shape == part.places.shape
+
+
+def _is_paired(part: Part, h: Held) -> bool:
+    is_whole = part.places.size == part.owner.value.size
+    return is_whole and id(part.owner.value) in h.beside
 
 
 def _is_equal(part: Part, h: Held) -> bool:

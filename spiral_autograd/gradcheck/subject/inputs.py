@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy as np
 from ...pytree import leaves, named_leaves, tree_map
 from ...validation import Array
 from ..finding import Finding, found
-from .conventions import last_name
+from .conventions import BACKWARD, last_name
+from .objects import ATOMS, attributes_of, method_name
 from .subject import MISSING, CheckError, described, is_float_array
 
 # -------------------- what is refused --------------------
@@ -132,8 +133,55 @@ def is_named_tuple(value: object) -> bool:
 
 
 def as_dict(value: Any) -> Any:
-    """Return a named tuple as a dict; else the value."""
-    return value._asdict() if is_named_tuple(value) else value
+    """Return what holds arrays by name as a dict: a named tuple, or an object; else the value."""
+    if is_named_tuple(value):
+        return value._asdict()
+    if isinstance(value, dict) or issubclass(type(value), ATOMS) or callable(value):
+        return value
+    if method_name(value, BACKWARD) is not None:  # a layer is no nest
+        return value
+    held = dict(value) if isinstance(value, Mapping) else attributes_of(value)
+    return held if any(map(is_float_array, held.values())) else value
+
+
+def by_company(held: Any, names_of_arrays: Callable[[], Mapping[int, str]]) -> Any:
+    """Return nests in which the gradients that stand beside their arrays, or names, are in dicts.
+
+    The names of arrays, by their ids, are asked where there are nests in it.
+
+    Examples
+    --------
+    >>> W, dW = np.ones(2), np.zeros(2)
+    >>> by_company([(W, dW), ("b", 3.0)], lambda: {id(W): "W"})
+    {'W': array([0., 0.]), 'b': 3.0}
+    """
+    held = as_dict(held)
+    if not isinstance(held, list | tuple | dict):
+        return held
+    own = list(held.values() if isinstance(held, dict) else held)
+    entries = [by_company(one, names_of_arrays) for one in own]
+    names = (
+        names_of_arrays() if any(isinstance(one, list | tuple | dict) for one in entries) else {}
+    )
+    pairs = [_in_company(one, names) for one in entries]
+    if isinstance(held, dict):
+        known = zip(held, entries, pairs, strict=True)
+        return {key: entry if pair is None else pair[1] for key, entry, pair in known}
+    if pairs and None not in pairs:
+        return dict(filter(None, pairs))
+    return tuple(entries) if isinstance(held, tuple) else entries
+
+
+def _in_company(entry: Any, names: Mapping[int, str]) -> tuple[str, Any] | None:
+    """Return the gradient that stands alone with its array, its name, or both; and the name."""
+    held = list(entry.values()) if isinstance(entry, dict) else entry
+    if not isinstance(held, list | tuple) or not 2 <= len(held) <= 3:
+        return None
+    of_arrays = [names[id(one)] for one in held if id(one) in names]
+    texts = [] if isinstance(entry, dict) else [one for one in held if isinstance(one, str)]
+    others = [one for one in held if id(one) not in names and not isinstance(one, str)]
+    named = of_arrays or texts
+    return (named[0], others[0]) if len(named) == len(others) == 1 else None
 
 
 def leaf_name(path: str) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..guard import CheckError, theirs
+from ...validation import Random
+from ..guard import NEVER, CheckError, Deadline, theirs
 from .adapter import Automatic, Terms
 from .calling import arguments_back, calling_back
 from .conventions import BACKWARD, FORWARD, LOSS_LAYERS, PRIMES, is_target_first
@@ -57,7 +58,10 @@ class Network:
     session: Session
     loss: Any = None  # a loss of the scores and the targets, given as a function
     automatic: Automatic = lambda subject: ()  # gives autograd's gradients
-    tolerances: Any = None  # the caller's
+    # What the caller gives to the checks of it and of its layers.
+    tolerances: Any = None
+    rng: Random = 0
+    deadline: Deadline = NEVER
 
     def label(self, run: Pass) -> str:
         """Return what the network's own method is called that a run ends with."""
@@ -132,8 +136,9 @@ class Network:
         left = [p for named in once(self.layers) for p in gradients_of(*named)]
         return totals([p for p in left if is_array(p.gradient())])
 
+    @cached_property
     def chain(self) -> Pass:
-        """Run the layers one after another, and back; an error is call."""
+        """A run of the layers one after another, and back; an error is noted."""
         if not self.is_chain:
             return Pass(error=self._no_chain())
         for name, layer in self.layers:
@@ -265,7 +270,7 @@ def network_of(
 ) -> Network:
     """Return a network with its layers by name, and its loss layer."""
     held = network if is_plain(network) else read(network, "layers")
-    if not is_plain(held):
+    if held is not network and not _holds_layers(held):  # such as their sizes
         return Network(network, [], False, x, t, session, loss)
     item = loss_layer_of(network, loss, automatic)
     last = [("loss_layer", item)] if item is not None else []
@@ -276,6 +281,12 @@ def network_of(
 def is_plain(network: object) -> bool:
     """Tell whether a network is a list or dict of layers, which has no passes of its own."""
     return isinstance(network, list | tuple | dict)
+
+
+def _holds_layers(held: object) -> bool:
+    """Tell whether a list or dict has a layer in it."""
+    items = _named("", held) if is_plain(held) else ()
+    return any(method_name(item, FORWARD) is not None for _, item in items)
 
 
 def _named(name: str, held: Any) -> Iterator[tuple[str, Any]]:

@@ -20,17 +20,26 @@ from ...state import is_vocabulary
 from ...validation import Array
 from ..finding import Finding, found
 from ..source import Place
-from .adapter import Adapter, Terms, Values
-from .conventions import CACHES, DERIVATIVES, is_target_first, means_upstream
-from .inputs import spread
+from .adapter import Adapter, Terms, Values, is_as_before
+from .conventions import (
+    CACHES,
+    DERIVATIVES,
+    RATES,
+    is_like_gradient,
+    is_target_first,
+    means_upstream,
+)
+from .inputs import by_company, spread
 from .objects import (
     Held,
     accepts,
     attributes_of,
     changes_of,
+    held_arrays,
     held_at,
     input_gradient_of,
     methods_of,
+    optional_names,
     output_of,
     positional_names,
     required_names,
@@ -45,8 +54,11 @@ _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, Generator
 
 
 # What an argument of backward is: the gradient of an output, an input, an output, what forward has
-# left under a name, the cache that it has returned, or the rate of an update, which is 1.
+# left under a name, the cache that it has returned, or the rate of an update.
 Source = tuple[str, Any]
+
+
+RATE = 0.5  # of updates: exact, and not 1, with which one that lacks the rate would be right
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,7 @@ class Calling:
             "output": lambda i: leaves(layer.last)[i],
             "left": lambda name: attributes_of(layer.layer)[name],
             "cache": lambda _: layer.cache,
-            "rate": lambda _: 1.0,
+            "rate": lambda _: RATE,
         }
         return [given[kind](what) for kind, what in self.sources]
 
@@ -128,12 +140,14 @@ class ObjectPasses(Adapter):
         self.cache: Any = None
         self.last: Any = None  # what forward has returned, without a cache
         self.has_cache: bool | None = None
+        self.has_reset = True  # whether the layer can be run behind its reset
         given = spread(self.names, self.inputs)
         self.given_names = [name for name, _ in given]
         self.floats = [is_float_array(value) for _, value in given]
         self.claimed: set[Any] = set()  # the places of parameters' gradients in what it returns
         self.updated: list[Held] = []  # the arrays that backward changes itself
         self.changes: dict[str, Array] = {}  # and by how much it has made them smaller
+        self.decays: dict[str, Array] = {}  # less what it takes of them whatever the gradient is
         self.unwritten: list[Held] = []  # the arrays at the start that a forward pass leaves alone
         self.numbers: dict[str, Any] = {}  # the like of these, by name
         self.more: list[str] = []  # the parameters whose gradients backward returns
@@ -190,23 +204,40 @@ class ObjectPasses(Adapter):
         else:
             arguments = ups
         before = [np.array(held_at(self.layer, h.path)) for h in self.updated]
-        result = called(self.backward_label, self.backward_method, *arguments)
-        self.changes = changes_of(self.updated, before, self.layer)
+        method = self.backward_method
+        default = {n: RATE for n, v in optional_names(method).items() if n in RATES and v == 1}
+        method = partial(method, **default) if default else method
+        result = called(self.backward_label, method, *arguments)
+        changes = changes_of(self.updated, before, self.layer)
+        self.changes = {n: change - self.decays.get(n, 0.0) for n, change in changes.items()}
         result = input_gradient_of(self.layer, result)
         if self.calling is not None:
             result = self.calling.result(result, ups)
+        result = by_company(result, self._names)
         self.result = arranged(result, self.inputs, self.given_values(), self.backward_method)
         return self.result
 
+    def _names(self) -> dict[int, str]:
+        """Return the names of the arrays that the layer keeps and backward has not written."""
+        kept = self.session.start.kept
+        held = [(h, kept(h.value)) for h in reversed(held_arrays(self.layer))]
+        return {
+            id(h.value): h.name
+            for h, before in held
+            if (
+                is_as_before(before, h.value)
+                if before is not None
+                else not is_like_gradient(h.name)
+            )
+        }
+
     def reset(self) -> None:
         """Reset the gradients of a layer that accumulates them."""
-        for reset in resets_of(self.layer):
+        for reset in resets_of(self.layer) if self.has_reset else ():
             reset()
 
-    def substitute(
-        self, replacements: Sequence[Any], values: Values = None, forward: Any = None
-    ) -> list[Any]:
-        """Run the forward pass of a copy, or another forward function on the copy.
+    def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
+        """Run the forward pass of a copy.
 
         It shares what cannot be copied, and the gradients: large, and restored after each run.
         """
@@ -216,8 +247,8 @@ class ObjectPasses(Adapter):
         other = copy.deepcopy(self.layer, memo)
         arguments = [memo.get(id(value), value) for value in self.inputs]
         arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]
-        run = getattr(other, self.forward_name) if forward is None else partial(forward, other)
-        return leaves(self.without_cache(output_of(other, run(*arguments))))
+        result = getattr(other, self.forward_name)(*arguments)
+        return leaves(self.without_cache(output_of(other, result)))
 
     def named_values(self) -> list[tuple[str, Array]]:
         """Return the inputs and parameters that are arrays of floats."""
@@ -258,8 +289,14 @@ class ObjectPasses(Adapter):
     @property
     def may_be_open(self) -> bool:
         """Whether backward may be called otherwise than with an upstream gradient alone."""
-        is_weak = self.backward_name in DERIVATIVES
-        return is_weak or len(required_names(self.backward_method)) > 1 or self.takes_no_upstream
+        taken, is_weak = required_names(self.backward_method), self.backward_name in DERIVATIVES
+        return is_weak or len(taken) > 1 or self.takes_no_upstream or self.takes_input
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether backward takes one argument, with the name of an input: it may be that."""
+        taken = required_names(self.backward_method)
+        return len(taken) == 1 and taken[0] in self.names and not means_upstream(taken[0])
 
     def read_inputs(self) -> list[Any]:
         """Return the gradient of each input after both passes."""
@@ -274,6 +311,8 @@ class ObjectPasses(Adapter):
         elif self.claimed and isinstance(rest, dict):
             rest = {key: g for key, g in rest.items() if key not in self.claimed}
         names, floats = self.given_names, self.floats
+        if is_target_first(names) and isinstance(rest, tuple) and rest[1:] == (None,):
+            rest = rest[0]  # None is that of the targets
         if self.is_of_loss(rest) and is_target_first(names) and all(floats):
             rest = {f"d{names[1]}": rest}  # a loss has one gradient
         return by_position(self.backward_label, rest, names, floats, surplus=True)
@@ -281,7 +320,8 @@ class ObjectPasses(Adapter):
     def is_of_loss(self, result: object) -> bool:
         """Tell whether one gradient is that of a loss, which has none for its targets."""
         kinds = {kind for kind, _ in self.calling.sources} if self.calling is not None else {""}
-        is_one = not isinstance(result, tuple | dict) and kinds <= {"input"}
+        is_loss = kinds <= {"input"} or is_target_first(self.given_names)
+        is_one = not isinstance(result, tuple | dict) and is_loss
         return is_one or is_of_loss(self.structure, result)
 
     def at(self, gradient: Held) -> Any:

@@ -21,6 +21,7 @@ from .conventions import (
     FORWARD,
     INPUT_GRADIENTS,
     OUTPUTS,
+    PAIRS,
     RESETS,
     VALUES,
 )
@@ -102,7 +103,7 @@ def input_gradient_of(layer: object, result: object) -> Any:
 
 
 def _returned_or_left(layer: object, result: object, names: Sequence[str]) -> object:
-    if result is not None:
+    if result is not None and result is not layer:
         return result
     attributes = attributes_of(layer)
     return next((attributes[name] for name in names if name in attributes), None)
@@ -149,12 +150,14 @@ class Held:
     """An array that a layer, or an object in it, keeps; `path` leads there from the layer.
 
     Where backward has returned it, there is no holder, and the path leads there from the result.
+    `beside` are the ids of the arrays with which it stands in a pair.
     """
 
     name: str
     value: Array
     holder: Any
     path: Steps = ()
+    beside: frozenset[int] = frozenset()
 
 
 def is_number(value: object) -> bool:
@@ -189,16 +192,22 @@ def of_class(item: object) -> dict[str, object]:
     }
 
 
+def _contents_of(item: object) -> dict[str, object]:
+    """Return an object's attributes, and what its methods give that give parameters."""
+    given = {name: entries(item, name) for name in filter(asker(item), PAIRS)}
+    return {**values_of(item), **given}
+
+
 def entries(item: object, name: str) -> Any:
     """Return the list or dict under a name, or what the method of that name returns."""
     held = read(item, name)
-    if callable(held) and not isinstance(held, dict):
-        try:
-            with theirs():
+    try:
+        with theirs():
+            if callable(held) and not isinstance(held, dict):
                 held = held() if accepts(held, 0) else None
-        except CheckError:  # as before the first forward pass, which makes them
-            return None
-    return list(held) if isinstance(held, Iterator) else held
+            return list(held) if isinstance(held, Iterator) else held
+    except CheckError:  # as before the first forward pass, which makes them
+        return None
 
 
 def nested(name: str, held: object, steps: Steps = ()) -> Iterator[tuple[str, Steps, Any]]:
@@ -222,7 +231,7 @@ def held_arrays(layer: object) -> list[Held]:
     met = {id(layer)}
     while pending:
         before, path, item = pending.pop(0)
-        for attribute, value in values_of(item).items():
+        for attribute, value in _contents_of(item).items():
             for name, steps, leaf in nested(before + attribute, value):
                 here = (*path, attribute, *steps)
                 if is_float_array(leaf):
@@ -245,7 +254,10 @@ def held_at(item: object, path: Steps) -> Any:
         elif isinstance(item, list | tuple):
             item = item[step] if isinstance(step, int) and step < len(item) else MISSING
         else:
-            item = values_of(item).get(step, MISSING)
+            there = values_of(item)
+            item = (
+                there[step] if step in there else entries(item, step) if step in PAIRS else MISSING
+            )
     return item
 
 

@@ -15,6 +15,7 @@ from .adapter import Terms, Values
 from .heard import Pass
 from .loss import Gradient, value_of
 from .network import Network
+from .object_passes import RATE
 from .own_passes import number_in
 from .subject import Subject
 from .updates import Update
@@ -25,7 +26,7 @@ class OwnLoss(Gradient):
 
     def __init__(self, net: Network, run: Pass, terms: Terms) -> None:
         self.network, self.way, self.loss_way = net, run.way, net.losses[0].way
-        listed, self.rate = run.gradients, 1.0
+        listed, self.rate = run.gradients, run.way.rate
         if not listed:
             state = net.written_by(self.loss_way)
             listed = [p for p in run.updates if p.name not in state]
@@ -50,7 +51,8 @@ class OwnLoss(Gradient):
         names, gradients = self.value_names, self.gradients_of(self.values)
         true = dict(zip(names, gradients, strict=True))
         owner, method = self.network.object, getattr(self.network.object, self.way.method)
-        update = Update(owner, method, self.session, self._changes, true, self._is_by_argument())
+        argument = self.way.rate if self._is_by_argument() else None
+        update = Update(owner, method, self.session, self._changes, true, argument)
         rate = update.rate()
         if rate is None:
             raise CheckError(
@@ -61,22 +63,23 @@ class OwnLoss(Gradient):
         said = {"names": names, "rate": rate, "n": 1, "adds": False}
         self.remarks = [r for r in self.remarks if r.kind != "writes"]  # as it must
         self.remarks.append(found("by_its_change", method=self.backward_label, **said))
+        self.remarks += update.lacking(rate)
         with self.session.fresh():
             self.run_backward()
             self.settle()
 
-    def _changes(self, rate: float = 1.0) -> dict[str, Any]:
+    def _changes(self, rate: float = RATE) -> dict[str, Any]:
         """Return by how much the parameters become smaller."""
         with self.session.fresh():
             there = self.network.gradients_by(self.way._replace(rate=rate))
             return {p.name: p.gradient() for p in there if p.name in self.value_names}
 
     def _is_by_argument(self) -> bool:
-        """Tell whether the rate is an argument, with which all changes grow."""
+        """Tell whether the rate is an argument, with which changes grow."""
         if not self.way.takes_rate:
             return False
-        whole, half = self._changes(), self._changes(0.5)
-        return all(n in half and close(half[n], g / 2, 1e-6) for n, g in whole.items())
+        whole, half = self._changes(), self._changes(RATE / 2)
+        return any(n in half and close(half[n], g / 2, 1e-6) for n, g in whole.items())
 
     def substitute(self, replacements: Sequence[object], values: Values = None) -> list[Any]:
         """Run the loss of a copy of the network with replacements for arrays."""

@@ -21,6 +21,7 @@ from .conventions import (
     means_targets,
     means_upstream,
 )
+from .object_passes import RATE
 from .objects import (
     accepts,
     method_name,
@@ -44,12 +45,12 @@ class Way(NamedTuple):
     is_sure: bool  # whether the last can only be meant to be called so
     then: Callable[[Any, Any], Any] | None = None  # the loss of what they return and the targets
     targets: Any = None
-    rate: float = 1.0  # where the last takes one
+    rate: float = RATE  # where the last takes one
 
     @property
     def takes_rate(self) -> bool:
         """Whether the last method is given the rate of an update."""
-        return any(a is RATE for a in self.calls[-1][1])
+        return any(a is THE_RATE for a in self.calls[-1][1])
 
     @property
     def method(self) -> str:
@@ -60,7 +61,7 @@ class Way(NamedTuple):
         """Call the methods, with others in place of some arrays; return what the last returns."""
         memo, result, n = memo or {}, None, len(self.calls)
         for i, (name, arguments) in enumerate(self.calls):
-            other = {id(RESULT): result, id(RATE): self.rate, **memo}
+            other = {id(RESULT): result, id(THE_RATE): self.rate, **memo}
             data = [other.get(id(a), a) for a in arguments]
             data = [own(a) for a in data] if i == n - 1 > 0 else data
             method = getattr(network, name)
@@ -72,7 +73,7 @@ class Way(NamedTuple):
 
 
 RESULT: Any = object()  # stands for what the method before has returned
-RATE: Any = object()  # stands for the rate of an update
+THE_RATE: Any = object()  # stands for the rate of an update
 
 
 def own(value: object) -> Any:
@@ -160,7 +161,7 @@ def _one_by_one(
 def _data_for(method: object, x: object, t: object) -> tuple[Any, ...] | None:
     """Return what a method is given that takes the inputs and the targets, by its arguments' names.
 
-    It may take the scores too, and the rate of an update, which is 1; None of any other.
+    It may take the scores too, and the rate of an update; None of any other.
     """
     if accepts(method, 0) or not (accepts(method, 2) or len(required_names(method)) > 2):
         return None
@@ -168,7 +169,7 @@ def _data_for(method: object, x: object, t: object) -> tuple[Any, ...] | None:
     if not means_targets(second) or means_scores(first, second):
         return None
     more = required_names(method)[2:]
-    others = [RATE if n in RATES else RESULT if means_scores(n, second) else None for n in more]
+    others = [THE_RATE if n in RATES else RESULT if means_scores(n, second) else None for n in more]
     return None if any(a is None for a in others) else (x, t, *others)
 
 
@@ -183,7 +184,7 @@ def _may_be_given(method: object, n: int, t: object, up: object) -> list[tuple[A
     targets = [t] if means_targets(name) else []
     upstream = [1.0, up] if up is not None else [1.0]
     given = targets + (upstream if means_upstream(name) else [])
-    return [(one, *(RATE for _ in others)) for one in given]
+    return [(one, *(THE_RATE for _ in others)) for one in given]
 
 
 def number_in(result: object) -> Any:

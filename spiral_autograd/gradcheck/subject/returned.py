@@ -13,7 +13,7 @@ from ...validation import Array
 from ..finding import Finding, found
 from ..source import root_of, targets_of, text_of
 from .conventions import GRADIENT_LISTS, gradient_key, last_name
-from .inputs import as_dict, is_nest
+from .inputs import is_nest
 from .objects import Held, Steps, attributes_of, is_gradient, is_number
 from .parameters import Parameter
 from .subject import MISSING, CheckError, Gradients, described, is_array, is_float_array
@@ -111,7 +111,6 @@ def arranged(
 
     `given` are the arrays among the inputs, those in lists each by its own.
     """
-    result = as_dict(result)
     if any(map(is_nest, inputs)):
         result = _flat(result, inputs)
     least = max(len(given), len(inputs))
@@ -196,7 +195,8 @@ def matched(
         return gradient_key(name, last_name(p.name), others, itself=by_key) is not None
 
     def fits(p: Parameter, g: Held) -> bool:
-        return not isinstance(g.path[-1], str) and np.shape(p.value) == np.shape(g.value)
+        is_placed = is_gradient(g.value) and not isinstance(g.path[-1], str)
+        return is_placed and np.shape(p.value) == np.shape(g.value)
 
     def is_next(p: Parameter, g: Held) -> bool:
         return in_order and not isinstance(g.path[-1], str) and not is_number(p.value)

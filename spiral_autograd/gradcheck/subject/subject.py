@@ -86,8 +86,6 @@ class Subject:
     # which the handwritten pass knows nothing.
     marks: frozenset[int] = frozenset()
     owner: Any = None  # the layer, which may keep something from one call to the next
-    # `with_forward(function)` is the subject with another function in place of its forward.
-    with_forward: Callable[[Callable[..., Any]], Subject] | None = None
 
 
 class _Missing:
@@ -132,7 +130,7 @@ def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
 
     def given() -> str:
         shapes = ", ".join(described(arg) for arg in args)
-        return f"; it was called with ({shapes}). Its own traceback stands above"
+        return f"; it was called with ({shapes})"
 
     with theirs(what, given):
         return function(*args)

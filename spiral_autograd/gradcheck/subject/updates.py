@@ -16,11 +16,11 @@ import numpy as np
 
 from ...validation import Array
 from ..blocks import close, inner
-from ..finding import found
+from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import code_of
 from .conventions import RATES
-from .object_passes import ObjectPasses
+from .object_passes import RATE, ObjectPasses
 from .objects import Held, is_number, optional_names, values_of
 from .parameters import Parameter
 from .session import Session, reach
@@ -37,15 +37,16 @@ class Update:
     session: Session
     changes: Callable[[], Changes]  # runs it, and returns by how much it makes arrays smaller
     true: Mapping[str, Array | None]  # autograd's gradients of these
-    has_argument: bool  # whether the rate is given, as 1
+    argument: float | None = None  # the rate, where it is given
 
     def rate(self) -> float | None:
         """Return the rate; None where it is not known."""
-        if self.has_argument:
-            return 1.0
-        kept = [float(value) for item, name, value in self._numbers() if self._is_rate(item, name)]
+        if self.argument is not None:
+            return self.argument
+        kept = [self._begun(*one) for one in self._numbers() if self._is_rate(*one[:2])]
         defaults = optional_names(self.method).items()
-        known = kept + [float(n) for name, n in defaults if name in RATES and is_number(n) and n]
+        default = [float(n) for name, n in defaults if name in RATES and is_number(n) and n]
+        known = kept + [RATE if n == 1 else n for n in default]
         if known:
             return known[0]
         factors = [abs(f) for f in self.factors()]
@@ -65,20 +66,34 @@ class Update:
                     yield item, name, value
 
     def _is_rate(self, item: Any, name: str) -> bool:
-        """Tell whether the changes grow with a number."""
+        """Tell whether changes, of which some may lack it, grow with a number."""
         value, begun, before = getattr(item, name), self.session.start, self.changes()
         with self.session.fresh():
-            setattr(item, name, 1.0)
+            setattr(item, name, value / 2)
             self.session.rebase()
         after = self.changes()
         self.session.start = begun
         self.session.restore()
-        return all(n in after and close(after[n], before[n] / value, 1e-6) for n in before)
+        return any(n in after and close(after[n], before[n] / 2, 1e-6) for n in before)
+
+    def _begun(self, item: Any, name: str, value: Any) -> float:
+        """Return a rate that is kept: another in place of 1, which does not show what lacks it."""
+        if value == 1:
+            with self.session.fresh():
+                setattr(item, name, RATE)
+                self.session.rebase()
+        return float(getattr(item, name))
 
     def pairs(self) -> list[tuple[Array, Array]]:
         """Return the changes with autograd's gradients, where there are any."""
         true = [(change, self.true.get(name)) for name, change in self.changes().items()]
         return [(change.reshape(-1), t.reshape(-1)) for change, t in true if t is not None]
+
+    def lacking(self, rate: float) -> list[Finding]:
+        """Return what to say of arrays that are changed by the gradient without the rate."""
+        true = [(name, change, self.true.get(name)) for name, change in self.changes().items()]
+        names = [name for name, a, t in true if t is not None and close(a, t, 1e-7)]
+        return [found("without_rate", names=names)] if names and abs(rate - 1) > 1e-6 else []
 
     def factors(self) -> list[float]:
         """Return by what factors changes are the gradient, of those that are."""
@@ -100,19 +115,23 @@ def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     """
     layer.updated, rate = list(held), None
     with suppress(CheckError):
+        layer.decays = _decays(layer)
         once, twice = (_changes(layer, factor) for factor in (1.0, 2.0))
         sized = [n for n in once if n in twice and not close(once[n], twice[n], 1e-3)]
         layer.updated = [h for h in held if h.name in sized]
         true = layer.gradients_of([h.value for h in layer.updated]) if sized else []
         named = dict(zip([h.name for h in layer.updated], true, strict=True))
-        argument = layer.calling is not None and ("rate", None) in layer.calling.sources
+        has_rate = layer.calling is not None and ("rate", None) in layer.calling.sources
+        argument = RATE if has_rate else None
         method, run = layer.backward_method, partial(_changes, layer)
         update = Update(layer.layer, method, layer.session, run, named, argument)
         rate = update.rate() if sized else None
+        layer.decays = _decays(layer) if layer.decays else {}  # by that rate
     if rate is None:
         layer.updated = []
         return list(held)
     shares = [abs(f) / rate for f in update.factors()]
+    layer.remarks += update.lacking(rate)
     n = len(layer.outputs[0]) if layer.outputs[0].ndim > 1 else 1
     is_mean = all(abs(f - 1) > 1e-6 for f in shares) and any(abs(f * n - 1) < 1e-6 for f in shares)
     n, adds = n if is_mean else 1, update.adds
@@ -120,10 +139,33 @@ def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
         gradient = partial(_gradient, layer, h.name, -rate / n if adds else rate / n)
         layer.take([Parameter(h.name, h.value, gradient)])
     names, label = [h.name for h in layer.updated], layer.backward_label
+    values = {h.name: _start_of(layer, h) for h in layer.updated if h.name in layer.decays}
+    for name, value in values.items():
+        share = inner(layer.decays[name], value) / inner(value, value) / rate
+        layer.remarks.append(found("decays", method=label, name=name, share=share))
     layer.remarks.append(
         found("by_its_change", method=label, names=names, rate=rate, n=n, adds=adds)
     )
     return [h for h in held if h.name not in names]
+
+
+def _decays(layer: ObjectPasses) -> Changes:
+    """Return what an update takes of arrays without any gradient, if that is a share of them."""
+    if layer.is_scalar or not layer.takes_upstream:
+        return {}
+    layer.decays, shares = {}, {}
+    still = _changes(layer, 0.0)
+    for h in layer.updated:
+        change, value = still.get(h.name), _start_of(layer, h)
+        share = 0.0 if change is None else inner(change, value) / (inner(value, value) or 1.0)
+        if change is not None and share > 0 and close(change, share * value, 1e-6):
+            shares[h.name] = change
+    return shares
+
+
+def _start_of(layer: ObjectPasses, h: Held) -> Array:
+    kept = layer.session.start.kept(h.value)
+    return h.value if kept is None else kept
 
 
 def _gradient(layer: ObjectPasses, name: str, rate: float) -> Array | None:

@@ -1,42 +1,58 @@
-"""What is not a match at first sight: rounding, a kink, a small constant, or a mistake."""
+"""What is not a match at first sight: rounding, a kink, a small constant, or a mistake.
+
+A mistake repeats at moved values, rounding does not.
+"""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..blocks import differing, largest
+from ...recording import Call, name_of
+from ...validation import Array
+from ..blocks import across, differing, largest, moved
 from ..finding import Finding, found
+from ..guard import CheckError
+from ..primitives import primitive
 from ..reference.graph import Graph
-from ..reference.reference import Reference
+from ..reference.reference import Reference, at_these_values
 from ..reference.stepping import unit_of
+from ..subject.session import reach
 from ..subject.subject import Subject
-from .kinks import find_kinks
-from .repeats import rounding
-from .rows import RIGHT, Comparison, Tolerances, is_small
-from .small_constants import find_idealised
+from .excuses import find_idealised, find_kinks
+from .rows import RIGHT, Comparison, Floor, Gradients, Tolerances
 
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as
+Apart = list[Array | None]  # handwritten minus true gradients; None where the shapes differ
+POINTS = 8
+FACTOR = 30.0  # a tail of Student's t with seven degrees of freedom: one in 10^8 lies beyond
+LONG = 5_000  # calls of a graph from which on half of the points must do
+
+# Below this, products on the way may have been zero; complex functions are not sharp there.
+_UNDERFLOW = {
+    "float32": 1e-30,
+    "autograd": 1e-290,
+    "complex step": 1e-60,
+    "central differences": 1e-290,
+}
 
 
 def compared(
-    subject: Subject,
-    reference: Reference,
-    grads: list[Any],
-    rng: np.random.Generator,
-    tolerances: Tolerances,
+    subject: Subject, reference: Reference, grads: list[Any], tolerances: Tolerances
 ) -> tuple[Comparison, Graph | None]:
     """Return the rows, with rounding, kinks and small constants told from mistakes.
 
     And the graph of the forward pass without its first small constant, where it has one.
     """
-    if not is_small(subject):  # record again if there is something to explain
+    c = Comparison(subject, reference, grads, tolerances)
+    if not c.small:  # record again if there is something to explain
         reference.recording = None
         gc.collect(1)  # autograd's traces are cycles, which hold arrays
-    c = Comparison(subject, reference, grads, rng, tolerances)
     ideal = _look_again(c) if len(c.right) < len(c.rows) else None
     if tolerances.given:
         _accept(c)
@@ -128,3 +144,226 @@ def _side_of_differences(c: Comparison, k: int) -> str:
     if abs(measured - theirs) < 0.1 * abs(measured - ours):
         return "reference"
     return "handwritten" if abs(measured - ours) < 0.1 * abs(measured - theirs) else ""
+
+
+# -------------------- rounding: what a mistake repeats, it does not --------------------
+
+
+def rounding(c: Comparison) -> list[Floor]:
+    """Return how far rounding alone moves each entry of each gradient.
+
+    Handwritten minus reference is taken anew at values that differ from the given ones in their
+    last bits. What a mistake makes of it stays; what rounding makes of it is drawn anew.
+    """
+    if c.reference.kind == "central differences":  # how far they may be off is known
+        hands = [_handwritten(c, c.upstream, salt) for salt in (1, 2, 3, 4)]
+        apart = [_differences(hand, c.reference.grads) for hand in hands if hand]
+        return _floors(c, apart, set())
+    clear = _clear_mistakes(c)
+    if clear >= set(c.doubtful):
+        return [8 * c.reference.eps * largest(g) for g in c.reference.grads]
+    points = POINTS // 2 if c.graph is None or _is_long(c.graph) else POINTS
+    floors = _floors(c, [d for d in (_apart_at(c, n) for n in range(1, points + 1)) if d], clear)
+    return [np.maximum(*pair) for pair in zip(floors, _of_float32(c), strict=True)]
+
+
+def _of_float32(c: Comparison) -> list[Floor]:
+    """Return how far a handwritten gradient is off where autograd's is the same in float32.
+
+    Two that come to the same number, each in its own way, are what float32 makes of the true one.
+    """
+    reference = c.reference
+    if not reference.double or reference.kind != "autograd":
+        return [0.0] * len(reference.grads)
+    try:
+        own = partial(reference.make, double=False)(c.subject).grads
+    except CheckError:
+        return [0.0] * len(reference.grads)
+    return [
+        _shared(h, o, g, reference) for h, o, g in zip(c.grads, own, reference.grads, strict=True)
+    ]
+
+
+def _shared(hand: Any, own: Array, true: Array, reference: Reference) -> Floor:
+    if hand is None or np.shape(hand) != np.shape(true):
+        return 0.0
+    same = ~differing(np.asarray(hand, dtype=float), own, reference.sharpness.match, 0.0)
+    return np.where(same, np.abs(hand - true), 0.0)
+
+
+def _floors(c: Comparison, apart: Sequence[Apart], clear: set[int]) -> list[Floor]:
+    """Return how far rounding moves each gradient: its scatter, and more where a sum rounds."""
+    least = _least(c)
+    if len(apart) < 2:
+        return least
+    return [
+        floor if k in clear else np.maximum(floor, FACTOR * _scatter([d[k] for d in apart], floor))
+        for k, floor in enumerate(least)
+    ]
+
+
+def _is_long(graph: Graph) -> bool:
+    return len(graph.recording.calls) > LONG
+
+
+def _clear_mistakes(c: Comparison) -> set[int]:
+    """Return which gradients are off by much, and by just the same at moved values.
+
+    There the caches are what the forward pass makes of the moved values: a saturated one is as it
+    was, and a rounding of it that has not happened excuses nothing.
+    """
+    clear = set(c.doubtful)
+    for salt in (1, 2):
+        there = _apart_at(c, salt, rounded=False) if clear else None
+        if there is None:
+            return set()
+        clear = {k for k in clear if _repeats(c, k, there[k])}
+        if not c.small or (c.graph is not None and _is_long(c.graph)):
+            break
+    return clear
+
+
+def _repeats(c: Comparison, k: int, there: Any) -> bool:
+    """Tell whether what is furthest off is off by just the same there, and by much.
+
+    Two roundings may be the same by chance: what hardly moves the objective is looked at longer.
+    """
+    row = c.rows[k]
+    if row.index is None or there is None or row.handwritten is None or row.automatic is None:
+        return True  # of another shape
+    here = float(row.handwritten[row.index]) - float(row.automatic[row.index])
+    moves = abs(here) * unit_of(c.subject.values[k])[row.index]
+    is_clear = moves > 1e3 * c.reference.eps * max(c.reference.size, _size_within(c.graph))
+    return bool(is_clear and abs(there[row.index] - here) < 1e-3 * abs(here))
+
+
+def _size_within(graph: Graph | None) -> float:
+    """Return how much the values on the way to the objective are of it, though they may cancel."""
+    nodes = graph.nodes if graph is not None else []
+    arrays = (n for n in nodes if np.shape(n.adjoint) == np.shape(n.value))
+    return max((largest(np.asarray(n.adjoint) * n.value) for n in arrays), default=0.0)
+
+
+def _apart_at(c: Comparison, salt: int, *, rounded: bool = True) -> Apart | None:
+    """Return handwritten minus reference at moved values, both with other roundings if wanted."""
+    subject, reference = c.subject, c.reference
+    size = 32 * reference.eps if reference.single else 1e-11
+    subject.session.restore()
+    values = [moved(v, size, salt) for v in subject.values]
+    ups = c.upstream if subject.is_loss else [moved(u, size, salt + 20) for u in c.upstream]
+    try:
+        with subject.session.moved(subject.values, values):
+            hand = _handwritten(c, ups, salt if rounded else None)
+            if c.graph is None:
+                grads = reference.make(at_these_values(subject, ups)).grads
+        if c.graph is not None:
+            calls = [*(root.call for root in c.graph.roots), *c.graph.upstream]
+            start = dict(zip(calls, [*values, *ups], strict=True))
+            draw = (reference.eps_of_trace, salt) if rounded else None
+            grads = c.graph.gradients(c.graph.replay(start, rounding=draw))
+    except CheckError:
+        return None
+    return _differences(hand, grads) if hand and grads else None
+
+
+def _handwritten(c: Comparison, ups: list[Array], salt: int | None) -> Gradients | None:
+    """Return the handwritten gradients; with a salt what forward left is rounded once more."""
+    session, values = c.subject.session, c.subject.values
+    size = 4 * c.reference.eps  # enough for each number to become another
+
+    def rounded(kept: object) -> None:
+        for array in reach(kept):
+            is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+            if is_float and array.flags.writeable and session.start.kept(array) is None:
+                array[...] = moved(array, size, salt or 0)
+
+    session.restore()  # the arrays are now at the values that they are to be moved from
+    try:
+        if salt is None:
+            with session.fresh():
+                return c.backward(ups)
+        others = [moved(v, size, salt + 40) for v in values]
+        with session.moved(values, others), session.fresh():
+            return c.backward(ups, rounded)
+    except CheckError:
+        return None
+
+
+def _differences(hand: Gradients, grads: Sequence[Array]) -> Apart:
+    """Return handwritten minus true gradients; None where the shapes differ."""
+    pairs = ((np.asarray(h), g) for h, g in zip(hand, grads, strict=True))
+    return [
+        h.astype(float) - g if h.dtype.kind in "fiub" and h.shape == np.shape(g) else None
+        for h, g in pairs
+    ]
+
+
+def _scatter(there: Apart, otherwise: Floor) -> Array:
+    """Return the deviation of each entry over the points, or that of its row or column."""
+    if any(d is None for d in there):
+        return np.zeros_like(otherwise)
+    known = np.ma.masked_invalid(np.array(there))
+    return across(np.ma.filled(np.std(known, axis=0, ddof=1), 0.0))
+
+
+# -------------------- the least that rounding does --------------------
+
+
+def _least(c: Comparison) -> list[Floor]:
+    """Return what the last sum of each gradient is rounded by, and what the reference may be off.
+
+    Any sum is rounded as its terms are, and the array of a gradient as its largest entry: a
+    saturated function has no digits where its gradient vanishes. Where there is no cache to round
+    once more, what could not move the last bit of the output is no difference either.
+    """
+    eps, single = c.reference.eps, c.reference.single
+    has_cache = c.subject.has_cache
+    terms = _last_terms(c.graph) if c.graph is not None else c.reference.grads
+    errors: list[Floor] = [*c.reference.errors] or [0.0] * len(terms)
+    base = (2 if single and has_cache else 8) * eps
+    smallest = _UNDERFLOW["float32" if single else c.reference.kind]
+    unseen = 0.0 if has_cache else 1e-3 * eps * c.reference.size
+    return [
+        8 * eps * np.abs(t) + base * largest(g) + 3 * error + smallest + unseen / unit_of(value)
+        for t, g, error, value in zip(
+            terms, c.reference.grads, errors, c.subject.values, strict=True
+        )
+    ]
+
+
+def _last_terms(graph: Graph) -> list[Array]:
+    """Return, for each entry, the sum of the absolute terms of the last sum that made it."""
+    grads = graph.recording.grads
+    seen = _added_up([g for g in grads if isinstance(g, Call)])
+    sums: dict[Call, Array] = {}
+
+    def absolute(arg: object, of_sum: bool) -> Any:
+        """Return the absolute terms of a value; what is no number as it is."""
+        if of_sum and isinstance(arg, Call) and arg in sums:
+            return sums[arg]
+        value = graph.value(arg)
+        return np.abs(value) if isinstance(value, float | np.ndarray | np.floating) else value
+
+    for call in (call for call in graph.recording.calls if call in seen):
+        known, passes = primitive(name_of(call.fun)), _passes(call)
+        if passes or (known.multiplies and known.sums):
+            fun = np.add if name_of(call.fun) == "subtract" else call.fun.fun
+            sums[call] = np.abs(fun(*(absolute(a, passes) for a in call.args), **call.kwargs))
+    return [absolute(grad, True) for grad in grads]
+
+
+def _added_up(needed: list[Call]) -> set[Call]:
+    """Return some calls, and what they add up."""
+    seen = set(needed)
+    for call in needed:
+        more = [a for a in call.args if isinstance(a, Call) and a not in seen]
+        if _passes(call) and more:
+            seen.update(more)
+            needed.extend(more)
+    return seen
+
+
+def _passes(call: Call) -> bool:
+    """Tell whether a call only adds up, or lays out in another way."""
+    known = primitive(name_of(call.fun))
+    return known.adds or known.moves

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +19,8 @@ from ...recording import Call
 from ...validation import Array, Shape, number
 from ..blocks import furthest, inner, largest
 from ..finding import Finding, found
-from ..guard import theirs
 from ..reference.graph import Graph
-from ..reference.reference import Reference, Sharpness, once_more
+from ..reference.reference import Reference, Sharpness, at_these_values
 from ..source import Place, statement_at
 from ..subject.subject import MISSING, Subject, copied
 from ..words import sentences
@@ -166,16 +166,11 @@ def compare(
     Each entry is judged by the size of its own row and column. `floor` is how far rounding alone
     moves the entries: one number, or one for each.
     """
-    scale = largest(automatic)
+    scale, h = largest(automatic), np.asarray(handwritten)
     blank = Row(name, automatic.shape, scale, np.nan, np.nan, None, "wrong", automatic=automatic)
-    if handwritten is None:
-        verdict = "missing" if np.any(np.abs(automatic) > floor) else "match"
-        return replace(blank, verdict=verdict, findings=(found("no_gradient"),))
-    h = np.asarray(handwritten)
-    if h.dtype.kind not in "fiub":
-        return replace(blank, findings=(found("dtype", dtype=str(h.dtype)),))
-    if h.shape != automatic.shape:
-        return _of_other_shape(replace(blank, handwritten=h), h.shape)
+    if (unfit := _unfit(blank, handwritten)) is not None:
+        is_zero = handwritten is None and not np.any(np.abs(automatic) > floor)
+        return replace(unfit, verdict="match") if is_zero else unfit
     most = furthest(h if h.dtype.kind == "f" else h.astype(float), automatic, floor)
     return replace(
         blank,
@@ -193,15 +188,19 @@ def _are_zero(h: Array, g: Array, floor: Floor) -> bool:
     return np.isfinite(least) and max(largest(h), largest(g)) <= least
 
 
-def _of_other_shape(row: Row, ours: Shape) -> Row:
-    """Return the row of a gradient of another shape, with what an update makes of it."""
-    update: Shape | None
-    try:
-        update = np.broadcast_shapes(ours, row.shape)
-    except ValueError:
-        update = None
-    said = found("shape", ours=ours, theirs=row.shape, update=update)
-    return replace(row, max_abs=np.inf, max_rel=np.inf, findings=(said,))
+def _unfit(row: Row, handwritten: object) -> Row | None:
+    """Return the row of what cannot be compared: no gradient, no numbers, or of another shape."""
+    if handwritten is None:
+        return replace(row, verdict="missing", findings=(found("no_gradient"),))
+    h, update = np.asarray(handwritten), None
+    if h.dtype.kind not in "fiub":
+        return replace(row, findings=(found("dtype", dtype=str(h.dtype)),))
+    if h.shape == row.shape:
+        return None
+    with suppress(ValueError):  # what an update makes of it
+        update = np.broadcast_shapes(h.shape, row.shape)
+    said = found("shape", ours=h.shape, theirs=row.shape, update=update)
+    return replace(row, max_abs=np.inf, max_rel=np.inf, findings=(said,), handwritten=h)
 
 
 def _verdict(distance: float, beyond: float, sharp: Sharpness) -> str:
@@ -220,12 +219,9 @@ def compare_directions(
     """Return the row for a gradient of which only derivatives in random directions are known."""
     along = [(d[k], value) for d, value in reference.directions if k in d]
     scale = max((abs(value) for _, value in along), default=0.0)
-    blank = Row(name, shape, scale, np.nan, np.nan, None, "wrong")
-    if handwritten is None:
-        return replace(blank, verdict="missing", findings=(found("no_gradient"),))
-    h = np.asarray(handwritten)
-    if h.shape != shape:
-        return _of_other_shape(blank, h.shape)
+    blank, h = Row(name, shape, scale, np.nan, np.nan, None, "wrong"), np.asarray(handwritten)
+    if (unfit := _unfit(blank, handwritten)) is not None:
+        return unfit
     distance = max((abs(inner(h, d) - value) for d, value in along), default=0.0)
     both = max(scale, float(np.sqrt(inner(h, h) / max(h.size, 1))))
     beyond = max(distance - reference.noise, 0.0) / both if both > 0 else distance
@@ -250,7 +246,6 @@ class Comparison:
     subject: Subject
     reference: Reference
     grads: Gradients  # the handwritten ones
-    rng: np.random.Generator
     tolerances: Tolerances = field(default_factory=Tolerances)  # the caller's
     rows: dict[int, Row] = field(default_factory=dict)
     # How far rounding alone moves the entries of each gradient; infinite where a kink excuses any.
@@ -313,7 +308,7 @@ class Comparison:
     @property
     def small(self) -> bool:
         """Whether the arrays are so small that a few more copies of them do not matter."""
-        return is_small(self.subject)
+        return sum(value.size for value in self.subject.values) <= 200_000
 
     @cached_property
     def graph(self) -> Graph | None:
@@ -322,8 +317,7 @@ class Comparison:
             return None
         recording = self.reference.recording
         if recording is None:
-            with theirs("the traced forward pass"):
-                recording = once_more(self.subject, self.upstream, self.reference).recording
+            recording = self.reference.make(self.subject).recording
         return None if recording is None else Graph(recording)
 
     def backward(
@@ -335,7 +329,11 @@ class Comparison:
         upstream = self.upstream if upstream is None else upstream
         return [copied(g) for g in self.subject.backward([np.array(u) for u in upstream], between)]
 
-
-def is_small(subject: Subject) -> bool:
-    """Tell whether a few more copies of the arrays of a subject do not matter."""
-    return sum(value.size for value in subject.values) <= 200_000
+    def at_these_values(self, upstream: list[Array] | None = None) -> Comparison:
+        """Return the comparison for the values as they are now; CheckError where there is none."""
+        subject = at_these_values(self.subject, upstream)
+        reference = self.reference.make(subject)
+        with subject.session.fresh():
+            grads = self.backward(subject.upstream)
+        subject.session.restore()  # a pass may have updated the values
+        return Comparison(subject, reference, grads, self.tolerances)

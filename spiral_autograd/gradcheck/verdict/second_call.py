@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from ..subject.objects import accepts, attributes_of, positional_names
 from ..subject.parameters import find_parameters
 from ..subject.subject import MISSING, Subject, checksums, copied, is_array
 from .rows import Comparison, Gradients
+
+Given = Callable[[], AbstractContextManager[None]]  # `with given():` sets something for a while
 
 
 @dataclass
@@ -39,59 +41,88 @@ def call_again(subject: Subject) -> Calls:
     against those of the object as it was found. What adds up, or changes from call to call, shows
     there too.
     """
-    session = subject.session
+    session, inputs = subject.session, Inputs(subject)
+    same, others = inputs.same, inputs.others
     if not subject.backward_code:  # a finished gradient
         return Calls()
-    inputs = Inputs(subject)
-    after = []
-    for _ in range(2):
-        session.same_random()
-        with inputs.others():
-            after.append(checksums(_tried(subject)))
-    with session.unused(), inputs.others():
-        without = checksums(_tried(subject))
-    if without and all(found == without for found in after):
+    after = _run(subject, nullcontext, others, others, keep=checksums).kept
+    if after and after == 2 * _run(subject, session.unused, others, keep=checksums).kept:
         return Calls()
-    calls, has_grown, error = _called_thrice(inputs)
-    changed = [_changed(calls[0], later) for later in calls[1:]]
-    if any(changed):
-        doubled = {k for k, g in enumerate(calls[0]) if _is_double(calls[1][k], g)}
-        later = {k: [np.asarray(c[k]) for c in calls[1:]] for k in sorted(doubled.union(*changed))}
-        return Calls(later if _gives_the_same_again(inputs) else {}, has_grown=has_grown)
+    run = _run(subject, session.fresh, same, same, same)
+    first, *rest = run.kept or [[]]
+    changed = set().union(*(_changed(first, later) for later in rest))
+    if changed:
+        changed |= {k for k, g in enumerate(first) if _is_double(rest[0][k], g)}
+        later = {k: [np.asarray(grads[k]) for grads in rest] for k in sorted(changed)}
+        # else the object has a state
+        is_same = _gives_the_same(subject, (session.fresh, same), (session.fresh, same, same, same))
+        return Calls(later if is_same else {}, has_grown=run.has_grown)
     if not _are_in_domain(inputs):
-        return Calls(error=error)
-    return Calls(elsewhere=_stale(inputs), has_grown=has_grown, error=error)
+        return Calls(error=run.error)
+    return Calls(elsewhere=_stale(inputs), has_grown=run.has_grown, error=run.error)
 
 
 def _stale(inputs: Inputs) -> set[int]:
     """Return which gradients for other inputs depend on an earlier call, though no output does."""
-    subject, session = inputs.subject, inputs.subject.session
-    with session.fresh():
-        _tried(subject)
-        session.same_random()
-        with inputs.others():
-            there = [copied(g) for g in _tried(subject)]
-    with session.unused(), inputs.others():
-        stale = _changed(_tried(subject), there)
-    return stale if stale and _gives_the_same_elsewhere(inputs) else set()
+    subject, same, others = inputs.subject, inputs.same, inputs.others
+    fresh, unused = subject.session.fresh, subject.session.unused
+    there = _run(subject, fresh, same, others).kept[1:]
+    alone = _run(subject, unused, others).kept
+    stale = _changed(alone[0], there[0]) if alone and there else set()
+    is_same = stale and _gives_the_same(subject, (unused, others), (fresh, same, others))
+    return stale if is_same else set()
 
 
-def _called_thrice(inputs: Inputs) -> tuple[list[Gradients], bool, str]:
-    """Return the gradients of three calls, whether a list has grown, and what was raised."""
-    subject, lengths = inputs.subject, []
-    calls: list[Gradients] = []
-    with subject.session.fresh():
+class Run(NamedTuple):
+    """What passes on some inputs, one after another, have given."""
+
+    kept: list[Any]  # of the gradients of each
+    lengths: list[list[int]]  # of the lists of gradients that the layer keeps, after each
+    error: str = ""  # what the next one has raised
+
+    @property
+    def has_grown(self) -> bool:
+        """Whether such a list is longer after a later pass than after the one before."""
+        pairs = (zip(*pair, strict=True) for pair in pairwise(self.lengths))
+        return any(0 <= before < now for pair in pairs for before, now in pair)
+
+
+def _run(
+    subject: Subject,
+    start: Given,
+    *given: Given,
+    keep: Callable[[Gradients], Any] = lambda grads: list(map(copied, grads)),
+) -> Run:
+    """Run both passes on some inputs, one after another."""
+    run = Run([], [])
+    with start():
         try:
-            for _ in range(3):
+            for inputs in given:
                 subject.session.same_random()
-                with inputs.same():
-                    calls.append([copied(g) for g in _gradients(subject)])
-                lengths.append(_lengths(subject.owner))
+                with inputs():
+                    run.kept.append(keep(_gradients(subject)))
+                run.lengths.append(_lengths(subject.owner))
         except CheckError as error:
             cause = error.__cause__
             text = str(error) if cause is None else f"{type(cause).__name__}: {cause}"
-            return calls, _grows(lengths), text
-    return calls, _grows(lengths), ""
+            return run._replace(error=text)
+    return run
+
+
+def _gives_the_same(subject: Subject, one: Sequence[Given], other: Sequence[Given]) -> bool:
+    """Tell whether the last of some forward passes gives the same output, after those before it."""
+    outputs: list[list[Array]] = []
+    with suppress(CheckError):
+        for start, *before, last in (one, other):
+            with start():
+                for inputs in before:
+                    with inputs():
+                        _gradients(subject)
+                    subject.session.same_random()
+                with last():
+                    outputs.append(list(map(np.array, subject.forward())))
+    is_known = len(outputs) == 2
+    return not is_known or all(close(a, b, 1e-12) for a, b in zip(*outputs, strict=True))
 
 
 def _lengths(layer: object) -> list[int]:
@@ -100,24 +131,10 @@ def _lengths(layer: object) -> list[int]:
     return [len(held) if isinstance(held, list) else -1 for held in lists]
 
 
-def _grows(lengths: Sequence[Sequence[int]]) -> bool:
-    """Tell whether a list of gradients was longer after a later call than after the one before."""
-    return any(
-        0 <= a < b for before, now in pairwise(lengths) for a, b in zip(before, now, strict=True)
-    )
-
-
 def _gradients(subject: Subject) -> Gradients:
     if not subject.has_cache:
         subject.forward()  # what a gradient function reads may be the loss's to leave
     return subject.backward([np.array(u) for u in subject.upstream])
-
-
-def _tried(subject: Subject) -> Gradients:
-    try:
-        return _gradients(subject)
-    except CheckError:  # the other inputs are not fit for it
-        return []
 
 
 def first_gradients(subject: Subject) -> Gradients:
@@ -174,37 +191,6 @@ def _same(grad: object) -> float:
 
 def _is_numeric(grad: object) -> bool:
     return grad is not None and grad is not MISSING and np.asarray(grad).dtype.kind == "f"
-
-
-def _gives_the_same_again(inputs: Inputs) -> bool:
-    """Tell whether later forward passes give the same output: else the object has a state."""
-    subject = inputs.subject
-    with subject.session.fresh():
-        first = [np.array(out) for out in subject.forward()]
-    with subject.session.fresh(), suppress(CheckError):
-        for _ in range(2):
-            with inputs.same():
-                _gradients(subject)
-            subject.session.same_random()
-        with inputs.same():
-            return _are_equal(first, subject.forward())
-    return True
-
-
-def _gives_the_same_elsewhere(inputs: Inputs) -> bool:
-    """Tell whether the forward pass gives on other inputs what it gives there at once."""
-    subject = inputs.subject
-    with subject.session.unused(), inputs.others():
-        without = [np.array(out) for out in subject.forward()]
-    with subject.session.fresh():
-        _gradients(subject)
-        subject.session.same_random()
-        with inputs.others():
-            return _are_equal(without, subject.forward())
-
-
-def _are_equal(ours: Sequence[Array], theirs: Sequence[Array]) -> bool:
-    return all(close(a, b, 1e-12) for a, b in zip(ours, theirs, strict=True))
 
 
 # -------------------- other inputs --------------------

@@ -1,0 +1,311 @@
+"""Why a gradient may be right though it differs: a kink, or a small constant that is left out.
+
+A kink is a ReLU at 0, a tie of a max. A small constant is one such as 1e-07 in a logarithm: only
+what keeps a logarithm, a root or a quotient from zero is left out of a backward pass on purpose. A
+target, a margin or a decay is not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...recording import Call
+from ...validation import Array
+from ..blocks import apart, close, differing, largest
+from ..finding import found
+from ..guard import CheckError
+from ..primitives import primitive
+from ..reference.graph import Graph, is_number
+from ..reference.nodes import Node
+from ..reference.stepping import nearby, unit_of
+from .rows import Comparison, Floor
+
+# A jump is that of one kink; a gradient may be a sum over many of them.
+_KINKS_IN_A_SUM = 30
+# How far the values move, each time in another direction: in one of them two jumps may cancel.
+_STEPS = (*(1e-4,) * 6, 1e-3, 1e-2)
+
+Entries = dict[int, Array]  # which entries of which gradients
+
+SMALL = 1e-2
+Guard = tuple[Call, int]  # a call, and the number of its argument that is a small constant
+_DIVIDES = ("divide", "true_divide")
+
+# -------------------- a kink --------------------
+
+
+def find_kinks(c: Comparison) -> Entries:
+    """Return which entries differ only where no gradient is defined, and are right beside.
+
+    An entry is at a kink where the reference jumps between values that are close together, and
+    the handwritten gradient agrees with it at each of them.
+    """
+    if not c.reference.grads:
+        return {}
+    rows = [k for k in c.doubtful if _may_be_kink(c, k)]
+    offs = {k: _off(c, k, c.grads[k], c.reference.grads[k]) for k in rows}
+    here = {k: off for k, off in offs.items() if off is not None}
+    found = {k: _between_slopes(c, k, off) for k, off in here.items() if k in c.subject.marks}
+    for seed, size in enumerate(_STEPS):
+        left = _any({k: off & ~found.get(k, False) for k, off in here.items()})
+        if not left:
+            break
+        excused = _excused(c, left, size, seed)
+        if excused is None and not c.reference.single:
+            break  # in float32 a tie may need longer steps to be undone
+        found |= {k: found.get(k, False) | e for k, e in (excused or {}).items()}
+    return _any(found)
+
+
+def _any(entries: Entries) -> Entries:
+    return {k: some for k, some in entries.items() if some.any()}
+
+
+def _may_be_kink(c: Comparison, k: int) -> bool:
+    """Tell whether the slope in the entry that is furthest off may jump: else the row is wrong."""
+    row = c.rows[k]
+    if row.index is None or (c.reference.single and not c.reference.double):
+        return row.index is not None
+    *_, bend = _slopes(c, k, row.index)
+    return bend > 0.01 * row.max_abs
+
+
+def _slopes(c: Comparison, k: int, index: tuple[int, ...]) -> tuple[float, float, float]:
+    """Return the slopes before and after in one entry, and by how much they differ."""
+    value = c.subject.values[k]
+    unit = np.zeros(value.shape)
+    unit[index] = size = unit_of(value)[index]
+    found = c.reference.steps(c.subject).slopes({k: unit}, 1e-6)
+    return found[0] / size, found[1] / size, found[2] / size
+
+
+def _between_slopes(c: Comparison, k: int, off: Array) -> Array:
+    """Return which entries of a mark's gradient lie between the slopes, where these differ.
+
+    The handwritten pass knows nothing of what moves a mark: it cannot be asked near by.
+    """
+    found = np.zeros_like(off)
+    for index in map(tuple, np.argwhere(off)[:64]):
+        before, after, _ = _slopes(c, k, index)
+        h, width = float(c.grads[k][index]), abs(after - before)
+        distance = abs(h - float(c.reference.grads[k][index]))
+        inside = min(before, after) - 1e-3 * width <= h <= max(before, after) + 1e-3 * width
+        found[index] = inside and width >= 0.5 * distance
+    return found
+
+
+def _excused(c: Comparison, left: Entries, size: float, seed: int) -> Entries | None:
+    """Return the entries that are right at four places near by, two and two on opposite sides.
+
+    And at which the reference jumps along this direction; None where no entry is right beside.
+    """
+    c.subject.session.restore()
+    beside: list[list[Array]] = []
+    nearer = 1 / 16 if c.reference.single else 1 / 1024
+    for share in (1.0, -1.0, nearer, -nearer):
+        values = nearby(c.subject, np.random.default_rng(seed), size * share)
+        there = _look(c, left, values)
+        if there is None:
+            return None
+        off, grads = there
+        left = _any({k: here & ~off[k] for k, here in left.items()})
+        if not left:
+            return None
+        beside.append(grads)
+    return _any({k: off & _jumps(c, k, *(b[k] for b in beside[-2:])) for k, off in left.items()})
+
+
+def _jumps(c: Comparison, k: int, after: Array, before: Array) -> Array:
+    """Tell where the reference jumps by about as much as the handwritten gradient is off."""
+    here = np.asarray(c.reference.grads[k])
+    jump = np.maximum.reduce([abs(after - before), abs(after - here), abs(before - here)])
+    distance = np.abs(np.asarray(c.grads[k], dtype=float) - here)
+    return np.asarray(distance <= _KINKS_IN_A_SUM * jump)
+
+
+def _look(c: Comparison, rows: Entries, values: list[Array]) -> tuple[Entries, list[Array]] | None:
+    """Return what is off at other values, and the reference; None where that cannot be had."""
+    with c.subject.session.moved(c.subject.values, values):
+        try:
+            there = c.at_these_values()
+        except CheckError:
+            return None
+    true = there.reference.grads
+    if not true:
+        return None
+    off = {}
+    for k in rows:
+        found = _off(c, k, there.grads[k], true[k], there.noise[k], lenience=100)
+        off[k] = np.ones(np.shape(true[k]), dtype=bool) if found is None else found
+    return off, list(map(np.asarray, true))
+
+
+def _off(
+    c: Comparison, k: int, h: Array | None, g: Array, errors: Floor = 0.0, *, lenience: float = 1.0
+) -> Array | None:
+    """Return which entries of a gradient are off by more than rounding; None of another shape.
+
+    How far rounding moves them is known for the given values alone: at others be lenient.
+    """
+    g = np.asarray(g)
+    if h is None or np.shape(h) != g.shape or np.asarray(h).dtype.kind not in "fiub":
+        return None
+    h = np.asarray(h, dtype=float)
+    if not np.isfinite(apart(h, g)[0]):
+        return None
+    noise = np.where(np.isfinite(c.noise[k]), c.noise[k], 0.0)
+    tolerance = lenience * c.reference.sharpness.match
+    return differing(h, g, tolerance, np.maximum(noise, errors))
+
+
+# -------------------- a small constant --------------------
+
+
+def find_idealised(c: Comparison) -> Graph | None:
+    """Say which gradients are those of the forward pass without some of its small constants.
+
+    Returns the graph of the forward pass without the first of them, where it has one.
+    """
+    if not (c.doubtful or c.wrong) or c.graph is None:
+        return None
+    first = None
+    milder: list[set[int]] | None = None
+    for number, left_out in enumerate(guards(c.graph)):
+        ideal = c.graph.without(left_out)
+        if ideal is None:
+            continue
+        first = first or ideal
+        for k in c.doubtful:
+            agrees = _agrees(c, k, ideal.gradient(k))
+            if not agrees and not _is_steady(c, ideal, k, left_out):
+                milder = _agreeing_at_milder_values(c) if milder is None else milder
+                agrees = number < len(milder) and k in milder[number]
+            if agrees:
+                _say(c, k, _largest_of(left_out), [call for call, _ in left_out])
+    return first
+
+
+def _say(c: Comparison, k: int, constant: float, calls: list[Call]) -> None:
+    said = found("idealised", constant=constant, apart=c.rows[k].max_rel)
+    c.change(k, verdict="idealised", findings=(said,))
+    c.constants[k] = calls
+
+
+def _agrees(c: Comparison, k: int, gradient: Array) -> bool:
+    """Tell whether a gradient is the ideal one; zeros are not written on purpose.
+
+    One that is no larger than rounding is near to any that is: it must be far nearer to the ideal
+    gradient than the true one is.
+    """
+    h, true = c.grads[k], c.reference.grads[k]
+    if h is None or largest(h) == 0 or not np.isfinite(largest(gradient)):
+        return False
+    if not close(h, gradient, c.tolerance, c.floors[k]):
+        return False
+    is_sized = largest(h) > np.max(c.floors[k])
+    return is_sized or largest(h - gradient) <= 0.1 * largest(true - gradient)
+
+
+def _is_steady(c: Comparison, ideal: Graph, k: int, without: list[Guard]) -> bool:
+    """Tell whether a gradient has its digits: the log of a saturated 1 - y has few or none."""
+    gradient = ideal.gradient(k)
+    if not np.isfinite(largest(gradient)):
+        return False
+    for salt in (1, 2, 3):
+        rounding = c.reference.eps_of_trace, salt
+        there = ideal.gradients(ideal.replay(without=without, rounding=rounding))[k]
+        if not largest(there - gradient) <= 1e-2 * c.tolerance * largest(gradient):
+            return False
+    return True
+
+
+def _agreeing_at_milder_values(c: Comparison) -> list[set[int]]:
+    """Return for each small constant the gradients that are those without it.
+
+    Where the ideal forward pass has no digits left, as in the log of a probability that is rounded
+    to zero, a handwritten gradient can only be known by its formula: for smaller values, where
+    saturated functions are not, it must be the ideal one.
+    """
+    found: list[set[int]] = []
+    most = max((largest(value) for value in c.subject.values), default=1.0)
+    for factor in (0.1, 0.01, *((3 / most,) if most > 1e3 else ())):
+        agreeing = _agreeing_at(c, factor)
+        found += [set() for _ in agreeing[len(found) :]]
+        for known, ks in zip(found, agreeing, strict=False):
+            known |= ks
+    return found
+
+
+def _agreeing_at(c: Comparison, factor: float) -> list[set[int]]:
+    """Return for each constant which gradients are those without it at scaled values."""
+    subject, reference = c.subject, c.reference
+    others = [(factor * value).astype(value.dtype) for value in subject.values]
+    tolerance = 100 * c.tolerance if reference.single else c.tolerance
+    with subject.session.moved(subject.values, others):
+        try:
+            there = c.at_these_values()
+        except CheckError:
+            return []
+        graph, found = there.graph, []
+        assert graph is not None
+        for left_out in guards(graph):
+            ideal = graph.without(left_out)
+            agreeing = {
+                k
+                for k in c.doubtful
+                if ideal is not None
+                and _is_steady(c, ideal, k, left_out)
+                and close(there.grads[k], ideal.gradient(k), tolerance)
+            }
+            found.append(agreeing)
+        return found
+
+
+# -------------------- in a graph --------------------
+
+
+def guards(graph: Graph) -> list[list[Guard]]:
+    """Return what may be left out: each small constant by itself, and all of them together."""
+    found = [
+        (node.call, position)
+        for node in graph.nodes
+        if primitive(node.name).guards
+        for position, arg in enumerate(node.call.args)
+        if is_number(arg) and 0 < abs(float(arg)) <= SMALL and _reaches_guarded(node)
+    ]
+    return [[guard] for guard in found] + ([found] if len(found) > 1 else [])
+
+
+def _largest_of(left_out: list[Guard]) -> float:
+    return max(float(call.args[position]) for call, position in left_out)
+
+
+def _reaches_guarded(node: Node) -> bool:
+    """Tell whether a value is handed on to a logarithm, a root or a denominator."""
+    pending, met = [node], {id(node)}
+    while pending:
+        value = pending.pop()
+        for user in value.users:
+            if id(user) in met:
+                continue
+            if _is_guarded(user, value):
+                return True
+            if user.name in _DIVIDES or primitive(user.name).hands_on:
+                met.add(id(user))
+                pending.append(user)
+    return False
+
+
+def _is_guarded(user: Node, value: Node) -> bool:
+    places = [i for i, p in zip(user.argnums, user.parents, strict=True) if p is value]
+    if user.name in _DIVIDES:
+        return 1 in places
+    if user.name == "power":
+        return 0 in places and is_root(user.args[1])
+    return primitive(user.name).is_singular
+
+
+def is_root(exponent: object) -> bool:
+    """Tell whether a power is a root or a quotient."""
+    plain = np.asarray(exponent)
+    return plain.dtype.kind in "fiu" and bool(np.all(plain < 0) or np.all(plain % 1 != 0))
