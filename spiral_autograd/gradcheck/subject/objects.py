@@ -84,11 +84,8 @@ def optional_names(function: Any) -> dict[str, Any]:
 
 
 def required_names(function: Any) -> list[str]:
-    """Return the arguments that must be given by position; none where it takes any number."""
-    parameters = parameters_of(function)
-    if any(p.kind == p.VAR_POSITIONAL for p in parameters):
-        return []
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    """Return the arguments that must be given by position; any number may follow."""
+    named = [p for p in parameters_of(function) if p.kind <= p.POSITIONAL_OR_KEYWORD]
     return [p.name for p in named if p.default is p.empty]
 
 
