@@ -24,6 +24,7 @@ from ..guard import CheckError, theirs
 from ..subject.session import reach
 from ..subject.subject import Subject
 from .boxes import NumpyBox
+from .special import plain
 from .stand_ins import boxed, standing_in
 from .stepping import (
     SINGLE,
@@ -130,7 +131,7 @@ def by_autograd(subject: Subject, *, rebind: str | None = None, double: bool = F
     def objective(values: list[Array], upstream: list[Array]) -> object:
         others = [*values, *map(boxed, constants)]
         found = subject.substitute(others, values=[*subject.values, *constants])
-        outputs[:] = [_without_boxes(out) for out in found]
+        outputs[:] = [np.asarray(plain(out)) for out in found]
         total = 0.0
         for out, up in zip(found, upstream, strict=True):
             total = total + anp.sum(out * up)
@@ -162,12 +163,6 @@ def _constants_of(subject: Subject) -> list[Array]:
     known = {id(value) for value in subject.values}
     arrays = (item for item in reach(*subject.session.roots) if isinstance(item, np.ndarray))
     return [array for array in arrays if array.dtype.kind == "f" and id(array) not in known]
-
-
-def _without_boxes(value: Any) -> Array:
-    while hasattr(value, "_node"):
-        value = value._value
-    return np.asarray(value)
 
 
 def _require_equal(traced: Sequence[Array], plain: Sequence[Array], single: bool) -> None:
