@@ -255,8 +255,7 @@ def test_of_a_matrix_of_one_entry_no_transpose_shows():
 def test_a_layer_that_returns_its_own_buffer_is_looked_at_elsewhere_too():
     class Buffered(Scale):
         def forward(self, x):
-            out = super().forward(x)
-            self.__dict__.setdefault("out", np.zeros_like(out))[...] = out
+            self.out[...] = super().forward(x)
             return self.out
 
     right = Buffered(np.ones(3))
