@@ -21,7 +21,7 @@ from .subject.loss import Gradient
 from .subject.marks import among_globals
 from .subject.objects import name_of_function
 from .subject.pair import Functions, Pair
-from .subject.passes import function_of
+from .subject.passes import derivative_of, function_of
 from .subject.session import untouched
 from .subject.subject import Subject
 from .verdict.doubt import ask_differences, compared
@@ -122,7 +122,7 @@ def check_backward(
     ----------
     forward, backward : callables
         `backward` returns a gradient for each differentiable input, or a dict of them by name. It
-        may take the cache first, as JAX's custom_vjp has it.
+        may take the cache first, as JAX's custom_vjp has it; or be the derivative, of x or of y.
     *inputs : arrays and what else `forward` takes
     upstream, constant, rtol, atol, rng, budget : as `check_layer` has them
 
@@ -148,9 +148,12 @@ def check_backward(
     stream = stream_of(rng)
     title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
     with untouched(forward, backward, inputs) as session, answerable(title):
-        passes = Functions(forward, backward, inputs).passes()
+        two = derivative_of(forward, backward, inputs, session)
+        passes = (Functions(forward, backward, inputs) if two is None else two).passes()
         pair = Pair(passes, Terms(session, upstream, stream, constant, gradients_of))
-        return course(title, pair.subject(), stream, budget, tolerances)
+        report = course(title, pair.subject(), stream, budget, tolerances)
+        said = () if two is None else two.said(pair, is_right=report.ok)
+        return replace(report, remarks=(*said, *report.remarks))
 
 
 def check_gradient(

@@ -61,10 +61,15 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
             lines = reason.lines or where.places(places, k, reason)
             theirs = [place for place in lines if place != forward_line(reason.call)]
             finding = with_literal(reason.finding, theirs)
+            if reason.is_unlikely:
+                finding = where.remedy(k, cases[0], reason.rule) or finding
             c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
     for k in left:
-        why = _no_pattern(c.rows[k], c.tolerance, c.floors[k], late=where.deadline.is_over)
-        c.change(k, findings=together(c.rows[k].findings, why), lines=where.places(places, k))
+        lines, late = where.places(places, k), where.deadline.is_over
+        why = where.remedy(k, cases[0]) or _no_pattern(
+            c.rows[k], c.tolerance, c.floors[k], late=late
+        )
+        c.change(k, findings=together(c.rows[k].findings, why), lines=lines)
 
 
 def _case(

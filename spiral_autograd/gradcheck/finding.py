@@ -51,8 +51,8 @@ RULES: dict[str, str] = {
     ),
     **_all(
         "value",
-        "unused_by_forward lost factor_lost one_hot not_derived truncated "
-        "taken_as times_too operand updated made_from from_turn scale_left_out scale_squared "
+        "unused_by_forward lost one_hot not_derived truncated "
+        "taken_as operand updated made_from from_turn scale_left_out scale_squared "
         "scale_inverted only_g clipped clipped_norm combined passed_on",
     ),
     # -------------------- rows: verdicts (shapes, kinks, small constants, rounding) ----------

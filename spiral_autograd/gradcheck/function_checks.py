@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from ..validation import Random, number
 from .checks import BUDGET, course, stream_of
-from .finding import Finding, found
+from .finding import found
 from .guard import CheckError, answerable
 from .reference.reference import gradients_of
 from .report import GradientReport
@@ -183,20 +181,4 @@ def check_derivative(
         terms = Terms(session, upstream, stream, automatic=gradients_of)
         pair = Pair(two.passes(), terms)
         report = course(title, pair.subject(), stream, budget, tolerances)
-        return replace(report, remarks=(*_takes(two, pair, report.ok), *report.remarks))
-
-
-def _takes(two: Derivative, pair: Pair, is_right: bool) -> list[Finding]:
-    """Return what to say of what a derivative takes."""
-    reading = two.readings[pair.way]
-    if "x" in reading and "y" in reading:
-        return []
-    swapped = reading.translate(str.maketrans("xy", "yx"))
-    other = next(way for way, taken in two.readings.items() if taken == swapped)
-    pairs = zip(pair.given_by(pair.way), pair.given_by(other), strict=False)
-    same = [np.array_equal(ours, theirs) for (ours, _), (theirs, _) in pairs]
-    x, y = two.names[0], f"y = {two.label}({two.names[0]})"
-    fields = dict(zip(("what", "other"), (x, y) if "x" in reading else (y, x), strict=True))
-    is_either = bool(same) and all(same)
-    kind = "takes_either" if is_either else "takes" if is_right else "takes_neither"
-    return [found(kind, who=two.derivative_label, **fields)]
+        return replace(report, remarks=(*two.said(pair, is_right=report.ok), *report.remarks))

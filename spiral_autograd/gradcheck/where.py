@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from .finding import found
+import numpy as np
+
+from .diagnosis.case import Case
+from .finding import Finding, found
 from .guard import CheckError, Deadline, guarded
+from .lines.blame import blame_of
 from .lines.ran import Evidence
 from .lines.trail import Trail, follow
 from .lines.verdicts import kink_places, state_places
@@ -60,6 +64,7 @@ class Where:
                 forward=forward[0] if forward else None,
                 backward=backward[0] if backward else None,
                 run=self._run,
+                floors=c.floors,
                 tolerance=c.tolerance,
                 deadline=self.until,
             )
@@ -85,6 +90,23 @@ class Where:
             if hidden and not found and UNREADABLE not in self.c.notes:
                 self.c.notes.append(UNREADABLE)
         return found
+
+    def remedy(self, k: int, case: Case, rule: str | None = None) -> Finding | None:
+        """Return with what in the place of a statement the k-th gradient is right, there too.
+
+        It is asked at the second point of a case as well, where it has one.
+        """
+        right, statement = False, ""
+        with guarded("the search for the lines", self.c.notes):
+            blame, second = blame_of(self.evidence(sorted({k, *self.c.wrong}))), case.second()
+            mended = blame.remedy(k) if blame is not None else None
+            if mended is not None and second is not None and second.rerun is not None:
+                grads, statement = mended.run(second.rerun), mended.text
+                right = bool(grads) and second.same(k, grads[k], second.automatic[k])
+            elif mended is not None and second is None:
+                right, statement = np.size(self.c.grads[k]) > 1, mended.text
+        self.c.subject.session.restore()
+        return found("right_with", statement=statement, rule=rule) if right else None
 
     def of_verdicts(self) -> None:
         """Write into the rows where kinks and small constants stand."""

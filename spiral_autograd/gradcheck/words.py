@@ -271,6 +271,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         + f", times the {n} examples (it is their mean: right if the loss is their sum)" * (n > 1)
         + "; the change is added, so backward must be given minus the gradient" * adds
     ),
+    "fails_behind_reset": "behind the reset of its gradients the layer fails ({error}): it is "
+    "checked without that",
     "without_rate": lambda names: (
         f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} changed by the gradient itself, "
         "which the learning rate does not multiply"

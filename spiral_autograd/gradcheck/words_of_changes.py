@@ -214,9 +214,6 @@ CHANGES: dict[str, str | Callable[..., str]] = {
     "taken_as": lambda function, v, minus, turn="same": (
         f"{_function(function, v, minus)}{_of_turn(turn, f' with {v}')}"
     ),
-    "times_too": lambda function, v, minus: (
-        f"is multiplied by {_function(function, v, minus)} too, which it should not be"
-    ),
     "one_hot": lambda yours, turn, scores: (
         f"the gradient of a softmax with cross-entropy by {scores} is p - one_hot (1 is subtracted "
         f"at the target); in yours it is {yours}{_of_turn(turn, ' with the target')}"
@@ -230,7 +227,6 @@ CHANGES: dict[str, str | Callable[..., str]] = {
         f"what flows back through the loop is cut off after {steps} turn{'s' * (steps > 1)} "
         "(truncated: right if that is meant)"
     ),
-    "factor_lost": "is without the factor {v}",
     "operand": lambda other, operand, turn="same": (
         f"is multiplied by {other}{_of_turn(turn)}{_due(other, operand, turn)}"
     ),

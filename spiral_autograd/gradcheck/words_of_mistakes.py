@@ -48,11 +48,15 @@ def _times(times: float) -> str:
 
 
 def _number(value: float) -> str:
-    """Write a number: as a decimal of few digits, else as a fraction such as 31/32, if it is."""
-    fraction = Fraction(value).limit_denominator(1000)
+    """Write a number: as a decimal of few digits, else as a fraction or a root, if it is."""
+    fraction, square = (Fraction(v).limit_denominator(1000) for v in (value, value * value))
     tiny = 2e-9 * abs(value)
-    near = abs(fraction - value) <= tiny < abs(round(value, 3) - value)
-    return str(fraction) if near else f"{value:.6g}"
+    if abs(round(value, 3) - value) <= tiny:
+        return f"{value:.6g}"
+    if abs(fraction - value) <= tiny:
+        return str(fraction)
+    root = value > 0 and square.denominator < 100 and abs(float(square) ** 0.5 - value) <= tiny
+    return f"sqrt({square})" if root else f"{value:.6g}"
 
 
 _OVER = {
@@ -129,6 +133,9 @@ def _part(wrong: int, of: int, mark: Said) -> str:
 MISTAKES: dict[str, str | Callable[..., str]] = {
     # -------------------- rows: what the numbers alone show --------------------
     "no_pattern": _no_pattern,
+    "right_with": lambda statement: (
+        f"is right with `{statement}`" if statement else "is right without this line"
+    ),
     "not_finite": "{count} of its {of} entries are NaN or infinite",
     "unused_by_forward": "the output does not change with it: the true gradient is zero",
     "nothing_returned": "no gradient is returned, or written (None)",

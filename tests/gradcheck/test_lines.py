@@ -549,3 +549,32 @@ def test_what_is_tried_prints_nothing_and_leaves_the_layer_as_it_was(capsys):
     assert not sa.check_layer(layer, X).ok
     assert list(vars(layer)) == list(before)
     assert len(capsys.readouterr().out.splitlines()) < 30
+
+
+def test_what_is_indexed_and_is_no_array_is_not_multiplied():
+    """Such as np.c_: times an array it is a list without an end."""
+
+    def sig(z):
+        return 1 / (1 + np.exp(-z))
+
+    def cost(theta, x, y):
+        first, second = theta[:12].reshape(3, 4), theta[12:].reshape(1, 4)
+        a1 = np.c_[np.ones(len(x)), x]
+        a2 = np.c_[np.ones(len(x)), sig(a1 @ first.T)]
+        return np.mean((sig(a2 @ second.T) - y) ** 2)
+
+    def gradient(theta, x, y):
+        first, second = theta[:12].reshape(3, 4), theta[12:].reshape(1, 4)
+        m = len(x)
+        a1 = np.c_[np.ones(m), x]
+        z2 = a1 @ first.T
+        a2 = np.c_[np.ones(m), sig(z2)]
+        h = sig(a2 @ second.T)
+        d3 = 2 * (h - y) * h * (1 - h)
+        d2 = (d3 @ second)[:, 1:] * sig(z2)
+        return np.concatenate([(d2.T @ a1 / m).ravel(), (d3.T @ a2 / m).ravel()])
+
+    r = np.random.default_rng(7)
+    report = sa.check_gradient(cost, gradient, r.normal(size=16), r.normal(size=(5, 3)), 0.0)
+    assert [row.verdict for row in report.rows] == ["wrong"]
+    assert report.rows[0].lines

@@ -43,7 +43,7 @@ def judged(tmp_path_factory):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # the mistake's own overflow
             report, path, numbers = street.report(mistake, folder, budget=BUDGET)
-        it[name] = judge(mistake, report, path, numbers)
+        it[name] = judge(mistake, report, path, numbers, street.right)
     return it
 
 

@@ -104,7 +104,6 @@ OF_KIND = {
     "either": {"what": (BATCH,), "other": SIZES[:1]},
     "either_way": {"one": (LESS,), "other": (RATIO,)},
     "taken_as": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
-    "times_too": {"function": ("1 - {v}", "{v}"), "v": ("x",)},
     "function": {"function": ("1 - {v}", "exp({v})"), "v": (X, Y)},
     "derivative": {"function": (None, "tanh")},
     "cut_at": {"due": (None, (1, 1))},
@@ -129,6 +128,7 @@ OF_KIND = {
     "each_loss": {"share": (1.0, 0.2)},
     "accumulating": {"reset": ("", "zero_grad")},
     "value_gradients": {"other": ("mark", "value")},
+    "right_with": {"statement": ("db = dout.sum(axis=0)", "")},
     "no_pattern": {"differing": (None, 3), "of": (12,), "index": ((0, 1),)},
     "upstream": {"output": (None, 1), "name": (None, "dout")},
     "other_sum": {"change": (found("summed", axes=1),), "due_axes": (None, 0), "due": ((4,),)},
@@ -140,7 +140,7 @@ PARTS = """batch_size axis entries axes either output at where slices labels ext
     expression result array upstream gradient_of flow flow_to upstream_of derivative function closed
     another_run transpose_of"""
 # of these no more is known, or the finding itself says which rule it is
-NO_RULE = "no_pattern not_finite two_mistakes comes_out only term_taken"
+NO_RULE = "no_pattern right_with not_finite two_mistakes comes_out only term_taken"
 
 
 def needed(kind):

@@ -62,6 +62,7 @@ class Street:
     def __init__(self, name):
         self.name, self.path = name, FOLDER / f"{name}.py"
         self.text = self.path.read_text(encoding="utf-8")
+        self.right = statements_of(self.text)
         self.module = importlib.import_module(f"strangers.{name}")
 
     def source(self, mistake):
@@ -104,13 +105,14 @@ def streets():
     return [Street(name) for name in STREETS]
 
 
-def judge(mistake, report, path, numbers):
-    """Hold a report against what is known of its mistake."""
+def judge(mistake, report, path, numbers, right):
+    """Hold a report against what is known of its mistake, and the statements of the right text."""
     rows = [row for row in report.rows if row.rule is not None or row.verdict in WRONG]
     findings = [finding for row in rows for finding in row.findings]
     findings += report.findings
-    told = [f for f in findings if any(p.rule or p.kind in mistake.says for p in f.parts())]
-    worth = {_worth(mistake, finding) for finding in told}
+    says = mistake.says | {"right_with"}
+    told = [f for f in findings if any(p.rule or p.kind in says for p in f.parts())]
+    worth = {_worth(mistake, finding, right) for finding in told}
     reason = next((word for word in ("false", "obscure", "true") if word in worth), "none")
     back = _backward_lines(path.read_text(encoding="utf-8"))
     said = {n for row in rows for file, n in row.lines if Path(file) == path and n in back}
@@ -141,8 +143,16 @@ def kinds_of(findings):
     return [part.kind for finding in findings for part in finding.parts() if part.rule is not None]
 
 
-def _worth(mistake, finding):
+def statements_of(text):
+    """Return the statements of a text as Python writes them, of a block the head."""
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt)]
+    return {ast.unparse(node).split("\n")[0] for node in nodes}
+
+
+def _worth(mistake, finding, right):
     kinds = {part.kind for part in finding.parts()}
+    if "right_with" in kinds:  # the true one where it is what stood there before
+        return "true" if finding.fields["statement"] in {"", *right} else "obscure"
     texts = " ".join(str(value) for part in finding.parts() for value in part.fields.values())
     # Which entries are wrong is true of any mistake; two are said where there is one.
     obscure = mistake.obscure | {"part", "two_mistakes"}

@@ -24,7 +24,7 @@ def judged(only=""):
                 name = f"{street.name}/{mistake.name}"
                 if only in name:
                     start = time.process_time()
-                    it = judge(mistake, *street.report(mistake, folder))
+                    it = judge(mistake, *street.report(mistake, folder), street.right)
                     yield name, mistake, it, time.process_time() - start
 
 

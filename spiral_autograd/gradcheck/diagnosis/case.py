@@ -20,6 +20,7 @@ from ..reference.nodes import Node
 from ..source import Place, assigned_to, expression
 
 Lengths = Mapping[float, Finding]
+UNLIKELY = 3.9  # what costs more, nobody thinks of
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Reason:
         The wrong values that it makes on the way.
     lines : tuple of Place
         Where it is, where the rule itself can tell.
+    cost : float
+        How far it is from what a person would think of first.
     """
 
     finding: Finding
@@ -45,6 +48,14 @@ class Reason:
     call: Call | None = None
     products: list[Array] = field(default_factory=list)
     lines: tuple[Place, ...] = ()
+    cost: float = 0.0
+
+    @property
+    def is_unlikely(self) -> bool:
+        """Whether it may explain the numbers by chance, or tells less than a line that is right."""
+        mark = self.finding.fields.get("mark") if self.kind == "part" else None
+        is_place = mark is not None and mark.kind in ("at", "slices")
+        return self.cost > UNLIKELY or self.kind in ("ratio", "two_mistakes") or is_place
 
     @property
     def rule(self) -> str | None:
@@ -90,6 +101,8 @@ class Case:
         The variables of the backward pass: dvar, where a gradient has one of its own.
     second : callable
         Returns the case at a second point, where a reason must hold too; None if there is none.
+    rerun : callable or None
+        Returns the handwritten gradients of a second point, once more.
     """
 
     names: list[str]
@@ -108,6 +121,7 @@ class Case:
     name_of_upstream: str | None = None
     variables_back: frozenset[str] = frozenset()
     second: Callable[[], Case | None] = lambda: None
+    rerun: Callable[[], list[Any]] | None = None
     _variables: dict[Node, str | None] = field(default_factory=dict, repr=False)
 
     def explains(self, k: int, candidate: object) -> bool:
@@ -201,6 +215,15 @@ class Case:
                     inverse = position == 1 and node.name != "multiply"
                     yield 1 / float(arg) if inverse else float(arg), node
 
+    def takes_mean_of(self, n: float) -> bool:
+        """Tell whether a mean of n entries is taken: or something is divided by n, or by 1 / n."""
+        return self.graph is None or any(_is_mean(node, n) for node in self.graph.nodes)
+
+    def sums_over(self, n: float, way: Sequence[Node] = ()) -> bool:
+        """Tell whether n entries are summed on some way forward, or back along it."""
+        some = way or [v for v in self.graph.nodes if v.call.source] if self.graph else ()
+        return self.graph is None or any(_sums(node, n) for node in some)
+
     @cached_property
     def lengths(self) -> Lengths:
         """The lengths of the axes of all values, with what they are."""
@@ -219,6 +242,14 @@ class Case:
                 product = found("axes", lengths=own, axes=some, of=name)
                 lengths.setdefault(float(np.prod(own)), product)
         return {n: what for n, what in lengths.items() if n > 1}
+
+    def axis_into(self, k: int | None, what: Finding, n: float) -> Finding:
+        """Return the axis of that length of what the k-th argument goes into, if it has one."""
+        root = self.graph.roots[k] if self.graph is not None and k is not None else None
+        for node in root.users if root is not None and what.kind == "axis" else ():
+            if n in np.shape(node.value):
+                return found("axis", axis=np.shape(node.value).index(n), of=self.name(node))
+        return what
 
     @property
     def _given(self) -> list[tuple[Finding, Array]]:
@@ -263,6 +294,20 @@ class Case:
     @staticmethod
     def _as_float(value: object) -> Array:
         return np.asarray(value, dtype=float)
+
+
+def _is_mean(node: Node, n: float) -> bool:
+    if node.name in ("mean", "average", "var", "std"):
+        return any(np.size(parent.value) == n * np.size(node.value) for parent in node.parents)
+    return any(is_number(a) and float(a) in (n, 1 / n, -n, -1 / n) for a in node.args)
+
+
+def _sums(node: Node, n: float) -> bool:
+    if node.name in ("matmul", "dot", "einsum", "tensordot"):
+        return any(n in np.shape(arg) for arg in node.args)
+    sizes = [np.size(parent.value) / np.size(node.value) for parent in node.parents]
+    moves = node.name in ("max", "amax", "min", "amin", "__getitem__", "take")
+    return not moves and (n in sizes or 1 / n in sizes)
 
 
 _UPSTREAM: dict[str, Callable[[Array], Array]] = {

@@ -26,10 +26,10 @@ from .edits import (
     without_an_end,
 )
 from .gathered import PICKING, gathered
+from .loops import own_functions_of
 from .operands import operands, wrong_gradients
 from .probes import Edit, Family, Spot, Stock, folded
 from .targets import targets
-from .turns import Held, value_of
 
 # -------------------- what is there, lost or multiplied --------------------
 
@@ -221,7 +221,7 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
             yield Family(
                 sign * scores - spot.effect,
                 sizes,
-                partial(taken_as, node, sign, extra=1.6 * _is_plain(site, node)),
+                partial(taken_as, node, sign=sign, extra=1.6 * _is_plain(site, node)),
                 partial(_function_key, end, sign),
                 sign * stock.raw_functions(node) if np.size(node.value) == spot.g.size else None,
             )
@@ -270,12 +270,11 @@ def _function_key(end: str, sign: int, i: int) -> Hashable:
     return "function", end, i, sign
 
 
-def taken_as(of: Node | Held, sign: int, i: int, extra: float = 0.0) -> Edit:
+def taken_as(of: Node, i: int, sign: int = 1, extra: float = 0.0) -> Edit:
     """Return the change of a derivative to the i-th simple function of a value."""
-    held: Held = (of, None) if isinstance(of, Node) else of
 
     def array() -> Array:
-        return sign * np.asarray(FUNCTIONS[i][1](np.asarray(value_of(held))), dtype=float)
+        return sign * np.asarray(FUNCTIONS[i][1](np.asarray(of.value)), dtype=float)
 
     def change(g: Array, c: Array, total: object) -> object:
         return unbroadcast(g * array(), np.shape(c))
@@ -283,43 +282,27 @@ def taken_as(of: Node | Held, sign: int, i: int, extra: float = 0.0) -> Edit:
     if i == 0 and sign == 1:
         return Edit("lost", 0.5, change, {}, "derivative")
     cost = 1.5 + 0.02 * i + (0.5 if sign < 0 else 0.0) + extra
-    v = of if isinstance(of, Node) else ("held", of)
-    fields = {"function": FUNCTIONS[i][0], "v": v, "minus": sign < 0, "array": array}
+    fields = {"function": FUNCTIONS[i][0], "v": of, "minus": sign < 0, "array": array}
     return Edit("taken_as", cost, change, fields, "derivative")
 
 
-def other_functions(spot: Spot, stock: Stock) -> Iterator[tuple[Edit, Array]]:
-    """The derivative is, or is multiplied by, a function of another value.
-
-    Only those are yielded that pass the probes, each with the gradients that it may explain.
-    """
-    site, probes = spot.site, spot.probes
-    beside = (spot.tangents * spot.c.ravel()).reshape(-1, *spot.c.shape)
-    due = probes.target + spot.effect
-    for shape, (factors, table, sizes) in stock.all_functions.items():
-        for weights, extra in ((spot.weights, 1.0), (beside, 3.5)):
-            flat = None if weights is None else folded(weights, shape)
-            if flat is None:
-                continue
-            scores = table @ flat.T
-            some = np.flatnonzero(probes.near(np.abs(scores), np.abs(due)))
-            if not len(some):
-                continue
-            size = sizes[some] @ np.abs(flat).T + np.abs(spot.effect)
-            for sign in (1, -1):
-                for n, rows in zip(
-                    some, probes.passing(sign * scores[some] - spot.effect, size), strict=True
-                ):
-                    node, i = factors[n]
-                    own = extra == 1.0 and node in (site.result, site.argument)
-                    if rows.any() and not own and (i or extra == 1.0):
-                        edit = taken_as(node, sign, i, extra)
-                        yield (edit if extra == 1.0 else _too(edit)), rows
-
-
-def _too(edit: Edit) -> Edit:
-    array = edit.fields["array"]
-    return Edit("times_too", edit.cost, lambda g, c, total: c * array(), edit.fields)
+def derivatives_of_others(spot: Spot, stock: Stock) -> Iterator[Family]:
+    """The derivative is right, but of another value that has a name."""
+    site, shape = spot.site, spot.g.shape
+    if site.result is None or spot.weights is None or not shape or shape != spot.c.shape:
+        return
+    others = [node for node in stock.named(shape) if node not in (site.result, site.argument)]
+    tried = [(node, i) for i in own_functions_of(spot, stock) for node in others]
+    rows = [stock.functions(node)[i] for node, i in tried]
+    fine = [n for n, row in enumerate(rows) if np.isfinite(row).all()]
+    if fine:
+        table, flat = np.stack([rows[n] for n in fine]), spot.weights.reshape(len(spot.weights), -1)
+        yield Family(
+            table @ flat.T - spot.effect,
+            np.abs(table) @ np.abs(flat).T + np.abs(spot.effect),
+            lambda n: taken_as(*tried[fine[n]], extra=1.0),
+            lambda n: ("derivative of", *tried[fine[n]]),
+        )
 
 
 # -------------------- a maximum, taken for something else: in pooling, say --------------------

@@ -17,6 +17,7 @@ from . import arrays, habits
 from .case import Case, Reason
 from .changes import LIKELIEST, OTHERS, by_lengths
 from .exchanges import exchanged
+from .factors import named_factor
 from .search import Candidate, Search, Stage
 from .second_point import says_the_same
 from .several import alike, carried, of_other_turns, on_one_way, pairs, repeated, truncated
@@ -174,7 +175,7 @@ def _second(
         return
     there = search.there()
     other = replace(case, automatic=search.now, second=lambda: there)
-    rules = (arrays.named_factor, arrays.layout, arrays.sums, arrays.plain_term)
+    rules = (named_factor, arrays.layout, arrays.sums, arrays.plain_term)
     for k in moved:
         tries = (_safely(rule, other, k) for rule in rules)
         second = next((reason for reason in tries if reason is not None), None)

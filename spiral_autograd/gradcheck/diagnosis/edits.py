@@ -245,8 +245,6 @@ FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("sin({v})", np.sin),
 )
 
-ITSELF = next(i for i, (text, _) in enumerate(FUNCTIONS) if text == "{v}")
-
 
 def functions_of(v: Array) -> Array:
     """Return the simple functions of a value, one in each row; those that do not exist as NaN."""

@@ -10,9 +10,10 @@ from ...recording import Call
 from ...validation import Array
 from ..blocks import largest
 from ..finding import found
-from .arrays import Rule, named_factor, ratio
+from .arrays import Rule
 from .case import Case, Reason
 from .edits import subsets
+from .factors import named_factor, ratio
 
 
 def unused(case: Case, k: int) -> Reason | None:

@@ -82,7 +82,7 @@ def derivatives_of_turns(spot: Spot, stock: Stock) -> Iterator[Family]:
     held = stock.turns.at_turns(y, spot.g.shape)
     flat = weights.reshape(len(weights), -1)
     tried: list[tuple[Any, tuple[Held, str], int]] = [
-        (key, at, i) for i in _own_functions(spot, stock) for key, at in held.items()
+        (key, at, i) for i in own_functions_of(spot, stock) for key, at in held.items()
     ]
     made: dict[tuple[int, int], Array] = {}
     for _, (at, _), i in tried:
@@ -104,7 +104,7 @@ def derivatives_of_turns(spot: Spot, stock: Stock) -> Iterator[Family]:
     )
 
 
-def _own_functions(spot: Spot, stock: Stock) -> list[int]:
+def own_functions_of(spot: Spot, stock: Stock) -> list[int]:
     """Return which simple functions of the result or the argument the true derivative is."""
     true = np.ravel(np.asarray(spot.graph.part(spot.site, np.ones(spot.g.shape)), dtype=float))
     found: set[int] = set()

@@ -12,10 +12,10 @@ import numpy as np
 
 from ...validation import Array, Shape
 from ..blocks import largest
-from ..reference.graph import Change, Graph, Site
+from ..reference.graph import Change, Graph, Site, is_number
 from ..reference.nodes import Node
 from .case import Case
-from .edits import FUNCTIONS, ITSELF, functions_of
+from .edits import functions_of
 from .turns import Held, Turns, value_of
 
 PROBES = 3
@@ -91,12 +91,6 @@ class Probes:
     def which(self, passing: Array) -> frozenset[int]:
         """Return the gradients that are marked as those that a change may explain."""
         return frozenset(k for own, ok in zip(self.rows, passing, strict=True) if ok for k in own)
-
-    def near(self, scores: Array, due: Array) -> Array:
-        """Tell at which scores a closer look is worth the while: near to what is due in a row."""
-        close = np.abs(scores - due) <= 1e-4 * due + 1e-9
-        close = close.reshape(len(scores), len(self.groups), self.repeats).all(axis=2)
-        return np.asarray((close[:, : len(self.rows)] & self._is_off).any(axis=1))
 
     @cached_property
     def _is_off(self) -> Array:
@@ -218,8 +212,12 @@ def folded(weights: Array, shape: tuple[int, ...]) -> Array | None:
     return np.asarray(weights.reshape(len(weights), -1))
 
 
+def _is_natural(node: Node) -> bool:
+    """Tell whether a value has a gradient in most code: not the 1 + exp(-x) inside a formula."""
+    return node.name in NATURAL and not any(map(is_number, node.call.args))
+
+
 Named = tuple[Any, ...]  # ("value", node), ("gradient", node), ("upstream", number), ("T", axes)
-_KEPT = 4_000_000  # numbers of all functions of the values of one shape
 
 
 class Stock:
@@ -260,26 +258,9 @@ class Stock:
             self._functions[node] = table
         return self._functions[node]
 
-    @cached_property
-    def all_functions(self) -> dict[Shape, tuple[list[tuple[Node | Held, int]], Array, Array]]:
-        """The functions of all values of a shape, and the data: of what, which, and the table."""
-        found = {}
-        for shape, nodes in self._by_shape.items():
-            size = max(1, int(np.prod(shape))) * len(FUNCTIONS)
-            some = nodes[: max(1, _KEPT // size)] if size <= _KEPT else []
-            tables = [self.functions(node) for node in some]
-            if not tables or not shape:
-                continue
-            table = np.concatenate(tables)
-            known = np.isfinite(table).all(axis=1)
-            factors: list[tuple[Node | Held, int]]
-            factors = [(node, i) for node in some for i in range(len(FUNCTIONS))]
-            kept = [factor for factor, ok in zip(factors, known, strict=True) if ok]
-            held = [at for at in self.constants if value_of(at).shape == shape]
-            rows = _rows([value_of(at) for at in held], table.shape[1])
-            table = np.concatenate([table[known], rows])
-            found[shape] = [*kept, *((at, ITSELF) for at in held)], table, np.abs(table)
-        return found
+    def named(self, shape: Shape) -> list[Node]:
+        """Return the values of a shape that have names."""
+        return [node for node in self._by_shape.get(shape, ()) if self.is_named(node)]
 
     def like(self, operation: str, arg: Array) -> tuple[list[Named], Array]:
         """Return what may stand in the place of an operand: what it is, and a row for each."""
@@ -348,7 +329,7 @@ class Stock:
                 if np.shape(site.argument.value) == shape
             ]
             nodes = self._by_shape.get(shape, [])
-            named = [n for n in nodes if self.is_named(n) or n.name in NATURAL]
+            named = [n for n in nodes if self.is_named(n) or _is_natural(n)]
             some += [(what, n) for what in ("gradient", "value") for n in named]
             arrays = [self.gradient(name, self.bar) for name in some]
             self._gradients[shape] = some, _rows(arrays, int(np.prod(shape)))

@@ -12,9 +12,10 @@ import numpy as np
 from ...validation import Array
 from ..reference.graph import Change, Graph, Site, is_number
 from ..reference.nodes import UNFIT, Node
-from . import arrays, changes
+from . import changes
 from .case import Case
 from .changes import LIKELIEST, OTHERS
+from .factors import factor_of
 from .matrices import Matrices
 from .operands import updated
 from .probes import Edit, Family, Probes, Spot, Stock
@@ -123,7 +124,7 @@ class Search:
                 yield from self._filtered(spot, updated(spot))
 
     def inner(self) -> Iterator[Candidate]:
-        """Yield the changes between any values, and by functions of any values."""
+        """Yield the changes between any values, and derivatives of others."""
         for site in self._in_time(self.graph.passages(lambda node: True)):
             natural = site.result is not None and self.is_natural(site.result)
             if not (natural and self.is_natural(site.argument)) and not self.turns.is_inner(site):
@@ -135,7 +136,7 @@ class Search:
         for site in self.sites:
             spot = self.spot(site)
             if spot is not None:
-                yield from self._filtered(spot, changes.other_functions(spot, self.stock))
+                yield from self._single(spot, changes.derivatives_of_others(spot, self.stock))
 
     def _single(self, spot: Spot, families: Iterable[Family]) -> Iterator[Candidate]:
         for family in families:
@@ -156,7 +157,7 @@ class Search:
             c = 1 + share
             if not np.isfinite(c) or abs(c) < 1e-6 or abs(share) < 1e-6:
                 continue
-            named = arrays.factor_of(self.case, c) is not None
+            named = factor_of(self.case, c) is not None
             few = all(self.differing[k] < 3 for k in self.probes.rows[n])
             if not named and (few or not 1e-3 < abs(c) < 1e4):
                 continue

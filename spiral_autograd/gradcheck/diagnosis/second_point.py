@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from ..subject.subject import MISSING
 from ..verdict.excuses import guards
 from ..verdict.rows import Comparison
 from .case import Case
+
+Run = Callable[[], list[Any]]
 
 DRAWS: tuple[Callable[[Array, np.random.Generator], Array], ...] = (
     lambda value, rng: moved(value, rng),
@@ -48,6 +52,7 @@ def second_point(c: Comparison, case: Case, *, ideal: bool) -> Case | None:
             except CheckError:  # outside of the domain
                 continue
         if second is not None:
+            second.rerun = partial(_moved_to, c, values, others, second.rerun)
             return second
     return None
 
@@ -79,7 +84,16 @@ def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case
         upstream=upstream,
         again=None,
         second=lambda: case,
+        rerun=partial(there.backward, upstream),
     )
+
+
+def _moved_to(
+    c: Comparison, values: list[Array], others: list[Array], run: Run | None
+) -> list[Any]:
+    """Return what a run gives with other values, for a while."""
+    with c.subject.session.moved(values, others), c.subject.session.fresh():
+        return run() if run is not None else []
 
 
 def _drawn(value: Array, rng: np.random.Generator) -> Array:

@@ -10,11 +10,11 @@ import numpy as np
 from ...validation import Array
 from ..blocks import largest
 from ..finding import Finding, found
-from ..reference.graph import Site, is_number
+from ..reference.graph import Site
 from ..reference.nodes import Node
-from . import arrays
 from .case import Reason
 from .edits import unbroadcast, windows
+from .factors import factor_of, is_near
 from .gathered import PICKING
 from .probes import Edit
 from .search import Explained, Search
@@ -37,7 +37,7 @@ def tell(search: Search, explained: Explained) -> Reason:
     )
     products = [np.asarray(value) for value in (*explained.made, *explained.bars.values())]
     of = _operation(search, site, edit)
-    return Reason(finding, explained.rows, of.call, products)
+    return Reason(finding, explained.rows, of.call, products, cost=candidate.cost)
 
 
 def _operation(search: Search, site: Site, edit: Edit) -> Node:
@@ -82,8 +82,6 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
         return found(edit.kind, flow=_flow(search, edit.fields["path"]))
     if edit.kind == "times":
         return _factor(search, site, float(f"{edit.fields['times']:.9g}"))
-    if edit.kind == "times_too" and edit.fields["function"] == "1 / {v}":
-        return found("factor_lost", v=fields["v"])
     if edit.kind in ("taken_as", "lost"):
         times = _times_the_true(search, site, 1.0 if array is None else array())
         if times:  # of zero, the function tells more
@@ -92,35 +90,15 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
 
 
 def _factor(search: Search, site: Site, c: float) -> Finding:
-    """Return what a factor comes from: a sum or a mean only where one is taken."""
-    factor = arrays.factor_of(search.case, c)
-    if factor is None:
-        return found("times", times=c, also=None)
-    n = factor.fields.get("n", 0.0)
-    if factor.kind == "averaged_over" and not _is_over(site, n):
-        return found("times", times=c, also=factor.fields["what"], n=n)
-    if factor.kind == "mean_missing" and not any(_is_mean(v, n) for v in search.graph.nodes):
-        return found("times", times=c, also=factor.fields["what"], n=n)
-    return factor
-
-
-def _is_over(site: Site, n: float) -> bool:
-    """Tell whether n entries are summed on the way forward, or on the way back."""
-    way = {*site.between, site.argument}
-    for node in site.between:
-        if node.name in ("matmul", "dot", "einsum", "tensordot"):
-            return any(n in np.shape(arg) for arg in node.args)
-        sizes = [np.size(parent.value) / np.size(node.value) for parent in way & {*node.parents}]
-        if n in sizes or 1 / n in sizes:
-            return True
-    return False
-
-
-def _is_mean(node: Node, n: float) -> bool:
-    """Tell whether a mean of n entries is taken: or something is divided by n, or by 1 / n."""
-    if node.name in ("mean", "average", "var", "std"):
-        return any(np.size(parent.value) == n * np.size(node.value) for parent in node.parents)
-    return any(is_number(a) and float(a) in (n, 1 / n, -n, -1 / n) for a in node.args)
+    """Return what a factor comes from."""
+    case, way = search.case, [*site.between, site.argument]
+    factor = factor_of(case, c, way)
+    for constant, node in case.constants() if factor is None else ():
+        is_lost = is_near(case, c, 1 / constant)
+        if node.number > site.argument.number and (is_lost or is_near(case, c, constant)):
+            text = case.expression(node)
+            return found("constant_factor", times=c, factor=constant, text=text, lost=is_lost)
+    return factor or found("times", times=c, also=None)
 
 
 def _true_offsets(search: Search, site: Site) -> tuple[int, ...] | None:

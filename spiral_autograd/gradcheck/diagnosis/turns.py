@@ -122,9 +122,13 @@ class Turns:
         node, i = held
         if which == "same" and i in node.argnums:
             made = node.parents[node.argnums.index(i)]
-            if self.repeats(made) and self.turn[made] == self.turn[y] - 1:
+            if self.repeats(made) and self._from_end(made) == self._from_end(y) - 1:
                 return "made before"
         return which.split()[0]
+
+    def _from_end(self, node: Node) -> int:
+        """Return the turn of a value counted from the last: in the first, it may be a constant."""
+        return self.turn[node] - len(self.runs(node))
 
     def classes(self, sites: Iterable[Site]) -> list[list[Site]]:
         """Return the sites that are the same at each turn of a loop."""

@@ -12,11 +12,11 @@ import numpy as np
 
 from ...recording import Call, name_of
 from ...validation import Shape
-from ..blocks import close
+from ..blocks import close, largest
 from ..source import Place, code_of, forward_line, skips
 from .known import Known, is_known
-from .mending import Asked, Mending, Spot
-from .ran import Evidence, Key, Ran
+from .mending import Asked, Mended, Mending, Spot
+from .ran import Evidence, Key, Ran, gradient_of
 from .trail import Moment, Trail, follow
 
 _ASKED = 24  # statements that are changed
@@ -86,7 +86,7 @@ class Blame(Ran):
 
     def __init__(self, evidence: Evidence, trail: Trail) -> None:
         super().__init__(evidence, trail)
-        self.mended: dict[tuple[int, ...], list[Place]] = {}
+        self.mended: dict[tuple[int, ...], list[Mended]] = {}
 
     # -------------------- what is left --------------------
 
@@ -124,21 +124,32 @@ class Blame(Ran):
         """Return the statement of which one small change makes all right: gradients, or some."""
         for rows in (tuple(self.evidence.wrong), tuple(reason.rows if reason else [k]), (k,)):
             if k in rows and rows not in self.mended:
-                wanted = frozenset({*rows, *self.evidence.right})
+                wanted = frozenset({*rows, *self.telling})
                 self.mended[rows] = self.mending.lines(self._spots(rows, likely), wanted)
             if k in rows and self.mended[rows]:
-                return self.mended[rows]
+                return list(dict.fromkeys(mended.place for mended in self.mended[rows]))
         return []
+
+    def remedy(self, k: int) -> Mended | None:
+        """Return the only change of a line that makes the k-th gradient right, if it is known."""
+        some = next((some for rows, some in self.mended.items() if k in rows and some), [])
+        return some[0] if len(some) == 1 else None
 
     @cached_property
     def mending(self) -> Mending:
         """The search for the statement of which a small change makes gradients right."""
         e = self.evidence
         made = Known([v for values in self.made.values() for v in values])
+        tolerance, ours = (
+            max(e.tolerance, 1e-8),
+            [0.0 if g is None else largest(g) for g in e.grads],
+        )
+        # What should be zero is no more than rounding, beside what it is.
+        floors = [max(f, tolerance * m) for f, m in zip(e.floors, ours, strict=True)]
 
         def right(grads: Sequence[Any]) -> frozenset[int]:
-            pairs = enumerate(zip(grads, e.automatic, strict=True))
-            return frozenset(k for k, pair in pairs if _is_right(*pair, max(e.tolerance, 1e-8)))
+            pairs = zip(grads, e.automatic, floors, strict=True)
+            return frozenset(k for k, some in enumerate(pairs) if _is_right(*some, tolerance))
 
         def gain(before: Any, value: Any) -> float:
             arrays = [v for v in (before, value) if isinstance(v, np.ndarray) and is_known(v, 2)]
@@ -151,7 +162,8 @@ class Blame(Ran):
                 return _KNOWN
             return -_SOUND * (was_whole and not self.scaled.has(value, 1e-9))
 
-        return Mending(e.run, right, self._truth, gain, e.deadline)
+        length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
+        return Mending(e.run, right, self._truth, gain, e.deadline, length)
 
     def _spots(self, rows: tuple[int, ...], likely: Sequence[Place]) -> dict[Spot, Asked]:
         """Return the lines that all of some gradients came from, and no right one: likely first."""
@@ -161,7 +173,7 @@ class Blame(Ran):
             if self.feeding(k)
         ]
         makers = set().union(*(self.feeding(k) for k in rows))
-        right = set().union(*(self._named(self.feeding(k)) for k in self.evidence.right))
+        right = set().union(*(self._named(self.feeding(k)) for k in self.telling))
         events: dict[Spot, set[int]] = {}
         for number in set().union(*fed) - right:
             run = self.trail.runs[self.events[number].run]
@@ -187,6 +199,7 @@ class Blame(Ran):
                 costs[spot][0],
                 self._shapes_at(events[spot]),
                 self._runs[spot[0].co_filename, spot[1]] > 1,
+                max(self.within[n] for n in events[spot]),
             )
             for spot in sorted(costs, key=lambda spot: (costs[spot], spot[1]))[:_ASKED]
         }
@@ -204,6 +217,17 @@ class Blame(Ran):
         return found
 
     @cached_property
+    def within(self) -> Counter[int]:
+        """How many statements run while one does, by event: those of the functions it calls."""
+        counts, found = Counter(event.run for event in self.events), Counter[int]()
+        for number in reversed(range(len(self.trail.runs))):
+            caller = self.trail.runs[number].caller
+            if caller is not None:
+                found[caller] += counts[number]
+                counts[self.events[caller].run] += counts[number]
+        return found
+
+    @cached_property
     def _runs(self) -> Counter[Place]:
         """How often each line runs."""
         return Counter(e.place for e in self.events if e.step is not None and not e.part)
@@ -217,12 +241,30 @@ class Blame(Ran):
         trail = Trail()
         follow(self.evidence.run, trail, self.evidence.deadline)
         start = trail.start_of(code_of(self.evidence.backward))
-        made = [m.value for m in trail.moments if m.fresh and m.event >= start]
-        made = [value for value in made if is_known(value, least=2)]
+        made = [m for m in trail.moments if m.fresh and m.event >= start]
+        made = [m for m in made if is_known(m.value, least=2)]
         # The gradient of something is in several of them: it tells more than a part of it.
         known = (self.true, self.whole, self.scaled)
-        true = sum(values.has(value, 1e-8) for value in made for values in known)
+        true = sum(values.has(m.value, 1e-8) for m in made for values in known)
+        called = [(self.by_name[name], m) for m in made for name in self._called(trail, m)]
+        true += sum(1 if values.has(np.squeeze(m.value), 1e-8) else -1 for values, m in called)
         return true / max(1, len(made))
+
+    def _called(self, trail: Trail, moment: Moment) -> list[str]:
+        """Return of what a statement says by a name, such as ``dh``, that it makes the gradient."""
+        step = trail.events[moment.event].step
+        names = map(gradient_of, step.writes if step is not None else ())
+        return [name for name in names if name in self.by_name]
+
+    @cached_property
+    def by_name(self) -> dict[str, Known]:
+        """The true gradients of what has a name in the forward pass."""
+        recording, found = self.evidence.recording, dict[str, list[Any]]()
+        for call, gradient in recording.adjoints.items() if recording is not None else ():
+            name = recording.names.get(call) if recording is not None else None
+            if name is not None and isinstance(gradient, Call):
+                found.setdefault(name, []).append(np.squeeze(gradient.value))
+        return {name: Known(values) for name, values in found.items()}
 
     def _likely(
         self, k: int, reason: Any, pool: Sequence[Key], left: Sequence[Key], is_joint: bool
@@ -240,34 +282,16 @@ class Blame(Ran):
         if rule == "upstream":
             return [places[-1 if reason.kind == "upstream_ignored" else 0]]
         products = list(reason.products)
-        if copies := self._copies_of(products, pool):
-            return copies[-1:]
         terms = rule == "term" and self._first_of(products, left, true=True)
         if made := terms or self._first_of(products, pool):
             if rule == "value":  # what is true may be the wrong thing here: z for 1 - z
                 places = [key[0] for key in self._left(pool, reason, shown=True)[0]]
             return made if made[0] in places else [left[0][0]]
-        if rule == "factor" and (scaled := self._scaled(k, left)):
-            return scaled
         if is_joint:
             return places[:1]
         if rule == "term" and products:
             return places[-1:]
         return self._first_of([self.evidence.grads[k]], pool) or places[-1:]
-
-    def _scaled(self, k: int, left: Sequence[Key]) -> list[Place]:
-        """Return the first statement that makes a multiple of what it should, as the k-th is one.
-
-        Where a backward pass begins with it, it is the last: there the factor should stand.
-        """
-        c = _times(self.evidence, k)
-        backward = [call.value for call in self.calls if call.gradient_of is not None]
-        scaled = [c * np.asarray(v) for v in backward if is_known(v, least=2)]
-        found = self._first_of(scaled, left)
-        fed = [n for n, key in self.computing.items() if key[0] in found]
-        true = {n for n, key in self.computing.items() if key in self.shown("factor")}
-        begins = not any(self.events[n].sources & true for n in fed)
-        return [left[-1][0]] if found and begins else found
 
     def _giver(self, k: int, sink: Moment) -> Place:
         """Return the statement that first hands out the k-th gradient."""
@@ -301,16 +325,6 @@ class Blame(Ran):
             for number, key in self.computing.items()
             if any(wanted.has(value, 1e-9) for value in self.made.get(number, ()))
         }
-
-    def _copies_of(self, products: Sequence[object], keys: Iterable[Key]) -> list[Place]:
-        """Return where a right gradient is handed on as it is, as in ``da = dh``."""
-        true, among = Known([p for p in products if self.true.has(p, 1e-9)]), set(keys)
-        return [
-            self.events[number].place
-            for number, key in self.computing.items()
-            if key in among and number not in self.made
-            if all(true.has(value, 1e-9) for value in self.handed.get(number, ()))
-        ]
 
     def _first_of(
         self, products: Iterable[Any], keys: Iterable[Key], true: bool = False
@@ -361,5 +375,6 @@ class Blame(Ran):
         return [event.place]
 
 
-def _is_right(grad: Any, true: Any, tolerance: float) -> bool:
-    return grad is not None and np.shape(grad) == np.shape(true) and close(grad, true, tolerance)
+def _is_right(grad: Any, true: Any, floor: float, tolerance: float) -> bool:
+    same = grad is not None and np.shape(grad) == np.shape(true)
+    return same and close(grad, true, tolerance, floor)

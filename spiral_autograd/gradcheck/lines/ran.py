@@ -13,7 +13,7 @@ import numpy as np
 
 from ...recording import Call, Recording, name_of, parents_of
 from ...validation import Array
-from ..blocks import close, inner
+from ..blocks import close, inner, largest
 from ..guard import NEVER, Deadline
 from ..source import Place, code_of, forward_line, is_computing, root_of, targets_of
 from .known import Known, is_known
@@ -41,6 +41,7 @@ class Evidence:
     forward: Callable[..., object] | None  # the user's own functions
     backward: Callable[..., object] | None
     run: Callable[[], Sequence[Any]]  # both passes once more, from the start
+    floors: Sequence[float]  # up to which size the gradients are rounding
     tolerance: float = 1e-9
     deadline: Deadline = NEVER
 
@@ -212,9 +213,15 @@ class Ran:
         return event.place in self.forward or event.run in self.forward_runs or is_call
 
     @cached_property
+    def telling(self) -> list[int]:
+        """The right gradients that are not zero whatever they are made of."""
+        e = self.evidence
+        return [k for k in e.right if largest(e.automatic[k]) > e.floors[k]]
+
+    @cached_property
     def right(self) -> set[Key]:
         """The statements that feed right gradients."""
-        return {key for j in self.evidence.right for key in self.pool(j)}
+        return {key for j in self.telling for key in self.pool(j)}
 
     def _common(self, rows: tuple[int, ...]) -> set[Key] | None:
         """Return the statements that feed all of some gradients; None where none are known."""
@@ -293,5 +300,10 @@ def _is_unpacking(node: Any) -> bool:
 
 
 def _names_gradient(event: Event) -> bool:
-    names = event.step.writes if event.step is not None else ()
-    return any(n.split(".")[-1].lower().startswith(("d", "grad", "g_")) for n in names)
+    return any(map(gradient_of, event.step.writes if event.step is not None else ()))
+
+
+def gradient_of(name: str) -> str:
+    """Return of what a variable is the gradient, by its name: of `h` for ``dh`` or ``grad_h``."""
+    found = re.fullmatch(r"(d|d_|grad_?|g_)(\w+)", name.split(".")[-1], re.IGNORECASE)
+    return found[2] if found else ""

@@ -106,7 +106,9 @@ def _statements(node: Any, reach: Reach) -> Iterator[Offer]:
     elif isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Tuple):
         target: Any = node.targets[0]
         yield 1.0, ast.AugAssign(target, ast.Add(), node.value)
-        yield 1.4, ast.Pass()
+        if isinstance(target, ast.Subscript):
+            yield 1.1, ast.AugAssign(target, ast.Mult(), node.value)
+        yield 0.9 if isinstance(node.value, ast.Constant) else 1.4, ast.Pass()
         yield from _added_at(target, node.value)
     else:
         return
@@ -201,7 +203,9 @@ def _simpler(node: ast.AST) -> Iterator[Offer]:
     elif isinstance(node, ast.Attribute) and node.attr == "T":
         yield 1.0, node.value
     elif isinstance(node, ast.Subscript):
-        yield 1.3, node.value
+        yield 1.05 if isinstance(node.slice, ast.Slice) else 1.3, node.value
+    elif isinstance(node, ast.Compare):
+        yield 1.0, node.left
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         if node.args:
             yield 1.3, node.args[0]
@@ -226,8 +230,22 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
     elif isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
         for attr in _FUNCTIONS[node.attr]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        yield from _derived_otherwise(node, reach, written)
     if isinstance(node, ast.expr):
         yield from _in_place_of(node, ast.unparse(node), reach, written)
+
+
+def _derived_otherwise(node: ast.BinOp, reach: Reach, written: Reach) -> Iterator[Offer]:
+    """Yield the first factor of a product, without the others or times another derivative."""
+    shape, first = written.get(ast.unparse(node)), node.left
+    while isinstance(first, ast.BinOp) and isinstance(first.op, ast.Mult):
+        first = first.left
+    if first is not node.left:
+        yield 1.2, first
+    for text in (text for text, thing in reach.items() if thing == shape):
+        for form in _DERIVATIVES:
+            yield 1.6, ast.BinOp(first, ast.Mult(), _parsed(form.format(text)))
 
 
 def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator[Offer]:
@@ -239,6 +257,7 @@ def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator
     if named:
         yield 1.2, ast.BinOp(node, ast.Pow(), ast.Constant(2))
         yield 1.2, ast.BinOp(ast.Constant(1), ast.Sub(), node)
+        yield 1.4, ast.BinOp(node, ast.Sub(), ast.Constant(1))
     if named or isinstance(held, tuple):
         yield from ((1.2 if named else 1.5, _parsed(o)) for o in _alike(text, held, reach))
     if isinstance(held, tuple) and len(held) == 2:
@@ -311,6 +330,8 @@ def _more(slot: Slot, body: Slot, reach: Reach, shapes: Sequence[Shape]) -> Iter
     in_product = isinstance(holder, ast.BinOp) and isinstance(holder.op, ast.Mult | ast.Div)
     if in_product or counts or field in ("func", "iter", "test") or isinstance(node, ast.Constant):
         return
+    if isinstance(holder, ast.Subscript) and field == "value" and ast.unparse(node) not in reach:
+        return  # no array: np.c_ times an array is a list without an end
     yield 1.4, ast.UnaryOp(ast.USub(), node)
     for number in (2, 0.5):
         yield 1.5, ast.BinOp(node, ast.Mult(), ast.Constant(number))
@@ -330,10 +351,11 @@ def _products(text: str, shape: Shape, reach: Reach) -> Iterator[str]:
     """Yield the matrix products with another matrix in reach, in place of an array."""
     for other, thing in reach.items():
         if isinstance(thing, tuple) and len(thing) == 2 and other != text:
-            if thing[1] == shape[-1]:
-                yield f"({text} @ {other}.T)"
-            if thing[0] == shape[-1]:
-                yield f"({text} @ {other})"
+            for turned, (rows, columns) in ((other, thing), (f"{other}.T", thing[::-1])):
+                if rows == shape[-1]:
+                    yield f"({text} @ {turned})"
+                if len(shape) == 2 and columns == shape[0]:
+                    yield f"({turned} @ {text})"
 
 
 def _with(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice, product
 from types import SimpleNamespace
@@ -18,19 +19,13 @@ from ...validation import Array
 from ..blocks import close, inner
 from ..guard import CheckError
 from .adapter import Automatic, Terms
-from .conventions import BACKWARD, CACHES, DERIVATIVES, OUTPUTS, RATES, means_upstream
+from .conventions import BACKWARD, CACHES, DERIVATIVES, OUTPUTS, RATES, TARGETS, means_upstream
 from .object_passes import Calling, ObjectPasses, Source
-from .objects import accepts, attributes_of, methods_of, required_names
+from .objects import attributes_of, methods_of, positional_names, required_names
 from .session import untouched
 from .subject import is_array, is_float_array, outputs_of
 
 MOST = 60  # ways to try
-
-
-def _may_be_open(name: str, method: Any) -> bool:
-    """Tell whether a backward pass may be called otherwise than with an upstream gradient alone."""
-    is_each = accepts(method, 0) and not accepts(method, 1)
-    return name in DERIVATIVES or len(required_names(method)) > 1 or is_each
 
 
 def find_calling(layer: ObjectPasses) -> None:
@@ -48,6 +43,7 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
     """
     method, is_weak = layer.backward_method, layer.backward_name in DERIVATIVES
     taken, n_outputs = required_names(method), len(layer.outputs)
+    is_weak = is_weak or layer.takes_input
     is_plain = len(taken) <= n_outputs and not is_weak and not layer.has_cache
     if is_plain and not (layer.takes_no_upstream and layer.outputs[0].ndim):
         return None
@@ -63,6 +59,13 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
     best = max(islice(every_reading, MOST), key=tried.nearness, default=None)
     if best is None or tried.nearness(best)[0] < 0:
         raise _refusal(layer, taken, tried.error, is_open=ways[0].is_open if ways else True)
+    targets = [n for n in taken if n.lower() in TARGETS and n not in layer.names]
+    if targets and not any(map(means_upstream, taken)) and tried.nearness(best)[1:2] <= (0.0,):
+        raise CheckError(
+            f"{layer.backward_label} takes {targets[0]}, which {layer.label} does not: are these "
+            "targets, and is this a network with its loss? Then check_network(net, x, "
+            f"{targets[0]}) checks it, with loss=lambda y, t: … where it has no loss of its own"
+        )
     return best
 
 
@@ -73,15 +76,17 @@ def _is_told(name: str, source: Source, others: Sequence[Source]) -> bool:
 
 def _sources(layer: ObjectPasses, name: str, is_last: bool) -> list[Source]:
     """Return what an argument may be: one thing where its name tells, the likeliest first."""
+    ups: list[Source]
     same = [i for i, other in enumerate(layer.names) if other.lower() == name.lower()]
     if same:
-        return [("input", same[0])]
+        ups = [("upstream", 0)] if layer.takes_input else []
+        return [("input", same[0]), *ups]
     if name in RATES:
         return [("rate", None)]
     if layer.has_cache and (name in CACHES or is_last):
         return [("cache", None)]
     n, left = len(layer.outputs), attributes_of(layer.layer)
-    ups: list[Source] = [("upstream", i) for i in range(n)]
+    ups = [("upstream", i) for i in range(n)]
     inputs: list[Source] = [("input", i) for i in range(len(layer.names))]
     outputs: list[Source] = [("output", i) for i in range(n)]
     outputs += [("left", key) for key in OUTPUTS if is_float_array(left.get(key))]
@@ -137,9 +142,21 @@ class _Tried:
             return (0.0 if way.takes_upstream or not self.values else -0.5,)
         # A wrong gradient may be like that of a call that nobody means.
         is_told = float(not way.is_open or way.is_derivative)
+        if layer.takes_input and way.sources == (("upstream", 0),):  # by another's name
+            is_told = 1.5 if self._is_linear(there, ups) else 0.0
         true = self._true(way.share, ups)
         near = [_likeness(g, t) for g, t, fit in zip(there, true, fits, strict=True) if fit]
         return (1.0, float(sum(n == 2.0 for n in near)), is_told, round(sum(near), 1))
+
+    def _is_linear(self, grads: Sequence[Any], ups: list[Array]) -> bool:
+        """Tell whether gradients are twice as large for twice the upstream gradient."""
+        with suppress(CheckError), self.layer.session.fresh():
+            self.layer.reset()
+            self.layer.run()
+            self.layer.run_backward([2 * u for u in ups])
+            pairs = zip(grads, self.layer.read_inputs(), strict=True)
+            return all(is_array(a) and close(2 * a, b, 1e-6) for a, b in pairs)
+        return False
 
     def _true(self, share: float | None, ups: list[Array]) -> list[Any]:
         if share not in self.true:
@@ -185,8 +202,10 @@ def _refusal(
 
 def calling_back(layer: object, inputs: Sequence[object], automatic: Automatic) -> Calling | None:
     """Return how a layer is called back that takes more than a gradient; None of others."""
-    backward = methods_of(layer)[1]
-    if backward in BACKWARD and len(required_names(getattr(layer, backward))) < 2:
+    forward, backward = methods_of(layer)
+    taken = required_names(getattr(layer, backward))
+    names = positional_names(getattr(layer, forward), len(inputs))
+    if backward in BACKWARD and len(taken) < 2 and not set(taken) & set(names):
         return None
     with untouched(layer, inputs) as session:
         passes = ObjectPasses(layer, inputs, Terms(session, automatic=automatic))

@@ -18,6 +18,7 @@ from .conventions import (
     BACKWARD,
     CONTAINERS,
     gradient_keys,
+    is_change_of,
     is_like_gradient,
     is_of_optimizer,
     last_name,
@@ -211,6 +212,8 @@ class _Signs:
             (lambda part, h: _is_named(part, h) and _has_shape(part, h), False),
             (_is_named, False),
             (lambda part, h: _is_named_by_base(part, h) and _has_shape(part, h), True),
+            (self._is_named_alike, False),
+            (lambda part, h: is_change_of(_stem(h.name), _stem(part.name)), False),
             (self._is_multiple, False),
             (self._is_alike, True),
             (self._is_beside, True),
@@ -221,6 +224,14 @@ class _Signs:
         others = [other for other in self.parts if other.owner is not part.owner]
         is_paired = any(_is_paired(other, h) for other in others) and not _is_paired(part, h)
         return is_paired or any(_is_named(other, h) for other in others)
+
+    def _is_named_alike(self, part: Part, h: Held) -> bool:
+        """Tell whether the two are named as two are that belong together."""
+        form = _stem(h.name).replace(_stem(part.name), "{}", 1)
+        return "{}" in form and any(
+            form == _stem(theirs.name).replace(_stem(other.name), "{}", 1)
+            for other, theirs in self.found.items()
+        )
 
     def _is_multiple(self, part: Part, h: Held) -> bool:
         factor = _factor(part, h)

@@ -10,8 +10,8 @@ import numpy as np
 from ...pytree import leaves, named_leaves, tree_map
 from ...validation import Array
 from ..finding import Finding, found
-from .conventions import last_name
-from .objects import ATOMS, attributes_of
+from .conventions import BACKWARD, last_name
+from .objects import ATOMS, attributes_of, method_name
 from .subject import MISSING, CheckError, described, is_float_array
 
 # -------------------- what is refused --------------------
@@ -137,6 +137,8 @@ def as_dict(value: Any) -> Any:
     if is_named_tuple(value):
         return value._asdict()
     if isinstance(value, dict) or issubclass(type(value), ATOMS) or callable(value):
+        return value
+    if method_name(value, BACKWARD) is not None:  # a layer is no nest
         return value
     held = dict(value) if isinstance(value, Mapping) else attributes_of(value)
     return held if any(map(is_float_array, held.values())) else value

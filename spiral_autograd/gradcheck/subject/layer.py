@@ -20,7 +20,7 @@ from .evidence import claim
 from .inputs import floats_with_gradients, refuse_parameters
 from .object_passes import ObjectPasses
 from .objects import Held, held_arrays, is_gradient
-from .parameters import Parameter, has_gradient, kept_by, numbers_of, other_keys
+from .parameters import Parameter, has_gradient, kept_by, numbers_of, other_keys, resets_of
 from .returned import by_position, listed, matched, require_any, returned
 from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
 from .unchecked import (
@@ -51,6 +51,7 @@ class Layer(ObjectPasses):
     def _prepare(self) -> None:
         """Find the parameters by a run; where the first run makes them, begin from after it."""
         lend(self)
+        self._find_reset()
         if self.may_be_open:
             find_calling(self)
         before = self._known()
@@ -73,6 +74,27 @@ class Layer(ObjectPasses):
         if self.constant.names:
             known = names_in(self.layer, self.names)
             self.constant.require_known(type(self.layer).__name__, known)
+
+    def _find_reset(self) -> None:
+        """Leave out the reset of a layer that cannot be run behind it: its state is put back."""
+        errors = []
+        for has_reset in (True, False) if resets_of(self.layer) else ():
+            self.has_reset = has_reset
+            try:
+                with self.session.fresh():
+                    with suppress(CheckError), theirs():
+                        self.reset()
+                    self.structure = self.run()
+                    self.outputs = [np.array(out) for out in outputs_of("", self.structure)]
+                    if not self.may_be_open:
+                        self.run_backward(self.upstreams(np.random.default_rng(0)))
+            except CheckError as error:
+                errors.append(str(error))
+            else:
+                break
+        self.has_reset = len(errors) != 1
+        if not self.has_reset:
+            self.remarks.append(found("fails_behind_reset", error=errors[0]))
 
     def _find_left(self) -> None:
         """Find the gradients of inputs among what backward leaves, where it returns none."""
@@ -199,6 +221,9 @@ class Layer(ObjectPasses):
         return grads[:n] + [None if g is MISSING else g for g in grads[n:]]
 
     def _require_fit(self) -> None:
+        self.parameters = [
+            p for p in self.parameters if not any(map(partial(_is_in, p), self.parameters))
+        ]
         refuse_parameters([p.name for p in self.parameters], [p.value for p in self.parameters])
         if self.result is None and self.takes_nothing and self.parameters:
             self.of_inputs = []  # a network with its loss
@@ -241,6 +266,14 @@ class Layer(ObjectPasses):
             unkept=self.unkept,
             upstream_at=None if self.calling is None else self.calling.upstream_at,
         )
+
+
+def _is_in(part: Parameter, whole: Parameter) -> bool:
+    """Tell whether a parameter is a view of another one, and its gradient of that one's."""
+    pairs = (part.value, whole.value), (part.gradient(), whole.gradient())
+    if not all(is_array(ours) and is_array(theirs) for ours, theirs in pairs):
+        return False
+    return all(a.size < b.size and np.shares_memory(a, b) for a, b in pairs)
 
 
 def names_in(layer: object, inputs: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from ...validation import Array
 from ..finding import found
 from ..source import code_of
 from .adapter import Adapter, Terms, Values, written_into
-from .conventions import differing, gradient_key
+from .conventions import differing, gradient_key, is_target_first
 from .inputs import as_array, as_dict, by_company, is_named_tuple, leaf_name
 from .marks import collecting, marked, tapping
 from .objects import name_of_function, nested, positional_names, require_function
@@ -39,6 +39,10 @@ class Gradient(Adapter):
         self.label = name_of_function(loss, "loss")
         self.backward_label = name_of_function(gradient, "gradient")
         names = positional_names(loss, 1 + len(data))
+        self.is_swapped = is_target_first(names[:2])  # as in mse(y_true, y_pred)
+        if self.is_swapped:
+            params, data = data[0], (params, *data[1:])
+            self.data, names = data, [names[1], names[0], *names[2:]]
         self.form = params
         params = tree_map(as_array, as_dict(params))
         super().__init__([params], ["params"], terms)
@@ -68,7 +72,12 @@ class Gradient(Adapter):
 
     def run(self) -> Any:
         """Run the loss."""
-        return value_of(called(self.label, self.loss, self._own(self.params), *self.data))
+        return value_of(called(self.label, self.loss, *self._given(self.params, self.data)))
+
+    def _given(self, params: Pytree, data: Sequence[Any]) -> list[Any]:
+        """Return what both functions are given, in their order."""
+        first = [self._own(params), *data[:1]]
+        return [*(reversed(first) if self.is_swapped else first), *data[1:]]
 
     def _own(self, params: Pytree) -> Pytree:
         """Return parameters as they were given: in a named tuple or an object, if they were."""
@@ -95,7 +104,7 @@ class Gradient(Adapter):
             noted = states(streams_of(self.loss, self.gradient, self.params, self.data))
             self.run()
             put_back(noted)
-        result = called(self.backward_label, self.gradient, self._own(self.params), *self.data)
+        result = called(self.backward_label, self.gradient, *self._given(self.params, self.data))
         names = {id(leaf): leaf_name(path) for path, leaf in self.paths}
         result = by_company(self._without_value(result), lambda: names)
         self.result = self._as_params(result)
@@ -115,7 +124,7 @@ class Gradient(Adapter):
         added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
         with tapping(added=added):
             data = [_exchanged(item, memo) for item in self.data]
-            return [value_of(self.loss(self._own(others), *data))]
+            return [value_of(self.loss(*self._given(others, data)))]
 
     @contextmanager
     def given(self, others: Sequence[Any]) -> Iterator[None]:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import GeneratorType
 from typing import Any
 
@@ -23,6 +24,7 @@ from .adapter import Adapter, Terms, Values, is_as_before
 from .conventions import (
     CACHES,
     DERIVATIVES,
+    RATES,
     is_like_gradient,
     is_target_first,
     means_upstream,
@@ -37,6 +39,7 @@ from .objects import (
     held_at,
     input_gradient_of,
     methods_of,
+    optional_names,
     output_of,
     positional_names,
     required_names,
@@ -137,6 +140,7 @@ class ObjectPasses(Adapter):
         self.cache: Any = None
         self.last: Any = None  # what forward has returned, without a cache
         self.has_cache: bool | None = None
+        self.has_reset = True  # whether the layer can be run behind its reset
         given = spread(self.names, self.inputs)
         self.given_names = [name for name, _ in given]
         self.floats = [is_float_array(value) for _, value in given]
@@ -200,7 +204,10 @@ class ObjectPasses(Adapter):
         else:
             arguments = ups
         before = [np.array(held_at(self.layer, h.path)) for h in self.updated]
-        result = called(self.backward_label, self.backward_method, *arguments)
+        method = self.backward_method
+        default = {n: RATE for n, v in optional_names(method).items() if n in RATES and v == 1}
+        method = partial(method, **default) if default else method
+        result = called(self.backward_label, method, *arguments)
         changes = changes_of(self.updated, before, self.layer)
         self.changes = {n: change - self.decays.get(n, 0.0) for n, change in changes.items()}
         result = input_gradient_of(self.layer, result)
@@ -226,7 +233,7 @@ class ObjectPasses(Adapter):
 
     def reset(self) -> None:
         """Reset the gradients of a layer that accumulates them."""
-        for reset in resets_of(self.layer):
+        for reset in resets_of(self.layer) if self.has_reset else ():
             reset()
 
     def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
@@ -282,8 +289,14 @@ class ObjectPasses(Adapter):
     @property
     def may_be_open(self) -> bool:
         """Whether backward may be called otherwise than with an upstream gradient alone."""
-        is_weak = self.backward_name in DERIVATIVES
-        return is_weak or len(required_names(self.backward_method)) > 1 or self.takes_no_upstream
+        taken, is_weak = required_names(self.backward_method), self.backward_name in DERIVATIVES
+        return is_weak or len(taken) > 1 or self.takes_no_upstream or self.takes_input
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether backward takes one argument, with the name of an input: it may be that."""
+        taken = required_names(self.backward_method)
+        return len(taken) == 1 and taken[0] in self.names and not means_upstream(taken[0])
 
     def read_inputs(self) -> list[Any]:
         """Return the gradient of each input after both passes."""
@@ -298,6 +311,8 @@ class ObjectPasses(Adapter):
         elif self.claimed and isinstance(rest, dict):
             rest = {key: g for key, g in rest.items() if key not in self.claimed}
         names, floats = self.given_names, self.floats
+        if is_target_first(names) and isinstance(rest, tuple) and rest[1:] == (None,):
+            rest = rest[0]  # None is that of the targets
         if self.is_of_loss(rest) and is_target_first(names) and all(floats):
             rest = {f"d{names[1]}": rest}  # a loss has one gradient
         return by_position(self.backward_label, rest, names, floats, surplus=True)
@@ -305,7 +320,8 @@ class ObjectPasses(Adapter):
     def is_of_loss(self, result: object) -> bool:
         """Tell whether one gradient is that of a loss, which has none for its targets."""
         kinds = {kind for kind, _ in self.calling.sources} if self.calling is not None else {""}
-        is_one = not isinstance(result, tuple | dict) and kinds <= {"input"}
+        is_loss = kinds <= {"input"} or is_target_first(self.given_names)
+        is_one = not isinstance(result, tuple | dict) and is_loss
         return is_one or is_of_loss(self.structure, result)
 
     def at(self, gradient: Held) -> Any:

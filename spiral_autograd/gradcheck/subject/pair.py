@@ -56,6 +56,7 @@ class Passes:
     forward: Callable[..., tuple[list[object], object]]
     ways: Sequence[Way]  # to call the backward pass, the likeliest first
     code: tuple[Callable[..., object], Callable[..., object]]  # the user's own functions
+    is_loss: bool = False  # whether backward takes no upstream gradient: that is 1
     is_sure: bool = True  # whether the first of the ways that fits is meant
     without_cache: Sequence[Way] = ()  # the ways where forward leaves none: its output is given
 
@@ -84,6 +85,9 @@ class Functions:
         self.options = [name for name in self.taken[2:] if name in self.names]
         self.options += [name for name in self.taken[:-2] if name in numbers]
         self.free = [name for name in self.taken if name not in self.options]
+        # A loss, whose backward pass takes the inputs and a cache, and no upstream gradient.
+        left = [name for name in self.taken if name not in self.names]
+        self.is_loss = len(left) == 1 and left[0] in CACHES and len(self.taken) > 1
 
     def passes(self) -> Passes:
         """Return the two functions as passes, with the ways in which backward may be meant."""
@@ -92,10 +96,13 @@ class Functions:
         orders = ["gy", "yg"]
         if first != last:  # their names tell
             orders = ["gy"] if first else ["yg", "gy"]
+        if self.is_loss:
+            orders = ["y"]
         return Passes(
             *(self.label, self.backward_label, self.names, self.inputs, self.run),
             [self._way(self._with_cache(order)) for order in orders],
             (self.forward, self.backward),
+            is_loss=self.is_loss,
             is_sure=first != last,
             without_cache=[self._way(sources) for sources in self._without_cache()],
         )
@@ -108,6 +115,9 @@ class Functions:
         result = called(self.label, self.forward, *inputs)
         if not isinstance(result, tuple) and self._without_cache():
             return [result], result
+        if self.is_loss and isinstance(result, tuple) and any(map(_is_number, result)):
+            nests = [one for one in result if isinstance(one, dict | list | tuple)]
+            return [next(filter(_is_number, result))], (nests or result)[-1]
         if not isinstance(result, tuple) or len(result) < 2:
             raise CheckError(
                 f"{self.label} must return (out, cache), got {described(result)} (without a cache, "
@@ -124,10 +134,12 @@ class Functions:
             arguments = [one for source in sources for one in there[source]]
             return called(self.backward_label, self.backward, *arguments)
 
-        return Way(call, list(sources).index("g"))
+        return Way(call, [*sources, "g"].index("g") if "g" in sources else -1)
 
     def _with_cache(self, order: str) -> list[Source]:
         """Return what the arguments of backward are: of those that are free, y is the cache."""
+        if self.is_loss:
+            return [self.names.index(n) if n in self.names else "y" for n in self.taken]
         if len(self.free) < 2:
             return list(order)
         ends = {self.free[0]: order[0], self.free[-1 if order == "gy" else 1]: order[1]}
@@ -160,6 +172,7 @@ class Pair(Adapter):
         self.label, self.backward_label = passes.label, passes.backward_label
         super().__init__(passes.inputs, passes.names, terms)
         self.cache: Any = None
+        self.known = list(self.names)
         with session.fresh():
             self.structure = self.run()
             is_uncached = bool(passes.without_cache) and self.cache is self.structure[0]
@@ -167,6 +180,8 @@ class Pair(Adapter):
             self.way = self.ways[0]
             self.outputs = [np.array(out) for out in leaves(self.structure)]
             self.upstream = upstream_of(self.outputs, terms.upstream, terms.rng)
+            if passes.is_loss:
+                self.upstream = [np.ones_like(self.outputs[0])]
         if len(self.ways) > 1:
             self.way = self._way()
         with session.fresh():
@@ -250,12 +265,12 @@ class Pair(Adapter):
         if not isinstance(result, tuple) or len(result) != len(holders):
             return result
         pairs = list(zip(holders, result, strict=True))
-        is_in_dict = [isinstance(value, dict) for _, value in holders]
-        if not any(is_in_dict) or is_in_dict != [isinstance(g, dict) for g in result]:
+        nests = [isinstance(value, dict | list | tuple) for _, value in holders]
+        if not any(nests) or nests != [isinstance(g, dict | list | tuple) for g in result]:
             return result
         flat: dict[object, object] = {}
-        for (name, value), gradient in pairs:
-            flat |= gradient if isinstance(value, dict) else {name: gradient}
+        for (name, _), gradient in pairs:
+            flat |= gradient if isinstance(gradient, dict) else dict(spread([name], [gradient]))
         return flat
 
     def _names(self) -> dict[int, str]:
@@ -267,7 +282,7 @@ class Pair(Adapter):
         Return those there that have none.
         """
         arrays = self.named_values()
-        inside = self._inside() if isinstance(self.result, dict) else []
+        inside = self._inside()
         self.known = [name for name, _ in (*arrays, *inside)]
         there = self._by_name()
         self._say_beside(dict(arrays), there)
@@ -317,7 +332,13 @@ class Pair(Adapter):
             forward_code=[forward],
             backward_code=[backward],
             upstream_at=self.way.upstream_at,
+            is_loss=self.passes.is_loss,
+            takes_upstream=not self.passes.is_loss,
         )
+
+
+def _is_number(one: Any) -> bool:
+    return not isinstance(one, dict | list | tuple) and np.ndim(one) == 0
 
 
 def _fit(given: Given) -> bool:

@@ -17,12 +17,14 @@ from autograd.tracer import isbox, trace_primitives_map
 from ...pytree import leaves
 from ...recording import is_installed
 from ...validation import Array
+from ..finding import Finding, found
 from ..guard import theirs
 from ..source import code_of
 from .conventions import CONTEXTS, SAVED, means_output, means_upstream
 from .inputs import as_array
 from .objects import accepts, name_of_function, positional_names, read, required_names
-from .pair import Passes, Way
+from .pair import Pair, Passes, Way
+from .session import Session
 from .subject import CheckError, called, described, is_array, is_float_array
 
 # -------------------- custom functions: forward(ctx, *inputs), backward(ctx, upstream) -----------
@@ -287,6 +289,21 @@ class Derivative:
             *labels, self.names, [self.x], self.forward, [*self.readings], code, is_sure=False
         )
 
+    def said(self, pair: Pair, *, is_right: bool) -> list[Finding]:
+        """Return what to say of what the derivative takes."""
+        reading = self.readings[pair.way]
+        if "x" in reading and "y" in reading:
+            return []
+        swapped = reading.translate(str.maketrans("xy", "yx"))
+        other = next(way for way, taken in self.readings.items() if taken == swapped)
+        pairs = zip(pair.given_by(pair.way), pair.given_by(other), strict=False)
+        same = [np.array_equal(ours, theirs) for (ours, _), (theirs, _) in pairs]
+        x, y = self.names[0], f"y = {self.label}({self.names[0]})"
+        fields = dict(zip(("what", "other"), (x, y) if "x" in reading else (y, x), strict=True))
+        is_either = bool(same) and all(same)
+        kind = "takes_either" if is_either else "takes" if is_right else "takes_neither"
+        return [found(kind, who=self.derivative_label, **fields)]
+
     def forward(self, x: Array) -> tuple[list[object], object]:
         """Run the function; with one that takes numbers only, there is an output for each."""
         if not self.is_entrywise:
@@ -325,6 +342,25 @@ class Derivative:
         given = {"x": x, "y": y, "g": g}
         result = called(self.derivative_label, self.derivative, *(given[one] for one in reading))
         return result if "g" in reading or result is None else chained(g, result, y, x)
+
+
+def derivative_of(
+    function: Any, derivative: Any, inputs: Sequence[object], session: Session
+) -> Derivative | None:
+    """Return two functions as a function and its derivative, if the second takes one value alone.
+
+    It is no upstream gradient by its name, and the first leaves no cache.
+    """
+    if not all(callable(f) and not isinstance(f, type) for f in (function, derivative)):
+        return None
+    taken = required_names(derivative)
+    is_upstream = [means_upstream(name) and not means_output(name) for name in taken]
+    if is_upstream != [False] or len(inputs) != 1 or not is_float_array(as_array(inputs[0])):
+        return None
+    with suppress(CheckError), session.fresh():
+        if not isinstance(called("", function, *inputs), tuple):
+            return Derivative(function, derivative, inputs[0])
+    return None
 
 
 def chained(g: Array, derivative: object, y: Array, x: Array) -> object:

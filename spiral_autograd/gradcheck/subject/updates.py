@@ -45,7 +45,8 @@ class Update:
             return self.argument
         kept = [self._begun(*one) for one in self._numbers() if self._is_rate(*one[:2])]
         defaults = optional_names(self.method).items()
-        known = kept + [float(n) for name, n in defaults if name in RATES and is_number(n) and n]
+        default = [float(n) for name, n in defaults if name in RATES and is_number(n) and n]
+        known = kept + [RATE if n == 1 else n for n in default]
         if known:
             return known[0]
         factors = [abs(f) for f in self.factors()]

@@ -1,0 +1,121 @@
+"""Gradients that are a multiple of the true one, and what the factor comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..blocks import inner, largest
+from ..finding import Finding, found
+from ..reference.nodes import Node
+from .case import Case, Reason
+
+
+def named_factor(case: Case, k: int) -> Reason | None:
+    """c g, with a factor that people lose or add: a sign, 2, a dimension, a constant of theirs."""
+    c = ratio(case, k)
+    if c is None:
+        return None
+    for factor, node in case.constants() if abs(c + 1) > 1e-6 else ():
+        is_lost = is_near(case, c, 1 / factor)
+        if (is_lost or is_near(case, c, factor)) and _is_scaled_at(case, node, c, k):
+            text = case.expression(node)
+            fields = {"times": c, "factor": factor, "text": text, "lost": is_lost}
+            return Reason(found("constant_factor", **fields), [k], node.call)
+    finding = factor_of(case, c, k=k)
+    return Reason(finding, [k]) if finding is not None else None
+
+
+def any_factor(case: Case, k: int) -> Reason | None:
+    """c g, with any other factor."""
+    c = ratio(case, k)
+    return None if c is None else Reason(found("times", times=c, also=None), [k])
+
+
+def ratio(case: Case, k: int) -> float | None:
+    """Return the c with which the k-th gradient is c times the true one; None if there is none.
+
+    A factor is not claimed from one number: where the gradient has but one, it must be so at a
+    second point as well, or another gradient must have the same factor.
+    """
+    g, h = case.automatic[k], np.asarray(case.handwritten[k])
+    if h.shape != g.shape or case.is_zero(k):
+        return None
+    numbers = np.count_nonzero(np.abs(g) > case.floors[k])
+    second = case.second() if numbers == 1 else None
+    pairs = [(g, h)]
+    if second is not None and second.comparable(k):
+        pairs.append((second.automatic[k], second.written(k)))
+    unit = g / largest(g)  # whose square is not rounded to zero
+    c = inner(unit, h) / inner(unit, unit) / largest(g)
+    if not np.isfinite(c) or min(abs(c), abs(c - 1)) <= case.tolerance:
+        return None
+    if not all(case.same(k, ours, c * true) for true, ours in pairs):
+        return None
+    return c if numbers > 1 or len(pairs) > 1 or _is_shared(case, k, c) else None
+
+
+def _is_shared(case: Case, k: int, c: float) -> bool:
+    """Tell whether another gradient, of more numbers, is wrong by the same factor."""
+    others = [j for j in case.wrong if j != k and case.comparable(j)]
+    others = [j for j in others if np.count_nonzero(np.abs(case.automatic[j]) > case.floors[j]) > 1]
+    shared = [ratio(case, j) for j in others]
+    return any(other is not None and abs(other - c) <= 1e-9 * abs(c) for other in shared)
+
+
+def _is_scaled_at(case: Case, node: Node, c: float, k: int) -> bool:
+    """Tell whether the k-th gradient comes out with c times what flows back through a node."""
+    assert case.graph is not None
+    sites = [site for site in case.graph.edges() if site.result is node]
+    off = case.graph.rerun(dict.fromkeys(sites, lambda g, part, total: c * part))
+    right = [j for j in range(len(case.names)) if j not in case.wrong and case.comparable(j)]
+    roots = case.graph.roots
+    return all(case.explains(j, off.get(roots[j], roots[j].adjoint)) for j in (k, *right))
+
+
+def is_near(case: Case, c: float, value: float) -> bool:
+    """Tell whether a factor is a number, to the tolerance."""
+    return abs(c - value) <= max(1e-6, case.tolerance) * abs(value)
+
+
+def factor_of(
+    case: Case, c: float, way: Sequence[Node] = (), k: int | None = None
+) -> Finding | None:
+    """Return what a constant factor comes from; None where it is just a number.
+
+    `way` are the operations that it was found at. A sum, or a mean, is said where one is taken.
+    """
+    if is_near(case, c, -1.0):
+        return found("wrong_sign")
+    for times in (2.0, 0.5, -2.0, -0.5):
+        if is_near(case, c, times):
+            n = max(abs(times), 1 / abs(times))
+            return found("times", times=times, also=case.dimensions.get(n), n=n)
+    for n, what in case.dimensions.items():
+        for sign in (1, -1):
+            fields = {"n": n, "sign": sign, "what": case.axis_into(k, what, n)}
+            if is_near(case, c, sign * n):
+                is_mean = case.takes_mean_of(n)
+                return found("mean_missing", **fields) if is_mean else _also(c, n, what)
+            if is_near(case, c, sign / n):
+                is_over = case.sums_over(n, way) or (what.kind == "batch_size" and not way)
+                return found("averaged_over", **fields) if is_over else _also(c, n, what)
+    ratio = next(_ratios(case, c), None)
+    for n, what in case.dimensions.items():
+        if n > 2 and any(is_near(case, abs(c), v) for v in (n / (n - 1), (n - 1) / n)):
+            less = found("one_less", times=c, n=n, less=n - 1, what=what)
+            return less if ratio is None else found("either_way", one=less, other=ratio)
+    return ratio
+
+
+def _also(c: float, n: float, what: Finding) -> Finding:
+    return found("times", times=c, also=what, n=n)
+
+
+def _ratios(case: Case, c: float) -> Iterator[Finding]:
+    """Yield the ratios of two lengths that a factor is."""
+    for n, what in case.lengths.items():
+        for m, other in case.lengths.items():
+            if n != m and is_near(case, c, n / m):
+                yield found("ratio", times=c, n=n, what=what, m=m, other=other)
