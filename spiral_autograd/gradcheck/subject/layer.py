@@ -82,8 +82,10 @@ class Layer(ObjectPasses):
             self.has_reset = has_reset
             try:
                 with self.session.fresh():
-                    with suppress(CheckError), theirs():
-                        self.reset()
+                    if has_reset:
+                        with suppress(CheckError), theirs():
+                            self.run()  # which may make what is reset
+                            self.reset()
                     self.structure = self.run()
                     self.outputs = [np.array(out) for out in outputs_of("", self.structure)]
                     if not self.may_be_open:
