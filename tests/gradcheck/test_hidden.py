@@ -250,3 +250,19 @@ def test_of_a_matrix_of_one_entry_no_transpose_shows():
     one = sa.check_layer(Product(np.array([[0.7]]), dx=lambda d, W: d @ W), x[:, :1])
     assert has(one, "one_by_one", names=["W"])
     assert sa.check_layer(Product(W0), x).notes == ()
+
+
+def test_a_layer_that_returns_its_own_buffer_is_looked_at_elsewhere_too():
+    class Buffered(Scale):
+        def forward(self, x):
+            self.out[...] = super().forward(x)
+            return self.out
+
+    right = Buffered(np.ones(3))
+    wrong = Buffered(np.ones(3), dx=lambda d, gamma: d * gamma**2)
+    for layer in (right, wrong):
+        layer.out = np.zeros((5, 3))
+    report = sa.check_layer(right, x)
+    assert report.ok, str(report)
+    assert not has(report, "may_hide")
+    assert not sa.check_layer(wrong, x).ok

@@ -24,6 +24,7 @@ from ..guard import CheckError, theirs
 from ..subject.session import reach
 from ..subject.subject import Subject
 from .boxes import NumpyBox
+from .special import plain
 from .stand_ins import boxed, standing_in
 from .stepping import (
     SINGLE,
@@ -73,7 +74,6 @@ class Reference:
     directions: list[tuple[Direction, float]] = field(default_factory=list)
     noise: float = 0.0  # how far these may be off
     errors: list[Array] = field(default_factory=list)  # how far each measured entry may be off
-    size: float = 0.0  # Σ |upstream · output|: what the gradients are a part of
     double: bool = False  # whether the forward pass ran in float64 on values in float32
 
     @property
@@ -104,15 +104,9 @@ class UntrustedError(CheckError):
 def at_these_values(subject: Subject, upstream: list[Array] | None = None) -> Subject:
     """Return a subject with what its forward pass returns for the values as they are now."""
     with subject.session.fresh():
-        outputs = subject.forward()
+        outputs = [np.array(out) for out in subject.forward()]  # it may write them anew
     upstream = subject.upstream if upstream is None else upstream
     return replace(subject, outputs=outputs, upstream=upstream)
-
-
-def _size_of(subject: Subject) -> float:
-    """Return Σ |upstream · output|."""
-    pairs = zip(subject.outputs, subject.upstream, strict=True)
-    return sum(float(np.sum(np.abs(o * u))) for o, u in pairs)
 
 
 # -------------------- autograd --------------------
@@ -130,7 +124,7 @@ def by_autograd(subject: Subject, *, rebind: str | None = None, double: bool = F
     def objective(values: list[Array], upstream: list[Array]) -> object:
         others = [*values, *map(boxed, constants)]
         found = subject.substitute(others, values=[*subject.values, *constants])
-        outputs[:] = [_without_boxes(out) for out in found]
+        outputs[:] = [np.asarray(plain(out)) for out in found]
         total = 0.0
         for out, up in zip(found, upstream, strict=True):
             total = total + anp.sum(out * up)
@@ -152,9 +146,9 @@ def by_autograd(subject: Subject, *, rebind: str | None = None, double: bool = F
     grads = [np.asarray(g.value if isinstance(g, Call) else g) for g in recording.grads]
     if any(g.shape != value.shape for g, value in zip(grads, values, strict=True)):
         raise UntrustedError("a gradient has not the shape of its value")
-    size, double = _size_of(subject), double and not has_rounded
+    double = double and not has_rounded
     again = partial(by_autograd, rebind=rebind, double=double)
-    return Reference("autograd", single, grads, again, recording, size=size, double=double)
+    return Reference("autograd", single, grads, again, recording, double=double)
 
 
 def _constants_of(subject: Subject) -> list[Array]:
@@ -162,12 +156,6 @@ def _constants_of(subject: Subject) -> list[Array]:
     known = {id(value) for value in subject.values}
     arrays = (item for item in reach(*subject.session.roots) if isinstance(item, np.ndarray))
     return [array for array in arrays if array.dtype.kind == "f" and id(array) not in known]
-
-
-def _without_boxes(value: Any) -> Array:
-    while hasattr(value, "_node"):
-        value = value._value
-    return np.asarray(value)
 
 
 def _require_equal(traced: Sequence[Array], plain: Sequence[Array], single: bool) -> None:
@@ -195,8 +183,8 @@ def by_complex_step(subject: Subject, seconds: float = 1.0) -> Reference:
     if not any(np.iscomplexobj(out) for out in outputs):
         raise UntrustedError("the forward pass does not carry complex numbers")
     _require_equal([np.real(out) for out in outputs], subject.outputs, single)
-    size, double = _size_of(subject), runs_in_double(subject)
-    reference = Reference("complex step", single, [], by_complex_step, size=size, double=double)
+    double = runs_in_double(subject)
+    reference = Reference("complex step", single, [], by_complex_step, double=double)
     _measure(reference, subject, partial(complex_derivative, subject), seconds)
     return reference
 
@@ -206,8 +194,8 @@ def by_differences(subject: Subject, seconds: float = 1.0, *, double: bool = Fal
     single = has_single([*subject.values, *subject.outputs])
     steps = Steps(subject, single, double)
     noise = steps.noise({k: unit_of(value) for k, value in enumerate(subject.values)})
-    size, again = _size_of(subject), partial(by_differences, double=double)
-    reference = Reference("central differences", single, [], again, size=size, double=double)
+    again = partial(by_differences, double=double)
+    reference = Reference("central differences", single, [], again, double=double)
     _measure(reference, subject, partial(steps.derivative, noise=noise), seconds)
     return reference
 

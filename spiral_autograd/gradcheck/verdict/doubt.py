@@ -108,7 +108,7 @@ def _is_amplified(c: Comparison, k: int) -> bool:
     excused = differing(h, g, sharp.match, 0.0)
     excused &= differing(noise, 0 * g, 100 * sharp.approximate, 0)
     moves = noise * unit_of(c.subject.values[k])
-    return bool(np.any(excused & (moves > AMPLIFIED * c.reference.eps * c.reference.size)))
+    return bool(np.any(excused & (moves > AMPLIFIED * c.reference.eps * c.size)))
 
 
 def ask_differences(c: Comparison) -> None:
@@ -233,7 +233,7 @@ def _repeats(c: Comparison, k: int, there: Any) -> bool:
         return True  # of another shape
     here = float(row.handwritten[row.index]) - float(row.automatic[row.index])
     moves = abs(here) * unit_of(c.subject.values[k])[row.index]
-    is_clear = moves > 1e3 * c.reference.eps * max(c.reference.size, _size_within(c.graph))
+    is_clear = moves > 1e3 * c.reference.eps * max(c.size, _size_within(c.graph))
     return bool(is_clear and abs(there[row.index] - here) < 1e-3 * abs(here))
 
 
@@ -322,7 +322,7 @@ def _least(c: Comparison) -> list[Floor]:
     errors: list[Floor] = [*c.reference.errors] or [0.0] * len(terms)
     base = (2 if single and has_cache else 8) * eps
     smallest = _UNDERFLOW["float32" if single else c.reference.kind]
-    unseen = 0.0 if has_cache else 1e-3 * eps * c.reference.size
+    unseen = 0.0 if has_cache else 1e-3 * eps * c.size
     return [
         8 * eps * np.abs(t) + base * largest(g) + 3 * error + smallest + unseen / unit_of(value)
         for t, g, error, value in zip(

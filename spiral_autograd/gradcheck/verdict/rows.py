@@ -306,6 +306,12 @@ class Comparison:
         return self.subject.upstream
 
     @property
+    def size(self) -> float:
+        """Σ |upstream · output|: what the gradients are a part of."""
+        pairs = zip(self.subject.outputs, self.upstream, strict=True)
+        return sum(float(np.sum(np.abs(o * u))) for o, u in pairs)
+
+    @property
     def small(self) -> bool:
         """Whether the arrays are so small that a few more copies of them do not matter."""
         return sum(value.size for value in self.subject.values) <= 200_000
