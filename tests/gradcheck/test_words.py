@@ -126,6 +126,7 @@ OF_KIND = {
         "times": (True, False),
     },
     "each_loss": {"share": (1.0, 0.2)},
+    "decays": {"share": (0.1,)},
     "accumulating": {"reset": ("", "zero_grad")},
     "value_gradients": {"other": ("mark", "value")},
     "right_with": {"statement": ("db = dout.sum(axis=0)", "")},

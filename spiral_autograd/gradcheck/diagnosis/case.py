@@ -222,7 +222,7 @@ class Case:
     def sums_over(self, n: float, way: Sequence[Node] = ()) -> bool:
         """Tell whether n entries are summed on some way forward, or back along it."""
         some = way or [v for v in self.graph.nodes if v.call.source] if self.graph else ()
-        return self.graph is None or any(_sums(node, n) for node in some)
+        return self.graph is None or any(_sums(node, n, way or node.parents) for node in some)
 
     @cached_property
     def lengths(self) -> Lengths:
@@ -246,7 +246,8 @@ class Case:
     def axis_into(self, k: int | None, what: Finding, n: float) -> Finding:
         """Return the axis of that length of what the k-th argument goes into, if it has one."""
         root = self.graph.roots[k] if self.graph is not None and k is not None else None
-        for node in root.users if root is not None and what.kind == "axis" else ():
+        inner = what.kind == "axis" and what.fields["of"].kind != "output"
+        for node in root.users if root is not None and inner else ():
             if n in np.shape(node.value):
                 return found("axis", axis=np.shape(node.value).index(n), of=self.name(node))
         return what
@@ -302,10 +303,10 @@ def _is_mean(node: Node, n: float) -> bool:
     return any(is_number(a) and float(a) in (n, 1 / n, -n, -1 / n) for a in node.args)
 
 
-def _sums(node: Node, n: float) -> bool:
+def _sums(node: Node, n: float, among: Sequence[Node]) -> bool:
     if node.name in ("matmul", "dot", "einsum", "tensordot"):
         return any(n in np.shape(arg) for arg in node.args)
-    sizes = [np.size(parent.value) / np.size(node.value) for parent in node.parents]
+    sizes = [np.size(p.value) / np.size(node.value) for p in node.parents if p in among]
     moves = node.name in ("max", "amax", "min", "amin", "__getitem__", "take")
     return not moves and (n in sizes or 1 / n in sizes)
 

@@ -99,7 +99,8 @@ def factor_of(
                 is_mean = case.takes_mean_of(n)
                 return found("mean_missing", **fields) if is_mean else _also(c, n, what)
             if is_near(case, c, sign / n):
-                is_over = case.sums_over(n, way) or (what.kind == "batch_size" and not way)
+                is_output = what.kind == "batch_size" or what.fields.get("of") == found("output")
+                is_over = case.sums_over(n, way) or (is_output and not way)
                 return found("averaged_over", **fields) if is_over else _also(c, n, what)
     ratio = next(_ratios(case, c), None)
     for n, what in case.dimensions.items():
