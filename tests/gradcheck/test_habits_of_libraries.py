@@ -173,7 +173,7 @@ class MadeByForward(Resettable):
         self.grads = {}
 
     def zero_grad(self):
-        self.grads = dict.fromkeys(self.grads, [])
+        self.grads = {key: [] for key in self.grads}
 
     def forward(self, x):
         if not self.grads:
