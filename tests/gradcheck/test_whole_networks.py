@@ -127,7 +127,7 @@ def test_a_network_of_two_layers(kind):
 
 def test_the_rate_of_a_network_is_said():
     assert has(sa.check_network(AtRate(), x, t), "by_its_change", names=["W1", "W2"], rate=0.05)
-    assert has(sa.check_network(RateGiven(), x, t), "by_its_change", rate=1.0)
+    assert has(sa.check_network(RateGiven(), x, t), "by_its_change", rate=0.5)
 
 
 class Nielsen:

@@ -190,7 +190,7 @@ def of_class(item: object) -> dict[str, object]:
 
 
 def _contents_of(item: object) -> dict[str, object]:
-    """Return an object's attributes, and what its methods give that give parameters."""
+    """Return a layer's attributes, and what its methods give that give parameters."""
     given = {name: entries(item, name) for name in filter(asker(item), PAIRS)}
     return {**values_of(item), **given}
 
@@ -228,7 +228,9 @@ def held_arrays(layer: object) -> list[Held]:
     met = {id(layer)}
     while pending:
         before, path, item = pending.pop(0)
-        for attribute, value in _contents_of(item).items():
+        # Methods are asked of the layer alone: those of just any object in it may do anything.
+        contents = _contents_of(item) if item is layer else values_of(item)
+        for attribute, value in contents.items():
             for name, steps, leaf in nested(before + attribute, value):
                 here = (*path, attribute, *steps)
                 if is_float_array(leaf):
