@@ -85,7 +85,7 @@ def test_the_first_wrong_one_is_the_cause_of_those_behind():
     wrong = {"dcounts": counts_off, "dnorm_logits": norm_off, "dlogits": norm_off}
     report = check(**{**RIGHT, **wrong, "dW": X.T @ norm_off, "db": norm_off.mean(axis=0)})
     rows = {row.name: row for row in report.rows}
-    assert rows["counts"].rule == "value"
+    assert has(rows["counts"], "term", of="gradient_of", times=1.0, lacks=True)
     assert all(has(rows[name], "follows", names=["counts"]) for name in ("norm_logits", "W"))
     assert has(rows["b"], "made_from_wrong", names=["counts"])
     assert rows["logit_maxes"].verdict in ("exact", "match")

@@ -255,7 +255,7 @@ def _terms(case: Case, k: int, *, others: bool = False) -> Iterator[tuple[float,
         if np.ptp(v) == 0 or np.count_nonzero(v) < 2:
             continue
         own, of = number == 0, name()
-        lacks = (abs(c + 1) <= 1e-6 and of.kind != "gradient_of") or (own and c < 0)
+        lacks = abs(c + 1) <= 1e-6 or (own and c < 0)
         fields = {"of": of, "times": abs(c) if lacks else c, "own": own, "lacks": lacks}
         yield c, own, Reason(found("term", **fields), [k], _alone(case, k) if own else None)
 
