@@ -68,6 +68,7 @@ def check_primitive(
 
     Examples
     --------
+    >>> import numpy as np
     >>> def times(x, y):
     ...     return x * y
     >>> vjps = (lambda ans, x, y: lambda g: g * y), (lambda ans, x, y: lambda g: g * x)
@@ -159,6 +160,7 @@ def check_derivative(
 
     Examples
     --------
+    >>> import numpy as np
     >>> def sigmoid(x):
     ...     return 1 / (1 + np.exp(-x))
     >>> def sigmoid_prime(y):

@@ -298,16 +298,17 @@ from spiral_autograd import training
 
 warnings.simplefilter("ignore")  # newer Pythons warn of fork beside the threads of NumPy's BLAS
 training.SAVE_EVERY = 0.0
+LAST = 401  # long enough for all the kills
 path, times = sys.argv[1], int(sys.argv[2])
 x, t = sa.load_data(rng=0)
 first = sa.fit(sa.init_params(2, 4, 3, rng=1), x, t, max_epoch=1, rng=3)
-whole = sa.fit(first, x, t, optimizer=sa.sgd(), max_epoch=60)
+whole = sa.fit(first, x, t, optimizer=sa.sgd(), max_epoch=LAST - 1)
 sa.save(first, path)
 moments, killed = np.random.RandomState(int(sys.argv[3])), 0
-while (state := sa.load(path)).epoch < 61:
+while (state := sa.load(path)).epoch < LAST:
     child = os.fork()
     if not child:
-        sa.fit(state, x, t, max_epoch=61 - state.epoch, checkpoint=path)
+        sa.fit(state, x, t, max_epoch=LAST - state.epoch, checkpoint=path)
         os._exit(0)
     if killed < times:
         time.sleep(moments.uniform(0.0, 0.03))
