@@ -1,5 +1,6 @@
 """A verdict stands, whatever happens while it is explained; and what follows it ends in time."""
 
+import sys
 import time
 
 import numpy as np
@@ -239,3 +240,35 @@ def test_the_budget_holds_for_long_graphs(name):
 def test_what_was_not_tried_for_want_of_time_is_said():
     report = sa.check_layer(Chain(300, 0.0), x_of(4), budget=0.0)
     assert has(report.rows[0], "no_pattern", late=True)
+
+
+def test_gradients_are_read_as_often_for_each_of_many_parameters():
+    class Many:
+        def __init__(self, n):
+            self.params = {f"W{i}": x_of(3, 2 + i % 2, seed=i) for i in range(n)}
+            self.kept = {}
+
+        @property
+        def grads(self):
+            return self.kept
+
+        def forward(self, x):
+            self.x = x
+            return sum((x @ W).sum(axis=1) for W in self.params.values())
+
+        def backward(self, dout):
+            up = dout[:, None]
+            self.kept = {k: self.x.T @ (up + np.zeros(W.shape[1])) for k, W in self.params.items()}
+            return sum(up * W.sum(axis=1) for W in self.params.values())
+
+    def reads(n):
+        seen, layer, code = [], Many(n), Many.grads.fget.__code__
+        before = sys.getprofile()
+        sys.setprofile(lambda frame, what, given: seen.append(what) if frame.f_code is code else 0)
+        try:
+            assert sa.check_layer(layer, x_of(4, 3)).ok
+        finally:
+            sys.setprofile(before)
+        return seen.count("call")
+
+    assert 0 < reads(40) <= 5 * reads(10)

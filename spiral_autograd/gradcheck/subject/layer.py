@@ -223,9 +223,7 @@ class Layer(ObjectPasses):
         return grads[:n] + [None if g is MISSING else g for g in grads[n:]]
 
     def _require_fit(self) -> None:
-        self.parameters = [
-            p for p in self.parameters if not any(map(partial(_is_in, p), self.parameters))
-        ]
+        self.parameters = _without_views(self.parameters)
         refuse_parameters([p.name for p in self.parameters], [p.value for p in self.parameters])
         if self.result is None and self.takes_nothing and self.parameters:
             self.of_inputs = []  # a network with its loss
@@ -270,11 +268,19 @@ class Layer(ObjectPasses):
         )
 
 
-def _is_in(part: Parameter, whole: Parameter) -> bool:
-    """Tell whether a parameter is a view of another one, and its gradient of that one's."""
-    pairs = (part.value, whole.value), (part.gradient(), whole.gradient())
-    if not all(is_array(ours) and is_array(theirs) for ours, theirs in pairs):
-        return False
+def _without_views(parameters: Sequence[Parameter]) -> list[Parameter]:
+    """Return parameters but for the views of another one whose gradients are of that one's."""
+    read = [(p, p.value, p.gradient()) for p in parameters]
+    arrays = [(p, (value, g)) for p, value, g in read if is_array(value) and is_array(g)]
+    views = [held for _, held in arrays if not held[0].flags.owndata]  # two others share nothing
+    wholes = {p: views if held[0].flags.owndata else [h for _, h in arrays] for p, held in arrays}
+    inner = {p for p, held in arrays if any(_is_in(held, whole) for whole in wholes[p])}
+    return [p for p in parameters if p not in inner]
+
+
+def _is_in(part: tuple[Array, Array], whole: tuple[Array, Array]) -> bool:
+    """Tell whether an array and its gradient are views of a larger one and of its gradient."""
+    pairs = zip(part, whole, strict=True)
     return all(a.size < b.size and np.shares_memory(a, b) for a, b in pairs)
 
 
