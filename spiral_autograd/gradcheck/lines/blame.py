@@ -140,10 +140,8 @@ class Blame(Ran):
         """The search for the statement of which a small change makes gradients right."""
         e = self.evidence
         made = Known([v for values in self.made.values() for v in values])
-        tolerance, ours = (
-            max(e.tolerance, 1e-8),
-            [0.0 if g is None else largest(g) for g in e.grads],
-        )
+        tolerance = max(e.tolerance, 1e-8)
+        ours = [0.0 if g is None else largest(g) for g in e.grads]
         # What should be zero is no more than rounding, beside what it is.
         floors = [max(f, tolerance * m) for f, m in zip(e.floors, ours, strict=True)]
 

@@ -48,17 +48,16 @@ class Function:
         return module
 
     @cached_property
-    def size(self) -> int:
-        """Of how many nodes the function is made."""
-        return sum(1 for _ in ast.walk(self.tree)) if self.tree is not None else 0
+    def nodes(self) -> list[Any]:
+        """The nodes of the function as it was written."""
+        return [*ast.walk(self.tree)] if self.tree is not None else []
 
     @cached_property
     def parts(self) -> list[Any]:
         """The parts of variables that the function reads or writes, each once."""
-        nodes = ast.walk(self.tree) if self.tree is not None else ()
         found = {
             ast.unparse(node): node
-            for node in nodes
+            for node in self.nodes
             if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name)
             if isinstance(node.slice, ast.Name | ast.BinOp | ast.UnaryOp | ast.Constant)
         }
@@ -67,21 +66,20 @@ class Function:
     @cached_property
     def counters(self) -> list[str]:
         """The variables that loops of the function count with."""
-        nodes = ast.walk(self.tree) if self.tree is not None else ()
-        targets = [node.target for node in nodes if isinstance(node, ast.For)]
+        targets = [node.target for node in self.nodes if isinstance(node, ast.For)]
         return list(dict.fromkeys(t.id for t in targets if isinstance(t, ast.Name)))
 
     @cached_property
     def words(self) -> list[str]:
         """The texts that the function compares something with."""
-        nodes = ast.walk(self.tree) if self.tree is not None else ()
-        sides = [side for n in nodes if isinstance(n, ast.Compare) for side in n.comparators]
+        compared = [node for node in self.nodes if isinstance(node, ast.Compare)]
+        sides = [side for node in compared for side in node.comparators]
         values = [getattr(side, "value", None) for side in sides]
         return [value for value in values if isinstance(value, str)]
 
     def statements(self, line: int) -> Iterator[Slot]:
         """Yield the statements that begin at a line, with their places."""
-        nodes = list(ast.walk(self.tree)) if self.tree is not None and self.same else []
+        nodes = self.nodes if self.same else []
         if any(isinstance(node, ast.While) for node in nodes):  # it may never end with another step
             return
         for holder in nodes:

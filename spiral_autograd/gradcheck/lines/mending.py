@@ -145,7 +145,7 @@ class Mending:
                 return frozenset()
             grads = mended.run(self.run)
             self.ran[variant] = self.right(grads) if grads else frozenset()
-            self._left -= _RUN + self.length + mended.function.size
+            self._left -= _RUN + self.length + len(mended.function.nodes)
         return self.ran[variant]
 
     # -------------------- what may stand there --------------------
@@ -188,13 +188,13 @@ class Mending:
         step = text.at(frame.f_lineno)
         spot = code, step.line if step is not None else 0
         if what == "line" and (asked := self._asked.pop(spot, None)) is not None:
-            words = {repr(w): w for function in self.functions.values() for w in function.words}
-            reach = {**named_in(frame, self.functions[code]), **words}
-            for body in self.functions[code].statements(spot[1]):
+            function = self.functions[code]
+            words = {repr(w): w for some in self.functions.values() for w in some.words}
+            reach = {**named_in(frame, function), **words}
+            for body in function.statements(spot[1]):
                 tries = self._tries(body, reach, asked, frame)
-                of = spot, body, self.functions[code]
                 self.tries[spot] += [
-                    (cost, Mended(*of[:2], variant, of[2])) for cost, variant in tries
+                    (cost, Mended(spot, body, variant, function)) for cost, variant in tries
                 ]
             if not self._asked:
                 sys.settrace(None)

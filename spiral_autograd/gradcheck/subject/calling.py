@@ -19,7 +19,7 @@ from ...validation import Array
 from ..blocks import close, inner
 from ..guard import CheckError
 from .adapter import Automatic, Terms
-from .conventions import BACKWARD, CACHES, DERIVATIVES, OUTPUTS, RATES, TARGETS, means_upstream
+from .conventions import BACKWARD, CACHES, OUTPUTS, RATES, TARGETS, means_upstream
 from .object_passes import Calling, ObjectPasses, Source
 from .objects import attributes_of, methods_of, positional_names, required_names
 from .session import untouched
@@ -41,9 +41,8 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
 
     It is asked right after a first forward pass.
     """
-    method, is_weak = layer.backward_method, layer.backward_name in DERIVATIVES
-    taken, n_outputs = required_names(method), len(layer.outputs)
-    is_weak = is_weak or layer.takes_input
+    taken, n_outputs = required_names(layer.backward_method), len(layer.outputs)
+    is_weak = layer.may_be_derivative
     is_plain = len(taken) <= n_outputs and not is_weak and not layer.has_cache
     if is_plain and not (layer.takes_no_upstream and layer.outputs[0].ndim):
         return None

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from types import GeneratorType
 from typing import Any
 
@@ -289,10 +289,15 @@ class ObjectPasses(Adapter):
     @property
     def may_be_open(self) -> bool:
         """Whether backward may be called otherwise than with an upstream gradient alone."""
-        taken, is_weak = required_names(self.backward_method), self.backward_name in DERIVATIVES
-        return is_weak or len(taken) > 1 or self.takes_no_upstream or self.takes_input
+        taken = required_names(self.backward_method)
+        return self.may_be_derivative or len(taken) > 1 or self.takes_no_upstream
 
     @property
+    def may_be_derivative(self) -> bool:
+        """Whether what backward returns may have to be multiplied by the upstream gradient."""
+        return self.backward_name in DERIVATIVES or self.takes_input
+
+    @cached_property
     def takes_input(self) -> bool:
         """Whether backward takes one argument, with the name of an input: it may be that."""
         taken = required_names(self.backward_method)

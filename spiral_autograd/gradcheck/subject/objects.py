@@ -253,10 +253,8 @@ def held_at(item: object, path: Steps) -> Any:
         elif isinstance(item, list | tuple):
             item = item[step] if isinstance(step, int) and step < len(item) else MISSING
         else:
-            there = values_of(item)
-            item = (
-                there[step] if step in there else entries(item, step) if step in PAIRS else MISSING
-            )
+            held = values_of(item).get(step, MISSING)
+            item = entries(item, step) if held is MISSING and step in PAIRS else held
     return item
 
 
