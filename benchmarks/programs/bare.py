@@ -17,13 +17,14 @@ def steps(params: Params, x: Array, t: Array, lr: float) -> Callable[[int], None
     make, dtypes = sa.derive(sa.loss, params, x, t).buffered
     layout = FlatLayout.of(params)
     vector, gradient = (layout.pack_tree(params) for _ in range(2))
-    value_and_grad = make(layout.views(vector), layout.views(gradient))
-    batch = [array.astype(dtype) for array, dtype in zip((x, t), dtypes, strict=True)]
+    batch = [array[None].astype(dtype) for array, dtype in zip((x, t), dtypes, strict=True)]
+    (step,), losses = make(layout.views(vector), layout.views(gradient), batch, 1)
     rate = np.array(lr)
 
     def run(n: int) -> None:
         for _ in range(n):
-            value_and_grad(*batch)
+            step()
+            losses(1)
             np.multiply(gradient, rate, gradient)
             np.subtract(vector, gradient, vector)
 

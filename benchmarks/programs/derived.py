@@ -15,7 +15,7 @@ from ..spiral import Array, Params, Task
 def steps(params: Params, x: Array, t: Array, lr: float) -> Callable[[int], None]:
     """Return run(n), which takes n steps on one batch."""
     layout, optimizer = FlatLayout.of(params), sa.sgd(lr)
-    source = source_of_program(layout, sa.derive(sa.loss, params, x, t), [x, t])
+    source = source_of_program(layout, sa.derive(sa.loss, params, x, t), [x, t], len(x), 1)
     vectors = layout.pack_tree(params)
     state = optimizer.init(vectors)
 
