@@ -357,7 +357,7 @@ def structure(tree):
 
 
 def buffered_step(program, params, grads):
-    """The buffered program as a function of a batch: its second step, behind one on an older batch."""
+    """The buffered program as a function of a batch: its step behind one on an older batch."""
     make, dtypes = program.buffered
     made = []
 
