@@ -150,7 +150,7 @@ def standing_at(there: Graph, graph: Graph) -> Iterator[None]:
 
     def exchange() -> None:
         for ours, theirs in pairs:
-            for name in ("call", "value", "args", "adjoint"):
+            for name in ("call", "made", "whole", "value", "args", "adjoint"):
                 ours[name], theirs[name] = theirs[name], ours[name]
             ours.pop("_back", None), theirs.pop("_back", None)
 

@@ -35,10 +35,9 @@ from .stepping import (
     complex_derivative,
     complex_outputs,
     has_single,
-    in_double,
     nearby,
+    outputs_beside,
     random_part,
-    substituted,
     unit_of,
 )
 
@@ -137,7 +136,7 @@ def by_autograd(subject: Subject, *, rebind: str | None = None, double: bool = F
     stand_in = standing_in(roots) if rebind else nullcontext()
     with subject.session.fresh(), warnings.catch_warnings(), stand_in:
         warnings.simplefilter("ignore")
-        values = in_double(subject) if double else list(subject.values)
+        values = [v.astype(float) for v in subject.values] if double else list(subject.values)
         with theirs("the traced forward pass"):
             recording = record(objective, values, ups, box_type=NumpyBox)
     has_rounded = any(getattr(call.value, "dtype", None) in SINGLE for call in recording.calls)
@@ -238,8 +237,7 @@ def runs_in_double(subject: Subject) -> bool:
     if not has_single(subject.values):
         return False
     try:
-        with subject.session.fresh():
-            outputs = [np.asarray(out) for out in substituted(subject, in_double(subject))]
+        outputs = outputs_beside(subject, {}, 0.0)
         if any(out.dtype != np.float64 for out in outputs if out.dtype.kind == "f"):
             return False
         _require_equal(outputs, subject.outputs, single=True)
