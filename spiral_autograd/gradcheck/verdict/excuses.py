@@ -11,14 +11,14 @@ import numpy as np
 
 from ...recording import Call
 from ...validation import Array
-from ..blocks import apart, close, differing, largest
+from ..blocks import close, differing, largest
 from ..finding import found
 from ..guard import CheckError
 from ..primitives import primitive
 from ..reference.graph import Graph, is_number
 from ..reference.nodes import Node
 from ..reference.stepping import nearby, unit_of
-from .rows import Comparison, Floor
+from .rows import Comparison, Floor, Row
 
 # A jump is that of one kink; a gradient may be a sum over many of them.
 _KINKS_IN_A_SUM = 30
@@ -42,9 +42,7 @@ def find_kinks(c: Comparison) -> Entries:
     """
     if not c.reference.grads:
         return {}
-    rows = [k for k in c.doubtful if _may_be_kink(c, k)]
-    offs = {k: _off(c, k, c.grads[k], c.reference.grads[k]) for k in rows}
-    here = {k: off for k, off in offs.items() if off is not None}
+    here = {k: _off(c, c.rows[k], k) for k in c.doubtful if _may_be_kink(c, k)}
     found = {k: _between_slopes(c, k, off) for k, off in here.items() if k in c.subject.marks}
     for seed, size in enumerate(_STEPS):
         left = _any({k: off & ~found.get(k, False) for k, off in here.items()})
@@ -64,8 +62,10 @@ def _any(entries: Entries) -> Entries:
 def _may_be_kink(c: Comparison, k: int) -> bool:
     """Tell whether the slope in the entry that is furthest off may jump: else the row is wrong."""
     row = c.rows[k]
-    if row.index is None or (c.reference.single and not c.reference.double):
-        return row.index is not None
+    if row.index is None or row.both is None:
+        return False
+    if c.reference.single and not c.reference.double:
+        return True
     *_, bend = _slopes(c, k, row.index)
     return bend > 0.01 * row.max_abs
 
@@ -133,29 +133,22 @@ def _look(c: Comparison, rows: Entries, values: list[Array]) -> tuple[Entries, l
     true = there.reference.grads
     if not true:
         return None
-    off = {}
-    for k in rows:
-        found = _off(c, k, there.grads[k], true[k], there.noise[k], lenience=100)
-        off[k] = np.ones(np.shape(true[k]), dtype=bool) if found is None else found
+    off = {k: _off(c, there.rows.get(k), k, there.noise[k], lenience=100) for k in rows}
     return off, list(map(np.asarray, true))
 
 
 def _off(
-    c: Comparison, k: int, h: Array | None, g: Array, errors: Floor = 0.0, *, lenience: float = 1.0
-) -> Array | None:
-    """Return which entries of a gradient are off by more than rounding; None of another shape.
+    c: Comparison, row: Row | None, k: int, errors: Floor = 0.0, *, lenience: float = 1.0
+) -> Array:
+    """Return which entries of a gradient are off by more than rounding: all of another shape.
 
     How far rounding moves them is known for the given values alone: at others be lenient.
     """
-    g = np.asarray(g)
-    if h is None or np.shape(h) != g.shape or np.asarray(h).dtype.kind not in "fiub":
-        return None
-    h = np.asarray(h, dtype=float)
-    if not np.isfinite(apart(h, g)[0]):
-        return None
+    if row is None or row.both is None:
+        return np.ones(c.subject.values[k].shape, dtype=bool)
     noise = np.where(np.isfinite(c.noise[k]), c.noise[k], 0.0)
     tolerance = lenience * c.reference.sharpness.match
-    return differing(h, g, tolerance, np.maximum(noise, errors))
+    return differing(*row.both, tolerance, np.maximum(noise, errors))
 
 
 # -------------------- a small constant --------------------
