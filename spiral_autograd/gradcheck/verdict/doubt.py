@@ -326,8 +326,6 @@ def _least(c: Comparison) -> list[Floor]:
 
 def _last_terms(graph: Graph) -> list[Array]:
     """Return, for each entry, the sum of the absolute terms of the last sum that made it."""
-    grads = graph.recording.grads
-    seen = _added_up([g for g in grads if isinstance(g, Call)])
     sums: dict[Call, Array] = {}
 
     def absolute(arg: object, of_sum: bool) -> Any:
@@ -337,26 +335,10 @@ def _last_terms(graph: Graph) -> list[Array]:
         value = graph.value(arg)
         return np.abs(value) if isinstance(value, float | np.ndarray | np.floating) else value
 
-    for call in (call for call in graph.recording.calls if call in seen):
-        known, passes = primitive(name_of(call.fun)), _passes(call)
+    for call in graph.recording.calls:
+        known = primitive(name_of(call.fun))
+        passes = known.adds or known.moves  # it only adds up, or lays out in another way
         if passes or (known.multiplies and known.sums):
             fun = np.add if name_of(call.fun) == "subtract" else call.fun.fun
             sums[call] = np.abs(fun(*(absolute(a, passes) for a in call.args), **call.kwargs))
-    return [absolute(grad, True) for grad in grads]
-
-
-def _added_up(needed: list[Call]) -> set[Call]:
-    """Return some calls, and what they add up."""
-    seen = set(needed)
-    for call in needed:
-        more = [a for a in call.args if isinstance(a, Call) and a not in seen]
-        if _passes(call) and more:
-            seen.update(more)
-            needed.extend(more)
-    return seen
-
-
-def _passes(call: Call) -> bool:
-    """Tell whether a call only adds up, or lays out in another way."""
-    known = primitive(name_of(call.fun))
-    return known.adds or known.moves
+    return [absolute(grad, True) for grad in graph.recording.grads]
