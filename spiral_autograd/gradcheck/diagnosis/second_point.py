@@ -72,7 +72,7 @@ def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case
     if not all(np.isfinite(g).all() for g in true):
         return None
     for node in graph.nodes if graph is not None else ():  # the caller's arrays move back
-        node.value, node.args = deepcopy((node.value, node.args))
+        node.value, node.whole, node.args = deepcopy((node.value, node.whole, node.args))
     return replace(
         case,
         values=list(map(np.array, c.subject.values)),
