@@ -35,7 +35,7 @@ _TABLE = {
     "outer": Primitive(rounds=True, multiplies=True),
     "sum": Primitive(rounds=True, adds=True, sums=True, hands_on=True),
     "mean": Primitive(rounds=True, sums=True, hands_on=True),
-    "var std cumsum": Primitive(rounds=True, sums=True),
+    "var std cumsum norm": Primitive(rounds=True, sums=True),
     "power square exp exp2 expm1 tanh sinh cosh sin cos tan arctan prod logaddexp "
     "erf erfc expit": Primitive(rounds=True),
     "log log2 log10 log1p sqrt reciprocal": Primitive(rounds=True, is_singular=True),

@@ -28,6 +28,8 @@ from ...boxes import RecordedBox, take
 from ...validation import Array
 from .special import differentiable, plain
 
+Axis = int | tuple[int, ...] | None
+
 
 @primitive  # type: ignore[untyped-decorator]
 def set_at(A: object, value: object, *index: Any) -> object:
@@ -51,6 +53,20 @@ defvjp(
     lambda ans, A, value, *index: lambda g: unbroadcast(take(g, *index), anp.metadata(value)),
 )
 defvjp(cleared_at, lambda ans, g, *index: lambda h: cleared_at(h, *index))
+
+
+@primitive  # type: ignore[untyped-decorator]
+def norm(x: Array, axis: Axis = None, keepdims: bool = False) -> object:
+    """Return the root of the sum of squares. autograd's own rule is wrong for some shapes."""
+    return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))
+
+
+def _norm_vjp(ans: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> object:
+    kept = np.sum(np.empty(anp.shape(x)), axis=axis, keepdims=True).shape
+    return lambda g: anp.reshape(g, kept) * x / anp.reshape(ans, kept)
+
+
+defvjp(norm, _norm_vjp)
 
 
 @primitive  # type: ignore[untyped-decorator]
@@ -269,10 +285,9 @@ def _clip(x: object, low: object = None, high: object = None, **kwargs: object) 
 
 
 def _norm(x: object, ord: object = None, axis: object = None, keepdims: bool = False) -> object:  # noqa: A002
-    """Return a norm; autograd's own rule for the usual one is wrong for some shapes."""
     of_vectors = isinstance(axis, int) or (axis is None and anp.ndim(x) == 1)
     if ord in (None, "fro") or (ord == 2 and of_vectors):
-        return anp.sqrt(anp.sum(anp.square(x), axis=axis, keepdims=keepdims))
+        return norm(x, axis, keepdims)
     if ord == 1 and of_vectors:
         return anp.sum(anp.abs(x), axis=axis, keepdims=keepdims)
     if ord == np.inf and of_vectors:
