@@ -227,12 +227,13 @@ def _bars(axes: Any, timings: Timings, scale: float, text: str, title: str) -> N
     values = [timings.median(name) * scale for name in names]
     colors = [OURS if name == "derived" else OTHERS for name in names]
     bars = axes.barh([_label(name) for name in names], values, color=colors)
-    axes.bar_label(bars, [text.format(value) for value in values], padding=4)
-    axes.axvline(timings.median(REFERENCE) * scale, color=INK, linewidth=1, linestyle=":")
+    axes.axvline(timings.median(REFERENCE) * scale, color=INK, linewidth=1, linestyle=":", zorder=0)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    axes.bar_label(bars, [text.format(value) for value in values], padding=4, bbox=box)
     axes.set_title(title)
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 2, max(values) * 4)
-    axes.set_xlabel("a logarithmic scale; dotted: handwritten layer objects")
+    axes.set_xlabel("logarithmic; dotted: layer objects")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.tick_params(left=False)
 
