@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import spiral_autograd as sa
-from spiral_autograd.derive import DerivationError, DerivationWarning, cached, deriving
+from spiral_autograd.derive import DerivationError, DerivationWarning, cached, deriving, later
+from spiral_autograd.derive.simplify import simplify
 from spiral_autograd.pytree import leaves
+from spiral_autograd.recording import name_of, record
 
 A = np.random.default_rng(0).standard_normal((3, 4))
 ROWS, COLUMNS = np.array([0, 2, 2]), np.array([1, 0, 3])
@@ -250,3 +252,30 @@ def test_a_large_constant_makes_no_larger_one():
     X = np.ones((200_000, 3))
     derived = sa.derive(lambda w: anp.mean(anp.dot(X, w) ** 2), np.ones(3))
     assert len(derived.source) < 5_000
+
+
+# -------------------- what waits until the loss is looked at --------------------
+
+
+def waiting(loss, params, *data):
+    simple = simplify(record(loss, params, *data))
+    late, kept = later.split(simple)
+    return {name_of(e.fun) for e in late}, [(name_of(e.fun), e.shape) for e in kept]
+
+
+def test_what_only_the_loss_needs_waits_and_what_it_reads_is_kept():
+    params, x, t = sa.init_params(2, 10, 3, rng=0), np.ones((30, 2)), np.arange(30) % 3
+    late, kept = waiting(sa.loss, params, x, np.eye(3)[t])
+    assert late == {"log", "multiply", "sum", "subtract", "scale"}
+    assert kept == [("sum", (30,)), ("subtract", (30, 3))]
+
+
+def test_parameters_large_values_and_what_the_gradient_needs_do_not_wait():
+    def loss(w, x):
+        return anp.sum(w**2) + anp.sum((x @ w) ** 2)
+
+    late, kept = waiting(loss, np.ones((4, 3)), np.ones((5, 4)))
+    assert (late, kept) == ({"sum", "power", "add"}, [("power", (4, 3)), ("matmul", (5, 3))])
+    late, kept = waiting(loss, np.ones((40, 30)), np.ones((50, 40)))
+    assert (late, kept) == ({"add"}, [("sum", ()), ("sum", ())])
+    assert waiting(lambda w, x: anp.exp(anp.sum(w * x)), A, A) == (set(), [("exp", ())])
