@@ -7,6 +7,7 @@ once, and the parameters and the gradients are views of two flat vectors.
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 from math import prod
 from typing import Any
@@ -190,7 +191,9 @@ class _Buffered(Writer):
         if e.fun is scale:
             return [self._scale(self.plain(x), rest[0], e.dtype, out)]
         if e.fun is np.dot:
-            return [f"{self._function(np.dot)}({self.arguments(e.args, e)}, {out})"]
+            is_static = x in self._static  # its bound method is quicker
+            dot = self._view(f"{self.plain(x)}.dot") if is_static else f"{self.plain(x)}.dot"
+            return [f"{dot}({self.plain(rest[0])}, {out})"]
         if e.fun is astype:
             return [f"copyto({out}, {self.plain(x)}, casting='unsafe')"]
         if e.fun is concatenate:
@@ -256,6 +259,11 @@ class _Buffered(Writer):
             x = e.args[0]
             if e.fun is reshape:
                 text = rows(self.plain(x), e.shape)
+            elif e.fun in REDUCTIONS and _by_columns(e):
+                first, *others = [f"{self.plain(x)}[..., {k}]" for k in range(x.shape[-1])]
+                ufunc = self._function(REDUCTIONS[e.fun])
+                total = functools.reduce(lambda total, k: f"{ufunc}({total}, {k})", others)
+                text = rows(f"{ufunc}({first}, {total})", e.shape)
             elif e.fun in REDUCTIONS:
                 axis, ndim = e.keyword("axis"), len(x.shape)
                 of = (
