@@ -115,9 +115,6 @@ class _Listing(Writer):
     # ---- statements ----
 
     def emit(self, position: int, e: Expr) -> None:
-        for parent in e.parents:
-            if parent in self._placed and not self._goes_on(parent, e):
-                self._give_name(parent)
         placed = e.fun in SCATTERS or any(parent in self._placed for parent in e.parents)
         self.texts[e] = ("", ATOM) if e.fun in SCATTERS else self.write(e)
         while (longest := self._longest_part(e)) is not None:
