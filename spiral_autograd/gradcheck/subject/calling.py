@@ -41,7 +41,7 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
 
     It is asked right after a first forward pass.
     """
-    taken, n_outputs = required_names(layer.backward_method), len(layer.outputs)
+    taken, n_outputs = layer.required, len(layer.outputs)
     is_weak = layer.may_be_derivative
     is_plain = len(taken) <= n_outputs and not is_weak and not layer.has_cache
     if is_plain and not (layer.takes_no_upstream and layer.outputs[0].ndim):

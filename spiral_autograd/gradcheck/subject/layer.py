@@ -20,7 +20,7 @@ from .evidence import claim
 from .inputs import floats_with_gradients, refuse_parameters
 from .object_passes import ObjectPasses
 from .objects import Held, held_arrays, is_gradient
-from .parameters import Parameter, has_gradient, kept_by, numbers_of, other_keys, resets_of
+from .parameters import Kept, Parameter, has_gradient, other_keys, resets_of
 from .returned import by_position, listed, matched, require_any, returned
 from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
 from .unchecked import (
@@ -54,8 +54,8 @@ class Layer(ObjectPasses):
         self._find_reset()
         if self.may_be_open:
             find_calling(self)
-        before = self._known()
         with self.session.fresh():
+            before = self._known()
             effects = self._first_run()
             self._choose(before)
             made, numbers = self._made(), trained_numbers(self, before)
@@ -111,20 +111,22 @@ class Layer(ObjectPasses):
 
     def _known(self) -> Before:
         """Return the parameters by name, with what is now in the place of their gradients."""
-        return {name: (p, p.gradient()) for p in kept_by(self.layer) for name in p.names}
+        return {name: (p, p.gradient()) for p in self.now.every for name in p.names}
 
     def _first_run(self) -> list[Finding]:
         """Run both passes, note what there is and is made, and return the side effects."""
+        begun, start = self.now, self.session.start
+        free = may_be_parameters(begun)
         with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
             self.reset()
-        held, start = may_be_parameters(self.layer), self.session.start
-        numbers = {(p.name, id(p.value)) for p in numbers_of(self.layer)}
         self.structure = self.run()
-        self.unwritten = unwritten(self.layer, held, start)
-        held = [h for h in held_arrays(self.layer) if start.kept(h.value) is None]
+        self.look()
+        self.unwritten = unwritten(self.now, free, start)
+        held = [h for h in self.now.held if start.kept(h.value) is None]
         self.made = [(h, h.value.copy()) for h in held]
-        now = numbers_of(self.layer)
-        self.numbers = {p.name: p.value for p in now if (p.name, id(p.value)) in numbers}
+        numbers = {(p.name, id(p.value)) for p in begun.numbers}
+        still = [p for p in self.now.numbers if (p.name, id(p.value)) in numbers]
+        self.numbers = {p.name: p.value for p in still}
         self.outputs = [np.array(out) for out in outputs_of(self.label, self.structure)]
         self.upstream = self.upstreams(self.terms.rng)
         return self.watched_backward()
@@ -156,8 +158,9 @@ class Layer(ObjectPasses):
                     if content is not None:  # a forward pass may have written into it
                         self.session.start.keep(value, content)
                         np.copyto(value, content)
-                arrays = {id(h.value) for h in held_arrays(self.layer) if h.name in made}
+                self.look()
                 known, there = self._known().items(), {*before, *numbers}
+                arrays = {id(h.value) for h in self.now.held if h.name in made}
                 now = {n: k for n, k in known if n in there or id(k[0].value) in arrays}
                 effects = self._first_run()
                 self._choose(now)
@@ -179,7 +182,7 @@ class Layer(ObjectPasses):
         """
         given, start = {id(value) for value in self.inputs}, self.session.start
         was = {(n, id(p.value)): g for n, (p, g) in before.items() if id(p.value) not in given}
-        there = [(p, (n, id(p.value))) for p in kept_by(self.layer) for n in p.names]
+        there = [(p, (n, id(p.value))) for p in self.now.every for n in p.names]
         known = {p: was[place] for p, place in there if place in was}
         kept = [p for p in known if is_array(p.value) and has_gradient(p, known[p], start)]
         free = [p for p in known if p not in kept and is_gradient(p.value)]
@@ -286,6 +289,6 @@ def _is_in(part: tuple[Array, Array], whole: tuple[Array, Array]) -> bool:
 
 def names_in(layer: object, inputs: Sequence[str]) -> list[str]:
     """Return the names of a layer's inputs, and of what it keeps."""
-    kept = [p.name for p in kept_by(layer)]
-    held = [h.name for h in held_arrays(layer)]
-    return [*inputs, *dict.fromkeys(one for name in kept + held for one in name.split(" = "))]
+    now = Kept(layer)
+    kept = [p.name for p in now.every] + [h.name for h in now.held]
+    return [*inputs, *dict.fromkeys(one for name in kept for one in name.split(" = "))]
