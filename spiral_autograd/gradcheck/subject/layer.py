@@ -15,13 +15,12 @@ from ..finding import Finding, found
 from ..guard import theirs
 from .adapter import Terms, effects_on, replaced_gradients
 from .calling import find_calling
-from .conventions import gradient_key, last_name
-from .evidence import claim
+from .evidence import claim, returned
 from .inputs import floats_with_gradients, refuse_parameters
 from .object_passes import ObjectPasses
-from .objects import Held, held_arrays, is_gradient
+from .objects import Held, held_arrays
 from .parameters import Kept, Parameter, has_gradient, other_keys, resets_of
-from .returned import by_position, listed, matched, require_any, returned
+from .returned import by_position, require_any
 from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
 from .unchecked import (
     depends_on_number,
@@ -184,35 +183,13 @@ class Layer(ObjectPasses):
         was = {(n, id(p.value)): g for n, (p, g) in before.items() if id(p.value) not in given}
         there = [(p, (n, id(p.value))) for p in self.now.every for n in p.names]
         known = {p: was[place] for p, place in there if place in was}
-        kept = [p for p in known if is_array(p.value) and has_gradient(p, known[p], start)]
-        free = [p for p in known if p not in kept and is_gradient(p.value)]
-        own = {id(p.gradient()) for p in kept}
-        beside = dict(self._beside(free, own, in_order=not kept))
-        self.more = [p.name for p in beside]
-        in_list = self._in_a_list([p for p in free if is_array(p.value) and p not in beside], own)
-        taken = [p for p in known if p in kept or (p in beside and is_array(p.value))]
-        found = {p: partial(self.at, gradient) for p, gradient in (beside | in_list).items()}
-        chosen = [*taken, *in_list]
-        self.parameters = [replace(p, gradient=found.get(p, p.gradient)) for p in chosen]
+        arrays = [p for p in known if is_array(p.value)]
+        self.parameters = [p for p in arrays if has_gradient(p, known[p], start)]
+        own = {id(p.gradient()) for p in self.parameters}
+        there = [g.path[:1] for g in returned(self) if id(g.value) in own]
+        self.claimed = {step for path in there for step in path}
         inputs = self.given_values()
         self.of_inputs = [Parameter(n, v, partial(self._of_input, n)) for n, v in inputs]
-
-    def _in_a_list(self, free: list[Parameter], own: set[int]) -> dict[Parameter, Held]:
-        """Return parameters with their gradients in a list, which may have those of inputs too."""
-        there = [g for g in listed(self.layer, self.backward_method) if id(g.value) not in own]
-        names = [(g, last_name(g.name)) for g in there]
-        there = [g for g, n in names if not any(gradient_key([n], name) for name in self.names)]
-        return dict(matched(free, there, in_order=len(free) == len(there)))
-
-    def _beside(
-        self, free: list[Parameter], own: set[int], *, in_order: bool
-    ) -> list[tuple[Parameter, Held]]:
-        """Return parameters with their gradients among what backward returns."""
-        there = returned(self.result, self.floats, self.backward_method)
-        pairs = matched(free, [g for g in there if id(g.value) not in own], in_order=in_order)
-        of_kept = [g for g in there if id(g.value) in own and g.value is not None]
-        self.claimed = {g.path[0] for g in (*(g for _, g in pairs), *of_kept)}
-        return pairs
 
     def _of_input(self, name: str) -> Any:
         return self.by_name().get(name, MISSING)

@@ -153,7 +153,6 @@ class ObjectPasses(Adapter):
         self.decays: dict[str, Array] = {}  # less what it takes of them whatever the gradient is
         self.unwritten: list[Held] = []  # the arrays at the start that a forward pass leaves alone
         self.numbers: dict[str, Any] = {}  # the like of these, by name
-        self.more: list[str] = []  # the parameters whose gradients backward returns
         # What is said of gradients that are computed and not kept.
         self.unkept: dict[str, tuple[Finding, Place]] = {}
 

@@ -19,7 +19,7 @@ from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import Place, text_of
 from .conventions import STATES, TARGETS, gradient_keys, is_statistic, last_name
-from .evidence import claim
+from .evidence import claim, returned
 from .object_passes import ObjectPasses
 from .objects import Held, is_gradient, is_number, of_class
 from .parameters import Kept, Parameter, find_parameters, fits_number, has_gradient, parts_of
@@ -61,12 +61,12 @@ def trained_numbers(layer: ObjectPasses, before: dict[str, tuple[Parameter, obje
     `before` has what was in the place of each gradient before the run.
     """
     start = layer.session.start
+    given = any(np.ndim(g.value) == 0 for g in returned(layer) if not layer.claimed & {*g.path[:1]})
     return [
         p.name
         for p in layer.now.numbers
-        if p.put is not None
-        if p.name in layer.more
-        or (has_gradient(p, before.get(p.name, (p, None))[1], start) and fits_number(p))
+        if p.put is not None and fits_number(p)
+        if given or has_gradient(p, before.get(p.name, (p, None))[1], start)
     ]
 
 
