@@ -19,9 +19,9 @@ from ...validation import Array
 from ..blocks import close, inner
 from ..guard import CheckError
 from .adapter import Automatic, Terms
-from .conventions import BACKWARD, CACHES, OUTPUTS, RATES, TARGETS, means_upstream
+from .conventions import CACHES, OUTPUTS, RATES, TARGETS, means_upstream
 from .object_passes import Calling, ObjectPasses, Source
-from .objects import attributes_of, methods_of, positional_names, required_names
+from .objects import attributes_of
 from .session import untouched
 from .subject import is_array, is_float_array, outputs_of
 
@@ -201,11 +201,6 @@ def _refusal(
 
 def calling_back(layer: object, inputs: Sequence[object], automatic: Automatic) -> Calling | None:
     """Return how a layer is called back that takes more than a gradient; None of others."""
-    forward, backward = methods_of(layer)
-    taken = required_names(getattr(layer, backward))
-    names = positional_names(getattr(layer, forward), len(inputs))
-    if backward in BACKWARD and len(taken) < 2 and not set(taken) & set(names):
-        return None
     with untouched(layer, inputs) as session:
         passes = ObjectPasses(layer, inputs, Terms(session, automatic=automatic))
         if passes.may_be_open:

@@ -97,14 +97,14 @@ def _written_by_backward(layer: ObjectPasses, held: Sequence[Held]) -> list[Held
         read = [a for g in read for a in leaves(g)]
         known = {id(a) for a in (*read, *layer.values, *(h.value for h in held))}
         found: dict[int, Held] = {}
-        there = held_arrays(layer.layer)
-        for h in there:
+        kept, given = held_arrays(layer.layer), list(returned(layer))
+        for h in kept:
             if before.get(h.name) != (id(h.value), checksum(h.value)):
                 found.setdefault(id(h.value), h)
-        for h in returned(layer):
+        for h in given:
             found.setdefault(id(h.value), h)
         found = {i: h for i, h in found.items() if i not in known}
-        beside = _company(there, layer, set(found))
+        beside = _company([*kept, *given], layer, set(found))
         return [replace(h, value=np.array(h.value), beside=beside[i]) for i, h in found.items()]
 
 
@@ -118,9 +118,13 @@ def _company(
     """
     groups: dict[Any, dict[Any, Array]] = {}
     for h in held:
-        is_own = h.holder is layer.layer or method_name(h.holder, BACKWARD) is not None
-        if not (is_own and held_at(layer.layer, h.path[:-1]) is h.holder):
-            groups.setdefault(h.path[:-1], {})[h.path[-1]] = h.value
+        if h.holder is None:
+            is_attribute = len(h.path) < 2  # an entry of what backward returns is no company
+        else:
+            is_own = h.holder is layer.layer or method_name(h.holder, BACKWARD) is not None
+            is_attribute = is_own and held_at(layer.layer, h.path[:-1]) is h.holder
+        if not is_attribute:
+            groups.setdefault((h.holder is None, h.path[:-1]), {})[h.path[-1]] = h.value
     found: defaultdict[int, frozenset[int]] = defaultdict(frozenset)
     fixed = [g for g in groups.values() if written.isdisjoint(map(id, g.values()))]
     for group in groups.values():

@@ -20,12 +20,11 @@ from ...state import is_vocabulary
 from ...validation import Array
 from ..finding import Finding, found
 from ..source import Place
-from .adapter import Adapter, Terms, Values, is_as_before
+from .adapter import Adapter, Terms, Values
 from .conventions import (
     CACHES,
     DERIVATIVES,
     RATES,
-    is_like_gradient,
     is_target_first,
     means_upstream,
 )
@@ -35,7 +34,6 @@ from .objects import (
     accepts,
     attributes_of,
     changes_of,
-    held_arrays,
     held_at,
     input_gradient_of,
     methods_of,
@@ -222,23 +220,9 @@ class ObjectPasses(Adapter):
         result = input_gradient_of(self.layer, result)
         if self.calling is not None:
             result = self.calling.result(result, ups)
-        result = by_company(result, self._names)
+        result = by_company(result, dict)
         self.result = arranged(result, self.inputs, self.given_values(), self.backward_method)
         return self.result
-
-    def _names(self) -> dict[int, str]:
-        """Return the names of the arrays that the layer keeps and backward has not written."""
-        kept = self.session.start.kept
-        held = [(h, kept(h.value)) for h in reversed(held_arrays(self.layer))]
-        return {
-            id(h.value): h.name
-            for h, before in held
-            if (
-                is_as_before(before, h.value)
-                if before is not None
-                else not is_like_gradient(h.name)
-            )
-        }
 
     def reset(self) -> None:
         """Reset the gradients of a layer that accumulates them."""
