@@ -779,3 +779,15 @@ def test_nothing_that_is_given_is_changed():
     sa.check_derivative(relu, relu_prime, at)
     sa.check_primitive(np.power, at, 2.0)
     assert np.array_equal(at, x)
+
+
+def test_an_array_that_is_also_data_is_not_moved_as_data():
+    def loss(w, start):
+        return np.sum((w * w - start) ** 2)
+
+    def gradient(w, start):
+        return 4 * w * (w * w - start)
+
+    w = np.random.default_rng(0).normal(size=(3, 2))
+    assert sa.check_gradient(loss, gradient, w, w).ok
+    assert not sa.check_gradient(loss, lambda w, start: -gradient(w, start), w, w).ok

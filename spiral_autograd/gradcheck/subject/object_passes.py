@@ -308,8 +308,8 @@ class ObjectPasses(Adapter):
         elif self.claimed and isinstance(rest, dict):
             rest = {key: g for key, g in rest.items() if key not in self.claimed}
         names, floats = self.given_names, self.floats
-        if is_target_first(names) and isinstance(rest, tuple) and rest[1:] == (None,):
-            rest = rest[0]  # None is that of the targets
+        if isinstance(rest, tuple) and is_target_first(names) and len(rest) == 2:
+            rest = rest[0] if rest[1] is None else rest  # None is that of the targets
         if self.is_of_loss(rest) and is_target_first(names) and all(floats):
             rest = {f"d{names[1]}": rest}  # a loss has one gradient
         return by_position(self.backward_label, rest, names, floats, surplus=True)

@@ -11,14 +11,14 @@ import numpy as np
 
 from ...recording import Call
 from ...validation import Array
-from ..blocks import apart, close, differing, largest
+from ..blocks import close, differing, largest
 from ..finding import found
 from ..guard import CheckError
 from ..primitives import primitive
 from ..reference.graph import Graph, is_number
 from ..reference.nodes import Node
 from ..reference.stepping import nearby, unit_of
-from .rows import Comparison, Floor
+from .rows import Comparison
 
 # A jump is that of one kink; a gradient may be a sum over many of them.
 _KINKS_IN_A_SUM = 30
@@ -42,9 +42,7 @@ def find_kinks(c: Comparison) -> Entries:
     """
     if not c.reference.grads:
         return {}
-    rows = [k for k in c.doubtful if _may_be_kink(c, k)]
-    offs = {k: _off(c, k, c.grads[k], c.reference.grads[k]) for k in rows}
-    here = {k: off for k, off in offs.items() if off is not None}
+    here = {k: _off(c, c, k) for k in c.doubtful if _may_be_kink(c, k)}
     found = {k: _between_slopes(c, k, off) for k, off in here.items() if k in c.subject.marks}
     for seed, size in enumerate(_STEPS):
         left = _any({k: off & ~found.get(k, False) for k, off in here.items()})
@@ -64,8 +62,10 @@ def _any(entries: Entries) -> Entries:
 def _may_be_kink(c: Comparison, k: int) -> bool:
     """Tell whether the slope in the entry that is furthest off may jump: else the row is wrong."""
     row = c.rows[k]
-    if row.index is None or (c.reference.single and not c.reference.double):
-        return row.index is not None
+    if row.index is None or row.both is None:
+        return False
+    if c.reference.single and not c.reference.double:
+        return True
     *_, bend = _slopes(c, k, row.index)
     return bend > 0.01 * row.max_abs
 
@@ -104,14 +104,17 @@ def _excused(c: Comparison, left: Entries, size: float, seed: int) -> Entries | 
     nearer = 1 / 16 if c.reference.single else 1 / 1024
     for share in (1.0, -1.0, nearer, -nearer):
         values = nearby(c.subject, np.random.default_rng(seed), size * share)
-        there = _look(c, left, values)
-        if there is None:
+        with c.subject.session.moved(c.subject.values, values):
+            try:
+                there = c.at_these_values()
+            except CheckError:
+                return None
+        if not there.reference.grads:
             return None
-        off, grads = there
-        left = _any({k: here & ~off[k] for k, here in left.items()})
+        left = _any({k: here & ~_off(c, there, k, lenience=100) for k, here in left.items()})
         if not left:
             return None
-        beside.append(grads)
+        beside.append(there.reference.grads)
     return _any({k: off & _jumps(c, k, *(b[k] for b in beside[-2:])) for k, off in left.items()})
 
 
@@ -123,39 +126,16 @@ def _jumps(c: Comparison, k: int, after: Array, before: Array) -> Array:
     return np.asarray(distance <= _KINKS_IN_A_SUM * jump)
 
 
-def _look(c: Comparison, rows: Entries, values: list[Array]) -> tuple[Entries, list[Array]] | None:
-    """Return what is off at other values, and the reference; None where that cannot be had."""
-    with c.subject.session.moved(c.subject.values, values):
-        try:
-            there = c.at_these_values()
-        except CheckError:
-            return None
-    true = there.reference.grads
-    if not true:
-        return None
-    off = {}
-    for k in rows:
-        found = _off(c, k, there.grads[k], true[k], there.noise[k], lenience=100)
-        off[k] = np.ones(np.shape(true[k]), dtype=bool) if found is None else found
-    return off, list(map(np.asarray, true))
-
-
-def _off(
-    c: Comparison, k: int, h: Array | None, g: Array, errors: Floor = 0.0, *, lenience: float = 1.0
-) -> Array | None:
-    """Return which entries of a gradient are off by more than rounding; None of another shape.
+def _off(c: Comparison, there: Comparison, k: int, lenience: float = 1.0) -> Array:
+    """Return which entries of a gradient are off there by more than rounding: all of another shape.
 
     How far rounding moves them is known for the given values alone: at others be lenient.
     """
-    g = np.asarray(g)
-    if h is None or np.shape(h) != g.shape or np.asarray(h).dtype.kind not in "fiub":
-        return None
-    h = np.asarray(h, dtype=float)
-    if not np.isfinite(apart(h, g)[0]):
-        return None
-    noise = np.where(np.isfinite(c.noise[k]), c.noise[k], 0.0)
-    tolerance = lenience * c.reference.sharpness.match
-    return differing(h, g, tolerance, np.maximum(noise, errors))
+    both = there.rows[k].both if k in there.rows else None
+    if both is None:
+        return np.ones(c.subject.values[k].shape, dtype=bool)
+    here, beside = (np.where(np.isfinite(n), n, 0.0) for n in (c.noise[k], there.noise[k]))
+    return differing(*both, lenience * c.reference.sharpness.match, np.maximum(here, beside))
 
 
 # -------------------- a small constant --------------------
