@@ -1,7 +1,8 @@
 """The chapter's network as pure functions of its parameters, for autograd to differentiate.
 
-Bad input (another structure, shape or dtype than is said, empty, not finite) raises ValueError or
-TypeError with the argument's name. Source: Saito, *Deep Learning from Scratch 2*.
+Parameters are a dict as `init_params` makes them. Classes are one-hot (examples, classes), or ints
+(examples,). Bad input (another structure, shape or dtype than is said, empty, not finite) raises
+ValueError or TypeError with the argument's name. Source: Saito, *Deep Learning from Scratch 2*.
 """
 
 from __future__ import annotations
@@ -58,16 +59,11 @@ def _largest_exponent(dtype: onp.dtype[Any]) -> float:
 
 @primitive  # type: ignore[untyped-decorator]
 def sigmoid(x: Array) -> Array:
-    """Return 1 / (1 + exp(-x)), elementwise, without overflow for any finite `x`.
+    """Return 1 / (1 + exp(-x)) of each entry of a float array, without overflow.
 
     An elementary function with a derivative rule of its own, as autograd has them for exp and
     tanh: traced through the quotient, the gradient would be inf / inf where exp(-x) overflows.
     Saito, section 1.3.5.
-
-    Parameters
-    ----------
-    x : float array of any shape
-        The result has its dtype.
 
     Examples
     --------
@@ -86,9 +82,7 @@ defjvp(sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
 def affine(x: Array, W: Array, b: Array) -> Array:
     """Return x W + b, a float array (examples, outputs): Saito, section 1.3.5.
 
-    Parameters
-    ----------
-    x, W, b : float arrays, shapes (examples, inputs), (inputs, outputs) and (outputs,)
+    Of float arrays (examples, inputs), (inputs, outputs) and (outputs,).
 
     Examples
     --------
@@ -105,12 +99,7 @@ def _shifted(scores: Array) -> Array:
 
 
 def softmax(scores: Array) -> Array:
-    """Return the probabilities exp(s) / Σ exp(s) of each row of scores: Saito, section 1.3.1.
-
-    Parameters
-    ----------
-    scores : float array, shape (..., classes)
-        The result has their shape and dtype.
+    """Return the probabilities exp(s) / Σ exp(s) of float scores (..., classes): Saito, 1.3.1.
 
     Examples
     --------
@@ -125,13 +114,8 @@ def softmax(scores: Array) -> Array:
 def cross_entropy(scores: Array, t: Array) -> Any:
     """Return the mean over the examples of -log softmax(scores)[class], by log-sum-exp.
 
-    Saito, section 1.3.1.
-
-    Parameters
-    ----------
-    scores : float array, shape (examples, classes)
-        Scores (logits), not probabilities; the loss is a scalar of their dtype.
-    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
+    Of float scores (examples, classes), not probabilities, and their classes `t`, one-hot or ints:
+    a scalar of the scores' dtype. Saito, section 1.3.1.
 
     Examples
     --------
@@ -191,13 +175,7 @@ def init_params(
 def predict(params: Params, x: Array) -> Array:
     """Return the scores (examples, classes) of the network: affine, sigmoid, affine.
 
-    Saito, section 1.4.2.
-
-    Parameters
-    ----------
-    params : dict of float arrays
-        W1, b1, W2, b2, as `init_params` makes them.
-    x : float array, shape (examples, inputs)
+    Of a float array `x` (examples, inputs). Saito, section 1.4.2.
 
     Examples
     --------
@@ -214,14 +192,7 @@ def predict(params: Params, x: Array) -> Array:
 def loss(params: Params, x: Array, t: Array) -> Any:
     """Return the mean cross-entropy of the network's scores, a float scalar.
 
-    Saito, section 1.4.2.
-
-    Parameters
-    ----------
-    params : dict of float arrays
-        W1, b1, W2, b2, as `init_params` makes them.
-    x : float array, shape (examples, inputs)
-    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
+    Of a float array `x` (examples, inputs) and its classes `t`, one-hot or ints: Saito, 1.4.2.
 
     Examples
     --------
@@ -262,13 +233,8 @@ def scores_or_classes(predictor: Any, x: Array) -> Array:
 def accuracy(params: Any, x: Array, t: Array) -> float:
     """Return the fraction, from 0 to 1, of the examples whose largest score is their class's.
 
-    Parameters
-    ----------
-    params : dict of float arrays, callable, or object with a method `predict`
-        W1, b1, W2, b2, as `init_params` makes them; or any other predictor, which returns scores
-        (examples, classes) or class indices (examples,) for `x`.
-    x : float array, shape (examples, inputs)
-    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
+    `params` may be any other predictor too: a function, or an object with a method `predict`, that
+    returns scores (examples, classes), or classes (examples,), for `x`.
 
     Examples
     --------
