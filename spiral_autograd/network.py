@@ -143,6 +143,9 @@ def init_params(
 ) -> Params:
     """Return new parameters, small normal weights and zero biases: Saito, section 1.4.2.
 
+    They are a dict of float64 arrays: W1 (input_size, hidden_size), b1 (hidden_size,),
+    W2 (hidden_size, output_size), b2 (output_size,).
+
     Parameters
     ----------
     input_size, hidden_size, output_size : int
@@ -151,25 +154,17 @@ def init_params(
     scale : float, above 0
         The standard deviation of the weights.
 
-    Returns
-    -------
-    dict of float64 arrays
-        W1 (input_size, hidden_size), b1 (hidden_size,), W2 (hidden_size, output_size),
-        b2 (output_size,).
-
     Examples
     --------
     >>> {name: array.shape for name, array in init_params(2, 10, 3, rng=0).items()}
     {'W1': (2, 10), 'b1': (10,), 'W2': (10, 3), 'b2': (3,)}
     """
-    input_size = positive_integer("input_size", input_size)
-    hidden_size = positive_integer("hidden_size", hidden_size)
-    output_size = positive_integer("output_size", output_size)
+    sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size}
+    n, h, m = (positive_integer(name, size) for name, size in sizes.items())
     scale = number("scale", scale, above=0)
     stream = random_stream(rng)
-    W1 = scale * stream.standard_normal((input_size, hidden_size))
-    W2 = scale * stream.standard_normal((hidden_size, output_size))
-    return {"W1": W1, "b1": onp.zeros(hidden_size), "W2": W2, "b2": onp.zeros(output_size)}
+    W1, W2 = (scale * stream.standard_normal(shape) for shape in ((n, h), (h, m)))
+    return {"W1": W1, "b1": onp.zeros(h), "W2": W2, "b2": onp.zeros(m)}
 
 
 def predict(params: Params, x: Array) -> Array:
