@@ -18,6 +18,7 @@ from ..boxes import RecordingError, process_lock
 from ..pytree import Pytree, float_tree, leaves, with_leaves
 from ..recording import Call, record
 from . import guards
+from .bodies import bodies
 from .buffers import write_buffered
 from .graph import draw
 from .guards import DerivationError, Example, refused, silence
@@ -131,7 +132,7 @@ def _derived(loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints
 def _recorded(loss: Loss, example: Example, trace_ints: bool) -> Simplified:
     params, data = example
     with refused("while it was recorded, the loss raised "), silence():
-        return simplify(record(loss, params, *data, trace_ints=trace_ints))
+        return simplify(record(loss, params, *data, trace_ints=trace_ints, bodies=bodies()))
 
 
 def _recorded_elsewhere(loss: Loss, examples: Sequence[Example], trace_ints: bool) -> Simplified:

@@ -6,7 +6,6 @@ import inspect
 import operator
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,12 +14,13 @@ import numpy as np
 from ..boxes import add_at, take
 from ..pytree import Pytree, paths, with_leaves
 from ..recording import Call
+from ..validation import Shape
 from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
 from .simplify import Simplified, needed, parents
-from .writer import ATOM, SCATTERS, VIEWS, Writer, identifier, shape_text
+from .writer import ATOM, SCATTERS, TERM, VIEWS, Writer, grouped, identifier, shape_text
 
 LONGEST = 56  # a longer expression becomes a statement of its own
-WIDTH = 60  # the column at which the comments begin
+WIDTH, WIDEST = 60, 96  # the column at which the comments begin, and that before which they end
 HOMES = ("scipy.special", "scipy.linalg", "scipy.signal")  # of functions that do not know theirs
 PLAIN_NAMES = {
     fun: name
@@ -57,8 +57,9 @@ def write_listing(
     listing.walk()
     value = listing.plain(simple.loss)
     value = f"{types[0]}({value})" if types[0] else value
-    grads = listing.tree(with_leaves(simple.recording.params, listing.gradients(types[1:])))
-    body = [*listing.unpack, *listing.lines(), "", f"return {value}, {grads}"]
+    grads = with_leaves(simple.recording.params, listing.gradients(types[1:]))
+    ends = [f"return {value}, {listing.tree(grads, joint)}" for joint in (", ", ",\n        ")]
+    body = [*listing.unpack, *listing.lines(), "", ends[len(ends[0]) > WIDEST]]
     source = [f"def value_and_grad({', '.join(listing.arguments_of_loss)}):"]
     source += [f"    {line}" if line else "" for line in body]
     return "\n".join([*_imports(listing.needs), *source]) + "\n", listing.needs
@@ -78,8 +79,14 @@ class _Listing(Writer):
         for argument, tree in zip(self.arguments_of_loss, trees, strict=True):
             self._take_apart(argument, tree)
         self._named = set(self.texts)
-        self._uses = Counter(parent for e in self.order for parent in e.parents)
+        self._users: dict[Expr, list[Expr]] = {}
+        for e in self.order:
+            for parent in e.parents:
+                self._users.setdefault(parent, []).append(e)
         self._results = {simple.loss, *simple.grads}
+        self._turns: dict[Any, list[Call]] = {}  # of a loop: the calls at one place of one function
+        self._forward = needed([simple.loss], parents)
+        self._placed: set[Expr] = set()  # sums that are written once all their summands are known
         self._gradient_of = _gradient_of(simple)
         self._part_of = _parts_of_gradients(simple, self._gradient_of)
         self._names = {simple.loss: "loss"}
@@ -87,17 +94,20 @@ class _Listing(Writer):
             if call in simple.of_call:
                 self._names.setdefault(simple.of_call[call], name)
         for param, grad in zip(simple.params, simple.grads, strict=True):
-            self._names.setdefault(grad, f"d{self.plain(param)}")
+            if grad not in self._forward:
+                self._names.setdefault(grad, f"d{self.plain(param)}")
 
     def _take_apart(self, argument: str, tree: Pytree) -> None:
-        """Name the leaves of an argument, and write the lines that bind them, four to each."""
+        """Name the leaves of an argument, and write the lines that bind them."""
         names, places = [], []
         for path, leaf, name in named_inputs(argument, tree, self.taken):
             self.texts[self.simple.of_call[leaf]] = name, ATOM
             names += [name] if path else []
             places.append(argument + "".join(f"[{self.constant(key)}]" for key in path))
-        for k in range(0, len(names), 4):
-            self.unpack.append(f"{', '.join(names[k : k + 4])} = {', '.join(places[k : k + 4])}")
+        each = 4 if len(", ".join([*names[:4], *places[:4]])) < WIDEST else 1
+        for k in range(0, len(names), each):
+            parts = names[k : k + each], places[k : k + each]
+            self.unpack.append(" = ".join(map(", ".join, parts)))
 
     def name_constant(self, value: object) -> str:
         return identifier(getattr(value, "__name__", "constant"), self.taken)
@@ -105,59 +115,125 @@ class _Listing(Writer):
     # ---- statements ----
 
     def emit(self, position: int, e: Expr) -> None:
-        scatters = e.fun in SCATTERS
-        self.texts[e] = ("", ATOM) if scatters else self.write(e)
-        while len(self.plain(e)) > LONGEST and (longest := self._longest_part(e)) is not None:
+        for parent in e.parents:
+            if parent in self._placed and not self._goes_on(parent, e):
+                self._give_name(parent)
+        placed = e.fun in SCATTERS or any(parent in self._placed for parent in e.parents)
+        self.texts[e] = ("", ATOM) if e.fun in SCATTERS else self.write(e)
+        while (longest := self._longest_part(e)) is not None:
             self._give_name(longest)
             self.texts[e] = self.write(e)
-        many = self._uses[e] > 1 and e.fun not in VIEWS
-        if scatters or many or e in self._results or self._own_name(e):
+        users = self._users.get(e, [])
+        many = len(users) > 1 and e.fun not in VIEWS
+        if placed:
+            self._placed.add(e)
+            many = many or not (users and self._goes_on(e, users[0]))
+        if many or e in self._results or (not placed and self._own_name(e)):
             self._give_name(e)
 
+    def _goes_on(self, e: Expr, user: Expr) -> bool:
+        """Tell whether a sum of parts that are placed into an array goes on in another one."""
+        is_first = e is user.args[0] or (e.fun in SCATTERS and e is not user.args[0])
+        alike = (e.shape, e.dtype) == (user.shape, user.dtype)
+        return user.fun in (np.add, np.subtract) and alike and is_first
+
+    def _summands(self, e: Expr) -> list[tuple[str, Expr]]:
+        """Return what a sum is written as, with the signs."""
+        if e.fun not in (np.add, np.subtract) or e in self._named:
+            return [("+", e)]
+        first, second = e.args
+        sign = "+" if e.fun is np.add else "-"
+        return [*self._summands(first), (sign, second)]
+
     def _longest_part(self, e: Expr) -> Expr | None:
-        """Return the argument whose text is the longest, if that is a statement's worth."""
-        inline = [arg for arg in e.parents if arg not in self._named and arg.fun is not None]
+        """Return the part of a text that is the longest, if that is too long, for a statement."""
+        terms = [term for _, term in self._summands(e)] if e.fun in (np.add, np.subtract) else [e]
+        term = max(terms, key=lambda term: len(self.plain(term)))
+        if len(self.plain(term)) <= LONGEST:
+            return None
+        parts = term.parents if term is e or term in self._named else [term]
+        inline = [x for x in parts if x not in self._named and x.fun is not None]
         longest = max(inline, key=lambda arg: len(self.plain(arg)), default=None)
         return longest if longest and len(self.plain(longest)) > LONGEST // 3 else None
 
     def _own_name(self, e: Expr) -> str | None:
         """Return the name that a value has by itself: of its variable, or of what it is."""
         name = self._names.get(e) or _formula_name(e)
-        return name or self._named_after(self._gradient_of.get(e, ()), "d{}")
+        values = () if e in self._forward else self._gradient_of.get(e, ())
+        return name or self._named_after(values, "d{}")
 
     def _named_after(self, values: Sequence[Expr], form: str) -> str | None:
         named = (form.format(self.plain(value)) for value in values if value in self._named)
         return next(named, None)
 
     def _give_name(self, e: Expr) -> None:
-        name = self._own_name(e) or self._named_after(self._part_of.get(e, ()), "d{}_part")
+        values = () if e in self._forward else self._part_of.get(e, ())
+        name = self._own_name(e) or self._named_after(values, "d{}_part")
         plain_name = PLAIN_NAMES.get(e.fun) or getattr(e.fun, "__name__", "value").strip("_")
         name = identifier(name or plain_name, self.taken)
-        code = [f"{name} = {self.plain(e)}"]
-        if e.fun in SCATTERS:
-            dtype = "" if e.dtype == float else f", dtype=np.{e.dtype.name}"
-            code = [f"{name} = np.zeros({shape_text(e.args[1])}{dtype})", self.scattered(e, name)]
-        self.done.append((e, code))
+        self.done.append((e, self._statement(e, name)))
         self._named.add(e)
+        self._placed.discard(e)
         self.texts[e] = name, ATOM
+
+    def _statement(self, e: Expr, name: str) -> list[str]:
+        """Return the lines that compute a value: a sum may need several."""
+        summands = self._summands(e)
+        rest = [(sign, x) for sign, x in summands if x.fun not in SCATTERS or x in self._named]
+        placed = [(sign, x) for sign, x in summands if (sign, x) not in rest]
+        texts = [f"{sign} {grouped(self.text_of(x), TERM)}" for sign, x in rest]
+        is_whole = any((x.shape, x.dtype) == (e.shape, e.dtype) for _, x in rest)
+        if texts:
+            sign, first = texts[0].split(" ", 1)
+            texts[0] = first if sign == "+" else f"-{first}"
+        if not placed:
+            return (
+                _broken(f"{name} = ", texts)
+                if len(self.plain(e)) > LONGEST
+                else [f"{name} = {self.plain(e)}"]
+            )
+        dtype = "" if e.dtype == float else f", dtype=np.{e.dtype.name}"
+        lines = [f"{name} = np.zeros({shape_text(e.shape)}{dtype})"]
+        if is_whole:
+            single = len(rest) == 1 and sign == "+"
+            lines = _broken(f"{name} = ", texts) if not single else [f"{name} = np.array({first})"]
+        elif rest:
+            lines += _broken(f"{name} += ", texts)
+        seen: list[Any] = []
+        for sign, x in placed:
+            if x.fun is put:
+                g, _, *index = x.args
+                new = (
+                    not rest
+                    and sign == "+"
+                    and all(_apart(index, other, e.shape) for other in seen)
+                )
+                lines.append(f"{name}[{self.index(index)}] {'' if new else sign}= {self.plain(g)}")
+                seen.append(index)
+            else:
+                lines.append(self.scattered(x, name, sign))
+                seen.append(())
+        return lines
 
     # ---- lines ----
 
     def lines(self) -> list[str]:
         """Return the lines of the statements, each with its shape and where it comes from."""
-        forward = needed([self.simple.loss], parents)
         number: dict[Expr, int] = {}  # the statement that each expression is a part of
         lines, section = [], ""
         for k, (e, (*first, last)) in enumerate(self.done, 1):
             number.update(
                 (part, k) for part in needed([e], parents, number) if part.fun is not None
             )
-            kind = "forward" if e in forward else "backward"
+            kind = "forward" if e in self._forward else "backward"
             if kind != section:
                 lines += ["", f"# {kind}"]
                 section = kind
             where = self._source(e, k) if kind == "forward" else self._whose(e, number)
-            lines += [*first, f"{last:{WIDTH}}  # {e.shape if e.shape else 'scalar'}{where}"]
+            comment = f"# {e.shape if e.shape else 'scalar'}{where}"
+            column = min(WIDTH, WIDEST - len(comment) - 2)
+            fits = len(last) <= column
+            lines += [*first, f"{last:{column}}  {comment}"] if fits else [comment, *first, last]
         return lines
 
     def _source(self, e: Expr, k: int) -> str:
@@ -166,7 +242,10 @@ class _Listing(Writer):
             return f" [{k}]"
         file, line, _ = call.source
         name = "".join(c if c.isprintable() else "?" for c in os.path.basename(file))
-        return f" [{k}] {name}:{line}"
+        turns = self._turns.setdefault((call.instruction, call.frames[0]), [])
+        turns += [call] if call not in turns else []
+        turn = turns.index(call) + 1
+        return f" [{k}] {name}:{line}{f', turn {turn}' if turn > 1 else ''}"
 
     def _whose(self, e: Expr, number: dict[Expr, int]) -> str:
         """Return the number of the line that a backward line is the gradient of."""
@@ -191,14 +270,14 @@ class _Listing(Writer):
             texts.append(text if made_by is None else f"{made_by}({text})")
         return texts
 
-    def tree(self, tree: Pytree) -> str:
+    def tree(self, tree: Pytree, joint: str = ", ") -> str:
         """Return the text of a pytree of texts."""
         if type(tree) is dict:
             items = (f"{self.constant(key)}: {self.tree(sub)}" for key, sub in tree.items())
-            return "{" + ", ".join(items) + "}"
+            return "{" + joint.join(items) + "}"
         if type(tree) not in (list, tuple):
             return str(tree)
-        inside = ", ".join(map(self.tree, tree))
+        inside = joint.join(map(self.tree, tree))
         if type(tree) is list:
             return f"[{inside}]"
         return f"({inside},)" if len(tree) == 1 else f"({inside})"
@@ -257,6 +336,34 @@ def _parts_of_gradients(
     return part_of
 
 
+def _broken(start: str, texts: Sequence[str]) -> list[str]:
+    """Return a sum in lines that are not too long."""
+    lines = [start + texts[0]]
+    for text in texts[1:]:
+        if len(lines[-1]) + len(text) < LONGEST:
+            lines[-1] += f" {text}"
+        else:
+            lines.append(f"    {text}")
+    if len(lines) > 1:
+        lines[0] = f"{start}({lines[0].removeprefix(start)}"
+        lines[-1] += ")"
+    return lines
+
+
+def _apart(index: Sequence[Any], other: Sequence[Any], shape: Shape) -> bool:
+    """Tell whether two indices of an array have no entry in common."""
+    for i, j, n in zip(index, other, shape, strict=False):
+        if not all(isinstance(k, slice | int) for k in (i, j)):
+            return False
+        if not set(_entries(i, n)) & set(_entries(j, n)):
+            return True
+    return False
+
+
+def _entries(index: Any, length: int) -> range:
+    return range(*index.indices(length)) if isinstance(index, slice) else range(length)[index:][:1]
+
+
 def _formula_name(e: Expr) -> str | None:
     """Return the name of a formula that readers know: exp(s) / Σ exp(s)."""
     if e.fun is not np.divide or e.args[0].fun is not np.exp:
@@ -270,7 +377,8 @@ def _imports(needs: dict[str, Any]) -> list[str]:
     """Return the head of the source: imports where they can be had, else what it must be given."""
     lines = ["import numpy as np"]
     for name, value in needs.items():
-        for module in (getattr(value, "__module__", None), *HOMES):
+        autograds = [module for module in sys.modules if module.startswith("autograd.scipy.")]
+        for module in (*HOMES, getattr(value, "__module__", None), *autograds):
             found = getattr(sys.modules.get(str(module)), name, None)
             if getattr(found, "fun", found) is value:
                 break

@@ -9,6 +9,7 @@ import autograd.scipy.signal
 import autograd.scipy.special as special
 import numpy as np
 import pytest
+from autograd.scipy.stats import multivariate_normal, norm
 
 import spiral_autograd as sa
 from spiral_autograd.derive import DerivationError, DerivationWarning, cached, deriving, later
@@ -279,3 +280,79 @@ def test_parameters_large_values_and_what_the_gradient_needs_do_not_wait():
     late, kept = waiting(loss, np.ones((40, 30)), np.ones((50, 40)))
     assert (late, kept) == ({"add"}, [("sum", ()), ("sum", ())])
     assert waiting(lambda w, x: anp.exp(anp.sum(w * x)), A, A) == (set(), [("exp", ())])
+
+
+# -------------------- SciPy's functions that are NumPy expressions --------------------
+
+COV = 2.0 * np.eye(4)
+BODIES = {
+    "all": lambda w: special.logsumexp(w),
+    "rows": lambda w: anp.sum(special.logsumexp(w, 1) ** 2),
+    "columns": lambda w: anp.sum(special.logsumexp(w, axis=0, keepdims=True) * w),
+    "nothing but zeros": lambda w: anp.sum(special.logsumexp(anp.where(w > 0, w, -np.inf))),
+    "logpdf": lambda w: anp.sum(norm.logpdf(w, w[0], anp.exp(w[1]))),
+    "pdf": lambda w: anp.sum(norm.pdf(w, 0.5)),
+    "normals": lambda w: anp.sum(multivariate_normal.logpdf(w, w[0], COV)),
+    "a normal": lambda w: multivariate_normal.pdf(w[0], w[1], w.T @ w + np.eye(4)),
+    "entropy": lambda w: multivariate_normal.entropy(w[0], w.T @ w + np.eye(4)),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_scipys_expressions_are_numpys(name):
+    derived = assert_written(BODIES[name], (A,), (A + 0.1,))
+    assert derived.needs == {}
+    assert "scipy" not in derived.source
+
+
+OTHERS = {
+    "weights": lambda w: special.logsumexp(w, b=2.0),
+    "no expression": lambda w: anp.sum(norm.cdf(w)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_a_body_does_not_take_stays_scipys(name):
+    derived = assert_written(OTHERS[name], (A,), (A + 0.1,))
+    assert "scipy" in derived.source
+    exec(compile(derived.source, "pasted", "exec"), {})  # it imports what it needs
+
+
+def test_a_logsumexp_of_nothing_but_minus_infinity_is_scipys():
+    loss = lambda w, x: anp.sum(special.logsumexp(w * x[:, None] + x[:, None], axis=1))  # noqa: E731
+    derived = sa.derive(loss, np.ones(3), np.ones(2))
+    with np.errstate(all="ignore"):
+        assert derived(np.ones(3), np.full(2, -np.inf))[0] == -np.inf
+
+
+# -------------------- sums, and what is placed into arrays --------------------
+
+PLACED = {
+    "apart": lambda w: anp.sum(w[0] ** 2) + anp.sum(w[1:] ** 3),
+    "over each other": lambda w: anp.sum(w[:2] ** 2) + anp.sum(w[1:] ** 3) - anp.sum(w[-1] * w[0]),
+    "with a rest": lambda w: anp.sum(w**2) + anp.sum(w[0] ** 3) - anp.sum(w[:, 1] ** 2),
+    "a rest that is another gradient": lambda w: anp.sum(w * 3) - anp.sum(w[0]),
+    "columns": lambda w: anp.sum(w[:, 1] * w[:, 0]) - anp.sum(w[..., 2]),
+    "by numbers": lambda w: anp.sum(w[ROWS] ** 2) - anp.sum(w[0] ** 2) - anp.sum(w[ROWS] ** 3),
+    "a sum of a sum": lambda w: anp.sum((w[0] - (w[1] + w[2]) - w[0] * w[1]) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_what_is_placed_into_one_array_is_written_into_one(name):
+    derived = assert_written(PLACED[name], (A,), (A + 1,))
+    assert derived.source.count("np.zeros") <= 1
+
+
+def test_a_long_sum_is_broken_and_no_line_is_too_long():
+    def loss(w, x):
+        h = w[0]
+        for _ in range(6):
+            h = anp.tanh(anp.dot(h, x) + anp.cos(h))
+        return anp.sum(h)
+
+    derived = assert_written(loss, (A, np.eye(4)), (A + 1, np.eye(4)))
+    assert max(map(len, derived.source.splitlines())) <= 100
+    assert "_part" not in derived.source
+    assert ", turn 6" in derived.source
+    assert ", turn 7" not in derived.source

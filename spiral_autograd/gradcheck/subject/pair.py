@@ -16,7 +16,7 @@ from ...validation import Array
 from .adapter import Adapter, Terms, Values, effects_on
 from .conventions import CACHES, is_statistic, means_upstream
 from .inputs import by_company, floats_with_gradients, spread
-from .objects import name_of_function, positional_names, require_function, required_names
+from .objects import name_of_function, nested, positional_names, require_function, required_names
 from .parameters import Parameter
 from .returned import by_key, by_position, is_of_loss, require_any
 from .subject import (
@@ -237,6 +237,11 @@ class Pair(Adapter):
     def left(self) -> Any:
         """What the forward pass has left for the backward pass."""
         return self.cache
+
+    def names_left(self) -> dict[int, str]:
+        """Return what the arrays of the cache are called: its entries."""
+        entries = nested("cache", self.cache)
+        return {id(v): name for name, _, v in entries if name != "cache" and is_float_array(v)}
 
     def run(self) -> list[object]:
         """Run the forward pass, and return the outputs that backward has a gradient of."""
