@@ -1,7 +1,8 @@
 """The pictures, and the grid behind them. matplotlib is imported when a figure is drawn.
 
 Each is drawn on the Axes `ax` and returns it: by default one of a new figure; a title that it has
-stays. Data of another shape or dtype, not finite or empty, raise ValueError or TypeError.
+stays. The points `x` are floats (examples, 2), their classes `t` one-hot or ints. Data of another
+shape or dtype, not finite or empty, raise ValueError or TypeError.
 Source: Saito, *Deep Learning from Scratch 2*.
 """
 
@@ -15,7 +16,7 @@ import numpy as np
 from .network import affine, predict, scores_or_classes, sigmoid
 from .pytree import float_tree
 from .train_state import TrainState
-from .validation import Array, class_indices, examples, network_params, number
+from .validation import Array, class_indices, examples, finite_array, network_params, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,15 +159,9 @@ def _named(ax: Axes, x: str, y: str, title: str) -> Axes:
 
 
 def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> Axes:
-    """Draw the points, each class with a colour and a marker of its own: Saito, section 1.4.1.
+    """Draw points (examples, 2), each class with a colour and a marker: Saito, section 1.4.1.
 
-    Parameters
-    ----------
-    x : float array, shape (examples, 2)
-    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
-    ax : matplotlib Axes, optional
-    **scatter
-        Further options of ``Axes.scatter``, such as ``s=40``.
+    Classes `t` are one-hot or ints; `scatter` are options of ``Axes.scatter``, such as ``s=40``.
 
     Examples
     --------
@@ -199,15 +194,8 @@ def plot_loss(
 ) -> Axes:
     """Draw the loss of each evaluation interval of a training run: Saito, section 1.4.4.
 
-    Parameters
-    ----------
-    state : TrainState
-        ValueError if it has no losses to draw.
-    ylim : (float, float), optional
-        The limits of the loss axis.
-    ax : matplotlib Axes, optional
-    **line
-        Further options of ``Axes.plot``, such as ``label="sgd"``.
+    `ylim` limits the loss axis; `line` are options of ``Axes.plot``, such as ``label="sgd"``. A
+    state that has no losses to draw raises ValueError.
 
     Examples
     --------
@@ -242,17 +230,9 @@ def plot_decision_boundary(
 ) -> Axes:
     """Draw the region of each class that is predicted, the data on top: Saito, section 1.4.3.
 
-    Parameters
-    ----------
-    params, h
-        The predictor and the spacing of `decision_grid`.
-    x : float array, shape (examples, 2)
-    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
-    ax : matplotlib Axes, optional
-    scatter : dict, optional
-        Further options of ``Axes.scatter`` for the points, such as ``{"s": 40}``.
-    **image
-        Further options of ``Axes.imshow`` for the regions, such as ``alpha=0.5``.
+    `params` and `h` are the predictor and the spacing of `decision_grid`, `x` and `t` the data of
+    `plot_data`, `scatter` its options as a dict, and `image` options of ``Axes.imshow``, such as
+    ``alpha=0.5``.
 
     Examples
     --------
@@ -262,6 +242,7 @@ def plot_decision_boundary(
     >>> len(ax.images)
     1
     """
+    x, t = examples("x", x), finite_array("t", t)  # parameters in their places are named first
     x = _two_columns(x)
     known = len(network_params(params, x)[-1]) if hasattr(params, "keys") else None
     labels, count = class_indices(t, len(x), known)
