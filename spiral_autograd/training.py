@@ -235,10 +235,10 @@ class _Loop:
 
     def state(self) -> TrainState:
         """Return the state at the present place."""
-        vectors, evaluations, *same = self.place
-        fields = dict(zip(_Place._fields[2:], same, strict=True))
-        losses = tuple(self.losses[:evaluations])
-        return replace(self.start, params=self.layout.tree(vectors), loss_list=losses, **fields)
+        fields = self.place._asdict()
+        params = self.layout.tree(fields.pop("vectors"))
+        losses = tuple(self.losses[: fields.pop("evaluations")])
+        return replace(self.start, params=params, loss_list=losses, **fields)
 
     def run(self, source: Source) -> TrainState:
         """Train to the end of the last epoch, and return the state there."""
