@@ -134,17 +134,24 @@ class _Listing(Writer):
         alike = (e.shape, e.dtype) == (user.shape, user.dtype)
         return user.fun in (np.add, np.subtract) and alike and is_first
 
+    def _is_sum(self, e: Expr) -> bool:
+        return e.fun in (np.add, np.subtract) and e not in self._named
+
     def _summands(self, e: Expr) -> list[tuple[str, Expr]]:
         """Return what a sum is written as, with the signs."""
-        if e.fun not in (np.add, np.subtract) or e in self._named:
-            return [("+", e)]
-        first, second = e.args
-        sign = "+" if e.fun is np.add else "-"
-        return [*self._summands(first), (sign, second)]
+        terms = []
+        while self._is_sum(e):
+            e, term = e.args[0], ("+" if e.fun is np.add else "-", e.args[1])
+            terms.append(term)
+        return [("+", e), *reversed(terms)]
 
     def _longest_part(self, e: Expr) -> Expr | None:
         """Return the part of a text that is the longest, if that is too long, for a statement."""
-        term = max((x for _, x in self._summands(e)), key=lambda x: len(self.plain(x)))
+        # A sum can be broken: what is too long is a term, and those of the sum before were seen.
+        terms = [e]
+        if self._is_sum(e):
+            terms = [x for x in e.args if x is e.args[1] or not self._is_sum(x)]
+        term = max(terms, key=lambda x: len(self.plain(x)))
         if len(self.plain(term)) <= LONGEST:
             return None
         parts = [x for x in term.parents if x not in self._named and x.fun] if term is e else [term]
