@@ -173,7 +173,7 @@ class Blame(Ran):
         makers = set().union(*(self.feeding(k) for k in rows))
         right = set().union(*(self._named(self.feeding(k)) for k in self.telling))
         events: dict[Spot, set[int]] = {}
-        for number in set().union(*fed) - right:
+        for number in set().union(*fed):
             run = self.trail.runs[self.events[number].run]
             called = {run.caller} if run.caller is not None and run.caller >= self.start else set()
             for n in {number, *called}:
@@ -190,7 +190,7 @@ class Blame(Ran):
             rank = ranks.get((code.co_filename, line), len(order))
             ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
             late = 0.4 * (rank == len(order)) + 0.4 * ahead
-            late += 0.1 * makers.isdisjoint(numbers)
+            late += 0.1 * makers.isdisjoint(numbers) + 0.4 * numbers.issubset(right)
             costs[code, line] = late, rank
         return {
             spot: Asked(

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ _OPERATORS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.GtE: (ast.Gt, ast.LtE, ast.Lt),
 }
 _REDUCING = ("sum", "mean", "max", "median", "min")
+_GIVEN = ("0", "1", "True")  # arguments that have to be written
 _FUNCTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_REDUCING, ("sum", "mean", "max")),
     "sin": ("cos",),
@@ -39,9 +41,16 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "argmax": ("argmin",),
     "argmin": ("argmax",),
 }
-_WINDOWS = ("{0}*{2}:{0}*{2} + {1}", "{0}:{0} + {1}*{2}:{2}")
+# What windows may be in place of those that begin somewhere, that only end, and that take steps.
+_WINDOWS = {
+    "begin": ("{0}*{2}:{0}*{2} + {1}", "{0}:{0} + {1}*{2}:{2}"),
+    "end": ("{2}:{2} + {1}",),
+    "step": ("{0}:{1}",),
+}
+_INDICES = ("{}", "-{}", "{} + 1", "{} - 1", "-{} + 1", "-{} - 1")  # of a number in reach
 _DERIVATIVES = ("(1 - {0})", "(1 - {0}**2)", "{0} * (1 - {0})", "({0} > 0)", "np.sign({0})")
 _REFERENCE = ast.Name | ast.Attribute | ast.Subscript
+_INDEX = ast.Constant | ast.BinOp | ast.UnaryOp
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +86,7 @@ def variants(body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]) 
     found = [Variant(cost, holder, field, index, node) for cost, node in offered]
     for slot in _slots(statement):
         other = (*_simpler(slot[3]), *_other(slot[3], reach, written), *_counted(slot, body, reach))
-        offers = (*other, *_more(slot, body, reach, shapes))
+        offers = (*other, *_more(slot, body, reach, written, shapes))
         found += [Variant(cost, *slot[:3], node) for cost, node in offers]
     return found
 
@@ -139,10 +148,19 @@ def _throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
     for text in (text for text, times in texts.items() if times > 1 and text in reach):
         for other in _alike(text, reach[text], reach):
             yield 1.2, _Renamed({text: other}).visit(copy.deepcopy(statement))
-    windows = [node for node in ast.walk(statement) if isinstance(node, ast.Slice) and node.lower]
-    for text in (text for text, thing in reach.items() if type(thing) is int) if windows else ():
-        for form in _WINDOWS:
-            yield 1.05, _Stepping(text, form).visit(copy.deepcopy(statement))
+    numbers = [text for text, thing in reach.items() if type(thing) is int]
+    slices = [node for node in ast.walk(statement) if isinstance(node, ast.Slice)]
+    for sort in sorted(set(map(_sort_of, slices))):
+        for form in _WINDOWS.get(sort, ()):
+            for number in numbers if "{2}" in form else ("",):
+                yield 1.05, _Windows(sort, form, number).visit(copy.deepcopy(statement))
+
+
+def _sort_of(window: ast.Slice) -> str:
+    """Return what a window does first of all: it takes steps, begins somewhere, or only ends."""
+    if window.step is not None or window.upper is None:
+        return "step" if window.step is not None else ""
+    return "end" if window.lower is None else "begin" * isinstance(window.lower, ast.Name)
 
 
 class _Renamed(ast.NodeTransformer):
@@ -158,20 +176,21 @@ class _Renamed(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-class _Stepping(ast.NodeTransformer):
-    """Multiplies where windows begin by a step."""
+class _Windows(ast.NodeTransformer):
+    """Puts other windows in the place of those of a sort."""
 
-    def __init__(self, step: str, form: str) -> None:
-        self.step, self.form = step, form
+    def __init__(self, sort: str, form: str, number: str) -> None:
+        self.sort, self.form, self.number = sort, form, number
 
     def visit_Slice(self, node: ast.Slice) -> Any:
-        """Return the window that begins at the multiple of a step."""
-        if not isinstance(node.lower, ast.Name) or node.upper is None or node.step is not None:
+        """Return the window that is in the place of one."""
+        if _sort_of(node) != self.sort:
             return node
-        first, end = ast.unparse(node.lower), ast.unparse(node.upper)
-        length = end.removeprefix(first).lstrip(" +")
-        text = self.form.format(first, length, self.step)
-        return _parsed(f"_[{text}]").slice if end != length else node  # type: ignore[attr-defined]
+        first, end = (ast.unparse(part) if part else "" for part in (node.lower, node.upper))
+        length = end.removeprefix(first).lstrip(" +") if first else end
+        text = self.form.format(first, length, self.number)
+        same = self.sort == "begin" and length == end
+        return node if same else _parsed(f"_[{text}]").slice  # type: ignore[attr-defined]
 
 
 def _alike(text: str, held: Any, reach: Reach) -> Iterator[str]:
@@ -230,6 +249,12 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
     elif isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
         for attr in _FUNCTIONS[node.attr]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
+    elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in _REDUCING:
+        for axis, keepdims in product((0, 1, None), (False, True)):
+            given = {"axis": axis, "keepdims": keepdims}
+            words = [word for word in node.keywords if word.arg not in given]
+            words += [ast.keyword(n, ast.Constant(v)) for n, v in given.items() if str(v) in _GIVEN]
+            yield 1.1, ast.Call(node.func, node.args, words)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         yield from _derived_otherwise(node, reach, written)
     if isinstance(node, ast.expr):
@@ -302,49 +327,64 @@ def _counted(slot: Slot, body: Slot, reach: Reach) -> Iterator[Offer]:
         reverse = isinstance(node, ast.Call) and ast.unparse(node.func) == "reversed"
         other = node.args[0] if reverse else _parsed(f"reversed({ast.unparse(node)})")
         yield 1.1, other
-    elif _counts(slot, body) and isinstance(node, _REFERENCE | ast.BinOp):
+        return
+    numbers = [text for text, thing in reach.items() if type(thing) is int]
+    if isinstance(node, ast.Slice) and node.lower is node.upper is node.step is None:
+        yield from ((1.3, _parsed(f"np.arange({text})")) for text in numbers)
+    if not _counts(slot, body):
+        return
+    if isinstance(node, _REFERENCE | ast.BinOp | ast.UnaryOp):
         for op in (ast.Add(), ast.Sub()):
             yield 1.1, ast.BinOp(node, op, ast.Constant(1))
         if type(reach.get(ast.unparse(node))) is int:
             yield 1.2, ast.Constant(0)
-        elif isinstance(node, ast.BinOp):
-            yield from ((1.2, _parsed(o)) for o, thing in reach.items() if type(thing) is int)
-    elif _counts(slot, body) and isinstance(node, ast.Constant):
-        yield from ((1.0, _parsed(o)) for o, thing in reach.items() if type(thing) is int)
-    elif isinstance(node, ast.Slice) and node.lower is node.upper is node.step is None:
-        numbers = [text for text, thing in reach.items() if type(thing) is int]
-        yield from ((1.3, _parsed(f"np.arange({text})")) for text in numbers)
+    cost = 1.0 if isinstance(node, ast.Constant) else 1.2
+    for i, form in enumerate(_INDICES if isinstance(node, _INDEX) else ()):
+        yield from ((cost + 0.2 * (i > 0), _parsed(form.format(text))) for text in numbers)
 
 
-def _more(slot: Slot, body: Slot, reach: Reach, shapes: Sequence[Shape]) -> Iterator[Offer]:
+def _more(
+    slot: Slot, body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]
+) -> Iterator[Offer]:
     """Yield an expression with one more factor, term, transpose or sign."""
     holder, field, _, node = slot
     if not isinstance(node, ast.expr) or isinstance(node, ast.Tuple | ast.Compare | ast.Lambda):
         return
-    is_array = isinstance(node, ast.Subscript | ast.Call) or ast.unparse(node) in reach
+    text, is_read = ast.unparse(node), isinstance(node, ast.Subscript | ast.Call)
+    own = reach.get(text, written.get(text))
+    if isinstance(holder, ast.Attribute | ast.Subscript) and own is None and not is_read:
+        return  # no array: a module, or np.c_, which times an array is a list without an end
+    is_array = isinstance(own, tuple) or is_read or text in reach
     if is_array and field in ("left", "right", "args", "value", "elts"):
         yield 1.1, ast.Attribute(node, "T", ast.Load())
-        if any(len(shape) > 2 for shape in shapes):
-            yield 1.1, _parsed(f"({ast.unparse(node)}).swapaxes(-1, -2)")
-    counts = _counts(slot, body)
+        yield from ((1.1, _parsed(f"({text}){way}")) for way in _turned(own, shapes))
     in_product = isinstance(holder, ast.BinOp) and isinstance(holder.op, ast.Mult | ast.Div)
-    if in_product or counts or field in ("func", "iter", "test") or isinstance(node, ast.Constant):
+    is_count = _counts(slot, body) or isinstance(node, ast.Constant)
+    if in_product or is_count or field in ("func", "iter", "test"):
         return
-    if isinstance(holder, ast.Subscript) and field == "value" and ast.unparse(node) not in reach:
-        return  # no array: np.c_ times an array is a list without an end
     yield 1.4, ast.UnaryOp(ast.USub(), node)
     for number in (2, 0.5):
         yield 1.5, ast.BinOp(node, ast.Mult(), ast.Constant(number))
     whole = holder is body[3]
-    for text, thing in reach.items():
-        yield from _with(node, _parsed(text), text, thing, shapes, whole)
-    own = reach.get(ast.unparse(node))
+    fitting = [own] if isinstance(own, tuple) and not whole else shapes
+    for other, thing in reach.items():
+        yield from _with(node, _parsed(other), other, thing, fitting, whole)
     if isinstance(own, tuple) and own:
-        yield from ((1.5, _parsed(form)) for form in _products(ast.unparse(node), own, reach))
+        yield from ((1.5, _parsed(form)) for form in _products(text, own, reach))
     if whole:
         for axis in (0, 1):
             keywords = [ast.keyword("axis", ast.Constant(axis))]
             yield 1.5, ast.Call(ast.Attribute(node, "sum", ast.Load()), [], keywords)
+
+
+def _turned(own: Any, shapes: Sequence[Shape]) -> Iterator[str]:
+    """Yield how the axes of an array of more than two may be in another order."""
+    ndim = len(own) if isinstance(own, tuple) else max(map(len, shapes), default=0)
+    if ndim > 2:
+        yield from (f".swapaxes({axis}, {axis + 1})" for axis in range(-ndim, -1))
+    if ndim > 3:  # the channels to the end, or back from it
+        yield f".transpose({', '.join(map(str, (0, *range(2, ndim), 1)))})"
+        yield f".transpose({', '.join(map(str, (0, ndim - 1, *range(1, ndim - 1))))})"
 
 
 def _products(text: str, shape: Shape, reach: Reach) -> Iterator[str]:
