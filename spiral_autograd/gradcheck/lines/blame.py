@@ -130,9 +130,13 @@ class Blame(Ran):
                 return list(dict.fromkeys(mended.place for mended in self.mended[rows]))
         return []
 
-    def remedy(self, k: int) -> Mended | None:
-        """Return the only change of a line that makes the k-th gradient right, if it is known."""
-        some = next((some for rows, some in self.mended.items() if k in rows and some), [])
+    def remedy(self, k: int, beside: Sequence[int] = ()) -> Mended | None:
+        """Return the only change of a line that makes the k-th gradient right, if it is known.
+
+        With some others beside it, if it makes these right too.
+        """
+        wanted = {k, *beside}
+        some = next((some for rows, some in self.mended.items() if wanted <= {*rows} and some), [])
         return some[0] if len(some) == 1 else None
 
     @cached_property
