@@ -28,6 +28,7 @@ COURSE: tuple[Stage, ...] = (
     (lambda search: chain(carried(search), search.natural()), 2.4, 0.0),
     (partial(repeated, sort=(*FAMILIES, by_lengths)), 2.4, 2.4),
     (truncated, 2.4, 2.4),
+    (Search.updates, 2.4, 2.4),
     (alike, np.inf, np.inf),
 )
 # For what is not linear in the upstream gradient.

@@ -38,7 +38,7 @@ def updated(spot: Spot) -> Iterator[tuple[Edit, Array]]:
                 if rows.any():
                     fields = {"operand": (y, i), "rate": rate}
                     change = _multiplied(y, x, i, z, rate, gradient)
-                    yield Edit("updated", 2.0, change, fields), rows[0]
+                    yield Edit("updated", 1.0, change, fields), rows[0]
 
 
 def _multiplied(

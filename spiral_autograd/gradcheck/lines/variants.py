@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import combinations, permutations, product
 from typing import Any
 
 import numpy as np
@@ -148,7 +148,12 @@ def _throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
     for text in (text for text, times in texts.items() if times > 1 and text in reach):
         for other in _alike(text, reach[text], reach):
             yield 1.2, _Renamed({text: other}).visit(copy.deepcopy(statement))
-    numbers = [text for text, thing in reach.items() if type(thing) is int]
+    shaped = {text: thing for text, thing in reach.items() if isinstance(thing, tuple)}
+    matrices = [text for text in texts if len(shaped.get(text, ())) == 2]
+    for pair in combinations(matrices, 2):
+        turned = {text: f"{text}.T" for text in pair}
+        yield 1.3, _Renamed(turned).visit(copy.deepcopy(statement))
+    numbers = [*(text for text, thing in reach.items() if type(thing) is int), "1", "2"]
     slices = [node for node in ast.walk(statement) if isinstance(node, ast.Slice)]
     for sort in sorted(set(map(_sort_of, slices))):
         for form in _WINDOWS.get(sort, ()):
@@ -239,11 +244,10 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub | ast.MatMult):
         yield 1.0, ast.BinOp(node.right, node.op, node.left)
     elif isinstance(node, ast.Tuple):
-        for i in range(len(node.elts)):
-            for j in range(i):
-                elts = list(node.elts)
-                elts[i], elts[j] = elts[j], elts[i]
-                yield 1.0, ast.Tuple(elts, node.ctx)
+        for order in permutations(range(len(node.elts))) if len(node.elts) < 5 else ():
+            moved = sum(i != n for n, i in enumerate(order))
+            if 0 < moved < 4:
+                yield 1.0, ast.Tuple([node.elts[i] for i in order], node.ctx)
     elif isinstance(node, ast.Constant):
         yield from _constants(node.value, reach)
     elif isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
@@ -352,8 +356,8 @@ def _more(
         return
     text, is_read = ast.unparse(node), isinstance(node, ast.Subscript | ast.Call)
     own = reach.get(text, written.get(text))
-    if isinstance(holder, ast.Attribute | ast.Subscript) and own is None and not is_read:
-        return  # no array: a module, or np.c_, which times an array is a list without an end
+    if own is None and isinstance(node, ast.Name | ast.Attribute):
+        return  # no array: a module, a text, np.c_, which times an array is a list without an end
     is_array = isinstance(own, tuple) or is_read or text in reach
     if is_array and field in ("left", "right", "args", "value", "elts"):
         yield 1.1, ast.Attribute(node, "T", ast.Load())
