@@ -18,7 +18,8 @@ import numpy as np
 from ..guard import CheckError
 from ..source import definition_of
 from .scope import Scope, fields_of
-from .variants import Reach, Slot, Variant
+from .statements import Reach
+from .variants import Slot, Variant
 
 # What a changed statement may raise, also where an adapter reads what comes of it.
 FAILING = (
