@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import checker, decision_grid, processes, report, steps
+from . import checker, checkers, decision_grid, processes, report, steps
 
 
 def main() -> None:
@@ -22,13 +22,12 @@ def main() -> None:
     quick = options.quick
     before = _load()
     figures = report.Figures(
-        processes=processes.training(repeats=_say("whole processes", 3 if quick else 11)),
+        processes=processes.training(repeats=_say("whole processes", 2 if quick else 7)),
         imports=processes.imports(repeats=_say("imports", 5 if quick else 31)),
         grid=decision_grid.measure(repeats=_say("the decision grid", 3 if quick else 9)),
-        steps=steps.measure(
-            repeats=_say("steps", 5 if quick else 45), slot=0.01 if quick else 0.05
-        ),
+        steps=steps.measure(_say("steps", 3 if quick else 15), share=0.1 if quick else 1.0),
         checker=_checker(quick),
+        checkers=checkers.measure(_say("other checkers", 3 if quick else 21)),
         load=(before, _load()),
     )
     options.output.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import numpy as np
 import spiral_autograd as sa
 
 from .measure import Timings, interleaved, peak_memory
-from .programs.handwritten import Affine
+from .programs.handwritten import Affine, AttributeAffine
 from .spiral import Array
 
 LARGE = 1000  # inputs and outputs: a million weights
@@ -27,24 +27,6 @@ RUNS_AT_MOST, COPIES_AT_MOST = 12, 6
 SIDES = (3, 10, 30, 100, 300)
 BATCH = 10
 RUN, CHECK, ENTRIES = "forward and backward", "check_layer", "entry by entry"
-
-
-class AttributeAffine:
-    """x W + b, with its gradients made anew and kept as attributes."""
-
-    def __init__(self, W: Array, b: Array) -> None:
-        self.W, self.b = W, b
-
-    def forward(self, x: Array) -> Array:
-        """Return the layer's output."""
-        self.x = x
-        return x @ self.W + self.b
-
-    def backward(self, dout: Array) -> Array:
-        """Keep the gradients of W and b, and return that of x."""
-        self.dW = self.x.T @ dout
-        self.db = dout.sum(axis=0)
-        return dout @ self.W.T
 
 
 class Doubled(Affine):

@@ -54,27 +54,6 @@ def interleaved(programs: Mapping[str, Callable[[], Any]], *, repeats: int) -> T
     return Timings(seconds)
 
 
-def interleaved_steps(
-    runs: Mapping[str, Callable[[int], Any]], *, repeats: int, slot: float
-) -> Timings:
-    """Time one step of each program, where ``run(n)`` takes n: as many as fill `slot` seconds."""
-    counts = {name: _count(run, slot) for name, run in runs.items()}
-    calls = {name: lambda name=name: runs[name](counts[name]) for name in runs}
-    timings = interleaved(calls, repeats=repeats)
-    return Timings(
-        {name: [s / counts[name] for s in timings.seconds[name]] for name in timings.seconds}
-    )
-
-
-def _count(run: Callable[[int], Any], slot: float) -> int:
-    n = 1
-    run(n)  # the first run of a length may compile it, and is not timed
-    while timed(run, n) < slot / 2:
-        n *= 2
-        run(n)
-    return n
-
-
 @contextmanager
 def one_core() -> Iterator[None]:
     """Keep this process, and the threads that it starts meanwhile, on one core (on Linux)."""

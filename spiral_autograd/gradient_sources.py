@@ -22,7 +22,9 @@ class Buffers(NamedTuple):
 
     params: Pytree
     grads: Pytree
-    run: Callable[..., Any]  # with the arrays of a batch; it returns the loss
+    load: Callable[[Array], None]  # gather the examples of some batches, by their numbers
+    steps: list[Callable[[], None]]  # of each of these batches: write its gradient
+    losses: Callable[[int], Array]  # of the first so many, behind their steps
 
 
 class Source(NamedTuple):
@@ -33,8 +35,13 @@ class Source(NamedTuple):
     buffers: Buffers | None = None  # none where the parameters must be handed over each time
 
 
-def automatic_source(layout: FlatLayout, loss: Loss, data: list[Array], batch_size: int) -> Source:
-    """Return the derived program of a loss as a source; where there is none, autograd."""
+def automatic_source(
+    layout: FlatLayout, loss: Loss, data: list[Array], batch_size: int, count: int
+) -> Source:
+    """Return the derived program of a loss as a source; where there is none, autograd.
+
+    The program has room for `count` batches.
+    """
     for first in range(0, len(data[0]), batch_size):
         value = loss(layout.template, *(array[first : first + batch_size] for array in data))
         _require_scalar(value)
@@ -44,7 +51,7 @@ def automatic_source(layout: FlatLayout, loss: Loss, data: list[Array], batch_si
     found = cached_program(loss, layout.template, tuple(array[:batch_size] for array in data))
     if found is None or found.program is None:
         return plain
-    derived = source_of_program(layout, found.program, data)
+    derived = source_of_program(layout, found.program, data, batch_size, count)
     outside, has_changed = found.outside, False
     if not outside.watches:
         return derived
@@ -80,21 +87,32 @@ def source_of_pytrees(
     return Source(source, data)
 
 
-def source_of_program(layout: FlatLayout, program: Program, data: list[Array]) -> Source:
+def source_of_program(
+    layout: FlatLayout, program: Program, data: list[Array], batch_size: int, count: int
+) -> Source:
     """Return the source that a derived program is, with the data in the dtypes it computes in."""
     if any(turned or first != i for i, (first, turned) in enumerate(layout.sharing.places)):
         return source_of_pytrees(layout, program, data)
     make, dtypes = program.buffered
     params, grads = (layout.pack_tree(layout.template) for _ in range(2))
-    run = make(layout.views(params), layout.views(grads))
+    cast = [a.astype(dtype, copy=False) for a, dtype in zip(data, dtypes, strict=True)]
+    batches = [np.empty((count, batch_size, *a.shape[1:]), a.dtype) for a in cast]
+    examples = [(a, b.reshape(-1, *a.shape[1:])) for a, b in zip(cast, batches, strict=True)]
+    steps, losses = make(layout.views(params), layout.views(grads), batches, count)
+
+    def load(chosen: Array) -> None:
+        for array, places in examples:  # with mode="raise" NumPy would copy it once more
+            np.take(array, chosen, 0, places[: len(chosen)], mode="clip")
 
     def source(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
         tree_map(np.copyto, params, vectors)
+        for array, places in zip(batch, batches, strict=True):
+            np.copyto(places[0], array)
+        steps[0]()
         # The optimizer may keep what it is given, so it is given a copy of the buffers.
-        return float(run(*batch)), tree_map(np.array, grads)
+        return float(losses(1)[0]), tree_map(np.array, grads)
 
-    cast = [a.astype(dtype, copy=False) for a, dtype in zip(data, dtypes, strict=True)]
-    return Source(source, cast, Buffers(params, grads, run))
+    return Source(source, cast, Buffers(params, grads, load, steps, losses))
 
 
 def _require_scalar(loss: Any) -> None:

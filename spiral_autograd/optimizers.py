@@ -41,9 +41,9 @@ class Optimizer:
     name: str  # a training state remembers it
     init: Callable[[Pytree], Any]
     update: Callable[[Pytree, Pytree, Any], tuple[Pytree, Any]]
-    # The same update, which writes the new parameters into the arrays of the old ones and returns
-    # what the rule then remembers; `fit` takes it for its own buffers. grads may be written to.
-    in_place: Callable[[Pytree, Pytree, Any], Any] | None = None
+    # ``in_place(params, grads)`` returns the same update of these arrays, which are written to: a
+    # function from what the rule remembers to what it then remembers. `fit` has it for its buffers.
+    in_place: Callable[[Pytree, Pytree], Callable[[Any], Any]] | None = None
 
 
 def _rule(name: str, init: Callable[[Pytree], Any], update: Callable[..., Any]) -> Optimizer:
@@ -51,10 +51,15 @@ def _rule(name: str, init: Callable[[Pytree], Any], update: Callable[..., Any]) 
     return Optimizer(name, init, update, partial(_written_back, update))
 
 
-def _written_back(update: Callable[..., Any], params: Pytree, grads: Pytree, state: Any) -> Any:
-    new, state = update(params, grads, state)
-    tree_map(np.copyto, params, new)
-    return state
+def _written_back(
+    update: Callable[..., Any], params: Pytree, grads: Pytree
+) -> Callable[[Any], Any]:
+    def in_place(state: Any) -> Any:
+        new, state = update(params, grads, state)
+        tree_map(np.copyto, params, new)
+        return state
+
+    return in_place
 
 
 def _zeros_like(params: Pytree) -> Pytree:
@@ -95,9 +100,16 @@ def _sgd(lr: float, params: Pytree, grads: Pytree, state: Any) -> tuple[Pytree, 
     return tree_map(lambda p, g: p - lr * g, params, grads), state
 
 
-def _sgd_in_place(lr: float, params: Pytree, grads: Pytree, state: Any) -> Any:
-    tree_map(lambda p, g: np.subtract(p, np.multiply(g, lr, g), p), params, grads)
-    return state
+def _sgd_in_place(lr: float, params: Pytree, grads: Pytree) -> Callable[[Any], Any]:
+    pairs = zip(leaves(params), leaves(grads), strict=True)
+    rows = [(p, g, np.array(lr, p.dtype)) for p, g in pairs]  # an array of one number is quicker
+
+    def in_place(state: Any) -> Any:
+        for p, g, rate in rows:
+            np.subtract(p, np.multiply(g, rate, g), p)
+        return state
+
+    return in_place
 
 
 def momentum(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:

@@ -12,7 +12,7 @@ import inspect
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,14 +43,8 @@ _LIBRARIES = (
     os.path.abspath(__file__),
     os.path.abspath(boxes.__file__),
 )
-_INSTALLED = tuple(
-    os.path.abspath(path) + os.sep
-    for path in (
-        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        _PACKAGES,
-        _HERE,
-    )
-)
+_OF_PYTHON = map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))
+_INSTALLED = tuple(os.path.abspath(path) + os.sep for path in (*_OF_PYTHON, _PACKAGES, _HERE))
 
 
 @lru_cache(maxsize=4096)
@@ -121,8 +115,7 @@ class Call(Node):  # type: ignore[misc]
         self.fun, self.kwargs = fun, kwargs
         sources = [parent.same_as for parent in parents]
         self.args = subvals(args, zip(parent_argnums, sources, strict=True))
-        if _is_composite(fun):
-            self.same_as = running.tape.body_of(self)
+        self.same_as = running.tape.body_of(self)
         if self.same_as is self:
             running.tape.append(self)
 
@@ -179,8 +172,8 @@ notrace_primitives[_Differentiated] = notrace_primitives[VJPNode]
 class _Tape:
     """The calls of one recording, in order, and the names that the recorded code gave them."""
 
-    def __init__(self, trace: int, *, strict: bool) -> None:
-        self.trace, self.strict = trace, strict
+    def __init__(self, trace: int, bodies: Mapping[Any, Any], *, strict: bool) -> None:
+        self.trace, self.bodies, self.strict = trace, bodies, strict
         self.above: int | None = None  # the trace of the differentiation, while the loss runs
         self.calls: list[Call] = []
         self.names: dict[Call, str] = {}
@@ -208,17 +201,21 @@ class _Tape:
 
     def body_of(self, call: Call) -> Call:
         """Return the last call of a primitive's body, run on boxes; or the call, if it cannot."""
+        body = self.bodies.get(call.fun)
+        if body is None and not _is_composite(call.fun):
+            return call
         args = [
             new_box(arg.value, self.trace, arg) if isinstance(arg, Call) else arg
             for arg in call.args
         ]
         top = trace_stack.top
         try:
-            result = call.fun.fun(*args, **call.kwargs)
+            result = (body or call.fun.fun)(*args, **call.kwargs)
         except Exception:  # the user's code, which may raise anything where it cannot run on boxes
             trace_stack.top = top
             return call
-        return result._node.same_as if isbox(result) else call
+        last = result._node.same_as if isbox(result) else call
+        return last if vspace(last.value) == vspace(call.value) else call
 
     @contextmanager
     def differentiating(self, call: Call) -> Iterator[None]:
@@ -306,13 +303,15 @@ def record(
     *data: Pytree,
     box_type: type[RecordedBox] = RecordedBox,
     trace_ints: bool = False,
+    bodies: Mapping[Any, Any] | None = None,
 ) -> Recording:
     """Record ``loss(params, *data)`` and autograd's gradient with respect to `params`.
 
     Arrays and floats among the data are traced, with `trace_ints` also Python ints; anything else
-    is a constant. A `box_type` whose ``strict`` is false may let a shape or a branch depend on
-    values: such a recording holds for these values alone. Else a traced value that becomes a plain
-    one, or that decides upon a shape, raises a RecordingError; a loss that is no scalar, TypeError.
+    is a constant. `bodies` has functions to be recorded in place of primitives. A `box_type` whose
+    ``strict`` is false may let a shape or a branch depend on values: such a recording holds for
+    these values alone. Else a traced value that becomes a plain one, or that decides upon a shape,
+    raises a RecordingError; a loss that is no scalar, TypeError.
 
     >>> recording = record(lambda w: anp.sum(w * w), np.array([1.0, 2.0]))
     >>> recording.calls[:2]
@@ -323,7 +322,7 @@ def record(
     top, outer_tape = trace_stack.top, running.tape
     try:
         with recorded_boxes(box_type), trace_stack.new_trace() as trace:
-            tape = running.tape = _Tape(trace, strict=box_type.strict)
+            tape = running.tape = _Tape(trace, bodies or {}, strict=box_type.strict)
 
             def root(leaf: object) -> Any:
                 traced = isinstance(leaf, np.ndarray | np.generic | float)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -143,7 +143,8 @@ def fit(
         loop.keep_and_show(checkpoint, show_progress)
         if value_and_grad is not None:
             return loop.run(source_of_pytrees(loop.layout, value_and_grad, arrays))
-        return loop.run(automatic_source(loop.layout, loss, arrays, batch_size))
+        room = min(MOST_UPDATES, loop.max_iters, eval_interval or MOST_UPDATES)
+        return loop.run(automatic_source(loop.layout, loss, arrays, batch_size, room))
     except BaseException as stop:
         stop.state = loop.state()  # type: ignore[attr-defined]
         loop.end(stop.state)  # type: ignore[attr-defined]
@@ -200,8 +201,13 @@ class _Place(NamedTuple):
     draws: int
 
 
-# Where an update leads: epoch, iteration, order and draws; and the batch that it is made from.
-Update = tuple[tuple[int, int, Array, int], list[Array]]
+class _Stretch(NamedTuple):
+    """Some updates of an epoch, none beyond an evaluation: which, and the order of the examples."""
+
+    first: int
+    end: int
+    order: Array
+    draws: int
 
 
 @dataclass(eq=False)
@@ -222,6 +228,7 @@ class _Loop:
         start = self.start
         self.layout = FlatLayout.of(start.params, start.sharing)
         self.losses = list(start.loss_list)
+        self.max_iters = len(start.order) // self.batch_size
         vectors, evaluations = self.layout.pack_tree(start.params), len(self.losses)
         same = (getattr(start, name) for name in _Place._fields[2:])
         self.place = self.good = _Place(vectors, evaluations, *same)
@@ -236,14 +243,16 @@ class _Loop:
     def run(self, source: Source) -> TrainState:
         """Train to the end of the last epoch, and return the state there."""
         stream, is_quick = stream_of(self.start), True
-        may_overwrite = source.buffers is not None and self.optimizer.in_place is not None
-        for updates in self.stretches(stream, source.data):
+        update = None
+        if source.buffers is not None and self.optimizer.in_place is not None:
+            update = self.optimizer.in_place(source.buffers.params, source.buffers.grads)
+        for stretch in self.stretches(stream):
             began = time.perf_counter()
-            if may_overwrite and is_quick and len(updates) > 2:
-                self.advance(source, updates)
+            if update is not None and is_quick:
+                self.advance(source, update, stretch)
             else:
-                self.advance_one_by_one(source, updates)
-            is_quick = time.perf_counter() - began < QUICK * len(updates)
+                self.advance_one_by_one(source, stretch)
+            is_quick = time.perf_counter() - began < QUICK * (stretch.end - stretch.first)
         if not all(np.isfinite(vector).all() for vector in leaves(self.place.vectors)):
             self.place = self.good
             raise _not_finite("the last update is not finite", self.good)
@@ -251,53 +260,48 @@ class _Loop:
         self.end(state)
         return state
 
-    def advance(self, source: Source, updates: Sequence[Update]) -> None:
-        """Make some updates, all but the last in the buffers of the source.
+    def advance(self, source: Source, update: Callable[[Any], Any], stretch: _Stretch) -> None:
+        """Make some updates in the buffers of the source, and look at their losses behind them.
 
         What stops them there is met once more one by one, which ends in the last whole state.
         """
-        begun, totals = (self.place, self.good), [self.place.losses_since[0]]
-        try:
-            if self.overwrite(source, updates[:-1], totals):
-                return self.advance_one_by_one(source, updates[-1:])
-        except NonFiniteLossError:  # of the last one: what was made in the buffers is no good
-            if self.place is not self.good:  # raised by on_eval, behind a whole update
-                raise
-        except BaseException:
-            if self.place is begun[0]:
-                self.advance_one_by_one(source, updates[: len(totals) - 1])
-            raise
-        self.place, self.good = begun
-        return self.advance_one_by_one(source, updates)
-
-    def overwrite(self, source: Source, updates: Sequence[Update], totals: list[float]) -> bool:
-        """Make updates in the buffers of the source; tell whether their losses were finite.
-
-        `totals` gets the sum of the losses behind each.
-        """
-        update = self.optimizer.in_place
         assert source.buffers is not None
-        assert update is not None
-        params, grads, run = source.buffers
-        remembered = self.place.optimizer_state
-        tree_map(np.copyto, params, self.place.vectors)
-        for _, batch in updates:
-            total = totals[-1] + float(run(*batch))
-            if not math.isfinite(total):
-                return False
-            clipped = grads if self.max_grad is None else clip_grads(grads, self.max_grad)
-            remembered = update(params, clipped, remembered)
-            totals.append(total)
-        since = totals[-1], self.place.losses_since[1] + len(updates)
-        behind, _ = updates[-1]
-        vectors = tree_map(np.array, params)
-        self.place = _Place(vectors, self.place.evaluations, since, remembered, *behind)
-        return True
+        params, grads, load, steps, losses = source.buffers
+        first, end, order, draws = stretch
+        begun, done = self.place, first
+        remembered, (total, count) = begun.optimizer_state, begun.losses_since
+        try:
+            tree_map(np.copyto, params, begun.vectors)
+            load(order[first * self.batch_size : end * self.batch_size])
+            for done, step in enumerate(steps[: end - first], first):
+                if done == end - 1:
+                    kept = tree_map(np.array, params), remembered
+                step()
+                if self.max_grad is not None:
+                    tree_map(np.copyto, grads, clip_grads(grads, self.max_grad))
+                remembered = update(remembered)
+            *values, last = losses(end - first).tolist()
+            for value in values:
+                total += value
+            if math.isfinite(total + last):
+                before, since = begun, (total, count + len(values))
+                if values:
+                    before = _Place(
+                        kept[0], begun.evaluations, since, kept[1], begun.epoch, done, order, draws
+                    )
+                return self.go_on(before, last, tree_map(np.array, params), remembered, stretch)
+        except BaseException:
+            if self.place is begun:
+                self.advance_one_by_one(source, stretch._replace(end=min(done, end - 1)))
+            raise
+        return self.advance_one_by_one(source, stretch)
 
-    def advance_one_by_one(self, source: Source, updates: Sequence[Update]) -> None:
+    def advance_one_by_one(self, source: Source, stretch: _Stretch) -> None:
         """Make some updates, each of which leaves a whole state."""
-        for behind, batch in updates:
-            place, interval = self.place, self.start.eval_interval
+        for i in range(stretch.first, stretch.end):
+            place, size = self.place, self.batch_size
+            chosen = stretch.order[i * size : (i + 1) * size]
+            batch = [array[chosen] for array in source.data]
             loss, grads = source.value_and_grad(place.vectors, batch)
             if not math.isfinite(loss):
                 self.place = self.good
@@ -305,43 +309,51 @@ class _Loop:
             if self.max_grad is not None:
                 grads = clip_grads(grads, self.max_grad)
             vectors, remembered = self.optimizer.update(place.vectors, grads, place.optimizer_state)
-            total, count = place.losses_since[0] + loss, place.losses_since[1] + 1
-            ends = interval is not None and count >= interval
-            if ends:
-                self.losses.append(total / count)
-                total, count = 0.0, 0
-            evaluations = place.evaluations + ends
-            self.good = place
-            self.place = _Place(vectors, evaluations, (total, count), remembered, *behind)
-            if ends and self.on_eval is not None:
-                self.on_eval(self.evaluation(place))
-            for hook in self.hooks:
-                hook()
+            self.go_on(place, loss, vectors, remembered, stretch)
+
+    def go_on(
+        self, before: _Place, loss: float, vectors: Pytree, remembered: Any, stretch: _Stretch
+    ) -> None:
+        """Go to the place behind an update, and tell of it."""
+        total, count = before.losses_since[0] + loss, before.losses_since[1] + 1
+        interval = self.start.eval_interval
+        ends = interval is not None and count >= interval
+        if ends:
+            self.losses[before.evaluations :] = [total / count]
+            total, count = 0.0, 0
+        epoch, iteration = divmod(before.iteration + 1, self.max_iters)
+        self.good = before
+        self.place = _Place(
+            vectors,
+            before.evaluations + ends,
+            (total, count),
+            remembered,
+            before.epoch + epoch,
+            iteration,
+            stretch.order,
+            stretch.draws,
+        )
+        if ends and self.on_eval is not None:
+            self.on_eval(self.evaluation(before))
+        for hook in self.hooks:
+            hook()
 
     def end(self, state: TrainState) -> None:
         """Do what is left to do with the last state."""
         while self.ends:
             self.ends.pop()(state)
 
-    def stretches(self, stream: Stream, data: list[Array]) -> Iterator[list[Update]]:
-        """Yield some updates at a time, none beyond an evaluation or the end of an epoch."""
+    def stretches(self, stream: Stream) -> Iterator[_Stretch]:
+        """Yield what is to be done: some updates of an epoch, none beyond an evaluation."""
         *_, order, draws = self.place
-        size, max_iters = self.batch_size, len(order) // self.batch_size
         interval = self.start.eval_interval
         while self.place.epoch < self.last_epoch:
-            epoch, first = self.place.epoch, self.place.iteration
+            first = self.place.iteration
             if first == 0:
                 order, draws = order[stream.permutation(len(order))], draws + 1
-            shuffled = [array[order] for array in data]
-            while first < max_iters:
-                more = max_iters if interval is None else interval - self.place.losses_since[1]
-                end = min(first + max(more, 1), first + MOST_UPDATES, max_iters)
-                steps = [(*divmod(i + 1, max_iters), i * size) for i in range(first, end)]
-                yield [
-                    ((epoch + carry, i, order, draws), [a[at : at + size] for a in shuffled])
-                    for carry, i, at in steps
-                ]
-                first = end
+            more = MOST_UPDATES if interval is None else interval - self.place.losses_since[1]
+            end = min(first + max(more, 1), first + MOST_UPDATES, self.max_iters)
+            yield _Stretch(first, end, order, draws)
 
     def keep_and_show(
         self, checkpoint: str | os.PathLike[str] | Keep | None, show_progress: bool | None
@@ -353,7 +365,7 @@ class _Loop:
             self.hooks.append(_every(SAVE_EVERY, lambda: keep(self.state())))
             self.ends.append(keep)
         if show_progress or (show_progress is None and self.on_eval is None and watched()):
-            max_iters = len(self.place.order) // self.batch_size
+            max_iters = self.max_iters
             first = self.place.epoch * max_iters + self.place.iteration
             show, end = progress(self.last_epoch * max_iters - first)
 
@@ -370,7 +382,7 @@ class _Loop:
         return Evaluation(
             epoch=before.epoch + 1,
             iteration=before.iteration + 1,
-            max_iters=len(before.order) // self.batch_size,
+            max_iters=self.max_iters,
             elapsed=time.monotonic() - self.started,
             loss=self.losses[-1],
             params=self.layout.tree(self.place.vectors),

@@ -1,7 +1,6 @@
 """The programs that are compared: the same training, in float64, by each of them.
 
-Each module has ``steps(params, x, t, lr)``, which returns ``run(n)``: take n more steps on this
-batch; and ``train(task, lr, epochs, batch_size)``, which returns the trained parameters.
+Each module has ``train(task, lr, epochs, batch_size)``, which returns the trained parameters.
 """
 
 from __future__ import annotations
@@ -13,21 +12,25 @@ from typing import NamedTuple
 
 
 class Program(NamedTuple):
-    """A program: its title in the table, the library that it needs, whether it can train alone."""
+    """A program: its title, who writes it so, and the library that it needs."""
 
     title: str
+    written: str
     needs: str | None = None
-    trains: bool = True
 
 
+# Written as a tutorial has it, or as a person who knows the library well has it for speed.
 PROGRAMS = {
-    "derived": Program("derived, as `fit` takes it"),
-    "bare": Program("derived, the bare program", trains=False),
-    "handwritten": Program("handwritten layers"),
-    "plain": Program("plain autograd"),
-    "pytorch": Program("PyTorch, eager", needs="torch"),
-    "jax_step": Program("JAX, `jit` of a step", needs="jax"),
-    "jax_scan": Program("JAX, one `lax.scan`", needs="jax"),
+    "derived": Program("`fit`, derived from autograd", "here"),
+    "handwritten": Program("handwritten layer objects", "as in the book"),
+    "function": Program("one handwritten function", "for speed"),
+    "plain": Program("plain autograd", "as a tutorial"),
+    "pytorch": Program("PyTorch, eager modules", "as a tutorial", needs="torch"),
+    "torch_func": Program("PyTorch, `torch.func` and foreach", "for speed", needs="torch"),
+    "torch_compiled": Program("PyTorch, the same compiled", "for speed", needs="torch"),
+    "jax_step": Program("JAX, `jit` of a step", "as a tutorial", needs="jax"),
+    "jax_flat": Program("JAX, `jit`, one donated vector", "for speed", needs="jax"),
+    "jax_scan": Program("JAX, one `lax.scan`", "for speed", needs="jax"),
 }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ..spiral import Array, Params, Task, batches
@@ -28,6 +26,24 @@ class Affine:
         self.grads[0][...] = np.dot(self.x.T, dout)
         self.grads[1][...] = np.sum(dout, axis=0)
         return np.dot(dout, W.T)
+
+
+class AttributeAffine:
+    """x W + b, with its gradients made anew and kept as attributes."""
+
+    def __init__(self, W: Array, b: Array) -> None:
+        self.W, self.b = W, b
+
+    def forward(self, x: Array) -> Array:
+        """Return the layer's output."""
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, dout: Array) -> Array:
+        """Keep the gradients of W and b, and return that of x."""
+        self.dW = self.x.T @ dout
+        self.db = dout.sum(axis=0)
+        return dout @ self.W.T
 
 
 class Sigmoid:
@@ -101,33 +117,12 @@ class SGD:
             p -= self.lr * g
 
 
-def _step(params: Params, lr: float) -> tuple[TwoLayerNet, Callable[[Array, Array], float]]:
-    net = TwoLayerNet(**{name: array.copy() for name, array in params.items()})
-    optimizer = SGD(lr)
-
-    def step(x: Array, t: Array) -> float:
-        loss = net.forward(x, t)
-        net.backward()
-        optimizer.update(net.params, net.grads)
-        return loss
-
-    return net, step
-
-
-def steps(params: Params, x: Array, t: Array, lr: float) -> Callable[[int], None]:
-    """Return run(n), which takes n steps on one batch."""
-    _, step = _step(params, lr)
-
-    def run(n: int) -> None:
-        for _ in range(n):
-            step(x, t)
-
-    return run
-
-
 def train(task: Task, lr: float, epochs: int, batch_size: int) -> Params:
     """Return the trained parameters."""
-    net, step = _step(task.params, lr)
+    net = TwoLayerNet(**{name: array.copy() for name, array in task.params.items()})
+    optimizer = SGD(lr)
     for x, t in batches(*task[1:], epochs, batch_size):
-        step(x, t)
+        net.forward(x, t)
+        net.backward()
+        optimizer.update(net.params, net.grads)
     return dict(zip(task.params, net.params, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +12,8 @@ from ..spiral import Array, Params, Task, batches
 jax.config.update("jax_enable_x64", True)
 
 
-def _loss(params: Params, x: Array, t: Array) -> Any:
+def loss(params: Params, x: Array, t: Array) -> Any:
+    """Return the mean cross-entropy."""
     hidden = jax.nn.sigmoid(x @ params["W1"] + params["b1"])
     scores = hidden @ params["W2"] + params["b2"]
     return -jnp.mean(jnp.sum(jax.nn.log_softmax(scores) * t, axis=1))
@@ -21,24 +21,11 @@ def _loss(params: Params, x: Array, t: Array) -> Any:
 
 def step(params: Params, x: Array, t: Array, lr: float) -> tuple[Any, Params]:
     """Return the loss and the updated parameters."""
-    loss, grads = jax.value_and_grad(_loss)(params, x, t)
-    return loss, jax.tree_util.tree_map(lambda p, g: p - lr * g, params, grads)
+    value, grads = jax.value_and_grad(loss)(params, x, t)
+    return value, jax.tree_util.tree_map(lambda p, g: p - lr * g, params, grads)
 
 
 _jitted = jax.jit(step)
-
-
-def steps(params: Params, x: Array, t: Array, lr: float) -> Callable[[int], None]:
-    """Return run(n), which takes n steps on one batch."""
-    params, x, t = jax.device_put((params, x, t))
-
-    def run(n: int) -> None:
-        nonlocal params
-        for _ in range(n):
-            _, params = _jitted(params, x, t, lr)
-        jax.block_until_ready(params)
-
-    return run
 
 
 def train(task: Task, lr: float, epochs: int, batch_size: int) -> Params:

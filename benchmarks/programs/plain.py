@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import autograd.numpy as np
@@ -25,17 +24,6 @@ _gradient = value_and_grad(_loss)
 def _step(params: Params, x: Array, t: Array, lr: float) -> Params:
     _, grads = _gradient(params, x, t)
     return {name: p - lr * grads[name] for name, p in params.items()}
-
-
-def steps(params: Params, x: Array, t: Array, lr: float) -> Callable[[int], None]:
-    """Return run(n), which takes n steps on one batch."""
-
-    def run(n: int) -> None:
-        nonlocal params
-        for _ in range(n):
-            params = _step(params, x, t, lr)
-
-    return run
 
 
 def train(task: Task, lr: float, epochs: int, batch_size: int) -> Params:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..spiral import Array, Params, Task, batches
+from ..spiral import Params, Task, batches
 
 
 def _step(
@@ -31,18 +31,6 @@ def _step(
         return loss
 
     return net, step
-
-
-def steps(params: Params, x: Array, t: Array, lr: float) -> Callable[[int], None]:
-    """Return run(n), which takes n steps on one batch."""
-    _, step = _step(params, lr)
-    x_, t_ = torch.from_numpy(x), torch.from_numpy(t.argmax(axis=1))
-
-    def run(n: int) -> None:
-        for _ in range(n):
-            step(x_, t_)
-
-    return run
 
 
 def train(task: Task, lr: float, epochs: int, batch_size: int) -> Params:

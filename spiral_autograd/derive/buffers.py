@@ -7,41 +7,50 @@ once, and the parameters and the gradients are views of two flat vectors.
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
+from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
+from ..validation import Shape
 from .expressions import Expr, astype, concatenate, reshape, scale
+from .later import REDUCTIONS, split, viewed
 from .simplify import Simplified
 from .writer import ATOM, SCATTERS, Writer, is_view, literal, numpy_name
 
-REDUCTIONS = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
 ARITHMETIC = (np.add, np.subtract, np.multiply, np.divide)
 
 
 def write_buffered(simple: Simplified) -> tuple[str, dict[str, Any], list[Any]]:
-    """Return the source of ``make(params, grads)``, what it needs, and the dtypes of the data.
+    """Return the source of ``make(params, grads, data, count)``, what it needs, the data's dtypes.
 
-    ``make`` takes the views of the two flat vectors, allocates the buffers, and returns
-    ``step(*data)``, which writes the gradients into `grads` and returns the loss. Each array of
-    the data must be cast to its dtype before it comes in.
+    ``make`` takes the views of the two flat vectors, and for each leaf of the data the arrays, or
+    the numbers, of `count` batches: each cast to its dtype, and in one place. It returns a step for
+    each batch, which writes the gradients into `grads`, and ``losses(n)``: those of the first n.
     """
     program = _Buffered(simple)
     program.walk()
     for k, grad in enumerate(simple.grads):
         if program.plain(grad) != f"g{k}":
             program.step.append(f"copyto(g{k}, {program.plain(grad)})")
+    losses, numbers = program.losses(), {"p": "params", "g": "grads"}
     source = [
-        "def make(params, grads):",
+        "def make(params, grads, data, count):",
         "    copyto = np.copyto",
-        *(f"    p{k} = params[{k}]" for k in range(len(simple.params))),
-        *(f"    g{k} = grads[{k}]" for k in range(len(simple.params))),
+        *(f"    {x}{k} = {numbers[x]}[{k}]" for k in range(len(simple.params)) for x in numbers),
         *(f"    {line}" for line in program.setup),
-        f"    def step({', '.join(map(program.plain, simple.data))}):",
-        *(f"        {line}" for line in program.step),
-        f"        return {program.plain(simple.loss)}",
-        "    return step",
+        "    def step_of(k):",
+        *(f"        d{i} = data[{i}][k]" for i in range(len(simple.data))),
+        *(f"        {line}" for line in program.views),
+        "        def step():",
+        *(f"            {line}" for line in program.step or ["pass"]),
+        "        return step",
+        "    def losses(n):",
+        *(f"        {line}" for line in losses),
+        "    return [step_of(k) for k in range(count)], losses",
     ]
     return "\n".join(source) + "\n", program.needs, program.data_dtypes
 
@@ -52,14 +61,25 @@ class _Buffered(Writer):
     def __init__(self, simple: Simplified) -> None:
         super().__init__(simple)
         self.needs = {"np": np}
-        self.setup: list[str] = []
+        self.setup: list[str] = []  # once
+        self.views: list[str] = []  # once for each batch
         self.step: list[str] = []
         self.data_dtypes = [self._data_dtype(e) for e in simple.data]
         for prefix, inputs in (("p", simple.params), ("d", simple.data)):
             self.texts |= {e: (f"{prefix}{k}", ATOM) for k, e in enumerate(inputs)}
         self._buffer: dict[Expr, str] = {}  # the buffer that a value, or its base, lives in
         constants = {e for e in self.order if e.fun is None and not e.args}
-        self._static = constants | set(simple.params)  # what stays in one place from step to step
+        # What stays in one place from step to step.
+        self._static = constants | set(simple.params) | {e for e in simple.data if e.shape}
+        self._late, kept = split(simple)
+        self._order, self.order = self.order, [e for e in self.order if e not in self._late]
+        self._kept = {e: f"s{i}" for i, e in enumerate(kept)}
+        for e, name in self._kept.items():
+            self.setup.append(f"{name.upper()} = {_empty('count', *e.shape, dtype=e.dtype)}")
+            self.views.append(f"{name} = {name.upper()}[k, ...]")
+            if e.fun is None:
+                value = self.texts[e][0] if e.args else self.constant(e.value)
+                self.step.append(f"copyto({name}, {value})")
         self._free: dict[Any, list[str]] = {}  # buffers by shape and dtype
         self._functions: dict[str, str] = {}
         self._numbers: dict[Any, str] = {}
@@ -77,13 +97,13 @@ class _Buffered(Writer):
         for position, e in enumerate(self.order):
             for parent in e.parents:
                 last.update(dict.fromkeys(self.memory[parent], position))
-        for result in (self.simple.loss, *self.simple.grads):
+        for result in self.simple.grads:
             last.update(dict.fromkeys(self.memory[result], len(self.order)))
         return last
 
     def _data_dtype(self, e: Expr) -> Any:
         """Return the float dtype that a data array of integers is only ever used in."""
-        users = [user for user in self.order if e in user.parents]
+        users = [user for user in self.simple.order() if e in user.parents]
         wanted = {
             u.dtype if u.fun in (astype, *ARITHMETIC) and u.dtype.kind == "f" else e.dtype
             for u in users
@@ -96,6 +116,8 @@ class _Buffered(Writer):
         k = self._grads.get(e)
         if k is not None and e.dtype == self.simple.params[k].dtype:
             return f"g{k}"
+        if e in self._kept:
+            return self._kept[e]
         kind = e.shape, e.dtype
         elementwise = e.fun is scale or getattr(e.fun, "signature", "") is None
         over = [parent for parent in e.parents if elementwise and self._ends(parent, position)]
@@ -103,7 +125,7 @@ class _Buffered(Writer):
         free = free or self._free.setdefault(kind, [])
         if not free:
             free.append(self._new_name("b"))
-            self.setup.append(f"{free[0]} = np.empty({e.shape}, dtype=np.{e.dtype.name})")
+            self.setup.append(f"{free[0]} = {_empty(*e.shape, dtype=e.dtype)}")
         self._buffer[e] = free.pop()
         return self._buffer[e]
 
@@ -127,6 +149,8 @@ class _Buffered(Writer):
             name = self._output(position, e)
             self.step += self._lines(e, name)
         self.texts[e] = name or self._value(e), ATOM
+        if e in self._kept and self.plain(e) != self._kept[e]:
+            self.step.append(f"copyto({self._kept[e]}, {self.plain(e)})")
         self._release(position, e)
 
     def _cast_before(self, e: Expr) -> str | None:
@@ -168,6 +192,8 @@ class _Buffered(Writer):
         if e.fun is scale:
             return [self._scale(self.plain(x), rest[0], e.dtype, out)]
         if e.fun is np.dot:
+            if x.shape and x in self._static:  # its bound method is quicker
+                return [f"{self._view(f'{self.plain(x)}.dot')}({self.plain(rest[0])}, {out})"]
             return [f"{self._function(np.dot)}({self.arguments(e.args, e)}, {out})"]
         if e.fun is astype:
             return [f"copyto({out}, {self.plain(x)}, casting='unsafe')"]
@@ -206,8 +232,51 @@ class _Buffered(Writer):
     def _view(self, text: str) -> str:
         """Return the name of a view that is made once."""
         name = self._new_name("v")
-        self.setup.append(f"{name} = {text}")
+        self.views.append(f"{name} = {text}")
         return name
+
+    # ---- the losses ----
+
+    def losses(self) -> list[str]:
+        """Return the lines that compute the losses of the first n batches, when all is written.
+
+        Each value has a row for each batch, and all have as many axes: those that one has less are
+        of length 1, and stand in front, where they are repeated as those of a single batch are.
+        """
+        loss, lines = self.simple.loss, []
+        late = [e for e in self._order if e in self._late]
+        views = [p for e in late for p in e.parents if viewed(p, self._late) is not p]
+        read = {viewed(p, self._late) for e in late for p in e.parents}
+        axes = max(len(e.shape) for e in (loss, *late, *views, *read))
+
+        def rows(text: str, shape: Shape) -> str:
+            return f"{text}.reshape({('n', *[1] * (axes - len(shape)), *shape)})".replace("'", "")
+
+        for e, name in self._kept.items():
+            self.texts[e] = rows(f"{name.upper()}[:n]", e.shape), ATOM
+        for i, e in enumerate(self.simple.data):
+            self.texts[e] = rows(f"data[{i}][:n]", e.shape) if e.shape else "", ATOM
+        for e in dict.fromkeys([*views, *late]):
+            x = e.args[0]
+            if e.fun is reshape:
+                text = rows(self.plain(x), e.shape)
+            elif e.fun in REDUCTIONS and _by_columns(e):
+                first, *others = [f"{self.plain(x)}[..., {k}]" for k in range(x.shape[-1])]
+                ufunc = self._function(REDUCTIONS[e.fun])
+                total = functools.reduce(lambda total, k: f"{ufunc}({total}, {k})", others)
+                text = rows(f"{ufunc}({first}, {total})", e.shape)
+            elif e.fun in REDUCTIONS:
+                axis, ndim = e.keyword("axis"), len(x.shape)
+                flat = f".reshape(n, {prod(x.shape)})" if axis is None else ""
+                ends = [k - ndim for k in normalize_axis_tuple(axis, ndim)] if not flat else [-1]
+                inside = f"{self.plain(x)}{flat}, {tuple(ends)}"
+                text = rows(f"{self._reduction_of(e)}({inside})", e.shape)
+            else:
+                text = (self.call if e.fun is np.power else self.write)(e)[0]
+            name = self._new_name("v")
+            lines.append(f"{name} = {text}")
+            self.texts[e] = name, ATOM
+        return [*lines, f"return {self.plain(loss)}.reshape(n)"]
 
     # ---- names ----
 
@@ -248,6 +317,11 @@ class _Buffered(Writer):
 
     def _reduction_of(self, e: Expr) -> str:
         return self._function(REDUCTIONS[e.fun], ".reduce")
+
+
+def _empty(*shape: Any, dtype: Any) -> str:
+    """Return the text of a new array."""
+    return f"np.empty(({''.join(f'{n}, ' for n in shape)}), dtype=np.{dtype.name})"
 
 
 def _by_columns(e: Expr) -> bool:

@@ -18,6 +18,7 @@ from ..boxes import RecordingError, process_lock
 from ..pytree import Pytree, float_tree, leaves, with_leaves
 from ..recording import Call, record
 from . import guards
+from .bodies import bodies
 from .buffers import write_buffered
 from .graph import draw
 from .guards import DerivationError, Example, refused, silence
@@ -131,7 +132,7 @@ def _derived(loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints
 def _recorded(loss: Loss, example: Example, trace_ints: bool) -> Simplified:
     params, data = example
     with refused("while it was recorded, the loss raised "), silence():
-        return simplify(record(loss, params, *data, trace_ints=trace_ints))
+        return simplify(record(loss, params, *data, trace_ints=trace_ints, bodies=bodies()))
 
 
 def _recorded_elsewhere(loss: Loss, examples: Sequence[Example], trace_ints: bool) -> Simplified:
@@ -173,20 +174,29 @@ def _run_buffered(buffered: Buffered, simplified: Simplified) -> Callable[..., A
     """Return the buffered program as a function of pytrees, with the gradients' own dtypes."""
     make, data_dtypes = buffered
     recording = simplified.recording
-    params = [np.array(leaf.value) for leaf in leaves(recording.params)]
-    grads = [np.empty_like(param) for param in params]
-    step = make(params, grads)
-    traced = [isinstance(leaf, Call) for leaf in leaves(list(recording.data))]
+    first = [np.array(leaf.value) for leaf in leaves(recording.params)]
+    roots = leaves(list(recording.data))
+    given = [root.value for root in roots if isinstance(root, Call)]
 
     def function(params_now: Pytree, *data: Pytree) -> tuple[Any, Pytree]:
+        params = [param.copy() for param in first]
+        grads = [np.empty_like(param) for param in params]
+        taken = itertools.compress(leaves(list(data)), (isinstance(r, Call) for r in roots))
+        pairs = zip(given, taken, data_dtypes, strict=True)
+        rows = [_stacked([_cast(leaf, dtype) for leaf in pair]) for *pair, dtype in pairs]
+        steps, losses = make(params, grads, rows, 2)
+        steps[0]()
         for param, now in zip(params, leaves(params_now), strict=True):
             np.copyto(param, now)
-        taken = itertools.compress(leaves(list(data)), traced)
-        loss = step(*map(_cast, taken, data_dtypes))
+        steps[1]()  # behind one on other arguments, which it must not see
         new = [np.array(g, dtype=e.dtype) for g, e in zip(grads, simplified.grads, strict=True)]
-        return np.array(loss), with_leaves(recording.params, new)
+        return np.array(losses(2)[1]), with_leaves(recording.params, new)
 
     return function
+
+
+def _stacked(pair: list[Any]) -> Any:
+    return np.array(pair) if np.ndim(pair[0]) else pair
 
 
 def _cast(leaf: Any, dtype: Any) -> Any:

@@ -6,8 +6,8 @@ import inspect
 import operator
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pprint import pformat
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,10 @@ from ..pytree import Pytree, paths, with_leaves
 from ..recording import Call
 from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
 from .simplify import Simplified, needed, parents
-from .writer import ATOM, SCATTERS, VIEWS, Writer, identifier, shape_text
+from .writer import ATOM, SCATTERS, TERM, VIEWS, Writer, grouped, identifier, shape_text
 
 LONGEST = 56  # a longer expression becomes a statement of its own
-WIDTH = 60  # the column at which the comments begin
+WIDTH, WIDEST = 60, 96  # the column at which the comments begin, and that before which they end
 HOMES = ("scipy.special", "scipy.linalg", "scipy.signal")  # of functions that do not know theirs
 PLAIN_NAMES = {
     fun: name
@@ -57,8 +57,10 @@ def write_listing(
     listing.walk()
     value = listing.plain(simple.loss)
     value = f"{types[0]}({value})" if types[0] else value
-    grads = listing.tree(with_leaves(simple.recording.params, listing.gradients(types[1:])))
-    body = [*listing.unpack, *listing.lines(), "", f"return {value}, {grads}"]
+    grads = with_leaves(simple.recording.params, listing.gradients(types[1:]))
+    end = f"return {value}, "
+    returned = pformat(listing.tree(grads), width=WIDEST - len(end), sort_dicts=False)
+    body = [*listing.unpack, *listing.lines(), "", end + returned.replace("\n", f"\n{' ' * 17}")]
     source = [f"def value_and_grad({', '.join(listing.arguments_of_loss)}):"]
     source += [f"    {line}" if line else "" for line in body]
     return "\n".join([*_imports(listing.needs), *source]) + "\n", listing.needs
@@ -78,26 +80,34 @@ class _Listing(Writer):
         for argument, tree in zip(self.arguments_of_loss, trees, strict=True):
             self._take_apart(argument, tree)
         self._named = set(self.texts)
-        self._uses = Counter(parent for e in self.order for parent in e.parents)
+        self._users: dict[Expr, list[Expr]] = {}
+        for e in self.order:
+            for parent in e.parents:
+                self._users.setdefault(parent, []).append(e)
         self._results = {simple.loss, *simple.grads}
+        self._turns: dict[Any, list[Call]] = {}  # of a loop: the calls at one place of one function
+        self._forward = needed([simple.loss], parents)
+        self._placed: set[Expr] = set()  # sums that are written once all their summands are known
         self._gradient_of = _gradient_of(simple)
-        self._part_of = _parts_of_gradients(simple, self._gradient_of)
         self._names = {simple.loss: "loss"}
         for call, name in recording.names.items():
             if call in simple.of_call:
                 self._names.setdefault(simple.of_call[call], name)
         for param, grad in zip(simple.params, simple.grads, strict=True):
-            self._names.setdefault(grad, f"d{self.plain(param)}")
+            if grad not in self._forward:
+                self._names.setdefault(grad, f"d{self.plain(param)}")
 
     def _take_apart(self, argument: str, tree: Pytree) -> None:
-        """Name the leaves of an argument, and write the lines that bind them, four to each."""
+        """Name the leaves of an argument, and write the lines that bind them."""
         names, places = [], []
         for path, leaf, name in named_inputs(argument, tree, self.taken):
             self.texts[self.simple.of_call[leaf]] = name, ATOM
             names += [name] if path else []
             places.append(argument + "".join(f"[{self.constant(key)}]" for key in path))
-        for k in range(0, len(names), 4):
-            self.unpack.append(f"{', '.join(names[k : k + 4])} = {', '.join(places[k : k + 4])}")
+        each = 4 if len(", ".join([*names[:4], *places[:4]])) < WIDEST else 1
+        for k in range(0, len(names), each):
+            parts = names[k : k + each], places[k : k + each]
+            self.unpack.append(" = ".join(map(", ".join, parts)))
 
     def name_constant(self, value: object) -> str:
         return identifier(getattr(value, "__name__", "constant"), self.taken)
@@ -105,59 +115,95 @@ class _Listing(Writer):
     # ---- statements ----
 
     def emit(self, position: int, e: Expr) -> None:
-        scatters = e.fun in SCATTERS
-        self.texts[e] = ("", ATOM) if scatters else self.write(e)
-        while len(self.plain(e)) > LONGEST and (longest := self._longest_part(e)) is not None:
+        placed = e.fun in SCATTERS or any(parent in self._placed for parent in e.parents)
+        self.texts[e] = ("", ATOM) if e.fun in SCATTERS else self.write(e)
+        while (longest := self._longest_part(e)) is not None:
             self._give_name(longest)
             self.texts[e] = self.write(e)
-        many = self._uses[e] > 1 and e.fun not in VIEWS
-        if scatters or many or e in self._results or self._own_name(e):
+        users = self._users.get(e, [])
+        many = len(users) > 1 and e.fun not in VIEWS
+        if placed:
+            self._placed.add(e)
+            many = many or not (users and self._goes_on(e, users[0]))
+        if many or e in self._results or (not placed and self._own_name(e)):
             self._give_name(e)
 
+    def _goes_on(self, e: Expr, user: Expr) -> bool:
+        """Tell whether a sum of parts that are placed into an array goes on in another one."""
+        is_first = e is user.args[0] or (e.fun in SCATTERS and e is not user.args[0])
+        alike = (e.shape, e.dtype) == (user.shape, user.dtype)
+        return user.fun in (np.add, np.subtract) and alike and is_first
+
+    def _summands(self, e: Expr) -> list[tuple[str, Expr]]:
+        """Return what a sum is written as, with the signs."""
+        if e.fun not in (np.add, np.subtract) or e in self._named:
+            return [("+", e)]
+        first, second = e.args
+        sign = "+" if e.fun is np.add else "-"
+        return [*self._summands(first), (sign, second)]
+
     def _longest_part(self, e: Expr) -> Expr | None:
-        """Return the argument whose text is the longest, if that is a statement's worth."""
-        inline = [arg for arg in e.parents if arg not in self._named and arg.fun is not None]
-        longest = max(inline, key=lambda arg: len(self.plain(arg)), default=None)
+        """Return the part of a text that is the longest, if that is too long, for a statement."""
+        term = max((x for _, x in self._summands(e)), key=lambda x: len(self.plain(x)))
+        if len(self.plain(term)) <= LONGEST:
+            return None
+        parts = [x for x in term.parents if x not in self._named and x.fun] if term is e else [term]
+        longest = max(parts, key=lambda x: len(self.plain(x)), default=None)
         return longest if longest and len(self.plain(longest)) > LONGEST // 3 else None
 
     def _own_name(self, e: Expr) -> str | None:
         """Return the name that a value has by itself: of its variable, or of what it is."""
-        name = self._names.get(e) or _formula_name(e)
-        return name or self._named_after(self._gradient_of.get(e, ()), "d{}")
-
-    def _named_after(self, values: Sequence[Expr], form: str) -> str | None:
-        named = (form.format(self.plain(value)) for value in values if value in self._named)
-        return next(named, None)
+        values = () if e in self._forward else self._gradient_of.get(e, ())
+        named = (f"d{self.plain(value)}" for value in values if value in self._named)
+        return self._names.get(e) or _formula_name(e) or next(named, None)
 
     def _give_name(self, e: Expr) -> None:
-        name = self._own_name(e) or self._named_after(self._part_of.get(e, ()), "d{}_part")
         plain_name = PLAIN_NAMES.get(e.fun) or getattr(e.fun, "__name__", "value").strip("_")
-        name = identifier(name or plain_name, self.taken)
-        code = [f"{name} = {self.plain(e)}"]
-        if e.fun in SCATTERS:
-            dtype = "" if e.dtype == float else f", dtype=np.{e.dtype.name}"
-            code = [f"{name} = np.zeros({shape_text(e.args[1])}{dtype})", self.scattered(e, name)]
-        self.done.append((e, code))
+        name = identifier(self._own_name(e) or plain_name, self.taken)
+        self.done.append((e, self._statement(e, name)))
         self._named.add(e)
+        self._placed.discard(e)
         self.texts[e] = name, ATOM
+
+    def _statement(self, e: Expr, name: str) -> list[str]:
+        """Return the lines that compute a value: a sum may have several."""
+        terms = self._summands(e)
+        placed = [(sign, x) for sign, x in terms if x.fun in SCATTERS and x not in self._named]
+        rest = [(sign, x) for sign, x in terms if (sign, x) not in placed]
+        texts = [f"{sign} {grouped(self.text_of(x), TERM)}" for sign, x in rest]
+        texts[:1] = [text.removeprefix("+ ").replace("- ", "-", 1) for text in texts[:1]]
+        if not placed:
+            return _broken(f"{name} = ", texts if len(self.plain(e)) > LONGEST else [self.plain(e)])
+        dtype = "" if e.dtype == float else f", dtype=np.{e.dtype.name}"
+        lines = [f"{name} = np.zeros({shape_text(e.shape)}{dtype})"]
+        if rest and any((x.shape, x.dtype) == (e.shape, e.dtype) for _, x in rest):
+            lines = _broken(f"{name} = ", texts if len(rest) > 1 else [f"np.array({texts[0]})"])
+        elif rest:
+            lines += _broken(f"{name} += ", texts)
+        for k, (sign, x) in enumerate(placed):
+            is_alone = not rest and all(_apart(x, other) for _, other in placed[:k])
+            lines.append(self.scattered(x, name, "" if is_alone and sign == "+" else sign))
+        return lines
 
     # ---- lines ----
 
     def lines(self) -> list[str]:
         """Return the lines of the statements, each with its shape and where it comes from."""
-        forward = needed([self.simple.loss], parents)
         number: dict[Expr, int] = {}  # the statement that each expression is a part of
         lines, section = [], ""
         for k, (e, (*first, last)) in enumerate(self.done, 1):
             number.update(
                 (part, k) for part in needed([e], parents, number) if part.fun is not None
             )
-            kind = "forward" if e in forward else "backward"
+            kind = "forward" if e in self._forward else "backward"
             if kind != section:
                 lines += ["", f"# {kind}"]
                 section = kind
             where = self._source(e, k) if kind == "forward" else self._whose(e, number)
-            lines += [*first, f"{last:{WIDTH}}  # {e.shape if e.shape else 'scalar'}{where}"]
+            comment = f"# {e.shape if e.shape else 'scalar'}{where}"
+            column = min(WIDTH, WIDEST - len(comment) - 2)
+            fits = len(last) <= column
+            lines += [*first, f"{last:{column}}  {comment}"] if fits else [comment, *first, last]
         return lines
 
     def _source(self, e: Expr, k: int) -> str:
@@ -166,7 +212,10 @@ class _Listing(Writer):
             return f" [{k}]"
         file, line, _ = call.source
         name = "".join(c if c.isprintable() else "?" for c in os.path.basename(file))
-        return f" [{k}] {name}:{line}"
+        turns = self._turns.setdefault((call.instruction, call.frames[0]), [])
+        turns += [call] if call not in turns else []
+        turn = turns.index(call) + 1
+        return f" [{k}] {name}:{line}{f', turn {turn}' if turn > 1 else ''}"
 
     def _whose(self, e: Expr, number: dict[Expr, int]) -> str:
         """Return the number of the line that a backward line is the gradient of."""
@@ -191,17 +240,18 @@ class _Listing(Writer):
             texts.append(text if made_by is None else f"{made_by}({text})")
         return texts
 
-    def tree(self, tree: Pytree) -> str:
-        """Return the text of a pytree of texts."""
+    def tree(self, tree: Pytree) -> Any:
+        """Return a pytree of texts as one whose repr is code."""
         if type(tree) is dict:
-            items = (f"{self.constant(key)}: {self.tree(sub)}" for key, sub in tree.items())
-            return "{" + ", ".join(items) + "}"
-        if type(tree) not in (list, tuple):
-            return str(tree)
-        inside = ", ".join(map(self.tree, tree))
-        if type(tree) is list:
-            return f"[{inside}]"
-        return f"({inside},)" if len(tree) == 1 else f"({inside})"
+            return {_Code(self.constant(key)): self.tree(sub) for key, sub in tree.items()}
+        return type(tree)(map(self.tree, tree)) if type(tree) in (list, tuple) else _Code(tree)
+
+
+class _Code(str):
+    """A text that stands for itself in a pytree's repr."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
 # -------------------- names --------------------
@@ -240,21 +290,34 @@ def _gradient_of(simple: Simplified) -> dict[Expr, list[Expr]]:
     return gradient_of
 
 
-def _parts_of_gradients(
-    simple: Simplified, gradient_of: dict[Expr, list[Expr]]
-) -> dict[Expr, list[Expr]]:
-    """Return the summands of gradients -> the values whose gradients they are parts of."""
-    part_of: dict[Expr, list[Expr]] = {}
-    totals = [(grad, value) for grad, values in gradient_of.items() for value in values]
-    for grad, value in [*totals, *zip(simple.grads, simple.params, strict=True)]:
-        pending = [grad]
-        while pending:
-            e = pending.pop()
-            if e.fun in (np.add, np.subtract):
-                pending.extend(e.parents)
-                for parent in e.parents:
-                    part_of.setdefault(parent, []).append(value)
-    return part_of
+def _broken(start: str, texts: Sequence[str]) -> list[str]:
+    """Return a sum in lines that are not too long."""
+    lines = [start + texts[0]]
+    for text in texts[1:]:
+        if len(lines[-1]) + len(text) < LONGEST:
+            lines[-1] += f" {text}"
+        else:
+            lines.append(f"    {text}")
+    if len(lines) > 1:
+        lines[0] = f"{start}({lines[0].removeprefix(start)}"
+        lines[-1] += ")"
+    return lines
+
+
+def _apart(e: Expr, other: Expr) -> bool:
+    """Tell whether two values are placed at indices of an array that have no entry in common."""
+    for i, j, n in zip(e.args[2:], other.args[2:], e.shape, strict=False):
+        if not (
+            e.fun is other.fun is put and isinstance(i, slice | int) and isinstance(j, slice | int)
+        ):
+            return False
+        if set(_entries(i, n)).isdisjoint(_entries(j, n)):
+            return True
+    return False
+
+
+def _entries(index: Any, length: int) -> range:
+    return range(*index.indices(length)) if isinstance(index, slice) else range(length)[index:][:1]
 
 
 def _formula_name(e: Expr) -> str | None:
@@ -270,7 +333,8 @@ def _imports(needs: dict[str, Any]) -> list[str]:
     """Return the head of the source: imports where they can be had, else what it must be given."""
     lines = ["import numpy as np"]
     for name, value in needs.items():
-        for module in (getattr(value, "__module__", None), *HOMES):
+        autograds = [module for module in sys.modules if module.startswith("autograd.scipy.")]
+        for module in (*HOMES, getattr(value, "__module__", None), *autograds):
             found = getattr(sys.modules.get(str(module)), name, None)
             if getattr(found, "fun", found) is value:
                 break

@@ -25,6 +25,8 @@ from ..recording import Call, Recording
 from .expressions import Expr, Graph, astype, concatenate, is_basic, meta, put, scale
 from .rules import RULES
 
+METHODS = (np.sum, np.max, np.min, np.mean, np.prod, np.cumsum)
+DEFAULTS = {"axis": None, "keepdims": False, "out": None, "dtype": None}
 T = TypeVar("T")
 
 
@@ -133,7 +135,10 @@ def _translated(graph: Graph, call: Call, args: list[Any]) -> Expr:
         args = [arg if isinstance(arg, Expr) else graph.constant(arg) for arg in args]
     is_array = isinstance(value, np.ndarray | np.generic | float | int | bool | complex)
     shape, dtype = meta(value) if is_array else ((), object)
-    return graph.make(fun, args, shape, dtype, sorted(call.kwargs.items()))
+    kwargs = {
+        k: v for k, v in call.kwargs.items() if not (fun in METHODS and DEFAULTS.get(k, k) is v)
+    }
+    return graph.make(fun, args, shape, dtype, sorted(kwargs.items()))
 
 
 # -------------------- translations --------------------
@@ -215,6 +220,7 @@ TRANSLATIONS: dict[Any, Translation] = {
         x if isinstance(x, Expr) and (x.shape, x.dtype) == meta(call.value) else None
     ),
     **dict.fromkeys((anp.reshape, anp.ravel, anp.expand_dims, anp.squeeze), _of_value(_reshape)),
+    **dict.fromkeys((anp.atleast_1d, anp.atleast_2d, anp.atleast_3d), _of_value(_reshape)),
     anp.broadcast_to: _of_value(
         lambda graph, call, x, *_: graph.broadcast(x, np.shape(call.value))
     ),

@@ -28,7 +28,7 @@ from .expressions import (
     uniform_number,
 )
 from .outside import COMPARED_BYTES
-from .simplify import Simplified, memory_of
+from .simplify import METHODS, Simplified, memory_of
 
 # -------------------- literals --------------------
 
@@ -157,7 +157,6 @@ def numpy_name(fun: object) -> str | None:
 # A text, and how closely what it is made of binds.
 ATOM, POWER, UNARY, TERM, SUM, COMPARISON = 5, 4, 3, 2, 1, 0
 Text: TypeAlias = tuple[str, int]
-METHODS = (np.sum, np.max, np.min, np.mean, np.prod, np.cumsum)
 VIEWS = (reshape, transpose, broadcast)
 SCATTERS = (put, add_at.fun)
 
@@ -276,13 +275,13 @@ class Writer:
                 texts.append(self.plain(part))
         return ", ".join(texts) or "()"
 
-    def scattered(self, e: Expr, name: str) -> str:
-        """Return the statement that puts or adds values into zeros at an index."""
+    def scattered(self, e: Expr, name: str, sign: str = "") -> str:
+        """Return the statement that puts or adds values into an array at an index."""
         g, _, *index = e.args
         if e.fun is put:
-            return f"{name}[{self.index(index)}] = {self.plain(g)}"
+            return f"{name}[{self.index(index)}] {sign}= {self.plain(g)}"
         inside = f"({', '.join(map(self.plain, index))},)" if index else "()"
-        return f"np.add.at({name}, {inside}, {self.plain(g)})"
+        return f"np.{'subtract' if sign == '-' else 'add'}.at({name}, {inside}, {self.plain(g)})"
 
 
 def _power(writer: Writer, e: Expr) -> Text | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from .subject.layer import Layer
 from .subject.loss import Gradient
 from .subject.marks import among_globals
 from .subject.objects import name_of_function
-from .subject.pair import Functions, Pair
+from .subject.pair import Functions, Pair, layer_of
 from .subject.passes import derivative_of, function_of
 from .subject.session import untouched
 from .subject.subject import Subject
@@ -91,15 +92,13 @@ def check_layer(
     >>> check_layer(Double(), np.ones((2, 3))).rows[0].verdict
     'exact'
     """
-    budget = number("budget", budget, above=0, or_equal=True)
-    tolerances = Tolerances.of(rtol, atol)
-    stream = stream_of(rng)
+    how = How.of(rtol, atol, rng, budget)
     title = (layer if isinstance(layer, type) else type(layer)).__name__
     with untouched(layer, inputs) as session, answerable(title):
         function = function_of(layer, inputs)
-        terms = Terms(session, upstream, stream, constant, gradients_of)
+        terms = Terms(session, upstream, how.stream, constant, gradients_of)
         adapter = Layer(layer, inputs, terms) if function is None else Pair(function, terms)
-        return course(title, adapter.subject(), stream, budget, tolerances)
+        return course(title, adapter.subject(), how)
 
 
 def check_backward(
@@ -143,15 +142,17 @@ def check_backward(
     >>> [row.name for row in report.rows], report.ok
     (['x', 'W', 'b'], True)
     """
-    budget = number("budget", budget, above=0, or_equal=True)
-    tolerances = Tolerances.of(rtol, atol)
-    stream = stream_of(rng)
+    how = How.of(rtol, atol, rng, budget)
     title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
     with untouched(forward, backward, inputs) as session, answerable(title):
+        terms = Terms(session, upstream, how.stream, constant, gradients_of)
         two = derivative_of(forward, backward, inputs, session)
+        layer = None if two is not None else layer_of(forward, backward)
+        if layer is not None:
+            return course(title, Layer(layer, inputs, terms).subject(), how)
         passes = (Functions(forward, backward, inputs) if two is None else two).passes()
-        pair = Pair(passes, Terms(session, upstream, stream, constant, gradients_of))
-        report = course(title, pair.subject(), stream, budget, tolerances)
+        pair = Pair(passes, terms)
+        report = course(title, pair.subject(), how)
         said = () if two is None else two.said(pair, is_right=report.ok)
         return replace(report, remarks=(*said, *report.remarks))
 
@@ -203,31 +204,35 @@ def check_gradient(
     >>> sa.check_gradient(sa.loss, sa.manual.value_and_grad, params, x, t).ok
     True
     """
-    budget = number("budget", budget, above=0, or_equal=True)
-    tolerances = Tolerances.of(rtol, atol)
+    how = How.of(rtol, atol, rng, budget)
     title, gradient = name_of_function(loss, "loss"), among_globals(gradient, loss, params)
     with untouched(loss, gradient, params, data) as session, answerable(title):
-        terms = Terms(session, constant=constant)
-        subject = Gradient(loss, gradient, params, data, terms).subject()
-        return course(title, subject, stream_of(rng), budget, tolerances)
+        subject = Gradient(
+            loss, gradient, params, data, Terms(session, constant=constant)
+        ).subject()
+        return course(title, subject, how)
 
 
 # -------------------- the course of a check --------------------
 
 
-def stream_of(rng: Random) -> np.random.Generator:
-    """Return a stream of the check's own, which begins with one draw from the caller's."""
-    seed = abs(float(random_stream(rng).standard_normal())) * 1e9
-    return np.random.default_rng(int(seed))
+class How(NamedTuple):
+    """What a check is to go by: what it accepts, a stream of its own, and the time for reasons."""
+
+    tolerances: Tolerances
+    stream: np.random.Generator
+    budget: float
+
+    @classmethod
+    def of(cls, rtol: float | None, atol: float | None, rng: Random, budget: float) -> How:
+        """Return what is given, or raise; the stream begins with one draw from the caller's."""
+        budget = number("budget", budget, above=0, or_equal=True)
+        tolerances = Tolerances.of(rtol, atol)
+        seed = abs(float(random_stream(rng).standard_normal())) * 1e9
+        return cls(tolerances, np.random.default_rng(int(seed)), budget)
 
 
-def course(
-    title: str,
-    subject: Subject,
-    stream: np.random.Generator,
-    budget: float,
-    tolerances: Tolerances,
-) -> GradientReport:
+def course(title: str, subject: Subject, how: How) -> GradientReport:
     """Call twice, find the reference, compare, look again, and say why and where it is wrong."""
     if not subject.values:
         raise CheckError(
@@ -235,13 +240,13 @@ def course(
             "array (integer arrays have no gradient; use x.astype(float))"
         )
     calls = call_again(subject)
-    reference = find_reference(subject, stream, max(1.0, budget / 3))
+    reference = find_reference(subject, how.stream, max(1.0, how.budget / 3))
     require_used(subject, reference)
-    c, ideal = compared(subject, reference, first_gradients(subject), tolerances)
+    c, ideal = compared(subject, reference, first_gradients(subject), how.tolerances)
     c.failures += subject.failures
     c.notes += [*subject.remarks, *unused_upstream(subject, c.grads)]
     ask_differences(c)
-    where = Where(c, budget)  # the verdicts on the first call stand
+    where = Where(c, how.budget)  # the verdicts on the first call stand
     where.of_verdicts()
     if c.wrong:
         with guarded("the search for why", c.notes):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ..validation import Random, number
-from .checks import BUDGET, course, stream_of
+from ..validation import Random
+from .checks import BUDGET, How, course
 from .finding import found
 from .guard import CheckError, answerable
 from .reference.reference import gradients_of
@@ -17,7 +17,6 @@ from .subject.objects import name_of_function, require_function
 from .subject.pair import Pair
 from .subject.passes import Derivative, Primitive
 from .subject.session import untouched
-from .verdict.rows import Tolerances
 
 Rule = Callable[..., object]
 
@@ -77,18 +76,15 @@ def check_primitive(
     (['vjp of x', 'vjp of y'], True)
     """
     require_function("function", function)
-    budget = number("budget", budget, above=0, or_equal=True)
-    tolerances = Tolerances.of(rtol, atol)
+    how = How.of(rtol, atol, rng, budget)
     title, kwargs, reports = name_of_function(function, "a function"), kwargs or {}, []
     with untouched(function, inputs, vjps, jvps, kwargs) as session, answerable(title):
         for kind, given in (("vjp", vjps), ("jvp", jvps)):
             primitive = Primitive(function, inputs, kwargs, kind, given)
             if not primitive.rules:
                 continue
-            stream = stream_of(rng)
-            terms = Terms(session, upstream, stream, constant, gradients_of)
-            pair = Pair(primitive.passes(), terms)
-            report = course(title, pair.subject(), stream, budget, tolerances)
+            terms = Terms(session, upstream, how.stream, constant, gradients_of)
+            report = course(title, Pair(primitive.passes(), terms).subject(), how)
             reports.append(_named(report, kind, primitive.shapes))
     if not reports:
         raise CheckError(
@@ -171,16 +167,13 @@ def check_derivative(
     """
     require_function("function", function)
     require_function("derivative", derivative)
-    budget = number("budget", budget, above=0, or_equal=True)
-    tolerances = Tolerances.of(rtol, atol)
+    how = How.of(rtol, atol, rng, budget)
     title = (
         f"{name_of_function(function, 'f')} and {name_of_function(derivative, 'its derivative')}"
     )
     with untouched(function, derivative, x) as session, answerable(title):
         with session.fresh():
             two = Derivative(function, derivative, x)
-        stream = stream_of(rng)
-        terms = Terms(session, upstream, stream, automatic=gradients_of)
-        pair = Pair(two.passes(), terms)
-        report = course(title, pair.subject(), stream, budget, tolerances)
+        pair = Pair(two.passes(), Terms(session, upstream, how.stream, automatic=gradients_of))
+        report = course(title, pair.subject(), how)
         return replace(report, remarks=(*two.said(pair, is_right=report.ok), *report.remarks))

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..validation import Random, number
+from ..validation import Random
 from .blocks import largest
-from .checks import BUDGET, check_layer
+from .checks import BUDGET, How, check_layer
 from .finding import Finding, found
 from .guard import Deadline, answerable
 from .network_passes import Own, beside, check_own, check_whole, wrong
@@ -26,7 +26,7 @@ from .subject.objects import methods_of, positional_names, read
 from .subject.parameters import Parameter
 from .subject.session import untouched
 from .subject.subject import is_float_array
-from .verdict.rows import FAILURES, Row, Tolerances
+from .verdict.rows import FAILURES, Row
 
 Reports = Mapping[str, GradientReport]  # on the layers, by their names
 Given = tuple[Call, Any]  # the forward call of a layer, and its upstream gradient
@@ -92,13 +92,12 @@ def check_network(
     >>> check_network([Double()], np.ones((1, 2)), np.ones((1, 2)), loss=Sum()).ok
     True
     """
-    deadline = Deadline.after(number("budget", budget, above=0, or_equal=True))
-    tolerances = Tolerances.of(rtol, atol)
+    deadline = Deadline.after(How.of(rtol, atol, rng, budget).budget)
     meant = Constant(constant)
     title = "a list of layers" if is_plain(network) else type(network).__name__
     with untouched(network, loss, x, t) as session, answerable(title):
         net = network_of(network, loss, x, t, session, automatic)
-        net = replace(net, tolerances=tolerances, rng=rng, deadline=deadline)
+        net = replace(net, given={"rtol": rtol, "atol": atol, "rng": rng}, deadline=deadline)
         chain, own = net.chain, check_own(net)
         given = chain.given() | own.heard.given()
         meant.require_known(title, _names_in(net, given))
@@ -144,10 +143,8 @@ def _check_layers(net: Network, given: Mapping[str, Given], meant: Constant) -> 
                 *there.arguments,
                 upstream=up if np.any(up) else None,  # a random one tells more than zeros
                 constant=[n for n in names if meant.has(f"{name}.{n}") or meant.has(n)],
-                rtol=net.tolerances.rtol,
-                atol=net.tolerances.atol,
-                rng=net.rng,
                 budget=max(0.1, net.deadline.left),
+                **net.given,
             )
         net.session.restore()
     return dict(reversed(reports.items()))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..validation import Array
 from .blocks import close, largest
-from .checks import check_layer, course, stream_of
+from .checks import How, check_layer, course
 from .diagnosis.case import Case
 from .diagnosis.diagnose import diagnose
 from .finding import Finding, found, together
@@ -373,8 +373,7 @@ def _as_layer(net: Network, run: Pass, budget: float) -> GradientReport:
     """Check a network's own forward and backward pass as those of a layer."""
     (_, data), (_, given) = run.way.calls[0], run.way.calls[-1]
     up = given[0] if given else None
-    to = {"rtol": net.tolerances.rtol, "atol": net.tolerances.atol, "budget": budget}
-    return check_layer(net.object, *data, upstream=up, rng=net.rng, **to)
+    return check_layer(net.object, *data, upstream=up, budget=budget, **net.given)
 
 
 def _by_loss(net: Network, run: Pass, budget: float) -> GradientReport | None:
@@ -384,4 +383,4 @@ def _by_loss(net: Network, run: Pass, budget: float) -> GradientReport | None:
     title = net.label(net.losses[0])
     with untouched(net.object, net.x, net.t) as session, answerable(title):
         subject = OwnLoss(net, run, Terms(session, automatic=gradients_of)).subject()
-        return course(title, subject, stream_of(net.rng), budget, net.tolerances)
+        return course(title, subject, How.of(budget=budget, **net.given))

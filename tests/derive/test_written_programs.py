@@ -9,10 +9,13 @@ import autograd.scipy.signal
 import autograd.scipy.special as special
 import numpy as np
 import pytest
+from autograd.scipy.stats import multivariate_normal, norm
 
 import spiral_autograd as sa
-from spiral_autograd.derive import DerivationError, DerivationWarning, cached, deriving
+from spiral_autograd.derive import DerivationError, DerivationWarning, cached, deriving, later
+from spiral_autograd.derive.simplify import simplify
 from spiral_autograd.pytree import leaves
+from spiral_autograd.recording import name_of, record
 
 A = np.random.default_rng(0).standard_normal((3, 4))
 ROWS, COLUMNS = np.array([0, 2, 2]), np.array([1, 0, 3])
@@ -250,3 +253,138 @@ def test_a_large_constant_makes_no_larger_one():
     X = np.ones((200_000, 3))
     derived = sa.derive(lambda w: anp.mean(anp.dot(X, w) ** 2), np.ones(3))
     assert len(derived.source) < 5_000
+
+
+# -------------------- what waits until the loss is looked at --------------------
+
+
+def waiting(loss, params, *data):
+    simple = simplify(record(loss, params, *data))
+    late, kept = later.split(simple)
+    return {name_of(e.fun) for e in late}, [(name_of(e.fun), e.shape) for e in kept]
+
+
+def test_what_only_the_loss_needs_waits_and_what_it_reads_is_kept():
+    params, x, t = sa.init_params(2, 10, 3, rng=0), np.ones((30, 2)), np.arange(30) % 3
+    late, kept = waiting(sa.loss, params, x, np.eye(3)[t])
+    assert late == {"log", "multiply", "sum", "subtract", "scale"}
+    assert kept == [("sum", (30,)), ("subtract", (30, 3))]
+
+
+def test_parameters_large_values_and_what_the_gradient_needs_do_not_wait():
+    def loss(w, x):
+        return anp.sum(w**2) + anp.sum((x @ w) ** 2)
+
+    late, kept = waiting(loss, np.ones((4, 3)), np.ones((5, 4)))
+    assert (late, kept) == ({"sum", "power", "add"}, [("power", (4, 3)), ("matmul", (5, 3))])
+    late, kept = waiting(loss, np.ones((40, 30)), np.ones((50, 40)))
+    assert (late, kept) == ({"add"}, [("sum", ()), ("sum", ())])
+    assert waiting(lambda w, x: anp.exp(anp.sum(w * x)), A, A) == (set(), [("exp", ())])
+
+
+# -------------------- SciPy's functions that are NumPy expressions --------------------
+
+COV = 2.0 * np.eye(4)
+BODIES = {
+    "all": lambda w: special.logsumexp(w),
+    "rows": lambda w: anp.sum(special.logsumexp(w, 1) ** 2),
+    "columns": lambda w: anp.sum(special.logsumexp(w, axis=0, keepdims=True) * w),
+    "nothing but zeros": lambda w: anp.sum(special.logsumexp(anp.where(w > 0, w, -np.inf))),
+    "logpdf": lambda w: anp.sum(norm.logpdf(w, w[0], anp.exp(w[1]))),
+    "pdf": lambda w: anp.sum(norm.pdf(w, 0.5)),
+    "normals": lambda w: anp.sum(multivariate_normal.logpdf(w, w[0], COV)),
+    "a normal": lambda w: multivariate_normal.pdf(w[0], w[1], w.T @ w + np.eye(4)),
+    "entropy": lambda w: multivariate_normal.entropy(w[0], w.T @ w + np.eye(4)),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_scipys_expressions_are_numpys(name):
+    derived = assert_written(BODIES[name], (A,), (A + 0.1,))
+    assert derived.needs == {}
+    assert "scipy" not in derived.source
+
+
+OTHERS = {
+    "weights": lambda w: special.logsumexp(w, b=2.0),
+    "no expression": lambda w: anp.sum(norm.cdf(w)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_a_body_does_not_take_stays_scipys(name):
+    derived = assert_written(OTHERS[name], (A,), (A + 0.1,))
+    assert "scipy" in derived.source
+    exec(compile(derived.source, "pasted", "exec"), {})  # it imports what it needs
+
+
+def test_a_logsumexp_of_nothing_but_minus_infinity_is_scipys():
+    loss = lambda w, x: anp.sum(special.logsumexp(w * x[:, None] + x[:, None], axis=1))  # noqa: E731
+    derived = sa.derive(loss, np.ones(3), np.ones(2))
+    with np.errstate(all="ignore"):
+        assert derived(np.ones(3), np.full(2, -np.inf))[0] == -np.inf
+
+
+# -------------------- sums, and what is placed into arrays --------------------
+
+PLACED = {
+    "apart": lambda w: anp.sum(w[0] ** 2) + anp.sum(w[1:] ** 3),
+    "over each other": lambda w: anp.sum(w[:2] ** 2) + anp.sum(w[1:] ** 3) - anp.sum(w[-1] * w[0]),
+    "with a rest": lambda w: anp.sum(w**2) + anp.sum(w[0] ** 3) - anp.sum(w[:, 1] ** 2),
+    "a rest that is another gradient": lambda w: anp.sum(w * 3) - anp.sum(w[0]),
+    "a smaller rest": lambda w: anp.sum(w[0] ** 2) + anp.sum(anp.sum(w, axis=0) ** 2),
+    "columns": lambda w: anp.sum(w[:, 1] * w[:, 0]) - anp.sum(w[..., 2]),
+    "by numbers": lambda w: anp.sum(w[ROWS] ** 2) - anp.sum(w[0] ** 2) - anp.sum(w[ROWS] ** 3),
+    "a sum of a sum": lambda w: anp.sum((w[0] - (w[1] + w[2]) - w[0] * w[1]) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_what_is_placed_into_one_array_is_written_into_one(name):
+    derived = assert_written(PLACED[name], (A,), (A + 1,))
+    assert derived.source.count("np.zeros") <= 1
+
+
+def test_a_long_sum_is_broken_and_no_line_is_too_long():
+    def loss(w, x):
+        h = w[0]
+        for _ in range(6):
+            h = anp.tanh(anp.dot(h, x) + anp.cos(h))
+        return anp.sum(h)
+
+    derived = assert_written(loss, (A, np.eye(4)), (A + 1, np.eye(4)))
+    assert max(map(len, derived.source.splitlines())) <= 100
+    assert "_part" not in derived.source
+    assert ", turn 6" in derived.source
+    assert ", turn 7" not in derived.source
+
+
+X = np.random.default_rng(2).uniform(0.5, 1.0, (6, 4))
+OF_ALL = {
+    "rows": lambda s: anp.sum(anp.prod(s, axis=1)),
+    "from the end": lambda s: anp.sum(anp.max(s, axis=-1) - anp.min(s, axis=0)[0]),
+    "all": lambda s: anp.max(s) - anp.prod(s) + anp.sum(s),
+    "two axes": lambda s: anp.sum(anp.reshape(s, (3, 2, 4)) ** 2, axis=(0, 2))[0] + anp.sum(s),
+    "kept axes": lambda s: anp.sum(s / anp.sum(s, axis=(0, 1), keepdims=True)),
+    "of another shape": lambda s: anp.sum(anp.reshape(s, (4, 6)) * np.arange(6.0)),
+    "a choice": lambda s: anp.sum(anp.where(s > 0.7, s**2, 3.0)) + anp.sum(anp.log(s**2 + 1)),
+}
+
+
+@pytest.mark.parametrize("name", OF_ALL)
+def test_losses_that_wait_are_those_of_one_batch_at_a_time(name):
+    def loss(w, x):  # the gradient needs nothing of it
+        return anp.sum(w * x) + OF_ALL[name](sa.network.stop_gradient(anp.tanh(w * x)))
+
+    derived = sa.derive(loss, A[0], X)
+    make, _ = derived.buffered
+    params, grads, data = A[0].copy(), np.empty(4), np.stack([X, X / 2, X**2])
+    steps, losses = make([params], [grads], [data], 3)
+    expected = []
+    for step, x in zip(steps, data, strict=True):
+        params *= 1.1
+        step()
+        expected.append(loss(params, x))
+        np.testing.assert_allclose(grads, np.sum(x, axis=0), rtol=1e-14)
+    np.testing.assert_allclose(losses(3), expected, rtol=1e-14)
+    np.testing.assert_array_equal(losses(2), losses(3)[:2])

@@ -108,6 +108,38 @@ def test_a_loss_layer_with_the_targets_first(wrapped):
     assert verdicts(sa.check_layer(loss, t, x)) == {"y_pred": False}
 
 
+@pytest.mark.parametrize("name", "theta table tokens transition tensor teta trend".split())
+def test_what_only_begins_like_targets_is_a_parameter(name):
+    loss = eval(f"lambda {name}, y: np.sum(({name} - y) ** 2)", {"np": np})
+    right, wrong = (eval(f"lambda {name}, y: {c} * ({name} - y)") for c in (2, -2))
+    assert verdicts(sa.check_gradient(loss, right, x, t)) == {name: True}
+    assert verdicts(sa.check_gradient(loss, wrong, x, t)) == {name: False}
+
+
+def test_targets_are_no_nest_of_parameters():
+    def loss(t, y):
+        return np.sum((t["a"] * t["b"] - y) ** 2)
+
+    def gradient(t, y):
+        d = 2 * (t["a"] * t["b"] - y)
+        return {"a": d * t["b"], "b": d * t["a"]}
+
+    nest = {"a": x, "b": x + 1}
+    assert verdicts(sa.check_gradient(loss, gradient, nest, x)) == {"a": True, "b": True}
+
+
+def test_both_arguments_of_a_layer_have_gradients_whatever_their_names():
+    class Product:
+        def forward(self, t, y):
+            self.t, self.y = t, y
+            return t * y
+
+        def backward(self, dout):
+            return dout * self.y, dout * self.t
+
+    assert verdicts(sa.check_layer(Product(), x, x + 1)) == {"t": True, "y": True}
+
+
 def test_a_cost_with_a_cache_beside():
     def forward(X, Y, parameters):
         y = sigmoid(parameters["W"] @ X)

@@ -72,7 +72,7 @@ def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case
     if not all(np.isfinite(g).all() for g in true):
         return None
     for node in graph.nodes if graph is not None else ():  # the caller's arrays move back
-        node.value, node.args = deepcopy((node.value, node.args))
+        node.value, node.whole, node.args = deepcopy((node.value, node.whole, node.args))
     return replace(
         case,
         values=list(map(np.array, c.subject.values)),
@@ -150,7 +150,7 @@ def standing_at(there: Graph, graph: Graph) -> Iterator[None]:
 
     def exchange() -> None:
         for ours, theirs in pairs:
-            for name in ("call", "value", "args", "adjoint"):
+            for name in ("call", "made", "whole", "value", "args", "adjoint"):
                 ours[name], theirs[name] = theirs[name], ours[name]
             ours.pop("_back", None), theirs.pop("_back", None)
 

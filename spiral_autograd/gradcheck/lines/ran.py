@@ -195,9 +195,8 @@ class Ran:
     @cached_property
     def ahead(self) -> int:
         """The event at which the last value of the forward pass is made, where it is made here."""
-        values = [
-            call.value for call in self.calls if call.gradient_of is None and np.any(call.value)
-        ]
+        made = [np.asarray(call.value) for call in self.calls if call.gradient_of is None]
+        values = [value for value in made if value.dtype.kind == "f" and value.any()]
         for value in reversed(values[-8:]):
             for m in self.moments:
                 if m.fresh and m.value.shape == np.shape(value) and close(m.value, value, 1e-9):

@@ -28,14 +28,17 @@ def other_statements(node: Any, reach: Reach) -> Iterator[Offer]:
     if isinstance(node, ast.AugAssign):
         yield 1.0, ast.Assign([node.target], node.value)
         yield 1.4, ast.Pass()
-        yield from _added_at(node.target, node.value)
+        yield from _added_at(node.target, node.value, node.op)
     elif isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Tuple):
         target: Any = node.targets[0]
         yield 1.0, ast.AugAssign(target, ast.Add(), node.value)
         if isinstance(target, ast.Subscript):
             yield 1.1, ast.AugAssign(target, ast.Mult(), node.value)
         yield 0.9 if isinstance(node.value, ast.Constant) else 1.4, ast.Pass()
-        yield from _added_at(target, node.value)
+        yield from _added_at(target, node.value, ast.Add())
+        is_constant = isinstance(node.value, ast.Constant | ast.UnaryOp)
+        if isinstance(target, ast.Subscript) and is_constant:  # one number for what rows add up to
+            yield 1.3, ast.Assign([target], parsed(f"-{ast.unparse(target.value)}.sum(axis=1)"))
     else:
         return
     yield from _followed(node, reach)
@@ -125,12 +128,13 @@ def alike(text: str, held: Any, reach: Reach) -> Iterator[str]:
             yield other
 
 
-def _added_at(target: ast.expr, value: ast.expr) -> Iterator[Offer]:
+def _added_at(target: ast.expr, value: ast.expr, op: ast.operator) -> Iterator[Offer]:
     """Yield the statement that adds at indices as often as they are there."""
     slices = [node for node in ast.walk(target) if isinstance(node, ast.Slice)]
-    if isinstance(target, ast.Subscript) and not slices:
+    if isinstance(target, ast.Subscript) and isinstance(op, ast.Add | ast.Sub) and not slices:
+        name = "subtract" if isinstance(op, ast.Sub) else "add"
         texts = map(ast.unparse, (target.value, target.slice, value))
-        yield 1.0, ast.parse("np.add.at({}, ({}), {})".format(*texts)).body[0]
+        yield 1.0, ast.parse("np.{}.at({}, ({}), {})".format(name, *texts)).body[0]
 
 
 @lru_cache(maxsize=4096)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,6 @@ _OPERATORS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.GtE: (ast.Gt, ast.LtE, ast.Lt),
 }
 _REDUCING = ("sum", "mean", "max", "median", "min")
-_GIVEN = ("0", "1", "True")  # arguments that have to be written
 _FUNCTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_REDUCING, ("sum", "mean", "max")),
     "sin": ("cos",),
@@ -138,19 +137,32 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
                 yield 1.0, ast.Tuple([node.elts[i] for i in order], node.ctx)
     elif isinstance(node, ast.Constant):
         yield from _constants(node.value, reach)
+    elif isinstance(node, ast.Call):
+        yield from _reduced(node, {**written, **reach})
     elif isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
         for attr in _FUNCTIONS[node.attr]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
-    elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in _REDUCING:
-        for axis, keepdims in product((0, 1, None), (False, True)):
-            given = {"axis": axis, "keepdims": keepdims}
-            words = [word for word in node.keywords if word.arg not in given]
-            words += [ast.keyword(n, ast.Constant(v)) for n, v in given.items() if str(v) in _GIVEN]
-            yield 1.1, ast.Call(node.func, node.args, words)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         yield from _derived_otherwise(node, reach, written)
     if isinstance(node, ast.expr):
         yield from _in_place_of(node, ast.unparse(node), reach, written)
+
+
+def _reduced(node: ast.Call, held: Reach) -> Iterator[Offer]:
+    """Yield a sum, or the like, over other axes, which may be kept."""
+    if not isinstance(node.func, ast.Attribute) or node.func.attr not in _REDUCING:
+        return
+    shapes = [held.get(ast.unparse(some)) for some in (node.func.value, *node.args[:1])]
+    count = next((len(shape) for shape in shapes if isinstance(shape, tuple)), 0)
+    axes = [*((i,) for i in range(count)), (count - 2, count - 1)][: count + (count > 2)]
+    axes += [tuple(j for j in range(count) if j != i) for i in range(count) if count > 2]
+    args = node.args[: 0 if isinstance(shapes[0], tuple) else 1]
+    for some in dict.fromkeys(axes):
+        for keeps in (True, False):
+            over = parsed(str(some[0] if len(some) == 1 else some))
+            keywords = [ast.keyword("axis", over)]
+            keywords += [ast.keyword("keepdims", ast.Constant(True))] if keeps else []
+            yield 1.2, ast.Call(node.func, args, keywords)
 
 
 def _derived_otherwise(node: ast.BinOp, reach: Reach, written: Reach) -> Iterator[Offer]:
@@ -195,6 +207,7 @@ def _constants(value: Any, reach: Reach) -> Iterator[Offer]:
         yield 1.1, ast.Constant(not value)
     if isinstance(value, str):
         words = [thing for thing in reach.values() if isinstance(thing, str)]
+        words += _letters_swapped(value) if "->" in value else []
         yield from ((1.1, ast.Constant(word)) for word in words if word != value)
     if type(value) not in (int, float):
         return
@@ -205,6 +218,16 @@ def _constants(value: Any, reach: Reach) -> Iterator[Offer]:
     for text, thing in reach.items():
         if not isinstance(thing, str):
             yield 1.35 if isinstance(thing, tuple) else 1.3, parsed(text)
+
+
+def _letters_swapped(subscripts: str) -> Iterator[str]:
+    """Yield the subscripts of an `einsum` with two letters of one operand swapped."""
+    at = [i for i, letter in enumerate(subscripts) if letter.isalpha()]
+    for first, second in combinations(at, 2):
+        if subscripts[first : second + 1].isalpha():
+            letters = list(subscripts)
+            letters[first], letters[second] = letters[second], letters[first]
+            yield "".join(letters)
 
 
 def _counts(slot: Slot, body: Slot) -> bool:

@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 
 from ...pytree import leaves
-from ...recording import Call, Recording, name_of
+from ...recording import Call, Recording, name_of, parents_of
 from ...validation import Array
 from ..blocks import largest, moved
 from ..guard import NEVER, Deadline
 from ..primitives import primitive
-from .nodes import UNFIT, Node, Part
+from .nodes import UNFIT, Node
 
 Rounding = tuple[float, int]  # the size of roundings that are drawn anew, and the number of a draw
-
-
 # From what leaves the result of a site, what reaches its argument, and the gradients of all nodes
 # to what reaches the argument in place of it. Linear in them all.
 Change = Callable[[Any, Any, Callable[[Node], Any]], Any]
@@ -51,23 +49,19 @@ class Graph:
         forward = [c for c in recording.calls if c.gradient_of is None and c in adjoints]
         lists = _taken_apart(forward)
         for call in (*roots, *(c for c in forward if c not in lists)):
-            made = next((a for a in _calls(call.args) if a in lists), None)
-            args = call.args if made is None else made.args
-            found = [self.of.get(a) if isinstance(a, Call) else None for a in args]
-            argnums = tuple(i for i, parent in enumerate(found) if parent is not None)
-            fields = (
+            made = next((a for a in parents_of(call) if a in lists), call)
+            found = [self.of.get(a) if isinstance(a, Call) else None for a in made.args]
+            self.of[call] = node = Node(
                 call,
+                made,
+                self.value(made),
                 self.value(call),
-                [self.value(arg) for arg in args],
-                argnums,
+                [self.value(arg) for arg in made.args],
+                tuple(i for i, parent in enumerate(found) if parent is not None),
                 [parent for parent in found if parent is not None],
                 self.value(adjoints[call]),
                 len(self.of),
             )
-            node = Node(*fields)
-            if made is not None:
-                node = Part(*fields, [], call.args[1], made, [np.shape(v) for v in made.value])
-            self.of[call] = node
             for parent in dict.fromkeys(node.parents):
                 parent.users.append(node)
         self.nodes = list(self.of.values())  # in the order in which they were made
@@ -78,7 +72,7 @@ class Graph:
     def outputs(self) -> list[Site]:
         """The ways from our own Σ upstream · output back to the outputs."""
         given = set(self.upstream)
-        weighing = [n for n in self.nodes if any(a in given for a in _calls(n.call.args))]
+        weighing = [n for n in self.nodes if any(a in given for a in parents_of(n.call))]
         return [Site(n, n.parents[0], (n,)) for n in weighing if n.call.source is None]
 
     @property
@@ -86,9 +80,11 @@ class Graph:
         """The calls that stand for the upstream gradient."""
         return [leaf for leaf in leaves(list(self.recording.data)) if isinstance(leaf, Call)]
 
-    def value(self, arg: Any) -> Any:
-        """Return the value of a call in this graph, or a constant itself."""
-        return self._values.get(arg, arg.value) if isinstance(arg, Call) else arg
+    def value(self, arg: Any, changed: Mapping[Call, object] | None = None) -> Any:
+        """Return the value of a call, by default that in this graph, or a constant itself."""
+        if not isinstance(arg, Call):
+            return arg
+        return (changed or {}).get(arg, self._values.get(arg, arg.value))
 
     def gradient(self, k: int) -> Array:
         """Return the gradient of the k-th argument."""
@@ -126,35 +122,26 @@ class Graph:
             zeros.setdefault(call, []).append(position)
         still = {id(self.recording.adjoints[node.call]) for node in self.cancelled}
         for call in self.recording.calls:
-            depends = call in zeros or any(isinstance(a, Call) and a in values for a in call.args)
+            depends = call in zeros or any(a in values for a in parents_of(call))
             if id(call) in still or not (depends or rounding):
                 continue
             args = [
-                np.zeros_like(a)[()] if position in zeros.get(call, ()) else self._among(values, a)
+                np.zeros_like(a)[()] if position in zeros.get(call, ()) else self.value(a, values)
                 for position, a in enumerate(call.args)
             ]
             value = call.fun.fun(*args, **call.kwargs)
             values[call] = value if rounding is None else _rounded(call, value, args, *rounding)
         return values
 
-    def _among(self, values: Mapping[Call, object], arg: object) -> object:
-        return values[arg] if isinstance(arg, Call) and arg in values else self.value(arg)
-
     def gradients(self, values: Mapping[Call, object]) -> list[Array]:
         """Return the gradient of each argument, given the values that a replay changed."""
-        grads = self.recording.grads
-        found = [values.get(g, self.value(g)) if isinstance(g, Call) else g for g in grads]
-        return [np.asarray(g) for g in found]
-
-    def changed(self, values: Mapping[Call, object]) -> Graph:
-        """Return the graph with the values that a replay changed."""
-        return Graph(self.recording, {**self._values, **values})
+        return [np.asarray(self.value(grad, values)) for grad in self.recording.grads]
 
     def without(self, constants: Iterable[tuple[Call, int]]) -> Graph | None:
         """Return the graph of the forward pass with some constants at zero; None if it has none."""
         try:
             with np.errstate(all="ignore"):
-                return self.changed(self.replay(without=constants))
+                return Graph(self.recording, {**self._values, **self.replay(without=constants)})
         except UNFIT:
             return None
 
@@ -271,12 +258,8 @@ def _taken_apart(forward: Sequence[Call]) -> set[Call]:
     lists = {call for call in forward if isinstance(call.value, list | tuple)}
     for call in forward if lists else ():
         if name_of(call.fun) != "container_take":
-            lists -= set(_calls(call.args))
+            lists -= set(parents_of(call))
     return lists
-
-
-def _calls(args: Sequence[object]) -> list[Call]:
-    return [arg for arg in args if isinstance(arg, Call)]
 
 
 def _ways(node: Node, argument: Node, above: Sequence[Node], steps: int) -> Iterator[Site]:

@@ -18,7 +18,6 @@ from autograd.core import (
 )
 
 from ...recording import Call, name_of
-from ...validation import Shape
 
 # What NumPy raises where changed values do not fit an operation.
 UNFIT = (ValueError, IndexError, ArithmeticError)
@@ -28,9 +27,14 @@ Back = Callable[[Any], Sequence[Any]]
 
 @dataclass(eq=False, repr=False)
 class Node:
-    """A value of the forward pass: what it was made of, and how a gradient flows back to that."""
+    """A value of the forward pass: what it was made of, and how a gradient flows back to that.
+
+    Of an operation that makes several arrays, as `split` does, each is made right of its argument.
+    """
 
     call: Call
+    made: Call  # the call whose derivative it is: the same, or what made all of the arrays
+    whole: Any  # what that returned
     value: Any
     args: list[Any]
     argnums: tuple[int, ...]
@@ -42,16 +46,24 @@ class Node:
     @property
     def name(self) -> str:
         """The name of the primitive that made it."""
-        return name_of(self.call.fun)
+        return name_of(self.made.fun)
 
     @cached_property
     def _back(self) -> Back:
         return self._back_of(self.args, self.argnums)
 
     def _back_of(self, args: Sequence[object], argnums: tuple[int, ...]) -> Back:
-        rule = primitive_vjps[self.call.fun]
-        back: Back = rule(argnums, self.value, tuple(args), self.call.kwargs)  # as einsum's needs
-        return back
+        rule = primitive_vjps[self.made.fun]
+        back: Back = rule(argnums, self.whole, tuple(args), self.made.kwargs)  # as einsum's needs
+        if self.made is self.call:
+            return back
+
+        def back_of_one(g: object) -> Sequence[object]:
+            parts: list[Any] = [np.zeros(np.shape(part)) for part in self.whole]
+            parts[self.call.args[1]] = g
+            return back(parts)
+
+        return back_of_one
 
     def vjp(self, g: object, args: Sequence[object] | None = None) -> list[Any]:
         """Return what of a gradient flows to each parent; with other `args`, if they are given."""
@@ -69,7 +81,7 @@ class Node:
         moving = [(i, p) for i, p in zip(self.argnums, self.parents, strict=True) if p in tangents]
         argnums, moves = tuple(i for i, _ in moving), [tangents[p] for _, p in moving]
         rule = primitive_jvps.get(self.call.fun)
-        if rule is not None and type(self) is Node:
+        if rule is not None and self.made is self.call:
             try:
                 return rule(argnums, moves, self.value, tuple(self.args), self.call.kwargs)
             except (*UNFIT, TypeError, NameError, NotImplementedError):  # not all rules work
@@ -80,28 +92,6 @@ class Node:
             return sum((part * move).sum() for part, move in parts)
 
         return make_vjp(moved, np.zeros(np.shape(self.value)))[0](1.0)
-
-
-@dataclass(eq=False, repr=False)
-class Part(Node):
-    """One of the arrays that an operation makes, as `split` does: made right of its argument."""
-
-    index: int = 0
-    made: Call | None = None
-    shapes: Sequence[Shape] = ()
-
-    @property
-    def name(self) -> str:
-        """The name of the primitive that made all of them."""
-        assert self.made is not None
-        return name_of(self.made.fun)
-
-    def _back_of(self, args: Sequence[object], argnums: tuple[int, ...]) -> Back:
-        assert self.made is not None
-        rule = primitive_vjps[self.made.fun]
-        back = rule(argnums, self.made.value, tuple(args), self.made.kwargs)
-        nothing = [np.zeros(shape) for shape in self.shapes]
-        return lambda g: back([*nothing[: self.index], g, *nothing[self.index + 1 :]])
 
 
 def _dense(part: object) -> object:

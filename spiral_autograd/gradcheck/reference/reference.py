@@ -12,14 +12,16 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import CodeType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import autograd.numpy as anp
 import numpy as np
 
 from ...recording import Call, Recording, record
 from ...validation import Array
-from ..blocks import largest
+from ..blocks import close, largest
 from ..guard import CheckError, theirs
 from ..subject.session import reach
 from ..subject.subject import Subject
@@ -35,10 +37,9 @@ from .stepping import (
     complex_derivative,
     complex_outputs,
     has_single,
-    in_double,
     nearby,
+    outputs_beside,
     random_part,
-    substituted,
     unit_of,
 )
 
@@ -97,10 +98,6 @@ class Reference:
         return Steps(subject, self.single, self.double)
 
 
-class UntrustedError(CheckError):
-    """A reference is not to be had, or not to be believed."""
-
-
 def at_these_values(subject: Subject, upstream: list[Array] | None = None) -> Subject:
     """Return a subject with what its forward pass returns for the values as they are now."""
     with subject.session.fresh():
@@ -137,7 +134,7 @@ def by_autograd(subject: Subject, *, rebind: str | None = None, double: bool = F
     stand_in = standing_in(roots) if rebind else nullcontext()
     with subject.session.fresh(), warnings.catch_warnings(), stand_in:
         warnings.simplefilter("ignore")
-        values = in_double(subject) if double else list(subject.values)
+        values = [v.astype(float) for v in subject.values] if double else list(subject.values)
         with theirs("the traced forward pass"):
             recording = record(objective, values, ups, box_type=NumpyBox)
     has_rounded = any(getattr(call.value, "dtype", None) in SINGLE for call in recording.calls)
@@ -145,7 +142,7 @@ def by_autograd(subject: Subject, *, rebind: str | None = None, double: bool = F
     _require_equal(outputs, subject.outputs, single)
     grads = [np.asarray(g.value if isinstance(g, Call) else g) for g in recording.grads]
     if any(g.shape != value.shape for g, value in zip(grads, values, strict=True)):
-        raise UntrustedError("a gradient has not the shape of its value")
+        raise CheckError("a gradient has not the shape of its value")
     double = double and not has_rounded
     again = partial(by_autograd, rebind=rebind, double=double)
     return Reference("autograd", single, grads, again, recording, double=double)
@@ -165,12 +162,10 @@ def _require_equal(traced: Sequence[Array], plain: Sequence[Array], single: bool
     """
     tolerance, least = (1e-5, 4 * float(np.finfo(np.float32).eps)) if single else (1e-12, 0.0)
     if len(traced) != len(plain):
-        raise UntrustedError("the traced forward pass has other outputs")
+        raise CheckError("the traced forward pass has other outputs")
     for ours, own in zip(traced, plain, strict=True):
-        most = np.max(np.abs(own), initial=0.0) or 1.0
-        is_same = np.shape(ours) == own.shape
-        if not is_same or np.max(np.abs(ours - own), initial=0) > tolerance * most + least:
-            raise UntrustedError("the traced forward pass gives another output than the plain one")
+        if not close(ours, own, tolerance, least if np.any(own) else tolerance):
+            raise CheckError("the traced forward pass gives another output than the plain one")
 
 
 # -------------------- complex step and differences --------------------
@@ -181,7 +176,7 @@ def by_complex_step(subject: Subject, seconds: float = 1.0) -> Reference:
     single = has_single([*subject.values, *subject.outputs])
     outputs = complex_outputs(subject, {}, 0.0)
     if not any(np.iscomplexobj(out) for out in outputs):
-        raise UntrustedError("the forward pass does not carry complex numbers")
+        raise CheckError("the forward pass does not carry complex numbers")
     _require_equal([np.real(out) for out in outputs], subject.outputs, single)
     double = runs_in_double(subject)
     reference = Reference("complex step", single, [], by_complex_step, double=double)
@@ -238,8 +233,7 @@ def runs_in_double(subject: Subject) -> bool:
     if not has_single(subject.values):
         return False
     try:
-        with subject.session.fresh():
-            outputs = [np.asarray(out) for out in substituted(subject, in_double(subject))]
+        outputs = outputs_beside(subject, {}, 0.0)
         if any(out.dtype != np.float64 for out in outputs if out.dtype.kind == "f"):
             return False
         _require_equal(outputs, subject.outputs, single=True)
@@ -253,16 +247,22 @@ def runs_in_double(subject: Subject) -> bool:
 # -------------------- which one --------------------
 
 
+WAYS = None, "arrays", "constants"  # of autograd's to follow a forward pass
+_FOLLOWED: WeakKeyDictionary[CodeType, str | None] = WeakKeyDictionary()  # the last time
+
+
 def find_reference(subject: Subject, rng: np.random.Generator, seconds: float) -> Reference:
-    """Return the first reference that can be believed."""
+    """Return the first reference that can be believed; first the way that was for the same code."""
     double = runs_in_double(subject)
-    sharp: list[Callable[..., Reference]] = [
-        partial(by_autograd, rebind=rebind, double=in_float64)
+    codes = [f.__code__ for f in subject.forward_code[:1] if hasattr(f, "__code__")]
+    likely = [_FOLLOWED[code] for code in codes if code in _FOLLOWED]
+    tries: list[tuple[str | None, Callable[..., Reference]]] = [
+        (rebind, partial(by_autograd, rebind=rebind, double=in_float64))
         for in_float64 in ((True, False) if double else (False,))
-        for rebind in (None, "arrays", "constants")
+        for rebind in dict.fromkeys([*likely, *WAYS])
     ]
-    sharp.append(partial(by_complex_step, seconds=seconds))
-    for make in sharp:
+    tries.append((None, partial(by_complex_step, seconds=seconds)))
+    for rebind, make in tries:
         try:
             reference = make(subject)
         except CheckError:
@@ -270,6 +270,7 @@ def find_reference(subject: Subject, rng: np.random.Generator, seconds: float) -
         if not all(np.isfinite(np.sum(grad)) for grad in reference.grads):
             continue
         if agrees_with_differences(subject, reference, rng) or _agrees_nearby(subject, make, rng):
+            _FOLLOWED.update(dict.fromkeys(codes if reference.kind == "autograd" else [], rebind))
             return reference
     _require_repeatable(subject)
     return by_differences(subject, seconds, double=double)

@@ -41,15 +41,15 @@ def has_single(arrays: Sequence[object]) -> bool:
     return any(np.asarray(a).dtype in SINGLE for a in arrays)
 
 
-def substituted(subject: Subject, values: Sequence[object]) -> list[Array]:
-    """Run the forward pass on other values than it was written for, which may raise anything."""
-    with theirs("the forward pass"):
-        return subject.substitute(values)
-
-
-def in_double(subject: Subject) -> list[Array]:
-    """Return the values of a subject in float64."""
-    return [value.astype(np.float64) for value in subject.values]
+def outputs_beside(
+    subject: Subject, direction: Direction, size: complex, kind: type = float
+) -> list[Array]:
+    """Run a copy of the forward pass on values of another dtype, moved by a step."""
+    with subject.session.fresh(), theirs("the forward pass"):
+        moved: list[Array] = [value.astype(kind) for value in subject.values]
+        for k, part in direction.items():
+            moved[k] = moved[k] + size * part.astype(float)
+        return [np.asarray(out) for out in subject.substitute(moved)]
 
 
 def unit_of(value: Array) -> Array:
@@ -102,13 +102,10 @@ def balanced_direction(
 
 def complex_outputs(subject: Subject, direction: Direction, size: float) -> list[Array]:
     """Run the forward pass on complex numbers; what throws the imaginary part away is an error."""
-    with subject.session.fresh(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", ComplexWarning)
-        moved = [v.astype(complex) for v in subject.values]
-        for k, part in direction.items():
-            moved[k] = moved[k] + 1j * (size * part.astype(float))
-        return [np.asarray(out) for out in substituted(subject, moved)]
+        return outputs_beside(subject, direction, 1j * size, complex)
 
 
 def complex_derivative(subject: Subject, direction: Direction) -> Measured:
@@ -138,11 +135,7 @@ class Steps:
         """Return the outputs, in float64, after a step."""
         subject = self.subject
         if self.double:
-            with subject.session.fresh():
-                moved = in_double(subject)
-                for k, part in direction.items():
-                    moved[k] = moved[k] + size * part.astype(float)
-                return [np.asarray(out, dtype=float) for out in substituted(subject, moved)]
+            return [out.astype(float) for out in outputs_beside(subject, direction, size)]
         try:
             with subject.session.fresh():
                 for k, part in direction.items():

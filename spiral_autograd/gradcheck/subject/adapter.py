@@ -16,7 +16,7 @@ from ..blocks import checksum
 from ..finding import Finding, found
 from .conventions import GRADIENT_LISTS, TARGETS
 from .inputs import Constant, Names, prepared
-from .objects import attributes_of, held_arrays, nested
+from .objects import attributes_of
 from .parameters import Parameter, find_parameters
 from .returned import as_gradient, as_update_takes, other_shapes
 from .session import Session, objects_of, reach
@@ -86,6 +86,13 @@ class Adapter:
     def reset(self) -> None:
         """Reset gradients that add up from call to call."""
 
+    def look(self) -> None:
+        """Take stock of what the layer keeps now."""
+
+    def names_left(self) -> dict[int, str]:
+        """Return what the arrays are called that the forward pass has left."""
+        raise NotImplementedError
+
     @property
     def left(self) -> Any:
         """What the forward pass has left for the backward pass."""
@@ -146,17 +153,20 @@ class Adapter:
 
     def watched_backward(self) -> list[Finding]:
         """Run the backward pass, and return what is to be said of what both have written into."""
-        session, kept = self.session, self.left
+        session, names = self.session, self.names_left()
         by_forward = written_into(session, self.named_values())
-        names, made = _names_in(kept, self.layer), _made_for(kept, session)
+        made = _made_for(self.left, session)
         blank = [a for a in made if not a.any()]
         ups = [np.array(u) for u in self.upstream]
         noted, noted_ups = _noted(made), _noted(ups)
         result = self.run_backward(ups)
-        own = [] if self.layer is None else _gradient_arrays(kept)
-        own += [a for a in blank if _shares(a, leaves(result))]
+        self.look()
         effects = [found("writes_upstream")] if _changed(noted_ups) else []
-        cache = [a for a in _changed(noted) if not _shares(a, own)]
+        cache = _changed(noted)
+        if cache:
+            own: list[object] = [a for a in blank if _shares(a, leaves(result))]
+            own += [] if self.layer is None else _gradient_arrays(self.layer)
+            cache = [a for a in cache if not _shares(a, own)]
         if cache:
             called = filter(None, map(names.get, map(id, cache)))
             effects.append(found("writes_cache", names=list(called)))
@@ -276,14 +286,6 @@ def is_as_before(before: object, after: object) -> bool:
     return is_kept and np.array_equal(before, after)  # type: ignore[arg-type]
 
 
-def _names_in(kept: object, layer: object) -> dict[int, str]:
-    """Return what the arrays of a cache are called: attributes of the layer, or its entries."""
-    if kept is layer:
-        return {id(h.value): f"self.{h.name}" for h in reversed(held_arrays(layer))}
-    entries = nested("cache", kept)
-    return {id(v): name for name, _, v in entries if name != "cache" and is_float_array(v)}
-
-
 def _gradient_arrays(layer: object) -> list[object]:
     """Return the gradients that a layer holds, and those of the layers that it has made inside."""
     return [p.gradient() for item in objects_of(layer) for p in find_parameters(item)]
@@ -301,6 +303,6 @@ def replaced_gradients(
     That is right by itself. But a network keeps the arrays that it has found in the list.
     """
     lists = [n for n in GRADIENT_LISTS if isinstance(attributes_of(layer).get(n), list)]
-    pairs = [(gradient, parameter.gradient()) for parameter, gradient in before.values()]
+    pairs = ((gradient, p.gradient()) for p, gradient in before.values() if lists)
     replaced = any(is_array(a) and is_array(b) and a is not b for a, b in pairs)
-    return [found("replaces_gradients", holder=lists[0])] if lists and replaced else []
+    return [found("replaces_gradients", holder=lists[0])] if replaced else []

@@ -19,9 +19,9 @@ from ...validation import Array
 from ..blocks import close, inner
 from ..guard import CheckError
 from .adapter import Automatic, Terms
-from .conventions import BACKWARD, CACHES, OUTPUTS, RATES, TARGETS, means_upstream
+from .conventions import CACHES, OUTPUTS, RATES, TARGETS, means_upstream
 from .object_passes import Calling, ObjectPasses, Source
-from .objects import attributes_of, methods_of, positional_names, required_names
+from .objects import attributes_of
 from .session import untouched
 from .subject import is_array, is_float_array, outputs_of
 
@@ -41,7 +41,7 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
 
     It is asked right after a first forward pass.
     """
-    taken, n_outputs = required_names(layer.backward_method), len(layer.outputs)
+    taken, n_outputs = layer.required, len(layer.outputs)
     is_weak = layer.may_be_derivative
     is_plain = len(taken) <= n_outputs and not is_weak and not layer.has_cache
     if is_plain and not (layer.takes_no_upstream and layer.outputs[0].ndim):
@@ -201,11 +201,6 @@ def _refusal(
 
 def calling_back(layer: object, inputs: Sequence[object], automatic: Automatic) -> Calling | None:
     """Return how a layer is called back that takes more than a gradient; None of others."""
-    forward, backward = methods_of(layer)
-    taken = required_names(getattr(layer, backward))
-    names = positional_names(getattr(layer, forward), len(inputs))
-    if backward in BACKWARD and len(taken) < 2 and not set(taken) & set(names):
-        return None
     with untouched(layer, inputs) as session:
         passes = ObjectPasses(layer, inputs, Terms(session, automatic=automatic))
         if passes.may_be_open:

@@ -319,14 +319,23 @@ STEPS = spelled(
 TRAINING = "train_flg train_flag train training is_train is_training train_mode".split()
 
 _PREDICTED = ("pred", "score", "out", "logit", "prob")
-_TRUE = ("t", "y", "label", "gold", "answer", "expected", "actual")
-_NOT_TRUE = ("top", "tau", "temp", "tol", "thr", "time", "y_pred", "y_hat", "yhat", "ypred")
+_TRUE = "t true truth target targets targ targs tgt teacher".split()
+_TRUE += "label labels lbl lbls gold answer answers expected actual desired".split()
+_NOT_TRUE = ("y_pred", "y_hat", "yhat", "ypred")
 
 
 def means_targets(name: str) -> bool:
-    """Tell whether an argument is the targets, by its name."""
-    name = name.lower()
-    return name.startswith(_TRUE) and not name.startswith(_NOT_TRUE) and name not in TRAINING
+    """Tell whether an argument is the targets, by its name: by a word, or as y is.
+
+    Examples
+    --------
+    >>> [means_targets(name) for name in ("t_batch", "trueLabels", "ytrain", "theta", "y_hat")]
+    [True, True, True, False, False]
+    """
+    if name.lower() in TRAINING or name.lower().startswith(_NOT_TRUE):
+        return False
+    words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|_", " ", name).lower().split()
+    return name.lower().startswith("y") or any(word in _TRUE for word in words)
 
 
 def means_scores(first: str, second: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from ..blocks import checksum, close, inner
 from .conventions import (
     BACKWARD,
     CONTAINERS,
+    GRADIENT_LISTS,
     gradient_keys,
     is_change_of,
     is_like_gradient,
@@ -24,10 +26,10 @@ from .conventions import (
     last_name,
 )
 from .object_passes import ObjectPasses
-from .objects import Held, held_arrays, held_at, method_name, nested
+from .objects import Held, held_arrays, held_at, is_gradient, method_name, nested
 from .parameters import Parameter
 from .returned import returned_names
-from .subject import MISSING, is_float_array
+from .subject import MISSING
 
 MOST = 10_000  # pairs to look at: a layer may keep a table of many arrays
 
@@ -62,11 +64,19 @@ def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
         if not own:
             left.append(h)
             continue
-        layer.claimed |= {g.path[0] for _, g in own if g.holder is None}
-        more.append(Parameter(_own_name(h.name), h.value, partial(_read, layer, h.value, own)))
+        layer.claimed |= {step for _, g in own if g.holder is None for step in g.path[:1]}
+        p = Parameter(_own_name(h.name), h.value, partial(_read, layer, h.value, own))
+        is_listed = own[0][1].holder is not None and _is_in_turn(own[0][1])
+        more.append((own[0][1].path[-1] if is_listed else -1, p))
     if more:
-        layer.take(more)
+        layer.take([p for _, p in sorted(more, key=operator.itemgetter(0))])
     return left
+
+
+def _is_in_turn(h: Held) -> bool:
+    """Tell whether a gradient stands in a list of such, with no name but its place."""
+    in_list = h.holder is None or h.path[:1] in [(name,) for name in GRADIENT_LISTS]
+    return in_list and bool(h.path) and isinstance(h.path[-1], int)
 
 
 def _own_name(name: str) -> str:
@@ -87,14 +97,14 @@ def _written_by_backward(layer: ObjectPasses, held: Sequence[Held]) -> list[Held
         read = [a for g in read for a in leaves(g)]
         known = {id(a) for a in (*read, *layer.values, *(h.value for h in held))}
         found: dict[int, Held] = {}
-        there = held_arrays(layer.layer)
-        for h in there:
+        kept, given = held_arrays(layer.layer), list(returned(layer))
+        for h in kept:
             if before.get(h.name) != (id(h.value), checksum(h.value)):
                 found.setdefault(id(h.value), h)
-        for h in _returned(layer):
+        for h in given:
             found.setdefault(id(h.value), h)
         found = {i: h for i, h in found.items() if i not in known}
-        beside = _company(there, layer, set(found))
+        beside = _company([*kept, *given], layer, set(found))
         return [replace(h, value=np.array(h.value), beside=beside[i]) for i, h in found.items()]
 
 
@@ -108,9 +118,13 @@ def _company(
     """
     groups: dict[Any, dict[Any, Array]] = {}
     for h in held:
-        is_own = h.holder is layer.layer or method_name(h.holder, BACKWARD) is not None
-        if not (is_own and held_at(layer.layer, h.path[:-1]) is h.holder):
-            groups.setdefault(h.path[:-1], {})[h.path[-1]] = h.value
+        if h.holder is None:
+            is_attribute = len(h.path) < 2  # an entry of what backward returns is no company
+        else:
+            is_own = h.holder is layer.layer or method_name(h.holder, BACKWARD) is not None
+            is_attribute = is_own and held_at(layer.layer, h.path[:-1]) is h.holder
+        if not is_attribute:
+            groups.setdefault((h.holder is None, h.path[:-1]), {})[h.path[-1]] = h.value
     found: defaultdict[int, frozenset[int]] = defaultdict(frozenset)
     fixed = [g for g in groups.values() if written.isdisjoint(map(id, g.values()))]
     for group in groups.values():
@@ -131,12 +145,12 @@ def _is_like_list(ours: dict[Any, Array], theirs: dict[Any, Array]) -> bool:
     return {key: a.shape for key, a in ours.items()} == {key: a.shape for key, a in theirs.items()}
 
 
-def _returned(layer: ObjectPasses) -> Iterator[Held]:
-    """Yield the arrays that backward returns, by their keys, or what they are called there."""
+def returned(layer: ObjectPasses) -> Iterator[Held]:
+    """Yield the gradients that backward returns, by their keys, or what they are called there."""
     result = layer.result
     names = returned_names(layer.backward_method, len(result)) if isinstance(result, tuple) else []
     for _, steps, value in nested("", result):
-        if is_float_array(value):
+        if is_gradient(value):
             name = names[steps[0]] if names else ""
             parts = (name, *steps[1:]) if name else ("returned", *steps)
             yield Held(".".join(map(str, parts)), value, None, steps)
@@ -201,6 +215,12 @@ class _Signs:
                 if len(same) == 1 or (same and not is_unsure):
                     self.found[part] = same[0]
                     free.remove(same[0])
+        owners = {id(part.owner) for part in self.found}
+        wholes = {id(p.owner): p for p in reversed(self.parts) if _is_whole(p)}
+        lacking = [p for p in self.parts if p in wholes.values() and id(p.owner) not in owners]
+        in_turn = [h for h in free if _is_in_turn(h)]
+        if len(lacking) == len(in_turn):
+            self.found |= dict(zip(lacking, in_turn, strict=True))
         return self.found
 
     def _rules(self) -> list[tuple[Callable[[Part, Held], bool], bool]]:
@@ -217,6 +237,7 @@ class _Signs:
             (self._is_multiple, False),
             (self._is_alike, True),
             (self._is_beside, True),
+            (lambda part, h: _is_in_turn(h) and _is_whole(part) and _has_shape(part, h), False),
         ]
 
     def _is_of_another(self, part: Part, h: Held) -> bool:
@@ -265,9 +286,12 @@ def _has_shape(part: Part, h: Held) -> bool:
     return h.value.shape == part.places.shape
 
 
+def _is_whole(part: Part) -> bool:
+    return bool(part.places.size == part.owner.value.size)
+
+
 def _is_paired(part: Part, h: Held) -> bool:
-    is_whole = part.places.size == part.owner.value.size
-    return is_whole and id(part.owner.value) in h.beside
+    return _is_whole(part) and id(part.owner.value) in h.beside
 
 
 def _is_equal(part: Part, h: Held) -> bool:

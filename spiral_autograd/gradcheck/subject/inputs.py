@@ -110,6 +110,13 @@ def prepared(
     return ours, list(remarks.values())
 
 
+def apart(data: Sequence[Any], params: Any) -> list[Any]:
+    """Return data that are not moved with the parameters: an array that shares memory is copied."""
+    moved = [leaf for leaf in leaves(params) if is_float_array(leaf)]
+    shared = [is_float_array(one) and any(_overlap(one, other) for other in moved) for one in data]
+    return [one.copy() if is_one else one for one, is_one in zip(data, shared, strict=True)]
+
+
 def _overlap(a: Array, b: Array) -> bool:
     return np.may_share_memory(a, b) and bool(np.shares_memory(a, b))
 

@@ -15,13 +15,12 @@ from ..finding import Finding, found
 from ..guard import theirs
 from .adapter import Terms, effects_on, replaced_gradients
 from .calling import find_calling
-from .conventions import gradient_key, last_name
-from .evidence import claim
+from .evidence import claim, returned
 from .inputs import floats_with_gradients, refuse_parameters
 from .object_passes import ObjectPasses
-from .objects import Held, held_arrays, is_gradient
-from .parameters import Parameter, has_gradient, kept_by, numbers_of, other_keys, resets_of
-from .returned import by_position, listed, matched, require_any, returned
+from .objects import Held, held_arrays
+from .parameters import Kept, Parameter, has_gradient, other_keys, resets_of
+from .returned import by_position, require_any
 from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
 from .unchecked import (
     depends_on_number,
@@ -54,8 +53,8 @@ class Layer(ObjectPasses):
         self._find_reset()
         if self.may_be_open:
             find_calling(self)
-        before = self._known()
         with self.session.fresh():
+            before = self._known()
             effects = self._first_run()
             self._choose(before)
             made, numbers = self._made(), trained_numbers(self, before)
@@ -111,20 +110,22 @@ class Layer(ObjectPasses):
 
     def _known(self) -> Before:
         """Return the parameters by name, with what is now in the place of their gradients."""
-        return {name: (p, p.gradient()) for p in kept_by(self.layer) for name in p.names}
+        return {name: (p, p.gradient()) for p in self.now.every for name in p.names}
 
     def _first_run(self) -> list[Finding]:
         """Run both passes, note what there is and is made, and return the side effects."""
+        begun, start = self.now, self.session.start
+        free = may_be_parameters(begun)
         with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
             self.reset()
-        held, start = may_be_parameters(self.layer), self.session.start
-        numbers = {(p.name, id(p.value)) for p in numbers_of(self.layer)}
         self.structure = self.run()
-        self.unwritten = unwritten(self.layer, held, start)
-        held = [h for h in held_arrays(self.layer) if start.kept(h.value) is None]
+        self.look()
+        self.unwritten = unwritten(self.now, free, start)
+        held = [h for h in self.now.held if start.kept(h.value) is None]
         self.made = [(h, h.value.copy()) for h in held]
-        now = numbers_of(self.layer)
-        self.numbers = {p.name: p.value for p in now if (p.name, id(p.value)) in numbers}
+        numbers = {(p.name, id(p.value)) for p in begun.numbers}
+        still = [p for p in self.now.numbers if (p.name, id(p.value)) in numbers]
+        self.numbers = {p.name: p.value for p in still}
         self.outputs = [np.array(out) for out in outputs_of(self.label, self.structure)]
         self.upstream = self.upstreams(self.terms.rng)
         return self.watched_backward()
@@ -156,8 +157,9 @@ class Layer(ObjectPasses):
                     if content is not None:  # a forward pass may have written into it
                         self.session.start.keep(value, content)
                         np.copyto(value, content)
-                arrays = {id(h.value) for h in held_arrays(self.layer) if h.name in made}
+                self.look()
                 known, there = self._known().items(), {*before, *numbers}
+                arrays = {id(h.value) for h in self.now.held if h.name in made}
                 now = {n: k for n, k in known if n in there or id(k[0].value) in arrays}
                 effects = self._first_run()
                 self._choose(now)
@@ -179,37 +181,15 @@ class Layer(ObjectPasses):
         """
         given, start = {id(value) for value in self.inputs}, self.session.start
         was = {(n, id(p.value)): g for n, (p, g) in before.items() if id(p.value) not in given}
-        there = [(p, (n, id(p.value))) for p in kept_by(self.layer) for n in p.names]
+        there = [(p, (n, id(p.value))) for p in self.now.every for n in p.names]
         known = {p: was[place] for p, place in there if place in was}
-        kept = [p for p in known if is_array(p.value) and has_gradient(p, known[p], start)]
-        free = [p for p in known if p not in kept and is_gradient(p.value)]
-        own = {id(p.gradient()) for p in kept}
-        beside = dict(self._beside(free, own, in_order=not kept))
-        self.more = [p.name for p in beside]
-        in_list = self._in_a_list([p for p in free if is_array(p.value) and p not in beside], own)
-        taken = [p for p in known if p in kept or (p in beside and is_array(p.value))]
-        found = {p: partial(self.at, gradient) for p, gradient in (beside | in_list).items()}
-        chosen = [*taken, *in_list]
-        self.parameters = [replace(p, gradient=found.get(p, p.gradient)) for p in chosen]
+        arrays = [p for p in known if is_array(p.value)]
+        self.parameters = [p for p in arrays if has_gradient(p, known[p], start)]
+        own = {id(p.gradient()) for p in self.parameters}
+        there = [g.path[:1] for g in returned(self) if id(g.value) in own]
+        self.claimed = {step for path in there for step in path}
         inputs = self.given_values()
         self.of_inputs = [Parameter(n, v, partial(self._of_input, n)) for n, v in inputs]
-
-    def _in_a_list(self, free: list[Parameter], own: set[int]) -> dict[Parameter, Held]:
-        """Return parameters with their gradients in a list, which may have those of inputs too."""
-        there = [g for g in listed(self.layer, self.backward_method) if id(g.value) not in own]
-        names = [(g, last_name(g.name)) for g in there]
-        there = [g for g, n in names if not any(gradient_key([n], name) for name in self.names)]
-        return dict(matched(free, there, in_order=len(free) == len(there)))
-
-    def _beside(
-        self, free: list[Parameter], own: set[int], *, in_order: bool
-    ) -> list[tuple[Parameter, Held]]:
-        """Return parameters with their gradients among what backward returns."""
-        there = returned(self.result, self.floats, self.backward_method)
-        pairs = matched(free, [g for g in there if id(g.value) not in own], in_order=in_order)
-        of_kept = [g for g in there if id(g.value) in own and g.value is not None]
-        self.claimed = {g.path[0] for g in (*(g for _, g in pairs), *of_kept)}
-        return pairs
 
     def _of_input(self, name: str) -> Any:
         return self.by_name().get(name, MISSING)
@@ -286,6 +266,6 @@ def _is_in(part: tuple[Array, Array], whole: tuple[Array, Array]) -> bool:
 
 def names_in(layer: object, inputs: Sequence[str]) -> list[str]:
     """Return the names of a layer's inputs, and of what it keeps."""
-    kept = [p.name for p in kept_by(layer)]
-    held = [h.name for h in held_arrays(layer)]
-    return [*inputs, *dict.fromkeys(one for name in kept + held for one in name.split(" = "))]
+    now = Kept(layer)
+    kept = [p.name for p in now.every] + [h.name for h in now.held]
+    return [*inputs, *dict.fromkeys(one for name in kept for one in name.split(" = "))]

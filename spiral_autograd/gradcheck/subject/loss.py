@@ -17,7 +17,7 @@ from ..finding import found
 from ..source import code_of
 from .adapter import Adapter, Terms, Values, written_into
 from .conventions import differing, gradient_key, is_target_first
-from .inputs import as_array, as_dict, by_company, is_named_tuple, leaf_name
+from .inputs import apart, as_array, as_dict, by_company, is_named_tuple, leaf_name
 from .marks import collecting, marked, tapping
 from .objects import name_of_function, nested, positional_names, require_function
 from .parameters import Parameter
@@ -39,7 +39,8 @@ class Gradient(Adapter):
         self.label = name_of_function(loss, "loss")
         self.backward_label = name_of_function(gradient, "gradient")
         names = positional_names(loss, 1 + len(data))
-        self.is_swapped = is_target_first(names[:2])  # as in mse(y_true, y_pred)
+        # as in mse(y_true, y_pred); a nest of arrays is no targets
+        self.is_swapped = not isinstance(params, dict) and is_target_first(names[:2])
         if self.is_swapped:
             params, data = data[0], (params, *data[1:])
             self.data, names = data, [names[1], names[0], *names[2:]]
@@ -48,6 +49,7 @@ class Gradient(Adapter):
         super().__init__([params], ["params"], terms)
         session = self.session
         (self.params,), self.name, self.data_names = self.inputs, names[0], names[1:]
+        self.data = apart(self.data, self.params)
         self.paths = _floats_in(self.params)
         with session.fresh(), collecting(self.label) as self.marks:
             self.outputs = outputs_of(self.label, self.run())

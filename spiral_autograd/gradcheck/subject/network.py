@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 
-from ...validation import Random
 from ..guard import NEVER, CheckError, Deadline, theirs
 from .adapter import Automatic, Terms
 from .calling import arguments_back, calling_back
@@ -58,9 +57,7 @@ class Network:
     session: Session
     loss: Any = None  # a loss of the scores and the targets, given as a function
     automatic: Automatic = lambda subject: ()  # gives autograd's gradients
-    # What the caller gives to the checks of it and of its layers.
-    tolerances: Any = None
-    rng: Random = 0
+    given: Mapping[str, Any] = field(default_factory=dict)  # to the checks of it, of its layers
     deadline: Deadline = NEVER
 
     def label(self, run: Pass) -> str:

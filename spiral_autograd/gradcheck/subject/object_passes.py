@@ -20,12 +20,11 @@ from ...state import is_vocabulary
 from ...validation import Array
 from ..finding import Finding, found
 from ..source import Place
-from .adapter import Adapter, Terms, Values, is_as_before
+from .adapter import Adapter, Terms, Values
 from .conventions import (
     CACHES,
     DERIVATIVES,
     RATES,
-    is_like_gradient,
     is_target_first,
     means_upstream,
 )
@@ -35,7 +34,6 @@ from .objects import (
     accepts,
     attributes_of,
     changes_of,
-    held_arrays,
     held_at,
     input_gradient_of,
     methods_of,
@@ -43,10 +41,10 @@ from .objects import (
     output_of,
     positional_names,
     required_names,
+    signature_of,
 )
-from .parameters import every_parameter, resets_of
+from .parameters import Kept, resets_of
 from .returned import arranged, by_position, is_of_loss
-from .session import reach
 from .subject import MISSING, CheckError, called, described, is_array, is_float_array, upstream_of
 
 # What a copy of an object shares with it, since it cannot be copied; and long lists of words.
@@ -127,15 +125,18 @@ class ObjectPasses(Adapter):
         self.forward_name, self.backward_name = methods_of(layer)
         self.label = f"{kind}.{self.forward_name}"
         self.backward_label = f"{kind}.{self.backward_name}"
-        names = positional_names(self.forward_method, len(inputs))
-        self._require_call(inputs)
+        signature, self.taken = map(signature_of, (self.forward_method, self.backward_method))
+        names = positional_names(signature, len(inputs))
+        self._require_call(signature, inputs)
         # An attribute that is called like an input is a cache of it, from an earlier call.
-        held = [p.value for p in every_parameter(layer) if p.name not in names]
-        reached = list(reach(layer))
+        self.look()
+        held = [p.value for p in self.now.arrays if p.name not in names]
+        reached = terms.session.start.items
         super().__init__(inputs, names, terms, held)
         self.shared = [i for i in reached if issubclass(type(i), _SHARED) or is_vocabulary(i)]
         self.shared += list(sys.modules.values())
-        self.takes_nothing = terms.upstream is None and accepts(self.backward_method, 0)
+        self.takes_nothing = terms.upstream is None and accepts(self.taken, 0)
+        self.required = required_names(self.taken)
         self.calling: Calling | None = None
         self.cache: Any = None
         self.last: Any = None  # what forward has returned, without a cache
@@ -150,7 +151,6 @@ class ObjectPasses(Adapter):
         self.decays: dict[str, Array] = {}  # less what it takes of them whatever the gradient is
         self.unwritten: list[Held] = []  # the arrays at the start that a forward pass leaves alone
         self.numbers: dict[str, Any] = {}  # the like of these, by name
-        self.more: list[str] = []  # the parameters whose gradients backward returns
         # What is said of gradients that are computed and not kept.
         self.unkept: dict[str, tuple[Finding, Place]] = {}
 
@@ -164,17 +164,24 @@ class ObjectPasses(Adapter):
         """The layer's own backward pass."""
         return getattr(self.layer, self.backward_name)
 
-    def _require_call(self, inputs: Sequence[object]) -> None:
+    def _require_call(self, signature: inspect.Signature | None, inputs: Sequence[object]) -> None:
         try:
-            inspect.signature(self.forward_method).bind(*inputs)
+            if signature is not None:
+                signature.bind(*inputs)
         except TypeError as error:
             raise CheckError(
-                f"{self.label}{inspect.signature(self.forward_method)} cannot be called with "
+                f"{self.label}{signature} cannot be called with "
                 f"({', '.join(map(described, inputs))}): {error}; the inputs are given by "
                 "position, in their order"
             ) from None
-        except ValueError:  # no signature, as of compiled code
-            return
+
+    def look(self) -> None:
+        """Take stock of what the layer keeps now."""
+        self.now = Kept(self.layer)
+
+    def names_left(self) -> dict[int, str]:
+        """Return what the arrays are called that the layer keeps: its attributes."""
+        return {id(h.value): f"self.{h.name}" for h in reversed(self.now.held)}
 
     # -------------------- the two passes --------------------
 
@@ -182,7 +189,7 @@ class ObjectPasses(Adapter):
         """Run the forward pass."""
         result = output_of(self.layer, called(self.label, self.forward_method, *self.inputs))
         if self.has_cache is None:
-            self.has_cache = keeps_cache(result, self.backward_method)
+            self.has_cache = keeps_cache(result, self.taken)
         self.cache = result[-1] if self.has_cache else None
         self.last = self.without_cache(result)
         return self.last
@@ -199,13 +206,13 @@ class ObjectPasses(Adapter):
             arguments: Sequence[Any] = self.calling.arguments(self, ups)
         elif self.takes_nothing and len(ups) == 1 and ups[0].ndim == 0 and ups[0] == 1:
             arguments = []
-        elif len(ups) > 1 and not accepts(self.backward_method, len(ups)):
+        elif len(ups) > 1 and not accepts(self.taken, len(ups)):
             arguments = [with_leaves(self.structure, list(ups))]
         else:
             arguments = ups
         before = [np.array(held_at(self.layer, h.path)) for h in self.updated]
         method = self.backward_method
-        default = {n: RATE for n, v in optional_names(method).items() if n in RATES and v == 1}
+        default = {n: RATE for n, v in optional_names(self.taken).items() if n in RATES and v == 1}
         method = partial(method, **default) if default else method
         result = called(self.backward_label, method, *arguments)
         changes = changes_of(self.updated, before, self.layer)
@@ -213,23 +220,9 @@ class ObjectPasses(Adapter):
         result = input_gradient_of(self.layer, result)
         if self.calling is not None:
             result = self.calling.result(result, ups)
-        result = by_company(result, self._names)
+        result = by_company(result, dict)
         self.result = arranged(result, self.inputs, self.given_values(), self.backward_method)
         return self.result
-
-    def _names(self) -> dict[int, str]:
-        """Return the names of the arrays that the layer keeps and backward has not written."""
-        kept = self.session.start.kept
-        held = [(h, kept(h.value)) for h in reversed(held_arrays(self.layer))]
-        return {
-            id(h.value): h.name
-            for h, before in held
-            if (
-                is_as_before(before, h.value)
-                if before is not None
-                else not is_like_gradient(h.name)
-            )
-        }
 
     def reset(self) -> None:
         """Reset the gradients of a layer that accumulates them."""
@@ -252,7 +245,7 @@ class ObjectPasses(Adapter):
 
     def named_values(self) -> list[tuple[str, Array]]:
         """Return the inputs and parameters that are arrays of floats."""
-        known = {id(p.value): (p.name, p.value) for p in every_parameter(self.layer)}
+        known = {id(p.value): (p.name, p.value) for p in self.now.arrays}
         known |= {id(value): (name, value) for name, value in self.given_values()}
         return [(name, value) for name, value in known.values() if is_float_array(value)]
 
@@ -284,13 +277,12 @@ class ObjectPasses(Adapter):
     @property
     def takes_no_upstream(self) -> bool:
         """Whether the backward pass can be given nothing, and nothing else."""
-        return accepts(self.backward_method, 0) and not accepts(self.backward_method, 1)
+        return accepts(self.taken, 0) and not accepts(self.taken, 1)
 
     @property
     def may_be_open(self) -> bool:
         """Whether backward may be called otherwise than with an upstream gradient alone."""
-        taken = required_names(self.backward_method)
-        return self.may_be_derivative or len(taken) > 1 or self.takes_no_upstream
+        return self.may_be_derivative or len(self.required) > 1 or self.takes_no_upstream
 
     @property
     def may_be_derivative(self) -> bool:
@@ -300,7 +292,7 @@ class ObjectPasses(Adapter):
     @cached_property
     def takes_input(self) -> bool:
         """Whether backward takes one argument, with the name of an input: it may be that."""
-        taken = required_names(self.backward_method)
+        taken = self.required
         return len(taken) == 1 and taken[0] in self.names and not means_upstream(taken[0])
 
     def read_inputs(self) -> list[Any]:
@@ -316,8 +308,8 @@ class ObjectPasses(Adapter):
         elif self.claimed and isinstance(rest, dict):
             rest = {key: g for key, g in rest.items() if key not in self.claimed}
         names, floats = self.given_names, self.floats
-        if is_target_first(names) and isinstance(rest, tuple) and rest[1:] == (None,):
-            rest = rest[0]  # None is that of the targets
+        if isinstance(rest, tuple) and is_target_first(names) and len(rest) == 2:
+            rest = rest[0] if rest[1] is None else rest  # None is that of the targets
         if self.is_of_loss(rest) and is_target_first(names) and all(floats):
             rest = {f"d{names[1]}": rest}  # a loss has one gradient
         return by_position(self.backward_label, rest, names, floats, surplus=True)

@@ -70,12 +70,23 @@ def reset_of(item: object) -> Callable[[], object] | None:
     return None if name is None else getattr(item, name)
 
 
-def parameters_of(function: Any) -> list[inspect.Parameter]:
-    """Return the parameters of a function; none of compiled code, which may not tell them."""
+def signature_of(function: Any) -> inspect.Signature | None:
+    """Return how a function is called, if it is known; None of compiled code, which may not tell.
+
+    Whoever asks more than once of one function keeps it: what follows takes it, too.
+    """
+    if isinstance(function, inspect.Signature):
+        return function
     try:
-        return list(inspect.signature(function).parameters.values())
+        return inspect.signature(function)
     except (TypeError, ValueError):
-        return []
+        return None
+
+
+def parameters_of(function: Any) -> list[inspect.Parameter]:
+    """Return the parameters of a function; none where they are not known."""
+    signature = signature_of(function)
+    return [] if signature is None else list(signature.parameters.values())
 
 
 def optional_names(function: Any) -> dict[str, Any]:
@@ -108,11 +119,11 @@ def _returned_or_left(layer: object, result: object, names: Sequence[str]) -> ob
 
 def accepts(function: Any, count: int) -> bool:
     """Tell whether a function can be called with so many positional arguments."""
+    signature = signature_of(function)
     try:
-        inspect.signature(function).bind(*range(count))
-    except (TypeError, ValueError):
+        return signature is not None and bool(signature.bind(*range(count)))
+    except TypeError:
         return False
-    return True
 
 
 def positional_names(function: Any, count: int) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, permutations
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ from ...validation import Array
 from .adapter import Adapter, Terms, Values, effects_on
 from .conventions import CACHES, is_statistic, means_upstream
 from .inputs import by_company, floats_with_gradients, spread
-from .objects import name_of_function, positional_names, require_function, required_names
+from .objects import (
+    methods_of,
+    name_of_function,
+    nested,
+    positional_names,
+    require_function,
+    required_names,
+)
 from .parameters import Parameter
 from .returned import by_key, by_position, is_of_loss, require_any
 from .subject import (
@@ -59,6 +67,25 @@ class Passes:
     is_loss: bool = False  # whether backward takes no upstream gradient: that is 1
     is_sure: bool = True  # whether the first of the ways that fits is meant
     without_cache: Sequence[Way] = ()  # the ways where forward leaves none: its output is given
+
+
+def layer_of(forward: Any, backward: Any) -> object | None:
+    """Return an object with both passes, if backward is given the upstream gradient alone.
+
+    What it needs beside that is kept by the object whose methods they are, or by both functions.
+    """
+    taken = required_names(backward) if callable(forward) and callable(backward) else []
+    if len(taken) != 1 or not means_upstream(taken[0]):
+        return None
+    owner = getattr(forward, "__self__", None)
+    if owner is None or owner is not getattr(backward, "__self__", None):
+        return SimpleNamespace(forward=forward, backward=backward)
+    if methods_of(owner) != (forward.__name__, backward.__name__):
+        raise CheckError(
+            f"{forward.__name__} and {backward.__name__} are methods of one object, whose own "
+            "parameters check_layer checks; it needs methods called forward and backward"
+        )
+    return owner
 
 
 class Functions:
@@ -237,6 +264,11 @@ class Pair(Adapter):
     def left(self) -> Any:
         """What the forward pass has left for the backward pass."""
         return self.cache
+
+    def names_left(self) -> dict[int, str]:
+        """Return what the arrays of the cache are called: its entries."""
+        entries = nested("cache", self.cache)
+        return {id(v): name for name, _, v in entries if name != "cache" and is_float_array(v)}
 
     def run(self) -> list[object]:
         """Run the forward pass, and return the outputs that backward has a gradient of."""

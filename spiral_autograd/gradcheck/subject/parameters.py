@@ -31,6 +31,7 @@ from .objects import (
     asker,
     attributes_of,
     entries,
+    held_arrays,
     is_number,
     method_name,
     nested,
@@ -85,19 +86,23 @@ def _placing(held: Any, steps: Steps) -> Callable[[object], object] | None:
 # -------------------- parameters, by convention --------------------
 
 
+class Kept:
+    """What a layer and its parts keep at one moment: it is asked once, and handed on.
+
+    By convention: arrays of any dtype, each once, and numbers, most of which are no parameters.
+    And as `held` the arrays of floats, in each of their places.
+    """
+
+    def __init__(self, layer: object) -> None:
+        self.every = kept_by(layer)
+        self.arrays = [p for p in self.every if isinstance(p.value, np.ndarray)]
+        self.numbers = [p for p in self.every if is_number(p.value)]
+        self.held = held_arrays(layer)
+
+
 def find_parameters(layer: object) -> list[Parameter]:
     """Return the float parameters that a layer and its parts keep, each array once."""
-    return [p for p in every_parameter(layer) if is_float_array(p.value)]
-
-
-def every_parameter(layer: object) -> list[Parameter]:
-    """Return the parameters of any dtype, each array once."""
-    return [p for p in kept_by(layer) if isinstance(p.value, np.ndarray)]
-
-
-def numbers_of(layer: object) -> list[Parameter]:
-    """Return the floats that a layer and its parts keep, of which most are no parameters."""
-    return [p for p in kept_by(layer) if is_number(p.value)]
+    return [p for p in kept_by(layer) if is_float_array(p.value)]
 
 
 def kept_by(layer: object) -> list[Parameter]:

@@ -11,12 +11,10 @@ import numpy as np
 from ...pytree import leaves
 from ...validation import Array
 from ..finding import Finding, found
-from ..source import root_of, targets_of, text_of
-from .conventions import GRADIENT_LISTS, gradient_key, last_name
+from ..source import root_of, text_of
+from .conventions import gradient_key
 from .inputs import is_nest
-from .objects import Held, Steps, attributes_of, is_gradient, is_number
-from .parameters import Parameter
-from .subject import MISSING, CheckError, Gradients, described, is_array, is_float_array
+from .subject import MISSING, CheckError, Gradients, described, is_array
 
 # -------------------- those of the inputs --------------------
 
@@ -148,69 +146,6 @@ def _flat(result: Any, inputs: Sequence[object]) -> Any:
     return tuple(found) if len(found) > 1 else result
 
 
-# -------------------- those of parameters: by names, shapes and order --------------------
-
-
-def returned(result: object, floats: Sequence[bool], backward: object) -> list[Held]:
-    """Return what a backward pass returns beside the gradients of the inputs; it has no holder."""
-    if isinstance(result, dict):
-        return _listed_entries(result, (), [])
-    if not isinstance(result, tuple) or not result:
-        return []
-    n, last = len(result) - 1, result[-1]
-    is_list = isinstance(last, list | tuple) and any(map(is_float_array, last))
-    if n in (sum(floats), len(floats)) and (is_list or isinstance(last, dict)):
-        return _listed_entries(last, (n,), returned_names(backward, len(last)))
-    skipped = any(g is None for g, flag in zip(result, floats, strict=False) if not flag)
-    first = len(floats) if skipped else sum(floats)
-    return _listed_entries(result, (), returned_names(backward, len(result)))[first:]
-
-
-def listed(layer: object, backward: object) -> list[Held]:
-    """Return the gradients that stand in a list of the layer, called as backward calls them."""
-    for container in GRADIENT_LISTS:
-        held = attributes_of(layer).get(container)
-        if isinstance(held, list | tuple) and held and all(map(is_gradient, held)):
-            return _listed_entries(held, (container,), _listed_names(backward, container), layer)
-    return []
-
-
-def _listed_entries(held: Any, path: Steps, names: list[str], holder: Any = None) -> list[Held]:
-    """Return the entries of a dict by their keys, of a list by the names that they have."""
-    if isinstance(held, dict):
-        return [Held(str(key), value, holder, (*path, key)) for key, value in held.items()]
-    names = names if len(names) == len(held) else [""] * len(held)
-    return [Held(names[i], value, holder, (*path, i)) for i, value in enumerate(held)]
-
-
-def matched(
-    free: Sequence[Parameter], gradients: Sequence[Held], *, in_order: bool
-) -> list[tuple[Parameter, Held]]:
-    """Return which gradients belong to which parameters: by name, by shape, else in their order."""
-    others = [last_name(p.name) for p in free]
-
-    def is_named(p: Parameter, g: Held) -> bool:
-        by_key = isinstance(g.path[-1], str) and g.holder is None
-        name = [last_name(g.name)]
-        return gradient_key(name, last_name(p.name), others, itself=by_key) is not None
-
-    def fits(p: Parameter, g: Held) -> bool:
-        is_placed = is_gradient(g.value) and not isinstance(g.path[-1], str)
-        return is_placed and np.shape(p.value) == np.shape(g.value)
-
-    def is_next(p: Parameter, g: Held) -> bool:
-        return in_order and not isinstance(g.path[-1], str) and not is_number(p.value)
-
-    found: dict[int, Parameter] = {}
-    for rule in (is_named, fits, is_next):
-        for i, g in enumerate(gradients):
-            taken = {id(p) for p in found.values()}
-            fitting = [p for p in free if id(p) not in taken and rule(p, g)]
-            if i not in found and fitting:
-                found[i] = fitting[0]
-    return [(found[i], gradients[i]) for i in sorted(found)]
-
-
 def returned_names(backward: object, count: int) -> list[str]:
     """Return what the last entries are called that a backward pass returns in a tuple."""
     text = text_of(backward)
@@ -220,28 +155,8 @@ def returned_names(backward: object, count: int) -> list[str]:
         value = value.elts[-1] if len(value.elts[-1].elts) == count else value
     if not isinstance(value, ast.Tuple | ast.List) or not 0 < count <= len(value.elts):
         return []
-    return _names(value.elts[-count:])
-
-
-def _names(entries: Sequence[ast.expr]) -> list[str]:
+    entries = value.elts[-count:]
     return [root_of(e) if isinstance(e, ast.Name | ast.Attribute) else "" for e in entries]
-
-
-def _listed_names(backward: object, container: str) -> list[str]:
-    """Return what the gradients are called that backward puts into a list of the layer."""
-    text = text_of(backward)
-    appended = []
-    for step in text.steps if text is not None else ():
-        node = step.node
-        value = getattr(node, "value", None)
-        into = [t.attr for t in targets_of(node) if isinstance(t, ast.Attribute)]
-        if container in into and isinstance(value, ast.List | ast.Tuple) and value.elts:
-            return _names(value.elts)
-        if isinstance(node, ast.Expr) and isinstance(value, ast.Call):
-            called = root_of(value.func).split(".")[-1]
-            if called == container and getattr(value.func, "attr", "") == "append":
-                appended += _names(value.args)
-    return appended
 
 
 # -------------------- one gradient --------------------

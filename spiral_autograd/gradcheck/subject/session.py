@@ -129,6 +129,11 @@ class Snapshot(Unreached):
             if issubclass(type(item), np.ndarray):
                 self._note_array(item)
 
+    @property
+    def items(self) -> list[Any]:
+        """Everything that the objects and their code reach."""
+        return list(self._items.values())
+
     def restore(self) -> None:
         """Put everything back."""
         # Forms again at the end: a view may be unlocked only after what it looks into.

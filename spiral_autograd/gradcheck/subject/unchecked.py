@@ -19,10 +19,10 @@ from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import Place, text_of
 from .conventions import STATES, TARGETS, gradient_keys, is_statistic, last_name
-from .evidence import claim
+from .evidence import claim, returned
 from .object_passes import ObjectPasses
-from .objects import Held, held_arrays, is_gradient, is_number, of_class
-from .parameters import Parameter, every_parameter, fits_number, has_gradient, numbers_of, parts_of
+from .objects import Held, is_gradient, is_number, of_class
+from .parameters import Kept, Parameter, find_parameters, fits_number, has_gradient, parts_of
 from .session import Snapshot, reach
 from .subject import MISSING, is_float_array
 from .updates import take_updates
@@ -47,10 +47,10 @@ def lend(layer: ObjectPasses) -> None:
 
 def exchange(layer: ObjectPasses, numbers: Sequence[str]) -> None:
     """Put arrays, which can be moved and traced, in the place of numbers: float32 where all is."""
-    held = [*layer.inputs, *(p.value for p in every_parameter(layer.layer))]
+    held = [*layer.inputs, *(p.value for p in find_parameters(layer.layer))]
     dtypes = {value.dtype for value in held if is_float_array(value)}
     plain = np.float32 if dtypes == {np.dtype(np.float32)} else np.float64
-    for p in numbers_of(layer.layer):
+    for p in Kept(layer.layer).numbers:
         if p.name in numbers and p.put is not None:
             p.put(np.array(p.value, dtype=getattr(p.value, "dtype", plain)))
 
@@ -61,12 +61,12 @@ def trained_numbers(layer: ObjectPasses, before: dict[str, tuple[Parameter, obje
     `before` has what was in the place of each gradient before the run.
     """
     start = layer.session.start
+    given = any(np.ndim(g.value) == 0 for g in returned(layer) if not layer.claimed & {*g.path[:1]})
     return [
         p.name
-        for p in numbers_of(layer.layer)
-        if p.put is not None
-        if p.name in layer.more
-        or (has_gradient(p, before.get(p.name, (p, None))[1], start) and fits_number(p))
+        for p in layer.now.numbers
+        if p.put is not None and fits_number(p)
+        if given or has_gradient(p, before.get(p.name, (p, None))[1], start)
     ]
 
 
@@ -76,7 +76,7 @@ def _take_number(layer: ObjectPasses, name: str) -> None:
     with layer.session.fresh():
         exchange(layer, [name])
         layer.session.rebase()
-        placed = [p.value for p in every_parameter(layer.layer) if p.name == name]
+        placed = [p.value for p in Kept(layer.layer).arrays if p.name == name]
     if placed and not _depends_on(layer, lambda: None):
         layer.take([Parameter(name, placed[0], lambda: None)])
     else:
@@ -91,9 +91,9 @@ def depends_on_number(layer: ObjectPasses, name: str) -> bool:
     """Tell whether the output depends on a number that the layer keeps."""
 
     def move() -> None:
-        if name not in {p.name for p in numbers_of(layer.layer)}:
+        if name not in {p.name for p in Kept(layer.layer).numbers}:
             layer.run()
-        for p in numbers_of(layer.layer):
+        for p in Kept(layer.layer).numbers:
             if p.name == name and p.put is not None:
                 p.put(moved(p.value))
 
@@ -138,12 +138,12 @@ def differs(outputs: Sequence[object], others: Sequence[object]) -> bool:
 # -------------------- what is left out --------------------
 
 
-def may_be_parameters(layer: object) -> list[Held]:
+def may_be_parameters(begun: Kept) -> list[Held]:
     """Return the float arrays that a layer keeps and that can be moved, each once.
 
     Those that are statistics or targets by their names are left out.
     """
-    every = {id(h.value): h for h in reversed(held_arrays(layer)) if h.value.flags.writeable}
+    every = {id(h.value): h for h in reversed(begun.held) if h.value.flags.writeable}
     return [
         h
         for h in reversed(every.values())
@@ -152,10 +152,10 @@ def may_be_parameters(layer: object) -> list[Held]:
     ]
 
 
-def unwritten(layer: object, held: Sequence[Held], start: Snapshot) -> list[Held]:
+def unwritten(now: Kept, held: Sequence[Held], start: Snapshot) -> list[Held]:
     """Return those that a run has left where they are and as they were at the start."""
-    now = {(h.name, id(h.value)) for h in held_arrays(layer)}
-    there = [(h, start.kept(h.value)) for h in held if (h.name, id(h.value)) in now]
+    places = {(h.name, id(h.value)) for h in now.held}
+    there = [(h, start.kept(h.value)) for h in held if (h.name, id(h.value)) in places]
     return [h for h, kept in there if kept is not None and np.array_equal(kept, h.value)]
 
 
@@ -164,10 +164,10 @@ def look_beside(layer: ObjectPasses) -> None:
 
     Where backward computes a gradient and does not keep it, there is a row for it; else a note.
     """
-    numbers = {p.name: p.value for p in numbers_of(layer.layer)}
+    numbers = {p.name: p.value for p in layer.now.numbers}
     changed = [n for n, v in layer.numbers.items() if n in numbers and numbers[n] is not v]
     there = _beside(layer)
-    still = {id(h.value) for h in unwritten(layer.layer, there, layer.session.start)}
+    still = {id(h.value) for h in unwritten(layer.now, there, layer.session.start)}
     used = _depended_on(layer, there)
     moving = [h for h in used if id(h.value) not in still]
     updated = [h.name for h in take_updates(layer, moving)] if moving else []
@@ -186,7 +186,7 @@ def _beside(layer: ObjectPasses) -> list[Held]:
     """Return the arrays at the start that are no input, no parameter and no gradient."""
     grads = [p.gradient() for p in layer.parameters]
     given = {id(g) for g in grads}
-    replaced = {h.name for h in held_arrays(layer.layer) if id(h.value) in given}
+    replaced = {h.name for h in layer.now.held if id(h.value) in given}
     checked = given | {id(a) for a in (*layer.values, *layer.inputs)}
     there = [h for h in layer.unwritten if id(h.value) not in checked and h.name not in replaced]
     return [h for h in there if not any(np.may_share_memory(h.value, v) for v in layer.values)]
@@ -207,7 +207,7 @@ def _find_unkept(layer: ObjectPasses, constant: Sequence[Held]) -> None:
         with _local_variables([h.name for h in asked]) as seen:
             result = layer.run_backward([np.array(u) for u in layer.upstream])
         kept = [a for a in (*reach(layer.layer, result), *leaves(result)) if is_gradient(a)]
-        kept += [p.value for p in numbers_of(layer.layer)]
+        kept += [p.value for p in Kept(layer.layer).numbers]
     for h in asked:
         why = _unkept(seen, h, kept)
         if why is None:
@@ -222,7 +222,7 @@ def _find_unkept(layer: ObjectPasses, constant: Sequence[Held]) -> None:
 def _without_gradient(layer: ObjectPasses) -> list[Held | Parameter]:
     """Return parameters whose gradient is nothing, and numbers whose gradient may be lost."""
     first = dict(zip(layer.value_names, layer.first.arrays, strict=True))
-    numbers = [p for p in numbers_of(layer.layer) if p.name in layer.numbers and _may_be_lost(p)]
+    numbers = [p for p in layer.now.numbers if p.name in layer.numbers and _may_be_lost(p)]
     return [
         *(p for p in layer.parameters if _is_nothing(first[p.name])),
         *(p for p in numbers if depends_on_number(layer, p.name)),

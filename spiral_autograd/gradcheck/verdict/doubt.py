@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,12 +84,10 @@ def _accept(c: Comparison) -> None:
     """Draw the border of what is wrong where the caller has it; a match stays a match."""
     for k, row in c.rows.items():
         is_off = any(what.kind == "approximate" for what in row.findings)
-        h, g = row.handwritten, row.automatic
-        if not (is_off or row.verdict == "wrong") or h is None or g is None or h.shape != g.shape:
+        if not (is_off or row.verdict == "wrong") or row.both is None:
             continue
-        beyond_rounding = differing(h, g, c.reference.sharpness.match, c.noise[k])
-        allowed = c.tolerances.allows(h, g) | ~beyond_rounding
-        if np.all(allowed & np.isfinite(h)):
+        beyond_rounding = differing(*row.both, c.reference.sharpness.match, c.noise[k])
+        if np.all(c.tolerances.allows(*row.both) | ~beyond_rounding):
             said = found("accepted", text=c.tolerances.given, apart=row.max_rel)
             c.change(k, verdict="accepted", findings=(said,))
         elif is_off:
@@ -103,10 +101,12 @@ def not_accepted(c: Comparison) -> Finding:
 
 def _is_amplified(c: Comparison, k: int) -> bool:
     """Tell whether rounding excuses what it cannot be told from."""
-    h, g = np.asarray(c.grads[k], dtype=float), np.asarray(c.reference.grads[k])
-    sharp, noise = c.reference.sharpness, np.broadcast_to(c.noise[k], g.shape)
-    excused = differing(h, g, sharp.match, 0.0)
-    excused &= differing(noise, 0 * g, 100 * sharp.approximate, 0)
+    both, sharp = c.rows[k].both, c.reference.sharpness
+    if both is None:
+        return False
+    noise = np.broadcast_to(c.noise[k], both[1].shape)
+    excused = differing(*both, sharp.match, 0.0)
+    excused &= differing(noise, 0 * noise, 100 * sharp.approximate, 0)
     moves = noise * unit_of(c.subject.values[k])
     return bool(np.any(excused & (moves > AMPLIFIED * c.reference.eps * c.size)))
 
@@ -124,10 +124,9 @@ def ask_differences(c: Comparison) -> None:
 
 def _side_of_differences(c: Comparison, k: int) -> str:
     """Return with which gradient differences side, along that in which the two differ most."""
-    h, g = c.grads[k], c.reference.grads[k]
-    if h is None or np.shape(h) != g.shape or not np.isfinite(largest(h)):
+    if (both := c.rows[k].both) is None:
         return ""
-    h = np.asarray(h, dtype=float)  # of a matrix too
+    h, g = both
     direction = h - g
     norm = float(np.linalg.norm(direction.ravel()))
     if norm == 0 or not np.isfinite(norm):
@@ -173,22 +172,16 @@ def _of_float32(c: Comparison) -> list[Floor]:
     Two that come to the same number, each in its own way, are what float32 makes of the true one.
     """
     reference = c.reference
+    floors: list[Floor] = [0.0] * len(reference.grads)
     if not reference.double or reference.kind != "autograd":
-        return [0.0] * len(reference.grads)
-    try:
-        own = partial(reference.make, double=False)(c.subject).grads
-    except CheckError:
-        return [0.0] * len(reference.grads)
-    return [
-        _shared(h, o, g, reference) for h, o, g in zip(c.grads, own, reference.grads, strict=True)
-    ]
-
-
-def _shared(hand: Any, own: Array, true: Array, reference: Reference) -> Floor:
-    if hand is None or np.shape(hand) != np.shape(true):
-        return 0.0
-    same = ~differing(np.asarray(hand, dtype=float), own, reference.sharpness.match, 0.0)
-    return np.where(same, np.abs(hand - true), 0.0)
+        return floors
+    with suppress(CheckError):
+        single = reference.make(c.subject, double=False).grads
+        for k, row in c.rows.items():
+            if row.both is not None:
+                differs = differing(row.both[0], single[k], reference.sharpness.match, 0.0)
+                floors[k] = np.where(differs, 0.0, np.abs(np.subtract(*row.both)))
+    return floors
 
 
 def _floors(c: Comparison, apart: Sequence[Apart], clear: set[int]) -> list[Floor]:
@@ -333,8 +326,6 @@ def _least(c: Comparison) -> list[Floor]:
 
 def _last_terms(graph: Graph) -> list[Array]:
     """Return, for each entry, the sum of the absolute terms of the last sum that made it."""
-    grads = graph.recording.grads
-    seen = _added_up([g for g in grads if isinstance(g, Call)])
     sums: dict[Call, Array] = {}
 
     def absolute(arg: object, of_sum: bool) -> Any:
@@ -344,26 +335,10 @@ def _last_terms(graph: Graph) -> list[Array]:
         value = graph.value(arg)
         return np.abs(value) if isinstance(value, float | np.ndarray | np.floating) else value
 
-    for call in (call for call in graph.recording.calls if call in seen):
-        known, passes = primitive(name_of(call.fun)), _passes(call)
+    for call in graph.recording.calls:
+        known = primitive(name_of(call.fun))
+        passes = known.adds or known.moves  # it only adds up, or lays out in another way
         if passes or (known.multiplies and known.sums):
             fun = np.add if name_of(call.fun) == "subtract" else call.fun.fun
             sums[call] = np.abs(fun(*(absolute(a, passes) for a in call.args), **call.kwargs))
-    return [absolute(grad, True) for grad in grads]
-
-
-def _added_up(needed: list[Call]) -> set[Call]:
-    """Return some calls, and what they add up."""
-    seen = set(needed)
-    for call in needed:
-        more = [a for a in call.args if isinstance(a, Call) and a not in seen]
-        if _passes(call) and more:
-            seen.update(more)
-            needed.extend(more)
-    return seen
-
-
-def _passes(call: Call) -> bool:
-    """Tell whether a call only adds up, or lays out in another way."""
-    known = primitive(name_of(call.fun))
-    return known.adds or known.moves
+    return [absolute(grad, True) for grad in graph.recording.grads]

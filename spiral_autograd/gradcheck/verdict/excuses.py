@@ -7,18 +7,20 @@ target, a margin or a decay is not.
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
+
 import numpy as np
 
 from ...recording import Call
 from ...validation import Array
-from ..blocks import apart, close, differing, largest
+from ..blocks import close, differing, largest
 from ..finding import found
 from ..guard import CheckError
 from ..primitives import primitive
 from ..reference.graph import Graph, is_number
 from ..reference.nodes import Node
 from ..reference.stepping import nearby, unit_of
-from .rows import Comparison, Floor
+from .rows import Comparison
 
 # A jump is that of one kink; a gradient may be a sum over many of them.
 _KINKS_IN_A_SUM = 30
@@ -42,9 +44,7 @@ def find_kinks(c: Comparison) -> Entries:
     """
     if not c.reference.grads:
         return {}
-    rows = [k for k in c.doubtful if _may_be_kink(c, k)]
-    offs = {k: _off(c, k, c.grads[k], c.reference.grads[k]) for k in rows}
-    here = {k: off for k, off in offs.items() if off is not None}
+    here = {k: _off(c, c, k) for k in c.doubtful if _may_be_kink(c, k)}
     found = {k: _between_slopes(c, k, off) for k, off in here.items() if k in c.subject.marks}
     for seed, size in enumerate(_STEPS):
         left = _any({k: off & ~found.get(k, False) for k, off in here.items()})
@@ -64,8 +64,10 @@ def _any(entries: Entries) -> Entries:
 def _may_be_kink(c: Comparison, k: int) -> bool:
     """Tell whether the slope in the entry that is furthest off may jump: else the row is wrong."""
     row = c.rows[k]
-    if row.index is None or (c.reference.single and not c.reference.double):
-        return row.index is not None
+    if row.index is None or row.both is None:
+        return False
+    if c.reference.single and not c.reference.double:
+        return True
     *_, bend = _slopes(c, k, row.index)
     return bend > 0.01 * row.max_abs
 
@@ -104,14 +106,17 @@ def _excused(c: Comparison, left: Entries, size: float, seed: int) -> Entries | 
     nearer = 1 / 16 if c.reference.single else 1 / 1024
     for share in (1.0, -1.0, nearer, -nearer):
         values = nearby(c.subject, np.random.default_rng(seed), size * share)
-        there = _look(c, left, values)
-        if there is None:
+        with c.subject.session.moved(c.subject.values, values):
+            try:
+                there = c.at_these_values()
+            except CheckError:
+                return None
+        if not there.reference.grads:
             return None
-        off, grads = there
-        left = _any({k: here & ~off[k] for k, here in left.items()})
+        left = _any({k: here & ~_off(c, there, k, lenience=100) for k, here in left.items()})
         if not left:
             return None
-        beside.append(grads)
+        beside.append(there.reference.grads)
     return _any({k: off & _jumps(c, k, *(b[k] for b in beside[-2:])) for k, off in left.items()})
 
 
@@ -123,39 +128,16 @@ def _jumps(c: Comparison, k: int, after: Array, before: Array) -> Array:
     return np.asarray(distance <= _KINKS_IN_A_SUM * jump)
 
 
-def _look(c: Comparison, rows: Entries, values: list[Array]) -> tuple[Entries, list[Array]] | None:
-    """Return what is off at other values, and the reference; None where that cannot be had."""
-    with c.subject.session.moved(c.subject.values, values):
-        try:
-            there = c.at_these_values()
-        except CheckError:
-            return None
-    true = there.reference.grads
-    if not true:
-        return None
-    off = {}
-    for k in rows:
-        found = _off(c, k, there.grads[k], true[k], there.noise[k], lenience=100)
-        off[k] = np.ones(np.shape(true[k]), dtype=bool) if found is None else found
-    return off, list(map(np.asarray, true))
-
-
-def _off(
-    c: Comparison, k: int, h: Array | None, g: Array, errors: Floor = 0.0, *, lenience: float = 1.0
-) -> Array | None:
-    """Return which entries of a gradient are off by more than rounding; None of another shape.
+def _off(c: Comparison, there: Comparison, k: int, lenience: float = 1.0) -> Array:
+    """Return which entries of a gradient are off there by more than rounding: all of another shape.
 
     How far rounding moves them is known for the given values alone: at others be lenient.
     """
-    g = np.asarray(g)
-    if h is None or np.shape(h) != g.shape or np.asarray(h).dtype.kind not in "fiub":
-        return None
-    h = np.asarray(h, dtype=float)
-    if not np.isfinite(apart(h, g)[0]):
-        return None
-    noise = np.where(np.isfinite(c.noise[k]), c.noise[k], 0.0)
-    tolerance = lenience * c.reference.sharpness.match
-    return differing(h, g, tolerance, np.maximum(noise, errors))
+    both = there.rows[k].both if k in there.rows else None
+    if both is None:
+        return np.ones(c.subject.values[k].shape, dtype=bool)
+    here, beside = (np.where(np.isfinite(n), n, 0.0) for n in (c.noise[k], there.noise[k]))
+    return differing(*both, lenience * c.reference.sharpness.match, np.maximum(here, beside))
 
 
 # -------------------- a small constant --------------------
@@ -168,8 +150,7 @@ def find_idealised(c: Comparison) -> Graph | None:
     """
     if not (c.doubtful or c.wrong) or c.graph is None:
         return None
-    first = None
-    milder: list[set[int]] | None = None
+    first, milder = None, lru_cache(partial(_agreeing_at_milder_values, c))
     for number, left_out in enumerate(guards(c.graph)):
         ideal = c.graph.without(left_out)
         if ideal is None:
@@ -178,17 +159,13 @@ def find_idealised(c: Comparison) -> Graph | None:
         for k in c.doubtful:
             agrees = _agrees(c, k, ideal.gradient(k))
             if not agrees and not _is_steady(c, ideal, k, left_out):
-                milder = _agreeing_at_milder_values(c) if milder is None else milder
-                agrees = number < len(milder) and k in milder[number]
+                agrees = (number, k) in milder()
             if agrees:
-                _say(c, k, _largest_of(left_out), [call for call, _ in left_out])
+                constant = max(float(call.args[position]) for call, position in left_out)
+                said = found("idealised", constant=constant, apart=c.rows[k].max_rel)
+                c.change(k, verdict="idealised", findings=(said,))
+                c.constants[k] = [call for call, _ in left_out]
     return first
-
-
-def _say(c: Comparison, k: int, constant: float, calls: list[Call]) -> None:
-    said = found("idealised", constant=constant, apart=c.rows[k].max_rel)
-    c.change(k, verdict="idealised", findings=(said,))
-    c.constants[k] = calls
 
 
 def _agrees(c: Comparison, k: int, gradient: Array) -> bool:
@@ -219,25 +196,20 @@ def _is_steady(c: Comparison, ideal: Graph, k: int, without: list[Guard]) -> boo
     return True
 
 
-def _agreeing_at_milder_values(c: Comparison) -> list[set[int]]:
-    """Return for each small constant the gradients that are those without it.
+def _agreeing_at_milder_values(c: Comparison) -> set[tuple[int, int]]:
+    """Return the numbers of small constants, each with that of a gradient which is without it.
 
     Where the ideal forward pass has no digits left, as in the log of a probability that is rounded
     to zero, a handwritten gradient can only be known by its formula: for smaller values, where
     saturated functions are not, it must be the ideal one.
     """
-    found: list[set[int]] = []
     most = max((largest(value) for value in c.subject.values), default=1.0)
-    for factor in (0.1, 0.01, *((3 / most,) if most > 1e3 else ())):
-        agreeing = _agreeing_at(c, factor)
-        found += [set() for _ in agreeing[len(found) :]]
-        for known, ks in zip(found, agreeing, strict=False):
-            known |= ks
-    return found
+    factors = 0.1, 0.01, *((3 / most,) if most > 1e3 else ())
+    return set().union(*(_agreeing_at(c, factor) for factor in factors))
 
 
-def _agreeing_at(c: Comparison, factor: float) -> list[set[int]]:
-    """Return for each constant which gradients are those without it at scaled values."""
+def _agreeing_at(c: Comparison, factor: float) -> set[tuple[int, int]]:
+    """Return the same at scaled values."""
     subject, reference = c.subject, c.reference
     others = [(factor * value).astype(value.dtype) for value in subject.values]
     tolerance = 100 * c.tolerance if reference.single else c.tolerance
@@ -245,20 +217,17 @@ def _agreeing_at(c: Comparison, factor: float) -> list[set[int]]:
         try:
             there = c.at_these_values()
         except CheckError:
-            return []
-        graph, found = there.graph, []
+            return set()
+        graph = there.graph
         assert graph is not None
-        for left_out in guards(graph):
-            ideal = graph.without(left_out)
-            agreeing = {
-                k
-                for k in c.doubtful
-                if ideal is not None
-                and _is_steady(c, ideal, k, left_out)
-                and close(there.grads[k], ideal.gradient(k), tolerance)
-            }
-            found.append(agreeing)
-        return found
+        return {
+            (number, k)
+            for number, left_out in enumerate(guards(graph))
+            if (ideal := graph.without(left_out)) is not None
+            for k in c.doubtful
+            if _is_steady(c, ideal, k, left_out)
+            and close(there.grads[k], ideal.gradient(k), tolerance)
+        }
 
 
 # -------------------- in a graph --------------------
@@ -274,10 +243,6 @@ def guards(graph: Graph) -> list[list[Guard]]:
         if is_number(arg) and 0 < abs(float(arg)) <= SMALL and _reaches_guarded(node)
     ]
     return [[guard] for guard in found] + ([found] if len(found) > 1 else [])
-
-
-def _largest_of(left_out: list[Guard]) -> float:
-    return max(float(call.args[position]) for call, position in left_out)
 
 
 def _reaches_guarded(node: Node) -> bool:
@@ -300,12 +265,8 @@ def _is_guarded(user: Node, value: Node) -> bool:
     places = [i for i, p in zip(user.argnums, user.parents, strict=True) if p is value]
     if user.name in _DIVIDES:
         return 1 in places
-    if user.name == "power":
-        return 0 in places and is_root(user.args[1])
+    if user.name == "power":  # is it a root or a quotient?
+        exponent = np.asarray(user.args[1])
+        known = 0 in places and exponent.dtype.kind in "fiu"
+        return known and bool(np.all(exponent < 0) or np.all(exponent % 1 != 0))
     return primitive(user.name).is_singular
-
-
-def is_root(exponent: object) -> bool:
-    """Tell whether a power is a root or a quotient."""
-    plain = np.asarray(exponent)
-    return plain.dtype.kind in "fiu" and bool(np.all(plain < 0) or np.all(plain % 1 != 0))

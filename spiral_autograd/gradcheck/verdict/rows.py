@@ -108,6 +108,13 @@ class Row:
     automatic: Array | None = field(default=None, repr=False, compare=False)
 
     @property
+    def both(self) -> tuple[Array, Array] | None:
+        """The handwritten gradient and the reference; None unless of one shape and finite."""
+        if self.index is None or not math.isfinite(self.max_abs):
+            return None
+        return np.asarray(self.handwritten, dtype=float), np.asarray(self.automatic)
+
+    @property
     def why(self) -> str:
         """The mistake in one sentence with the evidence; empty where there is none."""
         return sentences(self.findings)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from types import MethodType
 from typing import Any, NamedTuple
@@ -41,12 +42,12 @@ def call_again(subject: Subject) -> Calls:
     against those of the object as it was found. What adds up, or changes from call to call, shows
     there too.
     """
-    session, inputs = subject.session, Inputs(subject)
-    same, others = inputs.same, inputs.others
+    session = subject.session
+    same, far, near = _inputs(subject)
     if not subject.backward_code:  # a finished gradient
         return Calls()
-    after = _run(subject, nullcontext, others, others, keep=checksums).kept
-    if after and after == 2 * _run(subject, session.unused, others, keep=checksums).kept:
+    after = _run(subject, nullcontext, far, far, keep=checksums).kept
+    if after and after == 2 * _run(subject, session.unused, far, keep=checksums).kept:
         return Calls()
     run = _run(subject, session.fresh, same, same, same)
     first, *rest = run.kept or [[]]
@@ -57,14 +58,14 @@ def call_again(subject: Subject) -> Calls:
         # else the object has a state
         is_same = _gives_the_same(subject, (session.fresh, same), (session.fresh, same, same, same))
         return Calls(later if is_same else {}, has_grown=run.has_grown)
-    if not _are_in_domain(inputs):
-        return Calls(error=run.error)
-    return Calls(elsewhere=_stale(inputs), has_grown=run.has_grown, error=run.error)
+    # farther ones may leave the domain
+    others = next((g for g in (far, near) if _run(subject, session.unused, last=g).outputs), None)
+    stale = set() if others is None else _stale(subject, same, others)
+    return Calls(elsewhere=stale, has_grown=run.has_grown, error=run.error)
 
 
-def _stale(inputs: Inputs) -> set[int]:
+def _stale(subject: Subject, same: Given, others: Given) -> set[int]:
     """Return which gradients for other inputs depend on an earlier call, though no output does."""
-    subject, same, others = inputs.subject, inputs.same, inputs.others
     fresh, unused = subject.session.fresh, subject.session.unused
     there = _run(subject, fresh, same, others).kept[1:]
     alone = _run(subject, unused, others).kept
@@ -78,6 +79,7 @@ class Run(NamedTuple):
 
     kept: list[Any]  # of the gradients of each
     lengths: list[list[int]]  # of the lists of gradients that the layer keeps, after each
+    outputs: list[Array]  # of a last forward pass
     error: str = ""  # what the next one has raised
 
     @property
@@ -91,10 +93,11 @@ def _run(
     subject: Subject,
     start: Given,
     *given: Given,
+    last: Given | None = None,
     keep: Callable[[Gradients], Any] = lambda grads: list(map(copied, grads)),
 ) -> Run:
-    """Run both passes on some inputs, one after another."""
-    run = Run([], [])
+    """Run both passes on some inputs, one after another, and forward alone on the `last` ones."""
+    run = Run([], [], [])
     with start():
         try:
             for inputs in given:
@@ -102,6 +105,10 @@ def _run(
                 with inputs():
                     run.kept.append(keep(_gradients(subject)))
                 run.lengths.append(_lengths(subject.owner))
+            if last is not None:
+                subject.session.same_random()
+                with last():
+                    run.outputs.extend(map(np.array, subject.forward()))
         except CheckError as error:
             cause = error.__cause__
             text = str(error) if cause is None else f"{type(cause).__name__}: {cause}"
@@ -111,18 +118,8 @@ def _run(
 
 def _gives_the_same(subject: Subject, one: Sequence[Given], other: Sequence[Given]) -> bool:
     """Tell whether the last of some forward passes gives the same output, after those before it."""
-    outputs: list[list[Array]] = []
-    with suppress(CheckError):
-        for start, *before, last in (one, other):
-            with start():
-                for inputs in before:
-                    with inputs():
-                        _gradients(subject)
-                    subject.session.same_random()
-                with last():
-                    outputs.append(list(map(np.array, subject.forward())))
-    is_known = len(outputs) == 2
-    return not is_known or all(close(a, b, 1e-12) for a, b in zip(*outputs, strict=True))
+    outputs = [_run(subject, *before, last=last).outputs for *before, last in (one, other)]
+    return not all(outputs) or all(close(a, b, 1e-12) for a, b in zip(*outputs, strict=True))
 
 
 def _lengths(layer: object) -> list[int]:
@@ -190,49 +187,28 @@ def _same(grad: object) -> float:
 
 
 def _is_numeric(grad: object) -> bool:
-    return grad is not None and grad is not MISSING and np.asarray(grad).dtype.kind == "f"
+    return np.asarray(grad).dtype.kind == "f"
 
 
 # -------------------- other inputs --------------------
 
 
-@dataclass
-class Inputs:
-    """What a forward pass is given, which can be exchanged for others of the same shapes."""
+def _inputs(subject: Subject) -> list[Given]:
+    """Return what gives a forward pass copies of its inputs for a while, others, and nearer others.
 
-    subject: Subject
-    nearer: bool = False  # whether the others must be close, since farther ones leave the domain
+    Of each as it was before a forward pass wrote into it; labels and indices change places.
+    """
+    kept = [subject.session.start.kept(v) if is_array(v) else None for v in subject.inputs]
+    own = [v if k is None else k for v, k in zip(subject.inputs, kept, strict=True)]
 
-    def others(self) -> AbstractContextManager[None]:
-        """Give others for a while; labels and indices change places."""
-        return self.subject.given([_other(value, self.nearer) for value in self._unwritten()])
+    def given(change: Callable[[Array], Array]) -> Given:
+        return lambda: subject.given([change(v) if is_array(v) else v for v in own])
 
-    def same(self) -> AbstractContextManager[None]:
-        """Give copies for a while, as they were before a forward pass wrote into them."""
-        copies = [v.copy() if is_array(v) else v for v in self._unwritten()]
-        return self.subject.given(copies)
-
-    def _unwritten(self) -> list[Any]:
-        start, own = self.subject.session.start, self.subject.inputs
-        kept = [start.kept(v) if is_array(v) else None for v in own]
-        return [v if k is None else k for v, k in zip(own, kept, strict=True)]
+    return [given(lambda v: v.copy()), given(_other), given(partial(_other, nearer=True))]
 
 
-def _are_in_domain(inputs: Inputs) -> bool:
-    """Tell whether the forward pass takes the others; if need be, take nearer ones."""
-    with inputs.subject.session.unused():
-        for nearer in (False, True):
-            inputs.nearer = nearer
-            with suppress(CheckError), inputs.others():
-                inputs.subject.forward()
-                return True
-    return False
-
-
-def _other(value: Any, nearer: bool) -> object:
-    """Return other numbers, or labels in another order; what is no array as it is."""
-    if not is_array(value):
-        return value
+def _other(value: Array, nearer: bool = False) -> Array:
+    """Return other numbers, or labels in another order."""
     if value.dtype.kind in "iu" and value.ndim > 0:
         there, at = np.unique(np.roll(value, 1, axis=0), return_inverse=True)
         used = max(len(there) - 1, 2)  # one is used no more: a table may keep its gradient

@@ -1,0 +1,59 @@
+"""What only the loss needs is computed later, for many batches at once.
+
+A training step needs the gradient; its loss is looked at when an interval ends. What is computed
+for the loss alone, and treats each batch as a row of a larger array, waits until then: the steps
+keep what it reads.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from .expressions import Expr, astype, reshape, scale
+from .simplify import Simplified, needed, parents
+
+REDUCTIONS = {np.sum: np.add, np.max: np.maximum, np.min: np.minimum, np.prod: np.multiply}
+MOST_BYTES = 2**13  # of a value that is kept; beside the work on a larger one a call is nothing
+
+
+def split(simple: Simplified) -> tuple[set[Expr], list[Expr]]:
+    """Return the expressions that can wait, and the values that a step keeps for them."""
+    loss, order = simple.loss, simple.order()
+    barred = {e for e in order if not _is_rowwise(e)} | needed(simple.grads, parents)
+    while True:
+        late: set[Expr] = set()
+        read_now = set(barred)
+        for e in reversed(order):
+            if e not in read_now:
+                late.add(e)
+            else:
+                read_now.update(e.parents)
+        reads = {e: [viewed(p, late) for p in e.parents if p not in late] for e in late}
+        early = {e for e, values in reads.items() if not all(map(_can_be_kept, values))}
+        if not early:
+            kept = [value for e in order if e in late for value in reads[e]]
+            kept = list(dict.fromkeys(value for value in kept if value.fun is not None))
+            return late, kept if loss in late else [loss]
+        barred |= early
+
+
+def viewed(e: Expr, late: set[Expr]) -> Expr:
+    """Return the value that is kept for an expression: that which a reshape looks at."""
+    return e.args[0] if e.fun is reshape and e not in late else e
+
+
+def _is_rowwise(e: Expr) -> bool:
+    if isinstance(e.fun, np.ufunc):
+        return e.fun.signature is None and e.fun.nout == 1 and not e.kwargs
+    if e.fun in REDUCTIONS:
+        return e.is_plain_reduction()
+    return e.fun in (scale, astype, reshape, np.where)
+
+
+def _can_be_kept(e: Expr) -> bool:
+    if e.fun is None and e.args:  # an input: the parameters change, and numbers have no rows
+        return e.args[0][0] == "data" and bool(e.shape)
+    is_small = prod(e.shape) * e.dtype.itemsize <= MOST_BYTES
+    return e.fun is None or (is_small and e.dtype.kind in "fiub")
