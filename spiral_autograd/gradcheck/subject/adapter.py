@@ -15,7 +15,7 @@ from ...validation import Array
 from ..blocks import checksum
 from ..finding import Finding, found
 from .conventions import GRADIENT_LISTS, TARGETS
-from .inputs import Constant, Names, prepared
+from .inputs import Constant, Names, prepared, spread
 from .objects import attributes_of
 from .parameters import Parameter, find_parameters
 from .returned import as_gradient, as_update_takes, other_shapes
@@ -60,7 +60,9 @@ class Adapter:
         self.inputs, remarks = prepared(inputs, self.names, held)
         self.remarks: list[Finding] = [*remarks]
         self.session.add(self.inputs)
-        self.floats = [is_float_array(value) for value in self.inputs]
+        given = spread(self.names, self.inputs)
+        self.given_names = [name for name, _ in given]
+        self.floats = [is_float_array(value) for _, value in given]
         self.of_inputs: list[Parameter] = []
         self.parameters: list[Parameter] = []
         self.structure: Any = None  # the outputs, as forward returned them
@@ -110,10 +112,13 @@ class Adapter:
         """What they are called."""
         return [p.name for p in (*self.of_inputs, *self.parameters)]
 
+    def given_values(self) -> list[tuple[str, Array]]:
+        """Return the arrays of floats among the inputs, those in lists and dicts too."""
+        return [(n, v) for n, v in spread(self.names, self.inputs) if is_float_array(v)]
+
     def named_values(self) -> list[tuple[str, Array]]:
-        """Return the inputs that are arrays of floats."""
-        pairs = zip(self.names, self.inputs, strict=True)
-        return [(name, value) for name, value in pairs if is_float_array(value)]
+        """Return the arrays of floats that both passes are given, or that the layer keeps."""
+        return self.given_values()
 
     def standing_in(self, replacements: Sequence[object], values: Values) -> dict[int, Any]:
         """Return what stands for arrays, by their ids: as a deep copy takes it."""

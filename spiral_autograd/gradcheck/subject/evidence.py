@@ -55,8 +55,9 @@ def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     written = _written_by_backward(layer, held) if held else []
     if not written or len(held) * len(written) > MOST:
         return list(held)
-    parts = _parts(layer, held)
-    pairs = _Signs(parts, layer).assign(written)
+    pairs = _by_shape(held, written)
+    parts = list(pairs) or _parts(layer, held)
+    pairs = pairs or _Signs(parts, layer).assign(written)
     left, more = [], []
     for h in held:
         own = [(part, pairs[part]) for part in parts if part.owner is h and part in pairs]
@@ -71,6 +72,17 @@ def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     if more:
         layer.take([p for _, p in sorted(more, key=operator.itemgetter(0))])
     return left
+
+
+def _by_shape(held: Sequence[Held], written: Sequence[Held]) -> Pairs:
+    """Return the gradients of arrays, if all stand in a list, and each fits one array alone."""
+    shapes = {h.value.shape: h for h in written if _is_in_turn(h)}
+    are_all = len(shapes) == len(written) == len(held)
+    if not are_all or shapes.keys() != {h.value.shape for h in held}:
+        return {}
+    places = [np.arange(h.value.size).reshape(h.value.shape) for h in held]
+    parts = [Part(h, h.name, at, None) for h, at in zip(held, places, strict=True)]
+    return {part: shapes[part.owner.value.shape] for part in parts}
 
 
 def _is_in_turn(h: Held) -> bool:
