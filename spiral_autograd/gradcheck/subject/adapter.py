@@ -163,14 +163,15 @@ class Adapter:
         made = _made_for(self.left, session)
         blank = [a for a in made if not a.any()]
         ups = [np.array(u) for u in self.upstream]
-        noted, noted_ups = _noted(made), _noted(ups)
+        noted, noted_ups = ([(a, checksum(a)) for a in arrays] for arrays in (made, ups))
         result = self.run_backward(ups)
         self.look()
         effects = [found("writes_upstream")] if _changed(noted_ups) else []
         cache = _changed(noted)
         if cache:
             own: list[object] = [a for a in blank if _shares(a, leaves(result))]
-            own += [] if self.layer is None else _gradient_arrays(self.layer)
+            if self.layer is not None:  # and those of the layers that it has made inside
+                own += [p.gradient() for i in objects_of(self.layer) for p in find_parameters(i)]
             cache = [a for a in cache if not _shares(a, own)]
         if cache:
             called = filter(None, map(names.get, map(id, cache)))
@@ -265,10 +266,6 @@ def _made_for(kept: object, session: Session) -> list[Array]:
     return [a for a in arrays if not is_as_before(session.start.kept(a), a)]
 
 
-def _noted(arrays: Sequence[Array]) -> list[tuple[Array, int]]:
-    return [(array, checksum(array)) for array in arrays]
-
-
 def _changed(noted: Sequence[tuple[Array, int]]) -> list[Array]:
     return [array for array, before in noted if checksum(array) != before]
 
@@ -289,11 +286,6 @@ def is_as_before(before: object, after: object) -> bool:
     """Tell whether what stands there is an array, with the numbers that were there before."""
     is_kept = before is not None and isinstance(after, np.ndarray)
     return is_kept and np.array_equal(before, after)  # type: ignore[arg-type]
-
-
-def _gradient_arrays(layer: object) -> list[object]:
-    """Return the gradients that a layer holds, and those of the layers that it has made inside."""
-    return [p.gradient() for item in objects_of(layer) for p in find_parameters(item)]
 
 
 def _shares(array: Array, others: Sequence[object]) -> bool:

@@ -147,14 +147,11 @@ def _company(
         for other in fixed if len(there) == len(group) else ():
             shapes = [(a.shape, other[key].shape) for key, a in there.items() if key in other]
             fits = len(shapes) == len(there) and any(ours == theirs for ours, theirs in shapes)
-            if fits and (isinstance(next(iter(there)), str) or _is_like_list(there, other)):
+            is_like = len(shapes) == len(other) and all(a == b for a, b in shapes)
+            if fits and (isinstance(next(iter(there)), str) or is_like):
                 for key, a in there.items():
                     found[id(a)] |= {id(other[key])}
     return found
-
-
-def _is_like_list(ours: dict[Any, Array], theirs: dict[Any, Array]) -> bool:
-    return {key: a.shape for key, a in ours.items()} == {key: a.shape for key, a in theirs.items()}
 
 
 def returned(layer: ObjectPasses) -> Iterator[Held]:
@@ -190,17 +187,14 @@ def _places(view: Array, base: Array) -> Array | None:
     """Return which entries of an array a view of it has; None where it is no such view."""
     if not np.may_share_memory(view, base) or not base.flags.c_contiguous:
         return None
-    start = _address(view) - _address(base)
-    places = np.full(view.shape, start // base.itemsize)
-    for axis, (n, stride) in enumerate(zip(view.shape, view.strides, strict=True)):
-        steps = np.arange(n) * (stride // base.itemsize)
-        places += steps.reshape(-1, *(1,) * (view.ndim - axis - 1))
+    addresses = [int(array.__array_interface__["data"][0]) for array in (view, base)]
+    start = (addresses[0] - addresses[1]) // base.itemsize
+    axes = [
+        np.arange(n) * (s // base.itemsize) for n, s in zip(view.shape, view.strides, strict=True)
+    ]
+    places = sum(np.ix_(*axes), start=np.full(view.shape, start))
     inside = places.size and places.min() >= 0 and places.max() < base.size
     return places if inside and view.dtype == base.dtype else None
-
-
-def _address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])
 
 
 class _Signs:

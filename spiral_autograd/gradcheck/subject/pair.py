@@ -205,7 +205,11 @@ class Pair(Adapter):
         is linear in the upstream gradient; else the nearest.
         """
         given = {way: self.given_by(way) for way in self.ways}
-        fitting = [way for way, grads in given.items() if grads and _fit(grads)]
+        fitting = [
+            way
+            for way, grads in given.items()
+            if grads and all(g is None or np.shape(g) == value.shape for g, value in grads)
+        ]
         if (self.passes.is_sure and self.ways is self.passes.ways) or len(fitting) < 2:
             return next(iter(fitting), self.way)
         true = self.gradients_of([value for _, value in self.named_values()])
@@ -319,10 +323,6 @@ class Pair(Adapter):
 
 def _is_number(one: Any) -> bool:
     return not isinstance(one, dict | list | tuple) and np.ndim(one) == 0
-
-
-def _fit(given: Given) -> bool:
-    return all(gradient is None or np.shape(gradient) == value.shape for gradient, value in given)
 
 
 def agreement(given: Given, true: Sequence[object]) -> tuple[int, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...pytree import leaves
+from ...pytree import leaves, leaves_like
 from ...validation import Array
 from ..finding import Finding, found
 from ..source import root_of, text_of
@@ -157,8 +157,13 @@ def flattened(result: Any, names: Sequence[str], inputs: Sequence[object]) -> An
     for i, entry in enumerate(entries):
         if i in nests and entry is None:
             found += [MISSING] * len(leaves(inputs[i]))
+        elif i in nests and isinstance(entry, list | tuple):
+            try:
+                found += leaves_like(inputs[i], entry)
+            except (LookupError, TypeError, ValueError):  # of another structure
+                found += entry
         else:
-            found += entry if i in nests and isinstance(entry, list | tuple) else [entry]
+            found.append(entry)
     return tuple(found) if len(found) > 1 else result
 
 
