@@ -108,7 +108,7 @@ class Calling:
         return said
 
 
-def keeps_cache(result: object, backward: Any) -> bool:
+def keeps_cache(result: object, backward: object) -> bool:
     """Tell whether the last of what forward returned is a cache, which backward is given back."""
     taken = required_names(backward)
     if type(result) is not tuple or len(result) < 2 or len(taken) != len(result):

@@ -132,7 +132,7 @@ def arranged(
     return entries
 
 
-def flattened(result: Any, names: Sequence[str], inputs: Sequence[object]) -> Any:
+def flattened(result: object, names: Sequence[str], inputs: Sequence[object]) -> Any:
     """Return gradients that stand in lists as the inputs do, one after another; in dicts, as one.
 
     Examples
