@@ -54,16 +54,13 @@ def _read(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="spiral-autograd",
-        description=DESCRIPTION,
-        epilog=EXIT_STATUS,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = _Parser(prog="spiral-autograd", description=DESCRIPTION, epilog=EXIT_STATUS)
+    unless_given = " (default: %(default)s)"
     count = _read(int, lambda n: n >= 1, "a whole number of at least 1")
     rate = _read(float, lambda r: 0 < r < np.inf, "a number above 0")
     seed = _read(int, lambda s: 0 <= s < 2**32, "from 0 to 2**32 - 1")
     command = "'derive' prints autograd's backward pass of the network, as NumPy; 'graph' its graph"
+    command += unless_given
     parser.add_argument("command", nargs="?", choices=COMMANDS, default="train", help=command)
     for name, kind, default, letter, meaning in (
         ("epochs", count, 300, "N", "passes over the data"),
@@ -75,9 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         ("output", Path, Path("spiral-output"), "DIR", "where to save"),
         ("html", Path, None, "DIR", "save the run as a page, too: DIR/index.html"),
     ):
+        meaning += unless_given if default is not None else ""
         parser.add_argument(f"--{name}", type=kind, default=default, metavar=letter, help=meaning)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
-    written = "how the graph is written"
+    written = "how the graph is written" + unless_given
     parser.add_argument("--format", choices=FORMATS, default="mermaid", help=written)
     parser.add_argument("--full", action="store_true", help="each operation of the graph a node")
     parser.add_argument("--no-plots", action="store_true", help="save the parameters only")

@@ -44,12 +44,10 @@ def animate_training(
     ----------
     evaluations : sequence of Evaluation
         What `fit` handed to `on_eval`, as ``fit(..., on_eval=evaluations.append)`` keeps it.
-    x : float array, shape (examples, 2)
-    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
+    x, t : the data, as `plot_data` takes them
     every : int, default 10
         A frame for each so many evaluations; the first and the last one have a frame always.
-    h : float, above 0
-        The spacing of the grid of `decision_grid`.
+    h : the spacing, as `decision_grid` takes it
     loss, predict : callable, optional
         ``loss(params, x, t)``, whose gradient's L2 norm on all the data is drawn, and
         ``predict(params, x)``, which returns scores or class indices; by default the network's.

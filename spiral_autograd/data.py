@@ -11,11 +11,11 @@ from .validation import Array, Random, hinting, positive_integer, random_stream
 def load_data(
     rng: Random = 1984, *, samples_per_class: int = 100, classes: int = 3
 ) -> tuple[Array, Array]:
-    """Return the points of the spiral and their one-hot classes.
+    """Return the points of the spiral, class after class, and their one-hot classes.
 
     Point i of class j lies at the radius r = i / samples_per_class and at the angle
-    4 j + 4 r + 0.2 z, where z is one standard normal draw for each point, class after class
-    (Saito, *Deep Learning from Scratch 2*, section 1.4.1).
+    4 j + 4 r + 0.2 z, where z is one standard normal draw for each point (Saito, *Deep Learning
+    from Scratch 2*, section 1.4.1): float64 (classes * samples_per_class, 2), and int64 classes.
 
     Parameters
     ----------
@@ -24,13 +24,6 @@ def load_data(
         advanced by ``classes * samples_per_class`` normals.
     samples_per_class, classes : int
         ValueError or TypeError for what is no whole number of at least 1, or no stream.
-
-    Returns
-    -------
-    x : float64 array, shape (classes * samples_per_class, 2)
-        The points, class after class.
-    t : int64 array, shape (classes * samples_per_class, classes)
-        Their classes, one-hot.
 
     Examples
     --------

@@ -6,9 +6,8 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from errno import EISDIR
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import autograd
 import numpy as np
@@ -25,13 +24,13 @@ TOLERANCE = 1e-10
 STOPPED = 130  # the exit status after a Ctrl-C, as shells have it
 CHECKPOINT = "checkpoint.npz"
 SETTINGS = ("epochs", "batch_size", "hidden_size", "learning_rate", "seed", "max_grad")
-PAGE, PARAMETERS, PICTURES = (
-    "index.html",
-    "parameters.npz",
-    ("data.png", "loss.png", "decision_boundary.png"),
-)
+PAGE, PARAMETERS = "index.html", "parameters.npz"
+PICTURES = ("data.png", "loss.png", "decision_boundary.png")
 Params = dict[str, Array]
 Differences = dict[str, tuple[float, float]]
+Rows = list[tuple[str, ...]]
+Tables = dict[str, Rows]
+Write = Callable[[IO[bytes]], Any]  # writes a file
 Complain = Callable[[str], NoReturn]  # ends the process, having said what is wrong with an option
 
 
@@ -68,17 +67,13 @@ def _watched(largest: Differences) -> Callable[..., tuple[Any, Params]]:
     return both
 
 
-def _rows(params: Params, differences: Differences) -> list[tuple[str, ...]]:
+def _rows(params: Params, differences: Differences) -> Rows:
     """Return the cells of a table of differences, the head first."""
     found = [
         (name, str(params[name].shape), f"{absolute:.1e}", f"{relative:.1e}")
         for name, (absolute, relative) in differences.items()
     ]
     return [("", "shape", "largest |difference|", "relative"), *found]
-
-
-def _table(title: str, rows: Sequence[tuple[str, ...]]) -> str:
-    return "\n".join([title, *("{:4}{:>12}{:>24}{:>12}".format(*row) for row in rows)])
 
 
 # -------------------- what is saved --------------------
@@ -95,27 +90,50 @@ def _make_folder(complain: Complain, folder: Path, names: Sequence[str], option:
             raise IsADirectoryError(EISDIR, "a directory is in the way", f"{folder / name}")
 
 
-def _save_parameters(folder: Path, params: Params) -> Path:
-    write_whole(folder / PARAMETERS, lambda file: np.savez(file, **params))  # type: ignore[arg-type]
-    return folder / PARAMETERS
-
-
-def _save_plots(folder: Path, state: TrainState, x: Array, t: Array) -> Iterator[Path]:
-    """Save the pictures one by one, and yield where each is."""
+def _drawn(draw: Callable[..., Any], *args: Any) -> Write:
+    """Return what draws a picture into a file."""
     from matplotlib.figure import Figure
 
-    pictures: tuple[Callable[..., Any], ...] = (
-        partial(plotting.plot_data, x, t),
-        partial(plotting.plot_loss, state),
-        partial(plotting.plot_decision_boundary, state.params, x, t),
-    )
-    for name, draw in zip(PICTURES, pictures, strict=True):
-        if name == "loss.png" and not state.loss_list:
-            continue
+    def write(file: IO[bytes]) -> None:
         figure = Figure(figsize=(5.6, 5.0), layout="constrained")
-        draw(ax=figure.add_subplot())
-        write_whole(folder / name, partial(figure.savefig, dpi=150, format="png"))
-        yield folder / name
+        draw(*args, ax=figure.add_subplot())
+        figure.savefig(file, dpi=150, format="png")
+
+    return write
+
+
+def _files(job: _Job, state: TrainState, tables: Tables) -> Iterator[tuple[Path, Write]]:
+    """Yield the files of a run, and what writes each: first the parameters."""
+    options, folder = job.options, job.options.output
+    yield folder / PARAMETERS, lambda file: np.savez(file, **state.params)
+    if not options.no_plots:
+        data, loss, boundary = (folder / name for name in PICTURES)
+        yield data, _drawn(plotting.plot_data, *job.data)
+        if state.loss_list:
+            yield loss, _drawn(plotting.plot_loss, state)
+        yield boundary, _drawn(plotting.plot_decision_boundary, state.params, *job.data)
+    if options.html:
+        yield options.html / PAGE, lambda file: file.write(_page(job, state, tables).encode())
+
+
+def _page(job: _Job, state: TrainState, tables: Tables) -> str:
+    """Return the page of the run."""
+    options, (x, t) = job.options, job.data
+    interval = 10 / (len(x) // options.batch_size)
+    losses = [((k + 1) * interval, loss) for k, loss in enumerate(state.loss_list)]
+    said = {
+        "kind": "right" if job.agree else "wrong",
+        "verdict": f"{'✓ the' if job.agree else '✗ NOT all'} gradients agree to {TOLERANCE:g}",
+        "lead": f"{len(x)} points in three arms; a network of {options.hidden_size} hidden units, "
+        f"trained for {options.epochs} epochs in batches of {options.batch_size} with the seed "
+        f"{options.seed}, by the automatic gradient and by the handwritten one.",
+    }
+    if job.frames[-1]["epoch"] != options.epochs:
+        job.frames.append(run_page.picture(state.params, x, t, options.epochs))
+    points = np.column_stack([x.round(3), t.argmax(axis=1)]).tolist()
+    drawn = {"frames": job.frames, "losses": losses, "points": points}
+    batch = [array[: options.batch_size] for array in job.data]
+    return run_page.run_page(said, tables, drawn, job.params, *batch)
 
 
 # -------------------- the main job --------------------
@@ -148,6 +166,11 @@ class _Job:
         self.frames: list[run_page.Frame] = kept.get("frames", [])
         if self.options.html and not self.frames:
             self.frames.append(run_page.picture(self.params, *self.data, 0))
+
+    @property
+    def agree(self) -> bool:
+        """Whether the gradients were the same on all batches."""
+        return all(relative <= TOLERANCE for _, relative in self.differences.values())
 
     def look(self, now: Evaluation) -> None:
         """Print an evaluation; for the page make a picture, where one is due."""
@@ -228,8 +251,9 @@ def run(options: argparse.Namespace, complain: Complain) -> int:
         state = job.runs.get("automatic")
         if state is None:  # before there was anything to keep
             raise
-        saved = _save_parameters(options.output, state.params)
-        print(f"\nstopped in epoch {state.epoch + 1}; saved:", saved, "(--resume goes on)")
+        path, write = next(_files(job, state, {}))
+        write_whole(path, write)
+        print(f"\nstopped in epoch {state.epoch + 1}; saved:", path, "(--resume goes on)")
         return STOPPED
     batches = options.epochs * (len(x) // options.batch_size)
     apart = _differences(handwritten.params, automatic.params)
@@ -239,49 +263,11 @@ def run(options: argparse.Namespace, complain: Complain) -> int:
         ),
         "Parameters after training by each of them": _rows(params, apart),
     }
-    print("", *(f"{_table(*item)}\n" for item in tables.items()), sep="\n")
-    print(f"accuracy on the data: {network.accuracy(automatic.params, x, t):.1%}")
-    for path in _saved(job, automatic, tables):
+    for title, rows in tables.items():
+        print("", title, *("{:4}{:>12}{:>24}{:>12}".format(*row) for row in rows), sep="\n")
+    print(f"\naccuracy on the data: {network.accuracy(automatic.params, x, t):.1%}")
+    for path, write in _files(job, automatic, tables):
+        write_whole(path, write)
         print("saved:", path)
-    agree = _agree(job.differences)
-    print(f"The gradients {'agree' if agree else 'DO NOT agree'} to {TOLERANCE:g}.")
-    return 0 if agree else 1
-
-
-def _saved(
-    job: _Job, state: TrainState, tables: dict[str, list[tuple[str, ...]]]
-) -> Iterator[Path]:
-    """Save the parameters, the pictures and the page one by one, and yield where each is."""
-    options = job.options
-    yield _save_parameters(options.output, state.params)
-    if not options.no_plots:
-        yield from _save_plots(options.output, state, *job.data)
-    if options.html:
-        text = _page(job, state, tables)
-        write_whole(options.html / PAGE, lambda file: file.write(text.encode()))
-        yield options.html / PAGE
-
-
-def _page(job: _Job, state: TrainState, tables: dict[str, list[tuple[str, ...]]]) -> str:
-    """Return the page of the run."""
-    options, (x, t) = job.options, job.data
-    interval = 10 / (len(x) // options.batch_size)
-    losses = [((k + 1) * interval, loss) for k, loss in enumerate(state.loss_list)]
-    agree = _agree(job.differences)
-    said = {
-        "kind": "right" if agree else "wrong",
-        "verdict": f"{'✓ the' if agree else '✗ NOT all'} gradients agree to {TOLERANCE:g}",
-        "lead": f"{len(x)} points in three arms; a network of {options.hidden_size} hidden units, "
-        f"trained for {options.epochs} epochs in batches of {options.batch_size} with the seed "
-        f"{options.seed}, by the automatic gradient and by the handwritten one.",
-    }
-    if job.frames[-1]["epoch"] != options.epochs:
-        job.frames.append(run_page.picture(state.params, x, t, options.epochs))
-    points = np.column_stack([x.round(3), t.argmax(axis=1)]).tolist()
-    drawn = {"frames": job.frames, "losses": losses, "points": points}
-    batch = [array[: options.batch_size] for array in job.data]
-    return run_page.run_page(said, tables, drawn, job.params, *batch)
-
-
-def _agree(differences: Differences) -> bool:
-    return all(relative <= TOLERANCE for _, relative in differences.values())
+    print(f"The gradients {'agree' if job.agree else 'DO NOT agree'} to {TOLERANCE:g}.")
+    return 0 if job.agree else 1

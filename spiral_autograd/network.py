@@ -1,7 +1,8 @@
 """The chapter's network as pure functions of its parameters, for autograd to differentiate.
 
-Bad input (another structure, shape or dtype than is said, empty, not finite) raises ValueError or
-TypeError with the argument's name. Source: Saito, *Deep Learning from Scratch 2*.
+Parameters are a dict as `init_params` makes them. Classes are one-hot (examples, classes), or ints
+(examples,). Bad input (another structure, shape or dtype than is said, empty, not finite) raises
+ValueError or TypeError with the argument's name. Source: Saito, *Deep Learning from Scratch 2*.
 """
 
 from __future__ import annotations
@@ -58,16 +59,11 @@ def _largest_exponent(dtype: onp.dtype[Any]) -> float:
 
 @primitive  # type: ignore[untyped-decorator]
 def sigmoid(x: Array) -> Array:
-    """Return 1 / (1 + exp(-x)), elementwise, without overflow for any finite `x`.
+    """Return 1 / (1 + exp(-x)) of each entry of a float array, without overflow.
 
     An elementary function with a derivative rule of its own, as autograd has them for exp and
     tanh: traced through the quotient, the gradient would be inf / inf where exp(-x) overflows.
     Saito, section 1.3.5.
-
-    Parameters
-    ----------
-    x : float array of any shape
-        The result has its dtype.
 
     Examples
     --------
@@ -86,9 +82,7 @@ defjvp(sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
 def affine(x: Array, W: Array, b: Array) -> Array:
     """Return x W + b, a float array (examples, outputs): Saito, section 1.3.5.
 
-    Parameters
-    ----------
-    x, W, b : float arrays, shapes (examples, inputs), (inputs, outputs) and (outputs,)
+    Of float arrays (examples, inputs), (inputs, outputs) and (outputs,).
 
     Examples
     --------
@@ -105,12 +99,7 @@ def _shifted(scores: Array) -> Array:
 
 
 def softmax(scores: Array) -> Array:
-    """Return the probabilities exp(s) / Σ exp(s) of each row of scores: Saito, section 1.3.1.
-
-    Parameters
-    ----------
-    scores : float array, shape (..., classes)
-        The result has their shape and dtype.
+    """Return the probabilities exp(s) / Σ exp(s) of float scores (..., classes): Saito, 1.3.1.
 
     Examples
     --------
@@ -125,13 +114,8 @@ def softmax(scores: Array) -> Array:
 def cross_entropy(scores: Array, t: Array) -> Any:
     """Return the mean over the examples of -log softmax(scores)[class], by log-sum-exp.
 
-    Saito, section 1.3.1.
-
-    Parameters
-    ----------
-    scores : float array, shape (examples, classes)
-        Scores (logits), not probabilities; the loss is a scalar of their dtype.
-    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
+    Of float scores (examples, classes), not probabilities, and their classes `t`, one-hot or ints:
+    a scalar of the scores' dtype. Saito, section 1.3.1.
 
     Examples
     --------
@@ -159,6 +143,9 @@ def init_params(
 ) -> Params:
     """Return new parameters, small normal weights and zero biases: Saito, section 1.4.2.
 
+    They are a dict of float64 arrays: W1 (input_size, hidden_size), b1 (hidden_size,),
+    W2 (hidden_size, output_size), b2 (output_size,).
+
     Parameters
     ----------
     input_size, hidden_size, output_size : int
@@ -167,37 +154,23 @@ def init_params(
     scale : float, above 0
         The standard deviation of the weights.
 
-    Returns
-    -------
-    dict of float64 arrays
-        W1 (input_size, hidden_size), b1 (hidden_size,), W2 (hidden_size, output_size),
-        b2 (output_size,).
-
     Examples
     --------
     >>> {name: array.shape for name, array in init_params(2, 10, 3, rng=0).items()}
     {'W1': (2, 10), 'b1': (10,), 'W2': (10, 3), 'b2': (3,)}
     """
-    input_size = positive_integer("input_size", input_size)
-    hidden_size = positive_integer("hidden_size", hidden_size)
-    output_size = positive_integer("output_size", output_size)
+    sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size}
+    n, h, m = (positive_integer(name, size) for name, size in sizes.items())
     scale = number("scale", scale, above=0)
     stream = random_stream(rng)
-    W1 = scale * stream.standard_normal((input_size, hidden_size))
-    W2 = scale * stream.standard_normal((hidden_size, output_size))
-    return {"W1": W1, "b1": onp.zeros(hidden_size), "W2": W2, "b2": onp.zeros(output_size)}
+    W1, W2 = (scale * stream.standard_normal(shape) for shape in ((n, h), (h, m)))
+    return {"W1": W1, "b1": onp.zeros(h), "W2": W2, "b2": onp.zeros(m)}
 
 
 def predict(params: Params, x: Array) -> Array:
     """Return the scores (examples, classes) of the network: affine, sigmoid, affine.
 
-    Saito, section 1.4.2.
-
-    Parameters
-    ----------
-    params : dict of float arrays
-        W1, b1, W2, b2, as `init_params` makes them.
-    x : float array, shape (examples, inputs)
+    Of a float array `x` (examples, inputs). Saito, section 1.4.2.
 
     Examples
     --------
@@ -214,14 +187,7 @@ def predict(params: Params, x: Array) -> Array:
 def loss(params: Params, x: Array, t: Array) -> Any:
     """Return the mean cross-entropy of the network's scores, a float scalar.
 
-    Saito, section 1.4.2.
-
-    Parameters
-    ----------
-    params : dict of float arrays
-        W1, b1, W2, b2, as `init_params` makes them.
-    x : float array, shape (examples, inputs)
-    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
+    Of a float array `x` (examples, inputs) and its classes `t`, one-hot or ints: Saito, 1.4.2.
 
     Examples
     --------
@@ -262,13 +228,8 @@ def scores_or_classes(predictor: Any, x: Array) -> Array:
 def accuracy(params: Any, x: Array, t: Array) -> float:
     """Return the fraction, from 0 to 1, of the examples whose largest score is their class's.
 
-    Parameters
-    ----------
-    params : dict of float arrays, callable, or object with a method `predict`
-        W1, b1, W2, b2, as `init_params` makes them; or any other predictor, which returns scores
-        (examples, classes) or class indices (examples,) for `x`.
-    x : float array, shape (examples, inputs)
-    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
+    `params` may be any other predictor too: a function, or an object with a method `predict`, that
+    returns scores (examples, classes), or classes (examples,), for `x`.
 
     Examples
     --------

@@ -1,7 +1,8 @@
 """The pictures, and the grid behind them. matplotlib is imported when a figure is drawn.
 
 Each is drawn on the Axes `ax` and returns it: by default one of a new figure; a title that it has
-stays. Data of another shape or dtype, not finite or empty, raise ValueError or TypeError.
+stays. The points `x` are floats (examples, 2), their classes `t` one-hot or ints. Data of another
+shape or dtype, not finite or empty, raise ValueError or TypeError.
 Source: Saito, *Deep Learning from Scratch 2*.
 """
 
@@ -15,7 +16,7 @@ import numpy as np
 from .network import affine, predict, scores_or_classes, sigmoid
 from .pytree import float_tree
 from .train_state import TrainState
-from .validation import Array, class_indices, examples, network_params, number
+from .validation import Array, class_indices, examples, finite_array, network_params, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,25 +64,19 @@ def decision_grid(params: Any, x: Array, h: float = 0.001) -> tuple[Array, Array
     >>> xs.round(6), classes.shape
     (array([-0.1,  0.4,  0.9]), (3, 3))
     """
-    return _grid(params, x, h)[:3]
-
-
-def _grid(predictor: Any, x: Array, h: float) -> tuple[Array, Array, Array, int]:
-    """Return the grid, the class at each of its points, and the number of classes."""
     x = _two_columns(x)
     h = number("h", h, above=0)
     xs, ys = (np.arange(column.min() - 0.1, column.max() + 0.1, h) for column in x.T)
-    if hasattr(predictor, "keys"):
-        network_params(float_tree("params", predictor), x)
-        return xs, ys, _classes_of_network(predictor, xs, ys), len(predictor["b2"])
-    classes, count = np.empty((len(ys), len(xs)), dtype=int), 1
+    if hasattr(params, "keys"):
+        network_params(float_tree("params", params), x)
+        return xs, ys, _classes_of_network(params, xs, ys)
+    classes = np.empty((len(ys), len(xs)), dtype=int)
     rows = max(1, POINTS // len(xs))
     for start in range(0, len(ys), rows):
         block = classes[start : start + rows]
-        said = scores_or_classes(predictor, _points(xs, ys[start : start + rows]))
+        said = scores_or_classes(params, _points(xs, ys[start : start + rows]))
         block[...] = (said if said.ndim == 1 else np.argmax(said, axis=1)).reshape(block.shape)
-        count = max(count, int(block.max()) + 1 if said.ndim == 1 else said.shape[1])
-    return xs, ys, classes, count
+    return xs, ys, classes
 
 
 def _classes_of_network(params: dict[str, Array], xs: Array, ys: Array) -> Array:
@@ -158,15 +153,9 @@ def _named(ax: Axes, x: str, y: str, title: str) -> Axes:
 
 
 def plot_data(x: Array, t: Array, *, ax: Axes | None = None, **scatter: Any) -> Axes:
-    """Draw the points, each class with a colour and a marker of its own: Saito, section 1.4.1.
+    """Draw points (examples, 2), each class with a colour and a marker: Saito, section 1.4.1.
 
-    Parameters
-    ----------
-    x : float array, shape (examples, 2)
-    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
-    ax : matplotlib Axes, optional
-    **scatter
-        Further options of ``Axes.scatter``, such as ``s=40``.
+    Classes `t` are one-hot or ints; `scatter` are options of ``Axes.scatter``, such as ``s=40``.
 
     Examples
     --------
@@ -199,15 +188,8 @@ def plot_loss(
 ) -> Axes:
     """Draw the loss of each evaluation interval of a training run: Saito, section 1.4.4.
 
-    Parameters
-    ----------
-    state : TrainState
-        ValueError if it has no losses to draw.
-    ylim : (float, float), optional
-        The limits of the loss axis.
-    ax : matplotlib Axes, optional
-    **line
-        Further options of ``Axes.plot``, such as ``label="sgd"``.
+    `ylim` limits the loss axis; `line` are options of ``Axes.plot``, such as ``label="sgd"``. A
+    state that has no losses to draw raises ValueError.
 
     Examples
     --------
@@ -242,17 +224,9 @@ def plot_decision_boundary(
 ) -> Axes:
     """Draw the region of each class that is predicted, the data on top: Saito, section 1.4.3.
 
-    Parameters
-    ----------
-    params, h
-        The predictor and the spacing of `decision_grid`.
-    x : float array, shape (examples, 2)
-    t : one-hot array, shape (examples, classes), or int array of classes, shape (examples,)
-    ax : matplotlib Axes, optional
-    scatter : dict, optional
-        Further options of ``Axes.scatter`` for the points, such as ``{"s": 40}``.
-    **image
-        Further options of ``Axes.imshow`` for the regions, such as ``alpha=0.5``.
+    `params` and `h` are the predictor and the spacing of `decision_grid`, `x` and `t` the data of
+    `plot_data`, `scatter` its options as a dict, and `image` options of ``Axes.imshow``, such as
+    ``alpha=0.5``.
 
     Examples
     --------
@@ -262,11 +236,12 @@ def plot_decision_boundary(
     >>> len(ax.images)
     1
     """
+    x, t = examples("x", x), finite_array("t", t)  # parameters in their places are named first
     x = _two_columns(x)
     known = len(network_params(params, x)[-1]) if hasattr(params, "keys") else None
     labels, count = class_indices(t, len(x), known)
-    xs, ys, classes, predicted = _grid(params, x, h)
-    count = max(count, predicted)
+    xs, ys, classes = decision_grid(params, x, h)
+    count = max(count, int(classes.max()) + 1)
     ax = _axes(ax)
     style: dict[str, Any] = {"cmap": _pale_colors(count), "vmin": -0.5, "vmax": count - 0.5}
     style |= {"origin": "lower", "interpolation": "nearest"}

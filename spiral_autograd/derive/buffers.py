@@ -7,11 +7,13 @@ once, and the parameters and the gradients are views of two flat vectors.
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from ..validation import Shape
 from .expressions import Expr, astype, concatenate, reshape, scale
@@ -190,6 +192,8 @@ class _Buffered(Writer):
         if e.fun is scale:
             return [self._scale(self.plain(x), rest[0], e.dtype, out)]
         if e.fun is np.dot:
+            if x.shape and x in self._static:  # its bound method is quicker
+                return [f"{self._view(f'{self.plain(x)}.dot')}({self.plain(rest[0])}, {out})"]
             return [f"{self._function(np.dot)}({self.arguments(e.args, e)}, {out})"]
         if e.fun is astype:
             return [f"copyto({out}, {self.plain(x)}, casting='unsafe')"]
@@ -256,15 +260,17 @@ class _Buffered(Writer):
             x = e.args[0]
             if e.fun is reshape:
                 text = rows(self.plain(x), e.shape)
+            elif e.fun in REDUCTIONS and _by_columns(e):
+                first, *others = [f"{self.plain(x)}[..., {k}]" for k in range(x.shape[-1])]
+                ufunc = self._function(REDUCTIONS[e.fun])
+                total = functools.reduce(lambda total, k: f"{ufunc}({total}, {k})", others)
+                text = rows(f"{ufunc}({first}, {total})", e.shape)
             elif e.fun in REDUCTIONS:
                 axis, ndim = e.keyword("axis"), len(x.shape)
-                of = (
-                    f"{self.plain(x)}.reshape(n, {prod(x.shape)})"
-                    if axis is None
-                    else self.plain(x)
-                )
-                text = f"{self._reduction_of(e)}({of}, {_from_the_end(axis, ndim)})"
-                text = rows(text, e.shape)
+                flat = f".reshape(n, {prod(x.shape)})" if axis is None else ""
+                ends = [k - ndim for k in normalize_axis_tuple(axis, ndim)] if not flat else [-1]
+                inside = f"{self.plain(x)}{flat}, {tuple(ends)}"
+                text = rows(f"{self._reduction_of(e)}({inside})", e.shape)
             else:
                 text = (self.call if e.fun is np.power else self.write)(e)[0]
             name = self._new_name("v")
@@ -316,13 +322,6 @@ class _Buffered(Writer):
 def _empty(*shape: Any, dtype: Any) -> str:
     """Return the text of a new array."""
     return f"np.empty(({''.join(f'{n}, ' for n in shape)}), dtype=np.{dtype.name})"
-
-
-def _from_the_end(axis: Any, ndim: int) -> Any:
-    """Return the axes of a reduction as they are counted from the last one."""
-    if isinstance(axis, tuple):
-        return tuple(k % ndim - ndim for k in axis)
-    return -1 if axis is None else axis % ndim - ndim
 
 
 def _by_columns(e: Expr) -> bool:

@@ -7,6 +7,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pprint import pformat
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ import numpy as np
 from ..boxes import add_at, take
 from ..pytree import Pytree, paths, with_leaves
 from ..recording import Call
-from ..validation import Shape
 from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
 from .simplify import Simplified, needed, parents
 from .writer import ATOM, SCATTERS, TERM, VIEWS, Writer, grouped, identifier, shape_text
@@ -58,8 +58,9 @@ def write_listing(
     value = listing.plain(simple.loss)
     value = f"{types[0]}({value})" if types[0] else value
     grads = with_leaves(simple.recording.params, listing.gradients(types[1:]))
-    ends = [f"return {value}, {listing.tree(grads, joint)}" for joint in (", ", ",\n        ")]
-    body = [*listing.unpack, *listing.lines(), "", ends[len(ends[0]) > WIDEST]]
+    end = f"return {value}, "
+    returned = pformat(listing.tree(grads), width=WIDEST - len(end), sort_dicts=False)
+    body = [*listing.unpack, *listing.lines(), "", end + returned.replace("\n", f"\n{' ' * 17}")]
     source = [f"def value_and_grad({', '.join(listing.arguments_of_loss)}):"]
     source += [f"    {line}" if line else "" for line in body]
     return "\n".join([*_imports(listing.needs), *source]) + "\n", listing.needs
@@ -88,7 +89,6 @@ class _Listing(Writer):
         self._forward = needed([simple.loss], parents)
         self._placed: set[Expr] = set()  # sums that are written once all their summands are known
         self._gradient_of = _gradient_of(simple)
-        self._part_of = _parts_of_gradients(simple, self._gradient_of)
         self._names = {simple.loss: "loss"}
         for call, name in recording.names.items():
             if call in simple.of_call:
@@ -115,9 +115,6 @@ class _Listing(Writer):
     # ---- statements ----
 
     def emit(self, position: int, e: Expr) -> None:
-        for parent in e.parents:
-            if parent in self._placed and not self._goes_on(parent, e):
-                self._give_name(parent)
         placed = e.fun in SCATTERS or any(parent in self._placed for parent in e.parents)
         self.texts[e] = ("", ATOM) if e.fun in SCATTERS else self.write(e)
         while (longest := self._longest_part(e)) is not None:
@@ -147,72 +144,45 @@ class _Listing(Writer):
 
     def _longest_part(self, e: Expr) -> Expr | None:
         """Return the part of a text that is the longest, if that is too long, for a statement."""
-        terms = [term for _, term in self._summands(e)] if e.fun in (np.add, np.subtract) else [e]
-        term = max(terms, key=lambda term: len(self.plain(term)))
+        term = max((x for _, x in self._summands(e)), key=lambda x: len(self.plain(x)))
         if len(self.plain(term)) <= LONGEST:
             return None
-        parts = term.parents if term is e or term in self._named else [term]
-        inline = [x for x in parts if x not in self._named and x.fun is not None]
-        longest = max(inline, key=lambda arg: len(self.plain(arg)), default=None)
+        parts = [x for x in term.parents if x not in self._named and x.fun] if term is e else [term]
+        longest = max(parts, key=lambda x: len(self.plain(x)), default=None)
         return longest if longest and len(self.plain(longest)) > LONGEST // 3 else None
 
     def _own_name(self, e: Expr) -> str | None:
         """Return the name that a value has by itself: of its variable, or of what it is."""
-        name = self._names.get(e) or _formula_name(e)
         values = () if e in self._forward else self._gradient_of.get(e, ())
-        return name or self._named_after(values, "d{}")
-
-    def _named_after(self, values: Sequence[Expr], form: str) -> str | None:
-        named = (form.format(self.plain(value)) for value in values if value in self._named)
-        return next(named, None)
+        named = (f"d{self.plain(value)}" for value in values if value in self._named)
+        return self._names.get(e) or _formula_name(e) or next(named, None)
 
     def _give_name(self, e: Expr) -> None:
-        values = () if e in self._forward else self._part_of.get(e, ())
-        name = self._own_name(e) or self._named_after(values, "d{}_part")
         plain_name = PLAIN_NAMES.get(e.fun) or getattr(e.fun, "__name__", "value").strip("_")
-        name = identifier(name or plain_name, self.taken)
+        name = identifier(self._own_name(e) or plain_name, self.taken)
         self.done.append((e, self._statement(e, name)))
         self._named.add(e)
         self._placed.discard(e)
         self.texts[e] = name, ATOM
 
     def _statement(self, e: Expr, name: str) -> list[str]:
-        """Return the lines that compute a value: a sum may need several."""
-        summands = self._summands(e)
-        rest = [(sign, x) for sign, x in summands if x.fun not in SCATTERS or x in self._named]
-        placed = [(sign, x) for sign, x in summands if (sign, x) not in rest]
+        """Return the lines that compute a value: a sum may have several."""
+        terms = self._summands(e)
+        placed = [(sign, x) for sign, x in terms if x.fun in SCATTERS and x not in self._named]
+        rest = [(sign, x) for sign, x in terms if (sign, x) not in placed]
         texts = [f"{sign} {grouped(self.text_of(x), TERM)}" for sign, x in rest]
-        is_whole = any((x.shape, x.dtype) == (e.shape, e.dtype) for _, x in rest)
-        if texts:
-            sign, first = texts[0].split(" ", 1)
-            texts[0] = first if sign == "+" else f"-{first}"
+        texts[:1] = [text.removeprefix("+ ").replace("- ", "-", 1) for text in texts[:1]]
         if not placed:
-            return (
-                _broken(f"{name} = ", texts)
-                if len(self.plain(e)) > LONGEST
-                else [f"{name} = {self.plain(e)}"]
-            )
+            return _broken(f"{name} = ", texts if len(self.plain(e)) > LONGEST else [self.plain(e)])
         dtype = "" if e.dtype == float else f", dtype=np.{e.dtype.name}"
         lines = [f"{name} = np.zeros({shape_text(e.shape)}{dtype})"]
-        if is_whole:
-            single = len(rest) == 1 and sign == "+"
-            lines = _broken(f"{name} = ", texts) if not single else [f"{name} = np.array({first})"]
+        if rest and any((x.shape, x.dtype) == (e.shape, e.dtype) for _, x in rest):
+            lines = _broken(f"{name} = ", texts if len(rest) > 1 else [f"np.array({texts[0]})"])
         elif rest:
             lines += _broken(f"{name} += ", texts)
-        seen: list[Any] = []
-        for sign, x in placed:
-            if x.fun is put:
-                g, _, *index = x.args
-                new = (
-                    not rest
-                    and sign == "+"
-                    and all(_apart(index, other, e.shape) for other in seen)
-                )
-                lines.append(f"{name}[{self.index(index)}] {'' if new else sign}= {self.plain(g)}")
-                seen.append(index)
-            else:
-                lines.append(self.scattered(x, name, sign))
-                seen.append(())
+        for k, (sign, x) in enumerate(placed):
+            is_alone = not rest and all(_apart(x, other) for _, other in placed[:k])
+            lines.append(self.scattered(x, name, "" if is_alone and sign == "+" else sign))
         return lines
 
     # ---- lines ----
@@ -270,17 +240,18 @@ class _Listing(Writer):
             texts.append(text if made_by is None else f"{made_by}({text})")
         return texts
 
-    def tree(self, tree: Pytree, joint: str = ", ") -> str:
-        """Return the text of a pytree of texts."""
+    def tree(self, tree: Pytree) -> Any:
+        """Return a pytree of texts as one whose repr is code."""
         if type(tree) is dict:
-            items = (f"{self.constant(key)}: {self.tree(sub)}" for key, sub in tree.items())
-            return "{" + joint.join(items) + "}"
-        if type(tree) not in (list, tuple):
-            return str(tree)
-        inside = joint.join(map(self.tree, tree))
-        if type(tree) is list:
-            return f"[{inside}]"
-        return f"({inside},)" if len(tree) == 1 else f"({inside})"
+            return {_Code(self.constant(key)): self.tree(sub) for key, sub in tree.items()}
+        return type(tree)(map(self.tree, tree)) if type(tree) in (list, tuple) else _Code(tree)
+
+
+class _Code(str):
+    """A text that stands for itself in a pytree's repr."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
 # -------------------- names --------------------
@@ -319,23 +290,6 @@ def _gradient_of(simple: Simplified) -> dict[Expr, list[Expr]]:
     return gradient_of
 
 
-def _parts_of_gradients(
-    simple: Simplified, gradient_of: dict[Expr, list[Expr]]
-) -> dict[Expr, list[Expr]]:
-    """Return the summands of gradients -> the values whose gradients they are parts of."""
-    part_of: dict[Expr, list[Expr]] = {}
-    totals = [(grad, value) for grad, values in gradient_of.items() for value in values]
-    for grad, value in [*totals, *zip(simple.grads, simple.params, strict=True)]:
-        pending = [grad]
-        while pending:
-            e = pending.pop()
-            if e.fun in (np.add, np.subtract):
-                pending.extend(e.parents)
-                for parent in e.parents:
-                    part_of.setdefault(parent, []).append(value)
-    return part_of
-
-
 def _broken(start: str, texts: Sequence[str]) -> list[str]:
     """Return a sum in lines that are not too long."""
     lines = [start + texts[0]]
@@ -350,12 +304,14 @@ def _broken(start: str, texts: Sequence[str]) -> list[str]:
     return lines
 
 
-def _apart(index: Sequence[Any], other: Sequence[Any], shape: Shape) -> bool:
-    """Tell whether two indices of an array have no entry in common."""
-    for i, j, n in zip(index, other, shape, strict=False):
-        if not all(isinstance(k, slice | int) for k in (i, j)):
+def _apart(e: Expr, other: Expr) -> bool:
+    """Tell whether two values are placed at indices of an array that have no entry in common."""
+    for i, j, n in zip(e.args[2:], other.args[2:], e.shape, strict=False):
+        if not (
+            e.fun is other.fun is put and isinstance(i, slice | int) and isinstance(j, slice | int)
+        ):
             return False
-        if not set(_entries(i, n)) & set(_entries(j, n)):
+        if set(_entries(i, n)).isdisjoint(_entries(j, n)):
             return True
     return False
 

@@ -7,6 +7,7 @@ What cannot be watched is refused before the loss is recorded.
 
 from __future__ import annotations
 
+import itertools
 import operator
 import sys
 import weakref
@@ -241,26 +242,15 @@ class Outside:
         if type(array) is not np.ndarray:
             self._own_attributes(path, array)
 
-    def _sequence(self, path: str, sequence: object) -> None:
-        parts = self._hold(path, sequence)
-        self._facts.append((type(sequence), len(parts)))
-        self._push(f"{path}[…]", parts)
-        self._own_attributes(path, sequence)
-
-    def _table(self, path: str, table: object) -> None:
-        parts = self._hold(path, table)
-        self._facts.append((type(table), len(parts)))
-        for key, value in state.in_pairs(parts):
+    def _container(self, path: str, container: object) -> None:
+        parts = self._hold(path, container)
+        self._facts.append((type(container), len(parts)))
+        keys = parts[: len(parts) // 2] if isinstance(container, dict) else ()
+        self._push(f"a key of {path}", keys)
+        for key, part in itertools.zip_longest(keys, parts[len(keys) :]):
             name = repr(key)[:40] if isinstance(key, str | int) else "…"
-            self._push(f"a key of {path}", (key,))
-            self._push(f"{path}[{name}]", (value,))
-        self._own_attributes(path, table)
-
-    def _set(self, path: str, members: object) -> None:
-        parts = self._hold(path, members)
-        self._facts.append((type(members), frozenset(parts)))
-        if not all(isinstance(part, (*_IMMUTABLE, tuple)) for part in parts):
-            raise DerivationError(f"it reaches {path}, a set of objects")
+            self._push(f"{path}[{name}]", (part,))
+        self._own_attributes(path, container)
 
     def _stream(self, path: str, stream: object) -> None:
         watch = Watch(path, Held(stream))
@@ -367,9 +357,7 @@ class Outside:
 
 _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
     (np.ndarray, Outside._array),
-    ((list, tuple, deque), Outside._sequence),
-    (dict, Outside._table),
-    ((set, frozenset), Outside._set),
+    ((list, tuple, deque, dict, set, frozenset), Outside._container),
     (FunctionType, Outside._function),
     (CellType, lambda self, path, cell: self._watch(path, cell, ("cell_contents",), _CONTENT)),
     (BuiltinMethodType, Outside._builtin),

@@ -275,13 +275,13 @@ class Writer:
                 texts.append(self.plain(part))
         return ", ".join(texts) or "()"
 
-    def scattered(self, e: Expr, name: str, sign: str = "+") -> str:
+    def scattered(self, e: Expr, name: str, sign: str = "") -> str:
         """Return the statement that puts or adds values into an array at an index."""
         g, _, *index = e.args
         if e.fun is put:
-            return f"{name}[{self.index(index)}] = {self.plain(g)}"
+            return f"{name}[{self.index(index)}] {sign}= {self.plain(g)}"
         inside = f"({', '.join(map(self.plain, index))},)" if index else "()"
-        return f"np.{'add' if sign == '+' else 'subtract'}.at({name}, {inside}, {self.plain(g)})"
+        return f"np.{'subtract' if sign == '-' else 'add'}.at({name}, {inside}, {self.plain(g)})"
 
 
 def _power(writer: Writer, e: Expr) -> Text | None:

@@ -21,7 +21,7 @@ from .subject.layer import Layer
 from .subject.loss import Gradient
 from .subject.marks import among_globals
 from .subject.objects import name_of_function
-from .subject.pair import Functions, Pair
+from .subject.pair import Functions, Pair, layer_of
 from .subject.passes import derivative_of, function_of
 from .subject.session import untouched
 from .subject.subject import Subject
@@ -145,9 +145,13 @@ def check_backward(
     how = How.of(rtol, atol, rng, budget)
     title = " and ".join(name_of_function(f, "a function") for f in (forward, backward))
     with untouched(forward, backward, inputs) as session, answerable(title):
+        terms = Terms(session, upstream, how.stream, constant, gradients_of)
         two = derivative_of(forward, backward, inputs, session)
+        layer = None if two is not None else layer_of(forward, backward)
+        if layer is not None:
+            return course(title, Layer(layer, inputs, terms).subject(), how)
         passes = (Functions(forward, backward, inputs) if two is None else two).passes()
-        pair = Pair(passes, Terms(session, upstream, how.stream, constant, gradients_of))
+        pair = Pair(passes, terms)
         report = course(title, pair.subject(), how)
         said = () if two is None else two.said(pair, is_right=report.ok)
         return replace(report, remarks=(*said, *report.remarks))

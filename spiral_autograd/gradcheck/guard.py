@@ -33,12 +33,22 @@ class CheckError(ValueError):
     layer must have the methods forward and backward
     """
 
+    __module__ = "spiral_autograd"  # where it is to be had: a test's summary shows it in one line
+
     def __init__(self, message: str = "") -> None:
         super().__init__("\n".join(map(printable, message.split("\n"))))
 
 
 class TheirError(CheckError):
     """The user's code raised, where it was run otherwise than the user does: on boxes, say."""
+
+    __module__ = "spiral_autograd"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return CheckError, self.args
+
+
+__test__ = {"CheckError": CheckError}  # for doctest, which goes by the module
 
 
 class OutOfTime(Exception):  # noqa: N818 (no error: what has been found until then counts)

@@ -86,8 +86,9 @@ def _should_keep(change: Said, shape: Sequence[int], due_axes: object) -> str:
     summed = axes if isinstance(axes, tuple) else (axes,)
     one = not any(n > 1 for axis, n in enumerate(shape) if axis not in summed)
     start = "is one number" if one and change.kind == "summed" else change
-    if due_axes is not None:
-        return f"{start}: sum over axis {due_axes} only"
+    if due_axes is not None:  # axes of what is summed, as the others are of the gradient
+        many = "is summed over an axis too many" if isinstance(axes, int) else "is summed too far"
+        return f"{start if change.kind != 'summed' or one else many}: sum over axis {due_axes} only"
     return f"{start}: it should keep {'this axis' if isinstance(axes, int) else 'these axes'}"
 
 

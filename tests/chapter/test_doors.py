@@ -115,6 +115,7 @@ def test_the_loss_of_something_else_than_a_state_cannot_be_drawn(state):
         lambda p: sa.fit(X, T, p),
         lambda p: sa.decision_grid(X, p),
         lambda p: sa.plot_decision_boundary(X, p, T),
+        lambda p: sa.plot_decision_boundary(X, T, p),
     ],
 )
 def test_parameters_in_the_place_of_the_data_are_said_to_be_so(swapped):

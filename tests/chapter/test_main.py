@@ -162,6 +162,8 @@ def test_help_explains_every_option(run):
         "all gradients agree to 1e-10",
     ):
         assert words in text
+    assert "None" not in text
+    assert "False" not in text
 
 
 # -------------------- when the gradients do not agree --------------------

@@ -332,6 +332,7 @@ PLACED = {
     "over each other": lambda w: anp.sum(w[:2] ** 2) + anp.sum(w[1:] ** 3) - anp.sum(w[-1] * w[0]),
     "with a rest": lambda w: anp.sum(w**2) + anp.sum(w[0] ** 3) - anp.sum(w[:, 1] ** 2),
     "a rest that is another gradient": lambda w: anp.sum(w * 3) - anp.sum(w[0]),
+    "a smaller rest": lambda w: anp.sum(w[0] ** 2) + anp.sum(anp.sum(w, axis=0) ** 2),
     "columns": lambda w: anp.sum(w[:, 1] * w[:, 0]) - anp.sum(w[..., 2]),
     "by numbers": lambda w: anp.sum(w[ROWS] ** 2) - anp.sum(w[0] ** 2) - anp.sum(w[ROWS] ** 3),
     "a sum of a sum": lambda w: anp.sum((w[0] - (w[1] + w[2]) - w[0] * w[1]) ** 2),
@@ -356,3 +357,34 @@ def test_a_long_sum_is_broken_and_no_line_is_too_long():
     assert "_part" not in derived.source
     assert ", turn 6" in derived.source
     assert ", turn 7" not in derived.source
+
+
+X = np.random.default_rng(2).uniform(0.5, 1.0, (6, 4))
+OF_ALL = {
+    "rows": lambda s: anp.sum(anp.prod(s, axis=1)),
+    "from the end": lambda s: anp.sum(anp.max(s, axis=-1) - anp.min(s, axis=0)[0]),
+    "all": lambda s: anp.max(s) - anp.prod(s) + anp.sum(s),
+    "two axes": lambda s: anp.sum(anp.reshape(s, (3, 2, 4)) ** 2, axis=(0, 2))[0] + anp.sum(s),
+    "kept axes": lambda s: anp.sum(s / anp.sum(s, axis=(0, 1), keepdims=True)),
+    "of another shape": lambda s: anp.sum(anp.reshape(s, (4, 6)) * np.arange(6.0)),
+    "a choice": lambda s: anp.sum(anp.where(s > 0.7, s**2, 3.0)) + anp.sum(anp.log(s**2 + 1)),
+}
+
+
+@pytest.mark.parametrize("name", OF_ALL)
+def test_losses_that_wait_are_those_of_one_batch_at_a_time(name):
+    def loss(w, x):  # the gradient needs nothing of it
+        return anp.sum(w * x) + OF_ALL[name](sa.network.stop_gradient(anp.tanh(w * x)))
+
+    derived = sa.derive(loss, A[0], X)
+    make, _ = derived.buffered
+    params, grads, data = A[0].copy(), np.empty(4), np.stack([X, X / 2, X**2])
+    steps, losses = make([params], [grads], [data], 3)
+    expected = []
+    for step, x in zip(steps, data, strict=True):
+        params *= 1.1
+        step()
+        expected.append(loss(params, x))
+        np.testing.assert_allclose(grads, np.sum(x, axis=0), rtol=1e-14)
+    np.testing.assert_allclose(losses(3), expected, rtol=1e-14)
+    np.testing.assert_array_equal(losses(2), losses(3)[:2])

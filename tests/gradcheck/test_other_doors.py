@@ -791,3 +791,44 @@ def test_an_array_that_is_also_data_is_not_moved_as_data():
     w = np.random.default_rng(0).normal(size=(3, 2))
     assert sa.check_gradient(loss, gradient, w, w).ok
     assert not sa.check_gradient(loss, lambda w, start: -gradient(w, start), w, w).ok
+
+
+def test_two_functions_that_keep_what_backward_needs_elsewhere():
+    def made(sign):
+        kept = {}
+
+        def cube(x):
+            kept["x"] = x
+            return x**3
+
+        def cube_backward(dout):
+            return sign * dout * 3 * kept["x"] ** 2
+
+        return cube, cube_backward
+
+    x = np.random.default_rng(0).normal(size=(3, 2))
+    assert sa.check_backward(*made(1), x).ok
+    assert not sa.check_backward(*made(-1), x).ok
+
+
+def test_two_methods_are_checked_with_what_their_object_has():
+    class Scale:
+        def __init__(self, times):
+            self.w, self.times = np.array([2.0, 3.0]), times
+
+        def fprop(self, x):
+            self.x = x
+            return x * self.w
+
+        def bprop(self, delta):
+            self.dw = self.times * np.sum(delta * self.x, axis=0)
+            return delta * self.w
+
+    x = np.random.default_rng(0).normal(size=(3, 2))
+    for times in (1, 2):
+        layer = Scale(times)
+        report = sa.check_backward(layer.fprop, layer.bprop, x)
+        assert {row.name: row.verdict != "wrong" for row in report.rows} == {
+            "x": True,
+            "w": times == 1,
+        }

@@ -49,16 +49,28 @@ def _kept_alone(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
 
 
 def _overwritten(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
-    if ways and all(way.result is not None and way.result.name in PICKING for way in ways):
-        of = {"of": spot.site.argument}
-        for order in (ways, ways[::-1]):
-            yield Edit("overwritten", 0.5, _assigned(order, 0.0), of, of="")
-            for share in _shares(ways):
-                yield Edit("overwritten", 0.7, _last(order, share), of, of="")
-        yield Edit("overwritten", 0.6, _assigned(ways, 1.0), of, of="")
-        arrays = [i for i in map(_index, ways) if isinstance(i, np.ndarray)]
-        for axis in range(max(map(np.ndim, arrays)) if len(arrays) == len(ways) else 0):
-            yield Edit("overwritten", 0.8, _turn_by_turn(ways, axis), of, of="")
+    picks = [way for way in ways if way.result is not None and way.result.name in PICKING]
+    of = {"of": spot.site.argument}
+    if len(picks) < len(ways) or not picks:
+        picks = [way for way in picks if _repeats(way)]
+        if picks:
+            yield Edit("overwritten", 0.6, _beside_others(spot, picks), of, of="")
+        return
+    for order in (ways, ways[::-1]):
+        yield Edit("overwritten", 0.5, _assigned(order, 0.0), of, of="")
+        for share in _shares(ways):
+            yield Edit("overwritten", 0.7, _last(order, share), of, of="")
+    yield Edit("overwritten", 0.6, _assigned(ways, 1.0), of, of="")
+    arrays = [i for i in map(_index, ways) if isinstance(i, np.ndarray)]
+    for axis in range(max(map(np.ndim, arrays)) if len(arrays) == len(ways) else 0):
+        yield Edit("overwritten", 0.8, _turn_by_turn(ways, axis), of, of="")
+
+
+def _repeats(way: Site) -> bool:
+    """Tell whether an entry is picked several times at once."""
+    counts = np.zeros(np.shape(way.argument.value), dtype=int)
+    np.add.at(counts, _index(way), 1)
+    return bool(np.any(counts > 1))
 
 
 def _recorded(node: Node) -> object:
@@ -79,6 +91,17 @@ def _assigned(ways: Sequence[Site], kept: float) -> Change:
             index = _index(way)
             out[index] = kept * out[index] + total(_picked(way))
         return out
+
+    return change
+
+
+def _beside_others(spot: Spot, picks: Sequence[Site]) -> Change:
+    """Return the change by which entries that meet in one pick are lost, and nothing else is."""
+    assigned = _assigned(picks, 1.0)
+
+    def change(g: object, c: Array, total: Callable[[Node], Array]) -> object:
+        added = [spot.graph.part(way, total(_picked(way))) for way in picks]
+        return c - np.sum(added, axis=0) + assigned(g, c, total)
 
     return change
 

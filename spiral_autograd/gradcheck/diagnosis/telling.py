@@ -119,7 +119,9 @@ def _times_the_true(search: Search, site: Site, array: Array | float) -> float |
     norm = float(np.sum(true * true))
     c = float(np.sum(made * true)) / norm if norm > 0 else np.nan
     fits = np.isfinite(c) and largest(made - c * true) <= 1e-9 * largest(made)
-    return float(f"{c:.9g}") if fits else None
+    if not fits or (true.size == 1 and factor_of(search.case, c) is None):  # as any number is
+        return None
+    return float(f"{c:.9g}")
 
 
 def _argument(search: Search, node: Node, i: int) -> Finding:

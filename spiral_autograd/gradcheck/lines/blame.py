@@ -176,7 +176,7 @@ class Blame(Ran):
         for number in set().union(*fed) - right:
             run = self.trail.runs[self.events[number].run]
             called = {run.caller} if run.caller is not None and run.caller >= self.start else set()
-            for n in {number, *called}:
+            for n in {number, *called, *self.conditions.get(number, ())}:
                 spot = self.trail.runs[self.events[n].run].code, self.events[n].place[1]
                 events.setdefault(spot, set()).update((n, number))
         calls = sorted({n for numbers in events.values() for n in numbers} - set().union(*fed))
@@ -212,6 +212,19 @@ class Blame(Ran):
             new = {n for n in event.namers | calling if n >= self.start} - found
             found |= new
             pending += new
+        return found
+
+    @cached_property
+    def conditions(self) -> dict[int, list[int]]:
+        """The conditions on which an event came, each by the event that asked it."""
+        last: dict[tuple[int, int], int] = {}
+        found: dict[int, list[int]] = {}
+        for number, event in enumerate(self.events):
+            if event.step is not None:
+                last[event.run, event.step.line] = number
+                lines = [block.lineno for block in event.step.blocks if isinstance(block, ast.If)]
+                asked = [last.get((event.run, line), -1) for line in lines]
+                found[number] = [other for other in asked if 0 <= other < number]
         return found
 
     @cached_property

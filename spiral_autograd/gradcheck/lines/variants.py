@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -102,14 +103,18 @@ def _statements(node: Any, reach: Reach) -> Iterator[Offer]:
     if isinstance(node, ast.AugAssign):
         yield 1.0, ast.Assign([node.target], node.value)
         yield 1.4, ast.Pass()
-        yield from _added_at(node.target, node.value)
+        yield from _added_at(node.target, node.value, node.op)
     elif isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Tuple):
         target: Any = node.targets[0]
         yield 1.0, ast.AugAssign(target, ast.Add(), node.value)
         if isinstance(target, ast.Subscript):
             yield 1.1, ast.AugAssign(target, ast.Mult(), node.value)
+        is_constant = isinstance(node.value, ast.Constant | ast.UnaryOp)
         yield 0.9 if isinstance(node.value, ast.Constant) else 1.4, ast.Pass()
-        yield from _added_at(target, node.value)
+        yield from _added_at(target, node.value, ast.Add())
+        if isinstance(target, ast.Subscript) and is_constant:  # one number for what rows add up to
+            total = f"-{ast.unparse(target.value)}.sum(axis=1)"
+            yield 1.3, ast.Assign([target], _parsed(total))
     else:
         return
     yield from _followed(node, reach)
@@ -182,12 +187,14 @@ def _alike(text: str, held: Any, reach: Reach) -> Iterator[str]:
             yield other
 
 
-def _added_at(target: ast.expr, value: ast.expr) -> Iterator[Offer]:
+def _added_at(target: ast.expr, value: ast.expr, op: ast.operator) -> Iterator[Offer]:
     """Yield the statement that adds at indices as often as they are there."""
     slices = [node for node in ast.walk(target) if isinstance(node, ast.Slice)]
-    if isinstance(target, ast.Subscript) and not slices:
+    adds = isinstance(op, ast.Add | ast.Sub) and not slices
+    if isinstance(target, ast.Subscript) and adds:
+        name = "subtract" if isinstance(op, ast.Sub) else "add"
         texts = map(ast.unparse, (target.value, target.slice, value))
-        yield 1.0, ast.parse("np.add.at({}, ({}), {})".format(*texts)).body[0]
+        yield 1.0, ast.parse("np.{}.at({}, ({}), {})".format(name, *texts)).body[0]
 
 
 def _simpler(node: ast.AST) -> Iterator[Offer]:
@@ -227,6 +234,8 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
                 yield 1.0, ast.Tuple(elts, node.ctx)
     elif isinstance(node, ast.Constant):
         yield from _constants(node.value, reach)
+    elif isinstance(node, ast.Call):
+        yield from _reduced(node, {**written, **reach})
     elif isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
         for attr in _FUNCTIONS[node.attr]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
@@ -234,6 +243,23 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
         yield from _derived_otherwise(node, reach, written)
     if isinstance(node, ast.expr):
         yield from _in_place_of(node, ast.unparse(node), reach, written)
+
+
+def _reduced(node: ast.Call, held: Reach) -> Iterator[Offer]:
+    """Yield a sum, or the like, over other axes, which may be kept."""
+    if not isinstance(node.func, ast.Attribute) or node.func.attr not in _REDUCING:
+        return
+    shapes = [held.get(ast.unparse(some)) for some in (node.func.value, *node.args[:1])]
+    count = next((len(shape) for shape in shapes if isinstance(shape, tuple)), 0)
+    axes = [*((i,) for i in range(count)), (count - 2, count - 1)][: count + (count > 2)]
+    axes += [tuple(j for j in range(count) if j != i) for i in range(count) if count > 2]
+    args = node.args[: 0 if isinstance(shapes[0], tuple) else 1]
+    for some in dict.fromkeys(axes):
+        for keeps in (True, False):
+            over = _parsed(str(some[0] if len(some) == 1 else some))
+            keywords = [ast.keyword("axis", over)]
+            keywords += [ast.keyword("keepdims", ast.Constant(True))] if keeps else []
+            yield 1.2, ast.Call(node.func, args, keywords)
 
 
 def _derived_otherwise(node: ast.BinOp, reach: Reach, written: Reach) -> Iterator[Offer]:
@@ -278,6 +304,7 @@ def _constants(value: Any, reach: Reach) -> Iterator[Offer]:
         yield 1.1, ast.Constant(not value)
     if isinstance(value, str):
         words = [thing for thing in reach.values() if isinstance(thing, str)]
+        words += _letters_swapped(value) if "->" in value else []
         yield from ((1.1, ast.Constant(word)) for word in words if word != value)
     if type(value) not in (int, float):
         return
@@ -288,6 +315,16 @@ def _constants(value: Any, reach: Reach) -> Iterator[Offer]:
     for text, thing in reach.items():
         if not isinstance(thing, str):
             yield 1.35 if isinstance(thing, tuple) else 1.3, _parsed(text)
+
+
+def _letters_swapped(subscripts: str) -> Iterator[str]:
+    """Yield the subscripts of an `einsum` with two letters of one operand swapped."""
+    at = [i for i, letter in enumerate(subscripts) if letter.isalpha()]
+    for first, second in combinations(at, 2):
+        if subscripts[first : second + 1].isalpha():
+            letters = list(subscripts)
+            letters[first], letters[second] = letters[second], letters[first]
+            yield "".join(letters)
 
 
 def _counts(slot: Slot, body: Slot) -> bool:
@@ -335,10 +372,10 @@ def _more(slot: Slot, body: Slot, reach: Reach, shapes: Sequence[Shape]) -> Iter
     yield 1.4, ast.UnaryOp(ast.USub(), node)
     for number in (2, 0.5):
         yield 1.5, ast.BinOp(node, ast.Mult(), ast.Constant(number))
-    whole = holder is body[3]
+    whole, own = holder is body[3], reach.get(ast.unparse(node))
+    fitting = [*shapes, own] if isinstance(own, tuple) else shapes  # an argument of a product
     for text, thing in reach.items():
-        yield from _with(node, _parsed(text), text, thing, shapes, whole)
-    own = reach.get(ast.unparse(node))
+        yield from _with(node, _parsed(text), text, thing, fitting, whole)
     if isinstance(own, tuple) and own:
         yield from ((1.5, _parsed(form)) for form in _products(ast.unparse(node), own, reach))
     if whole:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import CodeType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import autograd.numpy as anp
 import numpy as np
@@ -245,16 +247,22 @@ def runs_in_double(subject: Subject) -> bool:
 # -------------------- which one --------------------
 
 
+WAYS = None, "arrays", "constants"  # of autograd's to follow a forward pass
+_FOLLOWED: WeakKeyDictionary[CodeType, str | None] = WeakKeyDictionary()  # the last time
+
+
 def find_reference(subject: Subject, rng: np.random.Generator, seconds: float) -> Reference:
-    """Return the first reference that can be believed."""
+    """Return the first reference that can be believed; first the way that was for the same code."""
     double = runs_in_double(subject)
-    sharp: list[Callable[..., Reference]] = [
-        partial(by_autograd, rebind=rebind, double=in_float64)
+    codes = [f.__code__ for f in subject.forward_code[:1] if hasattr(f, "__code__")]
+    likely = [_FOLLOWED[code] for code in codes if code in _FOLLOWED]
+    tries: list[tuple[str | None, Callable[..., Reference]]] = [
+        (rebind, partial(by_autograd, rebind=rebind, double=in_float64))
         for in_float64 in ((True, False) if double else (False,))
-        for rebind in (None, "arrays", "constants")
+        for rebind in dict.fromkeys([*likely, *WAYS])
     ]
-    sharp.append(partial(by_complex_step, seconds=seconds))
-    for make in sharp:
+    tries.append((None, partial(by_complex_step, seconds=seconds)))
+    for rebind, make in tries:
         try:
             reference = make(subject)
         except CheckError:
@@ -262,6 +270,7 @@ def find_reference(subject: Subject, rng: np.random.Generator, seconds: float) -
         if not all(np.isfinite(np.sum(grad)) for grad in reference.grads):
             continue
         if agrees_with_differences(subject, reference, rng) or _agrees_nearby(subject, make, rng):
+            _FOLLOWED.update(dict.fromkeys(codes if reference.kind == "autograd" else [], rebind))
             return reference
     _require_repeatable(subject)
     return by_differences(subject, seconds, double=double)

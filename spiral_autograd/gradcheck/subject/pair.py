@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, permutations
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ from ...validation import Array
 from .adapter import Adapter, Terms, Values, effects_on
 from .conventions import CACHES, is_statistic, means_upstream
 from .inputs import by_company, floats_with_gradients
-from .objects import name_of_function, nested, positional_names, require_function, required_names
+from .objects import (
+    methods_of,
+    name_of_function,
+    nested,
+    positional_names,
+    require_function,
+    required_names,
+)
 from .parameters import Parameter
 from .returned import by_position, flattened, is_of_loss, require_any
 from .subject import (
@@ -59,6 +67,25 @@ class Passes:
     is_loss: bool = False  # whether backward takes no upstream gradient: that is 1
     is_sure: bool = True  # whether the first of the ways that fits is meant
     without_cache: Sequence[Way] = ()  # the ways where forward leaves none: its output is given
+
+
+def layer_of(forward: Any, backward: Any) -> object | None:
+    """Return an object with both passes, if backward is given the upstream gradient alone.
+
+    What it needs beside that is kept by the object whose methods they are, or by both functions.
+    """
+    taken = required_names(backward) if callable(forward) and callable(backward) else []
+    if len(taken) != 1 or not means_upstream(taken[0]):
+        return None
+    owner = getattr(forward, "__self__", None)
+    if owner is None or owner is not getattr(backward, "__self__", None):
+        return SimpleNamespace(forward=forward, backward=backward)
+    if methods_of(owner) != (forward.__name__, backward.__name__):
+        raise CheckError(
+            f"{forward.__name__} and {backward.__name__} are methods of one object, whose own "
+            "parameters check_layer checks; it needs methods called forward and backward"
+        )
+    return owner
 
 
 class Functions:
