@@ -64,25 +64,19 @@ def decision_grid(params: Any, x: Array, h: float = 0.001) -> tuple[Array, Array
     >>> xs.round(6), classes.shape
     (array([-0.1,  0.4,  0.9]), (3, 3))
     """
-    return _grid(params, x, h)[:3]
-
-
-def _grid(predictor: Any, x: Array, h: float) -> tuple[Array, Array, Array, int]:
-    """Return the grid, the class at each of its points, and the number of classes."""
     x = _two_columns(x)
     h = number("h", h, above=0)
     xs, ys = (np.arange(column.min() - 0.1, column.max() + 0.1, h) for column in x.T)
-    if hasattr(predictor, "keys"):
-        network_params(float_tree("params", predictor), x)
-        return xs, ys, _classes_of_network(predictor, xs, ys), len(predictor["b2"])
-    classes, count = np.empty((len(ys), len(xs)), dtype=int), 1
+    if hasattr(params, "keys"):
+        network_params(float_tree("params", params), x)
+        return xs, ys, _classes_of_network(params, xs, ys)
+    classes = np.empty((len(ys), len(xs)), dtype=int)
     rows = max(1, POINTS // len(xs))
     for start in range(0, len(ys), rows):
         block = classes[start : start + rows]
-        said = scores_or_classes(predictor, _points(xs, ys[start : start + rows]))
+        said = scores_or_classes(params, _points(xs, ys[start : start + rows]))
         block[...] = (said if said.ndim == 1 else np.argmax(said, axis=1)).reshape(block.shape)
-        count = max(count, int(block.max()) + 1 if said.ndim == 1 else said.shape[1])
-    return xs, ys, classes, count
+    return xs, ys, classes
 
 
 def _classes_of_network(params: dict[str, Array], xs: Array, ys: Array) -> Array:
@@ -246,8 +240,8 @@ def plot_decision_boundary(
     x = _two_columns(x)
     known = len(network_params(params, x)[-1]) if hasattr(params, "keys") else None
     labels, count = class_indices(t, len(x), known)
-    xs, ys, classes, predicted = _grid(params, x, h)
-    count = max(count, predicted)
+    xs, ys, classes = decision_grid(params, x, h)
+    count = max(count, int(classes.max()) + 1)
     ax = _axes(ax)
     style: dict[str, Any] = {"cmap": _pale_colors(count), "vmin": -0.5, "vmax": count - 0.5}
     style |= {"origin": "lower", "interpolation": "nearest"}

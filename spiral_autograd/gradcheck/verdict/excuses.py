@@ -7,6 +7,8 @@ target, a margin or a decay is not.
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
+
 import numpy as np
 
 from ...recording import Call
@@ -148,8 +150,7 @@ def find_idealised(c: Comparison) -> Graph | None:
     """
     if not (c.doubtful or c.wrong) or c.graph is None:
         return None
-    first = None
-    milder: list[set[int]] | None = None
+    first, milder = None, lru_cache(partial(_agreeing_at_milder_values, c))
     for number, left_out in enumerate(guards(c.graph)):
         ideal = c.graph.without(left_out)
         if ideal is None:
@@ -158,17 +159,13 @@ def find_idealised(c: Comparison) -> Graph | None:
         for k in c.doubtful:
             agrees = _agrees(c, k, ideal.gradient(k))
             if not agrees and not _is_steady(c, ideal, k, left_out):
-                milder = _agreeing_at_milder_values(c) if milder is None else milder
-                agrees = number < len(milder) and k in milder[number]
+                agrees = (number, k) in milder()
             if agrees:
-                _say(c, k, _largest_of(left_out), [call for call, _ in left_out])
+                constant = max(float(call.args[position]) for call, position in left_out)
+                said = found("idealised", constant=constant, apart=c.rows[k].max_rel)
+                c.change(k, verdict="idealised", findings=(said,))
+                c.constants[k] = [call for call, _ in left_out]
     return first
-
-
-def _say(c: Comparison, k: int, constant: float, calls: list[Call]) -> None:
-    said = found("idealised", constant=constant, apart=c.rows[k].max_rel)
-    c.change(k, verdict="idealised", findings=(said,))
-    c.constants[k] = calls
 
 
 def _agrees(c: Comparison, k: int, gradient: Array) -> bool:
@@ -199,25 +196,20 @@ def _is_steady(c: Comparison, ideal: Graph, k: int, without: list[Guard]) -> boo
     return True
 
 
-def _agreeing_at_milder_values(c: Comparison) -> list[set[int]]:
-    """Return for each small constant the gradients that are those without it.
+def _agreeing_at_milder_values(c: Comparison) -> set[tuple[int, int]]:
+    """Return the numbers of small constants, each with that of a gradient which is without it.
 
     Where the ideal forward pass has no digits left, as in the log of a probability that is rounded
     to zero, a handwritten gradient can only be known by its formula: for smaller values, where
     saturated functions are not, it must be the ideal one.
     """
-    found: list[set[int]] = []
     most = max((largest(value) for value in c.subject.values), default=1.0)
-    for factor in (0.1, 0.01, *((3 / most,) if most > 1e3 else ())):
-        agreeing = _agreeing_at(c, factor)
-        found += [set() for _ in agreeing[len(found) :]]
-        for known, ks in zip(found, agreeing, strict=False):
-            known |= ks
-    return found
+    factors = 0.1, 0.01, *((3 / most,) if most > 1e3 else ())
+    return set().union(*(_agreeing_at(c, factor) for factor in factors))
 
 
-def _agreeing_at(c: Comparison, factor: float) -> list[set[int]]:
-    """Return for each constant which gradients are those without it at scaled values."""
+def _agreeing_at(c: Comparison, factor: float) -> set[tuple[int, int]]:
+    """Return the same at scaled values."""
     subject, reference = c.subject, c.reference
     others = [(factor * value).astype(value.dtype) for value in subject.values]
     tolerance = 100 * c.tolerance if reference.single else c.tolerance
@@ -225,20 +217,17 @@ def _agreeing_at(c: Comparison, factor: float) -> list[set[int]]:
         try:
             there = c.at_these_values()
         except CheckError:
-            return []
-        graph, found = there.graph, []
+            return set()
+        graph = there.graph
         assert graph is not None
-        for left_out in guards(graph):
-            ideal = graph.without(left_out)
-            agreeing = {
-                k
-                for k in c.doubtful
-                if ideal is not None
-                and _is_steady(c, ideal, k, left_out)
-                and close(there.grads[k], ideal.gradient(k), tolerance)
-            }
-            found.append(agreeing)
-        return found
+        return {
+            (number, k)
+            for number, left_out in enumerate(guards(graph))
+            if (ideal := graph.without(left_out)) is not None
+            for k in c.doubtful
+            if _is_steady(c, ideal, k, left_out)
+            and close(there.grads[k], ideal.gradient(k), tolerance)
+        }
 
 
 # -------------------- in a graph --------------------
@@ -254,10 +243,6 @@ def guards(graph: Graph) -> list[list[Guard]]:
         if is_number(arg) and 0 < abs(float(arg)) <= SMALL and _reaches_guarded(node)
     ]
     return [[guard] for guard in found] + ([found] if len(found) > 1 else [])
-
-
-def _largest_of(left_out: list[Guard]) -> float:
-    return max(float(call.args[position]) for call, position in left_out)
 
 
 def _reaches_guarded(node: Node) -> bool:
@@ -280,12 +265,8 @@ def _is_guarded(user: Node, value: Node) -> bool:
     places = [i for i, p in zip(user.argnums, user.parents, strict=True) if p is value]
     if user.name in _DIVIDES:
         return 1 in places
-    if user.name == "power":
-        return 0 in places and is_root(user.args[1])
+    if user.name == "power":  # is it a root or a quotient?
+        exponent = np.asarray(user.args[1])
+        known = 0 in places and exponent.dtype.kind in "fiu"
+        return known and bool(np.all(exponent < 0) or np.all(exponent % 1 != 0))
     return primitive(user.name).is_singular
-
-
-def is_root(exponent: object) -> bool:
-    """Tell whether a power is a root or a quotient."""
-    plain = np.asarray(exponent)
-    return plain.dtype.kind in "fiu" and bool(np.all(plain < 0) or np.all(plain % 1 != 0))
