@@ -162,6 +162,7 @@ def named_in(frame: FrameType, function: Function) -> Reach:
         for text in (*map(ast.unparse, function.parts), *_parts_alike(frame, function))
         if (held := _part(text, frame)) is not None
     ]
+    pending += [(name, held, 0) for name, held in frame.f_globals.items() if name.isupper()]
     while pending and len(found) < 80:
         text, value, depth = pending.pop(0)
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":

@@ -44,6 +44,7 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "argmin": ("argmax",),
 }
 _INDICES = ("{}", "-{}", "{} + 1", "{} - 1", "-{} + 1", "-{} - 1")  # of a number in reach
+_CUT_OFF = ("np.minimum({0}, 0)", "np.maximum({0}, 0)", "({0} > 0)")
 _DERIVATIVES = ("(1 - {0})", "(1 - {0}**2)", "{0} * (1 - {0})", "({0} > 0)", "np.sign({0})")
 _INDEX = ast.Constant | ast.BinOp | ast.UnaryOp
 
@@ -139,6 +140,7 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
         yield from _constants(node.value, reach)
     elif isinstance(node, ast.Call):
         yield from _reduced(node, {**written, **reach})
+        yield from _split(node)
     elif isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
         for attr in _FUNCTIONS[node.attr]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
@@ -163,6 +165,17 @@ def _reduced(node: ast.Call, held: Reach) -> Iterator[Offer]:
             keywords = [ast.keyword("axis", over)]
             keywords += [ast.keyword("keepdims", ast.Constant(True))] if keeps else []
             yield 1.2, ast.Call(node.func, args, keywords)
+
+
+def _split(node: ast.Call) -> Iterator[Offer]:
+    """Yield an array whose axis is split in another order than the axes are to have."""
+    sizes = node.args[0].elts if node.args and isinstance(node.args[0], ast.Tuple) else node.args
+    if getattr(node.func, "attr", "") != "reshape" or len(sizes) < 3:
+        return
+    for axis in range(len(sizes) - 1):
+        order = [*sizes[:axis], sizes[axis + 1], sizes[axis], *sizes[axis + 2 :]]
+        swapped = ast.Attribute(ast.Call(node.func, order, []), "swapaxes", ast.Load())
+        yield 1.2, ast.Call(swapped, [ast.Constant(axis), ast.Constant(axis + 1)], [])
 
 
 def _derived_otherwise(node: ast.BinOp, reach: Reach, written: Reach) -> Iterator[Offer]:
@@ -193,6 +206,7 @@ def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator
         turned = [other for other, thing in reach.items() if thing == held[::-1]]
         yield from ((1.4 if named else 1.5, parsed(f"{other}.T")) for other in turned)
     if named and isinstance(held, tuple):
+        yield from ((1.5, parsed(form.format(text))) for form in _CUT_OFF)
         others = [o for o, thing in reach.items() if isinstance(thing, tuple) and thing != held]
         yield from ((1.5, parsed(o)) for o in others if len(reach[o]) == len(held))
     called = ast.unparse(node.func).split(".")[-1] if isinstance(node, ast.Call) else ""
