@@ -340,9 +340,8 @@ def _with(
         yield 1.5, ast.BinOp(node, ast.Mult(), other)
         yield 1.5 if is_number else 1.7, ast.BinOp(node, ast.Div(), other)
     if not is_number and thing in shapes:
-        if whole:
-            yield 1.6, ast.BinOp(node, ast.Add(), other)
-            yield 1.7, ast.BinOp(node, ast.Sub(), other)
+        yield 1.6, ast.BinOp(node, ast.Add(), other)
+        yield 1.7, ast.BinOp(node, ast.Sub(), other)
         for form in _DERIVATIVES:
             yield 1.6, ast.BinOp(node, ast.Mult(), parsed(form.format(text)))
 
