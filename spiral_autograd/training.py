@@ -248,7 +248,7 @@ class _Loop:
             update = self.optimizer.in_place(source.buffers.params, source.buffers.grads)
         for stretch in self.stretches(stream):
             began = time.perf_counter()
-            # No code of the user's runs within a stretch: one look at what the loss reaches will do.
+            # No code of the user's runs within a stretch: one look at what it reaches will do.
             if update is not None and is_quick and source.holds():
                 self.advance(source, update, stretch)
             else:
