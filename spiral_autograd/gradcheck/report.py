@@ -232,19 +232,9 @@ class GradientReport:
         return report_cell(self._said())
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
-        """Write the report as a page, one file that loads nothing: whole, or not at all.
+        """Write the report as a page, one file that loads nothing: as `save` writes.
 
         Beside the table it shows the source of what is wrong, with the reasons at their lines.
-
-        Parameters
-        ----------
-        path : path of a file
-            As it is: no suffix is added.
-
-        Raises
-        ------
-        OSError
-            Where the file cannot be written; what stood there before is then still there.
 
         Examples
         --------
