@@ -43,7 +43,7 @@ _UNDERFLOW = {
 
 
 def compared(
-    subject: Subject, reference: Reference, grads: list[Any], tolerances: Tolerances
+    subject: Subject, reference: Reference, grads: Gradients, tolerances: Tolerances
 ) -> tuple[Comparison, Graph | None]:
     """Return the rows, with rounding, kinks and small constants told from mistakes.
 
@@ -210,7 +210,7 @@ def _clear_mistakes(c: Comparison) -> set[int]:
     return clear
 
 
-def _repeats(c: Comparison, k: int, there: Any) -> bool:
+def _repeats(c: Comparison, k: int, there: Array | None) -> bool:
     """Tell whether what is furthest off is off by just the same there, and by much.
 
     Two roundings may be the same by chance: what hardly moves the objective is looked at longer.
