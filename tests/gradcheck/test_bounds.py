@@ -262,13 +262,34 @@ def test_gradients_are_read_as_often_for_each_of_many_parameters():
             return sum(up * W.sum(axis=1) for W in self.params.values())
 
     def reads(n):
-        seen, layer, code = [], Many(n), Many.grads.fget.__code__
-        before = sys.getprofile()
-        sys.setprofile(lambda frame, what, given: seen.append(what) if frame.f_code is code else 0)
-        try:
-            assert sa.check_layer(layer, x_of(4, 3)).ok
-        finally:
-            sys.setprofile(before)
-        return seen.count("call")
+        return calls_of(Many.grads.fget, lambda: sa.check_layer(Many(n), x_of(4, 3)))
 
     assert 0 < reads(40) <= 5 * reads(10)
+
+
+def calls_of(function, check):
+    """How often a function is called during a check, which restores whatever counts itself."""
+    seen, code, before = [], function.__code__, sys.getprofile()
+    sys.setprofile(lambda frame, what, given: seen.append(what) if frame.f_code is code else 0)
+    try:
+        check()
+    finally:
+        sys.setprofile(before)
+    return seen.count("call")
+
+
+def test_a_large_wrong_layer_runs_seldom():
+    class Doubled:
+        def __init__(self, n):
+            self.W = np.random.default_rng(0).normal(size=(n, n)) / n**0.5
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.W
+
+        def backward(self, dout):
+            self.dW = 2 * self.x.T @ dout
+            return dout @ self.W.T
+
+    layer, x = Doubled(500), np.random.default_rng(1).normal(size=(5, 500))
+    assert 0 < calls_of(Doubled.backward, lambda: sa.check_layer(layer, x)) <= 8

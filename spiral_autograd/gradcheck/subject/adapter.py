@@ -15,7 +15,7 @@ from ...validation import Array
 from ..blocks import checksum
 from ..finding import Finding, found
 from .conventions import GRADIENT_LISTS, TARGETS
-from .inputs import Constant, Names, prepared
+from .inputs import Constant, Names, prepared, spread
 from .objects import attributes_of
 from .parameters import Parameter, find_parameters
 from .returned import as_gradient, as_update_takes, other_shapes
@@ -60,7 +60,9 @@ class Adapter:
         self.inputs, remarks = prepared(inputs, self.names, held)
         self.remarks: list[Finding] = [*remarks]
         self.session.add(self.inputs)
-        self.floats = [is_float_array(value) for value in self.inputs]
+        given = spread(self.names, self.inputs)
+        self.given_names = [name for name, _ in given]
+        self.floats = [is_float_array(value) for _, value in given]
         self.of_inputs: list[Parameter] = []
         self.parameters: list[Parameter] = []
         self.structure: Any = None  # the outputs, as forward returned them
@@ -110,10 +112,13 @@ class Adapter:
         """What they are called."""
         return [p.name for p in (*self.of_inputs, *self.parameters)]
 
+    def given_values(self) -> list[tuple[str, Array]]:
+        """Return the arrays of floats among the inputs, those in lists and dicts too."""
+        return [(n, v) for n, v in spread(self.names, self.inputs) if is_float_array(v)]
+
     def named_values(self) -> list[tuple[str, Array]]:
-        """Return the inputs that are arrays of floats."""
-        pairs = zip(self.names, self.inputs, strict=True)
-        return [(name, value) for name, value in pairs if is_float_array(value)]
+        """Return the arrays of floats that both passes are given, or that the layer keeps."""
+        return self.given_values()
 
     def standing_in(self, replacements: Sequence[object], values: Values) -> dict[int, Any]:
         """Return what stands for arrays, by their ids: as a deep copy takes it."""
@@ -158,14 +163,15 @@ class Adapter:
         made = _made_for(self.left, session)
         blank = [a for a in made if not a.any()]
         ups = [np.array(u) for u in self.upstream]
-        noted, noted_ups = _noted(made), _noted(ups)
+        noted, noted_ups = ([(a, checksum(a)) for a in arrays] for arrays in (made, ups))
         result = self.run_backward(ups)
         self.look()
         effects = [found("writes_upstream")] if _changed(noted_ups) else []
         cache = _changed(noted)
         if cache:
             own: list[object] = [a for a in blank if _shares(a, leaves(result))]
-            own += [] if self.layer is None else _gradient_arrays(self.layer)
+            if self.layer is not None:  # and those of the layers that it has made inside
+                own += [p.gradient() for i in objects_of(self.layer) for p in find_parameters(i)]
             cache = [a for a in cache if not _shares(a, own)]
         if cache:
             called = filter(None, map(names.get, map(id, cache)))
@@ -260,10 +266,6 @@ def _made_for(kept: object, session: Session) -> list[Array]:
     return [a for a in arrays if not is_as_before(session.start.kept(a), a)]
 
 
-def _noted(arrays: Sequence[Array]) -> list[tuple[Array, int]]:
-    return [(array, checksum(array)) for array in arrays]
-
-
 def _changed(noted: Sequence[tuple[Array, int]]) -> list[Array]:
     return [array for array, before in noted if checksum(array) != before]
 
@@ -284,11 +286,6 @@ def is_as_before(before: object, after: object) -> bool:
     """Tell whether what stands there is an array, with the numbers that were there before."""
     is_kept = before is not None and isinstance(after, np.ndarray)
     return is_kept and np.array_equal(before, after)  # type: ignore[arg-type]
-
-
-def _gradient_arrays(layer: object) -> list[object]:
-    """Return the gradients that a layer holds, and those of the layers that it has made inside."""
-    return [p.gradient() for item in objects_of(layer) for p in find_parameters(item)]
 
 
 def _shares(array: Array, others: Sequence[object]) -> bool:

@@ -47,8 +47,12 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
     if is_plain and not (layer.takes_no_upstream and layer.outputs[0].ndim):
         return None
     every = [_sources(layer, name, i == len(taken) - 1) for i, name in enumerate(taken)]
+    # By the names of the arguments: of what they say, or where they leave one thing only.
+    told = {(i, s) for i, others in enumerate(every) for s in others if len(others) == 1}
+    ups = [("upstream", k) for k in range(n_outputs)]
+    told |= {(i, up) for i, name in enumerate(taken) if means_upstream(name) for up in ups}
     ways = [
-        Calling(sources, is_open=not all(map(_is_told, taken, sources, every)))
+        Calling(sources, is_open=not told.issuperset(enumerate(sources)))
         for sources in product(*every)
         if len(set(sources)) == len(sources)
         if sum(kind == "upstream" for kind, _ in sources) in (0, n_outputs)
@@ -66,11 +70,6 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
             f"{targets[0]}) checks it, with loss=lambda y, t: … where it has no loss of its own"
         )
     return best
-
-
-def _is_told(name: str, source: Source, others: Sequence[Source]) -> bool:
-    """Tell whether the name of an argument says what it is."""
-    return len(others) == 1 or (source[0] == "upstream" and means_upstream(name))
 
 
 def _sources(layer: ObjectPasses, name: str, is_last: bool) -> list[Source]:

@@ -55,8 +55,9 @@ def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     written = _written_by_backward(layer, held) if held else []
     if not written or len(held) * len(written) > MOST:
         return list(held)
-    parts = _parts(layer, held)
-    pairs = _Signs(parts, layer).assign(written)
+    pairs = _by_shape(held, written)
+    parts = list(pairs) or _parts(layer, held)
+    pairs = pairs or _Signs(parts, layer).assign(written)
     left, more = [], []
     for h in held:
         own = [(part, pairs[part]) for part in parts if part.owner is h and part in pairs]
@@ -71,6 +72,17 @@ def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     if more:
         layer.take([p for _, p in sorted(more, key=operator.itemgetter(0))])
     return left
+
+
+def _by_shape(held: Sequence[Held], written: Sequence[Held]) -> Pairs:
+    """Return the gradients of arrays, if all stand in a list, and each fits one array alone."""
+    shapes = {h.value.shape: h for h in written if _is_in_turn(h)}
+    are_all = len(shapes) == len(written) == len(held)
+    if not are_all or shapes.keys() != {h.value.shape for h in held}:
+        return {}
+    places = [np.arange(h.value.size).reshape(h.value.shape) for h in held]
+    parts = [Part(h, h.name, at, None) for h, at in zip(held, places, strict=True)]
+    return {part: shapes[part.owner.value.shape] for part in parts}
 
 
 def _is_in_turn(h: Held) -> bool:
@@ -135,14 +147,11 @@ def _company(
         for other in fixed if len(there) == len(group) else ():
             shapes = [(a.shape, other[key].shape) for key, a in there.items() if key in other]
             fits = len(shapes) == len(there) and any(ours == theirs for ours, theirs in shapes)
-            if fits and (isinstance(next(iter(there)), str) or _is_like_list(there, other)):
+            is_like = len(shapes) == len(other) and all(a == b for a, b in shapes)
+            if fits and (isinstance(next(iter(there)), str) or is_like):
                 for key, a in there.items():
                     found[id(a)] |= {id(other[key])}
     return found
-
-
-def _is_like_list(ours: dict[Any, Array], theirs: dict[Any, Array]) -> bool:
-    return {key: a.shape for key, a in ours.items()} == {key: a.shape for key, a in theirs.items()}
 
 
 def returned(layer: ObjectPasses) -> Iterator[Held]:
@@ -178,17 +187,14 @@ def _places(view: Array, base: Array) -> Array | None:
     """Return which entries of an array a view of it has; None where it is no such view."""
     if not np.may_share_memory(view, base) or not base.flags.c_contiguous:
         return None
-    start = _address(view) - _address(base)
-    places = np.full(view.shape, start // base.itemsize)
-    for axis, (n, stride) in enumerate(zip(view.shape, view.strides, strict=True)):
-        steps = np.arange(n) * (stride // base.itemsize)
-        places += steps.reshape(-1, *(1,) * (view.ndim - axis - 1))
+    addresses = [int(array.__array_interface__["data"][0]) for array in (view, base)]
+    start = (addresses[0] - addresses[1]) // base.itemsize
+    axes = [
+        np.arange(n) * (s // base.itemsize) for n, s in zip(view.shape, view.strides, strict=True)
+    ]
+    places = sum(np.ix_(*axes), start=np.full(view.shape, start))
     inside = places.size and places.min() >= 0 and places.max() < base.size
     return places if inside and view.dtype == base.dtype else None
-
-
-def _address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])
 
 
 class _Signs:

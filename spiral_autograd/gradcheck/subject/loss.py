@@ -195,7 +195,7 @@ class Gradient(Adapter):
         shapes = [(np.shape(own[key]), np.shape(g)) for key, g in zip(own, grads, strict=True)]
         return dict(zip(own, grads, strict=True)) if all(a == b for a, b in shapes) else grads
 
-    def _is_like_params(self, tree: Any) -> bool:
+    def _is_like_params(self, tree: object) -> bool:
         """Tell whether a tree has the structure of params; a dict, whether it has its keys."""
         if isinstance(tree, dict) and isinstance(self.params, dict):
             return True
@@ -236,7 +236,7 @@ class Gradient(Adapter):
     def _at_path(self, path: str) -> object:
         return dict(named_leaves("", self.result)).get(path)
 
-    def _at_key(self, name: str, key: Any) -> object:
+    def _at_key(self, name: str, key: object) -> object:
         return self.result.get(_key_of(self.result, name, key))
 
     def _leaf(self, path: str) -> str:
@@ -267,7 +267,7 @@ class Gradient(Adapter):
             self.remarks.append(found("no_entry", names=absent, others=list(map(str, unread))))
         return absent
 
-    def _require_structure(self, grads: Any) -> None:
+    def _require_structure(self, grads: object) -> None:
         """Raise, or say, where the gradient has another structure than params."""
         got = dict(named_leaves("", grads))
         wanted = [path for path, _ in self.paths]
@@ -298,14 +298,14 @@ class Gradient(Adapter):
         )
 
 
-def _exchanged(item: Any, memo: dict[int, Any]) -> object:
+def _exchanged(item: object, memo: dict[int, Any]) -> object:
     """Return data with what stands for its arrays, by their ids."""
     if type(item) in (dict, list, tuple):
         return tree_map(lambda leaf: memo.get(id(leaf), leaf), item)
     return memo.get(id(item), item)
 
 
-def value_of(result: Any) -> object:
+def value_of(result: object) -> object:
     """Return the loss of what a function returns that gives the gradient beside it."""
     if not isinstance(result, tuple) or len(result) < 2 or all(map(_is_scalar, result)):
         return result
@@ -329,7 +329,7 @@ def _floats_in(params: Pytree) -> list[tuple[str, Array]]:
     return floats
 
 
-def _key_of(grads: dict[Any, Any], name: str, key: Any) -> Any:
+def _key_of(grads: dict[Any, Any], name: str, key: object) -> Any:
     """Return the key of a gradient: the parameter's own, or one that is made of its name."""
     if key in grads and not isinstance(key, str):
         return key

@@ -28,7 +28,7 @@ from .conventions import (
     is_target_first,
     means_upstream,
 )
-from .inputs import by_company, spread
+from .inputs import by_company
 from .objects import (
     Held,
     accepts,
@@ -44,7 +44,7 @@ from .objects import (
     signature_of,
 )
 from .parameters import Kept, resets_of
-from .returned import arranged, by_position, is_of_loss
+from .returned import arranged, by_position, flattened, is_of_loss
 from .subject import MISSING, CheckError, called, described, is_array, is_float_array, upstream_of
 
 # What a copy of an object shares with it, since it cannot be copied; and long lists of words.
@@ -108,7 +108,7 @@ class Calling:
         return said
 
 
-def keeps_cache(result: object, backward: Any) -> bool:
+def keeps_cache(result: object, backward: object) -> bool:
     """Tell whether the last of what forward returned is a cache, which backward is given back."""
     taken = required_names(backward)
     if type(result) is not tuple or len(result) < 2 or len(taken) != len(result):
@@ -142,9 +142,6 @@ class ObjectPasses(Adapter):
         self.last: Any = None  # what forward has returned, without a cache
         self.has_cache: bool | None = None
         self.has_reset = True  # whether the layer can be run behind its reset
-        given = spread(self.names, self.inputs)
-        self.given_names = [name for name, _ in given]
-        self.floats = [is_float_array(value) for _, value in given]
         self.claimed: set[Any] = set()  # the places of parameters' gradients in what it returns
         self.updated: list[Held] = []  # the arrays that backward changes itself
         self.changes: dict[str, Array] = {}  # and by how much it has made them smaller
@@ -220,7 +217,7 @@ class ObjectPasses(Adapter):
         result = input_gradient_of(self.layer, result)
         if self.calling is not None:
             result = self.calling.result(result, ups)
-        result = by_company(result, dict)
+        result = flattened(by_company(result, dict), self.names, self.inputs)
         self.result = arranged(result, self.inputs, self.given_values(), self.backward_method)
         return self.result
 
@@ -244,14 +241,10 @@ class ObjectPasses(Adapter):
         return leaves(self.without_cache(output_of(other, result)))
 
     def named_values(self) -> list[tuple[str, Array]]:
-        """Return the inputs and parameters that are arrays of floats."""
+        """Return the arrays of floats among the inputs, and those that the layer keeps."""
         known = {id(p.value): (p.name, p.value) for p in self.now.arrays}
         known |= {id(value): (name, value) for name, value in self.given_values()}
         return [(name, value) for name, value in known.values() if is_float_array(value)]
-
-    def given_values(self) -> list[tuple[str, Array]]:
-        """Return the arrays of floats among the inputs, those in lists and dicts too."""
-        return [(n, v) for n, v in spread(self.names, self.inputs) if is_float_array(v)]
 
     @property
     def takes_upstream(self) -> bool:

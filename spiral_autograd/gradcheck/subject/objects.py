@@ -246,14 +246,12 @@ def held_arrays(layer: object) -> list[Held]:
                 here = (*path, attribute, *steps)
                 if is_float_array(leaf):
                     found.append(Held(name, leaf, item, here))
-                elif _is_object(leaf) and id(leaf) not in met and before.count(".") < 4:
+                elif isinstance(leaf, ATOMS) or not hasattr(leaf, "__dict__"):
+                    continue
+                elif id(leaf) not in met and before.count(".") < 4:
                     met.add(id(leaf))
                     pending.append((f"{name}.", here, leaf))
     return found
-
-
-def _is_object(item: object) -> bool:
-    return not isinstance(item, ATOMS) and hasattr(item, "__dict__")
 
 
 def held_at(item: object, path: Steps) -> Any:

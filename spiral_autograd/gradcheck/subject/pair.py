@@ -16,7 +16,7 @@ from ...pytree import leaves, with_leaves
 from ...validation import Array
 from .adapter import Adapter, Terms, Values, effects_on
 from .conventions import CACHES, is_statistic, means_upstream
-from .inputs import by_company, floats_with_gradients, spread
+from .inputs import by_company, floats_with_gradients
 from .objects import (
     methods_of,
     name_of_function,
@@ -26,7 +26,7 @@ from .objects import (
     required_names,
 )
 from .parameters import Parameter
-from .returned import by_key, by_position, is_of_loss, require_any
+from .returned import by_position, flattened, is_of_loss, require_any
 from .subject import (
     MISSING,
     CheckError,
@@ -199,7 +199,6 @@ class Pair(Adapter):
         self.label, self.backward_label = passes.label, passes.backward_label
         super().__init__(passes.inputs, passes.names, terms)
         self.cache: Any = None
-        self.known = list(self.names)
         with session.fresh():
             self.structure = self.run()
             is_uncached = bool(passes.without_cache) and self.cache is self.structure[0]
@@ -233,7 +232,11 @@ class Pair(Adapter):
         is linear in the upstream gradient; else the nearest.
         """
         given = {way: self.given_by(way) for way in self.ways}
-        fitting = [way for way, grads in given.items() if grads and _fit(grads)]
+        fitting = [
+            way
+            for way, grads in given.items()
+            if grads and all(g is None or np.shape(g) == value.shape for g, value in grads)
+        ]
         if (self.passes.is_sure and self.ways is self.passes.ways) or len(fitting) < 2:
             return next(iter(fitting), self.way)
         true = self.gradients_of([value for _, value in self.named_values()])
@@ -278,7 +281,8 @@ class Pair(Adapter):
     def run_backward(self, ups: Sequence[Array]) -> Any:
         """Run the backward pass on upstream gradients and the cache."""
         tree = with_leaves(self.structure, list(ups))
-        self.result = self._flat(self.way.call(tree, self.cache, self.inputs))
+        result = by_company(self.way.call(tree, self.cache, self.inputs), self._names)
+        self.result = flattened(result, self.names, self.inputs)
         return self.result
 
     def substitute(self, replacements: Sequence[object], values: Values = None) -> list[object]:
@@ -289,64 +293,39 @@ class Pair(Adapter):
 
     # -------------------- the gradients --------------------
 
-    def _flat(self, result: object) -> object:
-        """Return gradients, where some stand in dicts as the parameters do, as one dict."""
-        result = by_company(result, self._names)
-        inputs = zip(self.names, self.inputs, strict=True)
-        holders = [(n, v) for n, v in inputs if any(map(is_float_array, leaves(v)))]
-        if not isinstance(result, tuple) or len(result) != len(holders):
-            return result
-        pairs = list(zip(holders, result, strict=True))
-        nests = [isinstance(value, dict | list | tuple) for _, value in holders]
-        if not any(nests) or nests != [isinstance(g, dict | list | tuple) for g in result]:
-            return result
-        flat: dict[object, object] = {}
-        for (name, _), gradient in pairs:
-            flat |= gradient if isinstance(gradient, dict) else dict(spread([name], [gradient]))
-        return flat
-
     def _names(self) -> dict[int, str]:
-        return {id(leaf): name for name, leaf in spread(self.names, self.inputs)}
+        return {id(leaf): name for name, leaf in self.given_values()}
 
     def _choose(self) -> list[tuple[str, Array]]:
         """Take the arrays that have a gradient, those in dicts and lists by their own names.
 
         Return those there that have none.
         """
-        arrays = self.named_values()
-        inside = self._inside()
-        self.known = [name for name, _ in (*arrays, *inside)]
         there = self._by_name()
-        self._say_beside(dict(arrays), there)
-        pairs = [(name, value) for name, value in (*arrays, *inside) if name in there]
+        own = {id(value) for value in self.inputs}
+        lacking = [(n, value) for n, value in self.given_values() if n not in there]
+        self._say_beside([n for n, value in lacking if id(value) in own], there)
+        pairs = [(name, value) for name, value in self.given_values() if name in there]
         entries = [Parameter(name, v, partial(self._gradient_of, name)) for name, v in pairs]
         n = sum(p.name == self.names[0] for p in entries)
         self.of_inputs, self.parameters = entries[:n], entries[n:]
-        return [(name, leaf) for name, leaf in inside if name not in there]
+        return [(name, leaf) for name, leaf in lacking if id(leaf) not in own]
 
-    def _say_beside(self, arrays: dict[str, Array], there: dict[str, object]) -> None:
+    def _say_beside(self, lacking: Sequence[str], there: dict[str, object]) -> None:
         """Say which gradients are not returned, and which that are returned are nobody's."""
-        for name in [] if is_of_loss(self.structure, self.result) else arrays:
-            if name not in there:
-                self.say_not_returned(name)
+        for name in [] if is_of_loss(self.structure, self.result) else lacking:
+            self.say_not_returned(name)
         self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
         if isinstance(self.result, dict):
             read = {id(gradient) for gradient in there.values()}
             self.say_unread({key: g for key, g in self.result.items() if id(g) not in read})
 
-    def _inside(self) -> list[tuple[str, Array]]:
-        """Return the arrays in the dicts and lists among the inputs, by their own names."""
-        found = spread(self.names, self.inputs)
-        inputs = {id(value) for value in self.inputs}
-        return [(n, leaf) for n, leaf in found if is_float_array(leaf) and id(leaf) not in inputs]
-
     def _gradient_of(self, name: str) -> object:
         return self._by_name().get(name, MISSING)
 
     def _by_name(self) -> dict[str, object]:
-        if isinstance(self.result, dict):
-            return by_key(self.result, self.known)
-        return by_position(self.backward_label, self.result, self.names, self.floats)
+        found = by_position(self.backward_label, self.result, self.given_names, self.floats)
+        return {name: gradient for name, gradient in found.items() if gradient is not MISSING}
 
     def _say_left_out(self, left_out: Sequence[tuple[str, Array]]) -> None:
         """Say which arrays in dicts the output depends on, and backward has no gradient of."""
@@ -371,10 +350,6 @@ class Pair(Adapter):
 
 def _is_number(one: Any) -> bool:
     return not isinstance(one, dict | list | tuple) and np.ndim(one) == 0
-
-
-def _fit(given: Given) -> bool:
-    return all(gradient is None or np.shape(gradient) == value.shape for gradient, value in given)
 
 
 def agreement(given: Given, true: Sequence[object]) -> tuple[int, float]:

@@ -151,9 +151,7 @@ def _find(item: object, met: set[int]) -> list[Parameter]:
     for name, part in parts_of(item):
         if id(part) not in met:
             found += [replace(p, name=f"{name}.{p.name}") for p in _find(part, met)]
-    there = {id(p.value) for p in found}
-    # A list of parameters without one of gradients: backward may return these.
-    return found + [p for p in _listed(item, "params", "") if id(p.value) not in there]
+    return found
 
 
 def _listed(item: object, values: str, grads: str) -> Iterator[Parameter]:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ...pytree import leaves
+from ...pytree import leaves, leaves_like
 from ...validation import Array
 from ..finding import Finding, found
 from ..source import root_of, text_of
 from .conventions import gradient_key
-from .inputs import is_nest
-from .subject import MISSING, CheckError, Gradients, described, is_array
+from .inputs import is_nest, spread
+from .subject import MISSING, CheckError, Gradients, described, is_array, is_float_array
 
 # -------------------- those of the inputs --------------------
 
@@ -109,8 +109,6 @@ def arranged(
 
     `given` are the arrays among the inputs, those in lists each by its own.
     """
-    if any(map(is_nest, inputs)):
-        result = _flat(result, inputs)
     least = max(len(given), len(inputs))
     if not isinstance(result, tuple | list) or len(result) <= least or not given:
         return result
@@ -134,15 +132,38 @@ def arranged(
     return entries
 
 
-def _flat(result: Any, inputs: Sequence[object]) -> Any:
-    """Return gradients that stand in lists as the inputs do, one after another."""
+def flattened(result: object, names: Sequence[str], inputs: Sequence[object]) -> Any:
+    """Return gradients that stand in lists as the inputs do, one after another; in dicts, as one.
+
+    Examples
+    --------
+    >>> W, b = np.ones((2, 2)), np.ones(2)
+    >>> flattened((1.0, {"W": 2.0, "b": 3.0}), ["x", "params"], [b, {"W": W, "b": b}])
+    {'x': 1.0, 'W': 2.0, 'b': 3.0}
+    """
+    nests = {i: value for i, value in enumerate(inputs) if is_nest(value)}
+    if not nests:
+        return result
     if len(inputs) == 1 and isinstance(result, list | tuple) and all(map(is_array, result)):
         return tuple(result)
     entries = list(result) if isinstance(result, tuple | list) else [result]
-    nests = [i for i, value in enumerate(inputs) if is_nest(value)]
+    holders = [i for i, value in enumerate(inputs) if i in nests or is_float_array(value)]
+    pairs = list(zip(holders, entries, strict=False))
+    are_like = all(isinstance(g, dict | list | tuple) == (i in nests) for i, g in pairs)
+    if len(holders) == len(entries) and are_like and any(isinstance(g, dict) for g in entries):
+        flat = [g if isinstance(g, dict) else dict(spread([names[i]], [g])) for i, g in pairs]
+        return {name: g for entry in flat for name, g in entry.items()}
     found: list[Any] = []
     for i, entry in enumerate(entries):
-        found += entry if i in nests and isinstance(entry, list | tuple) else [entry]
+        if i in nests and entry is None:
+            found += [MISSING] * len(leaves(inputs[i]))
+        elif i in nests and isinstance(entry, list | tuple):
+            try:
+                found += leaves_like(inputs[i], entry)
+            except (LookupError, TypeError, ValueError):  # of another structure
+                found += entry
+        else:
+            found.append(entry)
     return tuple(found) if len(found) > 1 else result
 
 

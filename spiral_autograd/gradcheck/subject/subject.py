@@ -115,11 +115,8 @@ def copied(grad: object) -> Any:
 
 def checksums(grads: Sequence[object]) -> list[int]:
     """Return a number for each gradient that another content changes."""
-    return [checksum(np.asarray(g)) if _has_numbers(g) else 0 for g in grads]
-
-
-def _has_numbers(grad: object) -> bool:
-    return isinstance(grad, np.ndarray | np.generic | float) and np.asarray(grad).dtype != object
+    numbers = (isinstance(g, np.ndarray | np.generic | float) and np.asarray(g) for g in grads)
+    return [checksum(a) if isinstance(a, np.ndarray) and a.dtype != object else 0 for a in numbers]
 
 
 # -------------------- calls --------------------

@@ -233,7 +233,7 @@ def _size_within(graph: Graph | None) -> float:
 
 def _apart_at(c: Comparison, salt: int, *, rounded: bool = True) -> Apart | None:
     """Return handwritten minus reference at moved values, both with other roundings if wanted."""
-    subject, reference = c.subject, c.reference
+    subject, reference, graph = c.subject, c.reference, c.graph  # of the values as they are given
     size = 32 * reference.eps if reference.single else 1e-11
     subject.session.restore()
     values = [moved(v, size, salt) for v in subject.values]
@@ -241,13 +241,13 @@ def _apart_at(c: Comparison, salt: int, *, rounded: bool = True) -> Apart | None
     try:
         with subject.session.moved(subject.values, values):
             hand = _handwritten(c, ups, salt if rounded else None)
-            if c.graph is None:
+            if graph is None:
                 grads = reference.make(at_these_values(subject, ups)).grads
-        if c.graph is not None:
-            calls = [*(root.call for root in c.graph.roots), *c.graph.upstream]
+        if graph is not None:
+            calls = [*(root.call for root in graph.roots), *graph.upstream]
             start = dict(zip(calls, [*values, *ups], strict=True))
             draw = (reference.eps_of_trace, salt) if rounded else None
-            grads = c.graph.gradients(c.graph.replay(start, rounding=draw))
+            grads = graph.gradients(graph.replay(start, rounding=draw))
     except CheckError:
         return None
     return _differences(hand, grads) if hand and grads else None
