@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,9 +26,8 @@ from .conventions import (
     last_name,
 )
 from .object_passes import ObjectPasses
-from .objects import Held, held_arrays, held_at, is_gradient, method_name, nested
+from .objects import Held, held_arrays, held_at, method_name
 from .parameters import Parameter
-from .returned import returned_names
 from .subject import MISSING
 
 MOST = 10_000  # pairs to look at: a layer may keep a table of many arrays
@@ -52,7 +51,7 @@ Pairs = dict[Part, Held]
 
 def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array whose gradient it keeps; return the others."""
-    written = _written_by_backward(layer, held) if held else []
+    written = _written_by_backward(layer, held)
     if not written or len(held) * len(written) > MOST:
         return list(held)
     pairs = _by_shape(held, written)
@@ -109,7 +108,7 @@ def _written_by_backward(layer: ObjectPasses, held: Sequence[Held]) -> list[Held
         read = [a for g in read for a in leaves(g)]
         known = {id(a) for a in (*read, *layer.values, *(h.value for h in held))}
         found: dict[int, Held] = {}
-        kept, given = held_arrays(layer.layer), list(returned(layer))
+        kept, given = held_arrays(layer.layer), list(layer.returned())
         for h in kept:
             if before.get(h.name) != (id(h.value), checksum(h.value)):
                 found.setdefault(id(h.value), h)
@@ -152,17 +151,6 @@ def _company(
                 for key, a in there.items():
                     found[id(a)] |= {id(other[key])}
     return found
-
-
-def returned(layer: ObjectPasses) -> Iterator[Held]:
-    """Yield the gradients that backward returns, by their keys, or what they are called there."""
-    result = layer.result
-    names = returned_names(layer.backward_method, len(result)) if isinstance(result, tuple) else []
-    for _, steps, value in nested("", result):
-        if is_gradient(value):
-            name = names[steps[0]] if names else ""
-            parts = (name, *steps[1:]) if name else ("returned", *steps)
-            yield Held(".".join(map(str, parts)), value, None, steps)
 
 
 def _parts(layer: ObjectPasses, held: Sequence[Held]) -> list[Part]:
