@@ -58,6 +58,7 @@ _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, Generator
 Source = tuple[str, Any]
 
 
+RETURNED = "gradients"  # what begins the names of those that backward returns without a name
 RATE = 0.5  # of updates: exact, and not 1, with which one that lacks the rate would be right
 
 
@@ -315,7 +316,7 @@ class ObjectPasses(Adapter):
         for _, steps, value in nested("", result):
             if is_gradient(value):
                 name = names[steps[0]] if names else ""
-                parts = (name, *steps[1:]) if name else ("returned", *steps)
+                parts = (name, *steps[1:]) if name else (RETURNED, *steps)
                 yield Held(".".join(map(str, parts)), value, None, steps)
 
     def is_of_loss(self, result: object) -> bool:
