@@ -55,21 +55,23 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
         if all(np.isfinite(largest(g)) for g in true):
             cases.append(_case(c, where, left, true, ideal))
     left = [k for k in left if k not in said]
-    for reason in diagnose(*cases, rows=left):
-        left = [k for k in left if k not in reason.rows]
-        for k in reason.rows:
-            lines = reason.lines or where.places(places, k, reason)
-            theirs = [place for place in lines if place != forward_line(reason.call)]
-            finding = with_literal(reason.finding, theirs)
-            if reason.is_unlikely:
-                finding = where.remedy(k, cases[0], reason.rule) or finding
-            c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
+    reasons = diagnose(*cases, rows=left)
+    left = [k for k in left if not any(k in reason.rows for reason in reasons)]
     for k in left:
         lines, late = where.places(places, k), where.deadline.is_over
         why = where.remedy(k, cases[0]) or _no_pattern(
             c.rows[k], c.tolerance, c.floors[k], late=late
         )
         c.change(k, findings=together(c.rows[k].findings, why), lines=lines)
+    for reason in reasons:
+        for k in reason.rows:
+            lines = reason.lines or where.places(places, k, reason)
+            theirs = [place for place in lines if place != forward_line(reason.call)]
+            finding = with_literal(reason.finding, theirs)
+            if left or reason.is_unlikely:  # one line that mends all tells more than a part
+                beside = [] if reason.is_unlikely else left
+                finding = where.remedy(k, cases[0], beside) or finding
+            c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
 
 
 def _case(

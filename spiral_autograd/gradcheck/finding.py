@@ -8,62 +8,26 @@ from typing import Any
 
 import numpy as np
 
-
-def _all(rule: str, kinds: str) -> dict[str, str]:
-    return dict.fromkeys(kinds.split(), rule)
-
-
-# The rule of a kind: what sort of mistake it is, as `Row.rule` has it. A kind that is not here has
-# none, unless one of its fields is a `rule`.
-RULES: dict[str, str] = {
-    # -------------------- rows: what the numbers and changes of the backward pass show ------
-    **_all(
-        "unwritten",
-        "nothing_returned all_zeros rounding_only never_written stands_elsewhere array_replaced",
-    ),
-    **_all(
-        "upstream",
-        "upstream_ignored upstream_twice upstream_not_linear not_multiplied",
-    ),
-    **_all(
-        "factor",
-        "constant_factor wrong_sign times mean_missing averaged_over one_less ratio literal "
-        "either_way of_loss mean_of_cost",
-    ),
-    **_all(
-        "layout",
-        "swapped that_of transposed axes_order reordered reversed shifted blocks cut_at "
-        "not_transposed g_transposed exchanged flipped",
-    ),
-    **_all(
-        "sum",
-        "extra_axis not_summed lost_axis should_keep other_sum summed averaged "
-        "the_largest the_first the_last overwritten term_axes all_axes",
-    ),
-    **_all(
-        "term",
-        "term constant_added left_out not_carried term_left_out only_scaled_g g_left_out "
-        "added_to_itself term_in_part constant_in_part",
-    ),
-    **_all(
-        "part",
-        "part lacks_entry picked_beside put_at picked_at",
-    ),
-    **_all(
-        "value",
-        "unused_by_forward lost one_hot not_derived truncated "
-        "taken_as operand updated made_from from_turn scale_left_out scale_squared "
-        "scale_inverted only_g clipped clipped_norm combined passed_on",
-    ),
-    # -------------------- rows: verdicts (shapes, kinks, small constants, rounding) ----------
-    "no_gradient": "unwritten",
+# What sort of mistake a kind is, as `Row.rule` has it. A kind that is not here is of none, unless
+# one of its fields is a `rule`.
+_KINDS = {
+    "unwritten": "nothing_returned all_zeros rounding_only never_written stands_elsewhere "
+    "array_replaced no_gradient unkept",
+    "upstream": "upstream_ignored upstream_twice upstream_not_linear",
+    "factor": "constant_factor wrong_sign times mean_missing averaged_over one_less ratio literal "
+    "either_way of_loss mean_of_cost",
+    "layout": "swapped that_of transposed axes_order reordered reversed shifted blocks",
+    "sum": "extra_axis not_summed lost_axis should_keep other_sum summed averaged the_largest "
+    "the_first the_last overwritten term_axes all_axes",
+    "term": "term constant_added left_out not_carried term_left_out only_scaled_g g_left_out "
+    "added_to_itself term_in_part constant_in_part",
+    "part": "part",
+    "value": "unused_by_forward lost one_hot truncated taken_as updated scale_left_out "
+    "scale_squared scale_inverted only_g clipped clipped_norm combined passed_on",
     "kink": "kink",
-    # -------------------- rows and failures: calls, and what is left of earlier ones ---------
-    **dict.fromkeys(("accumulates", "second_call", "third_call", "grows", "stale"), "state"),
-    # -------------------- notes: how the gradients were found, and what is beside them -------
-    "unkept": "unwritten",
-    # -------------------- networks --------------------
+    "state": "accumulates second_call third_call grows stale",
 }
+RULES = {kind: rule for rule, kinds in _KINDS.items() for kind in kinds.split()}
 
 
 @dataclass(frozen=True)

@@ -91,22 +91,23 @@ class Where:
                 self.c.notes.append(UNREADABLE)
         return found
 
-    def remedy(self, k: int, case: Case, rule: str | None = None) -> Finding | None:
+    def remedy(self, k: int, case: Case, beside: Sequence[int] = ()) -> Finding | None:
         """Return with what in the place of a statement the k-th gradient is right, there too.
 
-        It is asked at the second point of a case as well, where it has one.
+        It is asked at the second point of a case as well, where it has one. With `beside` it must
+        be what makes those right that nothing else explains.
         """
         right, statement = False, ""
         with guarded("the search for the lines", self.c.notes):
             blame, second = blame_of(self.evidence(sorted({k, *self.c.wrong}))), case.second()
-            mended = blame.remedy(k) if blame is not None else None
+            mended = blame.remedy(k, beside) if blame is not None else None
             if mended is not None and second is not None and second.rerun is not None:
                 grads, statement = mended.run(second.rerun), mended.text
                 right = bool(grads) and second.same(k, grads[k], second.automatic[k])
             elif mended is not None and second is None:
                 right, statement = np.size(self.c.grads[k]) > 1, mended.text
         self.c.subject.session.restore()
-        return found("right_with", statement=statement, rule=rule) if right else None
+        return found("right_with", statement=statement) if right else None
 
     def of_verdicts(self) -> None:
         """Write into the rows where kinks and small constants stand."""

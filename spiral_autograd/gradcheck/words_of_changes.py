@@ -76,36 +76,10 @@ def _parsed(text: str) -> ast.expr | None:
         return None
 
 
-def _of_turn(turn: str, of: str = "") -> str:
-    """Say of which turn of a loop something is, where it is not of the same."""
-    return "" if turn == "same" else f"{of} of {_turn(turn)}"
-
-
-def _place(how: str | Sequence[object]) -> str:
-    """Say how the windows of a loop are picked in the place of where they are."""
-    kind, *more = (how,) if isinstance(how, str) else how
-    if kind == "no_stride":
-        return f"the step (stride) is missing in its index{_on_axis(more)}"
-    if kind in ("first", "last"):
-        return f"its index along axis {more[0]} is always that of the {kind} turn"
-    if kind == "exchanged":
-        return f"its indices along axis {more[0]} and axis {more[1]} are exchanged"
-    return f"its index{_on_axis(more[1:2])} is {more[0]:+} beside what it should be"
-
-
-def _on_axis(axes: Sequence[object]) -> str:
-    return f" along axis {axes[0]}" if axes else ""
-
-
-def _due(other: Said, operand: Said, turn: str) -> str:
-    """Say what an operand should be, where it has a name."""
-    if turn != "same" and str(other) == str(operand):
-        return ": it should be that of the same turn"
-    return ", which it should not be" if operand.kind == "array" else f": it should be {operand}"
-
-
-def _turn(turn: str) -> str:
-    return f"the {turn} turn" if turn in ("first", "last") else f"the turn {turn}"
+def _of_turn(turn: str) -> str:
+    """Say of which turn of a loop the target is, where it is not of the same."""
+    which = f"the {turn} turn" if turn in ("first", "last") else f"the turn {turn}"
+    return "" if turn == "same" else f" with the target of {which}"
 
 
 def _function(function: str, v: str, minus: bool) -> str:
@@ -149,8 +123,7 @@ def _of_derivative(derivative: Said, change: Said) -> str:
 def _comes_out(flow: Said, change: Said, turns: bool, likewise: Sequence[str]) -> str:
     """Say which change of the backward pass makes the gradient come out."""
     kind = flow.kind if flow else ""
-    wrongly = ", which it should not be" if change.kind in ("summed", "averaged") else ""
-    text = f"{flow} {change}{wrongly}" if flow else str(change)
+    text = f"{flow} {change}" if flow else str(change)
     if kind == "derivative":
         text = _of_derivative(flow, change)
     elif kind == "closed":
@@ -176,7 +149,6 @@ CHANGES: dict[str, str | Callable[..., str]] = {
     "result": "the result of {of}",
     "array": "a constant array",
     "upstream": _of_upstream,
-    "transpose_of": "the transpose of {of}",
     "gradient_of": "the gradient of {of}",
     "flow": _flow,
     "flow_to": "all that flows back to {argument}",
@@ -189,60 +161,23 @@ CHANGES: dict[str, str | Callable[..., str]] = {
     "not_carried": lambda values: (
         f"nothing flows back from one turn of the loop to the turn before, through {listed(values)}"
     ),
-    "not_multiplied": "is not multiplied by the gradient that comes in",
-    "lacks_entry": lambda last, axis: (
-        f"lacks its {'last' if last else 'first'} entry along axis {axis}"
-    ),
-    "picked_beside": "goes to other entries than the forward pass picks: {shift} further along "
-    "axis {axis}",
-    "put_at": lambda how, of: f"goes to another place of {of}: {_place(how)}",
-    "picked_at": lambda how, of, flow=False: (
-        f"is {'taken from' if flow else 'multiplied by'} another part of "
-        f"{'the gradient of ' * flow}{of}: {_place(how)}"
-    ),
-    "exchanged": lambda of: (
-        f"the gradients of {listed(of)} are {'exchanged' if len(of) == 2 else 'mixed up'}"
-    ),
-    "flipped": lambda operand, axes: (
-        f"is multiplied by {operand} reversed along axis {listed(list(map(str, axes)))}, "
-        "which it should not be"
-    ),
-    "cut_at": lambda offsets, due=None: (
-        f"is cut out of the padded array from {offsets} on"
-        + (", the wrong place" if due is None else f": it should be from {due} on")
-    ),
-    "taken_as": lambda function, v, minus, turn="same": (
-        f"{_function(function, v, minus)}{_of_turn(turn, f' with {v}')}"
-    ),
+    "taken_as": _function,
     "one_hot": lambda yours, turn, scores: (
         f"the gradient of a softmax with cross-entropy by {scores} is p - one_hot (1 is subtracted "
-        f"at the target); in yours it is {yours}{_of_turn(turn, ' with the target')}"
-    ),
-    "not_derived": lambda of, true=None, turn="same": (
-        f"is not multiplied by the derivative of {of}{f', {true}' if true else ''}"
-        if turn == "same"
-        else f"is multiplied by the derivative of {of} at {_turn(turn)}"
+        f"at the target); in yours it is {yours}{_of_turn(turn)}"
     ),
     "truncated": lambda steps: (
         f"what flows back through the loop is cut off after {steps} turn{'s' * (steps > 1)} "
         "(truncated: right if that is meant)"
     ),
-    "operand": lambda other, operand, turn="same": (
-        f"is multiplied by {other}{_of_turn(turn)}{_due(other, operand, turn)}"
-    ),
-    "not_transposed": "is multiplied by {operand}: it should be the transpose of {operand}",
-    "g_transposed": "is made from the transpose of the gradient that comes in",
     "updated": "is multiplied by {operand} as it is after its update (with the rate {rate:.6g}): "
     "take the {operand} of the forward pass",
-    "made_from": "is made from {other}: it should be the gradient of {due}",
     "only": lambda flow, overwritten: (
         f"only {flow} is kept: {'each overwrites the one before; ' * overwritten}add up all (+=)"
     ),
     "added_to_itself": "{flow} is added to itself: add it to what flows back otherwise",
-    "from_turn": lambda turn: f"is that of {_turn(turn)}",
     "overwritten": "where an entry of {of} is used more than once, its gradients overwrite each "
     "other: add them up (+=, and np.add.at where an index repeats)",
-    "another_run": "{of} of another run of that line",
     "term_left_out": "the term - {term} is missing",
     "term_taken": "the term - {term} is - {other}",
     "term_axes": "{term} is over axis {axes}",

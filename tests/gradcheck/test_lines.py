@@ -338,9 +338,9 @@ class Calling(InDict):
 
     def backward(self, dout):
         self.grads["W"] = self.x.T @ dout
-        total = dout.sum()
+        total = dout.sum()  # mistake
         self.grads["b"] = np.zeros(3)
-        self.grads["b"] += total  # mistake
+        self.grads["b"] += total
         return dout @ self.params["W"].T
 
 

@@ -48,7 +48,10 @@ def outcome(name, path):
     else:
         # one row at least has an expected rule, and none an unexpected one
         found = not report.ok
-        right = found and rules <= mutant.rules and (bool(rules) or None in mutant.rules)
+        # a line that is right, in the place of the edited one, is a reason of any rule
+        mended = has([f for row in wrong for f in row.findings], "right_with")
+        told = bool(rules) or None in mutant.rules or (mended and bool(lines & mutant.places()))
+        right = found and rules <= mutant.rules and told
     said = " | ".join(
         f"{row.name}: {row.verdict} [{row.rule}] {row.why} {[n for _, n in row.lines]}"
         for row in report.rows

@@ -168,12 +168,12 @@ def normal(*shape):
 X, W, SQUARE = normal(5, 4), normal(4, 3), normal(4, 4)
 MISTAKES = {
     "upstream for dz in dw": (
-        *(dense, dense_backward, (X, W), 1, "value"),
-        {"made_from": {"other": "upstream", "due": "x @ w"}},
+        *(dense, dense_backward, (X, W), 1, None),
+        {"right_with": {}},
     ),
     "upstream for dz in dx": (
-        *(dense, dense_backward, (X, W), 0, "value"),
-        {"made_from": {"other": "upstream", "due": "x @ w"}},
+        *(dense, dense_backward, (X, W), 0, None),
+        {"right_with": {}},
     ),
     "skip connection": (
         *(residual, residual_backward, (X, SQUARE), 0, "term"),
@@ -184,8 +184,8 @@ MISTAKES = {
         {"only": {"overwritten": False}, "flow": {"result": "v", "argument": "x", "run": None}},
     ),
     "one path of one gradient": (
-        *(cell, cell_backward, (normal(2, 3), normal(2, 3), normal(2, 3)), 1, "value"),
-        {"made_from": {"due": "n", "other": "upstream"}},
+        *(cell, cell_backward, (normal(2, 3), normal(2, 3), normal(2, 3)), 1, None),
+        {"right_with": {"statement": "return (0 * h, (ds if mistake else ds) * f, ds * c)"}},
     ),
     "gates in another order": (
         *(gates, gates_backward, (normal(3, 8), normal(3, 2)), 0, "layout"),

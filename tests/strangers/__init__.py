@@ -108,13 +108,18 @@ def streets():
 def judge(mistake, report, path, numbers, right):
     """Hold a report against what is known of its mistake, and the statements of the right text."""
     rows = [row for row in report.rows if row.rule is not None or row.verdict in WRONG]
-    findings = [finding for row in rows for finding in row.findings]
-    findings += report.findings
-    says = mistake.says | {"right_with"}
-    told = [f for f in findings if any(p.rule or p.kind in says for p in f.parts())]
-    worth = {_worth(mistake, finding, right) for finding in told}
-    reason = next((word for word in ("false", "obscure", "true") if word in worth), "none")
     back = _backward_lines(path.read_text(encoding="utf-8"))
+    findings = [
+        (finding, {n for file, n in row.lines if Path(file) == path and n in back} == set(numbers))
+        for row in rows
+        for finding in row.findings
+    ]
+    findings += [(finding, False) for finding in report.findings]
+    says = mistake.says | {"right_with"}
+    told = [(f, at) for f, at in findings if any(p.rule or p.kind in says for p in f.parts())]
+    worth = {_worth(mistake, finding, right, at) for finding, at in told}
+    told = [finding for finding, _ in told]
+    reason = next((word for word in ("false", "obscure", "true") if word in worth), "none")
     said = {n for row in rows for file, n in row.lines if Path(file) == path and n in back}
     line = "several" if said & set(numbers) else "wrong" if said else "none"
     edited = set(numbers) if all(text in mistake.new for text in mistake.at) else set()
@@ -149,10 +154,11 @@ def statements_of(text):
     return {ast.unparse(node).split("\n")[0] for node in nodes}
 
 
-def _worth(mistake, finding, right):
+def _worth(mistake, finding, right, is_there):
     kinds = {part.kind for part in finding.parts()}
-    if "right_with" in kinds:  # the true one where it is what stood there before
-        return "true" if finding.fields["statement"] in {"", *right} else "obscure"
+    if "right_with" in kinds:  # the true one where it is what stood there before, or mends that
+        known = finding.kind == "right_with" and finding.fields["statement"] in {"", *right}
+        return "true" if is_there or known else "obscure"
     texts = " ".join(str(value) for part in finding.parts() for value in part.fields.values())
     # Which entries are wrong is true of any mistake; two are said where there is one.
     obscure = mistake.obscure | {"part", "two_mistakes"}

@@ -20,7 +20,7 @@ from ..reference.nodes import Node
 from ..source import Place, assigned_to, expression
 
 Lengths = Mapping[float, Finding]
-UNLIKELY = 3.9  # what costs more, nobody thinks of
+UNLIKELY = 2.4  # what costs more, nobody thinks of
 
 
 @dataclass(frozen=True)

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from ...validation import Array
 from ..primitives import primitive
-from ..reference.graph import Graph, Site
-from ..reference.nodes import UNFIT, Node
+from ..reference.graph import Site
+from ..reference.nodes import Node
 from .closed import Closed
-from .edits import (
-    FUNCTIONS,
-    Pattern,
-    broadcast,
-    exchanged_blocks,
-    one,
-    rearrangements,
-    reductions,
-    unbroadcast,
-    windows,
-    without_an_end,
-)
-from .gathered import PICKING, gathered
-from .loops import own_functions_of
-from .operands import operands, wrong_gradients
+from .edits import FUNCTIONS, Pattern, one, unbroadcast
+from .gathered import gathered
 from .probes import Edit, Family, Spot, Stock, folded
 from .targets import targets
 
@@ -64,82 +50,7 @@ def times(c: float) -> Edit:
     return Edit("times", 1.0, lambda g, part, total: c * part, {"times": c})
 
 
-# -------------------- in another order, or summed otherwise --------------------
-
-
-Tried = tuple[Pattern, Callable[[Array], Array], str]
-
-
-def arrangements(spot: Spot, stock: Stock) -> Iterator[Family]:
-    """What reaches the argument is rearranged, summed, or lacks entries."""
-    tried = [(pattern, pattern.make, "c") for pattern in _of_argument(spot)]
-    yield from _tried(spot, tried)
-    if spot.site.result is not None and spot.g.ndim:
-        yield from _tried(spot, list(_of_result(spot)))
-
-
-def _of_argument(spot: Spot) -> Iterator[Pattern]:
-    """Yield what may be done to what reaches the argument."""
-    shape, site = spot.c.shape, spot.site
-    yield from without_an_end(shape)
-    if site.steps == 1:
-        yield from rearrangements(shape, shape)
-    if site.result is None:
-        yield from exchanged_blocks(shape)
-    elif site.steps == 1 and site.result.name in PICKING and shape:
-        for shift in range(2, min(shape[0], 50) - 1):
-            rolled = partial(np.roll, shift=shift, axis=0)
-            yield Pattern("shifted", 2.0, rolled, {"shift": shift, "axis": 0})
-    for pattern in reductions(shape) if spot.g.shape == shape else ():
-        yield broadcast(pattern, shape, pattern.fields["axes"])
-
-
-def _of_result(spot: Spot) -> Iterator[Tried]:
-    """Yield what may be done to what leaves the result."""
-    g, shape, site, graph = spot.g, spot.c.shape, spot.site, spot.graph
-    through = [Pattern("not_multiplied", 1.5, np.ones_like)]
-    if site.steps == 1 and site.via is None:
-        yield from ((pattern, pattern.make, "g") for pattern in windows(g.shape, shape))
-        if g.ndim > 1 and g.shape[-1] == g.shape[-2] > 1:
-            turned = partial(np.swapaxes, axis1=-1, axis2=-2)
-            through.append(Pattern("g_transposed", 2.3, turned))
-        if g.shape != shape:
-            through += without_an_end(g.shape)
-            for pattern in _unsummed_patterns(site, g):
-                yield pattern, partial(_summed, site, pattern), "g"
-    yield from ((pattern, partial(_through, graph, site, pattern), "g") for pattern in through)
-
-
-def _unsummed_patterns(site: Site, g: Array) -> list[Pattern]:
-    whole, _ = unsummed(site, g)
-    return [] if whole is None else list(reductions(whole.shape, ends=True))
-
-
-def _through(graph: Graph, site: Site, pattern: Pattern, g: Array) -> Array:
-    return np.asarray(graph.part(site, pattern.make(g)))
-
-
-def _summed(site: Site, pattern: Pattern, g: Array) -> Array:
-    whole, factor = unsummed(site, g)
-    made = broadcast(pattern, np.shape(site.argument.value), pattern.fields["axes"])
-    return made.make(np.asarray(whole)) * factor
-
-
-_BROADCASTING = "add subtract multiply divide true_divide maximum minimum".split()
-
-
-def unsummed(site: Site, g: Array) -> tuple[Array | None, Any]:
-    """Return what reaches the argument of an operation before it is summed to its shape.
-
-    And by what the sum is multiplied, where people do that last: by -1 / x**2 for a / x.
-    """
-    y, x = site.result, site.argument
-    if y is None or y.name not in _BROADCASTING or not np.ndim(y.value):
-        return None, 1.0
-    if "divide" in y.name and y.argnums[y.parents.index(x)] == 1:
-        return np.broadcast_to(g * y.args[0], np.shape(y.value)), -1 / np.square(x.value)
-    args = [np.broadcast_to(a, np.shape(y.value)) if np.ndim(a) else a for a in y.args]
-    return np.asarray(y.vjp(g, args)[y.parents.index(x)]), 1.0
+# -------------------- a softmax, a normalisation --------------------
 
 
 def closed_forms(spot: Spot, stock: Stock) -> Iterator[Family]:
@@ -152,47 +63,13 @@ def closed_forms(spot: Spot, stock: Stock) -> Iterator[Family]:
         closed = Closed.of(site.result, spot.g, spot.c, partial(spot.graph.part, site))
     if closed is None:
         return
-    patterns = list(closed.mistakes())
     whole = {"title": closed.title, "over": one(closed.axes)}
-    for family in _tried(spot, [(p, p.make, "g") for p in patterns]):
-        edit = family.edit
 
-        def titled(i: int, edit: Callable[[int], Edit] = edit) -> Edit:
-            made = edit(i)
-            return Edit(made.kind, made.cost, made.change, {**made.fields, **whole}, "closed")
+    def edit(pattern: Pattern) -> Edit:
+        fields = {**pattern.fields, **whole}
+        return Edit(pattern.kind, pattern.cost, lambda g, c, t: pattern.make(g), fields, "closed")
 
-        yield Family(family.effects, family.sizes, titled, family.key)
-
-
-def _key_of(some: Sequence[Tried], i: int) -> Hashable:
-    return some[i][0].key, some[i][2]
-
-
-def _tried(spot: Spot, tried: Sequence[Tried]) -> Iterator[Family]:
-    """Yield the family of patterns of what leaves the result (g) or reaches the argument (c)."""
-    others, fitting = [], []
-    for pattern, make, of in tried:
-        try:
-            other = make(spot.g if of == "g" else spot.c)
-        except UNFIT:
-            continue
-        if other.shape == spot.c.shape:
-            others.append(other)
-            fitting.append((pattern, make, of))
-    step = max(1, 2_000_000 // max(1, spot.c.size))
-    for start in range(0, len(others), step):
-        some = fitting[start : start + step]
-
-        def edit(i: int, some: Sequence[Tried] = some) -> Edit:
-            pattern, make, of = some[i]
-            change = (lambda g, c, t: make(g)) if of == "g" else (lambda g, c, t: make(c))
-            picks = spot.site.result is not None and spot.site.result.name in PICKING
-            if picks and pattern.kind == "shifted":
-                return Edit("picked_beside", 1.0, change, pattern.fields)
-            return Edit(pattern.kind, pattern.cost, change, pattern.fields)
-
-        effects, sizes = spot.effects(others[start : start + step])
-        yield Family(effects, sizes, edit, partial(_key_of, some))
+    yield from spot.family({p.key: edit(p) for p in closed.mistakes()}, stock.bar)
 
 
 # -------------------- another derivative --------------------
@@ -286,25 +163,6 @@ def taken_as(of: Node, i: int, sign: int = 1, extra: float = 0.0) -> Edit:
     return Edit("taken_as", cost, change, fields, "derivative")
 
 
-def derivatives_of_others(spot: Spot, stock: Stock) -> Iterator[Family]:
-    """The derivative is right, but of another value that has a name."""
-    site, shape = spot.site, spot.g.shape
-    if site.result is None or spot.weights is None or not shape or shape != spot.c.shape:
-        return
-    others = [node for node in stock.named(shape) if node not in (site.result, site.argument)]
-    tried = [(node, i) for i in own_functions_of(spot, stock) for node in others]
-    rows = [stock.functions(node)[i] for node, i in tried]
-    fine = [n for n, row in enumerate(rows) if np.isfinite(row).all()]
-    if fine:
-        table, flat = np.stack([rows[n] for n in fine]), spot.weights.reshape(len(spot.weights), -1)
-        yield Family(
-            table @ flat.T - spot.effect,
-            np.abs(table) @ np.abs(flat).T + np.abs(spot.effect),
-            lambda n: taken_as(*tried[fine[n]], extra=1.0),
-            lambda n: ("derivative of", *tried[fine[n]]),
-        )
-
-
 # -------------------- a maximum, taken for something else: in pooling, say --------------------
 
 _EXTREMES: dict[str, Callable[..., Array]] = {
@@ -339,6 +197,4 @@ def extremes(spot: Spot, stock: Stock) -> Iterator[Family]:
     yield from spot.family({("extreme", i): edit(f) for i, f in enumerate(tried)}, stock.bar)
 
 
-# The likeliest first: where they explain something well, the others are not asked.
-LIKELIEST = (multiples, targets, closed_forms, own_functions, extremes, gathered)
-OTHERS = (arrangements, operands, wrong_gradients)
+FAMILIES = (multiples, targets, closed_forms, own_functions, extremes, gathered)

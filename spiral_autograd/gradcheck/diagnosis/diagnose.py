@@ -15,29 +15,21 @@ from ..guard import OutOfTime
 from ..reference.graph import Graph
 from . import arrays, habits
 from .case import Case, Reason
-from .changes import LIKELIEST, OTHERS, by_lengths
-from .exchanges import exchanged
+from .changes import FAMILIES, by_lengths
 from .factors import named_factor
 from .search import Candidate, Search, Stage
 from .second_point import says_the_same
-from .several import alike, carried, of_other_turns, on_one_way, pairs, repeated, truncated
+from .several import alike, carried, repeated, truncated
 from .telling import tell
 
 # What is tried, one after the other, and up to which cost it is believed where it explains all the
 # gradients, and where it explains some: what explains some may be a part of what comes.
 COURSE: tuple[Stage, ...] = (
-    (lambda search: chain(carried(search), search.natural(LIKELIEST)), 2.4, 0.0),
-    (partial(repeated, sort=(*LIKELIEST, by_lengths)), 2.4, 2.4),
+    (lambda search: chain(carried(search), search.natural()), 2.4, 0.0),
+    (partial(repeated, sort=(*FAMILIES, by_lengths)), 2.4, 2.4),
     (truncated, 2.4, 2.4),
-    (on_one_way, 2.4, 2.4),
     (Search.updates, 2.4, 2.4),
-    (partial(Search.natural, sort=OTHERS), np.inf, 2.4),
-    (partial(repeated, sort=OTHERS), np.inf, 2.4),
-    (exchanged, np.inf, 2.4),
-    (alike, np.inf, 2.4),
-    (of_other_turns, np.inf, np.inf),
-    (Search.inner, np.inf, np.inf),
-    (pairs, np.inf, np.inf),
+    (alike, np.inf, np.inf),
 )
 # For what is not linear in the upstream gradient.
 UPDATES: tuple[Stage, ...] = ((Search.updates, np.inf, np.inf),)

@@ -119,38 +119,6 @@ def _blocks(a: Array, count: int, axis: int, order: Axes) -> Array:
     return np.concatenate([parts[i] for i in order], axis)
 
 
-@_kept
-def without_an_end(shape: Shape) -> Iterator[Pattern]:
-    """Yield an array without its first or last entries, as a loop that is one turn short makes."""
-    for axis, last in product(range(min(len(shape), 4)), (False, True)):
-        if shape[axis] > 1:
-            index = (slice(None),) * axis + (-1 if last else 0,)
-            fields = {"last": last, "axis": axis}
-            yield Pattern("lacks_entry", 3.5, partial(_zeroed, index=index), fields)
-
-
-def _zeroed(a: Array, index: Any) -> Array:
-    out = np.array(a)
-    out[index] = 0
-    return out
-
-
-@_kept
-def windows(shape: Shape, target: Shape) -> Iterator[Pattern]:
-    """Yield the parts that may be cut out of a padded array."""
-    if len(shape) != len(target) or shape == target or not 0 < len(shape) <= 5:
-        return
-    room = [range(n - m + 1) for n, m in zip(shape, target, strict=True)]
-    if 0 < np.prod([len(r) for r in room]) <= 100:
-        for offsets in product(*room):
-            index = tuple(slice(o, o + n) for o, n in zip(offsets, target, strict=True))
-            yield Pattern("cut_at", 2.0, partial(_part, index=index), {"offsets": offsets})
-
-
-def _part(a: Array, index: Any) -> Array:
-    return np.asarray(a[index])
-
-
 # -------------------- sums --------------------
 
 _ENDS: dict[str, Callable[..., Array]] = {
@@ -174,18 +142,6 @@ def reductions(shape: Shape, *, ends: bool = False) -> Iterator[Pattern]:
             if len(axes) == 1 or kind not in ("the_first", "the_last"):
                 made = partial(reduce, axis=axes, keepdims=True)
                 yield Pattern(kind, 2.0, made, {"axes": one(axes)})
-
-
-def broadcast(pattern: Pattern, shape: Shape, axes: Any) -> Pattern:
-    """Return a sum in the place of an array of some shape, as NumPy would broadcast it."""
-
-    def make(a: Array) -> Array:
-        out = pattern.make(a)
-        if out.size == int(np.prod(shape)):
-            return out.reshape(shape)
-        return np.broadcast_to(out if out.ndim == len(shape) else np.squeeze(out, axes), shape)
-
-    return Pattern(pattern.kind, pattern.cost, make, pattern.fields)
 
 
 def unbroadcast(part: Array, shape: Shape) -> Array:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from ...validation import Array, Shape
+from ...validation import Array
 from ..blocks import largest
-from ..reference.graph import Change, Graph, Site, is_number
-from ..reference.nodes import Node
+from ..reference.graph import Change, Graph, Site
+from ..reference.nodes import UNFIT, Node
 from .case import Case
 from .edits import functions_of
-from .turns import Held, Turns, value_of
+from .turns import Turns
 
 PROBES = 3
 NATURAL = frozenset("tanh maximum add dot matmul".split())  # what has a gradient in most code
@@ -145,8 +145,6 @@ class Family:
         Returns what the i-th has in common with the same change at another site.
     factors : array (changes, numbers) or None
         By what each multiplies that which leaves the result, where that is all that it does.
-    same : sequence or None
-        For each what is equal where two do the same.
     """
 
     effects: Array
@@ -154,7 +152,6 @@ class Family:
     edit: Callable[[int], Edit]
     key: Callable[[int], Hashable]
     factors: Array | None = None
-    same: Sequence[Hashable] | None = None
 
 
 class Spot:
@@ -191,11 +188,17 @@ class Spot:
     def family(
         self, edits: Mapping[Hashable, Edit], total: Callable[[Node], object]
     ) -> Iterator[Family]:
-        """Yield some changes of one sort, by their keys; nothing where there are none."""
-        if edits:
-            keys, made = list(edits), list(edits.values())
-            others = [np.asarray(edit.change(self.g, self.c, total)) for edit in made]
-            yield Family(*self.effects(others), made.__getitem__, keys.__getitem__)
+        """Yield the changes of one sort that fit, by their keys; nothing where none does."""
+        changed: dict[Hashable, Array] = {}
+        for key, edit in edits.items():
+            with suppress(*UNFIT):
+                changed[key] = np.asarray(edit.change(self.g, self.c, total))
+        keys = [key for key, other in changed.items() if other.shape == self.c.shape]
+        step = max(1, 2_000_000 // max(1, self.c.size))
+        for some in (keys[start : start + step] for start in range(0, len(keys), step)):
+            made = [edits[key] for key in some]
+            effects, sizes = self.effects([changed[key] for key in some])
+            yield Family(effects, sizes, made.__getitem__, some.__getitem__)
 
 
 def folded(weights: Array, shape: tuple[int, ...]) -> Array | None:
@@ -212,33 +215,13 @@ def folded(weights: Array, shape: tuple[int, ...]) -> Array | None:
     return np.asarray(weights.reshape(len(weights), -1))
 
 
-def _is_natural(node: Node) -> bool:
-    """Tell whether a value has a gradient in most code: not the 1 + exp(-x) inside a formula."""
-    return node.name in NATURAL and not any(map(is_number, node.call.args))
-
-
-Named = tuple[Any, ...]  # ("value", node), ("gradient", node), ("upstream", number), ("T", axes)
-
-
 class Stock:
-    """What may stand in the place of what is right: values, gradients and functions by shape."""
+    """What the families of changes ask for at several sites: functions of values, and gradients."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        turns: Turns,
-        is_named: Callable[[Node], bool],
-        bar: Callable[[Node], Any],
-    ) -> None:
-        self.graph, self.turns, self.is_named, self.bar = graph, turns, is_named, bar
+    def __init__(self, graph: Graph, turns: Turns, bar: Callable[[Node], Any]) -> None:
+        self.turns, self.bar = turns, bar
         self.lengths = sorted({n for node in graph.nodes for n in np.shape(node.value)})
         self._functions: dict[Node, Array] = {}
-        self._like: dict[Shape, tuple[list[Named], Array]] = {}
-        self._gradients: dict[Shape, tuple[list[Named], Array]] = {}
-        self._by_shape: dict[Shape, list[Node]] = {}
-        for node in graph.nodes:
-            if np.asarray(node.value).dtype.kind == "f":
-                self._by_shape.setdefault(np.shape(node.value), []).append(node)
 
     def functions(self, node: Node) -> Array:
         """Return the functions of a value, one in each row; NaN where one is but a constant."""
@@ -257,99 +240,3 @@ class Stock:
                 return table
             self._functions[node] = table
         return self._functions[node]
-
-    def named(self, shape: Shape) -> list[Node]:
-        """Return the values of a shape that have names."""
-        return [node for node in self._by_shape.get(shape, ()) if self.is_named(node)]
-
-    def like(self, operation: str, arg: Array) -> tuple[list[Named], Array]:
-        """Return what may stand in the place of an operand: what it is, and a row for each."""
-        if arg.shape not in self._like:
-            nodes = self._by_shape.get(arg.shape, [])
-            some: list[Named] = [("value", node) for node in nodes]
-            some += [("gradient", n) for n in nodes if not n.parents or self.is_named(n)]
-            some += [("held", held) for held in self.constants if value_of(held).shape == arg.shape]
-            if arg.ndim > 1:
-                turned = self._by_shape.get((*arg.shape[:-2], *arg.shape[:-3:-1]), [])
-                some += [("turned", node) for node in turned]
-            some += [
-                ("through", Site(user, n, (user,)))  # before the decay is added, say
-                for n in nodes
-                for user in (n.users if not n.parents and 1 < len(n.users) < 5 else ())
-            ]
-            arrays = [self.array(name) for name in some]
-            self._like[arg.shape] = some, _rows(arrays, arg.size)
-        some, table = self._like[arg.shape]
-        axes = [
-            (a, b)
-            for a, b in combinations(range(arg.ndim), 2)
-            if arg.shape[a] == arg.shape[b] > 1 and (operation == "einsum" or a == arg.ndim - 2)
-        ]
-        own: list[Named] = [("T", pair) for pair in axes]
-        last = [axis for axis in range(max(0, arg.ndim - 2), arg.ndim) if arg.shape[axis] > 1]
-        flips = [*((axis,) for axis in last), tuple(last)] if len(last) > 1 else []
-        own += [("flip", axes) for axes in flips]
-        rows = _rows([self.array(name, arg) for name in own], arg.size)
-        return [*some, *own], np.concatenate([table, rows])
-
-    def array(self, name: Named, arg: Any = None) -> Any:
-        """Return what may stand in the place of an operand."""
-        what, of = name
-        if what in ("T", "flip"):
-            return np.swapaxes(arg, *of) if what == "T" else np.flip(arg, of)
-        if what == "held":
-            return value_of(of)
-        if what == "turned":
-            return np.swapaxes(of.value, -1, -2)
-        if what == "through":
-            return self.graph.part(of, self.bar(of.result))
-        return of.value if what == "value" else self.bar(of)
-
-    @cached_property
-    def constants(self) -> list[Held]:
-        """The arrays that the forward pass takes and that are no arguments: the data.
-
-        Those that are taken at each turn of a loop are the turns' matter.
-        """
-        found: dict[int, Held] = {}
-        for node in (n for n in self.graph.nodes if not self.turns.repeats(n)):
-            for i, arg in enumerate(node.args):
-                is_array = isinstance(arg, np.ndarray) and arg.ndim and arg.dtype.kind in "fb"
-                if i not in node.argnums and is_array and node.call.source is not None:
-                    found.setdefault(id(arg), (node, i))
-        return list(found.values())
-
-    def gradients(self, shape: Shape) -> tuple[list[Named], Array]:
-        """Return the gradients of a shape, and values that may be taken for one: a row for each."""
-        if shape not in self._gradients:
-            outputs = self.graph.outputs
-            some: list[Named] = [
-                ("upstream", number)
-                for number, site in enumerate(outputs)
-                if np.shape(site.argument.value) == shape
-            ]
-            nodes = self._by_shape.get(shape, [])
-            named = [n for n in nodes if self.is_named(n) or _is_natural(n)]
-            some += [(what, n) for what in ("gradient", "value") for n in named]
-            arrays = [self.gradient(name, self.bar) for name in some]
-            self._gradients[shape] = some, _rows(arrays, int(np.prod(shape)))
-        return self._gradients[shape]
-
-    def gradient(self, name: Named, bar: Callable[[Node], Any]) -> Any:
-        """Return a gradient, given those of all values, or what may be taken for one."""
-        if name[0] != "upstream":
-            return bar(name[1]) if name[0] == "gradient" else name[1].value
-        weighing = self.graph.outputs[name[1]]
-        assert weighing.result is not None
-        return self.graph.part(weighing, bar(weighing.result))
-
-    def seen_from(self, y: Node, name: Named) -> Hashable:
-        """Return what something is, seen from an operation of a loop: of the same turn, say."""
-        is_node = isinstance(name[1], Node)
-        return (name[0], self.turns.seen_from(y, name[1])) if is_node else name
-
-
-def _rows(arrays: Sequence[Array], size: int) -> Array:
-    """Return arrays as the rows of a table."""
-    rows = [np.asarray(array, dtype=float).ravel() for array in arrays]
-    return np.stack(rows) if rows else np.zeros((0, size))

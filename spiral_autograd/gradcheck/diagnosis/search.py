@@ -14,13 +14,13 @@ from ..reference.graph import Change, Graph, Site, is_number
 from ..reference.nodes import UNFIT, Node
 from . import changes
 from .case import Case
-from .changes import LIKELIEST, OTHERS
+from .changes import FAMILIES
 from .factors import factor_of
 from .matrices import Matrices
-from .operands import updated
 from .probes import Edit, Family, Probes, Spot, Stock
 from .second_point import standing_at
 from .turns import Turns
+from .updated import updated
 
 Changes = Mapping[Site, Change]
 Make = Callable[[Any, Stock], Iterator[Family]]
@@ -77,7 +77,7 @@ class Search:
         self.probes = Probes(case, graph, rows, self.now, through_max)
         self.turns = Turns(graph)
         self.matrices = Matrices(graph, self.bar, through_max)
-        self.stock = Stock(graph, self.turns, self.is_named, self.bar)
+        self.stock = Stock(graph, self.turns, self.bar)
         self._families: dict[tuple[Site, Make], list[Family]] = {}
         self._spots: dict[Site, Spot | None] = {}
 
@@ -107,48 +107,25 @@ class Search:
             if not rows:
                 return
 
-    def natural(self, sort: Sequence[Make]) -> Iterator[Candidate]:
+    def natural(self) -> Iterator[Candidate]:
         """Yield changes at single operations, and between values that have names."""
         for site in self.sites:
             spot = self.spot(site)
             if spot is not None:
-                yield from self._single(spot, self.families(site, sort))
-                if sort is not OTHERS:
-                    yield from self._solved(spot)
+                for family in self.families(site, FAMILIES):
+                    rows = self.probes.passing(family.effects, family.sizes)
+                    for i in np.flatnonzero(rows.any(axis=1)):
+                        edit = family.edit(int(i))
+                        if edit.kind != "times":
+                            yield self.candidate(site, edit, rows[i])
+                yield from self._solved(spot)
 
     def updates(self) -> Iterator[Candidate]:
         """Yield what is multiplied by a parameter that has been updated already."""
         for site in self.sites:
             spot = self.spot(site)
             if spot is not None:
-                yield from self._filtered(spot, updated(spot))
-
-    def inner(self) -> Iterator[Candidate]:
-        """Yield the changes between any values, and derivatives of others."""
-        for site in self._in_time(self.graph.passages(lambda node: True)):
-            natural = site.result is not None and self.is_natural(site.result)
-            if not (natural and self.is_natural(site.argument)) and not self.turns.is_inner(site):
-                self.sites.append(site)
-                spot = self.spot(site)
-                if spot is not None:
-                    yield from self._solved(spot)
-                    yield from self._single(spot, self.families(site))
-        for site in self.sites:
-            spot = self.spot(site)
-            if spot is not None:
-                yield from self._single(spot, changes.derivatives_of_others(spot, self.stock))
-
-    def _single(self, spot: Spot, families: Iterable[Family]) -> Iterator[Candidate]:
-        for family in families:
-            rows = self.probes.passing(family.effects, family.sizes)
-            for i in np.flatnonzero(rows.any(axis=1)):
-                edit = family.edit(int(i))
-                if edit.kind != "times":
-                    yield self.candidate(spot.site, edit, rows[i])
-
-    def _filtered(self, spot: Spot, edits: Iterable[tuple[Edit, Array]]) -> Iterator[Candidate]:
-        for edit, rows in edits:
-            yield self.candidate(spot.site, edit, rows)
+                yield from (self.candidate(site, edit, rows) for edit, rows in updated(spot))
 
     def _solved(self, spot: Spot) -> Iterator[Candidate]:
         """Yield the multiples of what reaches the argument that explain the gradients."""
@@ -205,7 +182,7 @@ class Search:
         shape = np.shape(site.argument.value)
         return Spot(self.graph, self.probes, site, g, c) if c.shape == shape else None
 
-    def families(self, site: Site, sort: Sequence[Make] = (*LIKELIEST, *OTHERS)) -> list[Family]:
+    def families(self, site: Site, sort: Sequence[Make]) -> list[Family]:
         """Return the changes of some sorts that are tried at a site."""
         spot = self.spot(site)
         found: list[Family] = []

@@ -1,4 +1,4 @@
-"""The same change at several sites: at each turn of a loop, at several activations, at any two."""
+"""The same change at several sites: at each turn of a loop, or at several activations."""
 
 from __future__ import annotations
 
@@ -12,32 +12,17 @@ import numpy as np
 from ..reference.graph import Change, Graph, Site
 from ..reference.nodes import Node
 from . import changes
-from .changes import LIKELIEST
-from .loops import OF_TURNS, displaced
+from .changes import FAMILIES
 from .matrices import ELEMENTWISE
-from .picks import picked_elsewhere, put_elsewhere, taken_elsewhere
-from .probes import Edit, Family
+from .probes import Edit
 from .search import Candidate, Make, Search
-from .together import fits, slip_of, together
+from .together import together
 
 
 def repeated(search: Search, sort: Sequence[Make]) -> Iterator[Candidate]:
     """Yield the same change at each turn of a loop."""
     for sites in _classes(search):
         yield from together(search, sites, sort, "turns", 0.0)
-
-
-def of_other_turns(search: Search) -> Iterator[Candidate]:
-    """Yield what takes, at each turn of a loop, an array or a gradient of another turn."""
-    yield from repeated(search, (*OF_TURNS, put_elsewhere, taken_elsewhere, picked_elsewhere))
-    for sites in _classes(search):
-        some = [site for site in sites if search.spot(site) is not None]
-        small = len(some) > 1 and search.matrices.fit(some)
-        tried = list(displaced(search.graph, some)) if small else []
-        for edits, rows in zip(tried, fits(search, tried) if tried else (), strict=True):
-            if rows.any():
-                cost = search.cost_of(*edits[-1])
-                yield Candidate(tuple(edits), search.probes.which(rows), cost, "turns")
 
 
 def _classes(search: Search) -> list[list[Site]]:
@@ -84,7 +69,7 @@ def alike(search: Search) -> Iterator[Candidate]:
         if len(some) > 1 and joined not in tried:
             tried.add(joined)
             ordered = sorted(joined, key=lambda site: site.argument.number)
-            yield from together(search, ordered, LIKELIEST, "likewise", 1.0)
+            yield from together(search, ordered, FAMILIES, "likewise", 1.0)
 
 
 def _activations(search: Search) -> list[list[Site]]:
@@ -107,41 +92,6 @@ def _is_activation(site: Site) -> bool:
     return all(
         node.name in ELEMENTWISE and inner.issuperset(node.parents) for node in site.between
     ) and any(node.name not in _LINEAR for node in site.between)
-
-
-def on_one_way(search: Search) -> Iterator[Candidate]:
-    """Yield what flows back to an activation by one way without, or with another, derivative."""
-    for ways in _activations(search):
-        lines: dict[Any, list[tuple[Site, Site]]] = {}
-        several = any(len(way.between[0].users) > 1 for way in ways)
-        for way in ways if several else ():
-            for user in way.between[0].users:
-                edge = Site(user, way.between[0], (user,))
-                lines.setdefault(search.turns.lines[user], []).append((edge, way))
-        for some in lines.values():
-            for turn, step in (("same", 0), ("after", 1), ("before", -1)) if some else ():
-                search.case.deadline.check()
-                edits = tuple(_not_derived(search, *pair, ways, turn, step) for pair in some)
-                cost = 2.3 + 0.05 * abs(step)
-                how = "turns" if len(edits) > 1 else ""
-                yield Candidate(edits, frozenset(search.rows), cost, how)
-
-
-def _not_derived(
-    search: Search, edge: Site, way: Site, ways: Sequence[Site], turn: str, step: int
-) -> tuple[Site, Edit]:
-    n = ways.index(way) + step
-    other = ways[n] if step and 0 <= n < len(ways) else None
-
-    def derivative(at: Site) -> Any:
-        assert at.result is not None
-        return search.graph.part(at, np.ones(np.shape(at.result.value)))
-
-    def change(g: Any, c: Any, total: object) -> Any:
-        return c / derivative(way) * (1.0 if other is None else derivative(other))
-
-    fields = {"of": way.result, "turn": turn}
-    return edge, Edit("not_derived", 2.3, change, fields)
 
 
 def truncated(search: Search) -> Iterator[Candidate]:
@@ -187,39 +137,6 @@ def _younger(
         return graph.part(site, g - known[1])
 
     return change
-
-
-def pairs(search: Search) -> Iterator[Candidate]:
-    """Yield the same slip at two or three sites that do not lie behind one another."""
-    slips: dict[Any, list[tuple[Site, Family, int]]] = {}
-    for site in search.sites:
-        for family in search.families(site):
-            for i in range(len(family.effects)):
-                slip = slip_of(family.key(i))
-                if slip is not None and np.any(family.effects[i]):
-                    slips.setdefault(slip, []).append((site, family, i))
-    for some in slips.values():
-        for count in (2, 3):
-            if len(some) >= count and len(some) ** count <= 200_000:
-                yield from _summing(search, some, count)
-
-
-def _summing(
-    search: Search, some: Sequence[tuple[Site, Family, int]], count: int
-) -> Iterator[Candidate]:
-    """Yield the choices of some changes that explain gradients together."""
-    search.case.deadline.check()
-    chosen = np.array(list(combinations(range(len(some)), count)))
-    effects = np.stack([family.effects[i] for _, family, i in some])[chosen].sum(axis=1)
-    sizes = np.stack([family.sizes[i] for _, family, i in some])[chosen].sum(axis=1)
-    rows = search.probes.passing(effects, sizes)
-    for n in np.flatnonzero(rows.any(axis=1)):
-        parts = [some[j] for j in chosen[n]]
-        edits = tuple((site, family.edit(i)) for site, family, i in parts)
-        if len({site.argument for site, _ in edits}) < count:
-            continue
-        cost = sum(edit.cost + search.cost(site) for site, edit in edits)
-        yield Candidate(edits, search.probes.which(rows[n]), cost, "likewise")
 
 
 _REDUCING = frozenset("sum mean max amax var std reshape".split())

@@ -66,7 +66,7 @@ def targets(spot: Spot, stock: Stock) -> Iterator[Family]:
     }
     for which, at in WHICH.items() if len(runs) > 1 else ():
         other = runs[at(stock.turns.turn[z], len(runs))]
-        if which != "same" and " " not in which and np.shape(other.value) == np.shape(z.value):
+        if np.shape(other.value) == np.shape(z.value):
             edits["one_hot", which] = _edit(z, "p - one_hot", partial(_of_other, other), which)
     yield from spot.family(edits, stock.bar)
 

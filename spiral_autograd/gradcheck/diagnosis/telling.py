@@ -13,7 +13,7 @@ from ..finding import Finding, found
 from ..reference.graph import Site
 from ..reference.nodes import Node
 from .case import Reason
-from .edits import unbroadcast, windows
+from .edits import unbroadcast
 from .factors import factor_of, is_near
 from .gathered import PICKING
 from .probes import Edit
@@ -61,23 +61,10 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
     """Return what is done there, with names in place of values."""
     fields = {name: _named(search, value) for name, value in edit.fields.items()}
     array = fields.pop("array", None)
-    other = edit.fields.get("other")
-    _, of = other if isinstance(other, tuple) else ("", None)  # of a closed form, it is a text
-    if fields.get("turn") == "made before":
-        node, i = of if edit.kind == "operand" else edit.fields["v"][1]
-        made = node.parents[node.argnums.index(i)]
-        called = fields["other" if edit.kind == "operand" else "v"]
-        fields["turn"] = "before" if called == search.case.name(made) else "same"
-    if edit.kind == "operand" and fields["other"] == fields["operand"] and isinstance(of, Node):
-        fields["other"] = search.case.expression(of)
-        if fields["other"] == fields["operand"]:
-            fields["other"] = found("another_run", of=fields["operand"])
     if edit.kind == "only":
         path, run = edit.fields["path"], fields.pop("run")
         flow = _flow(search, path, run)
         return found("only", flow=flow, overwritten=fields["rule"] == "sum", rule=fields["rule"])
-    if edit.kind == "cut_at":
-        fields["due"] = _true_offsets(search, site)
     if edit.kind == "added_to_itself":
         return found(edit.kind, flow=_flow(search, edit.fields["path"]))
     if edit.kind == "times":
@@ -99,15 +86,6 @@ def _factor(search: Search, site: Site, c: float) -> Finding:
             text = case.expression(node)
             return found("constant_factor", times=c, factor=constant, text=text, lost=is_lost)
     return factor or found("times", times=c, also=None)
-
-
-def _true_offsets(search: Search, site: Site) -> tuple[int, ...] | None:
-    """Return where what reaches the argument is cut out of what leaves the result."""
-    spot = search.spot(site)
-    if spot is None:
-        return None
-    some = windows(spot.g.shape, spot.c.shape)
-    return next((w.fields["offsets"] for w in some if np.array_equal(w.make(spot.g), spot.c)), None)
 
 
 def _times_the_true(search: Search, site: Site, array: Array | float) -> float | None:
@@ -145,26 +123,13 @@ def _named(search: Search, value: object) -> Any:
         return case.name(value)
     if isinstance(value, list):
         return [_named(search, item) for item in value]
-    if not isinstance(value, tuple) or len(value) != 2:
+    if not isinstance(value, tuple) or not isinstance(value[-1], Node | int):
         return value
     what, of = value
     if isinstance(what, Node):
         operand = case.operand(what, of)
         return _argument(search, what, of) if operand.kind == "array" else operand
-    if what == "value":
-        return case.name(of)
-    if what == "turned":
-        return found("transpose_of", of=case.name(of))
-    if what == "through":
-        return found("gradient_of", of=case.name(of.argument))
-    if what == "gradient":
-        return found("gradient_of", of=case.name(of))
-    if what == "held":
-        return case.name(of[0]) if of[1] is None else _argument(search, *of)
-    if what == "upstream":
-        output = of if len(search.graph.outputs) > 1 else None
-        return found("upstream", output=output, name=case.name_of_upstream)
-    return value
+    return found("gradient_of", of=case.name(of)) if what == "gradient" else value
 
 
 def _subject(search: Search, site: Site, edit: Edit) -> Finding | None:

@@ -53,14 +53,12 @@ def _in_all(tables: Sequence[Table]) -> list[Any]:
 
 
 def _different(tables: Sequence[Table], keys: Sequence[Any]) -> list[Any]:
-    """Return the changes without those that change nothing, or the same as one before."""
-    found: dict[object, Any] = {}
-    for key in keys:
-        chosen = [table[key] for table in tables]
-        if any(np.any(family.effects[i]) for family, i in chosen):
-            same = [family.same[i] if family.same else key for family, i in chosen]
-            found.setdefault((key[0], key[1], tuple(same)), key)
-    return list(found.values())
+    """Return the changes without those that change nothing."""
+    return [
+        key
+        for key in keys
+        if any(np.any(family.effects[i]) for family, i in (table[key] for table in tables))
+    ]
 
 
 def _sums(tables: Sequence[Table], keys: Sequence[object]) -> tuple[Array, Array]:
@@ -93,17 +91,12 @@ def _screened(
     at_once = [n for n, some in enumerate(factors) if plain and all(f is not None for f in some)]
     if at_once:
         by_site = zip(spots, zip(*(factors[n] for n in at_once), strict=True), strict=True)
-        rows[at_once] = fitting(search, {s.site: _multiplied(np.stack(f)) for s, f in by_site})
+        rows[at_once] = _fitting(search, {s.site: _multiplied(np.stack(f)) for s, f in by_site})
     rest = sorted(set(range(len(keys))) - set(at_once))
     if rest:
-        edits = [
-            [
-                (s.site, t[keys[n]][0].edit(t[keys[n]][1]))
-                for s, t in zip(spots, tables, strict=True)
-            ]
-            for n in rest
-        ]
-        rows[rest] = fits(search, edits)
+        edits = [[t[keys[n]][0].edit(t[keys[n]][1]) for n in rest] for t in tables]
+        each = {s.site: _each(s.site, some) for s, some in zip(spots, edits, strict=True)}
+        rows[rest] = _fitting(search, each)
     return rows
 
 
@@ -114,13 +107,6 @@ def _factor(chosen: tuple[Family, int]) -> Array | None:
 
 def _multiplied(factors: Array) -> Many:
     return lambda g, part, total: g * factors
-
-
-def fits(search: Search, tried: Sequence[Sequence[tuple[Site, Edit]]]) -> Array:
-    """Tell which changes at the same sites, by row, may explain which gradients, by column."""
-    sites = [site for site, _ in tried[0]]
-    edits = zip(*([edit for _, edit in some] for some in tried), strict=True)
-    return fitting(search, {s: _each(s, some) for s, some in zip(sites, edits, strict=True)})
 
 
 def _each(site: Site, edits: Sequence[Edit]) -> Many:
@@ -149,7 +135,7 @@ def _each(site: Site, edits: Sequence[Edit]) -> Many:
     return change
 
 
-def fitting(search: Search, changes: Mapping[Site, Many]) -> Array:
+def _fitting(search: Search, changes: Mapping[Site, Many]) -> Array:
     """Tell which of several changes, by row, may explain which wrong gradients, by column."""
     search.case.deadline.check()
     off = search.matrices.run(changes)
@@ -181,14 +167,4 @@ def _is_natural_slip(key: Any) -> bool:
     """Tell whether a change is one that may be made at each turn, where it has to be run."""
     if key[0] == "function":
         return bool(key[3] > 0 and key[2] < 30)
-    return key[0] == "times" or slip_of(key) == "turned"
-
-
-def slip_of(key: Any) -> object:
-    """Return what a change at one site has in common with the same slip at another."""
-    if key[0] == "times":
-        return key
-    if key[0] == "function":
-        return ("function", key[2], key[3]) if key[2] < 8 and key[3] > 0 else None
-    turned = key[0] in (("transposed",), ("g_transposed",))
-    return "turned" if turned or (key[0] == "operand" and key[2][0] == "T") else None
+    return bool(key[0] == "times")

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
-from ...validation import Shape
 from ..reference.graph import Graph, Site
 from ..reference.nodes import Node
 
 Line = tuple[Any, ...]
-Held = tuple[Node, int | None]  # an argument of an operation, by its number, or its result
 
-# Which turn, of so many, is taken in the place of the t-th: at the ends of the loop that which is
-# next to it does not exist, so that the last of all is taken, as by [-1], or the same once more.
+# Which turn, of so many, is taken in the place of the t-th.
 WHICH: dict[str, Callable[[int, int], int]] = {
-    "same": lambda t, count: t,
     "before": lambda t, count: t - 1,
-    "before or same": lambda t, count: max(t - 1, 0),
     "after": lambda t, count: (t + 1) % count,
-    "after or same": lambda t, count: min(t + 1, count - 1),
     "first": lambda t, count: 0,
     "last": lambda t, count: count - 1,
 }
-
-
-def value_of(held: Held) -> Any:
-    """Return an argument or the result of an operation."""
-    node, i = held
-    return node.value if i is None else node.args[i]
-
-
-def _is_plain(held: Held, which: str) -> bool:
-    """Tell whether the same one number stands for all turns: a state of zeros explains nothing."""
-    value = value_of(held)
-    return which in ("first", "last") and bool(np.all(value == np.ravel(value)[:1]))
-
-
-def _is_of(shape: Shape, held: Held) -> bool:
-    value = value_of(held)
-    return isinstance(value, np.ndarray) and value.shape == shape and value.dtype.kind in "fbiu"
 
 
 class Turns:
@@ -54,8 +29,6 @@ class Turns:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.lines = {node: _line(node) for node in graph.nodes}
-        self.places: dict[Node, Mapping[Hashable, tuple[Any, ...]]] = {}  # as `picks` finds them
-        self._held: dict[tuple[Node, Shape], dict[Hashable, tuple[Held, str]]] = {}
         self._runs: dict[Line, list[Node]] = {}
         self.turn: dict[Node, int] = {}
         for node in graph.nodes:
@@ -91,44 +64,6 @@ class Turns:
         if self.repeats(y) and self.repeats(other):
             return self.lines[other], self.turn[other] - self.turn[y]
         return self.lines[other], None
-
-    def at_turns(self, y: Node, shape: Shape) -> dict[Hashable, tuple[Held, str]]:
-        """Return the arrays of a shape at some turn of the loop of an operation, and which turn.
-
-        The keys are the same at each turn.
-        """
-        if (y, shape) in self._held:
-            return self._held[y, shape]
-        found = self._held[y, shape] = {}
-        runs = self._runs[self.lines[y]]
-        for line, nodes in self._runs.items():
-            if not 1 < len(runs) <= len(nodes) or line[0] is None:
-                continue
-            t = sum(node.number <= y.number for node in nodes)
-            t -= line == self.lines[y] or nodes[0].number < runs[0].number
-            for i in (None, *range(min(len(node.args) for node in nodes))):
-                if t >= len(nodes) or not _is_of(shape, (nodes[t], i)):
-                    continue
-                for which, at in WHICH.items():
-                    held = nodes[at(t, len(nodes))], i
-                    # What a loop begins with is constant: any constant is like it.
-                    ends = which in ("first", "last")
-                    if _is_of(shape, held) and not (ends and len(np.unique(value_of(held))) < 2):
-                        found[line, i, which] = held, self._word(y, held, which)
-        return found
-
-    def _word(self, y: Node, held: Held, which: str) -> str:
-        """Return of which turn an array is: an argument may have been made at the turn before."""
-        node, i = held
-        if which == "same" and i in node.argnums:
-            made = node.parents[node.argnums.index(i)]
-            if self.repeats(made) and self._from_end(made) == self._from_end(y) - 1:
-                return "made before"
-        return which.split()[0]
-
-    def _from_end(self, node: Node) -> int:
-        """Return the turn of a value counted from the last: in the first, it may be a constant."""
-        return self.turn[node] - len(self.runs(node))
 
     def classes(self, sites: Iterable[Site]) -> list[list[Site]]:
         """Return the sites that are the same at each turn of a loop."""

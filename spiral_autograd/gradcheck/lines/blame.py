@@ -130,9 +130,13 @@ class Blame(Ran):
                 return list(dict.fromkeys(mended.place for mended in self.mended[rows]))
         return []
 
-    def remedy(self, k: int) -> Mended | None:
-        """Return the only change of a line that makes the k-th gradient right, if it is known."""
-        some = next((some for rows, some in self.mended.items() if k in rows and some), [])
+    def remedy(self, k: int, beside: Sequence[int] = ()) -> Mended | None:
+        """Return the only change of a line that makes the k-th gradient right, if it is known.
+
+        With some others beside it, if it makes these right too.
+        """
+        wanted = {k, *beside}
+        some = next((some for rows, some in self.mended.items() if wanted <= {*rows} and some), [])
         return some[0] if len(some) == 1 else None
 
     @cached_property
@@ -173,7 +177,7 @@ class Blame(Ran):
         makers = set().union(*(self.feeding(k) for k in rows))
         right = set().union(*(self._named(self.feeding(k)) for k in self.telling))
         events: dict[Spot, set[int]] = {}
-        for number in set().union(*fed) - right:
+        for number in set().union(*fed):
             run = self.trail.runs[self.events[number].run]
             called = {run.caller} if run.caller is not None and run.caller >= self.start else set()
             for n in {number, *called, *self.conditions.get(number, ())}:
@@ -190,7 +194,7 @@ class Blame(Ran):
             rank = ranks.get((code.co_filename, line), len(order))
             ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
             late = 0.4 * (rank == len(order)) + 0.4 * ahead
-            late += 0.1 * makers.isdisjoint(numbers)
+            late += 0.1 * makers.isdisjoint(numbers) + 0.4 * numbers.issubset(right)
             costs[code, line] = late, rank
         return {
             spot: Asked(

@@ -17,8 +17,9 @@ import numpy as np
 
 from ..guard import CheckError
 from ..source import definition_of
-from .scope import fields_of
-from .variants import Reach, Slot, Variant
+from .scope import Scope, fields_of
+from .statements import Reach
+from .variants import Slot, Variant
 
 # What a changed statement may raise, also where an adapter reads what comes of it.
 FAILING = (
@@ -58,7 +59,7 @@ class Function:
         found = {
             ast.unparse(node): node
             for node in self.nodes
-            if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name)
+            if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name | ast.Attribute)
             if isinstance(node.slice, ast.Name | ast.BinOp | ast.UnaryOp | ast.Constant)
         }
         return [*found.values()]
@@ -180,7 +181,7 @@ def _parts_alike(frame: FrameType, function: Function) -> Iterator[str]:
     names = {name: held for name, held in frame.f_locals.items() if name.isidentifier()}
     lists = [name for name, held in names.items() if type(held) in (list, tuple, dict)]
     for node in function.parts:
-        if node.value.id in lists:
+        if getattr(node.value, "id", None) in lists:
             yield from (f"{name}[{ast.unparse(node.slice)}]" for name in lists)
     counters = [name for name in function.counters if type(names.get(name)) is int]
     for name, held in names.items():
@@ -192,7 +193,7 @@ def _part(text: str, frame: FrameType) -> Any:
     """Return the part of a list, a dict or an array that a text stands for there, if there is."""
     try:
         node: Any = ast.parse(text, mode="eval").body
-        holder: Any = frame.f_locals.get(node.value.id)
+        holder, _ = Scope(frame, 0, frame.f_locals).look(node.value)
         if type(holder) not in (list, tuple, dict, np.ndarray):
             return None
         made = compile(ast.unparse(node.slice), "<index>", "eval")

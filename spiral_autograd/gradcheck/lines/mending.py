@@ -17,7 +17,8 @@ from ...validation import Shape
 from ..guard import CheckError, Deadline
 from ..source import Place, targets_of, text_of
 from .functions import FAILING, Function, named_in, running
-from .variants import Reach, Slot, Variant, variants
+from .statements import Reach
+from .variants import Slot, Variant, variants
 
 Gradients = Sequence[Any]
 Spot = tuple[CodeType, int]  # a line of a function

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import ast
-import copy
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
 
 from ...validation import Shape
+from .statements import (
+    REFERENCE,
+    Offer,
+    Reach,
+    alike,
+    changed_throughout,
+    other_statements,
+    parsed,
+)
 
-# What is in reach, by its text: the shape of an array, a number, or a word that code asks for.
-Reach = Mapping[str, Any]
 Slot = tuple[Any, str, int | None, Any]  # who holds a node, in which field, where in it; the node
-Offer = tuple[float, ast.AST]  # what may stand there, and how far it is from what is written
 
 _OPERATORS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Add: (ast.Sub,),
@@ -40,9 +43,9 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "argmax": ("argmin",),
     "argmin": ("argmax",),
 }
-_WINDOWS = ("{0}*{2}:{0}*{2} + {1}", "{0}:{0} + {1}*{2}:{2}")
+_INDICES = ("{}", "-{}", "{} + 1", "{} - 1", "-{} + 1", "-{} - 1")  # of a number in reach
 _DERIVATIVES = ("(1 - {0})", "(1 - {0}**2)", "{0} * (1 - {0})", "({0} > 0)", "np.sign({0})")
-_REFERENCE = ast.Name | ast.Attribute | ast.Subscript
+_INDEX = ast.Constant | ast.BinOp | ast.UnaryOp
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +77,11 @@ def variants(body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]) 
     holder, field, index, statement = body
     called = {text: thing for text, thing in written.items() if text.endswith(")")}
     reach = {**{text: thing for text, thing in called.items() if thing in shapes}, **reach}
-    offered = (*_statements(statement, reach), *_throughout(statement, reach))
+    offered = (*other_statements(statement, reach), *changed_throughout(statement, reach))
     found = [Variant(cost, holder, field, index, node) for cost, node in offered]
     for slot in _slots(statement):
         other = (*_simpler(slot[3]), *_other(slot[3], reach, written), *_counted(slot, body, reach))
-        offers = (*other, *_more(slot, body, reach, shapes))
+        offers = (*other, *_more(slot, body, reach, written, shapes))
         found += [Variant(cost, *slot[:3], node) for cost, node in offers]
     return found
 
@@ -96,105 +99,6 @@ def _slots(statement: ast.stmt) -> Iterator[Slot]:
                     pending.append(item)
                     if not isinstance(getattr(item, "ctx", None), ast.Store):
                         yield holder, field, i if isinstance(value, list) else None, item
-
-
-def _statements(node: Any, reach: Reach) -> Iterator[Offer]:
-    """Yield other statements: one that adds for one that sets, the reverse, none, or one more."""
-    if isinstance(node, ast.AugAssign):
-        yield 1.0, ast.Assign([node.target], node.value)
-        yield 1.4, ast.Pass()
-        yield from _added_at(node.target, node.value, node.op)
-    elif isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Tuple):
-        target: Any = node.targets[0]
-        yield 1.0, ast.AugAssign(target, ast.Add(), node.value)
-        if isinstance(target, ast.Subscript):
-            yield 1.1, ast.AugAssign(target, ast.Mult(), node.value)
-        is_constant = isinstance(node.value, ast.Constant | ast.UnaryOp)
-        yield 0.9 if isinstance(node.value, ast.Constant) else 1.4, ast.Pass()
-        yield from _added_at(target, node.value, ast.Add())
-        if isinstance(target, ast.Subscript) and is_constant:  # one number for what rows add up to
-            total = f"-{ast.unparse(target.value)}.sum(axis=1)"
-            yield 1.3, ast.Assign([target], _parsed(total))
-    else:
-        return
-    yield from _followed(node, reach)
-
-
-def _followed(node: Any, reach: Reach) -> Iterator[Offer]:
-    """Yield a statement with another one behind it, which changes what it has written."""
-    target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
-    made = ast.unparse(target.value if isinstance(target, ast.Subscript) else target)
-    for text, thing in reach.items():
-        forms, cost = [], 1.6
-        if isinstance(thing, tuple) and len(thing) == 1:
-            forms, cost = ["{0}[np.arange(len({1})), {1}] -= 1"], 1.3
-        elif isinstance(target, ast.Subscript) and thing == reach.get(made):
-            forms = ["{0}[{1} <= 0] = 0"]
-        elif isinstance(target, ast.Subscript) and type(thing) in (int, float):
-            forms = ["{0} /= {1}", "{0} *= {1}"]
-        for form in forms:
-            more = ast.parse(form.format(made, text)).body
-            yield cost, ast.If(ast.Constant(True), [node, *more], [])
-
-
-def _throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
-    """Yield the statement with something else wherever it names one thing, or takes a window."""
-    nodes = [node for node in ast.walk(statement) if isinstance(node, _REFERENCE)]
-    texts = Counter(ast.unparse(node) for node in nodes if isinstance(node.ctx, ast.Load))
-    for text in (text for text, times in texts.items() if times > 1 and text in reach):
-        for other in _alike(text, reach[text], reach):
-            yield 1.2, _Renamed({text: other}).visit(copy.deepcopy(statement))
-    windows = [node for node in ast.walk(statement) if isinstance(node, ast.Slice) and node.lower]
-    for text in (text for text, thing in reach.items() if type(thing) is int) if windows else ():
-        for form in _WINDOWS:
-            yield 1.05, _Stepping(text, form).visit(copy.deepcopy(statement))
-
-
-class _Renamed(ast.NodeTransformer):
-    """Puts other things in the place of what is named by some texts."""
-
-    def __init__(self, texts: Mapping[str, str]) -> None:
-        self.texts = texts
-
-    def visit(self, node: ast.AST) -> Any:
-        """Return what stands in the place of a node."""
-        if isinstance(node, _REFERENCE) and (other := self.texts.get(ast.unparse(node))):
-            return _parsed(other)
-        return self.generic_visit(node)
-
-
-class _Stepping(ast.NodeTransformer):
-    """Multiplies where windows begin by a step."""
-
-    def __init__(self, step: str, form: str) -> None:
-        self.step, self.form = step, form
-
-    def visit_Slice(self, node: ast.Slice) -> Any:
-        """Return the window that begins at the multiple of a step."""
-        if not isinstance(node.lower, ast.Name) or node.upper is None or node.step is not None:
-            return node
-        first, end = ast.unparse(node.lower), ast.unparse(node.upper)
-        length = end.removeprefix(first).lstrip(" +")
-        text = self.form.format(first, length, self.step)
-        return _parsed(f"_[{text}]").slice if end != length else node  # type: ignore[attr-defined]
-
-
-def _alike(text: str, held: Any, reach: Reach) -> Iterator[str]:
-    """Yield what else there is of the same shape, or another number."""
-    for other, thing in reach.items():
-        alike = thing == held or not isinstance(thing, tuple)
-        if other != text and type(thing) is type(held) and alike:
-            yield other
-
-
-def _added_at(target: ast.expr, value: ast.expr, op: ast.operator) -> Iterator[Offer]:
-    """Yield the statement that adds at indices as often as they are there."""
-    slices = [node for node in ast.walk(target) if isinstance(node, ast.Slice)]
-    adds = isinstance(op, ast.Add | ast.Sub) and not slices
-    if isinstance(target, ast.Subscript) and adds:
-        name = "subtract" if isinstance(op, ast.Sub) else "add"
-        texts = map(ast.unparse, (target.value, target.slice, value))
-        yield 1.0, ast.parse("np.{}.at({}, ({}), {})".format(name, *texts)).body[0]
 
 
 def _simpler(node: ast.AST) -> Iterator[Offer]:
@@ -227,11 +131,10 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub | ast.MatMult):
         yield 1.0, ast.BinOp(node.right, node.op, node.left)
     elif isinstance(node, ast.Tuple):
-        for i in range(len(node.elts)):
-            for j in range(i):
-                elts = list(node.elts)
-                elts[i], elts[j] = elts[j], elts[i]
-                yield 1.0, ast.Tuple(elts, node.ctx)
+        for order in permutations(range(len(node.elts))) if len(node.elts) < 5 else ():
+            moved = sum(i != n for n, i in enumerate(order))
+            if 0 < moved < 4:
+                yield 1.0, ast.Tuple([node.elts[i] for i in order], node.ctx)
     elif isinstance(node, ast.Constant):
         yield from _constants(node.value, reach)
     elif isinstance(node, ast.Call):
@@ -256,7 +159,7 @@ def _reduced(node: ast.Call, held: Reach) -> Iterator[Offer]:
     args = node.args[: 0 if isinstance(shapes[0], tuple) else 1]
     for some in dict.fromkeys(axes):
         for keeps in (True, False):
-            over = _parsed(str(some[0] if len(some) == 1 else some))
+            over = parsed(str(some[0] if len(some) == 1 else some))
             keywords = [ast.keyword("axis", over)]
             keywords += [ast.keyword("keepdims", ast.Constant(True))] if keeps else []
             yield 1.2, ast.Call(node.func, args, keywords)
@@ -271,7 +174,7 @@ def _derived_otherwise(node: ast.BinOp, reach: Reach, written: Reach) -> Iterato
         yield 1.2, first
     for text in (text for text, thing in reach.items() if thing == shape):
         for form in _DERIVATIVES:
-            yield 1.6, ast.BinOp(first, ast.Mult(), _parsed(form.format(text)))
+            yield 1.6, ast.BinOp(first, ast.Mult(), parsed(form.format(text)))
 
 
 def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator[Offer]:
@@ -279,23 +182,23 @@ def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator
     held = reach.get(text, written.get(text))
     if held is None:
         return
-    named = isinstance(node, _REFERENCE) and text in reach
+    named = isinstance(node, REFERENCE) and text in reach
     if named:
         yield 1.2, ast.BinOp(node, ast.Pow(), ast.Constant(2))
         yield 1.2, ast.BinOp(ast.Constant(1), ast.Sub(), node)
         yield 1.4, ast.BinOp(node, ast.Sub(), ast.Constant(1))
     if named or isinstance(held, tuple):
-        yield from ((1.2 if named else 1.5, _parsed(o)) for o in _alike(text, held, reach))
+        yield from ((1.2 if named else 1.5, parsed(o)) for o in alike(text, held, reach))
     if isinstance(held, tuple) and len(held) == 2:
         turned = [other for other, thing in reach.items() if thing == held[::-1]]
-        yield from ((1.4 if named else 1.5, _parsed(f"{other}.T")) for other in turned)
+        yield from ((1.4 if named else 1.5, parsed(f"{other}.T")) for other in turned)
     if named and isinstance(held, tuple):
         others = [o for o, thing in reach.items() if isinstance(thing, tuple) and thing != held]
-        yield from ((1.5, _parsed(o)) for o in others if len(reach[o]) == len(held))
+        yield from ((1.5, parsed(o)) for o in others if len(reach[o]) == len(held))
     called = ast.unparse(node.func).split(".")[-1] if isinstance(node, ast.Call) else ""
     if called.startswith("zeros"):
         arrays = [text for text, thing in reach.items() if isinstance(thing, tuple)]
-        yield from ((1.4, _parsed(text)) for text in arrays)
+        yield from ((1.4, parsed(text)) for text in arrays)
 
 
 def _constants(value: Any, reach: Reach) -> Iterator[Offer]:
@@ -314,7 +217,7 @@ def _constants(value: Any, reach: Reach) -> Iterator[Offer]:
         yield 1.1, ast.Constant(other)
     for text, thing in reach.items():
         if not isinstance(thing, str):
-            yield 1.35 if isinstance(thing, tuple) else 1.3, _parsed(text)
+            yield 1.35 if isinstance(thing, tuple) else 1.3, parsed(text)
 
 
 def _letters_swapped(subscripts: str) -> Iterator[str]:
@@ -337,51 +240,66 @@ def _counted(slot: Slot, body: Slot, reach: Reach) -> Iterator[Offer]:
     _, field, _, node = slot
     if field == "iter":
         reverse = isinstance(node, ast.Call) and ast.unparse(node.func) == "reversed"
-        other = node.args[0] if reverse else _parsed(f"reversed({ast.unparse(node)})")
+        other = node.args[0] if reverse else parsed(f"reversed({ast.unparse(node)})")
         yield 1.1, other
-    elif _counts(slot, body) and isinstance(node, _REFERENCE | ast.BinOp):
+        return
+    numbers = [text for text, thing in reach.items() if type(thing) is int]
+    if isinstance(node, ast.Slice) and node.lower is node.upper is node.step is None:
+        yield from ((1.3, parsed(f"np.arange({text})")) for text in numbers)
+    if not _counts(slot, body):
+        return
+    if isinstance(node, REFERENCE | ast.BinOp | ast.UnaryOp):
         for op in (ast.Add(), ast.Sub()):
             yield 1.1, ast.BinOp(node, op, ast.Constant(1))
         if type(reach.get(ast.unparse(node))) is int:
             yield 1.2, ast.Constant(0)
-        elif isinstance(node, ast.BinOp):
-            yield from ((1.2, _parsed(o)) for o, thing in reach.items() if type(thing) is int)
-    elif _counts(slot, body) and isinstance(node, ast.Constant):
-        yield from ((1.0, _parsed(o)) for o, thing in reach.items() if type(thing) is int)
-    elif isinstance(node, ast.Slice) and node.lower is node.upper is node.step is None:
-        numbers = [text for text, thing in reach.items() if type(thing) is int]
-        yield from ((1.3, _parsed(f"np.arange({text})")) for text in numbers)
+    cost = 1.0 if isinstance(node, ast.Constant) else 1.2
+    for i, form in enumerate(_INDICES if isinstance(node, _INDEX) else ()):
+        yield from ((cost + 0.2 * (i > 0), parsed(form.format(text))) for text in numbers)
 
 
-def _more(slot: Slot, body: Slot, reach: Reach, shapes: Sequence[Shape]) -> Iterator[Offer]:
+def _more(
+    slot: Slot, body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]
+) -> Iterator[Offer]:
     """Yield an expression with one more factor, term, transpose or sign."""
     holder, field, _, node = slot
     if not isinstance(node, ast.expr) or isinstance(node, ast.Tuple | ast.Compare | ast.Lambda):
         return
-    is_array = isinstance(node, ast.Subscript | ast.Call) or ast.unparse(node) in reach
+    text, is_read = ast.unparse(node), isinstance(node, ast.Subscript | ast.Call)
+    own = reach.get(text, written.get(text))
+    if own is None and isinstance(node, ast.Name | ast.Attribute):
+        return  # no array: a module, a text, np.c_, which times an array is a list without an end
+    is_array = isinstance(own, tuple) or is_read or text in reach
     if is_array and field in ("left", "right", "args", "value", "elts"):
         yield 1.1, ast.Attribute(node, "T", ast.Load())
-        if any(len(shape) > 2 for shape in shapes):
-            yield 1.1, _parsed(f"({ast.unparse(node)}).swapaxes(-1, -2)")
-    counts = _counts(slot, body)
+        yield from ((1.1, parsed(f"({text}){way}")) for way in _turned(own, shapes))
     in_product = isinstance(holder, ast.BinOp) and isinstance(holder.op, ast.Mult | ast.Div)
-    if in_product or counts or field in ("func", "iter", "test") or isinstance(node, ast.Constant):
+    is_count = _counts(slot, body) or isinstance(node, ast.Constant)
+    if in_product or is_count or field in ("func", "iter", "test"):
         return
-    if isinstance(holder, ast.Subscript) and field == "value" and ast.unparse(node) not in reach:
-        return  # no array: np.c_ times an array is a list without an end
     yield 1.4, ast.UnaryOp(ast.USub(), node)
     for number in (2, 0.5):
         yield 1.5, ast.BinOp(node, ast.Mult(), ast.Constant(number))
-    whole, own = holder is body[3], reach.get(ast.unparse(node))
-    fitting = [*shapes, own] if isinstance(own, tuple) else shapes  # an argument of a product
-    for text, thing in reach.items():
-        yield from _with(node, _parsed(text), text, thing, fitting, whole)
+    whole = holder is body[3]
+    fitting = [own] if isinstance(own, tuple) and not whole else shapes
+    for other, thing in reach.items():
+        yield from _with(node, parsed(other), other, thing, fitting, whole)
     if isinstance(own, tuple) and own:
-        yield from ((1.5, _parsed(form)) for form in _products(ast.unparse(node), own, reach))
+        yield from ((1.5, parsed(form)) for form in _products(text, own, reach))
     if whole:
         for axis in (0, 1):
             keywords = [ast.keyword("axis", ast.Constant(axis))]
             yield 1.5, ast.Call(ast.Attribute(node, "sum", ast.Load()), [], keywords)
+
+
+def _turned(own: Any, shapes: Sequence[Shape]) -> Iterator[str]:
+    """Yield how the axes of an array of more than two may be in another order."""
+    ndim = len(own) if isinstance(own, tuple) else max(map(len, shapes), default=0)
+    if ndim > 2:
+        yield from (f".swapaxes({axis}, {axis + 1})" for axis in range(-ndim, -1))
+    if ndim > 3:  # the channels to the end, or back from it
+        yield f".transpose({', '.join(map(str, (0, *range(2, ndim), 1)))})"
+        yield f".transpose({', '.join(map(str, (0, ndim - 1, *range(1, ndim - 1))))})"
 
 
 def _products(text: str, shape: Shape, reach: Reach) -> Iterator[str]:
@@ -403,7 +321,7 @@ def _with(
         return
     is_number = not isinstance(thing, tuple)
     if whole and type(thing) is int and thing > 1:
-        yield 1.6, ast.BinOp(node, ast.Div(), _parsed(f"np.sqrt({text})"))
+        yield 1.6, ast.BinOp(node, ast.Div(), parsed(f"np.sqrt({text})"))
     if is_number or _fits(thing, shapes):
         yield 1.5, ast.BinOp(node, ast.Mult(), other)
         yield 1.5 if is_number else 1.7, ast.BinOp(node, ast.Div(), other)
@@ -412,7 +330,7 @@ def _with(
             yield 1.6, ast.BinOp(node, ast.Add(), other)
             yield 1.7, ast.BinOp(node, ast.Sub(), other)
         for form in _DERIVATIVES:
-            yield 1.6, ast.BinOp(node, ast.Mult(), _parsed(form.format(text)))
+            yield 1.6, ast.BinOp(node, ast.Mult(), parsed(form.format(text)))
 
 
 def _fits(shape: Shape, shapes: Iterable[Shape]) -> bool:
@@ -424,8 +342,3 @@ def _fits(shape: Shape, shapes: Iterable[Shape]) -> bool:
         except ValueError:
             continue
     return False
-
-
-@lru_cache(maxsize=4096)
-def _parsed(text: str) -> ast.expr:
-    return ast.parse(text, mode="eval").body

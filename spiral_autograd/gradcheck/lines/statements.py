@@ -1,0 +1,143 @@
+"""What a statement of a backward pass may have been meant to be as a whole."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from itertools import combinations
+from typing import Any
+
+# What is in reach, by its text: the shape of an array, a number, or a word that code asks for.
+Reach = Mapping[str, Any]
+Offer = tuple[float, ast.AST]  # what may stand there, and how far it is from what is written
+
+REFERENCE = ast.Name | ast.Attribute | ast.Subscript
+# What windows may be in place of those that begin somewhere, that only end, and that take steps.
+_WINDOWS = {
+    "begin": ("{0}*{2}:{0}*{2} + {1}", "{0}:{0} + {1}*{2}:{2}"),
+    "end": ("{2}:{2} + {1}",),
+    "step": ("{0}:{1}",),
+}
+
+
+def other_statements(node: Any, reach: Reach) -> Iterator[Offer]:
+    """Yield other statements: one that adds for one that sets, the reverse, none, or one more."""
+    if isinstance(node, ast.AugAssign):
+        yield 1.0, ast.Assign([node.target], node.value)
+        yield 1.4, ast.Pass()
+        yield from _added_at(node.target, node.value, node.op)
+    elif isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Tuple):
+        target: Any = node.targets[0]
+        yield 1.0, ast.AugAssign(target, ast.Add(), node.value)
+        if isinstance(target, ast.Subscript):
+            yield 1.1, ast.AugAssign(target, ast.Mult(), node.value)
+        yield 0.9 if isinstance(node.value, ast.Constant) else 1.4, ast.Pass()
+        yield from _added_at(target, node.value, ast.Add())
+        is_constant = isinstance(node.value, ast.Constant | ast.UnaryOp)
+        if isinstance(target, ast.Subscript) and is_constant:  # one number for what rows add up to
+            yield 1.3, ast.Assign([target], parsed(f"-{ast.unparse(target.value)}.sum(axis=1)"))
+    else:
+        return
+    yield from _followed(node, reach)
+
+
+def _followed(node: Any, reach: Reach) -> Iterator[Offer]:
+    """Yield a statement with another one behind it, which changes what it has written."""
+    target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
+    made = ast.unparse(target.value if isinstance(target, ast.Subscript) else target)
+    for text, thing in reach.items():
+        forms, cost = [], 1.6
+        if isinstance(thing, tuple) and len(thing) == 1:
+            forms, cost = ["{0}[np.arange(len({1})), {1}] -= 1"], 1.3
+        elif isinstance(target, ast.Subscript) and thing == reach.get(made):
+            forms = ["{0}[{1} <= 0] = 0"]
+        elif isinstance(target, ast.Subscript) and type(thing) in (int, float):
+            forms = ["{0} /= {1}", "{0} *= {1}"]
+        for form in forms:
+            more = ast.parse(form.format(made, text)).body
+            yield cost, ast.If(ast.Constant(True), [node, *more], [])
+
+
+def changed_throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
+    """Yield the statement with something else wherever it names one thing, or takes a window."""
+    nodes = [node for node in ast.walk(statement) if isinstance(node, REFERENCE)]
+    texts = Counter(ast.unparse(node) for node in nodes if isinstance(node.ctx, ast.Load))
+    for text in (text for text, times in texts.items() if times > 1 and text in reach):
+        for other in alike(text, reach[text], reach):
+            yield 1.2, _Renamed({text: other}).visit(copy.deepcopy(statement))
+    shaped = {text: thing for text, thing in reach.items() if isinstance(thing, tuple)}
+    matrices = [text for text in texts if len(shaped.get(text, ())) == 2]
+    for pair in combinations(matrices, 2):
+        turned = {text: f"{text}.T" for text in pair}
+        yield 1.3, _Renamed(turned).visit(copy.deepcopy(statement))
+    numbers = [*(text for text, thing in reach.items() if type(thing) is int), "1", "2"]
+    slices = [node for node in ast.walk(statement) if isinstance(node, ast.Slice)]
+    for sort in sorted(set(map(_sort_of, slices))):
+        for form in _WINDOWS.get(sort, ()):
+            for number in numbers if "{2}" in form else ("",):
+                yield 1.05, _Windows(sort, form, number).visit(copy.deepcopy(statement))
+
+
+def _sort_of(window: ast.Slice) -> str:
+    """Return what a window does first of all: it takes steps, begins somewhere, or only ends."""
+    if window.step is not None or window.upper is None:
+        return "step" if window.step is not None else ""
+    return "end" if window.lower is None else "begin" * isinstance(window.lower, ast.Name)
+
+
+class _Renamed(ast.NodeTransformer):
+    """Puts other things in the place of what is named by some texts."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self.texts = texts
+
+    def visit(self, node: ast.AST) -> Any:
+        """Return what stands in the place of a node."""
+        if isinstance(node, REFERENCE) and (other := self.texts.get(ast.unparse(node))):
+            return parsed(other)
+        return self.generic_visit(node)
+
+
+class _Windows(ast.NodeTransformer):
+    """Puts other windows in the place of those of a sort."""
+
+    def __init__(self, sort: str, form: str, number: str) -> None:
+        self.sort, self.form, self.number = sort, form, number
+
+    def visit_Slice(self, node: ast.Slice) -> Any:
+        """Return the window that is in the place of one."""
+        if _sort_of(node) != self.sort:
+            return node
+        first, end = (ast.unparse(part) if part else "" for part in (node.lower, node.upper))
+        length = end.removeprefix(first).lstrip(" +") if first else end
+        if self.sort == "end" and self.number.isdigit() and length.lstrip("-").isdigit():
+            return ast.Slice(*map(parsed, (self.number, str(int(length) + int(self.number)))))
+        text = self.form.format(first, length, self.number)
+        same = self.sort == "begin" and length == end
+        return node if same else parsed(f"_[{text}]").slice  # type: ignore[attr-defined]
+
+
+def alike(text: str, held: Any, reach: Reach) -> Iterator[str]:
+    """Yield what else there is of the same shape, or another number."""
+    for other, thing in reach.items():
+        alike = thing == held or not isinstance(thing, tuple)
+        if other != text and type(thing) is type(held) and alike:
+            yield other
+
+
+def _added_at(target: ast.expr, value: ast.expr, op: ast.operator) -> Iterator[Offer]:
+    """Yield the statement that adds at indices as often as they are there."""
+    slices = [node for node in ast.walk(target) if isinstance(node, ast.Slice)]
+    if isinstance(target, ast.Subscript) and isinstance(op, ast.Add | ast.Sub) and not slices:
+        name = "subtract" if isinstance(op, ast.Sub) else "add"
+        texts = map(ast.unparse, (target.value, target.slice, value))
+        yield 1.0, ast.parse("np.{}.at({}, ({}), {})".format(name, *texts)).body[0]
+
+
+@lru_cache(maxsize=4096)
+def parsed(text: str) -> ast.expr:
+    """Return a text as an expression."""
+    return ast.parse(text, mode="eval").body
