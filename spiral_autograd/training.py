@@ -248,7 +248,8 @@ class _Loop:
             update = self.optimizer.in_place(source.buffers.params, source.buffers.grads)
         for stretch in self.stretches(stream):
             began = time.perf_counter()
-            if update is not None and is_quick:
+            # No code of the user's runs within a stretch: one look at what it reaches will do.
+            if update is not None and is_quick and source.holds():
                 self.advance(source, update, stretch)
             else:
                 self.advance_one_by_one(source, stretch)

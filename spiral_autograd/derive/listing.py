@@ -23,25 +23,21 @@ LONGEST = 56  # a longer expression becomes a statement of its own
 WIDTH, WIDEST = 60, 96  # the column at which the comments begin, and that before which they end
 HOMES = ("scipy.special", "scipy.linalg", "scipy.signal")  # of functions that do not know theirs
 PLAIN_NAMES = {
-    fun: name
-    for name, funs in {
-        "product": (np.dot, np.multiply, np.outer, np.matmul, np.einsum),
-        "total": (np.sum, np.add),
-        "difference": (np.subtract,),
-        "quotient": (np.divide,),
-        "largest": (np.max,),
-        "smallest": (np.min,),
-        "chosen": (np.where,),
-        "reshaped": (reshape,),
-        "transposed": (transpose,),
-        "part": (operator.getitem, take.fun),
-        "scaled": (scale,),
-        "repeated": (broadcast,),
-        "cast": (astype,),
-        "joined": (concatenate,),
-        "placed": (put, add_at.fun),
-    }.items()
-    for fun in funs
+    **dict.fromkeys((np.dot, np.multiply, np.outer, np.matmul, np.einsum), "product"),
+    **dict.fromkeys((np.sum, np.add), "total"),
+    **dict.fromkeys((operator.getitem, take.fun), "part"),
+    **dict.fromkeys((put, add_at.fun), "placed"),
+    np.subtract: "difference",
+    np.divide: "quotient",
+    np.max: "largest",
+    np.min: "smallest",
+    np.where: "chosen",
+    reshape: "reshaped",
+    transpose: "transposed",
+    scale: "scaled",
+    broadcast: "repeated",
+    astype: "cast",
+    concatenate: "joined",
 }
 
 
@@ -130,8 +126,8 @@ class _Listing(Writer):
 
     def _goes_on(self, e: Expr, user: Expr) -> bool:
         """Tell whether a sum of parts that are placed into an array goes on in another one."""
-        is_first = e is user.args[0] or (e.fun in SCATTERS and e is not user.args[0])
         alike = (e.shape, e.dtype) == (user.shape, user.dtype)
+        is_first = e is user.args[0] or e.fun in SCATTERS
         return user.fun in (np.add, np.subtract) and alike and is_first
 
     def _is_sum(self, e: Expr) -> bool:

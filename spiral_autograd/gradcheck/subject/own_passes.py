@@ -48,11 +48,6 @@ class Way(NamedTuple):
     rate: float = RATE  # where the last takes one
 
     @property
-    def takes_rate(self) -> bool:
-        """Whether the last method is given the rate of an update."""
-        return any(a is THE_RATE for a in self.calls[-1][1])
-
-    @property
     def method(self) -> str:
         """The method that gives the gradients."""
         return self.calls[-1][0]
