@@ -165,10 +165,6 @@ class Snapshot(Unreached):
         self._forms.append(Held(item, _FORM))
 
 
-def _form_of(held: Array) -> list[object]:
-    return [held.shape, held.dtype, held.flags.writeable]
-
-
 def _put_form(held: Array, form: list[Any]) -> None:
     shape, dtype, writeable = form
     with suppress(ValueError):
@@ -180,7 +176,7 @@ def _put_form(held: Array, form: list[Any]) -> None:
             held.flags.writeable = writeable
 
 
-_FORM = Kind(_form_of, _put_form, is_same=eq)
+_FORM = Kind(lambda held: [held.shape, held.dtype, held.flags.writeable], _put_form, is_same=eq)
 
 
 def _refill_array(held: Array, saved: Array) -> None:
