@@ -139,6 +139,7 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
         yield from _constants(node.value, reach)
     elif isinstance(node, ast.Call):
         yield from _reduced(node, {**written, **reach})
+        yield from _reshaped(node)
     elif isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
         for attr in _FUNCTIONS[node.attr]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
@@ -165,6 +166,15 @@ def _reduced(node: ast.Call, held: Reach) -> Iterator[Offer]:
             yield 1.2, ast.Call(node.func, args, keywords)
 
 
+def _reshaped(node: ast.Call) -> Iterator[Offer]:
+    """Yield a reshape with two axes the other way round, which are exchanged behind it."""
+    lengths = node.args if getattr(node.func, "attr", "") == "reshape" else []
+    for i in range(1, len(lengths) - 1):
+        swapped = [*lengths[:i], lengths[i + 1], lengths[i], *lengths[i + 2 :]]
+        text = ast.unparse(ast.Call(node.func, swapped, node.keywords))
+        yield 1.1, parsed(f"{text}.swapaxes({i}, {i + 1})")
+
+
 def _derived_otherwise(node: ast.BinOp, reach: Reach, written: Reach) -> Iterator[Offer]:
     """Yield the first factor of a product, without the others or times another derivative."""
     shape, first = written.get(ast.unparse(node)), node.left
@@ -183,10 +193,13 @@ def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator
     if held is None:
         return
     named = isinstance(node, REFERENCE) and text in reach
-    if named:
+    if named and type(held) is not int:
         yield 1.2, ast.BinOp(node, ast.Pow(), ast.Constant(2))
         yield 1.2, ast.BinOp(ast.Constant(1), ast.Sub(), node)
+    if named:
         yield 1.4, ast.BinOp(node, ast.Sub(), ast.Constant(1))
+    if named and isinstance(held, tuple):
+        yield from ((1.4, parsed(f"np.{least}({text}, 0)")) for least in ("minimum", "maximum"))
     if named or isinstance(held, tuple):
         yield from ((1.2 if named else 1.5, parsed(o)) for o in alike(text, held, reach))
     if isinstance(held, tuple) and len(held) == 2:
