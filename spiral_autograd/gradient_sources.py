@@ -33,6 +33,7 @@ class Source(NamedTuple):
     value_and_grad: Vectors
     data: list[Array]
     buffers: Buffers | None = None  # none where the parameters must be handed over each time
+    holds: Callable[[], bool] = lambda: True  # is what `buffers` computes still the loss?
 
 
 def automatic_source(
@@ -65,7 +66,7 @@ def automatic_source(
             return plain.value_and_grad(vectors, batch[: len(data)])
         return derived.value_and_grad(vectors, batch[len(data) :])
 
-    return Source(watched, [*data, *derived.data])
+    return Source(watched, [*data, *derived.data], derived.buffers, outside.holds)
 
 
 def source_of_pytrees(

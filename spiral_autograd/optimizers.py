@@ -42,7 +42,7 @@ class Optimizer:
     init: Callable[[Pytree], Any]
     update: Callable[[Pytree, Pytree, Any], tuple[Pytree, Any]]
     # ``in_place(params, grads)`` returns the same update of these arrays, which are written to: a
-    # function from what the rule remembers to what it then remembers. `fit` has it for its buffers.
+    # pure function from what the rule remembers to what it then remembers, for `fit`.
     in_place: Callable[[Pytree, Pytree], Callable[[Any], Any]] | None = None
 
 

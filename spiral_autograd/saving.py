@@ -31,17 +31,12 @@ Node: TypeAlias = Any  # what JSON holds: [kind, content]
 def save(state: TrainState | Pytree, path: str | os.PathLike[str]) -> None:
     """Save a training state, or a pytree of arrays, as one ``.npz`` file: whole, or not at all.
 
-    The file is written beside `path` and then moved there. It holds no pickle, and
-    ``numpy.load(path)["['params']['W1']"]`` reads a parameter without this library.
+    The file is written beside `path`, to which no suffix is added, and then moved there. It holds
+    no pickle, and ``numpy.load(path)["['params']['W1']"]`` reads a parameter without this library.
 
-    Parameters
-    ----------
-    state : TrainState or pytree
-        The leaves of a pytree may be arrays, numbers, text, None, random streams and states;
-        others raise TypeError.
-    path : path of a file
-        As it is: no suffix is added. OSError where it cannot be written, as in a folder that is
-        not there; what stood there before is then still there.
+    Leaves of another kind than arrays, numbers, text, None, random streams and states raise
+    TypeError. Where a file cannot be written, as in a folder that is not there, OSError is raised;
+    what stood there before is then still there.
 
     Examples
     --------

@@ -235,10 +235,10 @@ class _Loop:
 
     def state(self) -> TrainState:
         """Return the state at the present place."""
-        vectors, evaluations, *same = self.place
-        fields = dict(zip(_Place._fields[2:], same, strict=True))
-        losses = tuple(self.losses[:evaluations])
-        return replace(self.start, params=self.layout.tree(vectors), loss_list=losses, **fields)
+        fields = self.place._asdict()
+        params = self.layout.tree(fields.pop("vectors"))
+        losses = tuple(self.losses[: fields.pop("evaluations")])
+        return replace(self.start, params=params, loss_list=losses, **fields)
 
     def run(self, source: Source) -> TrainState:
         """Train to the end of the last epoch, and return the state there."""
@@ -248,7 +248,8 @@ class _Loop:
             update = self.optimizer.in_place(source.buffers.params, source.buffers.grads)
         for stretch in self.stretches(stream):
             began = time.perf_counter()
-            if update is not None and is_quick:
+            # No code of the user's runs within a stretch: one look at what it reaches will do.
+            if update is not None and is_quick and source.holds():
                 self.advance(source, update, stretch)
             else:
                 self.advance_one_by_one(source, stretch)

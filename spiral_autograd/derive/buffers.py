@@ -120,18 +120,14 @@ class _Buffered(Writer):
             return self._kept[e]
         kind = e.shape, e.dtype
         elementwise = e.fun is scale or getattr(e.fun, "signature", "") is None
-        over = [parent for parent in e.parents if elementwise and self._ends(parent, position)]
-        free = [self._buffer[parent] for parent in over if (parent.shape, parent.dtype) == kind]
-        free = free or self._free.setdefault(kind, [])
+        ends = [x for x in e.parents if self.memory[x] == {x} and self._last_use[x] == position]
+        over = [x for x in ends if elementwise and x in self._buffer and (x.shape, x.dtype) == kind]
+        free = [self._buffer[x] for x in over] or self._free.setdefault(kind, [])
         if not free:
             free.append(self._new_name("b"))
             self.setup.append(f"{free[0]} = {_empty(*e.shape, dtype=e.dtype)}")
         self._buffer[e] = free.pop()
         return self._buffer[e]
-
-    def _ends(self, e: Expr, position: int) -> bool:
-        """Tell whether a value has a buffer of its own, which is used here for the last time."""
-        return e in self._buffer and self.memory[e] == {e} and self._last_use[e] == position
 
     def _release(self, position: int, e: Expr) -> None:
         """Give the buffers that were used here for the last time back."""
@@ -186,8 +182,10 @@ class _Buffered(Writer):
         if isinstance(e.fun, np.ufunc):
             return [self._ufunc(e.fun, ", ".join(self._operand(arg, e) for arg in e.args), out)]
         if e.fun in REDUCTIONS:
-            by_columns = _by_columns(e) and e.args[0] in self._static
-            return self._columns(e, out) if by_columns else [self._reduction(e, out)]
+            if _by_columns(e) and e.args[0] in self._static:
+                return self._columns(e, out)
+            options = f"{e.keyword('axis')}, None, {out}, {bool(e.keyword('keepdims'))}"
+            return [f"{self._reduction_of(e)}({self.plain(e.args[0])}, {options})"]
         x, *rest = e.args
         if e.fun is scale:
             return [self._scale(self.plain(x), rest[0], e.dtype, out)]
@@ -208,10 +206,6 @@ class _Buffered(Writer):
             divisor = self._number(factor.denominator * factor.numerator, dtype)
             return self._ufunc(np.divide, f"{x}, {divisor}", out)
         return self._ufunc(np.multiply, f"{x}, {self._number(float(factor), dtype)}", out)
-
-    def _reduction(self, e: Expr, out: str) -> str:
-        x, axis, keepdims = self.plain(e.args[0]), e.keyword("axis"), e.keyword("keepdims", False)
-        return f"{self._reduction_of(e)}({x}, {axis}, None, {out}, {bool(keepdims)})"
 
     def _columns(self, e: Expr, out: str) -> list[str]:
         """Return a reduction along a short last axis as calls on whole columns.

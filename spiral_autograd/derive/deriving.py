@@ -183,7 +183,8 @@ def _run_buffered(buffered: Buffered, simplified: Simplified) -> Callable[..., A
         grads = [np.empty_like(param) for param in params]
         taken = itertools.compress(leaves(list(data)), (isinstance(r, Call) for r in roots))
         pairs = zip(given, taken, data_dtypes, strict=True)
-        rows = [_stacked([_cast(leaf, dtype) for leaf in pair]) for *pair, dtype in pairs]
+        cast = [[_cast(leaf, dtype) for leaf in pair] for *pair, dtype in pairs]
+        rows = [np.array(pair) if np.ndim(pair[0]) else pair for pair in cast]
         steps, losses = make(params, grads, rows, 2)
         steps[0]()
         for param, now in zip(params, leaves(params_now), strict=True):
@@ -193,10 +194,6 @@ def _run_buffered(buffered: Buffered, simplified: Simplified) -> Callable[..., A
         return np.array(losses(2)[1]), with_leaves(recording.params, new)
 
     return function
-
-
-def _stacked(pair: list[Any]) -> Any:
-    return np.array(pair) if np.ndim(pair[0]) else pair
 
 
 def _cast(leaf: Any, dtype: Any) -> Any:

@@ -87,20 +87,18 @@ def examples(params: Pytree, data: tuple[Pytree, ...], trace_ints: bool) -> Iter
     def nearby(leaf: Any) -> Any:
         return _like(leaf, leaf + 0.1 * _size(leaf) * rng.standard_normal(np.shape(leaf)))
 
-    def redrawn(leaf: Any, scale: float, sign: Callable[[Any], Any], whole: bool) -> Any:
+    def redrawn(leaf: Any, scale: float, sign: int, whole: bool) -> Any:
         if not _is_float(leaf) or (_is_whole(leaf) and not whole):
             return resampled(leaf)
-        noise = np.abs(rng.standard_normal(np.shape(leaf)))
-        return _like(leaf, scale * _size(leaf) * noise * sign(leaf))
-
-    def random_sign(leaf: Any) -> Any:
-        return rng.choice([-1.0, 1.0], size=np.shape(leaf))
+        noise = rng.standard_normal(np.shape(leaf))
+        noise = sign * np.copysign(noise, leaf) if sign else noise
+        return _like(leaf, scale * _size(leaf) * noise)
 
     yield mapped(_copied, _copied)
     step = 1
     yield mapped(nearby, resampled)
     some_whole = any(_is_float(leaf) and _is_whole(leaf) for leaf in leaves(list(data)))
-    for scale, sign in ((1.0, lambda leaf: -_sign(leaf)), (5.0, _sign), (0.2, random_sign)):
+    for scale, sign in ((1.0, -1), (5.0, 1), (0.2, 0)):
         step += 1
         # Whole numbers may be classes, counts or one-hot rows.
         for whole in (True, False) if some_whole else (True,):
@@ -130,10 +128,6 @@ def _like(leaf: Any, values: Any) -> Any:
 
 def _size(leaf: Any) -> float:
     return np.max(np.abs(leaf), initial=0.0) or 1.0
-
-
-def _sign(leaf: object) -> Array:
-    return np.where(np.asarray(leaf) < 0, -1.0, 1.0)
 
 
 def is_equal(example: Example, other: Example) -> bool:

@@ -23,25 +23,21 @@ LONGEST = 56  # a longer expression becomes a statement of its own
 WIDTH, WIDEST = 60, 96  # the column at which the comments begin, and that before which they end
 HOMES = ("scipy.special", "scipy.linalg", "scipy.signal")  # of functions that do not know theirs
 PLAIN_NAMES = {
-    fun: name
-    for name, funs in {
-        "product": (np.dot, np.multiply, np.outer, np.matmul, np.einsum),
-        "total": (np.sum, np.add),
-        "difference": (np.subtract,),
-        "quotient": (np.divide,),
-        "largest": (np.max,),
-        "smallest": (np.min,),
-        "chosen": (np.where,),
-        "reshaped": (reshape,),
-        "transposed": (transpose,),
-        "part": (operator.getitem, take.fun),
-        "scaled": (scale,),
-        "repeated": (broadcast,),
-        "cast": (astype,),
-        "joined": (concatenate,),
-        "placed": (put, add_at.fun),
-    }.items()
-    for fun in funs
+    **dict.fromkeys((np.dot, np.multiply, np.outer, np.matmul, np.einsum), "product"),
+    **dict.fromkeys((np.sum, np.add), "total"),
+    **dict.fromkeys((operator.getitem, take.fun), "part"),
+    **dict.fromkeys((put, add_at.fun), "placed"),
+    np.subtract: "difference",
+    np.divide: "quotient",
+    np.max: "largest",
+    np.min: "smallest",
+    np.where: "chosen",
+    reshape: "reshaped",
+    transpose: "transposed",
+    scale: "scaled",
+    broadcast: "repeated",
+    astype: "cast",
+    concatenate: "joined",
 }
 
 
@@ -134,17 +130,24 @@ class _Listing(Writer):
         alike = (e.shape, e.dtype) == (user.shape, user.dtype)
         return user.fun in (np.add, np.subtract) and alike and is_first
 
+    def _is_sum(self, e: Expr) -> bool:
+        return e.fun in (np.add, np.subtract) and e not in self._named
+
     def _summands(self, e: Expr) -> list[tuple[str, Expr]]:
         """Return what a sum is written as, with the signs."""
-        if e.fun not in (np.add, np.subtract) or e in self._named:
-            return [("+", e)]
-        first, second = e.args
-        sign = "+" if e.fun is np.add else "-"
-        return [*self._summands(first), (sign, second)]
+        terms = []
+        while self._is_sum(e):
+            e, term = e.args[0], ("+" if e.fun is np.add else "-", e.args[1])
+            terms.append(term)
+        return [("+", e), *reversed(terms)]
 
     def _longest_part(self, e: Expr) -> Expr | None:
         """Return the part of a text that is the longest, if that is too long, for a statement."""
-        term = max((x for _, x in self._summands(e)), key=lambda x: len(self.plain(x)))
+        # A sum can be broken: what is too long is a term, and those of the sum before were seen.
+        terms = [e]
+        if self._is_sum(e):
+            terms = [x for x in e.args if x is e.args[1] or not self._is_sum(x)]
+        term = max(terms, key=lambda x: len(self.plain(x)))
         if len(self.plain(term)) <= LONGEST:
             return None
         parts = [x for x in term.parents if x not in self._named and x.fun] if term is e else [term]

@@ -37,6 +37,8 @@ _NUMBERS = (bool, int, float, complex, np.generic)
 _IMMUTABLE = (*_NUMBERS, str, bytes, type(None), type(...), np.dtype, range, slice)
 _DYNAMIC = frozenset("getattr setattr vars __dict__ dir attrgetter methodcaller asdict".split())
 _PARTS = "__func__ __self__ func args keywords fget".split()
+_NAMED = "__module__ __qualname__".split()
+_METHODS = BuiltinMethodType, MethodType, partial, staticmethod, classmethod
 _DEFAULTS = "__defaults__", "__kwdefaults__"
 _UNSEEN = frozenset("eval exec globals locals".split())
 
@@ -294,15 +296,9 @@ class Outside:
         self._names |= names.attributes
         return sorted(names.globals)
 
-    def _builtin(self, path: str, method: Any) -> None:
-        owner = method.__self__
-        self._facts.append(("builtin", _Same(method) if owner is None else method.__name__))
-        if owner is not None and not isinstance(owner, ModuleType):
-            self._push(path, (owner,))
-
-    def _parts(self, path: str, value: object) -> None:
+    def _parts(self, path: str, value: Any) -> None:
         """Look at what a method, a partial function, a property or the like is made of."""
-        self._facts.append(type(value))
+        self._facts.append((type(value), *(getattr(value, name, None) for name in _NAMED)))
         for name in _PARTS:
             if hasattr(value, name):
                 where = f"an argument of {path}" if name in ("args", "keywords") else path
@@ -360,11 +356,7 @@ _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
     ((list, tuple, deque, dict, set, frozenset), Outside._container),
     (FunctionType, Outside._function),
     (CellType, lambda self, path, cell: self._watch(path, cell, ("cell_contents",), _CONTENT)),
-    (BuiltinMethodType, Outside._builtin),
-    (
-        (MethodType, partial, staticmethod, classmethod, property, cached_property),
-        Outside._parts,
-    ),
+    ((*_METHODS, property, cached_property), Outside._parts),
     (ModuleType, Outside._module),
     (type, Outside._class),
     (STREAMS, Outside._stream),

@@ -104,10 +104,6 @@ class GradientReport:
         complete : bool, default False
             Whether to raise too where something that is used is not checked; what is meant to
             have no gradient is named in the check: ``constant=["mask"]``.
-
-        Raises
-        ------
-        AssertionError
         """
         __tracebackhide__ = True  # pytest shows the line that called this
         if not self.ok or (complete and self.unchecked):
@@ -232,19 +228,9 @@ class GradientReport:
         return report_cell(self._said())
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
-        """Write the report as a page, one file that loads nothing: whole, or not at all.
+        """Write the report as a page, one file that loads nothing: as `save` writes.
 
         Beside the table it shows the source of what is wrong, with the reasons at their lines.
-
-        Parameters
-        ----------
-        path : path of a file
-            As it is: no suffix is added.
-
-        Raises
-        ------
-        OSError
-            Where the file cannot be written; what stood there before is then still there.
 
         Examples
         --------
@@ -264,10 +250,6 @@ class GradientReport:
         red, bears its reason, and has the entry that is furthest off framed; of many rows only the
         wrong ones are drawn. The figure is not pyplot's: a notebook shows it once, as the value of
         a cell, and ``savefig`` saves it.
-
-        Returns
-        -------
-        matplotlib Figure
         """
         shown = [r for r in self.rows if r.handwritten is not None or r.automatic is not None]
         if not shown:

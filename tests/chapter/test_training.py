@@ -808,6 +808,24 @@ def test_updates_in_buffers_are_those_made_one_by_one(rule, options, monkeypatch
         np.testing.assert_array_equal(array, slow.params[name])
 
 
+def test_a_loss_that_reaches_what_may_change_is_trained_in_buffers_too(monkeypatch):
+    settings = SimpleNamespace(decay=0.1)
+
+    def loss(params, x, t):
+        return sa.loss(params, x, t) + settings.decay * anp.sum(params["W1"] ** 2)
+
+    stretches = []
+    advance = training._Loop.advance
+    monkeypatch.setattr(
+        training._Loop, "advance", lambda *args: stretches.append(1) or advance(*args)
+    )
+    quick = fit(value_and_grad=None, loss=loss)
+    assert len(stretches) == 6
+    monkeypatch.setattr(training, "QUICK", 0.0)
+    assert_same_state(quick, fit(value_and_grad=None, loss=loss))
+    assert len(stretches) == 7
+
+
 def test_a_rule_that_may_keep_what_it_is_given_is_not_given_buffers():
     given = []
 

@@ -719,6 +719,18 @@ def test_a_large_array_is_watched_by_samples_and_costs_a_call_next_to_nothing():
     assert not watched.holds()
 
 
+def test_sets_of_names_and_of_objects():
+    chosen, layers = {"a"}, {Slotted()}
+
+    def loss(w):
+        scale = 2.0 if "b" in chosen else 1.0
+        return anp.sum(w) * len(chosen) * scale + sum(layer.scale() for layer in layers)
+
+    (layer,) = layers
+    changes = [lambda: chosen.add("b"), lambda: chosen.discard("a"), setter(layer, l2=0.7)]
+    assert_follows(loss, [*changes, lambda: layers.add(Slotted())])
+
+
 # -------------------- fit --------------------
 
 DATA = np.random.default_rng(0).standard_normal((20, 3))
@@ -752,15 +764,3 @@ def test_what_changes_during_a_training_run_is_followed_from_there_on(derived, r
     assert not np.allclose(state.params, unchanged.params, rtol=1e-3)
     reasons = [w for w in recwarn.list if w.category is DerivationWarning]
     assert len(reasons) == derived
-
-
-def test_sets_of_names_and_of_objects():
-    chosen, layers = {"a"}, {Slotted()}
-
-    def loss(w):
-        scale = 2.0 if "b" in chosen else 1.0
-        return anp.sum(w) * len(chosen) * scale + sum(layer.scale() for layer in layers)
-
-    (layer,) = layers
-    changes = [lambda: chosen.add("b"), lambda: chosen.discard("a"), setter(layer, l2=0.7)]
-    assert_follows(loss, [*changes, lambda: layers.add(Slotted())])

@@ -1,6 +1,7 @@
 """Bad input to the checks: a clear error, or a row or a note that says so; nothing is changed."""
 
 import copy
+import pickle
 import threading
 
 import numpy as np
@@ -696,3 +697,15 @@ def test_an_object_that_holds_itself():
     layer.me, layer.list = layer, []
     layer.list.append(layer.list)
     assert [row.name for row in sa.check_layer(layer, x).rows] == ["x", "W", "b"]
+
+
+def test_what_the_readers_code_raises_has_a_short_name_and_can_be_sent_to_another_process():
+    class Raising(Square):
+        def backward(self, dout):
+            raise KeyError("dW")
+
+    with pytest.raises(sa.CheckError) as caught:
+        sa.check_layer(Raising(), x)
+    assert caught.exconly().startswith("spiral_autograd.TheirError: Raising.backward raised KeyErr")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again)) == (sa.CheckError, str(caught.value))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from ..reference.graph import Graph, Site
+from ..reference.graph import Graph, Site, departures, part_of
 from ..reference.nodes import Node
 
 MOST = 6000  # backward passes through one operation that the matrices may cost
@@ -41,37 +41,13 @@ class Matrices:
 
     def run(self, changes: Mapping[Site, Many]) -> dict[Node, Array]:
         """Return what becomes of the gradients, a row for each of several changes."""
-        by_node: dict[Node, list[tuple[Site, Many]]] = {}
-        for site, change in changes.items():
-            by_node.setdefault(site.result or site.argument, []).append((site, change))
-        off: dict[Node, Array] = {}
-
-        def total(node: Node) -> Array:
-            before = flat(self.bar(node))[None]
-            return before + off[node] if node in off else before
-
-        for node in reversed(self.graph.nodes[: max(n.number for n in by_node) + 1]):
-            for site, change in by_node.get(node, ()):
-                g = total(node)
-                part = self.part(site, g)
-                _add(off, site.argument, change(g, part, total) - part)
-            if node in off:
-                for parent, some in self._flows(node, off[node]):
-                    _add(off, parent, some)
-        return off
+        nodes, bar = self.graph.nodes, lambda node: flat(self.bar(node))[None]
+        return departures(changes, nodes, bar, self._flows, self.part)
 
     def part(self, site: Site, g: Array) -> Array:
         """Return what reaches the argument of a site of some gradients of its result."""
-        if site.result is None:
-            return g
-        inner, bars = set(site.between), {site.result: g}
-        for node in site.between:
-            for parent, some in self._flows(node, bars[node]) if node in bars else ():
-                last = parent is site.argument and site.via in (None, node)
-                if last or (parent in inner and parent is not site.argument):
-                    _add(bars, parent, some)
         nothing = np.zeros((len(g), flat(site.argument.value).size))
-        return bars.get(site.argument, nothing)
+        return np.asarray(part_of(site, g, self._flows, nothing))
 
     def _flows(self, node: Node, bars: Array) -> Iterator[tuple[Node, Array]]:
         if node not in self._of:
@@ -120,7 +96,3 @@ def like(row: Array, value: Any) -> Any:
         ends = np.cumsum([flat(item).size for item in value])[:-1]
         return [like(r, item) for r, item in zip(np.split(row, ends), value, strict=True)]
     return row.reshape(np.shape(value))
-
-
-def _add(bars: dict[Node, Array], node: Node, part: Array) -> None:
-    bars[node] = bars[node] + part if node in bars else part

@@ -39,20 +39,11 @@ def set_at(A: object, value: object, *index: Any) -> object:
     return out
 
 
-@primitive  # type: ignore[untyped-decorator]
-def cleared_at(g: object, *index: Any) -> object:
-    """Return a copy of g that is zero at ``index``."""
-    out = np.array(g)
-    out[index] = 0
-    return out
-
-
 defvjp(
     set_at,
-    lambda ans, A, value, *index: lambda g: cleared_at(g, *index),
+    lambda ans, A, value, *index: lambda g: set_at(g, 0.0, *index),
     lambda ans, A, value, *index: lambda g: unbroadcast(take(g, *index), anp.metadata(value)),
 )
-defvjp(cleared_at, lambda ans, g, *index: lambda h: cleared_at(h, *index))
 
 
 @primitive  # type: ignore[untyped-decorator]
@@ -295,7 +286,8 @@ def _norm(x: object, ord: object = None, axis: object = None, keepdims: bool = F
     return anp.linalg.norm(x, ord, axis, keepdims=keepdims)
 
 
-def _plain_call(function: Callable[..., object]) -> object:
+def of_plain(function: Callable[..., object]) -> Callable[..., object]:
+    """Return a function that is called without boxes."""
     return lambda *args, **kwargs: function(*map(plain, args), **kwargs)
 
 
@@ -310,7 +302,7 @@ _SPECIAL: dict[Any, Any] = {
     np.full_like: _constant_like(np.full_like),
     np.transpose: lambda x, axes=None: x.transpose(axes) if isbox(x) else np.transpose(x, axes),
     **{
-        getattr(np, name): _plain_call(getattr(np, name))
+        getattr(np, name): of_plain(getattr(np, name))
         for name in "shape ndim size argmax argmin argsort nonzero result_type iscomplexobj "
         "isrealobj shares_memory array2string array_str array_repr".split()
     },

@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import CodeType
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import autograd.numpy as anp
@@ -327,7 +326,7 @@ def _agrees_nearby(
             return False
 
 
-def gradients_of(subject: Subject) -> list[Any]:
+def gradients_of(subject: Subject) -> list[Array]:
     """Return the gradients of a subject by the first way to have them that works; none if none."""
     try:
         return find_reference(subject, np.random.default_rng(0), 1.0).grads

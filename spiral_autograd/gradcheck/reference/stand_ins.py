@@ -28,7 +28,7 @@ from ...state import ABSENT, Held, Names
 from ...validation import Array
 from ..subject.session import walk
 from . import special
-from .boxes import as_float, as_number
+from .boxes import as_float, as_number, of_plain
 from .special import plain
 
 Function = Callable[..., object]
@@ -198,10 +198,6 @@ def _of_numbers(function: Function, traced: Function) -> Function:
     return call
 
 
-def _of_plain(function: Function) -> Function:
-    return lambda *args, **kwargs: function(*map(plain, args), **kwargs)
-
-
 def _of_lists(function: Function, traced: Function) -> Function:
     """Return a function of sequences of numbers that calls another where one is traced."""
 
@@ -229,7 +225,7 @@ _MATH = {
         for name, ours in _IN_NUMPY.items()
         if (f := getattr(math, name, None)) is not None
     },
-    **{f: _of_plain(f) for f in (math.isnan, math.isinf, math.isfinite, math.isclose)},
+    **{f: of_plain(f) for f in (math.isnan, math.isinf, math.isfinite, math.isclose)},
     **{f: _of_numbers(f, special.differentiable(f) or f) for f in (math.erf, math.erfc)},
     math.log: _of_numbers(math.log, lambda x, *base: np.log(x) / (np.log(*base) if base else 1)),
     math.fsum: _of_lists(math.fsum, np.sum),

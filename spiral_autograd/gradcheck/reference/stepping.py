@@ -6,7 +6,7 @@ The objective is Σ upstream · output.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -188,8 +188,24 @@ class Steps:
             above, step = here, step / _SHORTER
 
     def derivative(self, direction: Direction, noise: float = 0.0) -> Measured:
-        """Return the best of the estimates."""
-        return best_of(self.estimates(direction, noise=noise))
+        """Return the best of the estimates of a derivative; take no more than are needed.
+
+        A step that leaves the domain of the forward pass, or crosses a kink, is passed over. Where
+        estimates contradict each other, the shorter steps are right: far away a function may be
+        flat.
+        """
+        best = Measured(np.nan, np.inf)
+        for estimate in self.estimates(direction, noise=noise):
+            if not estimate.is_extrapolated:
+                if best.value and estimate.error > best.error:  # all that it could see is rounding
+                    break
+                continue
+            contradicts = abs(estimate.value - best.value) > 3 * (estimate.error + best.error)
+            if estimate.error < best.error or contradicts:
+                best = estimate
+            if best.value and best.error <= ENOUGH * abs(best.value):
+                break
+        return best
 
     def slopes(self, direction: Direction, step: float) -> tuple[float, float, float]:
         """Return the slopes before and after, and by how much those of the outputs differ.
@@ -243,23 +259,3 @@ class Steps:
         if best.error > 0.1 * max(size, abs(best.value)):
             return False
         return True if abs(best.value - expected) <= best.error + tolerance * size else None
-
-
-def best_of(estimates: Iterable[Measured]) -> Measured:
-    """Return the best of some estimates of a derivative; take no more than are needed.
-
-    A step that leaves the domain of the forward pass, or crosses a kink, is passed over. Where
-    estimates contradict each other, the shorter steps are right: far away a function may be flat.
-    """
-    best = Measured(np.nan, np.inf)
-    for estimate in estimates:
-        if not estimate.is_extrapolated:
-            if best.value and estimate.error > best.error:  # rounding is all that it could see
-                break
-            continue
-        contradicts = abs(estimate.value - best.value) > 3 * (estimate.error + best.error)
-        if estimate.error < best.error or contradicts:
-            best = estimate
-        if best.value and best.error <= ENOUGH * abs(best.value):
-            break
-    return best

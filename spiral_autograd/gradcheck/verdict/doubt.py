@@ -43,7 +43,7 @@ _UNDERFLOW = {
 
 
 def compared(
-    subject: Subject, reference: Reference, grads: list[Any], tolerances: Tolerances
+    subject: Subject, reference: Reference, grads: Gradients, tolerances: Tolerances
 ) -> tuple[Comparison, Graph | None]:
     """Return the rows, with rounding, kinks and small constants told from mistakes.
 
@@ -154,16 +154,21 @@ def rounding(c: Comparison) -> list[Floor]:
     Handwritten minus reference is taken anew at values that differ from the given ones in their
     last bits. What a mistake makes of it stays; what rounding makes of it is drawn anew.
     """
-    if c.reference.kind == "central differences":  # how far they may be off is known
-        hands = [_handwritten(c, c.upstream, salt) for salt in (1, 2, 3, 4)]
-        apart = [_differences(hand, c.reference.grads) for hand in hands if hand]
-        return _floors(c, apart, set())
-    clear = _clear_mistakes(c)
-    if clear >= set(c.doubtful):
+    by_differences = c.reference.kind == "central differences"  # how far these may be off is known
+    clear = set() if by_differences else _clear_mistakes(c)
+    if clear and clear >= set(c.doubtful):
         return [8 * c.reference.eps * largest(g) for g in c.reference.grads]
-    points = POINTS // 2 if c.graph is None or _is_long(c.graph) else POINTS
-    floors = _floors(c, [d for d in (_apart_at(c, n) for n in range(1, points + 1)) if d], clear)
-    return [np.maximum(*pair) for pair in zip(floors, _of_float32(c), strict=True)]
+    points = range(1, 1 + (POINTS // 2 if c.graph is None or _is_long(c.graph) else POINTS))
+    if by_differences:
+        hands = [_handwritten(c, c.upstream, salt) for salt in points]
+        apart = [_differences(hand, c.reference.grads) for hand in hands if hand]
+    else:
+        apart = [d for d in (_apart_at(c, salt) for salt in points) if d]
+    floors = [np.maximum(*pair) for pair in zip(_least(c), _of_float32(c), strict=True)]
+    for k, floor in enumerate(floors) if len(apart) > 1 else ():
+        if k not in clear:
+            floors[k] = np.maximum(floor, FACTOR * _scatter([d[k] for d in apart], floor))
+    return floors
 
 
 def _of_float32(c: Comparison) -> list[Floor]:
@@ -182,17 +187,6 @@ def _of_float32(c: Comparison) -> list[Floor]:
                 differs = differing(row.both[0], single[k], reference.sharpness.match, 0.0)
                 floors[k] = np.where(differs, 0.0, np.abs(np.subtract(*row.both)))
     return floors
-
-
-def _floors(c: Comparison, apart: Sequence[Apart], clear: set[int]) -> list[Floor]:
-    """Return how far rounding moves each gradient: its scatter, and more where a sum rounds."""
-    least = _least(c)
-    if len(apart) < 2:
-        return least
-    return [
-        floor if k in clear else np.maximum(floor, FACTOR * _scatter([d[k] for d in apart], floor))
-        for k, floor in enumerate(least)
-    ]
 
 
 def _is_long(graph: Graph) -> bool:
@@ -216,7 +210,7 @@ def _clear_mistakes(c: Comparison) -> set[int]:
     return clear
 
 
-def _repeats(c: Comparison, k: int, there: Any) -> bool:
+def _repeats(c: Comparison, k: int, there: Array | None) -> bool:
     """Tell whether what is furthest off is off by just the same there, and by much.
 
     Two roundings may be the same by chance: what hardly moves the objective is looked at longer.

@@ -174,7 +174,7 @@ def _changed(before: Gradients, now: Gradients) -> set[int]:
     }
 
 
-def _is_double(later: Any, first: Any) -> bool:
+def _is_double(later: Array, first: Array) -> bool:
     """Tell whether a gradient has doubled, however small it is beside the others."""
     if not _is_numeric(first) or not np.any(first) or np.shape(later) != np.shape(first):
         return False
