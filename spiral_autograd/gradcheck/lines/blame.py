@@ -374,10 +374,8 @@ class Blame(Ran):
         """Return the line that makes the true gradient, if any does, and where it is given out."""
         true = self.evidence.automatic[k]
         made = [m for m in self.moments if np.any(true) and close(m.value, true, 1e-6)]
-        ends = self.ends()
-        return (
-            ends if self._gives_none() else [self.events[m.event].place for m in made[:1]] or ends
-        )
+        first = [] if self._gives_none() else made[:1]
+        return [self.events[m.event].place for m in first] or self.ends()
 
     def _gives_none(self) -> bool:
         """Tell whether the backward pass says itself that it gives None for something."""
