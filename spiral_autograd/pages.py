@@ -47,17 +47,15 @@ def as_json(data: object) -> str:
 def table(caption: str, head: Sequence[str], *rows: Sequence[str]) -> str:
     """Return a table of texts, the first of each row its name; what says "wrong" is marked so."""
     columns = "".join(f'<th scope="col">{as_html(name or "name")}</th>' for name in head)
-    body = "".join(f"<tr>{_cells(*row)}</tr>" for row in rows)
+    body = ""
+    for label, *values in rows:
+        cells = (f'<td class="is-{as_html(v.split(" ")[0])}">{as_html(v)}</td>' for v in values)
+        body += f'<tr><th scope="row">{as_html(label)}</th>{"".join(cells)}</tr>'
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{as_html(caption)}"><table>'
         f"<caption>{as_html(caption)}</caption><thead><tr>{columns}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
-
-
-def _cells(name: str, *values: str) -> str:
-    cells = (f'<td class="is-{as_html(v.split(" ")[0])}">{as_html(v)}</td>' for v in values)
-    return f'<th scope="row">{as_html(name)}</th>{"".join(cells)}'
 
 
 @dataclass(frozen=True)

@@ -74,20 +74,22 @@ class _Buffered(Writer):
         self._late, kept = split(simple)
         self._order, self.order = self.order, [e for e in self.order if e not in self._late]
         self._kept = {e: f"s{i}" for i, e in enumerate(kept)}
+        self._free: dict[Any, list[str]] = {}  # buffers by shape and dtype
+        self._functions: dict[str, str] = {}
+        self._numbers: dict[Any, str] = {}
+        self._count = 0
+        self._last_use = self._last_uses()
+        self._grads = {grad: k for k, grad in reversed([*enumerate(simple.grads)])}  # the first
+        self._keep()
+
+    def _keep(self) -> None:
+        """Write where the values are kept that the losses are made of."""
         for e, name in self._kept.items():
             self.setup.append(f"{name.upper()} = {_empty('count', *e.shape, dtype=e.dtype)}")
             self.views.append(f"{name} = {name.upper()}[k, ...]")
             if e.fun is None:
                 value = self.texts[e][0] if e.args else self.constant(e.value)
                 self.step.append(f"copyto({name}, {value})")
-        self._free: dict[Any, list[str]] = {}  # buffers by shape and dtype
-        self._functions: dict[str, str] = {}
-        self._numbers: dict[Any, str] = {}
-        self._count = 0
-        self._last_use = self._last_uses()
-        self._grads: dict[Expr, int] = {}
-        for k, grad in enumerate(simple.grads):
-            self._grads.setdefault(grad, k)
 
     # ---- lifetimes ----
 

@@ -20,23 +20,26 @@ MOST_BYTES = 2**13  # of a value that is kept; beside the work on a larger one a
 
 def split(simple: Simplified) -> tuple[set[Expr], list[Expr]]:
     """Return the expressions that can wait, and the values that a step keeps for them."""
-    loss, order = simple.loss, simple.order()
-    barred = {e for e in order if not _is_rowwise(e)} | needed(simple.grads, parents)
+    order, loss = simple.order(), simple.loss
+    now = {e for e in order if not _is_rowwise(e)} | needed(simple.grads, parents)
     while True:
-        late: set[Expr] = set()
-        read_now = set(barred)
-        for e in reversed(order):
-            if e not in read_now:
-                late.add(e)
-            else:
-                read_now.update(e.parents)
+        late = _waiting(order, now)
         reads = {e: [viewed(p, late) for p in e.parents if p not in late] for e in late}
         early = {e for e, values in reads.items() if not all(map(_can_be_kept, values))}
         if not early:
-            kept = [value for e in order if e in late for value in reads[e]]
-            kept = list(dict.fromkeys(value for value in kept if value.fun is not None))
-            return late, kept if loss in late else [loss]
-        barred |= early
+            break
+        now |= early
+    kept = dict.fromkeys(v for e in order for v in reads.get(e, ()) if v.fun is not None)
+    return late, list(kept) if loss in late else [loss]
+
+
+def _waiting(order: list[Expr], now: set[Expr]) -> set[Expr]:
+    """Return what neither is needed now nor read by what is."""
+    read = set(now)
+    for e in reversed(order):
+        if e in read:
+            read.update(e.parents)
+    return set(order) - read
 
 
 def viewed(e: Expr, late: set[Expr]) -> Expr:

@@ -126,8 +126,8 @@ class _Listing(Writer):
 
     def _goes_on(self, e: Expr, user: Expr) -> bool:
         """Tell whether a sum of parts that are placed into an array goes on in another one."""
-        is_first = e is user.args[0] or (e.fun in SCATTERS and e is not user.args[0])
         alike = (e.shape, e.dtype) == (user.shape, user.dtype)
+        is_first = e is user.args[0] or e.fun in SCATTERS
         return user.fun in (np.add, np.subtract) and alike and is_first
 
     def _is_sum(self, e: Expr) -> bool:

@@ -168,6 +168,7 @@ FORMS: dict[Any, tuple[str, int, tuple[int, ...]]] = {
     np.divide: ("{} / {}", TERM, (TERM, UNARY)),
     np.matmul: ("{} @ {}", TERM, (TERM, UNARY)),
     transpose: ("{}.T", ATOM, (ATOM,)),
+    broadcast: ("np.broadcast_to({}, {})", ATOM, (COMPARISON, COMPARISON)),
 }
 _COMPARISONS = {"equal": "==", "less": "<", "greater": ">"}
 _COMPARISONS |= {"not_equal": "!=", "less_equal": "<=", "greater_equal": ">="}
@@ -325,10 +326,6 @@ def _reshape(writer: Writer, e: Expr) -> Text:
     return f"{inside}.reshape({', '.join(map(str, shape)) or '()'})", ATOM
 
 
-def _broadcast(writer: Writer, e: Expr) -> Text:
-    return f"np.broadcast_to({writer.plain(e.args[0])}, {shape_text(e.args[1])})", ATOM
-
-
 def _astype(writer: Writer, e: Expr) -> Text:
     x, dtype = writer.text_of(e.args[0]), writer.constant(e.args[1])
     return f"{grouped(x, ATOM)}.astype({dtype})" if e.args[0].shape else f"{dtype}({x[0]})", ATOM
@@ -351,7 +348,6 @@ WRITERS: dict[Any, Callable[[Any, Expr], Text | None]] = {
     np.power: _power,
     scale: _scale,
     reshape: _reshape,
-    broadcast: _broadcast,
     astype: _astype,
     concatenate: _concatenate,
     **dict.fromkeys((operator.getitem, take.fun), _getitem),

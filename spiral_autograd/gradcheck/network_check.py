@@ -280,11 +280,13 @@ def _report(
     said = {name: report.remarks for name, report in reports.items()}
     of_layers = _merged({name: report.faults for name, report in reports.items()})
     faults = [] if own.is_right else faults
+    wrong_ones = [f"{name} ({report.subject})" for name, report in reports.items() if not report.ok]
+    first = [found("first_wrong", name=name) for name in wrong_ones[-1:]]  # on the way back
     return GradientReport(
         title,
         least.reference,
         tuple(rows),
-        (*own.remarks, *_merged(said), *_less_sharp(reports, least), *_first_wrong(reports)),
+        (*own.remarks, *_merged(said), *_less_sharp(reports, least), *first),
         (*of_layers, *faults, *own.faults),
         least.tolerances,
         tuple(unchecked),
@@ -300,12 +302,6 @@ def _less_sharp(reports: Reports, least: GradientReport) -> list[Finding]:
         for name, report in reports.items()
         if report.reference != KINDS[0]
     ]
-
-
-def _first_wrong(reports: Reports) -> list[Finding]:
-    """Return the first wrong layer on the way back."""
-    wrong = [f"{name} ({report.subject})" for name, report in reports.items() if not report.ok]
-    return [found("first_wrong", name=name) for name in wrong[-1:]]
 
 
 def _others(report: GradientReport, meant: Constant) -> tuple[str, ...]:

@@ -441,3 +441,61 @@ def test_gradients_that_have_changed_places_are_wrong():
     report = sa.check_layer(Two(), x)
     verdicts = {row.name.split(".")[-1]: row.verdict for row in report.rows}
     assert verdicts["A"] == verdicts["B"] == "wrong", str(report)
+
+
+# -------------------- gradients that are returned beside that of the input --------------------
+
+TWO = ["W1", "b1", "W2", "b2"]
+FORMS = {
+    "unnamed": lambda layer, grads, order: tuple(grads[n] for n in order),
+    "listed": lambda layer, grads, order: ([grads[n] for n in order],),
+    "keyed": lambda layer, grads, order: ({n: grads[n] for n in order},),
+    "named": lambda layer, grads, order: ([(n, grads[n]) for n in order],),
+    "paired": lambda layer, grads, order: ([(getattr(layer, n), grads[n]) for n in order],),
+}
+SLIPS = {
+    "right": (lambda grads: {}, []),
+    "doubled": (lambda grads: {"W1": 2 * grads["W1"]}, ["W1"]),
+    "kept axis": (lambda grads: {"b1": grads["b1"][None]}, ["b1"]),
+    "of no kind": (lambda grads: {"W2": np.cos(37 * grads["W2"])}, ["W2"]),
+    "nothing": (lambda grads: {"W1": None}, ["W1"]),
+    "exchanged": (lambda grads: {"b1": grads["b2"], "b2": grads["b1"]}, ["b1", "b2"]),
+}
+
+
+@pytest.mark.parametrize("width", [3, 4])
+@pytest.mark.parametrize("slip", SLIPS)
+@pytest.mark.parametrize("form", FORMS)
+def test_each_gradient_that_is_returned_is_held_against_its_own(form, slip, width):
+    if width == 3 and slip == "exchanged" and form in ("unnamed", "listed"):
+        pytest.skip("where each fits one array alone, their order says nothing")
+    change, wanted = SLIPS[slip]
+
+    class Two:
+        def __init__(self):
+            stream = np.random.default_rng(1)
+            shapes = [(4, 3), (3,), (3, 5), (5,)] if width == 3 else [(4, 4), (4,)] * 2
+            for name, shape in zip(TWO, shapes, strict=True):
+                setattr(self, name, 0.5 * stream.normal(size=shape))
+
+        def forward(self, x):
+            self.x, self.a = x, np.tanh(x @ self.W1 + self.b1)
+            return self.a @ self.W2 + self.b2
+
+        def backward(self, dout):
+            dz = dout @ self.W2.T * (1 - self.a**2)
+            grads = {"W1": self.x.T @ dz, "b1": dz.sum(axis=0)}
+            grads |= {"W2": self.a.T @ dout, "b2": dout.sum(axis=0)}
+            return dz @ self.W1.T, *FORMS[form](self, grads | change(grads), self.order)
+
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    for order in (TWO, TWO[2:] + TWO[:2]):
+        layer = Two()
+        layer.order = order
+        report = sa.check_layer(layer, x, budget=0)
+        rows = {row.name: row.verdict in ("exact", "match") for row in report.rows}
+        assert sorted(rows) == sorted(["x", *TWO]), str(report)
+        if slip == "exchanged" and form in ("unnamed", "listed"):
+            assert not report.ok  # which of them is the wrong one, their order may leave open
+        else:
+            assert [name for name in TWO if not rows[name]] == wanted, str(report)

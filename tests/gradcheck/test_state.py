@@ -1,5 +1,6 @@
 """The user's objects come out as they went in, and each run begins from the same state."""
 
+import copy
 import math
 import pickle
 import sys
@@ -13,6 +14,7 @@ from findings import has
 import spiral_autograd as sa
 from spiral_autograd.gradcheck.finding import found
 from spiral_autograd.gradcheck.subject.session import Session, Snapshot
+from spiral_autograd.state import GLOBAL_STREAMS
 
 
 def x_of(*shape, seed=0):
@@ -870,3 +872,63 @@ def test_functions_that_accumulate_or_read_what_the_loss_left():
     report = sa.check_gradient(leaving, lambda p: {"W": x.T @ (1 - left["h"] ** 2)}, params)
     assert report.ok, str(report)
     assert not report.notes
+
+
+# -------------------- marks of random streams --------------------
+
+
+def normal(stream):
+    return stream.standard_normal()
+
+
+@pytest.mark.parametrize("drawn_before", [0, 1, 2])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        normal,
+        lambda stream: [normal(stream), normal(stream)],
+        lambda stream: stream.random_sample(),
+        lambda stream: stream.randint(2),
+        lambda stream: stream.seed(0),
+        lambda stream: stream.set_state(np.random.RandomState(1).get_state()),
+        lambda stream: None,
+    ],
+)
+def test_whatever_is_drawn_from_a_stream_is_drawn_again(draw, drawn_before):
+    stream = np.random.RandomState(7)
+    for _ in range(drawn_before):
+        normal(stream)
+    wanted = copy.deepcopy(stream)
+    before = Snapshot({"stream": stream})
+    for _ in range(2):
+        draw(stream)
+        before.restore()
+    assert pickle.dumps(stream.get_state()) == pickle.dumps(wanted.get_state())
+    assert normal(stream) == normal(wanted)
+
+
+def test_a_stream_of_another_kind_is_put_back_too():
+    stream = np.random.RandomState(np.random.PCG64(3))
+    before, wanted = Snapshot({"stream": stream}), copy.deepcopy(stream).standard_normal(3)
+    stream.standard_normal(3)
+    before.restore()
+    assert np.array_equal(stream.standard_normal(3), wanted)
+
+
+def test_the_global_stream_is_left_as_it_was_though_a_layer_seeds_it_to_the_same_place():
+    stream = GLOBAL_STREAMS[0]
+
+    class Seeds:
+        def forward(self, x):
+            stream.seed(0)
+            self.noise = stream.randn(1)
+            return x + self.noise
+
+        def backward(self, dout):
+            return dout
+
+    stream.seed(0)
+    stream.randn(2)
+    before = pickle.dumps(stream.get_state())
+    assert sa.check_layer(Seeds(), np.ones((2, 3))).ok
+    assert pickle.dumps(stream.get_state()) == before

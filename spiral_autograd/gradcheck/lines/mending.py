@@ -43,7 +43,7 @@ _AGAIN = 0.5  # what makes the same as a lesser change, or none, is that much le
 _MOST = 600  # runs of a backward pass
 _NEAR = 0.6  # what costs that much more than the least is as likely
 _TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
-_DEAREST = 1.7  # what costs more is no mistake, but chance
+_DEAREST = 2.1  # what costs more is no mistake, but chance
 _FIRST = 0.3  # as much likelier is the line that the values speak for
 
 

@@ -66,7 +66,7 @@ def changed_throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
     nodes = [node for node in ast.walk(statement) if isinstance(node, REFERENCE)]
     texts = Counter(ast.unparse(node) for node in nodes if isinstance(node.ctx, ast.Load))
     for text in (text for text, times in texts.items() if times > 1 and text in reach):
-        for other in alike(text, reach[text], reach):
+        for other in (f"-{text}", *alike(text, reach[text], reach)):
             yield 1.2, _Renamed({text: other}).visit(copy.deepcopy(statement))
     shaped = {text: thing for text, thing in reach.items() if isinstance(thing, tuple)}
     matrices = [text for text in texts if len(shaped.get(text, ())) == 2]

@@ -44,6 +44,7 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "argmin": ("argmax",),
 }
 _INDICES = ("{}", "-{}", "{} + 1", "{} - 1", "-{} + 1", "-{} - 1")  # of a number in reach
+_CUT_OFF = ("np.minimum({0}, 0)", "np.maximum({0}, 0)", "({0} > 0)")
 _DERIVATIVES = ("(1 - {0})", "(1 - {0}**2)", "{0} * (1 - {0})", "({0} > 0)", "np.sign({0})")
 _INDEX = ast.Constant | ast.BinOp | ast.UnaryOp
 
@@ -139,7 +140,7 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
         yield from _constants(node.value, reach)
     elif isinstance(node, ast.Call):
         yield from _reduced(node, {**written, **reach})
-        yield from _reshaped(node)
+        yield from _split(node)
     elif isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
         for attr in _FUNCTIONS[node.attr]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
@@ -166,13 +167,15 @@ def _reduced(node: ast.Call, held: Reach) -> Iterator[Offer]:
             yield 1.2, ast.Call(node.func, args, keywords)
 
 
-def _reshaped(node: ast.Call) -> Iterator[Offer]:
-    """Yield a reshape with two axes the other way round, which are exchanged behind it."""
-    lengths = node.args if getattr(node.func, "attr", "") == "reshape" else []
-    for i in range(1, len(lengths) - 1):
-        swapped = [*lengths[:i], lengths[i + 1], lengths[i], *lengths[i + 2 :]]
-        text = ast.unparse(ast.Call(node.func, swapped, node.keywords))
-        yield 1.1, parsed(f"{text}.swapaxes({i}, {i + 1})")
+def _split(node: ast.Call) -> Iterator[Offer]:
+    """Yield an array whose axis is split in another order than the axes are to have."""
+    sizes = node.args[0].elts if node.args and isinstance(node.args[0], ast.Tuple) else node.args
+    if getattr(node.func, "attr", "") != "reshape" or len(sizes) < 3:
+        return
+    for axis in range(len(sizes) - 1):
+        order = [*sizes[:axis], sizes[axis + 1], sizes[axis], *sizes[axis + 2 :]]
+        swapped = ast.Attribute(ast.Call(node.func, order, []), "swapaxes", ast.Load())
+        yield 1.2, ast.Call(swapped, [ast.Constant(axis), ast.Constant(axis + 1)], [])
 
 
 def _derived_otherwise(node: ast.BinOp, reach: Reach, written: Reach) -> Iterator[Offer]:
@@ -208,6 +211,7 @@ def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator
         turned = [other for other, thing in reach.items() if thing == held[::-1]]
         yield from ((1.4 if named else 1.5, parsed(f"{other}.T")) for other in turned)
     if named and isinstance(held, tuple):
+        yield from ((1.5, parsed(form.format(text))) for form in _CUT_OFF)
         others = [o for o, thing in reach.items() if isinstance(thing, tuple) and thing != held]
         yield from ((1.5, parsed(o)) for o in others if len(reach[o]) == len(held))
     called = ast.unparse(node.func).split(".")[-1] if isinstance(node, ast.Call) else ""
@@ -348,9 +352,8 @@ def _with(
     if whole and _begins(text, thing):
         yield 1.6, ast.BinOp(node, ast.Add(), other)
     if not is_number and thing in shapes:
-        if whole:
-            yield 1.6, ast.BinOp(node, ast.Add(), other)
-            yield 1.7, ast.BinOp(node, ast.Sub(), other)
+        yield 1.6, ast.BinOp(node, ast.Add(), other)
+        yield 1.7, ast.BinOp(node, ast.Sub(), other)
         for form in _DERIVATIVES:
             yield 1.6, ast.BinOp(node, ast.Mult(), parsed(form.format(text)))
 

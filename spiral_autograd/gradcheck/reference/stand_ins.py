@@ -89,10 +89,6 @@ def _converted(function: Function) -> Function:
 _array = _converted(np.array)
 
 
-def _from_values(values: Iterable[object], *args: object, **kwargs: object) -> object:
-    return _array(list(values), *args, **kwargs)
-
-
 class _Joined(StandIn):
     """np.r_ and np.c_ for arrays: what is joined may hold boxes."""
 
@@ -160,10 +156,6 @@ def _copyto(target: Array, source: Array, **kwargs: Any) -> None:
         target[...] = source
 
 
-def _ndenumerate(array: Array) -> Iterable[tuple[tuple[int, ...], object]]:
-    return ((index, array[index]) for index in np.ndindex(np.shape(array)))
-
-
 def _vectorized(
     function: Function, *args: Any, made: np.vectorize | None = None, **kwargs: Any
 ) -> object:
@@ -183,10 +175,6 @@ def _vectorized(
 
 
 # -------------------- of numbers --------------------
-
-
-def _float(value: Array | float = 0.0) -> object:
-    return as_number(value) if isbox(value) else float(value)
 
 
 def _of_numbers(function: Function, traced: Function) -> Function:
@@ -288,14 +276,14 @@ STAND_INS: dict[object, object] = {
     **{f: _made(f) for f in (np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.copy)},
     **{f: _converted(f) for f in (np.array, np.asarray, np.asanyarray, np.ascontiguousarray)},
     anp.array: _converted(anp.array),
-    np.fromiter: _from_values,
+    np.fromiter: lambda values, *args, **kwargs: _array(list(values), *args, **kwargs),
     np.c_: _Joined(np.c_, columns=True),
     np.r_: _Joined(np.r_, columns=False),
     np.copyto: _copyto,
-    np.ndenumerate: _ndenumerate,
+    np.ndenumerate: lambda array: ((i, array[i]) for i in np.ndindex(np.shape(array))),
     np.vectorize: _class_for(np.vectorize, _vectorized),
     **{kind: _class_for(kind, _cast_to(kind)) for kind in (np.float64, np.float32, np.float16)},
-    float: _class_for(float, _float),
+    float: _class_for(float, lambda v=0.0: as_number(v) if isbox(v) else float(v)),
     type: _class_for(type, lambda *args: standing_for(type(*map(plain, args)))),
     isinstance: lambda value, kinds: isinstance(plain(value), kinds),
     **_MATH,

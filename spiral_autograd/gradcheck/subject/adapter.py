@@ -20,7 +20,7 @@ from .objects import attributes_of
 from .parameters import Parameter, find_parameters
 from .returned import as_gradient, as_update_takes, other_shapes
 from .session import Session, objects_of, reach
-from .subject import Gradients, Subject, is_array, is_float_array, outputs_of
+from .subject import MISSING, Gradients, Subject, is_array, is_float_array, outputs_of
 
 Values = Sequence[Array] | None
 Automatic = Callable[[Subject], Sequence[Any]]
@@ -148,6 +148,14 @@ class Adapter:
             between(self.left)
         self.run_backward(ups)
         return self.read()
+
+    def by_name(self) -> dict[str, Any]:
+        """Return the gradients of the inputs that backward has returned, by name."""
+        raise NotImplementedError
+
+    def gradient_of(self, name: str) -> object:
+        """Return the gradient of an input; MISSING where there is none."""
+        return self.by_name().get(name, MISSING)
 
     def read(self) -> list[Any]:
         """Return the gradient of each value after both passes."""

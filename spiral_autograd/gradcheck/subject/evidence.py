@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,10 +25,9 @@ from .conventions import (
     is_of_optimizer,
     last_name,
 )
-from .object_passes import ObjectPasses
-from .objects import Held, held_arrays, held_at, is_gradient, method_name, nested
+from .object_passes import RETURNED, ObjectPasses
+from .objects import Held, held_arrays, held_at, method_name, nested
 from .parameters import Parameter
-from .returned import returned_names
 from .subject import MISSING
 
 MOST = 10_000  # pairs to look at: a layer may keep a table of many arrays
@@ -52,12 +51,12 @@ Pairs = dict[Part, Held]
 
 def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array whose gradient it keeps; return the others."""
-    written = _written_by_backward(layer, held) if held else []
-    if not written or len(held) * len(written) > MOST:
-        return list(held)
-    pairs = _by_shape(held, written)
-    parts = list(pairs) or _parts(layer, held)
-    pairs = pairs or _Signs(parts, layer).assign(written)
+    written = _written_by_backward(layer, held)
+    pairs, parts = Pairs(), list[Part]()
+    if written and len(held) * len(written) <= MOST:
+        pairs = _by_shape(held, written)
+        parts = list(pairs) or _parts(layer, held)
+        pairs = pairs or _in_order(parts, _Signs(parts, layer).assign(written))
     left, more = [], []
     for h in held:
         own = [(part, pairs[part]) for part in parts if part.owner is h and part in pairs]
@@ -67,28 +66,64 @@ def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
             continue
         layer.claimed |= {step for _, g in own if g.holder is None for step in g.path[:1]}
         p = Parameter(_own_name(h.name), h.value, partial(_read, layer, h.value, own))
-        is_listed = own[0][1].holder is not None and _is_in_turn(own[0][1])
-        more.append((own[0][1].path[-1] if is_listed else -1, p))
+        g = own[0][1]
+        more.append((g.path[-1] if g.holder is not None and _is_in_turn(g) else -1, p))
+    nothing = _given_nothing(layer, left)
+    more += [(-1, Parameter(h.name, h.value, partial(layer.at, g))) for h, g in nothing]
     if more:
         layer.take([p for _, p in sorted(more, key=operator.itemgetter(0))])
-    return left
+    return [h for h in left if not any(h is other for other, _ in nothing)]
+
+
+def _given_nothing(layer: ObjectPasses, left: Sequence[Held]) -> list[tuple[Held, Held]]:
+    """Return the arrays that backward returns None for: by its key, or in their order, if as many.
+
+    An input may have none by right.
+    """
+    nothing = [steps for _, steps, g in nested("", layer.result) if g is None and steps]
+    keyed = [s for s in nothing if isinstance(s[-1], str)]
+    in_turn = [s for s in nothing if s not in keyed and (s[1:] or s[0] >= len(layer.given_names))]
+    pairs = [(h, s) for s in keyed for h in left if gradient_keys([s[-1]], _stem(h.name))]
+    pairs = list(zip(left, in_turn, strict=True)) if len(in_turn) == len(left) else pairs
+    return [(h, replace(h, holder=None, path=steps)) for h, steps in pairs]
 
 
 def _by_shape(held: Sequence[Held], written: Sequence[Held]) -> Pairs:
     """Return the gradients of arrays, if all stand in a list, and each fits one array alone."""
-    shapes = {h.value.shape: h for h in written if _is_in_turn(h)}
+    shapes = {h.value.shape: h for h in written if _is_in_turn(h) and not h.beside}
     are_all = len(shapes) == len(written) == len(held)
     if not are_all or shapes.keys() != {h.value.shape for h in held}:
         return {}
     places = [np.arange(h.value.size).reshape(h.value.shape) for h in held]
     parts = [Part(h, h.name, at, None) for h, at in zip(held, places, strict=True)]
-    return {part: shapes[part.owner.value.shape] for part in parts}
+    pairs = {part: shapes[part.owner.value.shape] for part in parts}
+    is_sure = all(_is_unnamed(h) or _is_named(part, h) for part, h in pairs.items())
+    return pairs if is_sure else {}
+
+
+def _in_order(parts: Sequence[Part], pairs: Pairs) -> Pairs:
+    """Return pairs in which gradients that have no names, and fit in their order, stand in it.
+
+    But the order of the arrays may be turned round, as a whole or layer by layer.
+    """
+    plain = [p for p in parts if p in pairs and _is_in_turn(pairs[p]) and _is_unnamed(pairs[p])]
+    plain = [p for p in plain if _is_whole(p) and not pairs[p].beside]
+    there = sorted((pairs[p] for p in plain), key=lambda h: (str(h.path[:-1]), h.path[-1]))
+    n, order = len(plain), [plain.index(p) for h in there for p in plain if pairs[p] is h]
+    blocks = [sorted(range(n), key=lambda i: (-(i // k), i)) for k in range(1, n + 1) if n % k == 0]
+    fits = all(_has_shape(part, h) for part, h in zip(plain, there, strict=True))
+    return pairs if order in blocks or not fits else pairs | dict(zip(plain, there, strict=True))
 
 
 def _is_in_turn(h: Held) -> bool:
-    """Tell whether a gradient stands in a list of such, with no name but its place."""
+    """Tell whether a gradient stands in a list of such."""
     in_list = h.holder is None or h.path[:1] in [(name,) for name in GRADIENT_LISTS]
     return in_list and bool(h.path) and isinstance(h.path[-1], int)
+
+
+def _is_unnamed(h: Held) -> bool:
+    """Tell whether a gradient in a list has no name but its place."""
+    return h.holder is not None or h.name.startswith(f"{RETURNED}.")
 
 
 def _own_name(name: str) -> str:
@@ -109,7 +144,7 @@ def _written_by_backward(layer: ObjectPasses, held: Sequence[Held]) -> list[Held
         read = [a for g in read for a in leaves(g)]
         known = {id(a) for a in (*read, *layer.values, *(h.value for h in held))}
         found: dict[int, Held] = {}
-        kept, given = held_arrays(layer.layer), list(returned(layer))
+        kept, given = held_arrays(layer.layer), list(layer.returned())
         for h in kept:
             if before.get(h.name) != (id(h.value), checksum(h.value)):
                 found.setdefault(id(h.value), h)
@@ -152,17 +187,6 @@ def _company(
                 for key, a in there.items():
                     found[id(a)] |= {id(other[key])}
     return found
-
-
-def returned(layer: ObjectPasses) -> Iterator[Held]:
-    """Yield the gradients that backward returns, by their keys, or what they are called there."""
-    result = layer.result
-    names = returned_names(layer.backward_method, len(result)) if isinstance(result, tuple) else []
-    for _, steps, value in nested("", result):
-        if is_gradient(value):
-            name = names[steps[0]] if names else ""
-            parts = (name, *steps[1:]) if name else ("returned", *steps)
-            yield Held(".".join(map(str, parts)), value, None, steps)
 
 
 def _parts(layer: ObjectPasses, held: Sequence[Held]) -> list[Part]:

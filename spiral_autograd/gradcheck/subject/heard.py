@@ -164,7 +164,11 @@ def listed_by(network: Any, result: Any, method: Any = None) -> tuple[list[Param
         returned = _by_key(network, result)
     else:
         returned = _in_order(network, result) or _by_place(network, result, names)
-    return (returned, True) if returned else (_held_by(network), False)
+    if returned:
+        return returned, True
+    held = [noted(p.name, p.value, p.gradient()) for p in find_parameters(network)]
+    held = [p for p in held if p.gradient() is not MISSING]
+    return held if any(map(_fits, held)) else [], False
 
 
 def _without_loss(result: Any, method: Any) -> tuple[Any, list[str]]:
@@ -178,12 +182,6 @@ def _without_loss(result: Any, method: Any) -> tuple[Any, list[str]]:
         return entries, names
     del entries[at], names[at : at + 1]
     return (as_dict(entries[0]) if len(entries) == 1 else entries), names
-
-
-def _held_by(network: object) -> list[Parameter]:
-    held = [noted(p.name, p.value, p.gradient()) for p in find_parameters(network)]
-    held = [p for p in held if p.gradient() is not MISSING]
-    return held if any(map(_fits, held)) else []
 
 
 def _listings(network: object) -> list[Any]:

@@ -15,7 +15,7 @@ from ..finding import Finding, found
 from ..guard import theirs
 from .adapter import Terms, effects_on, replaced_gradients
 from .calling import find_calling
-from .evidence import claim, returned
+from .evidence import claim
 from .inputs import floats_with_gradients, refuse_parameters
 from .object_passes import ObjectPasses
 from .objects import Held, held_arrays
@@ -99,9 +99,9 @@ class Layer(ObjectPasses):
 
     def _find_left(self) -> None:
         """Find the gradients of inputs among what backward leaves, where it returns none."""
-        if self.result is not None or not self.of_inputs:
-            return
         n, lacking = len(self.parameters), [p for p in self.of_inputs if not is_array(p.gradient())]
+        if self.result is not None or not lacking:
+            return
         claim(self, [Held(p.name, p.value, None) for p in lacking])
         there = {p.name: p for p in self.parameters[n:]}
         del self.parameters[n:]
@@ -186,13 +186,10 @@ class Layer(ObjectPasses):
         arrays = [p for p in known if is_array(p.value)]
         self.parameters = [p for p in arrays if has_gradient(p, known[p], start)]
         own = {id(p.gradient()) for p in self.parameters}
-        there = [g.path[:1] for g in returned(self) if id(g.value) in own]
+        there = [g.path[:1] for g in self.returned() if id(g.value) in own]
         self.claimed = {step for path in there for step in path}
         inputs = self.given_values()
-        self.of_inputs = [Parameter(n, v, partial(self._of_input, n)) for n, v in inputs]
-
-    def _of_input(self, name: str) -> Any:
-        return self.by_name().get(name, MISSING)
+        self.of_inputs = [Parameter(n, v, partial(self.gradient_of, n)) for n, v in inputs]
 
     def read(self) -> list[Any]:
         """Return the gradient of each value after both passes.

@@ -7,7 +7,7 @@ import inspect
 import io
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import GeneratorType
@@ -36,7 +36,9 @@ from .objects import (
     changes_of,
     held_at,
     input_gradient_of,
+    is_gradient,
     methods_of,
+    nested,
     optional_names,
     output_of,
     positional_names,
@@ -44,8 +46,8 @@ from .objects import (
     signature_of,
 )
 from .parameters import Kept, resets_of
-from .returned import arranged, by_position, flattened, is_of_loss
-from .subject import MISSING, CheckError, called, described, is_array, is_float_array, upstream_of
+from .returned import arranged, by_position, flattened, is_of_loss, returned_names
+from .subject import CheckError, called, described, is_array, is_float_array, upstream_of
 
 # What a copy of an object shares with it, since it cannot be copied; and long lists of words.
 _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
@@ -56,6 +58,7 @@ _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, Generator
 Source = tuple[str, Any]
 
 
+RETURNED = "gradients"  # what begins the names of those that backward returns without a name
 RATE = 0.5  # of updates: exact, and not 1, with which one that lacks the rate would be right
 
 
@@ -290,8 +293,7 @@ class ObjectPasses(Adapter):
 
     def read_inputs(self) -> list[Any]:
         """Return the gradient of each input after both passes."""
-        by_name = self.by_name()
-        return [by_name.get(name, MISSING) for name, _ in self.given_values()]
+        return [self.gradient_of(name) for name, _ in self.given_values()]
 
     def by_name(self) -> dict[str, Any]:
         """Return the gradients of the inputs by name."""
@@ -306,6 +308,16 @@ class ObjectPasses(Adapter):
         if self.is_of_loss(rest) and is_target_first(names) and all(floats):
             rest = {f"d{names[1]}": rest}  # a loss has one gradient
         return by_position(self.backward_label, rest, names, floats, surplus=True)
+
+    def returned(self) -> Iterator[Held]:
+        """Yield the gradients that backward has returned, by their keys, or as they are called."""
+        result, method = self.result, self.backward_method
+        names = returned_names(method, len(result)) if isinstance(result, tuple) else []
+        for _, steps, value in nested("", result):
+            if is_gradient(value):
+                name = names[steps[0]] if names else ""
+                parts = (name, *steps[1:]) if name else (RETURNED, *steps)
+                yield Held(".".join(map(str, parts)), value, None, steps)
 
     def is_of_loss(self, result: object) -> bool:
         """Tell whether one gradient is that of a loss, which has none for its targets."""

@@ -16,7 +16,7 @@ from .heard import Pass
 from .loss import Gradient, value_of
 from .network import Network
 from .object_passes import RATE
-from .own_passes import number_in
+from .own_passes import THE_RATE, number_in
 from .subject import Subject
 from .updates import Update
 
@@ -76,7 +76,7 @@ class OwnLoss(Gradient):
 
     def _is_by_argument(self) -> bool:
         """Tell whether the rate is an argument, with which changes grow."""
-        if not self.way.takes_rate:
+        if not any(argument is THE_RATE for argument in self.way.calls[-1][1]):
             return False
         whole, half = self._changes(), self._changes(RATE / 2)
         return any(n in half and close(half[n], g / 2, 1e-6) for n, g in whole.items())

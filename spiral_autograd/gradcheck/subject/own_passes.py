@@ -48,11 +48,6 @@ class Way(NamedTuple):
     rate: float = RATE  # where the last takes one
 
     @property
-    def takes_rate(self) -> bool:
-        """Whether the last method is given the rate of an update."""
-        return any(a is THE_RATE for a in self.calls[-1][1])
-
-    @property
     def method(self) -> str:
         """The method that gives the gradients."""
         return self.calls[-1][0]
@@ -146,16 +141,8 @@ def ways(
             yield [Way(calls, True) for calls in product(before, [(name, ())])]
         elif name in BACKWARD and (n := max(1, len(required_names(method)))) < 3:
             given = [(name, argument) for argument in _may_be_given(method, n, t, up)]
-            yield [Way(calls, False) for calls in _one_by_one(scores, before, given)]
-
-
-def _one_by_one(
-    scores: Sequence[MethodCall], before: Sequence[MethodCall], given: Sequence[MethodCall]
-) -> Iterator[tuple[MethodCall, ...]]:
-    """Yield what to call before a backward pass of one argument, with that: a loss, or scores."""
-    yield from product(before, given)
-    if before != scores:
-        yield from product(scores, given[-1:])
+            every = [*product(before, given), *(product(scores, given[-1:]) if losses else ())]
+            yield [Way(calls, False) for calls in every]  # after a loss, or after the scores
 
 
 def _data_for(method: object, x: object, t: object) -> tuple[Any, ...] | None:

@@ -256,7 +256,7 @@ class Pair(Adapter):
             with self.session.fresh():
                 self.run()
                 self.run_backward([times * u for u in self.upstream])
-                there = self._by_name()
+                there = self.by_name()
                 return [(there.get(name), value) for name, value in self.named_values()]
         except CheckError:
             return []
@@ -301,12 +301,12 @@ class Pair(Adapter):
 
         Return those there that have none.
         """
-        there = self._by_name()
+        there = self.by_name()
         own = {id(value) for value in self.inputs}
         lacking = [(n, value) for n, value in self.given_values() if n not in there]
         self._say_beside([n for n, value in lacking if id(value) in own], there)
         pairs = [(name, value) for name, value in self.given_values() if name in there]
-        entries = [Parameter(name, v, partial(self._gradient_of, name)) for name, v in pairs]
+        entries = [Parameter(name, v, partial(self.gradient_of, name)) for name, v in pairs]
         n = sum(p.name == self.names[0] for p in entries)
         self.of_inputs, self.parameters = entries[:n], entries[n:]
         return [(name, leaf) for name, leaf in lacking if id(leaf) not in own]
@@ -320,10 +320,8 @@ class Pair(Adapter):
             read = {id(gradient) for gradient in there.values()}
             self.say_unread({key: g for key, g in self.result.items() if id(g) not in read})
 
-    def _gradient_of(self, name: str) -> object:
-        return self._by_name().get(name, MISSING)
-
-    def _by_name(self) -> dict[str, object]:
+    def by_name(self) -> dict[str, Any]:
+        """Return the gradients of the inputs by name."""
         found = by_position(self.backward_label, self.result, self.given_names, self.floats)
         return {name: gradient for name, gradient in found.items() if gradient is not MISSING}
 

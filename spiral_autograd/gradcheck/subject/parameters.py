@@ -250,7 +250,8 @@ def other_keys(layer: object) -> list[Finding]:
     """Return what is to be said of dicts whose gradients have other keys than the parameters."""
     found: list[Finding] = []
     for item in (layer, *(part for _, part in parts_of(layer))):
-        for values, grads in CONTAINERS:
+        has = asker(item)
+        for values, grads in (pair for pair in CONTAINERS if all(map(has, pair))):
             held, there = entries(item, values), entries(item, grads)
             if isinstance(held, dict) and isinstance(there, dict):
                 found += [f for f in differing(held, there, (grads, values)) if f not in found]

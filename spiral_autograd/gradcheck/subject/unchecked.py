@@ -19,7 +19,7 @@ from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import Place, text_of
 from .conventions import STATES, TARGETS, gradient_keys, is_statistic, last_name
-from .evidence import claim, returned
+from .evidence import claim
 from .object_passes import ObjectPasses
 from .objects import Held, is_gradient, is_number, of_class
 from .parameters import Kept, Parameter, find_parameters, fits_number, has_gradient, parts_of
@@ -61,7 +61,9 @@ def trained_numbers(layer: ObjectPasses, before: dict[str, tuple[Parameter, obje
     `before` has what was in the place of each gradient before the run.
     """
     start = layer.session.start
-    given = any(np.ndim(g.value) == 0 for g in returned(layer) if not layer.claimed & {*g.path[:1]})
+    given = any(
+        np.ndim(g.value) == 0 for g in layer.returned() if not layer.claimed & {*g.path[:1]}
+    )
     return [
         p.name
         for p in layer.now.numbers
@@ -172,7 +174,8 @@ def look_beside(layer: ObjectPasses) -> None:
     moving = [h for h in used if id(h.value) not in still]
     updated = [h.name for h in take_updates(layer, moving)] if moving else []
     updated += [name for name in changed if depends_on_number(layer, name)]
-    constant = claim(layer, [h for h in used if id(h.value) in still])
+    constant = [h for h in used if id(h.value) in still]
+    constant = claim(layer, constant) if constant else []
     for name in updated:
         layer.say_unchecked(name, found("updates_itself", name=name))
     _find_unkept(layer, constant)

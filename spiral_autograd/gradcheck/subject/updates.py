@@ -135,9 +135,8 @@ def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     n = len(layer.outputs[0]) if layer.outputs[0].ndim > 1 else 1
     is_mean = all(abs(f - 1) > 1e-6 for f in shares) and any(abs(f * n - 1) < 1e-6 for f in shares)
     n, adds = n if is_mean else 1, update.adds
-    for h in layer.updated:
-        gradient = partial(_gradient, layer, h.name, -rate / n if adds else rate / n)
-        layer.take([Parameter(h.name, h.value, gradient)])
+    gradient = partial(_gradient, layer, -rate / n if adds else rate / n)
+    layer.take([Parameter(h.name, h.value, partial(gradient, h.name)) for h in layer.updated])
     names, label = [h.name for h in layer.updated], layer.backward_label
     values = {h.name: _start_of(layer, h) for h in layer.updated if h.name in layer.decays}
     for name, value in values.items():
@@ -168,7 +167,7 @@ def _start_of(layer: ObjectPasses, h: Held) -> Array:
     return h.value if kept is None else kept
 
 
-def _gradient(layer: ObjectPasses, name: str, rate: float) -> Array | None:
+def _gradient(layer: ObjectPasses, rate: float, name: str) -> Array | None:
     change = layer.changes.get(name)
     return None if change is None else change / rate
 
