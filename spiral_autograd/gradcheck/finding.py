@@ -20,7 +20,7 @@ _KINDS = {
     "sum": "extra_axis not_summed lost_axis should_keep other_sum summed averaged the_largest "
     "the_first the_last overwritten term_axes all_axes",
     "term": "term constant_added left_out not_carried term_left_out only_scaled_g g_left_out "
-    "added_to_itself term_in_part constant_in_part",
+    "term_in_part constant_in_part",
     "part": "part",
     "value": "unused_by_forward lost one_hot truncated taken_as updated scale_left_out "
     "scale_squared scale_inverted only_g clipped clipped_norm combined passed_on",

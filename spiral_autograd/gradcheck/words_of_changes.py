@@ -175,7 +175,6 @@ CHANGES: dict[str, str | Callable[..., str]] = {
     "only": lambda flow, overwritten: (
         f"only {flow} is kept: {'each overwrites the one before; ' * overwritten}add up all (+=)"
     ),
-    "added_to_itself": "{flow} is added to itself: add it to what flows back otherwise",
     "overwritten": "where an entry of {of} is used more than once, its gradients overwrite each "
     "other: add them up (+=, and np.add.at where an index repeats)",
     "term_left_out": "the term - {term} is missing",

@@ -207,8 +207,8 @@ MISTAKES = {
         },
     ),
     "beyond a bound": (
-        *(capped, capped_backward, (2 * X,), 0, "part"),
-        {"part": {}, "where": {"of": "np.maximum(x + 1, 0)", "sign": ">", "bound": 2.0}},
+        *(capped, capped_backward, (2 * X,), 0, None),
+        {"right_with": {}},
     ),
     "not divided by the norm": (
         *(normalised, normalised_backward, (X,), 0, "value"),

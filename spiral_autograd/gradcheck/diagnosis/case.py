@@ -53,9 +53,7 @@ class Reason:
     @property
     def is_unlikely(self) -> bool:
         """Whether it may explain the numbers by chance, or tells less than a line that is right."""
-        mark = self.finding.fields.get("mark") if self.kind == "part" else None
-        is_place = mark is not None and mark.kind in ("at", "slices", "where")
-        return self.cost > UNLIKELY or self.kind in ("ratio", "two_mistakes") or is_place
+        return self.cost > UNLIKELY or self.kind in ("ratio", "two_mistakes", "part")
 
     @property
     def rule(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -163,38 +163,4 @@ def taken_as(of: Node, i: int, sign: int = 1, extra: float = 0.0) -> Edit:
     return Edit("taken_as", cost, change, fields, "derivative")
 
 
-# -------------------- a maximum, taken for something else: in pooling, say --------------------
-
-_EXTREMES: dict[str, Callable[..., Array]] = {
-    **dict.fromkeys(("max", "amax"), np.min),
-    **dict.fromkeys(("min", "amin"), np.max),
-}
-
-
-def extremes(spot: Spot, stock: Stock) -> Iterator[Family]:
-    """The derivative of a maximum is taken as that of a sum, of a mean or of the minimum."""
-    y, x = spot.site.result, spot.site.argument
-    if y is None or spot.site.steps > 1 or y.name not in _EXTREMES or not y.parents:
-        return
-    opposite = _EXTREMES[y.name]
-    axis = y.call.kwargs.get("axis", y.args[1] if len(y.args) > 1 else None)
-    n = np.size(x.value) // max(1, np.size(y.value))
-    is_it = f"({{v}} == {opposite.__name__[-3:]}({{v}}))"
-    tried: dict[str, Callable[[], object]] = {
-        "1": lambda: 1.0,
-        f"1 / {n}": lambda: 1 / n,
-        is_it: lambda: x.value == opposite(x.value, axis=axis, keepdims=True),
-    }
-
-    def edit(function: str) -> Edit:
-        def change(g: Array, c: Array, total: object) -> object:
-            kept = np.shape(np.max(x.value, axis=axis, keepdims=True))
-            return np.reshape(g, kept) * tried[function]() + 0 * c
-
-        fields = {"function": function, "v": x, "minus": False}
-        return Edit("taken_as", 1.2, change, fields, "derivative")
-
-    yield from spot.family({("extreme", i): edit(f) for i, f in enumerate(tried)}, stock.bar)
-
-
-FAMILIES = (multiples, targets, closed_forms, own_functions, extremes, gathered)
+FAMILIES = (multiples, targets, closed_forms, own_functions, gathered)

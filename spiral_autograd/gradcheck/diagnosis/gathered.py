@@ -24,15 +24,6 @@ def gathered(spot: Spot, stock: Stock) -> Iterator[Family]:
     ways = [Site(u, x, (u,)) for u in x.users if np.shape(u.adjoint) == np.shape(u.value)]
     tried = [*_kept_alone(spot, ways), *_overwritten(spot, ways)]
     yield from spot.family({(edit.kind, n): edit for n, edit in enumerate(tried)}, _recorded)
-    twice = [_added_to_itself(spot, way) for way in ways[:3]] if np.ndim(spot.c) else []
-    yield from spot.family({(edit.kind, n): edit for n, edit in enumerate(twice)}, _recorded)
-
-
-def _added_to_itself(spot: Spot, way: Site) -> Edit:
-    """Return what one way brings, added to itself in place of what the others bring."""
-    only = _only(spot, way)
-    fields = {"path": way}
-    return Edit("added_to_itself", 1.2, lambda g, c, t: 2 * only(g, c, t), fields, of="")
 
 
 def _kept_alone(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
@@ -58,12 +49,7 @@ def _overwritten(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
         return
     for order in (ways, ways[::-1]):
         yield Edit("overwritten", 0.5, _assigned(order, 0.0), of, of="")
-        for share in _shares(ways):
-            yield Edit("overwritten", 0.7, _last(order, share), of, of="")
     yield Edit("overwritten", 0.6, _assigned(ways, 1.0), of, of="")
-    arrays = [i for i in map(_index, ways) if isinstance(i, np.ndarray)]
-    for axis in range(max(map(np.ndim, arrays)) if len(arrays) == len(ways) else 0):
-        yield Edit("overwritten", 0.8, _turn_by_turn(ways, axis), of, of="")
 
 
 def _repeats(way: Site) -> bool:
@@ -113,44 +99,3 @@ def _picked(way: Site) -> Node:
 
 def _index(way: Site) -> Any:
     return index_of(_picked(way))
-
-
-def _by_index(ways: Sequence[Site]) -> list[list[Site]]:
-    found: dict[str, list[Site]] = {}
-    for way in ways:
-        found.setdefault(repr(_index(way)), []).append(way)
-    return list(found.values())
-
-
-def _shares(ways: Sequence[Site]) -> list[int]:
-    """Return how many turns of an outer loop there may be, where each entry is picked as often."""
-    counts = {len(some) for some in _by_index(ways)}
-    most = counts.pop()
-    return [n for n in range(2, most) if most % n == 0] if not counts and most <= 1000 else []
-
-
-def _last(ways: Sequence[Site], share: int) -> Change:
-    """Return the change by which of each entry's gradients only the last turn's are kept."""
-    kept = [way for some in _by_index(ways) for way in some[-(len(some) // share) :]]
-
-    def change(g: object, c: Array, total: Callable[[Node], Array]) -> object:
-        out = np.zeros(np.shape(c))
-        for way in kept:
-            np.add.at(out, _index(way), total(_picked(way)))
-        return out
-
-    return change
-
-
-def _turn_by_turn(ways: Sequence[Site], axis: int) -> Change:
-    """Return the change by which entries that meet are lost within each turn over an axis."""
-
-    def change(g: object, c: Array, total: Callable[[Node], Array]) -> object:
-        out = np.zeros(np.shape(c))
-        for way in ways:
-            index, part = np.asarray(_index(way)), total(_picked(way))
-            for i in range(index.shape[axis]):
-                out[index.take(i, axis)] += part.take(i, axis)
-        return out
-
-    return change

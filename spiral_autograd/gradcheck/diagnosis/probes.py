@@ -19,7 +19,6 @@ from .edits import functions_of
 from .turns import Turns
 
 PROBES = 3
-NATURAL = frozenset("tanh maximum add dot matmul".split())  # what has a gradient in most code
 _MOST = 30_000_000  # numbers that the probes may hold
 
 

@@ -65,8 +65,6 @@ def _change(search: Search, site: Site, edit: Edit) -> Finding:
         path, run = edit.fields["path"], fields.pop("run")
         flow = _flow(search, path, run)
         return found("only", flow=flow, overwritten=fields["rule"] == "sum", rule=fields["rule"])
-    if edit.kind == "added_to_itself":
-        return found(edit.kind, flow=_flow(search, edit.fields["path"]))
     if edit.kind == "times":
         return _factor(search, site, float(f"{edit.fields['times']:.9g}"))
     if edit.kind in ("taken_as", "lost"):

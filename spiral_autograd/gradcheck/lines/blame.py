@@ -87,6 +87,7 @@ class Blame(Ran):
     def __init__(self, evidence: Evidence, trail: Trail) -> None:
         super().__init__(evidence, trail)
         self.mended: dict[tuple[int, ...], list[Mended]] = {}
+        self._shared: set[Spot] = set()  # lines that right gradients came from, too
 
     # -------------------- what is left --------------------
 
@@ -125,7 +126,10 @@ class Blame(Ran):
         for rows in (tuple(self.evidence.wrong), tuple(reason.rows if reason else [k]), (k,)):
             if k in rows and rows not in self.mended:
                 wanted = frozenset({*rows, *self.telling})
-                self.mended[rows] = self.mending.lines(self._spots(rows, likely), wanted)
+                spots = self._spots(rows, likely)
+                few = {spot: asked for spot, asked in spots.items() if spot not in self._shared}
+                found = self.mending.lines(few, wanted)
+                self.mended[rows] = found or self.mending.lines(spots, wanted)
             if k in rows and self.mended[rows]:
                 return list(dict.fromkeys(mended.place for mended in self.mended[rows]))
         return []
@@ -194,7 +198,9 @@ class Blame(Ran):
             rank = ranks.get((code.co_filename, line), len(order))
             ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
             late = 0.4 * (rank == len(order)) + 0.4 * ahead
-            late += 0.1 * makers.isdisjoint(numbers) + 0.4 * numbers.issubset(right)
+            if numbers <= right:
+                self._shared.add((code, line))
+            late += 0.1 * makers.isdisjoint(numbers) + 0.4 * (numbers <= right)
             costs[code, line] = late, rank
         return {
             spot: Asked(
@@ -368,10 +374,8 @@ class Blame(Ran):
         """Return the line that makes the true gradient, if any does, and where it is given out."""
         true = self.evidence.automatic[k]
         made = [m for m in self.moments if np.any(true) and close(m.value, true, 1e-6)]
-        ends = self.ends()
-        return (
-            ends if self._gives_none() else [self.events[m.event].place for m in made[:1]] or ends
-        )
+        first = [] if self._gives_none() else made[:1]
+        return [self.events[m.event].place for m in first] or self.ends()
 
     def _gives_none(self) -> bool:
         """Tell whether the backward pass says itself that it gives None for something."""

@@ -130,8 +130,9 @@ def alike(text: str, held: Any, reach: Reach) -> Iterator[str]:
 
 def _added_at(target: ast.expr, value: ast.expr, op: ast.operator) -> Iterator[Offer]:
     """Yield the statement that adds at indices as often as they are there."""
-    slices = [node for node in ast.walk(target) if isinstance(node, ast.Slice)]
-    if isinstance(target, ast.Subscript) and isinstance(op, ast.Add | ast.Sub) and not slices:
+    index: Any = getattr(target, "slice", None)
+    windows = [part for part in getattr(index, "elts", [index]) if isinstance(part, ast.Slice)]
+    if isinstance(target, ast.Subscript) and isinstance(op, ast.Add | ast.Sub) and not windows:
         name = "subtract" if isinstance(op, ast.Sub) else "add"
         texts = map(ast.unparse, (target.value, target.slice, value))
         yield 1.0, ast.parse("np.{}.at({}, ({}), {})".format(name, *texts)).body[0]

@@ -196,12 +196,17 @@ def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator
     if held is None:
         return
     named = isinstance(node, REFERENCE) and text in reach
-    if named:
+    if named and type(held) is not int:
         yield 1.2, ast.BinOp(node, ast.Pow(), ast.Constant(2))
         yield 1.2, ast.BinOp(ast.Constant(1), ast.Sub(), node)
+    if named:
         yield 1.4, ast.BinOp(node, ast.Sub(), ast.Constant(1))
+    if named and isinstance(held, tuple):
+        yield from ((1.4, parsed(f"np.{least}({text}, 0)")) for least in ("minimum", "maximum"))
     if named or isinstance(held, tuple):
         yield from ((1.2 if named else 1.5, parsed(o)) for o in alike(text, held, reach))
+    if isinstance(held, tuple):
+        yield from ((1.3, parsed(o)) for o, thing in reach.items() if _begins(o, thing))
     if isinstance(held, tuple) and len(held) == 2:
         turned = [other for other, thing in reach.items() if thing == held[::-1]]
         yield from ((1.4 if named else 1.5, parsed(f"{other}.T")) for other in turned)
@@ -213,6 +218,11 @@ def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator
     if called.startswith("zeros"):
         arrays = [text for text, thing in reach.items() if isinstance(thing, tuple)]
         yield from ((1.4, parsed(text)) for text in arrays)
+
+
+def _begins(text: str, thing: Any) -> bool:
+    """Tell whether a variable is zero now, and may be an array that is carried on later."""
+    return type(thing) in (int, float) and thing == 0 and text.isidentifier()
 
 
 def _constants(value: Any, reach: Reach) -> Iterator[Offer]:
@@ -339,6 +349,8 @@ def _with(
     if is_number or _fits(thing, shapes):
         yield 1.5, ast.BinOp(node, ast.Mult(), other)
         yield 1.5 if is_number else 1.7, ast.BinOp(node, ast.Div(), other)
+    if whole and _begins(text, thing):
+        yield 1.6, ast.BinOp(node, ast.Add(), other)
     if not is_number and thing in shapes:
         yield 1.6, ast.BinOp(node, ast.Add(), other)
         yield 1.7, ast.BinOp(node, ast.Sub(), other)
