@@ -1,7 +1,6 @@
 """What is not reached: what is said instead (by kinds), written by `run.py --write`."""
 
 REASONS = {
-    "cs231n/pool_all": "none",
     "cs231n/pool_average": "none",
     "scripts/char_last_dh_only": "obscure, part",
     "scripts/lists_z_next": "obscure",

@@ -258,7 +258,7 @@ class Search:
 
     def is_natural(self, node: Node) -> bool:
         """Tell whether a person would differentiate by a value: not by the inside of a formula."""
-        if self.is_named(node):
+        if self.is_named(node) or any(node is out.argument for out in self.graph.outputs):
             return True
         return node.name not in INNER and not any(map(is_number, node.call.args))
 

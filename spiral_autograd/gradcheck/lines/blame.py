@@ -104,7 +104,7 @@ class Blame(Ran):
     def suspects(self, k: int, reason: Any) -> list[Place]:
         """Return where the k-th gradient may have its mistake from, the likeliest places first."""
         likely, left = self.by_values(k, reason)
-        return self._mended(k, reason, [*likely, *left]) or likely if likely else []
+        return self._mended(k, reason, [*likely, *left]) or likely
 
     def by_values(self, k: int, reason: Any = None) -> tuple[list[Place], list[Place]]:
         """Return the places that what the statements make speaks for, and others that are left."""
@@ -178,6 +178,7 @@ class Blame(Ran):
             for k in rows
             if self.feeding(k)
         ]
+        fed = fed or [set(range(self.start, len(self.events)))]  # a derivative, not yet multiplied
         makers = set().union(*(self.feeding(k) for k in rows))
         right = set().union(*(self._named(self.feeding(k)) for k in self.telling))
         events: dict[Spot, set[int]] = {}
