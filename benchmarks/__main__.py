@@ -22,12 +22,12 @@ def main() -> None:
     quick = options.quick
     before = _load()
     figures = report.Figures(
-        processes=processes.training(repeats=_say("whole processes", 2 if quick else 7)),
+        processes=processes.training(repeats=_say("whole processes", 2 if quick else 5)),
         imports=processes.imports(repeats=_say("imports", 5 if quick else 31)),
         grid=decision_grid.measure(repeats=_say("the decision grid", 3 if quick else 9)),
-        steps=steps.measure(_say("steps", 3 if quick else 15), share=0.1 if quick else 1.0),
+        steps=steps.measure(_say("steps", 3 if quick else 7), share=0.1 if quick else 1.0),
         checker=_checker(quick),
-        checkers=checkers.measure(_say("other checkers", 3 if quick else 21)),
+        checkers=checkers.measure(_say("other checkers", 3 if quick else 15)),
         load=(before, _load()),
     )
     options.output.mkdir(parents=True, exist_ok=True)
