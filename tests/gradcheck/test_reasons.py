@@ -184,8 +184,8 @@ MISTAKES = {
         {"only": {"overwritten": False}, "flow": {"result": "v", "argument": "x", "run": None}},
     ),
     "one path of one gradient": (
-        *(cell, cell_backward, (normal(2, 3), normal(2, 3), normal(2, 3)), 1, None),
-        {"right_with": {"statement": "return (0 * h, (ds if mistake else ds) * f, ds * c)"}},
+        *(cell, cell_backward, (normal(2, 3), normal(2, 3), normal(2, 3)), 1, "term"),
+        {"expression": {"text": "np.tanh(n)"}, "left_out": {}},
     ),
     "gates in another order": (
         *(gates, gates_backward, (normal(3, 8), normal(3, 2)), 0, "layout"),
