@@ -17,7 +17,7 @@ import numpy as np
 
 import spiral_autograd as sa
 
-from .measure import Timings, interleaved, peak_memory
+from .measure import Timings, interleaved, peak_memory, table
 from .programs.handwritten import Affine, AttributeAffine
 from .spiral import Array
 
@@ -153,19 +153,21 @@ def markdown(figures: Figures) -> str:
 
 
 def _costs(costs: list[Cost]) -> str:
+    limits = f"at most {RUNS_AT_MOST}", f"at most {COPIES_AT_MOST}"
+    header = "layer", "a run [ms]", "a check [ms]", "runs", limits[0], "copies", limits[1]
     rows = [
-        f"| layer | a run [ms] | a check [ms] | runs | at most {RUNS_AT_MOST} | copies "
-        f"| at most {COPIES_AT_MOST} |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for layer, timings, copies in costs:
-        ratio = timings.ratio(CHECK, RUN)
-        rows.append(
-            f"| {layer} | {timings.median(RUN) * 1e3:.1f} | {timings.median(CHECK) * 1e3:.0f} "
-            f"| {ratio:.1f} | {_met(ratio, RUNS_AT_MOST)} "
-            f"| {copies:.1f} | {_met(copies, COPIES_AT_MOST)} |"
+        (
+            layer,
+            f"{timings.median(RUN) * 1e3:.1f}",
+            f"{timings.median(CHECK) * 1e3:.0f}",
+            f"{timings.ratio(CHECK, RUN):.1f}",
+            _met(timings.ratio(CHECK, RUN), RUNS_AT_MOST),
+            f"{copies:.1f}",
+            _met(copies, COPIES_AT_MOST),
         )
-    return "\n".join(rows)
+        for layer, timings, copies in costs
+    ]
+    return table(header, rows)
 
 
 def _met(measured: float, at_most: float) -> str:

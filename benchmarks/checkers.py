@@ -14,7 +14,7 @@ import numpy as np
 
 import spiral_autograd as sa
 
-from .measure import Timings, interleaved, one_core
+from .measure import Timings, interleaved, one_core, table
 from .programs.handwritten import AttributeAffine
 from .programs.long import LSTM
 from .spiral import Array
@@ -153,7 +153,7 @@ def measure(repeats: int) -> dict[str, Timings]:
     return timings
 
 
-def table(timings: dict[str, Timings]) -> str:
+def compared(timings: dict[str, Timings]) -> str:
     """Return the milliseconds of a check, and the ratio to each other checker."""
     names = [name for name in CHECKERS if any(name in some for some in timings.values())]
     header = ["layer", *(CHECKERS[name] for name in names)]
@@ -168,5 +168,4 @@ def table(timings: dict[str, Timings]) -> str:
         ]
         for title, some in timings.items()
     ]
-    lines = [header, ["---", *["--:"] * len(names)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return table(header, rows)

@@ -9,7 +9,7 @@ import numpy as np
 
 import spiral_autograd as sa
 
-from .measure import Timings, interleaved, peak_memory
+from .measure import Timings, interleaved, peak_memory, table
 from .spiral import Array, task
 
 
@@ -39,21 +39,21 @@ def measure(repeats: int = 9) -> tuple[Timings, dict[str, int]]:
     return interleaved(programs, repeats=repeats), memory
 
 
-def table(timings: Timings, memory: dict[str, int]) -> str:
+def compared(timings: Timings, memory: dict[str, int]) -> str:
     """Return the comparison as a Markdown table."""
+    header = "decision grid, 4,323,264 points", "time [ms]", "ratio", "peak memory [MB]", "ratio"
     rows = [
-        "| decision grid, 4,323,264 points | time [ms] | ratio | peak memory [MB] | ratio |",
-        "|---|--:|--:|--:|--:|",
-    ]
-    for name in timings:
-        time_ratio = timings.ratio("whole array", name)
-        memory_ratio = memory["whole array"] / memory[name]
-        rows.append(
-            f"| {name} | {timings.median(name) * 1e3:.0f} | 1 / {time_ratio:.1f} "
-            f"| {memory[name] / 1e6:.0f} | 1 / {memory_ratio:.1f} |"
+        (
+            name,
+            f"{timings.median(name) * 1e3:.0f}",
+            f"1 / {timings.ratio('whole array', name):.1f}",
+            f"{memory[name] / 1e6:.0f}",
+            f"1 / {memory['whole array'] / memory[name]:.1f}",
         )
-    return "\n".join(rows)
+        for name in timings
+    ]
+    return table(header, rows)
 
 
 if __name__ == "__main__":
-    print(table(*measure()))
+    print(compared(*measure()))

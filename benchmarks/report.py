@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import checker, checkers, decision_grid, steps
-from .measure import Timings
+from .measure import Timings, table
 from .programs import PROGRAMS, installed, missing
 
 SPIRAL = (10, 30)
@@ -62,12 +62,12 @@ def markdown(figures: Figures) -> str:
             "## The import",
             _imports(figures.imports),
             "## The decision grid",
-            decision_grid.table(*figures.grid),
+            decision_grid.compared(*figures.grid),
             checker.markdown(figures.checker),
             "## Other checkers\n\nA check of a right layer in ms, and in brackets the time of "
             "`check_layer` relative to it. The others check operations of their own library, by "
             "differences in one random direction; none of them looks at handwritten NumPy code.",
-            checkers.table(figures.checkers),
+            checkers.compared(figures.checkers),
             "## Targets",
             _targets(figures),
         ]
@@ -104,12 +104,6 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    header = list(header)
-    rule = ["---", *["--:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
-
-
 def _comparison(timings: Timings, what: str, scale: float, unit: str, digits: int) -> str:
     header = "program", "written", f"{what} [{unit}]", "relative to objects", "`fit` relative to it"
     rows = [
@@ -122,7 +116,7 @@ def _comparison(timings: Timings, what: str, scale: float, unit: str, digits: in
         )
         for name in timings
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _sizes(measured: dict[tuple[int, int], Timings]) -> str:
@@ -137,7 +131,7 @@ def _sizes(measured: dict[tuple[int, int], Timings]) -> str:
         ]
         for (hidden, batch), timings in measured.items()
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _imports(timings: Timings) -> str:
@@ -146,7 +140,7 @@ def _imports(timings: Timings) -> str:
         for name in timings
         for ratio in [timings.ratio(name, "autograd.numpy")]
     ]
-    return _table(("process", "time [ms]", "ratio"), rows)
+    return table(("process", "time [ms]", "ratio"), rows)
 
 
 def _targets(figures: Figures) -> str:
@@ -175,7 +169,7 @@ def _targets(figures: Figures) -> str:
         if to in timings.seconds
         for ratio in [timings.ratio(name, to)]
     ]
-    return _table(("ratio", "at most", "measured", "met"), rows)
+    return table(("ratio", "at most", "measured", "met"), rows)
 
 
 # -------------------- the picture --------------------
