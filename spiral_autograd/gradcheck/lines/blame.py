@@ -87,7 +87,6 @@ class Blame(Ran):
     def __init__(self, evidence: Evidence, trail: Trail) -> None:
         super().__init__(evidence, trail)
         self.mended: dict[tuple[int, ...], list[Mended]] = {}
-        self._shared: set[Spot] = set()  # lines that right gradients came from, too
 
     # -------------------- what is left --------------------
 
@@ -127,7 +126,7 @@ class Blame(Ran):
             if k in rows and rows not in self.mended:
                 wanted = frozenset({*rows, *self.telling})
                 spots = self._spots(rows, likely)
-                few = {spot: asked for spot, asked in spots.items() if spot not in self._shared}
+                few = {spot: asked for spot, asked in spots.items() if not asked.shared}
                 found = self.mending.lines(few, wanted)
                 self.mended[rows] = found or self.mending.lines(spots, wanted)
             if k in rows and self.mended[rows]:
@@ -199,8 +198,6 @@ class Blame(Ran):
             rank = ranks.get((code.co_filename, line), len(order))
             ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
             late = 0.4 * (rank == len(order)) + 0.4 * ahead
-            if numbers <= right:
-                self._shared.add((code, line))
             late += 0.1 * makers.isdisjoint(numbers) + 0.4 * (numbers <= right)
             costs[code, line] = late, rank
         return {
@@ -209,6 +206,7 @@ class Blame(Ran):
                 self._shapes_at(events[spot]),
                 self._runs[spot[0].co_filename, spot[1]] > 1,
                 max(self.within[n] for n in events[spot]),
+                events[spot] <= right,
             )
             for spot in sorted(costs, key=lambda spot: (costs[spot], spot[1]))[:_ASKED]
         }

@@ -31,6 +31,7 @@ class Asked(NamedTuple):
     shapes: Sequence[Shape]  # of what is made there
     repeats: bool  # it runs several times
     within: int  # statements that run while it does, of the functions that it calls
+    shared: bool  # right gradients came from it, too
 
 
 # How long is searched, in what is the same on every machine: about 2 microseconds each.

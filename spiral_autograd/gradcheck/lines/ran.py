@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -195,11 +196,11 @@ class Ran:
     @cached_property
     def ahead(self) -> int:
         """The event at which the last value of the forward pass is made, where it is made here."""
-        made = [np.asarray(call.value) for call in self.calls if call.gradient_of is None]
-        values = [value for value in made if value.dtype.kind == "f" and value.any()]
-        for value in reversed(values[-8:]):
+        calls = (call for call in reversed(self.calls) if call.gradient_of is None)
+        made = (np.asarray(call.value) for call in calls)
+        for value in islice((v for v in made if v.dtype.kind == "f" and v.any()), 8):
             for m in self.moments:
-                if m.fresh and m.value.shape == np.shape(value) and close(m.value, value, 1e-9):
+                if m.fresh and m.value.shape == value.shape and close(m.value, value, 1e-9):
                     return m.event
         return -1
 

@@ -44,7 +44,7 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "argmin": ("argmax",),
 }
 _INDICES = ("{}", "-{}", "{} + 1", "{} - 1", "-{} + 1", "-{} - 1")  # of a number in reach
-_CUT_OFF = ("np.minimum({0}, 0)", "np.maximum({0}, 0)", "({0} > 0)")
+_CUT_OFF = ("np.minimum({0}, 0)", "np.maximum({0}, 0)")
 _DERIVATIVES = ("(1 - {0})", "(1 - {0}**2)", "{0} * (1 - {0})", "({0} > 0)", "np.sign({0})")
 _INDEX = ast.Constant | ast.BinOp | ast.UnaryOp
 
@@ -202,7 +202,7 @@ def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator
     if named:
         yield 1.4, ast.BinOp(node, ast.Sub(), ast.Constant(1))
     if named and isinstance(held, tuple):
-        yield from ((1.4, parsed(f"np.{least}({text}, 0)")) for least in ("minimum", "maximum"))
+        yield from ((1.4, parsed(form.format(text))) for form in _CUT_OFF)
     if named or isinstance(held, tuple):
         yield from ((1.2 if named else 1.5, parsed(o)) for o in alike(text, held, reach))
     if isinstance(held, tuple):
@@ -211,7 +211,7 @@ def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator
         turned = [other for other, thing in reach.items() if thing == held[::-1]]
         yield from ((1.4 if named else 1.5, parsed(f"{other}.T")) for other in turned)
     if named and isinstance(held, tuple):
-        yield from ((1.5, parsed(form.format(text))) for form in _CUT_OFF)
+        yield 1.5, parsed(f"({text} > 0)")
         others = [o for o, thing in reach.items() if isinstance(thing, tuple) and thing != held]
         yield from ((1.5, parsed(o)) for o in others if len(reach[o]) == len(held))
     called = ast.unparse(node.func).split(".")[-1] if isinstance(node, ast.Call) else ""

@@ -269,7 +269,8 @@ def find_reference(subject: Subject, rng: np.random.Generator, seconds: float) -
         if not all(np.isfinite(np.sum(grad)) for grad in reference.grads):
             continue
         if agrees_with_differences(subject, reference, rng) or _agrees_nearby(subject, make, rng):
-            _FOLLOWED.update(dict.fromkeys(codes if reference.kind == "autograd" else [], rebind))
+            if reference.kind == "autograd":
+                _FOLLOWED.update(dict.fromkeys(codes, rebind))
             return reference
     _require_repeatable(subject)
     return by_differences(subject, seconds, double=double)

@@ -110,7 +110,7 @@ def prepared(
     return ours, list(remarks.values())
 
 
-def apart(data: Sequence[Any], params: Any) -> list[Any]:
+def unshared(data: Sequence[Any], params: Any) -> list[Any]:
     """Return data that are not moved with the parameters: an array that shares memory is copied."""
     moved = [leaf for leaf in leaves(params) if is_float_array(leaf)]
     shared = [is_float_array(one) and any(_overlap(one, other) for other in moved) for one in data]

@@ -17,7 +17,7 @@ from ..finding import found
 from ..source import code_of
 from .adapter import Adapter, Terms, Values, written_into
 from .conventions import differing, gradient_key, is_target_first
-from .inputs import apart, as_array, as_dict, by_company, is_named_tuple, leaf_name
+from .inputs import as_array, as_dict, by_company, is_named_tuple, leaf_name, unshared
 from .marks import collecting, marked, tapping
 from .objects import name_of_function, nested, positional_names, require_function
 from .parameters import Parameter
@@ -49,7 +49,7 @@ class Gradient(Adapter):
         super().__init__([params], ["params"], terms)
         session = self.session
         (self.params,), self.name, self.data_names = self.inputs, names[0], names[1:]
-        self.data = apart(self.data, self.params)
+        self.data = unshared(self.data, self.params)
         self.paths = _floats_in(self.params)
         with session.fresh(), collecting(self.label) as self.marks:
             self.outputs = outputs_of(self.label, self.run())
