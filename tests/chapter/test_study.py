@@ -120,5 +120,6 @@ def test_on_two_dask_workers_of_which_one_is_killed(tmp_path):
             first.kill()
             assert study.wait(100) == 0
     printed = (folder / "log.txt").read_text()
-    assert printed.splitlines()[:2] == ["0 of 8 runs are done", "8 of 8 runs are done"]
+    counts = re.findall(r"^\d of 8 runs are done$", printed, flags=re.MULTILINE)
+    assert counts == ["0 of 8 runs are done", "8 of 8 runs are done"]  # Dask may warn in between
     assert_whole(folder, printed)
