@@ -14,32 +14,23 @@ from .validation import Array
 
 Loss = Callable[..., Any]
 ValueAndGrad = Callable[..., tuple[Any, Pytree]]
-Vectors = Callable[[Pytree, list[Array]], tuple[float, Pytree]]
 
 
-class Buffers(NamedTuple):
-    """The vectors that a program reads the parameters from, and writes their gradient into."""
+class Source(NamedTuple):
+    """What writes the gradients of some batches, one behind the other, into vectors of its own."""
 
-    params: Pytree
+    params: Pytree  # the vectors that the parameters are read from
     grads: Pytree
     load: Callable[[Array], None]  # gather the examples of some batches, by their numbers
     steps: list[Callable[[], None]]  # of each of these batches: write its gradient
     losses: Callable[[int], Array]  # of the first so many, behind their steps
+    holds: Callable[[], bool] = lambda: True  # is this still the loss?
 
 
-class Source(NamedTuple):
-    """What makes a batch's loss and its gradient, and the data as it takes it."""
-
-    value_and_grad: Vectors
-    data: list[Array]
-    buffers: Buffers | None = None  # none where the parameters must be handed over each time
-    holds: Callable[[], bool] = lambda: True  # is what `buffers` computes still the loss?
-
-
-def automatic_source(
+def automatic_sources(
     layout: FlatLayout, loss: Loss, data: list[Array], batch_size: int, count: int
-) -> Source:
-    """Return the derived program of a loss as a source; where there is none, autograd.
+) -> list[Source]:
+    """Return the derived program of a loss as a source, and autograd for where it does not hold.
 
     The program has room for `count` batches.
     """
@@ -51,41 +42,42 @@ def automatic_source(
     plain = source_of_pytrees(layout, autograd.value_and_grad(loss), data)
     found = cached_program(loss, layout.template, tuple(array[:batch_size] for array in data))
     if found is None or found.program is None:
-        return plain
-    derived = source_of_program(layout, found.program, data, batch_size, count)
-    outside, has_changed = found.outside, False
-    if not outside.watches:
-        return derived
+        return [plain]
+    derived, outside = source_of_program(layout, found.program, data, batch_size, count), found[1]
 
-    def watched(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
-        nonlocal has_changed
-        if not (has_changed or outside.holds()):
-            has_changed = True
-            warn_of_change(loss)
-        if has_changed:  # what the loss reaches is no longer as it was when it was derived
-            return plain.value_and_grad(vectors, batch[: len(data)])
-        return derived.value_and_grad(vectors, batch[len(data) :])
+    def holds() -> bool:
+        if outside.holds():
+            return True
+        warn_of_change(loss)
+        return False
 
-    return Source(watched, [*data, *derived.data], derived.buffers, outside.holds)
+    return [derived._replace(holds=holds) if outside.watches else derived, plain]
 
 
 def source_of_pytrees(
     layout: FlatLayout, value_and_grad: ValueAndGrad, data: list[Array]
 ) -> Source:
     """Return the source that a function of pytrees is, once its first result was looked at."""
+    params, grads = (layout.pack_tree(layout.template) for _ in range(2))
+    batch: list[Array] = []
+    value = np.empty(1)
     structure_is_known = False
 
-    def source(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
+    def load(chosen: Array) -> None:
+        batch[:] = [array[chosen] for array in data]
+
+    def step() -> None:
         nonlocal structure_is_known
-        params = layout.tree(vectors)
-        loss, grads = value_and_grad(params, *batch)
+        given = layout.tree(tree_map(np.array, params))  # a copy: the function may keep it
+        loss, new = value_and_grad(given, *batch)
         if not structure_is_known:
             _require_scalar(loss)
-            same_structure("params", params, "the gradient", grads)
+            same_structure("params", given, "the gradient", new)
             structure_is_known = True
-        return float(loss), layout.pack_grads(grads)
+        value[0] = float(loss)
+        tree_map(np.copyto, grads, layout.pack_grads(new))
 
-    return Source(source, data)
+    return Source(params, grads, load, [step], lambda n: value)
 
 
 def source_of_program(
@@ -105,15 +97,7 @@ def source_of_program(
         for array, places in examples:  # with mode="raise" NumPy would copy it once more
             np.take(array, chosen, 0, places[: len(chosen)], mode="clip")
 
-    def source(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
-        tree_map(np.copyto, params, vectors)
-        for array, places in zip(batch, batches, strict=True):
-            np.copyto(places[0], array)
-        steps[0]()
-        # The optimizer may keep what it is given, so it is given a copy of the buffers.
-        return float(losses(1)[0]), tree_map(np.array, grads)
-
-    return Source(source, cast, Buffers(params, grads, load, steps, losses))
+    return Source(params, grads, load, steps, losses)
 
 
 def _require_scalar(loss: Any) -> None:

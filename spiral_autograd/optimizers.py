@@ -42,8 +42,18 @@ class Optimizer:
     init: Callable[[Pytree], Any]
     update: Callable[[Pytree, Pytree, Any], tuple[Pytree, Any]]
     # ``in_place(params, grads)`` returns the same update of these arrays, which are written to: a
-    # pure function from what the rule remembers to what it then remembers, for `fit`.
+    # pure function from what the rule remembers to what it then remembers.
     in_place: Callable[[Pytree, Pytree], Callable[[Any], Any]] | None = None
+
+    def updating(self, params: Pytree, grads: Pytree) -> Callable[[Any], Any]:
+        """Return the update of these arrays in place; a rule that may keep them is given copies."""
+        if self.in_place is not None:
+            return self.in_place(params, grads)
+        return _written_back(self._update_of_copies, params, grads)
+
+    def _update_of_copies(self, params: Pytree, grads: Pytree, state: Any) -> tuple[Pytree, Any]:
+        params, grads = tree_map(np.array, (params, grads))
+        return self.update(params, grads, state)
 
 
 def _rule(name: str, init: Callable[[Pytree], Any], update: Callable[..., Any]) -> Optimizer:

@@ -38,6 +38,10 @@ class Expr:
         """Return a keyword argument."""
         return dict(self.kwargs).get(name, default)
 
+    def is_like(self, other: Expr) -> bool:
+        """Tell whether another value has the same shape and dtype."""
+        return (self.shape, self.dtype) == (other.shape, other.dtype)
+
     def is_plain_reduction(self) -> bool:
         """Tell whether a reduction has no more than axes: no start, no dtype, no mask."""
         return len(self.args) == 1 and {name for name, _ in self.kwargs} <= {"axis", "keepdims"}
@@ -147,42 +151,22 @@ class Graph:
         expr = Expr(fun, tuple(args), tuple(kwargs), tuple(shape), np.dtype(dtype))
         for rule in self._rules.get(fun, ()):
             simpler = rule(self, expr)
-            if simpler is not None:
+            if simpler is not None and simpler.is_like(expr):
                 return simpler
         return self._intern(expr)
+
+    def of(self, fun: Any, *args: Any) -> Expr:
+        """Return the expression of arithmetic, or of one of the functions above."""
+        if fun in _METAS:
+            return self.make(fun, args, *_METAS[fun](*args))
+        shape = np.broadcast_shapes(*(x.shape for x in args))
+        # Python numbers give way to arrays.
+        types = (type(x.value) if type(x.value) in (int, float) else x.dtype for x in args)
+        return self.make(fun, args, shape, fun.resolve_dtypes((*types, None))[-1])
 
     def known(self, fun: object, *args: Expr) -> Expr | None:
         """Return the expression of a call if there is one already."""
         return self._table.get(_key(Expr(fun, args, (), (), None)))
-
-    def arithmetic(self, fun: object, a: Expr, b: Expr) -> Expr:
-        """Return the expression of a sum, difference, product or quotient."""
-        return self.make(fun, (a, b), *_arithmetic_meta(a, b))
-
-    def in_place_of(self, e: Expr, fun: object, a: Expr, b: Expr) -> Expr | None:
-        """Return an arithmetic expression, if it has the shape and the dtype of `e`."""
-        alike = _arithmetic_meta(a, b) == (e.shape, e.dtype)
-        return self.arithmetic(fun, a, b) if alike else None
-
-    def scaled(self, x: Expr, factor: Fraction) -> Expr:
-        """Return the expression of x times a constant."""
-        return self.make(scale, (x, factor), x.shape, x.dtype)
-
-    def reshaped(self, x: Expr, shape: Shape) -> Expr:
-        """Return the expression of x in another shape."""
-        return self.make(reshape, (x, tuple(shape)), shape, x.dtype)
-
-    def broadcast(self, x: Expr, shape: Shape) -> Expr:
-        """Return the expression of x repeated to a shape."""
-        return self.make(broadcast, (x, tuple(shape)), shape, x.dtype)
-
-    def transposed(self, x: Expr) -> Expr:
-        """Return the expression of x with its axes in reverse order."""
-        return self.make(transpose, (x,), x.shape[::-1], x.dtype)
-
-    def cast(self, x: Expr, dtype: object) -> Expr:
-        """Return the expression of x in another dtype."""
-        return self.make(astype, (x, dtype), x.shape, dtype)
 
     def _intern(self, expr: Expr) -> Expr:
         key = _key(expr)
@@ -194,11 +178,13 @@ class Graph:
 
 Rule: TypeAlias = Callable[[Graph, Expr], Expr | None]
 
-
-def _arithmetic_meta(a: Expr, b: Expr) -> tuple[Shape, Any]:
-    # Python numbers give way to arrays.
-    typed = [x.value if type(x.value) in (bool, int, float) else x.dtype for x in (a, b)]
-    return np.broadcast_shapes(a.shape, b.shape), np.result_type(*typed)
+# The shape and the dtype of what a function returns.
+_METAS: dict[Any, Callable[..., tuple[Shape, Any]]] = {
+    scale: lambda x, factor: (x.shape, x.dtype),
+    transpose: lambda x: (x.shape[::-1], x.dtype),
+    astype: lambda x, dtype: (x.shape, dtype),
+    **dict.fromkeys((reshape, broadcast), lambda x, shape: (shape, x.dtype)),
+}
 
 
 def _key(expr: Expr) -> Any:

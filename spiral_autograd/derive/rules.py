@@ -1,8 +1,8 @@
 """Algebra: small rules, each of which writes one kind of expression in a simpler way.
 
-A rule takes the graph and an expression that is about to be made, and returns a simpler one of the
-same shape and dtype; or None, where it does not apply. No rule changes a value by more than
-rounding, and none changes the order of a sum.
+A rule takes the graph and an expression that is about to be made, and returns a simpler one; or
+None, where it does not apply. What has another shape or dtype is not taken. No rule changes a value
+by more than rounding, and none changes the order of a sum.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def _either_way(rule: Callable[[Graph, Expr, Expr, Expr], Expr | None]) -> Rule:
     @functools.wraps(rule)
     def both(graph: Graph, e: Expr) -> Expr | None:
         a, b = e.args
-        simpler = rule(graph, e, a, b)
-        return rule(graph, e, b, a) if simpler is None else simpler
+        found = (rule(graph, e, *pair) for pair in ((a, b), (b, a)))
+        return next((x for x in found if x is not None and x.is_like(e)), None)
 
     return both
 
@@ -55,10 +55,9 @@ def _either_way(rule: Callable[[Graph, Expr, Expr, Expr], Expr | None]) -> Rule:
 # -------------------- what does nothing, or passes through --------------------
 
 
-def _unchanged(graph: Graph, e: Expr) -> Expr | None:
+def _unchanged(graph: Graph, e: Expr) -> Expr:
     """To the same shape, or to the same dtype, is nothing."""
-    x = e.args[0]
-    return x if (x.shape, x.dtype) == (e.shape, e.dtype) else None
+    return e.args[0]
 
 
 def _of_itself(graph: Graph, e: Expr) -> Expr | None:
@@ -73,14 +72,14 @@ def _factor_through(graph: Graph, e: Expr) -> Expr | None:
     is_sum = e.fun is np.sum
     if factor == 1 or (is_sum and not (factor == -1 and e.is_plain_reduction())):
         return None
-    return graph.scaled(_remade(graph, e, x, *e.args[1:]), factor)
+    return graph.of(scale, _remade(graph, e, x, *e.args[1:]), factor)
 
 
 def _reciprocal_through(graph: Graph, e: Expr) -> Expr | None:
     """A reshape of 1 / x is 1 / a reshape of x."""
     x, shape = e.args
     if x.fun is np.divide and uniform(x.args[0]) == 1.0:
-        return graph.arithmetic(np.divide, x.args[0], graph.reshaped(x.args[1], shape))
+        return graph.of(np.divide, x.args[0], graph.of(reshape, x.args[1], shape))
     return None
 
 
@@ -98,7 +97,7 @@ def _without_broadcast(graph: Graph, e: Expr) -> Expr | None:
         inner = repeated.args[0].shape if repeated.fun in (broadcast, reshape) else None
         leading = () if inner is None else (1,) * (len(x.shape) - len(inner))
         if repeated.fun is broadcast or (inner is not None and x.shape == leading + inner):
-            plain = graph.scaled(repeated.args[0], factor)
+            plain = graph.of(scale, repeated.args[0], factor)
             args = (*e.args[:i], plain, *e.args[i + 1 :])
             if np.broadcast_shapes(*(arg.shape for arg in args)) == e.shape:
                 return _remade(graph, e, *args)
@@ -110,8 +109,7 @@ def _without_cast(graph: Graph, e: Expr, x: Expr, other: Expr) -> Expr | None:
     """An operand need not be cast to the dtype that arithmetic would cast it to."""
     if x.fun is not astype or "f" not in (x.args[0].dtype.kind, other.dtype.kind):
         return None
-    a, b = (x.args[0] if arg is x else arg for arg in e.args)
-    return graph.in_place_of(e, e.fun, a, b)
+    return graph.of(e.fun, *(x.args[0] if arg is x else arg for arg in e.args))
 
 
 # -------------------- factors --------------------
@@ -123,12 +121,12 @@ def _scale_rule(graph: Graph, e: Expr) -> Expr | None:
     if factor == 1:
         return x
     if x.fun is scale and _ordinary(x.args[1] * factor, e.dtype):
-        return graph.scaled(x.args[0], x.args[1] * factor)
+        return graph.of(scale, x.args[0], x.args[1] * factor)
     return None
 
 
 def _negative_rule(graph: Graph, e: Expr) -> Expr | None:
-    return graph.scaled(e.args[0], Fraction(-1)) if e.dtype.kind == "f" else None
+    return graph.of(scale, e.args[0], Fraction(-1)) if e.dtype.kind == "f" else None
 
 
 def _factor_of(constant: Expr, other: Expr, e: Expr) -> Fraction | None:
@@ -144,20 +142,18 @@ def _factor_of(constant: Expr, other: Expr, e: Expr) -> Fraction | None:
 def _constant_factor(graph: Graph, e: Expr, constant: Expr, x: Expr) -> Expr | None:
     """c a and a c: a constant array of equal numbers is a factor."""
     factor = _factor_of(constant, x, e)
-    return None if factor is None else graph.scaled(graph.broadcast(x, e.shape), factor)
+    return None if factor is None else graph.of(scale, graph.of(broadcast, x, e.shape), factor)
 
 
 def _constant_quotient(graph: Graph, e: Expr) -> Expr | None:
     """a / c is a factor; c / a is a reciprocal, and a factor."""
     a, b = e.args
-    if uniform(b):
-        factor = _factor_of(b, a, e)
-        return None if factor is None else graph.scaled(graph.broadcast(a, e.shape), 1 / factor)
-    factor = _factor_of(a, b, e)
-    if factor is None or (factor == 1 and not a.shape):
+    is_divisor = bool(uniform(b))
+    factor = _factor_of(b, a, e) if is_divisor else _factor_of(a, b, e)
+    if factor is None or (not is_divisor and factor == 1 and not a.shape):
         return None
-    one = graph.make(np.divide, (graph.constant(1.0), b), b.shape, e.dtype)
-    return graph.scaled(graph.broadcast(one, e.shape), factor)
+    x = a if is_divisor else graph.of(np.divide, graph.constant(1.0), b)
+    return graph.of(scale, graph.of(broadcast, x, e.shape), 1 / factor if is_divisor else factor)
 
 
 def _factors_out(graph: Graph, e: Expr) -> Expr | None:
@@ -166,7 +162,7 @@ def _factors_out(graph: Graph, e: Expr) -> Expr | None:
     if c == d == 1 or (d == 0 and e.fun is np.divide):
         return None
     factor = c * d if e.fun is np.multiply else c / d
-    return graph.scaled(_remade(graph, e, a, b), factor) if _ordinary(factor, e.dtype) else None
+    return graph.of(scale, _remade(graph, e, a, b), factor) if _ordinary(factor, e.dtype) else None
 
 
 @_either_way
@@ -174,7 +170,7 @@ def _times_reciprocal(graph: Graph, e: Expr, x: Expr, other: Expr) -> Expr | Non
     """a (1 / b) = a / b, but where 1 / b is there already."""
     is_reciprocal = x.fun is np.divide and uniform(x.args[0]) == 1.0 and x not in graph.forward
     if is_reciprocal and uniform(other) is None:
-        return graph.in_place_of(e, np.divide, other, x.args[1])
+        return graph.of(np.divide, other, x.args[1])
     return None
 
 
@@ -182,10 +178,8 @@ def _power_rule(graph: Graph, e: Expr) -> Expr | None:
     """x ** 1 = x, and x ** -0.5 = 1 / √x where the root is known."""
     x, number = e.args[0], uniform(e.args[1])
     root = graph.known(np.sqrt, x)
-    if (x.shape, x.dtype) != (e.shape, e.dtype):
-        return None
     if number == -0.5 and root is not None:
-        return graph.make(np.divide, (graph.constant(1.0), root), e.shape, e.dtype)
+        return graph.of(np.divide, graph.constant(1.0), root)
     return x if number == 1.0 else None
 
 
@@ -196,40 +190,31 @@ def _power_rule(graph: Graph, e: Expr) -> Expr | None:
 def _plus_nothing(graph: Graph, e: Expr, x: Expr, other: Expr) -> Expr | None:
     """a + 0 = a, repeated to the shape of the zeros."""
     is_nothing = uniform(x) == 0.0 and (e.fun is np.add or x is e.args[1])
-    return graph.broadcast(other, e.shape) if is_nothing and other.dtype == e.dtype else None
+    return graph.of(broadcast, other, e.shape) if is_nothing else None
 
 
 def _common_factor(graph: Graph, e: Expr) -> Expr | None:
-    """c a ± c b = c (a ± b), and a + (-b) = a - b."""
+    """c a ± c b = c (a ± b), c a + (-d b) = c a - d b, and (-c a) + d b = d b - c a."""
     (a, c), (b, d) = map(_parts, e.args)
     if e.fun is np.subtract:
         d = -d
-    if abs(c) != abs(d):
-        return _signs_out(graph, e, (a, c), (b, d))
-    if e.args == (a, b):
+    if c < 0 < d:
+        (a, c), (b, d) = (b, d), (a, c)
+    if abs(c) == abs(d):
+        fun = np.add if c == d else np.subtract
+    elif d < 0 < c:
+        a, b, c, fun = graph.of(scale, a, c), graph.of(scale, b, -d), Fraction(1), np.subtract
+    else:
         return None
-    if c == d:
-        return graph.scaled(graph.make(np.add, (a, b), e.shape, e.dtype), c)
-    if c < 0:
-        a, b, c = b, a, d
-    return graph.scaled(graph.make(np.subtract, (a, b), e.shape, e.dtype), c)
-
-
-def _signs_out(
-    graph: Graph, e: Expr, first: tuple[Expr, Fraction], second: tuple[Expr, Fraction]
-) -> Expr | None:
-    """c a + (-d b) = c a - d b, and (-c a) + d b = d b - c a."""
-    (a, c), (b, d) = (second, first) if first[1] < 0 < second[1] else (first, second)
-    if not d < 0 < c or (e.fun is np.subtract and e.args[0] is graph.scaled(a, c)):
-        return None
-    return graph.make(np.subtract, (graph.scaled(a, c), graph.scaled(b, -d)), e.shape, e.dtype)
+    is_so = (fun, a, b) == (e.fun, *e.args)
+    return None if is_so else graph.of(scale, graph.make(fun, (a, b), e.shape, e.dtype), c)
 
 
 def _sum_of_ones(graph: Graph, e: Expr) -> Expr | None:
     """A sum over axes of length 1 is a reshape."""
     x = e.args[0]
-    is_reshape = e.is_plain_reduction() and prod(x.shape) == prod(e.shape) and x.dtype == e.dtype
-    return graph.reshaped(x, e.shape) if is_reshape else None
+    is_reshape = e.is_plain_reduction() and prod(x.shape) == prod(e.shape)
+    return graph.of(reshape, x, e.shape) if is_reshape else None
 
 
 def _scalar_choice(graph: Graph, e: Expr) -> Expr | None:
