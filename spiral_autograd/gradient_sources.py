@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import autograd
@@ -11,6 +12,8 @@ import numpy as np
 from .derive import Program, cached_program, warn_of_change
 from .pytree import FlatLayout, Pytree, same_structure, tree_map
 from .validation import Array
+
+LITTLE = 2**16  # bytes of data, of which the loss is looked at in one call
 
 Loss = Callable[..., Any]
 ValueAndGrad = Callable[..., tuple[Any, Pytree]]
@@ -34,11 +37,12 @@ def automatic_sources(
 
     The program has room for `count` batches.
     """
-    for first in range(0, len(data[0]), batch_size):
-        value = loss(layout.template, *(array[first : first + batch_size] for array in data))
-        _require_scalar(value)
-        if not np.isfinite(value):
-            raise ValueError(f"the loss is {value} for the parameters given, before any update")
+    is_right = False
+    if sum(array.nbytes for array in data) <= LITTLE:
+        with suppress(Exception):  # of the user's loss, which may hold for one size of batches only
+            is_right = _is_right(loss, layout.template, data, len(data[0]))
+    if not is_right:
+        _is_right(loss, layout.template, data, batch_size)
     plain = source_of_pytrees(layout, autograd.value_and_grad(loss), data)
     found = cached_program(loss, layout.template, tuple(array[:batch_size] for array in data))
     if found is None or found.program is None:
@@ -52,6 +56,16 @@ def automatic_sources(
         return False
 
     return [derived._replace(holds=holds) if outside.watches else derived, plain]
+
+
+def _is_right(loss: Loss, params: Pytree, data: list[Array], size: int) -> bool:
+    """Raise unless the loss is a finite scalar for all the data, so many examples at a time."""
+    for first in range(0, len(data[0]), size):
+        value = loss(params, *(array[first : first + size] for array in data))
+        _require_scalar(value)
+        if not np.isfinite(value):
+            raise ValueError(f"the loss is {value} for the parameters given, before any update")
+    return True
 
 
 def source_of_pytrees(
