@@ -108,7 +108,7 @@ def examples(params: Pytree, data: tuple[Pytree, ...], trace_ints: bool) -> Iter
 
 def _copied(leaf: object) -> Any:
     """Return a leaf of the arguments that a loss may write into."""
-    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+    return leaf.copy() if isinstance(leaf, np.ndarray) and not leaf.dtype.hasobject else leaf
 
 
 def _is_float(leaf: object) -> bool:
@@ -128,16 +128,6 @@ def _like(leaf: Any, values: Any) -> Any:
 
 def _size(leaf: Any) -> float:
     return np.max(np.abs(leaf), initial=0.0) or 1.0
-
-
-def is_equal(example: Example, other: Example) -> bool:
-    """Tell whether two sets of arguments hold the same arrays."""
-    ours, theirs = leaves(list(example)), leaves(list(other))
-    return len(ours) == len(theirs) and all(
-        np.array_equal(a, b, equal_nan=b.dtype.kind in "fc")
-        for a, b in zip(ours, theirs, strict=True)
-        if isinstance(b, np.ndarray)
-    )
 
 
 # -------------------- the same program --------------------
