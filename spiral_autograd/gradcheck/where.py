@@ -7,10 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
+from ..validation import Array
 from .diagnosis.case import Case
 from .finding import Finding, found
 from .guard import CheckError, Deadline, guarded
 from .lines.blame import blame_of
+from .lines.mending import Mended
 from .lines.ran import Evidence
 from .lines.trail import Trail, follow
 from .lines.verdicts import kink_places, state_places
@@ -29,6 +31,7 @@ class Where:
         self.c = c
         self.deadline = Deadline.after(0.8 * budget)  # when to stop asking why
         self.until = Deadline.after(budget + 0.2)  # when to stop asking where
+        self.ideal: Sequence[Array] = ()  # the true gradients without a small constant
         self._evidence: Evidence | None = None
 
     @cached_property
@@ -67,6 +70,7 @@ class Where:
                 floors=c.floors,
                 tolerance=c.tolerance,
                 deadline=self.until,
+                ideal=self.ideal,
             )
         return self._evidence
 
@@ -91,7 +95,7 @@ class Where:
                 self.c.notes.append(UNREADABLE)
         return found
 
-    def remedy(self, k: int, case: Case, beside: Sequence[int] = ()) -> Finding | None:
+    def remedy(self, k: int, cases: Sequence[Case], beside: Sequence[int] = ()) -> Finding | None:
         """Return with what in the place of a statement the k-th gradient is right, there too.
 
         It is asked at the second point of a case as well, where it has one. With `beside` it must
@@ -99,15 +103,21 @@ class Where:
         """
         right, statement = False, ""
         with guarded("the search for the lines", self.c.notes):
-            blame, second = blame_of(self.evidence(sorted({k, *self.c.wrong}))), case.second()
+            blame = blame_of(self.evidence(sorted({k, *self.c.wrong})))
             mended = blame.remedy(k, beside) if blame is not None else None
-            if mended is not None and second is not None and second.rerun is not None:
-                grads, statement = mended.run(second.rerun), mended.text
-                right = bool(grads) and second.same(k, grads[k], second.automatic[k])
-            elif mended is not None and second is None:
-                right, statement = np.size(self.c.grads[k]) > 1, mended.text
+            if mended is not None:
+                right = any(self._is_right_there(k, mended, case) for case in cases)
+                statement = mended.text
         self.c.subject.session.restore()
         return found("right_with", statement=statement) if right else None
+
+    def _is_right_there(self, k: int, mended: Mended, case: Case) -> bool:
+        """Tell whether a changed line makes a gradient right at the second point of a case too."""
+        second = case.second()
+        if second is None or second.rerun is None:
+            return second is None and np.size(self.c.grads[k]) > 1
+        grads = mended.run(second.rerun)
+        return bool(grads) and second.same(k, grads[k], second.automatic[k])
 
     def of_verdicts(self) -> None:
         """Write into the rows where kinks and small constants stand."""

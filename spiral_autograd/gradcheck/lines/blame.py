@@ -153,8 +153,12 @@ class Blame(Ran):
         floors = [max(f, tolerance * m) for f, m in zip(e.floors, ours, strict=True)]
 
         def right(grads: Sequence[Any]) -> frozenset[int]:
-            pairs = zip(grads, e.automatic, floors, strict=True)
-            return frozenset(k for k, some in enumerate(pairs) if _is_right(*some, tolerance))
+            return frozenset(
+                k
+                for true in filter(None, (e.automatic, e.ideal))
+                for k, some in enumerate(zip(grads, true, floors, strict=True))
+                if _is_right(*some, tolerance)
+            )
 
         def gain(before: Any, value: Any) -> float:
             arrays = [v for v in (before, value) if isinstance(v, np.ndarray) and is_known(v, 2)]

@@ -45,6 +45,7 @@ class Evidence:
     floors: Sequence[float]  # up to which size the gradients are rounding
     tolerance: float = 1e-9
     deadline: Deadline = NEVER
+    ideal: Sequence[Any] = ()  # the true gradients without a small constant, where there is one
 
     found: Any = None  # what has been made of it
 
