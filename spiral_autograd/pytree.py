@@ -231,6 +231,8 @@ class FlatLayout:
         """Return the vectors of a pytree of parameters."""
         return self.pack(self.sharing.unique(leaves(params)))
 
-    def pack_grads(self, grads: Pytree) -> Pytree:
-        """Return the vectors of a gradient, in which those of a repeated leaf are added."""
-        return self.pack(self.sharing.merge(leaves_like(self.template, grads)))
+    def write_grads(self, vectors: Pytree, grads: Pytree) -> None:
+        """Write a gradient into vectors; those of a repeated leaf are added."""
+        merged = self.sharing.merge(leaves_like(self.template, grads))
+        for part, grad in zip(self.views(vectors), merged, strict=True):
+            np.copyto(part, grad)

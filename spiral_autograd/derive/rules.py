@@ -60,25 +60,14 @@ def _unchanged(graph: Graph, e: Expr) -> Expr:
     return e.args[0]
 
 
-def _of_itself(graph: Graph, e: Expr) -> Expr | None:
-    """A reshape of a reshape is one; so it is with repetitions."""
+def _through(graph: Graph, e: Expr) -> Expr | None:
+    """What only moves entries: f(f(x)) = f(x), f(c x) = c f(x), and a reshape of 1 / x."""
     x, shape = e.args
-    return _remade(graph, e, x.args[0], shape) if x.fun is e.fun else None
-
-
-def _factor_through(graph: Graph, e: Expr) -> Expr | None:
-    """f(c a) = c f(a); a sum only lets a sign pass, which keeps its rounding."""
-    x, factor = _parts(e.args[0])
-    is_sum = e.fun is np.sum
-    if factor == 1 or (is_sum and not (factor == -1 and e.is_plain_reduction())):
-        return None
-    return graph.of(scale, _remade(graph, e, x, *e.args[1:]), factor)
-
-
-def _reciprocal_through(graph: Graph, e: Expr) -> Expr | None:
-    """A reshape of 1 / x is 1 / a reshape of x."""
-    x, shape = e.args
-    if x.fun is np.divide and uniform(x.args[0]) == 1.0:
+    if x.fun is e.fun:
+        return _remade(graph, e, x.args[0], shape)
+    if x.fun is scale:
+        return graph.of(scale, graph.of(e.fun, x.args[0], shape), x.args[1])
+    if x.fun is np.divide and uniform(x.args[0]) == 1.0 and e.fun is reshape:
         return graph.of(np.divide, x.args[0], graph.of(reshape, x.args[1], shape))
     return None
 
@@ -210,11 +199,14 @@ def _common_factor(graph: Graph, e: Expr) -> Expr | None:
     return None if is_so else graph.of(scale, graph.make(fun, (a, b), e.shape, e.dtype), c)
 
 
-def _sum_of_ones(graph: Graph, e: Expr) -> Expr | None:
-    """A sum over axes of length 1 is a reshape."""
-    x = e.args[0]
-    is_reshape = e.is_plain_reduction() and prod(x.shape) == prod(e.shape)
-    return graph.of(reshape, x, e.shape) if is_reshape else None
+def _sum(graph: Graph, e: Expr) -> Expr | None:
+    """A sum over axes of length 1 is a reshape; a sign passes through, which keeps the rounding."""
+    x, factor = _parts(e.args[0])
+    if not e.is_plain_reduction():
+        return None
+    if prod(x.shape) == prod(e.shape):
+        return graph.of(reshape, e.args[0], e.shape)
+    return graph.of(scale, _remade(graph, e, x), factor) if factor == -1 else None
 
 
 def _scalar_choice(graph: Graph, e: Expr) -> Expr | None:
@@ -239,12 +231,12 @@ RULES: dict[Any, tuple[Rule, ...]] = {
     np.divide: (_constant_quotient, _factors_out, *_LIGHTER),
     np.add: (_plus_nothing, _common_factor, *_LIGHTER),
     np.subtract: (_plus_nothing, _common_factor, *_LIGHTER),
-    reshape: (_unchanged, _of_itself, _factor_through, _reciprocal_through),
-    broadcast: (_unchanged, _of_itself, _factor_through),
+    reshape: (_unchanged, _through),
+    broadcast: (_unchanged, _through),
     astype: (_unchanged,),
     np.power: (_power_rule, _without_broadcast),
     transpose: (_twice_transposed,),
-    np.sum: (_sum_of_ones, _factor_through),
+    np.sum: (_sum,),
     np.where: (_scalar_choice,),
     **dict.fromkeys((np.maximum, np.minimum), (_without_broadcast,)),
 }

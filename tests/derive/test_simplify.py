@@ -215,28 +215,28 @@ ACTS = [
     ),
     (rules._unchanged, lambda m: m(reshape, m.a, (2, 3)), "a"),
     (
-        rules._of_itself,
+        rules._through,
         lambda m: m(reshape, m(reshape, m.a, (6,)), (3, 2)),
         ("reshape", "a", (3, 2)),
     ),
     (
-        rules._factor_through,
+        rules._through,
         lambda m: m(reshape, m(scale, m.a, HALF), (6,)),
         ("scale", ("reshape", "a", (6,)), "1/2"),
     ),
     (
-        rules._reciprocal_through,
+        rules._through,
         lambda m: m(reshape, m(np.divide, 1.0, m.p), (6,)),
         ("divide", 1.0, ("reshape", "p", (6,))),
     ),
     (rules._unchanged, lambda m: m(broadcast, m.a, (2, 3)), "a"),
     (
-        rules._of_itself,
+        rules._through,
         lambda m: m(broadcast, m(broadcast, m.s, (3,)), (2, 3)),
         ("broadcast", "s", (2, 3)),
     ),
     (
-        rules._factor_through,
+        rules._through,
         lambda m: m(broadcast, m(scale, m.v, HALF), (2, 3)),
         ("scale", ("broadcast", "v", (2, 3)), "1/2"),
     ),
@@ -250,13 +250,13 @@ ACTS = [
     (rules._twice_transposed, lambda m: m(transpose, m(transpose, m.a)), "a"),
     (rules._twice_transposed, lambda m: m(transpose, m.v), "v"),
     (
-        rules._factor_through,
+        rules._sum,
         lambda m: m(np.sum, m(scale, m.a, Fraction(-1)), axis=0),
         ("scale", ("sum", "a", "axis=0"), "-1"),
     ),
-    (rules._sum_of_ones, lambda m: m(np.sum, m.one, axis=1), ("reshape", "one", (2,))),
+    (rules._sum, lambda m: m(np.sum, m.one, axis=1), ("reshape", "one", (2,))),
     (
-        rules._sum_of_ones,
+        rules._sum,
         lambda m: m(np.sum, m.one, axis=1, keepdims=True),
         ("reshape", "one", (2, 1)),
     ),
@@ -312,7 +312,7 @@ STAYS = [
     (rules._without_cast, lambda m: m(np.multiply, m(astype, m.i, F32), m(astype, m.i, F32))),
     (rules._power_rule, lambda m: m(np.power, m.f, np.float64(1.0))),
     (rules._power_rule, lambda m: m(np.power, m.i, 1.0)),
-    (rules._sum_of_ones, lambda m: m(np.sum, m(np.greater, m.one, 0.0), axis=1)),
+    (rules._sum, lambda m: m(np.sum, m(np.greater, m.one, 0.0), axis=1)),
     (rules._scalar_choice, lambda m: m(np.where, m(np.greater, m.a, 0.0), m.f, ZEROS)),
     # another shape
     (rules._without_broadcast, lambda m: m(np.add, m(broadcast, m.v, (2, 3)), m.w)),
@@ -322,7 +322,7 @@ STAYS = [
     (rules._power_rule, lambda m: m(np.power, m.v, ONES)),
     (rules._twice_transposed, lambda m: m(transpose, m.a)),
     (rules._scalar_choice, lambda m: m(np.where, m(np.greater, m.s, 0.0), m.s, ZEROS)),
-    (rules._sum_of_ones, lambda m: m(np.sum, m.a, axis=1)),
+    (rules._sum, lambda m: m(np.sum, m.a, axis=1)),
     # what is not there, or not constant throughout
     (rules._constant_factor, lambda m: m(np.multiply, m.a, np.array([1.0, 1.0, 2.0]))),
     (rules._constant_quotient, lambda m: m(np.divide, m.a, ZEROS)),
@@ -333,10 +333,10 @@ STAYS = [
     (rules._common_factor, lambda m: m(np.subtract, m.a, m.b)),
     (rules._factors_out, lambda m: m(np.divide, m.a, m(scale, m.p, Fraction(0)))),
     # the order of a sum, and sums that are more than a sum
-    (rules._factor_through, lambda m: m(np.sum, m(scale, m.a, HALF))),
-    (rules._factor_through, lambda m: m(np.sum, m(scale, m.a, Fraction(-1)), initial=3.0)),
-    (rules._sum_of_ones, lambda m: m(np.sum, m.one, axis=1, initial=3.0)),
-    (rules._sum_of_ones, lambda m: m(np.sum, m.one, axis=1, dtype=np.dtype(F32))),
+    (rules._sum, lambda m: m(np.sum, m(scale, m.a, HALF))),
+    (rules._sum, lambda m: m(np.sum, m(scale, m.a, Fraction(-1)), initial=3.0)),
+    (rules._sum, lambda m: m(np.sum, m.one, axis=1, initial=3.0)),
+    (rules._sum, lambda m: m(np.sum, m.one, axis=1, dtype=np.dtype(F32))),
     (rules._unchanged, lambda m: m(reshape, m.a, (6,))),
 ]
 
