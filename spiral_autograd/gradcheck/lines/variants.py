@@ -330,7 +330,7 @@ def _more(
     if is_array and field in ("left", "right", "args", "value", "elts"):
         yield 1.1, ast.Attribute(node, "T", ast.Load())
         yield from ((1.1, parsed(f"({text}){way}")) for way in _turned(own, shapes))
-        yield from ((1.3, parsed(f"({text})[{way}]")) for way in _reversed(own))
+        yield from ((cost, parsed(f"({text})[{way}]")) for cost, way in _reversed(own))
     in_product = isinstance(holder, ast.BinOp) and isinstance(holder.op, ast.Mult | ast.Div)
     is_count = _counts(slot, body) or isinstance(node, ast.Constant)
     if in_product or is_count or field in ("func", "iter", "test"):
@@ -360,13 +360,12 @@ def _turned(own: Any, shapes: Sequence[Shape]) -> Iterator[str]:
         yield f".transpose({', '.join(map(str, (0, ndim - 1, *range(1, ndim - 1))))})"
 
 
-def _reversed(own: Any) -> Iterator[str]:
-    """Yield how an array may run backwards: along its first axes, or its last."""
+def _reversed(own: Any) -> Iterator[tuple[float, str]]:
+    """Yield how an array may run backwards: along its first axis or two, or its last."""
     ndim = len(own) if isinstance(own, tuple) else 0
-    for n in range(1, min(ndim, 2) + 1):
-        yield ", ".join(["::-1"] * n)
-        if ndim > n:
-            yield ", ".join(["...", *["::-1"] * n])
+    yield from ((1.3, way) for way in ("::-1", "::-1, ::-1")[:ndim])
+    if ndim > 1:
+        yield from ((1.4, way) for way in ("..., ::-1", "..., ::-1, ::-1")[: ndim - 1])
 
 
 def _products(text: str, shape: Shape, reach: Reach) -> Iterator[str]:
