@@ -6,7 +6,7 @@ way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -130,7 +130,7 @@ class Graph:
     Those in `forward`, the values of the forward pass, are there already: worth using again.
     """
 
-    def __init__(self, rules: Mapping[Any, Sequence[Rule]]) -> None:
+    def __init__(self, rules: Mapping[Any, Rule]) -> None:
         self._rules = rules
         self._table: dict[Any, Expr] = {}
         self.made: list[Expr] = []
@@ -149,9 +149,8 @@ class Graph:
     ) -> Expr:
         """Return the expression of a call, simplified."""
         expr = Expr(fun, tuple(args), tuple(kwargs), tuple(shape), np.dtype(dtype))
-        for rule in self._rules.get(fun, ()):
-            simpler = rule(self, expr)
-            if simpler is not None and simpler.is_like(expr):
+        for simpler in self._rules[fun](self, expr) if fun in self._rules else ():
+            if simpler.is_like(expr):
                 return simpler
         return self._intern(expr)
 
@@ -176,7 +175,7 @@ class Graph:
         return self._table[key]
 
 
-Rule: TypeAlias = Callable[[Graph, Expr], Expr | None]
+Rule: TypeAlias = Callable[[Graph, Expr], Iterable[Expr]]
 
 # The shape and the dtype of what a function returns.
 _METAS: dict[Any, Callable[..., tuple[Shape, Any]]] = {
