@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from autograd.core import VSpace
+from autograd.numpy.numpy_wrapper import concatenate_args
 
 from ..validation import Array, Shape
 
@@ -72,6 +73,9 @@ def uniform_number(values: Array) -> float | None:
 
 # -------------------- functions that NumPy lacks, or has in another form --------------------
 
+broadcast = np.broadcast_to
+concatenate = concatenate_args.fun  # of an axis, and the arrays
+
 
 def scale(x: Any, factor: Fraction) -> Any:
     """Return x times a constant: the normal form of signs, constant factors and quotients."""
@@ -88,19 +92,9 @@ def transpose(x: Any) -> Any:
     return np.transpose(x)
 
 
-def broadcast(x: Any, shape: Shape) -> Any:
-    """Return x repeated to a shape."""
-    return np.broadcast_to(x, shape)
-
-
 def astype(x: Any, dtype: Any) -> Any:
     """Return x in another dtype."""
     return x.astype(dtype) if hasattr(x, "astype") else np.dtype(dtype).type(x)
-
-
-def concatenate(axis: int, *arrays: Any) -> Any:
-    """Return the arrays joined along an axis."""
-    return np.concatenate(arrays, axis=axis)
 
 
 def put(g: Any, shape: Shape, *index: Any) -> Any:
