@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import islice
 from types import CodeType
 
@@ -34,9 +35,21 @@ def is_readable(place: Place) -> bool:
 
 
 def is_theirs(code: CodeType) -> bool:
-    """Tell whether code is the user's: not NumPy's, not Python's, not this package's checker."""
+    """Tell whether code is the user's: not NumPy's, not Python's, not this package's checker.
+
+    Nor that of a package with compiled parts, as SciPy: with other lines in it the process may die.
+    """
     file = os.path.normpath(code.co_filename)
-    return not file.startswith(_SKIP) and not file.startswith("<frozen")
+    before, installed, after = file.rpartition(f"{os.sep}site-packages{os.sep}")
+    is_python = not installed or not _has_compiled(before + installed + after.split(os.sep)[0])
+    return is_python and not file.startswith(_SKIP) and not file.startswith("<frozen")
+
+
+@lru_cache(maxsize=256)
+def _has_compiled(package: str) -> bool:
+    """Tell whether a folder has compiled modules in it."""
+    ends = tuple(EXTENSION_SUFFIXES)
+    return any(name.endswith(ends) for *_, names in os.walk(package) for name in names)
 
 
 def forward_line(call: Call | None) -> Place | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Any
@@ -46,6 +47,7 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
 _INDICES = ("{}", "-{}", "{} + 1", "{} - 1", "-{} + 1", "-{} - 1")  # of a number in reach
 _CUT_OFF = ("np.minimum({0}, 0)", "np.maximum({0}, 0)")
 _DERIVATIVES = ("(1 - {0})", "(1 - {0}**2)", "{0} * (1 - {0})", "({0} > 0)", "np.sign({0})")
+_SLOPES = _DERIVATIVES[:3]
 _INDEX = ast.Constant | ast.BinOp | ast.UnaryOp
 
 
@@ -141,6 +143,10 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
     elif isinstance(node, ast.Call):
         yield from _reduced(node, {**written, **reach})
         yield from _split(node)
+        if len(node.args) == 2:
+            yield 1.1, ast.Call(node.func, node.args[::-1], node.keywords)
+    elif isinstance(node, ast.Lambda):
+        yield from _bound(node, reach)
     elif isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
         for attr in _FUNCTIONS[node.attr]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
@@ -148,6 +154,7 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
         yield from _derived_otherwise(node, reach, written)
     if isinstance(node, ast.expr):
         yield from _in_place_of(node, ast.unparse(node), reach, written)
+        yield from _counted_otherwise(node, {**written, **reach})
 
 
 def _reduced(node: ast.Call, held: Reach) -> Iterator[Offer]:
@@ -188,6 +195,32 @@ def _derived_otherwise(node: ast.BinOp, reach: Reach, written: Reach) -> Iterato
     for text in (text for text, thing in reach.items() if thing == shape):
         for form in _DERIVATIVES:
             yield 1.6, ast.BinOp(first, ast.Mult(), parsed(form.format(text)))
+
+
+def _bound(node: ast.Lambda, reach: Reach) -> Iterator[Offer]:
+    """Yield a function that keeps a number as it is now: a loop goes on behind it."""
+    names = dict.fromkeys(n.id for n in ast.walk(node.body) if isinstance(n, ast.Name))
+    for name in (name for name in names if type(reach.get(name)) is int):
+        kept = deepcopy(node)
+        kept.args.args.append(ast.arg(name))
+        kept.args.defaults.append(ast.Name(name, ast.Load()))
+        yield 1.1, kept
+
+
+def _counted_otherwise(node: Any, held: Reach) -> Iterator[Offer]:
+    """Yield other counts of the entries of an array whose length stands there, or their sum."""
+    is_shape = isinstance(node, ast.Subscript) and getattr(node.value, "attr", "") == "shape"
+    if is_shape or getattr(node, "attr", "") == "size":
+        text = ast.unparse(node.value.value if is_shape else node.value)
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) == "len" and node.args:
+        text = ast.unparse(node.args[0])
+    else:
+        return
+    count = len(held[text]) if isinstance(held.get(text), tuple) else 0
+    forms = [f"{text}.shape[{axis}]" for axis in range(count)]
+    forms += [f"({text}.size // {form})" for form in forms] if count > 2 else []
+    forms += [f"{text}.sum()"] if count == 1 else [f"{text}.size"]
+    yield from ((1.2, parsed(form)) for form in forms if count)
 
 
 def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator[Offer]:
@@ -297,6 +330,7 @@ def _more(
     if is_array and field in ("left", "right", "args", "value", "elts"):
         yield 1.1, ast.Attribute(node, "T", ast.Load())
         yield from ((1.1, parsed(f"({text}){way}")) for way in _turned(own, shapes))
+        yield from ((cost, parsed(f"({text})[{way}]")) for cost, way in _reversed(own))
     in_product = isinstance(holder, ast.BinOp) and isinstance(holder.op, ast.Mult | ast.Div)
     is_count = _counts(slot, body) or isinstance(node, ast.Constant)
     if in_product or is_count or field in ("func", "iter", "test"):
@@ -326,6 +360,14 @@ def _turned(own: Any, shapes: Sequence[Shape]) -> Iterator[str]:
         yield f".transpose({', '.join(map(str, (0, ndim - 1, *range(1, ndim - 1))))})"
 
 
+def _reversed(own: Any) -> Iterator[tuple[float, str]]:
+    """Yield how an array may run backwards: along its first axis or two, or its last."""
+    ndim = len(own) if isinstance(own, tuple) else 0
+    yield from ((1.3, way) for way in ("::-1", "::-1, ::-1")[:ndim])
+    if ndim > 1:
+        yield from ((1.4, way) for way in ("..., ::-1", "..., ::-1, ::-1")[: ndim - 1])
+
+
 def _products(text: str, shape: Shape, reach: Reach) -> Iterator[str]:
     """Yield the matrix products with another matrix in reach, in place of an array."""
     for other, thing in reach.items():
@@ -349,6 +391,8 @@ def _with(
     if is_number or _fits(thing, shapes):
         yield 1.5, ast.BinOp(node, ast.Mult(), other)
         yield 1.5 if is_number else 1.7, ast.BinOp(node, ast.Div(), other)
+    if type(thing) is float and not isinstance(other, ast.Constant):
+        yield from ((1.6, ast.BinOp(node, ast.Mult(), parsed(f.format(text)))) for f in _SLOPES)
     if whole and _begins(text, thing):
         yield 1.6, ast.BinOp(node, ast.Add(), other)
     if not is_number and thing in shapes:
