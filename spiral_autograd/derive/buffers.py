@@ -17,7 +17,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from ..validation import Shape
 from .expressions import Expr, astype, concatenate, reshape, scale
-from .later import REDUCTIONS, split, viewed
+from .later import REDUCTIONS, is_plain, split, viewed
 from .simplify import Simplified
 from .writer import ATOM, SCATTERS, Writer, is_view, literal, numpy_name
 
@@ -325,11 +325,7 @@ def _by_columns(e: Expr) -> bool:
 
 def _has_out(e: Expr) -> bool:
     """Tell whether a value can be written into an array that is there already."""
-    if isinstance(e.fun, np.ufunc):
-        return not e.kwargs and e.fun.nout == 1
     if e.fun is np.dot:
         a, b = e.args
         return max(len(a.shape), len(b.shape)) <= 2 and a.dtype == b.dtype == e.dtype
-    if e.fun in REDUCTIONS:
-        return e.is_plain_reduction()
-    return e.fun in (scale, astype, concatenate, *SCATTERS)
+    return is_plain(e) or e.fun in (scale, astype, concatenate, *SCATTERS)

@@ -184,7 +184,10 @@ def _run_buffered(buffered: Buffered, simplified: Simplified) -> Callable[..., A
         grads = [np.empty_like(param) for param in params]
         taken = itertools.compress(leaves(list(data)), (isinstance(r, Call) for r in roots))
         pairs = zip(given, taken, data_dtypes, strict=True)
-        cast = [[_cast(leaf, dtype) for leaf in pair] for *pair, dtype in pairs]
+        cast = [
+            [x if type(x) in (int, float) else np.asarray(x).astype(dtype) for x in pair]
+            for *pair, dtype in pairs
+        ]
         rows = [np.array(pair) if np.ndim(pair[0]) else pair for pair in cast]
         steps, losses = make(params, grads, rows, 2)
         steps[0]()
@@ -195,10 +198,6 @@ def _run_buffered(buffered: Buffered, simplified: Simplified) -> Callable[..., A
         return np.array(losses(2)[1]), with_leaves(recording.params, new)
 
     return function
-
-
-def _cast(leaf: Any, dtype: Any) -> Any:
-    return leaf if type(leaf) in (int, float) else np.asarray(leaf).astype(dtype)
 
 
 def _compiled(source: str, needs: dict[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,8 @@ from typing import Any, TypeVar
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.builtins import container_take
 from autograd.core import VSpace, sparse_add
 from autograd.numpy import numpy_vjps, numpy_wrapper
-from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.numpy.numpy_vspaces import ArrayVSpace
 
 from ..boxes import add_at, take
@@ -214,13 +212,6 @@ TRANSLATIONS: dict[Any, Callable[..., Expr | None]] = {
         ),
     ),
     sparse_add: _untake,
-    **dict.fromkeys(
-        (ArrayBox.__getitem__, container_take),
-        lambda graph, call, *args: graph.make(operator.getitem, args, *meta(call.value)),
-    ),
-    numpy_wrapper.concatenate_args: lambda graph, call, axis, *parts: (
-        None if call.kwargs else graph.make(concatenate, (axis, *parts), *meta(call.value))
-    ),
     numpy_wrapper._array_from_scalar_or_array: lambda graph, call, options, keywords, x: (
         x if isinstance(x, Expr) and (x.shape, x.dtype) == meta(call.value) else None
     ),
