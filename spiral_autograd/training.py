@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import network
-from .gradient_sources import Loss, Source, ValueAndGrad, automatic_sources, source_of_pytrees
+from .gradient_sources import (
+    Buffers,
+    Loss,
+    Source,
+    ValueAndGrad,
+    automatic_sources,
+    source_of_pytrees,
+)
 from .optimizers import Optimizer, clip_grads, sgd
 from .progress import EVERY as PROGRESS_EVERY
 from .progress import progress, watched
@@ -142,9 +149,9 @@ def fit(
     try:
         loop.keep_and_show(checkpoint, show_progress)
         if value_and_grad is not None:
-            return loop.run([source_of_pytrees(loop.layout, value_and_grad, arrays)])
+            return loop.run([source_of_pytrees(loop.buffers, value_and_grad, arrays)])
         room = min(MOST_UPDATES, loop.max_iters, eval_interval or MOST_UPDATES)
-        return loop.run(automatic_sources(loop.layout, loss, arrays, batch_size, room))
+        return loop.run(automatic_sources(loop.buffers, loss, arrays, batch_size, room))
     except BaseException as stop:
         stop.state = loop.state()  # type: ignore[attr-defined]
         loop.end(stop.state)  # type: ignore[attr-defined]
@@ -223,7 +230,7 @@ class _Loop:
     started: float
     hooks: list[Callable[[], None]] = field(default_factory=list)  # called behind some updates
     ends: list[Keep] = field(default_factory=list)  # called with the last state
-    ways: list[tuple[Source, Callable[[Any], Any]]] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)  # each serves as long as it holds
 
     def __post_init__(self) -> None:
         start = self.start
@@ -233,6 +240,9 @@ class _Loop:
         vectors, evaluations = self.layout.pack_tree(start.params), len(self.losses)
         same = (getattr(start, name) for name in _Place._fields[2:])
         self.place = self.good = _Place(vectors, evaluations, *same)
+        self.buffers = Buffers(self.layout, *tree_map(np.array, (vectors, vectors)))
+        self.rule = self.optimizer.updating(*self.buffers[1:])
+        self.loaded: Pytree = None  # the vectors whose numbers stand in the buffers
 
     def state(self) -> TrainState:
         """Return the state at the present place."""
@@ -242,18 +252,12 @@ class _Loop:
         return replace(self.start, params=params, loss_list=losses, **fields)
 
     def run(self, sources: list[Source]) -> TrainState:
-        """Train to the end of the last epoch, and return the state there.
-
-        A source serves as long as it holds, then the one behind it.
-        """
+        """Train to the end of the last epoch, and return the state there."""
+        self.sources = sources
         stream, is_quick = stream_of(self.start), True
-        self.ways = [(source, self.update_in(source)) for source in sources]
         for stretch in self.stretches(stream):
             began = time.perf_counter()
-            if is_quick:
-                self.advance(stretch)
-            else:
-                self.advance_one_by_one(stretch)
+            (self.advance if is_quick else self.advance_one_by_one)(stretch)
             is_quick = time.perf_counter() - began < QUICK * (stretch.end - stretch.first)
         if not all(np.isfinite(vector).all() for vector in leaves(self.place.vectors)):
             self.place = self.good
@@ -262,32 +266,31 @@ class _Loop:
         self.end(state)
         return state
 
-    def update_in(self, source: Source) -> Callable[[Any], Any]:
-        """Return the update of a source's parameters: of what the rule remembers, the next."""
-        update, grads, max_grad = self.optimizer.updating(*source[:2]), source.grads, self.max_grad
-
-        def clipped(remembered: Any) -> Any:
-            tree_map(np.copyto, grads, clip_grads(grads, max_grad or 0))
-            return update(remembered)
-
-        return update if max_grad is None else clipped
+    def update(self, remembered: Any) -> Any:
+        """Update the parameters in the buffers: what the rule remembers becomes the next."""
+        if self.max_grad is not None:
+            grads = self.buffers.grads
+            tree_map(np.copyto, grads, clip_grads(grads, self.max_grad))
+        return self.rule(remembered)
 
     def advance(self, stretch: _Stretch) -> None:
         """Make some updates in the vectors of a source, and look at their losses behind them.
 
         What stops them there is met once more one by one, which ends in the last whole state.
         """
-        while not self.ways[0][0].holds():
-            del self.ways[0]
-        source, update = self.ways[0]
+        while not self.sources[0].holds():
+            del self.sources[0]
+        source, update, params = self.sources[0], self.update, self.buffers.params
         first, end, order, draws = stretch
         if end - first > len(source.steps):
             return self.advance_one_by_one(stretch)
         before, done, losses = self.place, first, []
         vectors, evaluations, (total, count), remembered, epoch, *_ = begun = before
         try:
-            tree_map(np.copyto, source.params, vectors)
-            source.load(order[first * self.batch_size : end * self.batch_size])
+            if self.loaded is not vectors:
+                tree_map(np.copyto, params, vectors)
+            self.loaded = None
+            source.load(order[first * self.batch_size : end * self.batch_size], vectors)
             # No code of the user's runs in between: one look at what it reaches will do.
             for done, step in enumerate(source.steps[: end - first], first):
                 if done > first:
@@ -298,11 +301,11 @@ class _Loop:
                 if losses:
                     for loss in losses:
                         total += loss
-                    place = tree_map(np.array, source.params), evaluations
+                    place = tree_map(np.array, params), evaluations
                     since = total, count + len(losses)
                     before = _Place(*place, since, remembered, epoch, done, order, draws)
                 remembered = update(remembered)
-                vectors = tree_map(np.array, source.params)
+                self.loaded = vectors = tree_map(np.array, params)
                 return self.go_on(before, last, vectors, remembered, stretch)
         except BaseException:
             if self.place is begun:

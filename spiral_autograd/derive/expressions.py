@@ -6,13 +6,14 @@ way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
 import numpy as np
 from autograd.core import VSpace
+from autograd.numpy.numpy_wrapper import concatenate_args
 
 from ..validation import Array, Shape
 
@@ -72,6 +73,9 @@ def uniform_number(values: Array) -> float | None:
 
 # -------------------- functions that NumPy lacks, or has in another form --------------------
 
+broadcast = np.broadcast_to
+concatenate = concatenate_args.fun  # of an axis, and the arrays
+
 
 def scale(x: Any, factor: Fraction) -> Any:
     """Return x times a constant: the normal form of signs, constant factors and quotients."""
@@ -88,19 +92,9 @@ def transpose(x: Any) -> Any:
     return np.transpose(x)
 
 
-def broadcast(x: Any, shape: Shape) -> Any:
-    """Return x repeated to a shape."""
-    return np.broadcast_to(x, shape)
-
-
 def astype(x: Any, dtype: Any) -> Any:
     """Return x in another dtype."""
     return x.astype(dtype) if hasattr(x, "astype") else np.dtype(dtype).type(x)
-
-
-def concatenate(axis: int, *arrays: Any) -> Any:
-    """Return the arrays joined along an axis."""
-    return np.concatenate(arrays, axis=axis)
 
 
 def put(g: Any, shape: Shape, *index: Any) -> Any:
@@ -130,7 +124,7 @@ class Graph:
     Those in `forward`, the values of the forward pass, are there already: worth using again.
     """
 
-    def __init__(self, rules: Mapping[Any, Sequence[Rule]]) -> None:
+    def __init__(self, rules: Mapping[Any, Rule]) -> None:
         self._rules = rules
         self._table: dict[Any, Expr] = {}
         self.made: list[Expr] = []
@@ -149,9 +143,8 @@ class Graph:
     ) -> Expr:
         """Return the expression of a call, simplified."""
         expr = Expr(fun, tuple(args), tuple(kwargs), tuple(shape), np.dtype(dtype))
-        for rule in self._rules.get(fun, ()):
-            simpler = rule(self, expr)
-            if simpler is not None and simpler.is_like(expr):
+        for simpler in self._rules[fun](self, expr) if fun in self._rules else ():
+            if simpler.is_like(expr):
                 return simpler
         return self._intern(expr)
 
@@ -176,7 +169,7 @@ class Graph:
         return self._table[key]
 
 
-Rule: TypeAlias = Callable[[Graph, Expr], Expr | None]
+Rule: TypeAlias = Callable[[Graph, Expr], Iterable[Expr]]
 
 # The shape and the dtype of what a function returns.
 _METAS: dict[Any, Callable[..., tuple[Shape, Any]]] = {

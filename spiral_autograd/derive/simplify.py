@@ -13,10 +13,8 @@ from typing import Any, TypeVar
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.builtins import container_take
 from autograd.core import VSpace, sparse_add
 from autograd.numpy import numpy_vjps, numpy_wrapper
-from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.numpy.numpy_vspaces import ArrayVSpace
 
 from ..boxes import add_at, take
@@ -176,12 +174,6 @@ def _dot_adjoint(graph: Graph, call: Call, factor: Expr, g: Expr, *_: object) ->
     return graph.of(astype, result, call.value.dtype)
 
 
-def _space_add(graph: Graph, call: Call, space: object, a: object, b: object) -> Expr | None:
-    if isinstance(space, ArrayVSpace) and isinstance(a, Expr) and isinstance(b, Expr):
-        return graph.make(np.add, (a, b), *meta(call.value))
-    return None
-
-
 def _untake(graph: Graph, call: Call, space: Any, zeros: Any, untaken: Any) -> Expr | None:
     is_untaken = isinstance(untaken, Expr) and untaken.fun is numpy_vjps.untake.fun
     if zeros is not None or not is_untaken:
@@ -199,30 +191,27 @@ def _reshape(graph: Graph, call: Call, x: Expr, *rest: object) -> Expr | None:
     return graph.of(reshape, x, np.shape(call.value)) if orders <= {"C"} else None
 
 
-def _transpose(graph: Graph, call: Call, x: Expr, axes: Any = None) -> Expr | None:
-    axes = axes.value if isinstance(axes, Expr) else axes  # autograd's own vjp has an array
-    reverses = axes is None or tuple(axes) == tuple(range(len(x.shape)))[::-1]
-    return graph.of(transpose, x) if reverses and not call.kwargs else None
-
-
-def _swapaxes(graph: Graph, call: Call, x: Expr, *axes: int) -> Expr | None:
-    reverses = len(x.shape) == 2 and {axis % 2 for axis in axes} == {0, 1}
-    return graph.of(transpose, x) if reverses else None
+def _transpose(graph: Graph, call: Call, x: Expr, *axes: Any) -> Expr | None:
+    """The axes in reverse order, if that is what the call makes of distinct lengths."""
+    lengths = tuple(range(2, 2 + len(x.shape)))
+    plain = [a.value if isinstance(a, Expr) else a for a in axes]  # autograd's vjp has an array
+    turned = call.fun.fun(np.empty(lengths), *plain, **call.kwargs)
+    return graph.of(transpose, x) if turned.shape == lengths[::-1] else None
 
 
 # Each takes the graph, the recorded call and its arguments as expressions, and returns an
 # expression of the value of the call; or None, where the call stays as autograd makes it.
 TRANSLATIONS: dict[Any, Callable[..., Expr | None]] = {
     **dict.fromkeys((numpy_vjps.dot_adjoint_0, numpy_vjps.dot_adjoint_1), _dot_adjoint),
-    **dict.fromkeys((VSpace.add, VSpace.mut_add), _space_add),
-    sparse_add: _untake,
     **dict.fromkeys(
-        (ArrayBox.__getitem__, container_take),
-        lambda graph, call, *args: graph.make(operator.getitem, args, *meta(call.value)),
+        (VSpace.add, VSpace.mut_add),
+        lambda graph, call, space, a, b: (
+            graph.make(np.add, (a, b), *meta(call.value))
+            if isinstance(space, ArrayVSpace) and isinstance(a, Expr) and isinstance(b, Expr)
+            else None
+        ),
     ),
-    numpy_wrapper.concatenate_args: lambda graph, call, axis, *parts: (
-        None if call.kwargs else graph.make(concatenate, (axis, *parts), *meta(call.value))
-    ),
+    sparse_add: _untake,
     numpy_wrapper._array_from_scalar_or_array: lambda graph, call, options, keywords, x: (
         x if isinstance(x, Expr) and (x.shape, x.dtype) == meta(call.value) else None
     ),
@@ -230,8 +219,7 @@ TRANSLATIONS: dict[Any, Callable[..., Expr | None]] = {
     **dict.fromkeys((anp.atleast_1d, anp.atleast_2d, anp.atleast_3d), _reshape),
     anp.broadcast_to: lambda graph, call, x, *_: graph.of(broadcast, x, np.shape(call.value)),
     numpy_wrapper._astype: lambda graph, call, x, *_: graph.of(astype, x, call.value.dtype),
-    anp.swapaxes: _swapaxes,
-    anp.transpose: _transpose,
+    **dict.fromkeys((anp.transpose, anp.swapaxes), _transpose),
     # A conjugate or a real part of what is real is nothing.
     **dict.fromkeys(
         (anp.conj, anp.real), lambda graph, call, x: x if x.dtype.kind == "f" else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -305,6 +306,17 @@ class Ran:
         """The statements that make only whole numbers."""
         floats = {n for n, made in self.made.items() if any(v.dtype.kind == "f" for v in made)}
         return {key for n, key in self.computing.items() if n in self.made and n not in floats}
+
+    @cached_property
+    def within(self) -> Counter[int]:
+        """How many statements run while one does, by event: those of the functions it calls."""
+        counts, found = Counter(event.run for event in self.events), Counter[int]()
+        for number in reversed(range(len(self.trail.runs))):
+            caller = self.trail.runs[number].caller
+            if caller is not None:
+                found[caller] += counts[number]
+                counts[self.events[caller].run] += counts[number]
+        return found
 
 
 def _is_array(value: Any) -> bool:
