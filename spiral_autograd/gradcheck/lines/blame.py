@@ -20,8 +20,6 @@ from .ran import Evidence, Key, Ran, gradient_of
 from .trail import Moment, Trail, follow, is_unchecked
 
 _ASKED = 24  # statements that are changed
-_KNOWN = 0.7  # what makes a true value is that much likelier
-_SOUND = 0.4  # what makes a whole gradient as it is, is that much less likely
 
 
 def blame_of(evidence: Evidence) -> Blame | None:
@@ -148,7 +146,6 @@ class Blame(Ran):
     def mending(self) -> Mending:
         """The search for the statement of which a small change makes gradients right."""
         e = self.evidence
-        made = Known([v for values in self.made.values() for v in values])
         tolerance = max(e.tolerance, 1e-8)
         ours = [0.0 if g is None else largest(g) for g in e.grads]
         # What should be zero is no more than rounding, beside what it is.
@@ -164,19 +161,8 @@ class Blame(Ran):
                 if close(g, true[k], tolerance, floors[k])
             )
 
-        def gain(before: Any, value: Any) -> float:
-            arrays = [v for v in (before, value) if isinstance(v, np.ndarray) and is_known(v, 2)]
-            if len(arrays) < 2 or np.array_equal(before, value):
-                return 0.0
-            was_whole, was_scaled = (v.has(before, 1e-9) for v in (self.whole, self.scaled))
-            true = self.whole.has(value, 1e-9) or (not was_whole and self.true.has(value, 1e-9))
-            true = true or (not was_scaled and self.scaled.has(value, 1e-9))
-            if true and np.any(value) and not made.has(value, 1e-9):
-                return _KNOWN
-            return -_SOUND * (was_whole and not self.scaled.has(value, 1e-9))
-
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
-        return Mending(e.run, right, self._truth, gain, e.deadline, length)
+        return Mending(e.run, right, self._truth, self.gain_from, e.deadline, length)
 
     def _spots(self, rows: tuple[int, ...], likely: Sequence[Place]) -> dict[Spot, Asked]:
         """Return the lines that all of some gradients came from, and no right one: likely first."""

@@ -71,6 +71,12 @@ class Variant:
             there[self.index] = self.node
         return Variant(0.0, self.holder, self.field, self.index, before)
 
+    def stand(self) -> Variant:
+        """Do the same, and let the node stand in the line of the other."""
+        back = self.exchange()
+        ast.fix_missing_locations(ast.copy_location(self.node, back.node))
+        return back
+
 
 def variants(body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]) -> list[Variant]:
     """Return what may stand in the place of a statement.
