@@ -204,6 +204,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "is_constant": "is {value:g} everywhere",
     "has_one_size": "has one size only",
     "is_symmetric": "is symmetric",
+    "has_no_slope": "is where all gradients are zero",
     "one_by_one": lambda names: (
         f"{', '.join(names)}: in a matrix of 1 by 1 a wrong transpose does not show; try other "
         "sizes"
