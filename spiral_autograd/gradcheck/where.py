@@ -11,6 +11,7 @@ from .diagnosis.case import Case
 from .finding import Finding, found
 from .guard import CheckError, Deadline, guarded
 from .lines.blame import blame_of
+from .lines.mending import run_with, texts_of
 from .lines.ran import Evidence
 from .lines.trail import Trail, follow
 from .lines.verdicts import kink_places, state_places
@@ -97,17 +98,17 @@ class Where:
         It is asked at the second point of a case as well, where it has one. With `beside` it must
         be what makes those right that nothing else explains.
         """
-        right, statement = False, ""
+        right, texts = False, [""]
         with guarded("the search for the lines", self.c.notes):
             blame, second = blame_of(self.evidence(sorted({k, *self.c.wrong}))), case.second()
-            mended = blame.remedy(k, beside) if blame is not None else None
-            if mended is not None and second is not None and second.rerun is not None:
-                grads, statement = mended.run(second.rerun), mended.text
+            remedy = blame.remedy(k, beside) if blame is not None else None
+            if remedy is not None and second is not None and second.rerun is not None:
+                grads, texts = run_with(remedy, second.rerun), texts_of(remedy)
                 right = bool(grads) and second.same(k, grads[k], second.automatic[k])
-            elif mended is not None and second is None:
-                right, statement = np.size(self.c.grads[k]) > 1, mended.text
+            elif remedy is not None and second is None:
+                right, texts = np.size(self.c.grads[k]) > 1, texts_of(remedy)
         self.c.subject.session.restore()
-        return found("right_with", statement=statement) if right else None
+        return found("right_with", statement=texts[0], others=texts[1:]) if right else None
 
     def of_verdicts(self) -> None:
         """Write into the rows where kinks and small constants stand."""

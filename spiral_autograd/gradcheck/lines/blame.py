@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,13 +15,11 @@ from ...validation import Shape
 from ..blocks import close, largest
 from ..source import Place, code_of, forward_line, skips
 from .known import Known, is_known
-from .mending import Asked, Mended, Mending, Spot
+from .mending import Asked, Mending, Remedy, Spot, Standing
 from .ran import Evidence, Key, Ran, gradient_of
 from .trail import Moment, Trail, follow
 
 _ASKED = 24  # statements that are changed
-_KNOWN = 0.7  # what makes a true value is that much likelier
-_SOUND = 0.4  # what makes a whole gradient as it is, is that much less likely
 
 
 def blame_of(evidence: Evidence) -> Blame | None:
@@ -86,7 +84,7 @@ class Blame(Ran):
 
     def __init__(self, evidence: Evidence, trail: Trail) -> None:
         super().__init__(evidence, trail)
-        self.mended: dict[tuple[int, ...], list[Mended]] = {}
+        self.mended: dict[tuple[int, ...], list[Remedy]] = {}
 
     # -------------------- what is left --------------------
 
@@ -121,20 +119,35 @@ class Blame(Ran):
         return likely, [key[0] for key in left]
 
     def _mended(self, k: int, reason: Any, likely: Sequence[Place]) -> list[Place]:
-        """Return the statement of which one small change makes all right: gradients, or some."""
-        for rows in (tuple(self.evidence.wrong), tuple(reason.rows if reason else [k]), (k,)):
-            if k in rows and rows not in self.mended:
-                wanted = frozenset({*rows, *self.telling})
-                spots = self._spots(rows, likely)
-                few = {spot: asked for spot, asked in spots.items() if not asked.shared}
-                found = self.mending.lines(few, wanted)
-                self.mended[rows] = found or self.mending.lines(spots, wanted)
-            if k in rows and self.mended[rows]:
-                return list(dict.fromkeys(mended.place for mended in self.mended[rows]))
-        return []
+        """Return the statement of which one small change makes all right: gradients, or some.
 
-    def remedy(self, k: int, beside: Sequence[int] = ()) -> Mended | None:
-        """Return the only change of a line that makes the k-th gradient right, if it is known.
+        Where none does, and no reason is likely, the statements that do it together.
+        """
+        rest = [tuple(reason.rows if reason else [k]), (k,)]
+        for rows in (tuple(self.evidence.wrong), *([] if vars(self).get("together") else rest)):
+            if k in rows and rows not in self.mended:
+                wanted, spots = frozenset({*rows, *self.telling}), self._spots(rows, likely)
+                few = {spot: asked for spot, asked in spots.items() if not asked.shared}
+                self.mended[rows] = self.mending.lines(few, wanted)
+                if not self.mended[rows] and few != spots:
+                    self.mended[rows] = self.mending.lines(spots, wanted)
+            if k in rows and self.mended[rows]:
+                return list(dict.fromkeys(m.place for some in self.mended[rows] for m in some))
+        together = self.together if reason is None or reason.is_unlikely else ()
+        if together:
+            wanted = frozenset({k, *self.telling})
+            self.mended[k,] = [self.mending.least(together, wanted)]
+        return [mended.place for remedy in self.mended.get((k,), ()) for mended in remedy]
+
+    @cached_property
+    def together(self) -> Remedy:
+        """The statements that have to be other ones together, that all gradients are right."""
+        wanted = {*self.evidence.wrong, *self.telling}
+        spots = self._spots(tuple(wanted), (), any)
+        return self.mending.several(spots, frozenset(wanted))
+
+    def remedy(self, k: int, beside: Sequence[int] = ()) -> Remedy | None:
+        """Return the only change of lines that makes the k-th gradient right, if it is known.
 
         With some others beside it, if it makes these right too.
         """
@@ -152,26 +165,31 @@ class Blame(Ran):
         # What should be zero is no more than rounding, beside what it is.
         floors = [max(f, tolerance * m) for f, m in zip(e.floors, ours, strict=True)]
 
-        def right(grads: Sequence[Any]) -> frozenset[int]:
-            pairs = zip(grads, e.automatic, floors, strict=True)
-            return frozenset(k for k, some in enumerate(pairs) if _is_right(*some, tolerance))
+        def right(grads: Sequence[Any]) -> list[float]:
+            return [
+                _right(*some, tolerance) for some in zip(grads, e.automatic, floors, strict=True)
+            ]
 
-        def gain(before: Any, value: Any) -> float:
-            arrays = [v for v in (before, value) if isinstance(v, np.ndarray) and is_known(v, 2)]
-            if len(arrays) < 2 or np.array_equal(before, value):
-                return 0.0
-            was_whole, was_scaled = (v.has(before, 1e-9) for v in (self.whole, self.scaled))
-            true = self.whole.has(value, 1e-9) or (not was_whole and self.true.has(value, 1e-9))
-            true = true or (not was_scaled and self.scaled.has(value, 1e-9))
-            if true and np.any(value) and not made.has(value, 1e-9):
-                return _KNOWN
-            return -_SOUND * (was_whole and not self.scaled.has(value, 1e-9))
+        def standing(value: Any) -> Standing | None:
+            if not isinstance(value, np.ndarray) or not is_known(value, 2):
+                return None
+            whole = self.whole.has(value, 1e-9)
+            scaled, true = (
+                whole or self.scaled.has(value, 1e-9),
+                whole or self.true.has(value, 1e-9),
+            )
+            again = (scaled or true) and (not np.any(value) or made.has(value, 1e-9))
+            calls = enumerate(self.wholes if whole else ())
+            same = [n for n, call in calls if close(value, call.value, 1e-9)]
+            return Standing(whole, scaled, true, again, max(same, default=-1))
 
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
-        return Mending(e.run, right, self._truth, gain, e.deadline, length)
+        return Mending(e.run, right, self._truth, standing, e.deadline, length)
 
-    def _spots(self, rows: tuple[int, ...], likely: Sequence[Place]) -> dict[Spot, Asked]:
-        """Return the lines that all of some gradients came from, and no right one: likely first."""
+    def _spots(
+        self, rows: tuple[int, ...], likely: Sequence[Place], which: Callable[..., bool] = all
+    ) -> dict[Spot, Asked]:
+        """Return the lines that all, or any, of some gradients came from: the likely ones first."""
         fed = [
             self._named(self.feeding(k) | {m.event for m in self.equal(k)})
             for k in rows
@@ -193,7 +211,7 @@ class Blame(Ran):
         costs: dict[Spot, tuple[float, int]] = {}
         for (code, line), numbers in events.items():
             own = [n for n in numbers if self.events[n].place[1] == line]
-            if not all(numbers & some for some in fed) or self.events[own[0]].step is None:
+            if not which(numbers & some for some in fed) or self.events[own[0]].step is None:
                 continue
             rank = ranks.get((code.co_filename, line), len(order))
             ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
@@ -393,6 +411,11 @@ class Blame(Ran):
         return [event.place]
 
 
-def _is_right(grad: Any, true: Any, floor: float, tolerance: float) -> bool:
-    same = grad is not None and np.shape(grad) == np.shape(true)
-    return same and close(grad, true, tolerance, floor)
+def _right(grad: Any, true: Any, floor: float, tolerance: float) -> float:
+    """Return which share of a gradient's entries are right: 1 where it is, as a whole."""
+    if grad is None or np.shape(grad) != np.shape(true):
+        return 0.0
+    if close(grad, true, tolerance, floor):
+        return 1.0
+    off = np.abs(np.subtract(grad, true)) > tolerance * largest(true) + floor
+    return 0.999 * (1 - float(np.mean(off)))
