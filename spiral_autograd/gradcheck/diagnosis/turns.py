@@ -66,6 +66,8 @@ class Turns:
             y, x = site.result, site.argument
             if y is None or not x.parents or not (self.repeats(y) and self.repeats(x)):
                 continue
+            if y.name == x.name == "set_at":  # an array that is filled, turn by turn
+                continue
             if self.turn[y] == self.turn[x] + 1:
                 found.setdefault(self.lines[x], []).append(site)
         return found

@@ -31,7 +31,7 @@ def blame_of(evidence: Evidence) -> Blame | None:
 
 
 def places(evidence: Evidence, k: int, reason: Any = None) -> tuple[Place, ...]:
-    """Return where the k-th gradient goes wrong: at most three lines, forward ones first.
+    """Return where the k-th gradient goes wrong: at most four lines, forward ones first.
 
     A reason has a rule, rows, a kind, the forward call whose gradient is wrong, and the wrong
     values that it makes on the way.
@@ -41,7 +41,7 @@ def places(evidence: Evidence, k: int, reason: Any = None) -> tuple[Place, ...]:
         found += blame.unwritten(k)
     elif blame is not None:
         found += blame.suspects(k, reason) or blame.ends()
-    return tuple(dict.fromkeys(place for place in found if place is not None))[:3]
+    return tuple(dict.fromkeys(place for place in found if place is not None))[:4]
 
 
 def _forward_place(evidence: Evidence, k: int, reason: Any) -> Place | None:
@@ -173,13 +173,11 @@ class Blame(Ran):
         def standing(value: Any) -> Standing | None:
             if not isinstance(value, np.ndarray) or not is_known(value, 2):
                 return None
-            whole = self.whole.has(value, 1e-9)
-            scaled, true = (
-                whole or self.scaled.has(value, 1e-9),
-                whole or self.true.has(value, 1e-9),
-            )
+            true = self.true.has(value, 1e-9)
+            whole = true and self.whole.has(value, 1e-9)
+            scaled = whole or self.scaled.has(value, 1e-9)
             again = (scaled or true) and (not np.any(value) or made.has(value, 1e-9))
-            calls = enumerate(self.wholes if whole else ())
+            calls = enumerate(self.wholes if whole and np.any(value) else ())
             same = [n for n, call in calls if close(value, call.value, 1e-9)]
             return Standing(whole, scaled, true, again, max(same, default=-1))
 

@@ -44,7 +44,7 @@ class Known:
             self._arrays[value.shape] = arrays = [arrays[i] for i in order]
             self._sums[value.shape] = weights, sums[order]
         weights, sums = self._sums[value.shape]
-        off = (2 * tolerance + 1e-15 * value.size) * float(weights.sum()) * largest(value)
+        off = 1.5 * (2 * tolerance + 1e-15 * value.size) * value.size * largest(value)
         middle = float(np.ravel(value) @ weights)
         first, last = np.searchsorted(sums, [middle - off, middle + off + 1e-300])
         return any(close(value, array, tolerance) for array in arrays[first:last])

@@ -46,7 +46,7 @@ _NEAR = 0.6  # what costs that much more than the least is as likely
 _TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
 _DEAREST = 2.1  # what costs more is no mistake, but chance
 _SEVERAL = 4  # lines that may be wrong together
-_TRUE = 3  # of what makes something true in a line, so many are tried
+_TRUE = 6  # of what makes something true in a line, so many are tried
 _KNOWN = 0.7  # what makes a true value is that much likelier
 _SOUND = 0.4  # what makes a whole gradient as it is, is that much less likely
 _FIRST = 0.3  # as much likelier is the line that the values speak for
@@ -317,8 +317,7 @@ class Mending:
         before = _made_by(body, names) if names else None
         written = _written_in(body[3], names) if names and before else {}
         was = [*map(self.standing, before or ())]
-        own = _signature(body, before)
-        seen, room = {own}, _UNLIKELY if asked.more else self._room
+        seen, room = {_signature(body, before)}, _UNLIKELY if asked.more else self._room
         for variant in sorted(variants(body, reach, written, asked.shapes), key=lambda v: v.cost):
             if not names or not before or room < 0 or self.deadline.is_over:
                 yield variant.cost, variant, -1
@@ -329,15 +328,14 @@ class Mending:
             signature = _signature(body, made)
             there.exchange()
             if made is not None:
-                same = signature == own
-                now = was if same else [*map(self.standing, made)]
-                gain = 0.0 if same else max(map(_gain, was, now), default=0.0)
+                known = zip(was, before, made, strict=False)
+                new = [(a, self.standing(c)) for a, b, c in known if not np.array_equal(b, c)]
+                gain = max((_gain(*pair) for pair in new), default=0.0)
                 if _hands_on(body[3]):  # right elsewhere, and wrong where it is given
                     gain = max(gain, 0.0)
                 again = _AGAIN * (signature in seen and not asked.repeats)
                 seen.add(signature)
-                pairs = zip(was, now, strict=False)
-                back = max((b.back for a, b in pairs if a and b and b.back > a.back), default=-1)
+                back = max((b.back for a, b in new if a and b and b.back > a.back), default=-1)
                 yield variant.cost - gain + again, variant, back
         self._room = self._room if asked.more else room
 
