@@ -3,117 +3,118 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import autograd
 import numpy as np
 
 from .derive import Program, cached_program, warn_of_change
-from .pytree import FlatLayout, Pytree, same_structure, tree_map
+from .pytree import FlatLayout, Pytree, same_structure
 from .validation import Array
+
+LITTLE = 2**16  # bytes of data, of which the loss is looked at in one call
 
 Loss = Callable[..., Any]
 ValueAndGrad = Callable[..., tuple[Any, Pytree]]
-Vectors = Callable[[Pytree, list[Array]], tuple[float, Pytree]]
 
 
 class Buffers(NamedTuple):
-    """The vectors that a program reads the parameters from, and writes their gradient into."""
+    """The vectors that the parameters are read from, and their gradient is written into."""
 
+    layout: FlatLayout
     params: Pytree
     grads: Pytree
-    load: Callable[[Array], None]  # gather the examples of some batches, by their numbers
-    steps: list[Callable[[], None]]  # of each of these batches: write its gradient
-    losses: Callable[[int], Array]  # of the first so many, behind their steps
 
 
 class Source(NamedTuple):
-    """What makes a batch's loss and its gradient, and the data as it takes it."""
+    """What writes the gradients of some batches, one behind the other, into the buffers."""
 
-    value_and_grad: Vectors
-    data: list[Array]
-    buffers: Buffers | None = None  # none where the parameters must be handed over each time
-    holds: Callable[[], bool] = lambda: True  # is what `buffers` computes still the loss?
+    load: Callable[[Array, Pytree], None]  # take some examples, by their numbers, and parameters
+    steps: list[Callable[[], None]]  # of each of these batches: write its gradient
+    losses: Callable[[int], Array]  # of the first so many, behind their steps
+    holds: Callable[[], bool] = lambda: True  # is this still the loss?
 
 
-def automatic_source(
-    layout: FlatLayout, loss: Loss, data: list[Array], batch_size: int, count: int
-) -> Source:
-    """Return the derived program of a loss as a source; where there is none, autograd.
+def automatic_sources(
+    buffers: Buffers, loss: Loss, data: list[Array], batch_size: int, count: int
+) -> list[Source]:
+    """Return the derived program of a loss as a source, and autograd for where it does not hold.
 
     The program has room for `count` batches.
     """
-    for first in range(0, len(data[0]), batch_size):
-        value = loss(layout.template, *(array[first : first + batch_size] for array in data))
+    params, is_right = buffers.layout.template, False
+    if sum(array.nbytes for array in data) <= LITTLE:
+        with suppress(Exception):  # of the user's loss, which may hold for one size of batches only
+            is_right = _is_right(loss, params, data, len(data[0]))
+    if not is_right:
+        _is_right(loss, params, data, batch_size)
+    plain = source_of_pytrees(buffers, autograd.value_and_grad(loss), data)
+    found = cached_program(loss, params, tuple(array[:batch_size] for array in data))
+    if found is None or found.program is None:
+        return [plain]
+    derived, outside = source_of_program(buffers, found.program, data, batch_size, count), found[1]
+
+    def holds() -> bool:
+        if outside.holds():
+            return True
+        warn_of_change(loss)
+        return False
+
+    return [derived._replace(holds=holds) if outside.watches else derived, plain]
+
+
+def _is_right(loss: Loss, params: Pytree, data: list[Array], size: int) -> bool:
+    """Raise unless the loss is a finite scalar for all the data, so many examples at a time."""
+    for first in range(0, len(data[0]), size):
+        value = loss(params, *(array[first : first + size] for array in data))
         _require_scalar(value)
         if not np.isfinite(value):
             raise ValueError(f"the loss is {value} for the parameters given, before any update")
-    plain = source_of_pytrees(layout, autograd.value_and_grad(loss), data)
-    found = cached_program(loss, layout.template, tuple(array[:batch_size] for array in data))
-    if found is None or found.program is None:
-        return plain
-    derived = source_of_program(layout, found.program, data, batch_size, count)
-    outside, has_changed = found.outside, False
-    if not outside.watches:
-        return derived
-
-    def watched(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
-        nonlocal has_changed
-        if not (has_changed or outside.holds()):
-            has_changed = True
-            warn_of_change(loss)
-        if has_changed:  # what the loss reaches is no longer as it was when it was derived
-            return plain.value_and_grad(vectors, batch[: len(data)])
-        return derived.value_and_grad(vectors, batch[len(data) :])
-
-    return Source(watched, [*data, *derived.data], derived.buffers, outside.holds)
+    return True
 
 
-def source_of_pytrees(
-    layout: FlatLayout, value_and_grad: ValueAndGrad, data: list[Array]
-) -> Source:
+def source_of_pytrees(buffers: Buffers, value_and_grad: ValueAndGrad, data: list[Array]) -> Source:
     """Return the source that a function of pytrees is, once its first result was looked at."""
+    layout, value = buffers.layout, np.empty(1)
+    given: list[Pytree] = []
     structure_is_known = False
 
-    def source(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
+    def load(chosen: Array, vectors: Pytree) -> None:
+        # The function may keep what it is given, so it is not given the buffers.
+        given[:] = layout.tree(vectors), *(array[chosen] for array in data)
+
+    def step() -> None:
         nonlocal structure_is_known
-        params = layout.tree(vectors)
-        loss, grads = value_and_grad(params, *batch)
+        loss, new = value_and_grad(*given)
         if not structure_is_known:
             _require_scalar(loss)
-            same_structure("params", params, "the gradient", grads)
+            same_structure("params", layout.template, "the gradient", new)
             structure_is_known = True
-        return float(loss), layout.pack_grads(grads)
+        value[0] = float(loss)
+        layout.write_grads(buffers.grads, new)
 
-    return Source(source, data)
+    return Source(load, [step], lambda n: value)
 
 
 def source_of_program(
-    layout: FlatLayout, program: Program, data: list[Array], batch_size: int, count: int
+    buffers: Buffers, program: Program, data: list[Array], batch_size: int, count: int
 ) -> Source:
     """Return the source that a derived program is, with the data in the dtypes it computes in."""
+    layout, params, grads = buffers
     if any(turned or first != i for i, (first, turned) in enumerate(layout.sharing.places)):
-        return source_of_pytrees(layout, program, data)
+        return source_of_pytrees(buffers, program, data)
     make, dtypes = program.buffered
-    params, grads = (layout.pack_tree(layout.template) for _ in range(2))
     cast = [a.astype(dtype, copy=False) for a, dtype in zip(data, dtypes, strict=True)]
     batches = [np.empty((count, batch_size, *a.shape[1:]), a.dtype) for a in cast]
     examples = [(a, b.reshape(-1, *a.shape[1:])) for a, b in zip(cast, batches, strict=True)]
     steps, losses = make(layout.views(params), layout.views(grads), batches, count)
 
-    def load(chosen: Array) -> None:
+    def load(chosen: Array, vectors: Pytree) -> None:
         for array, places in examples:  # with mode="raise" NumPy would copy it once more
             np.take(array, chosen, 0, places[: len(chosen)], mode="clip")
 
-    def source(vectors: Pytree, batch: list[Array]) -> tuple[float, Pytree]:
-        tree_map(np.copyto, params, vectors)
-        for array, places in zip(batch, batches, strict=True):
-            np.copyto(places[0], array)
-        steps[0]()
-        # The optimizer may keep what it is given, so it is given a copy of the buffers.
-        return float(losses(1)[0]), tree_map(np.array, grads)
-
-    return Source(source, cast, Buffers(params, grads, load, steps, losses))
+    return Source(load, steps, losses)
 
 
 def _require_scalar(loss: Any) -> None:

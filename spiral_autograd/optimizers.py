@@ -42,24 +42,22 @@ class Optimizer:
     init: Callable[[Pytree], Any]
     update: Callable[[Pytree, Pytree, Any], tuple[Pytree, Any]]
     # ``in_place(params, grads)`` returns the same update of these arrays, which are written to: a
-    # pure function from what the rule remembers to what it then remembers, for `fit`.
+    # pure function from what the rule remembers to what it then remembers.
     in_place: Callable[[Pytree, Pytree], Callable[[Any], Any]] | None = None
+    keeps: bool = True  # may `update` keep the arrays that it is given, or return them?
 
+    def updating(self, params: Pytree, grads: Pytree) -> Callable[[Any], Any]:
+        """Return the update of these arrays in place: of what the rule remembers, the next."""
+        if self.in_place is not None:
+            return self.in_place(params, grads)
 
-def _rule(name: str, init: Callable[[Pytree], Any], update: Callable[..., Any]) -> Optimizer:
-    """Return an optimizer whose update returns new arrays."""
-    return Optimizer(name, init, update, partial(_written_back, update))
+        def update(state: Any) -> Any:
+            p, g = tree_map(np.array, (params, grads)) if self.keeps else (params, grads)
+            new, state = self.update(p, g, state)
+            tree_map(np.copyto, params, new)
+            return state
 
-
-def _written_back(
-    update: Callable[..., Any], params: Pytree, grads: Pytree
-) -> Callable[[Any], Any]:
-    def in_place(state: Any) -> Any:
-        new, state = update(params, grads, state)
-        tree_map(np.copyto, params, new)
-        return state
-
-    return in_place
+        return update
 
 
 def _zeros_like(params: Pytree) -> Pytree:
@@ -125,7 +123,7 @@ def momentum(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
     (array([1.]), array([0.]))
     """
     lr, mu = _positive("lr", lr), _fraction("momentum", momentum)
-    return _rule("momentum", _zeros_like, partial(_momentum, lr, mu))
+    return Optimizer("momentum", _zeros_like, partial(_momentum, lr, mu), keeps=False)
 
 
 def _momentum(lr: float, mu: float, params: Pytree, grads: Pytree, v: Pytree) -> tuple[Any, Any]:
@@ -148,7 +146,7 @@ def nesterov(lr: float = 0.01, momentum: float = 0.9) -> Optimizer:
     (array([0.7]), array([-0.2]))
     """
     lr, mu = _positive("lr", lr), _fraction("momentum", momentum)
-    return _rule("nesterov", _zeros_like, partial(_nesterov, lr, mu))
+    return Optimizer("nesterov", _zeros_like, partial(_nesterov, lr, mu), keeps=False)
 
 
 def _nesterov(lr: float, mu: float, params: Pytree, grads: Pytree, v: Pytree) -> tuple[Any, Any]:
@@ -170,7 +168,7 @@ def adagrad(lr: float = 0.01, eps: float = 1e-7) -> Optimizer:
     (array([0.9]), array([4.]))
     """
     lr, eps = _positive("lr", lr), _positive("eps", eps)
-    return _rule("adagrad", _zeros_like, partial(_adagrad, lr, eps))
+    return Optimizer("adagrad", _zeros_like, partial(_adagrad, lr, eps), keeps=False)
 
 
 def _adagrad(lr: float, eps: float, params: Pytree, grads: Pytree, h: Pytree) -> tuple[Any, Any]:
@@ -192,7 +190,7 @@ def rmsprop(lr: float = 0.01, decay: float = 0.99, eps: float = 1e-7) -> Optimiz
     (array([0.8]), array([1.]))
     """
     lr, d, eps = _positive("lr", lr), _fraction("decay", decay), _positive("eps", eps)
-    return _rule("rmsprop", _zeros_like, partial(_rmsprop, lr, d, eps))
+    return Optimizer("rmsprop", _zeros_like, partial(_rmsprop, lr, d, eps), keeps=False)
 
 
 def _rmsprop(
@@ -223,7 +221,7 @@ def adam(
     lr, eps = _positive("lr", lr), _positive("eps", eps)
     b1, b2 = _fraction("beta1", beta1), _fraction("beta2", beta2)
 
-    return _rule("adam", _two_means, partial(_adam, lr, b1, b2, eps))
+    return Optimizer("adam", _two_means, partial(_adam, lr, b1, b2, eps), keeps=False)
 
 
 def _two_means(params: Pytree) -> tuple[Pytree, Pytree, int]:

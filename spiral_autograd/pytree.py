@@ -96,15 +96,12 @@ def float_tree(name: str, tree: Pytree) -> Pytree:
                 "dicts, lists and tuples with such arrays as leaves"
             )
         if not np.isfinite(leaf).all():
-            raise ValueError(f"{path} must be finite, got {_first_not_finite(leaf)}")
+            index = tuple(int(i) for i in np.argwhere(~np.isfinite(leaf))[0])
+            got = f"{np.asarray(leaf)[index]} at index {index}"
+            raise ValueError(f"{path} must be finite, got {got}")
     if count == 0:
         raise ValueError(f"{name} is empty: it holds no array")
     return tree
-
-
-def _first_not_finite(leaf: Array) -> str:
-    index = tuple(int(i) for i in np.argwhere(~np.isfinite(leaf))[0])
-    return f"{np.asarray(leaf)[index]} at index {index}"
 
 
 def same_structure(name: str, tree: Pytree, other_name: str, other: Pytree) -> None:
@@ -231,6 +228,8 @@ class FlatLayout:
         """Return the vectors of a pytree of parameters."""
         return self.pack(self.sharing.unique(leaves(params)))
 
-    def pack_grads(self, grads: Pytree) -> Pytree:
-        """Return the vectors of a gradient, in which those of a repeated leaf are added."""
-        return self.pack(self.sharing.merge(leaves_like(self.template, grads)))
+    def write_grads(self, vectors: Pytree, grads: Pytree) -> None:
+        """Write a gradient into vectors; those of a repeated leaf are added."""
+        merged = self.sharing.merge(leaves_like(self.template, grads))
+        for part, grad in zip(self.views(vectors), merged, strict=True):
+            np.copyto(part, grad)

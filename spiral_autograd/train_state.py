@@ -97,7 +97,7 @@ def begun(params: Pytree, optimizer: Optimizer, samples: int, rng: Random | None
         params=params,
         optimizer=optimizer.name,
         optimizer_state=optimizer.init(layout.pack_tree(params)),
-        rng=np.random.RandomState() if rng is None else copy.deepcopy(random_stream(rng)),
+        rng=np.random.RandomState() if rng is None else _own_stream(rng),
         order=np.arange(samples),
         sharing=layout.sharing,
     )
@@ -125,7 +125,12 @@ def resumed(
     float_tree("state.params", state.params)
     if rng is None:
         return state
-    return replace(state, rng=copy.deepcopy(random_stream(rng)), draws=0)
+    return replace(state, rng=_own_stream(rng), draws=0)
+
+
+def _own_stream(rng: Random) -> Stream:
+    stream = random_stream(rng)
+    return copy.deepcopy(stream) if stream is rng else stream
 
 
 def stream_of(state: TrainState) -> Stream:

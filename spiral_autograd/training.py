@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import network
-from .gradient_sources import Loss, Source, ValueAndGrad, automatic_source, source_of_pytrees
+from .gradient_sources import (
+    Buffers,
+    Loss,
+    Source,
+    ValueAndGrad,
+    automatic_sources,
+    source_of_pytrees,
+)
 from .optimizers import Optimizer, clip_grads, sgd
 from .progress import EVERY as PROGRESS_EVERY
 from .progress import progress, watched
@@ -142,9 +149,9 @@ def fit(
     try:
         loop.keep_and_show(checkpoint, show_progress)
         if value_and_grad is not None:
-            return loop.run(source_of_pytrees(loop.layout, value_and_grad, arrays))
+            return loop.run([source_of_pytrees(loop.buffers, value_and_grad, arrays)])
         room = min(MOST_UPDATES, loop.max_iters, eval_interval or MOST_UPDATES)
-        return loop.run(automatic_source(loop.layout, loss, arrays, batch_size, room))
+        return loop.run(automatic_sources(loop.buffers, loss, arrays, batch_size, room))
     except BaseException as stop:
         stop.state = loop.state()  # type: ignore[attr-defined]
         loop.end(stop.state)  # type: ignore[attr-defined]
@@ -223,6 +230,7 @@ class _Loop:
     started: float
     hooks: list[Callable[[], None]] = field(default_factory=list)  # called behind some updates
     ends: list[Keep] = field(default_factory=list)  # called with the last state
+    sources: list[Source] = field(default_factory=list)  # each serves as long as it holds
 
     def __post_init__(self) -> None:
         start = self.start
@@ -232,6 +240,9 @@ class _Loop:
         vectors, evaluations = self.layout.pack_tree(start.params), len(self.losses)
         same = (getattr(start, name) for name in _Place._fields[2:])
         self.place = self.good = _Place(vectors, evaluations, *same)
+        self.buffers = Buffers(self.layout, *tree_map(np.array, (vectors, vectors)))
+        self.rule = self.optimizer.updating(*self.buffers[1:])
+        self.loaded: Pytree = None  # the vectors whose numbers stand in the buffers
 
     def state(self) -> TrainState:
         """Return the state at the present place."""
@@ -240,19 +251,13 @@ class _Loop:
         losses = tuple(self.losses[: fields.pop("evaluations")])
         return replace(self.start, params=params, loss_list=losses, **fields)
 
-    def run(self, source: Source) -> TrainState:
+    def run(self, sources: list[Source]) -> TrainState:
         """Train to the end of the last epoch, and return the state there."""
+        self.sources = sources
         stream, is_quick = stream_of(self.start), True
-        update = None
-        if source.buffers is not None and self.optimizer.in_place is not None:
-            update = self.optimizer.in_place(source.buffers.params, source.buffers.grads)
         for stretch in self.stretches(stream):
             began = time.perf_counter()
-            # No code of the user's runs within a stretch: one look at what it reaches will do.
-            if update is not None and is_quick and source.holds():
-                self.advance(source, update, stretch)
-            else:
-                self.advance_one_by_one(source, stretch)
+            (self.advance if is_quick else self.advance_one_by_one)(stretch)
             is_quick = time.perf_counter() - began < QUICK * (stretch.end - stretch.first)
         if not all(np.isfinite(vector).all() for vector in leaves(self.place.vectors)):
             self.place = self.good
@@ -261,79 +266,74 @@ class _Loop:
         self.end(state)
         return state
 
-    def advance(self, source: Source, update: Callable[[Any], Any], stretch: _Stretch) -> None:
-        """Make some updates in the buffers of the source, and look at their losses behind them.
+    def update(self, remembered: Any) -> Any:
+        """Update the parameters in the buffers: what the rule remembers becomes the next."""
+        if self.max_grad is not None:
+            grads = self.buffers.grads
+            tree_map(np.copyto, grads, clip_grads(grads, self.max_grad))
+        return self.rule(remembered)
+
+    def advance(self, stretch: _Stretch) -> None:
+        """Make some updates in the vectors of a source, and look at their losses behind them.
 
         What stops them there is met once more one by one, which ends in the last whole state.
         """
-        assert source.buffers is not None
-        params, grads, load, steps, losses = source.buffers
+        while not self.sources[0].holds():
+            del self.sources[0]
+        source, update, params = self.sources[0], self.update, self.buffers.params
         first, end, order, draws = stretch
-        begun, done = self.place, first
-        remembered, (total, count) = begun.optimizer_state, begun.losses_since
+        if end - first > len(source.steps):
+            return self.advance_one_by_one(stretch)
+        before, done, losses = self.place, first, []
+        vectors, evaluations, (total, count), remembered, epoch, *_ = begun = before
         try:
-            tree_map(np.copyto, params, begun.vectors)
-            load(order[first * self.batch_size : end * self.batch_size])
-            for done, step in enumerate(steps[: end - first], first):
-                if done == end - 1:
-                    kept = tree_map(np.array, params), remembered
+            if self.loaded is not vectors:
+                tree_map(np.copyto, params, vectors)
+            self.loaded = None
+            source.load(order[first * self.batch_size : end * self.batch_size], vectors)
+            # No code of the user's runs in between: one look at what it reaches will do.
+            for done, step in enumerate(source.steps[: end - first], first):
+                if done > first:
+                    remembered = update(remembered)
                 step()
-                if self.max_grad is not None:
-                    tree_map(np.copyto, grads, clip_grads(grads, self.max_grad))
+            *losses, last = source.losses(end - first).tolist()
+            if all(map(math.isfinite, (*losses, last))):
+                if losses:
+                    for loss in losses:
+                        total += loss
+                    place = tree_map(np.array, params), evaluations
+                    since = total, count + len(losses)
+                    before = _Place(*place, since, remembered, epoch, done, order, draws)
                 remembered = update(remembered)
-            *values, last = losses(end - first).tolist()
-            for value in values:
-                total += value
-            if math.isfinite(total + last):
-                before, since = begun, (total, count + len(values))
-                if values:
-                    before = _Place(
-                        kept[0], begun.evaluations, since, kept[1], begun.epoch, done, order, draws
-                    )
-                return self.go_on(before, last, tree_map(np.array, params), remembered, stretch)
+                self.loaded = vectors = tree_map(np.array, params)
+                return self.go_on(before, last, vectors, remembered, stretch)
         except BaseException:
             if self.place is begun:
-                self.advance_one_by_one(source, stretch._replace(end=min(done, end - 1)))
+                self.advance_one_by_one(stretch._replace(end=min(done, end - 1)))
             raise
-        return self.advance_one_by_one(source, stretch)
+        if losses:
+            return self.advance_one_by_one(stretch)
+        self.place = self.good
+        raise _not_finite(f"the loss is {last}", begun)
 
-    def advance_one_by_one(self, source: Source, stretch: _Stretch) -> None:
+    def advance_one_by_one(self, stretch: _Stretch) -> None:
         """Make some updates, each of which leaves a whole state."""
         for i in range(stretch.first, stretch.end):
-            place, size = self.place, self.batch_size
-            chosen = stretch.order[i * size : (i + 1) * size]
-            batch = [array[chosen] for array in source.data]
-            loss, grads = source.value_and_grad(place.vectors, batch)
-            if not math.isfinite(loss):
-                self.place = self.good
-                raise _not_finite(f"the loss is {loss}", place)
-            if self.max_grad is not None:
-                grads = clip_grads(grads, self.max_grad)
-            vectors, remembered = self.optimizer.update(place.vectors, grads, place.optimizer_state)
-            self.go_on(place, loss, vectors, remembered, stretch)
+            self.advance(stretch._replace(first=i, end=i + 1))
 
     def go_on(
         self, before: _Place, loss: float, vectors: Pytree, remembered: Any, stretch: _Stretch
     ) -> None:
         """Go to the place behind an update, and tell of it."""
-        total, count = before.losses_since[0] + loss, before.losses_since[1] + 1
-        interval = self.start.eval_interval
-        ends = interval is not None and count >= interval
+        _, evaluations, (total, count), _, epochs, iteration, *_ = before
+        since, interval = (total + loss, count + 1), self.start.eval_interval
+        ends = interval is not None and since[1] >= interval
         if ends:
-            self.losses[before.evaluations :] = [total / count]
-            total, count = 0.0, 0
-        epoch, iteration = divmod(before.iteration + 1, self.max_iters)
-        self.good = before
-        self.place = _Place(
-            vectors,
-            before.evaluations + ends,
-            (total, count),
-            remembered,
-            before.epoch + epoch,
-            iteration,
-            stretch.order,
-            stretch.draws,
-        )
+            self.losses[evaluations:] = [since[0] / since[1]]
+            since = 0.0, 0
+        more, iteration = divmod(iteration + 1, self.max_iters)
+        place = vectors, evaluations + ends, since, remembered, epochs + more, iteration
+        self.good, self.place = before, _Place(*place, stretch.order, stretch.draws)
         if ends and self.on_eval is not None:
             self.on_eval(self.evaluation(before))
         for hook in self.hooks:

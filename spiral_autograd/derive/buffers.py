@@ -17,7 +17,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from ..validation import Shape
 from .expressions import Expr, astype, concatenate, reshape, scale
-from .later import REDUCTIONS, split, viewed
+from .later import REDUCTIONS, is_plain, split, viewed
 from .simplify import Simplified
 from .writer import ATOM, SCATTERS, Writer, is_view, literal, numpy_name
 
@@ -64,9 +64,9 @@ class _Buffered(Writer):
         self.setup: list[str] = []  # once
         self.views: list[str] = []  # once for each batch
         self.step: list[str] = []
-        self.data_dtypes = [self._data_dtype(e) for e in simple.data]
         for prefix, inputs in (("p", simple.params), ("d", simple.data)):
             self.texts |= {e: (f"{prefix}{k}", ATOM) for k, e in enumerate(inputs)}
+        self.data_dtypes = [self._data_dtype(e) for e in simple.data]
         self._buffer: dict[Expr, str] = {}  # the buffer that a value, or its base, lives in
         constants = {e for e in self.order if e.fun is None and not e.args}
         # What stays in one place from step to step.
@@ -87,8 +87,8 @@ class _Buffered(Writer):
         for e, name in self._kept.items():
             self.setup.append(f"{name.upper()} = {_empty('count', *e.shape, dtype=e.dtype)}")
             self.views.append(f"{name} = {name.upper()}[k, ...]")
-            if e.fun is None:
-                value = self.texts[e][0] if e.args else self.constant(e.value)
+            if e.fun is None or e in self.texts:
+                value = self.plain(e) if e in self.texts else self.constant(e.value)
                 self.step.append(f"copyto({name}, {value})")
 
     # ---- lifetimes ----
@@ -104,13 +104,17 @@ class _Buffered(Writer):
         return last
 
     def _data_dtype(self, e: Expr) -> Any:
-        """Return the float dtype that a data array of integers is only ever used in."""
-        users = [user for user in self.simple.order() if e in user.parents]
-        wanted = {
-            u.dtype if u.fun in (astype, *ARITHMETIC) and u.dtype.kind == "f" else e.dtype
-            for u in users
-        }
-        return wanted.pop() if e.shape and len(wanted) == 1 and e.dtype.kind in "iub" else e.dtype
+        """Return the float dtype that a data array of integers is only ever used in.
+
+        It comes in that one, so that what casts it to that is done.
+        """
+        users = [user for user in self.order if e in user.parents]
+        casts = [u for u in users if u.fun in (astype, *ARITHMETIC) and u.dtype.kind == "f"]
+        wanted = {u.dtype if u in casts else e.dtype for u in users}
+        if not (e.shape and len(wanted) == 1 and e.dtype.kind in "iub"):
+            wanted = {e.dtype}
+        self.texts |= {u: self.texts[e] for u in users if u.fun is astype and u.dtype in wanted}
+        return wanted.pop()
 
     def _output(self, position: int, e: Expr) -> str:
         """Return the name of the array that a value is written into."""
@@ -142,21 +146,13 @@ class _Buffered(Writer):
     # ---- lines ----
 
     def emit(self, position: int, e: Expr) -> None:
-        name = self._cast_before(e)
-        if name is None and e.shape and _has_out(e):
-            name = self._output(position, e)
+        name = self._output(position, e) if e.shape and _has_out(e) else ""
+        if name:
             self.step += self._lines(e, name)
         self.texts[e] = name or self._value(e), ATOM
         if e in self._kept and self.plain(e) != self._kept[e]:
             self.step.append(f"copyto({self._kept[e]}, {self.plain(e)})")
         self._release(position, e)
-
-    def _cast_before(self, e: Expr) -> str | None:
-        """Return the name of a data array that comes in the dtype that it would be cast to."""
-        if e.fun is not astype or e.args[0] not in self.simple.data:
-            return None
-        comes_as = self.data_dtypes[self.simple.data.index(e.args[0])]
-        return self.plain(e.args[0]) if comes_as == e.dtype else None
 
     def _value(self, e: Expr) -> str:
         """Write a number, a view, or what cannot be written into a buffer."""
@@ -329,11 +325,7 @@ def _by_columns(e: Expr) -> bool:
 
 def _has_out(e: Expr) -> bool:
     """Tell whether a value can be written into an array that is there already."""
-    if isinstance(e.fun, np.ufunc):
-        return not e.kwargs and e.fun.nout == 1
     if e.fun is np.dot:
         a, b = e.args
         return max(len(a.shape), len(b.shape)) <= 2 and a.dtype == b.dtype == e.dtype
-    if e.fun in REDUCTIONS:
-        return e.is_plain_reduction()
-    return e.fun in (scale, astype, concatenate, *SCATTERS)
+    return is_plain(e) or e.fun in (scale, astype, concatenate, *SCATTERS)

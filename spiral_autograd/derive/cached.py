@@ -102,21 +102,19 @@ def cached_program(
     another program pays is then weighed.
     """
     code = _code_of(loss)
-    known = _known.get(id(code))
+    known = _known.get(id(code)) or _Known(code)
     try:
-        place = signature(params, data, trace_ints=known is None or known.traces_ints)
-        current = None if known is None else known.current.get(place)
+        place = signature(params, data, trace_ints=known.traces_ints)
+        current = known.current.get(place)
     except TypeError:  # a key that cannot be hashed, or an argument of another trace
         return None
-    if known is not None:
-        known.calls += 1
-        if current is not None and current.holds_for(loss):
-            return current
-        if known.unwatchable:
-            return None
+    known.calls += 1
+    if current is not None and current.holds_for(loss):
+        return current
+    if known.unwatchable:
+        return None
     with process_lock:
-        known = _known.setdefault(id(code), _Known(code, 1))
-        return _looked_up(known, loss, params, data, once)
+        return _looked_up(_known.setdefault(id(code), known), loss, params, data, once)
 
 
 def _code_of(loss: Loss) -> Any:
@@ -131,10 +129,11 @@ def _looked_up(
 ) -> Watched | None:
     try:
         outside = reached_by(loss, data)
+    except TracedError:
+        return None
     except DerivationError as error:
-        if not isinstance(error, TracedError):
-            known.unwatchable = True
-            known.warn(loss, str(error))
+        known.unwatchable = True
+        known.warn(loss, str(error))
         return None
 
     def key() -> Any:
@@ -158,8 +157,8 @@ def _looked_up(
             program = derive(loss, params, *data)
         except (TypeError, ValueError) as error:
             known.warn(loss, str(error))
-        has_ints = any(type(leaf) is int for leaf in leaves(list(data)))
-        known.traces_ints &= program is None or program.traces_ints or not has_ints
+        if program is not None and any(type(leaf) is int for leaf in leaves(list(data))):
+            known.traces_ints &= program.traces_ints
         _cache[key()] = program
     _cache.move_to_end(key())
     place = signature(params, data, trace_ints=known.traces_ints)

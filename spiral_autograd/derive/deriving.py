@@ -20,6 +20,7 @@ from ..recording import Call, record
 from . import guards
 from .bodies import bodies
 from .buffers import write_buffered
+from .expressions import static_key
 from .graph import draw
 from .guards import DerivationError, Example, refused, silence
 from .listing import write_listing
@@ -99,7 +100,7 @@ def _derived(loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, trace_ints
     simplified = _recorded(loss, given, trace_ints)
     guards.require_same(simplified, _recorded_elsewhere(loss, [*far, near], trace_ints))
     expected = guards.by_autograd(loss, given, what="the loss raised ")
-    if not guards.is_equal(given, (params, data)):
+    if static_key(leaves(list(given))) != static_key(leaves([params, data])):
         raise DerivationError("the loss writes into its arguments, which a program would not")
     with refused("it could not be written as NumPy: "):
         source, needs, function = _listed(simplified, loss, given, expected)
@@ -183,7 +184,10 @@ def _run_buffered(buffered: Buffered, simplified: Simplified) -> Callable[..., A
         grads = [np.empty_like(param) for param in params]
         taken = itertools.compress(leaves(list(data)), (isinstance(r, Call) for r in roots))
         pairs = zip(given, taken, data_dtypes, strict=True)
-        cast = [[_cast(leaf, dtype) for leaf in pair] for *pair, dtype in pairs]
+        cast = [
+            [x if type(x) in (int, float) else np.asarray(x).astype(dtype) for x in pair]
+            for *pair, dtype in pairs
+        ]
         rows = [np.array(pair) if np.ndim(pair[0]) else pair for pair in cast]
         steps, losses = make(params, grads, rows, 2)
         steps[0]()
@@ -194,10 +198,6 @@ def _run_buffered(buffered: Buffered, simplified: Simplified) -> Callable[..., A
         return np.array(losses(2)[1]), with_leaves(recording.params, new)
 
     return function
-
-
-def _cast(leaf: Any, dtype: Any) -> Any:
-    return leaf if type(leaf) in (int, float) else np.asarray(leaf).astype(dtype)
 
 
 def _compiled(source: str, needs: dict[str, Any]) -> dict[str, Any]:

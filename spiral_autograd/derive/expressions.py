@@ -6,13 +6,14 @@ way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
 import numpy as np
 from autograd.core import VSpace
+from autograd.numpy.numpy_wrapper import concatenate_args
 
 from ..validation import Array, Shape
 
@@ -37,6 +38,10 @@ class Expr:
     def keyword(self, name: str, default: object = None) -> Any:
         """Return a keyword argument."""
         return dict(self.kwargs).get(name, default)
+
+    def is_like(self, other: Expr) -> bool:
+        """Tell whether another value has the same shape and dtype."""
+        return (self.shape, self.dtype) == (other.shape, other.dtype)
 
     def is_plain_reduction(self) -> bool:
         """Tell whether a reduction has no more than axes: no start, no dtype, no mask."""
@@ -68,6 +73,9 @@ def uniform_number(values: Array) -> float | None:
 
 # -------------------- functions that NumPy lacks, or has in another form --------------------
 
+broadcast = np.broadcast_to
+concatenate = concatenate_args.fun  # of an axis, and the arrays
+
 
 def scale(x: Any, factor: Fraction) -> Any:
     """Return x times a constant: the normal form of signs, constant factors and quotients."""
@@ -84,19 +92,9 @@ def transpose(x: Any) -> Any:
     return np.transpose(x)
 
 
-def broadcast(x: Any, shape: Shape) -> Any:
-    """Return x repeated to a shape."""
-    return np.broadcast_to(x, shape)
-
-
 def astype(x: Any, dtype: Any) -> Any:
     """Return x in another dtype."""
     return x.astype(dtype) if hasattr(x, "astype") else np.dtype(dtype).type(x)
-
-
-def concatenate(axis: int, *arrays: Any) -> Any:
-    """Return the arrays joined along an axis."""
-    return np.concatenate(arrays, axis=axis)
 
 
 def put(g: Any, shape: Shape, *index: Any) -> Any:
@@ -126,7 +124,7 @@ class Graph:
     Those in `forward`, the values of the forward pass, are there already: worth using again.
     """
 
-    def __init__(self, rules: Mapping[Any, Sequence[Rule]]) -> None:
+    def __init__(self, rules: Mapping[Any, Rule]) -> None:
         self._rules = rules
         self._table: dict[Any, Expr] = {}
         self.made: list[Expr] = []
@@ -145,44 +143,23 @@ class Graph:
     ) -> Expr:
         """Return the expression of a call, simplified."""
         expr = Expr(fun, tuple(args), tuple(kwargs), tuple(shape), np.dtype(dtype))
-        for rule in self._rules.get(fun, ()):
-            simpler = rule(self, expr)
-            if simpler is not None:
+        for simpler in self._rules[fun](self, expr) if fun in self._rules else ():
+            if simpler.is_like(expr):
                 return simpler
         return self._intern(expr)
+
+    def of(self, fun: Any, *args: Any) -> Expr:
+        """Return the expression of arithmetic, or of one of the functions above."""
+        if fun in _METAS:
+            return self.make(fun, args, *_METAS[fun](*args))
+        shape = np.broadcast_shapes(*(x.shape for x in args))
+        # Python numbers give way to arrays.
+        types = (type(x.value) if type(x.value) in (int, float) else x.dtype for x in args)
+        return self.make(fun, args, shape, fun.resolve_dtypes((*types, None))[-1])
 
     def known(self, fun: object, *args: Expr) -> Expr | None:
         """Return the expression of a call if there is one already."""
         return self._table.get(_key(Expr(fun, args, (), (), None)))
-
-    def arithmetic(self, fun: object, a: Expr, b: Expr) -> Expr:
-        """Return the expression of a sum, difference, product or quotient."""
-        return self.make(fun, (a, b), *_arithmetic_meta(a, b))
-
-    def in_place_of(self, e: Expr, fun: object, a: Expr, b: Expr) -> Expr | None:
-        """Return an arithmetic expression, if it has the shape and the dtype of `e`."""
-        alike = _arithmetic_meta(a, b) == (e.shape, e.dtype)
-        return self.arithmetic(fun, a, b) if alike else None
-
-    def scaled(self, x: Expr, factor: Fraction) -> Expr:
-        """Return the expression of x times a constant."""
-        return self.make(scale, (x, factor), x.shape, x.dtype)
-
-    def reshaped(self, x: Expr, shape: Shape) -> Expr:
-        """Return the expression of x in another shape."""
-        return self.make(reshape, (x, tuple(shape)), shape, x.dtype)
-
-    def broadcast(self, x: Expr, shape: Shape) -> Expr:
-        """Return the expression of x repeated to a shape."""
-        return self.make(broadcast, (x, tuple(shape)), shape, x.dtype)
-
-    def transposed(self, x: Expr) -> Expr:
-        """Return the expression of x with its axes in reverse order."""
-        return self.make(transpose, (x,), x.shape[::-1], x.dtype)
-
-    def cast(self, x: Expr, dtype: object) -> Expr:
-        """Return the expression of x in another dtype."""
-        return self.make(astype, (x, dtype), x.shape, dtype)
 
     def _intern(self, expr: Expr) -> Expr:
         key = _key(expr)
@@ -192,13 +169,15 @@ class Graph:
         return self._table[key]
 
 
-Rule: TypeAlias = Callable[[Graph, Expr], Expr | None]
+Rule: TypeAlias = Callable[[Graph, Expr], Iterable[Expr]]
 
-
-def _arithmetic_meta(a: Expr, b: Expr) -> tuple[Shape, Any]:
-    # Python numbers give way to arrays.
-    typed = [x.value if type(x.value) in (bool, int, float) else x.dtype for x in (a, b)]
-    return np.broadcast_shapes(a.shape, b.shape), np.result_type(*typed)
+# The shape and the dtype of what a function returns.
+_METAS: dict[Any, Callable[..., tuple[Shape, Any]]] = {
+    scale: lambda x, factor: (x.shape, x.dtype),
+    transpose: lambda x: (x.shape[::-1], x.dtype),
+    astype: lambda x, dtype: (x.shape, dtype),
+    **dict.fromkeys((reshape, broadcast), lambda x, shape: (shape, x.dtype)),
+}
 
 
 def _key(expr: Expr) -> Any:

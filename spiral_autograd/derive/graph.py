@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -98,33 +97,26 @@ def draw(recording: Recording, loss: Callable[..., Any], *, full: bool) -> Graph
     made_of = needed(ends, parents_of)
     forward = [call for call in recording.calls if call in made_of]
     inside = {} if full else _functions(forward)
-    names, params = _names(recording, loss), set(leaves(recording.params))
+    home: dict[Any, Any] = {call: inside.get(call, call) for call in forward}
     boxes: dict[Any, list[Any]] = {}  # by what they stand for: label, kind, source, operations
-    ways: dict[Call, dict[Any, list[Any]]] = {}  # of a value to where it goes: what comes back
-    for call in forward:
-        place, code = inside.get(call, call), inside[call][1] if call in inside else None
+    ways: dict[tuple[Call, Any], list[Any]] = {}  # a value, and where it goes: what comes back
+    for call, place in home.items():
+        code = inside[call][1] if call in inside else None
         source = (code.co_filename, code.co_firstlineno) if code else (call.source or ())[:2]
         boxes.setdefault(place, [_label(call, code), "operation", source or None, 0])[3] += 1
-        for parent in parents_of(call):
-            if inside.get(parent, parent) != place:
-                ways.setdefault(parent, {})[place] = []
-    if isinstance(recording.loss, Call):
-        ways[recording.loss] = {"loss": []}
+        ways |= {(p, place): [] for p in parents_of(call) if home.get(p, p) != place}
+    ways |= {(end, "loss"): [] for end in ends}
     for call, value, part in recording.parts:
-        end = inside.get(call, call)
-        if value is not None and end in ways.get(value, ()):
-            ways[value][end].append(part)
-    roots = [root for root in names if root in ways]
-    kinds = ["parameter" if root in params else "data" for root in roots]
-    heads = {root: [names[root], kind] for root, kind in zip(roots, kinds, strict=True)}
+        if value is not None and (value, home.get(call)) in ways:
+            ways[value, home[call]].append(part)
+    names, params = _names(recording, loss), set(leaves(recording.params))
+    used = {value for value, _ in ways}
+    roots = [(root, name) for root, name in names.items() if root in used]
+    heads = {root: [name, "parameter" if root in params else "data"] for root, name in roots}
     boxes = heads | boxes | {"loss": ["loss", "loss"]}
     rank = {place: i for i, place in enumerate(boxes)}
-    found = [
-        (rank[inside.get(value, value)], rank[end], value, end)
-        for value, ends in ways.items()
-        for end in ends
-    ]
     edge = _edge_of(recording, ways, names)
+    found = [(rank[home.get(value, value)], rank[end], value, end) for value, end in ways]
     return Graph(
         tuple(Node(f"n{rank[place]}", *box) for place, box in boxes.items()),
         tuple(edge(*way) for way in sorted(found, key=operator.itemgetter(0, 1))),
@@ -132,30 +124,26 @@ def draw(recording: Recording, loss: Callable[..., Any], *, full: bool) -> Graph
 
 
 def _edge_of(
-    recording: Recording, ways: dict[Call, dict[Any, list[Any]]], names: dict[Call, str]
+    recording: Recording, ways: dict[tuple[Call, Any], list[Any]], names: dict[Call, str]
 ) -> Callable[..., Edge]:
     """Return what makes an edge of a value and the node where it goes."""
-    whole = dict(recording.adjoints)
-    whole.update(zip(leaves(recording.params), recording.grads, strict=True))
-    count = Counter(value for _, value, _ in recording.parts)
+    whole = recording.adjoints | dict(zip(leaves(recording.params), recording.grads, strict=True))
+    parts = Counter(value for _, value, _ in recording.parts)
+    goes = Counter(value for value, _ in ways)
     taken = {"np", *names.values()}
 
     def edge(start: int, number: int, value: Call, end: Any) -> Edge:
         if value not in names:
             name = "loss" if end == "loss" else recording.names.get(value)
             names[value] = identifier(name, taken) if name else ""
-        here, name, text = ways[value][end], names[value], _text(value.value)
-        is_whole = len(here) == count[value] or (not here and len(ways[value]) == 1)
+        here, name, text = ways[value, end], names[value], _text(value.value)
+        is_whole = len(here) == parts[value] or (not here and goes[value] == 1)
         gradients = [whole[value]] if is_whole and value in whole else here
-        back = "" if is_whole else "part of "
-        back = f"{back}d{name}" if name else f"{back}gradient"
-        total = (
-            functools.reduce(operator.add, map(_number, gradients)) if text and gradients else None
-        )
+        back = f"{'' if is_whole else 'part of '}{f'd{name}' if name else 'gradient'}"
+        total = _text(sum(map(_number, gradients))) if text and gradients else ""
         shape = np.shape(value.value)
-        return Edge(
-            f"n{start}", f"n{number}", name, shape, text, back if gradients else "", _text(total)
-        )
+        back = back if gradients else ""
+        return Edge(f"n{start}", f"n{number}", name, shape, text, back, total)
 
     return edge
 

@@ -108,7 +108,7 @@ def examples(params: Pytree, data: tuple[Pytree, ...], trace_ints: bool) -> Iter
 
 def _copied(leaf: object) -> Any:
     """Return a leaf of the arguments that a loss may write into."""
-    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+    return leaf.copy() if isinstance(leaf, np.ndarray) and not leaf.dtype.hasobject else leaf
 
 
 def _is_float(leaf: object) -> bool:
@@ -128,16 +128,6 @@ def _like(leaf: Any, values: Any) -> Any:
 
 def _size(leaf: Any) -> float:
     return np.max(np.abs(leaf), initial=0.0) or 1.0
-
-
-def is_equal(example: Example, other: Example) -> bool:
-    """Tell whether two sets of arguments hold the same arrays."""
-    ours, theirs = leaves(list(example)), leaves(list(other))
-    return len(ours) == len(theirs) and all(
-        np.array_equal(a, b, equal_nan=b.dtype.kind in "fc")
-        for a, b in zip(ours, theirs, strict=True)
-        if isinstance(b, np.ndarray)
-    )
 
 
 # -------------------- the same program --------------------
@@ -166,22 +156,22 @@ def _normal_form(simple: Simplified) -> Iterator[object]:
 def _difference(first: Recording, second: Recording) -> str:
     """Return what the first call is that differs, and where it stands."""
     for ours, theirs in zip(first.calls, second.calls, strict=False):
-        source = (ours.gradient_of or ours).source
-        where = f", in {source[0]}, line {source[1]}" if source else ""
+        name, shape = name_of(ours.fun), np.shape(theirs.value)
         if ours.fun is not theirs.fun:
-            names = f"{name_of(theirs.fun)} in place of {name_of(ours.fun)}"
-            return f"{names} (a branch on a value: use np.where, or pass it as data){where}"
-        if np.shape(ours.value) != np.shape(theirs.value):
-            shapes = f"{np.shape(theirs.value)} in place of {np.shape(ours.value)}"
-            return f"{name_of(ours.fun)} returns the shape {shapes}{where}"
-        if _constants(ours) != _constants(theirs):
-            return (
-                f"a constant of {name_of(ours.fun)} differs (a random number, a counter, or a "
-                f"value that escaped the trace: pass it as data){where}"
-            )
-    ours_count, theirs_count = len(first.calls), len(second.calls)
-    if ours_count != theirs_count:
-        return f"{theirs_count} calls in place of {ours_count} (a loop or a branch on a value)"
+            what = f"{name_of(theirs.fun)} in place of {name} (a branch on a value: use np.where, "
+            what += "or pass it as data)"
+        elif np.shape(ours.value) != shape:
+            what = f"{name} returns the shape {shape} in place of {np.shape(ours.value)}"
+        elif _constants(ours) != _constants(theirs):
+            what = f"a constant of {name} differs (a random number, a counter, or a value that "
+            what += "escaped the trace: pass it as data)"
+        else:
+            continue
+        source = (ours.gradient_of or ours).source
+        return what + (f", in {source[0]}, line {source[1]}" if source else "")
+    counts = len(second.calls), len(first.calls)
+    if counts[0] != counts[1]:
+        return "{} calls in place of {} (a loop or a branch on a value)".format(*counts)
     return "its calls take other values as arguments, or its results are others"
 
 

@@ -47,12 +47,16 @@ def viewed(e: Expr, late: set[Expr]) -> Expr:
     return e.args[0] if e.fun is reshape and e not in late else e
 
 
-def _is_rowwise(e: Expr) -> bool:
+def is_plain(e: Expr) -> bool:
+    """Tell whether a ufunc of one result, or a reduction, is called without further options."""
     if isinstance(e.fun, np.ufunc):
-        return e.fun.signature is None and e.fun.nout == 1 and not e.kwargs
-    if e.fun in REDUCTIONS:
-        return e.is_plain_reduction()
-    return e.fun in (scale, astype, reshape, np.where)
+        return e.fun.nout == 1 and not e.kwargs
+    return e.fun in REDUCTIONS and e.is_plain_reduction()
+
+
+def _is_rowwise(e: Expr) -> bool:
+    is_of_matrices = getattr(e.fun, "signature", None) is not None
+    return (is_plain(e) and not is_of_matrices) or e.fun in (scale, astype, reshape, np.where)
 
 
 def _can_be_kept(e: Expr) -> bool:

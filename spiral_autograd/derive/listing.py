@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from ..pytree import Pytree, paths, with_leaves
 from ..recording import Call
 from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
 from .simplify import Simplified, needed, parents
-from .writer import ATOM, SCATTERS, TERM, VIEWS, Writer, grouped, identifier, shape_text
+from .writer import ATOM, GETITEMS, SCATTERS, TERM, VIEWS, Writer, grouped, identifier, shape_text
 
 LONGEST = 56  # a longer expression becomes a statement of its own
 WIDTH, WIDEST = 60, 96  # the column at which the comments begin, and that before which they end
@@ -25,7 +24,7 @@ HOMES = ("scipy.special", "scipy.linalg", "scipy.signal")  # of functions that d
 PLAIN_NAMES = {
     **dict.fromkeys((np.dot, np.multiply, np.outer, np.matmul, np.einsum), "product"),
     **dict.fromkeys((np.sum, np.add), "total"),
-    **dict.fromkeys((operator.getitem, take.fun), "part"),
+    **dict.fromkeys((*GETITEMS, take.fun), "part"),
     **dict.fromkeys((put, add_at.fun), "placed"),
     np.subtract: "difference",
     np.divide: "quotient",

@@ -10,12 +10,11 @@ from __future__ import annotations
 import itertools
 import operator
 import sys
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
-from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,25 +96,18 @@ _DEFAULT_VALUES = _DEFAULT_VALUES._replace(read=operator.attrgetter(*_DEFAULTS))
 
 
 class _Same:
-    """An object in a key: equal to itself alone, and not kept alive where that can be helped."""
+    """An object in a key: equal to itself alone."""
 
-    __slots__ = ("get", "number")
+    __slots__ = ("value",)
 
     def __init__(self, value: object) -> None:
-        self.number = id(value)
-        try:
-            self.get: Callable[[], Any] = weakref.ref(value)
-        except TypeError:
-            self.get = lambda: value
+        self.value = value
 
     def __hash__(self) -> int:
-        return self.number
+        return id(self.value)
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is not _Same or self.number != other.number:
-            return False
-        value = self.get()
-        return value is not None and value is other.get()
+        return type(other) is _Same and self.value is other.value
 
 
 class Outside:
@@ -272,11 +264,19 @@ class Outside:
         if is_installed(code.co_filename):
             return
         self._watch(path, function, _DEFAULTS, _DEFAULT_VALUES)
-        named = self._read_code(function.__name__, code)
+        names = kinds.names_in(code)
+        self._push("an import", [sys.modules[m] for m in names.modules if m in sys.modules])
+        if unseen := names.globals & _UNSEEN:
+            raise DerivationError(
+                f"{function.__name__} uses {min(unseen)}, which may reach anything"
+            )
+        self._every_attribute |= not _DYNAMIC.isdisjoint(names.globals | names.attributes)
+        self._names |= names.attributes
+        named = sorted(names.globals)
         reached = [(name, table.get(name)) for name in named]
         reached += [(name, *_CONTENT.read(cell)) for name, cell in cells.items()]
         escapes = [name for name, value in reached if value is getval]
-        for line in (kinds.names_in(code).lines.get(name) for name in (*escapes, "getval")):
+        for line in map(names.lines.get, (*escapes, "getval")):
             if line is not None:
                 raise DerivationError(
                     f"{function.__name__} takes a value out of the trace by getval, in "
@@ -285,16 +285,6 @@ class Outside:
                 )
         self._watch("", table, [name for name in named if name in table])
         self._watch(path, vars(function), sorted(self._names) if vars(function) else [])
-
-    def _read_code(self, name: str, code: CodeType) -> list[str]:
-        """Return the globals that code names, and note the attributes that it names."""
-        names = kinds.names_in(code)
-        self._push("an import", [sys.modules[m] for m in names.modules if m in sys.modules])
-        if unseen := names.globals & _UNSEEN:
-            raise DerivationError(f"{name} uses {min(unseen)}, which may reach anything")
-        self._every_attribute |= not _DYNAMIC.isdisjoint(names.globals | names.attributes)
-        self._names |= names.attributes
-        return sorted(names.globals)
 
     def _parts(self, path: str, value: Any) -> None:
         """Look at what a method, a partial function, a property or the like is made of."""

@@ -1,14 +1,13 @@
-"""Algebra: small rules, each of which writes one kind of expression in a simpler way.
+"""Algebra: what is simpler than a call of each function, and the same.
 
-A rule takes the graph and an expression that is about to be made, and returns a simpler one of the
-same shape and dtype; or None, where it does not apply. No rule changes a value by more than
-rounding, and none changes the order of a sum.
+A rule takes the graph and an expression that is about to be made, and yields simpler ones, of which
+the first of the same shape and dtype is taken. No rule changes a value by more than rounding, and
+none changes the order of a sum.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Iterator
 from fractions import Fraction
 from math import prod
 from typing import Any
@@ -40,95 +39,79 @@ def _remade(graph: Graph, e: Expr, *args: object) -> Expr:
     return graph.make(e.fun, args, e.shape, e.dtype, e.kwargs)
 
 
-def _either_way(rule: Callable[[Graph, Expr, Expr, Expr], Expr | None]) -> Rule:
-    """Return a rule that is tried with either of two arguments as the first."""
+def _either_way(e: Expr) -> Iterator[Any]:
+    """Yield the two arguments in either order."""
+    yield e.args
+    yield e.args[::-1]
 
-    @functools.wraps(rule)
-    def both(graph: Graph, e: Expr) -> Expr | None:
-        a, b = e.args
-        simpler = rule(graph, e, a, b)
-        return rule(graph, e, b, a) if simpler is None else simpler
 
-    return both
+def _is_reciprocal(x: Expr) -> bool:
+    return x.fun is np.divide and uniform(x.args[0]) == 1.0
 
 
 # -------------------- what does nothing, or passes through --------------------
 
 
-def _unchanged(graph: Graph, e: Expr) -> Expr | None:
-    """To the same shape, or to the same dtype, is nothing."""
-    x = e.args[0]
-    return x if (x.shape, x.dtype) == (e.shape, e.dtype) else None
+def _cast(graph: Graph, e: Expr) -> Iterator[Expr]:
+    """To the same dtype is nothing."""
+    yield e.args[0]
 
 
-def _of_itself(graph: Graph, e: Expr) -> Expr | None:
-    """A reshape of a reshape is one; so it is with repetitions."""
+def _moved(graph: Graph, e: Expr) -> Iterator[Expr]:
+    """f(x) = x of the same shape, f(f(x)) = f(x), f(c x) = c f(x), and a reshape of 1 / x."""
     x, shape = e.args
-    return _remade(graph, e, x.args[0], shape) if x.fun is e.fun else None
+    yield x
+    if x.fun is e.fun:
+        yield _remade(graph, e, x.args[0], shape)
+    if x.fun is scale:
+        yield graph.of(scale, graph.of(e.fun, x.args[0], shape), x.args[1])
+    if e.fun is reshape and _is_reciprocal(x):
+        yield graph.of(np.divide, x.args[0], graph.of(reshape, x.args[1], shape))
 
 
-def _factor_through(graph: Graph, e: Expr) -> Expr | None:
-    """f(c a) = c f(a); a sum only lets a sign pass, which keeps its rounding."""
-    x, factor = _parts(e.args[0])
-    is_sum = e.fun is np.sum
-    if factor == 1 or (is_sum and not (factor == -1 and e.is_plain_reduction())):
-        return None
-    return graph.scaled(_remade(graph, e, x, *e.args[1:]), factor)
-
-
-def _reciprocal_through(graph: Graph, e: Expr) -> Expr | None:
-    """A reshape of 1 / x is 1 / a reshape of x."""
-    x, shape = e.args
-    if x.fun is np.divide and uniform(x.args[0]) == 1.0:
-        return graph.arithmetic(np.divide, x.args[0], graph.reshaped(x.args[1], shape))
-    return None
-
-
-def _twice_transposed(graph: Graph, e: Expr) -> Expr | None:
+def _transposed(graph: Graph, e: Expr) -> Iterator[Expr]:
     (x,) = e.args
     if len(x.shape) < 2:
-        return x
-    return x.args[0] if x.fun is transpose else None
+        yield x
+    if x.fun is transpose:
+        yield x.args[0]
 
 
-def _without_broadcast(graph: Graph, e: Expr) -> Expr | None:
+def _lighter(graph: Graph, e: Expr) -> Iterator[Expr]:
     """An operand need not be repeated to the shape that the other one gives the result."""
     for i, x in enumerate(e.args):
         repeated, factor = _parts(x)
         inner = repeated.args[0].shape if repeated.fun in (broadcast, reshape) else None
         leading = () if inner is None else (1,) * (len(x.shape) - len(inner))
         if repeated.fun is broadcast or (inner is not None and x.shape == leading + inner):
-            plain = graph.scaled(repeated.args[0], factor)
+            plain = graph.of(scale, repeated.args[0], factor)
             args = (*e.args[:i], plain, *e.args[i + 1 :])
             if np.broadcast_shapes(*(arg.shape for arg in args)) == e.shape:
-                return _remade(graph, e, *args)
-    return None
+                yield _remade(graph, e, *args)
 
 
-@_either_way
-def _without_cast(graph: Graph, e: Expr, x: Expr, other: Expr) -> Expr | None:
+def _without_cast(graph: Graph, e: Expr) -> Iterator[Expr]:
     """An operand need not be cast to the dtype that arithmetic would cast it to."""
-    if x.fun is not astype or "f" not in (x.args[0].dtype.kind, other.dtype.kind):
-        return None
-    a, b = (x.args[0] if arg is x else arg for arg in e.args)
-    return graph.in_place_of(e, e.fun, a, b)
+    for x, other in _either_way(e):
+        if x.fun is astype and "f" in (x.args[0].dtype.kind, other.dtype.kind):
+            yield graph.of(e.fun, *(x.args[0] if arg is x else arg for arg in e.args))
 
 
 # -------------------- factors --------------------
 
 
-def _scale_rule(graph: Graph, e: Expr) -> Expr | None:
+def _scaled(graph: Graph, e: Expr) -> Iterator[Expr]:
     """1 a = a, and c (d a) = (c d) a."""
     x, factor = e.args
     if factor == 1:
-        return x
+        yield x
     if x.fun is scale and _ordinary(x.args[1] * factor, e.dtype):
-        return graph.scaled(x.args[0], x.args[1] * factor)
-    return None
+        yield graph.of(scale, x.args[0], x.args[1] * factor)
 
 
-def _negative_rule(graph: Graph, e: Expr) -> Expr | None:
-    return graph.scaled(e.args[0], Fraction(-1)) if e.dtype.kind == "f" else None
+def _negated(graph: Graph, e: Expr) -> Iterator[Expr]:
+    if e.dtype.kind == "f":
+        yield graph.of(scale, e.args[0], Fraction(-1))
 
 
 def _factor_of(constant: Expr, other: Expr, e: Expr) -> Fraction | None:
@@ -140,126 +123,103 @@ def _factor_of(constant: Expr, other: Expr, e: Expr) -> Fraction | None:
     return factor if _ordinary(factor, e.dtype) else None
 
 
-@_either_way
-def _constant_factor(graph: Graph, e: Expr, constant: Expr, x: Expr) -> Expr | None:
-    """c a and a c: a constant array of equal numbers is a factor."""
-    factor = _factor_of(constant, x, e)
-    return None if factor is None else graph.scaled(graph.broadcast(x, e.shape), factor)
-
-
-def _constant_quotient(graph: Graph, e: Expr) -> Expr | None:
-    """a / c is a factor; c / a is a reciprocal, and a factor."""
-    a, b = e.args
-    if uniform(b):
-        factor = _factor_of(b, a, e)
-        return None if factor is None else graph.scaled(graph.broadcast(a, e.shape), 1 / factor)
-    factor = _factor_of(a, b, e)
-    if factor is None or (factor == 1 and not a.shape):
-        return None
-    one = graph.make(np.divide, (graph.constant(1.0), b), b.shape, e.dtype)
-    return graph.scaled(graph.broadcast(one, e.shape), factor)
-
-
-def _factors_out(graph: Graph, e: Expr) -> Expr | None:
+def _factors_out(graph: Graph, e: Expr) -> Iterator[Expr]:
     """(c a)(d b) = c d (a b), and the same for quotients."""
     (a, c), (b, d) = map(_parts, e.args)
-    if c == d == 1 or (d == 0 and e.fun is np.divide):
-        return None
-    factor = c * d if e.fun is np.multiply else c / d
-    return graph.scaled(_remade(graph, e, a, b), factor) if _ordinary(factor, e.dtype) else None
+    if not (c == d == 1 or (d == 0 and e.fun is np.divide)):
+        factor = c * d if e.fun is np.multiply else c / d
+        if _ordinary(factor, e.dtype):
+            yield graph.of(scale, _remade(graph, e, a, b), factor)
 
 
-@_either_way
-def _times_reciprocal(graph: Graph, e: Expr, x: Expr, other: Expr) -> Expr | None:
-    """a (1 / b) = a / b, but where 1 / b is there already."""
-    is_reciprocal = x.fun is np.divide and uniform(x.args[0]) == 1.0 and x not in graph.forward
-    if is_reciprocal and uniform(other) is None:
-        return graph.in_place_of(e, np.divide, other, x.args[1])
-    return None
+def _product(graph: Graph, e: Expr) -> Iterator[Expr]:
+    """A constant of equal numbers is a factor; a (1 / b) = a / b, but where 1 / b is there."""
+    for constant, x in _either_way(e):
+        factor = _factor_of(constant, x, e)
+        if factor is not None:
+            yield graph.of(scale, graph.of(broadcast, x, e.shape), factor)
+    yield from _factors_out(graph, e)
+    for x, other in _either_way(e):
+        if _is_reciprocal(x) and x not in graph.forward and uniform(other) is None:
+            yield graph.of(np.divide, other, x.args[1])
+    yield from (*_lighter(graph, e), *_without_cast(graph, e))
 
 
-def _power_rule(graph: Graph, e: Expr) -> Expr | None:
+def _quotient(graph: Graph, e: Expr) -> Iterator[Expr]:
+    """a / c is a factor; c / a is a reciprocal, and a factor."""
+    a, b = e.args
+    divisor, factor = _factor_of(b, a, e), _factor_of(a, b, e)
+    if divisor:
+        yield graph.of(scale, graph.of(broadcast, a, e.shape), 1 / divisor)
+    elif factor is not None and not uniform(b) and not (factor == 1 and not a.shape):
+        reciprocal = graph.of(np.divide, graph.constant(1.0), b)
+        yield graph.of(scale, graph.of(broadcast, reciprocal, e.shape), factor)
+    yield from (*_factors_out(graph, e), *_lighter(graph, e), *_without_cast(graph, e))
+
+
+def _power(graph: Graph, e: Expr) -> Iterator[Expr]:
     """x ** 1 = x, and x ** -0.5 = 1 / √x where the root is known."""
     x, number = e.args[0], uniform(e.args[1])
     root = graph.known(np.sqrt, x)
-    if (x.shape, x.dtype) != (e.shape, e.dtype):
-        return None
+    if number == 1.0:
+        yield x
     if number == -0.5 and root is not None:
-        return graph.make(np.divide, (graph.constant(1.0), root), e.shape, e.dtype)
-    return x if number == 1.0 else None
+        yield graph.of(np.divide, graph.constant(1.0), root)
+    yield from _lighter(graph, e)
 
 
 # -------------------- sums --------------------
 
 
-@_either_way
-def _plus_nothing(graph: Graph, e: Expr, x: Expr, other: Expr) -> Expr | None:
-    """a + 0 = a, repeated to the shape of the zeros."""
-    is_nothing = uniform(x) == 0.0 and (e.fun is np.add or x is e.args[1])
-    return graph.broadcast(other, e.shape) if is_nothing and other.dtype == e.dtype else None
-
-
-def _common_factor(graph: Graph, e: Expr) -> Expr | None:
-    """c a ± c b = c (a ± b), and a + (-b) = a - b."""
+def _plus(graph: Graph, e: Expr) -> Iterator[Expr]:
+    """a + 0 = a, c a ± c b = c (a ± b), c a + (-d b) = c a - d b, and (-c a) + d b = d b - c a."""
+    for x, other in _either_way(e):
+        if uniform(x) == 0.0 and (e.fun is np.add or x is e.args[1]):
+            yield graph.of(broadcast, other, e.shape)
     (a, c), (b, d) = map(_parts, e.args)
     if e.fun is np.subtract:
         d = -d
-    if abs(c) != abs(d):
-        return _signs_out(graph, e, (a, c), (b, d))
-    if e.args == (a, b):
-        return None
-    if c == d:
-        return graph.scaled(graph.make(np.add, (a, b), e.shape, e.dtype), c)
-    if c < 0:
-        a, b, c = b, a, d
-    return graph.scaled(graph.make(np.subtract, (a, b), e.shape, e.dtype), c)
+    if c < 0 < d:
+        (a, c), (b, d) = (b, d), (a, c)
+    fun = np.add if c == d else np.subtract
+    if abs(c) != abs(d) and d < 0 < c:
+        a, b, c, d = graph.of(scale, a, c), graph.of(scale, b, -d), Fraction(1), Fraction(-1)
+    if abs(c) == abs(d) and (fun, a, b) != (e.fun, *e.args):
+        yield graph.of(scale, graph.make(fun, (a, b), e.shape, e.dtype), c)
+    yield from (*_lighter(graph, e), *_without_cast(graph, e))
 
 
-def _signs_out(
-    graph: Graph, e: Expr, first: tuple[Expr, Fraction], second: tuple[Expr, Fraction]
-) -> Expr | None:
-    """c a + (-d b) = c a - d b, and (-c a) + d b = d b - c a."""
-    (a, c), (b, d) = (second, first) if first[1] < 0 < second[1] else (first, second)
-    if not d < 0 < c or (e.fun is np.subtract and e.args[0] is graph.scaled(a, c)):
-        return None
-    return graph.make(np.subtract, (graph.scaled(a, c), graph.scaled(b, -d)), e.shape, e.dtype)
+def _sum(graph: Graph, e: Expr) -> Iterator[Expr]:
+    """A sum over axes of length 1 is a reshape; a sign passes through, which keeps the rounding."""
+    x, factor = _parts(e.args[0])
+    if e.is_plain_reduction():
+        if prod(x.shape) == prod(e.shape):
+            yield graph.of(reshape, e.args[0], e.shape)
+        if factor == -1:
+            yield graph.of(scale, _remade(graph, e, x), factor)
 
 
-def _sum_of_ones(graph: Graph, e: Expr) -> Expr | None:
-    """A sum over axes of length 1 is a reshape."""
-    x = e.args[0]
-    is_reshape = e.is_plain_reduction() and prod(x.shape) == prod(e.shape) and x.dtype == e.dtype
-    return graph.reshaped(x, e.shape) if is_reshape else None
-
-
-def _scalar_choice(graph: Graph, e: Expr) -> Expr | None:
+def _choice(graph: Graph, e: Expr) -> Iterator[Expr]:
     """In where(c, x, zeros) the zeros need not be an array."""
-    if len(e.args) != 3:
-        return None
-    for i, other in ((1, e.args[2]), (2, e.args[1])):
-        x, number = e.args[i], uniform(e.args[i])
-        if number is None or not x.shape or not isinstance(other, Expr):
-            continue
-        shapes = [arg.shape for arg in (e.args[0], other) if isinstance(arg, Expr)]
-        if other.dtype == e.dtype and np.broadcast_shapes(*shapes) == e.shape:
-            return _remade(graph, e, *e.args[:i], graph.constant(number), *e.args[i + 1 :])
-    return None
+    for i, k in ((1, 2), (2, 1)) if len(e.args) == 3 else ():
+        x, other, number = e.args[i], e.args[k], uniform(e.args[i])
+        if number is not None and x.shape and isinstance(other, Expr) and other.dtype == e.dtype:
+            shapes = [arg.shape for arg in (e.args[0], other) if isinstance(arg, Expr)]
+            if np.broadcast_shapes(*shapes) == e.shape:
+                yield _remade(graph, e, *e.args[:i], graph.constant(number), *e.args[i + 1 :])
 
 
-_LIGHTER = (_without_broadcast, _without_cast)
-RULES: dict[Any, tuple[Rule, ...]] = {
-    scale: (_scale_rule,),
-    np.negative: (_negative_rule,),
-    np.multiply: (_constant_factor, _factors_out, _times_reciprocal, *_LIGHTER),
-    np.divide: (_constant_quotient, _factors_out, *_LIGHTER),
-    np.add: (_plus_nothing, _common_factor, *_LIGHTER),
-    np.subtract: (_plus_nothing, _common_factor, *_LIGHTER),
-    reshape: (_unchanged, _of_itself, _factor_through, _reciprocal_through),
-    broadcast: (_unchanged, _of_itself, _factor_through),
-    astype: (_unchanged,),
-    np.power: (_power_rule, _without_broadcast),
-    transpose: (_twice_transposed,),
-    np.sum: (_sum_of_ones, _factor_through),
-    np.where: (_scalar_choice,),
-    **dict.fromkeys((np.maximum, np.minimum), (_without_broadcast,)),
+RULES: dict[Any, Rule] = {
+    scale: _scaled,
+    np.negative: _negated,
+    np.multiply: _product,
+    np.divide: _quotient,
+    **dict.fromkeys((np.add, np.subtract), _plus),
+    **dict.fromkeys((reshape, broadcast), _moved),
+    astype: _cast,
+    transpose: _transposed,
+    np.power: _power,
+    np.sum: _sum,
+    np.where: _choice,
+    **dict.fromkeys((np.maximum, np.minimum), _lighter),
 }

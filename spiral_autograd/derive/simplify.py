@@ -9,20 +9,30 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.builtins import container_take
 from autograd.core import VSpace, sparse_add
 from autograd.numpy import numpy_vjps, numpy_wrapper
-from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.numpy.numpy_vspaces import ArrayVSpace
 
 from ..boxes import add_at, take
 from ..pytree import leaves
 from ..recording import Call, Recording
-from .expressions import Expr, Graph, astype, concatenate, is_basic, meta, put, scale
+from .expressions import (
+    Expr,
+    Graph,
+    astype,
+    broadcast,
+    concatenate,
+    is_basic,
+    meta,
+    put,
+    reshape,
+    scale,
+    transpose,
+)
 from .rules import RULES
 
 METHODS = (np.sum, np.max, np.min, np.mean, np.prod, np.cumsum)
@@ -118,7 +128,7 @@ def simplify(recording: Recording) -> Simplified:
     if not isinstance(recording.params, Call):
         # autograd adds a container's gradients into zeros of each leaf's dtype.
         grads = [
-            graph.cast(grad, getattr(root.value, "dtype", grad.dtype))
+            graph.of(astype, grad, getattr(root.value, "dtype", grad.dtype))
             for grad, root in zip(grads, leaves(recording.params), strict=True)
         ]
     return Simplified(recording, loss, grads, inputs["params"], inputs["data"], of_call, origin)
@@ -153,7 +163,7 @@ def _dot_adjoint(graph: Graph, call: Call, factor: Expr, g: Expr, *_: object) ->
     if dimensions not in ((1, 0), (1, 1), (2, 1), (2, 2)):
         return None
     first = call.fun is numpy_vjps.dot_adjoint_0
-    factor = graph.transposed(factor)
+    factor = graph.of(transpose, factor)
     a, b = (g, factor) if first else (factor, g)
     fun = np.dot if dimensions[0] == 2 else np.outer if g.shape else np.multiply
     fits = fun is not np.dot or a.shape[-1] == b.shape[0]
@@ -161,13 +171,7 @@ def _dot_adjoint(graph: Graph, call: Call, factor: Expr, g: Expr, *_: object) ->
     if not fits or shape != np.shape(call.value):
         return None
     result = graph.make(fun, (a, b), shape, np.result_type(a.dtype, b.dtype))
-    return graph.cast(result, call.value.dtype)
-
-
-def _space_add(graph: Graph, call: Call, space: object, a: object, b: object) -> Expr | None:
-    if isinstance(space, ArrayVSpace) and isinstance(a, Expr) and isinstance(b, Expr):
-        return graph.make(np.add, (a, b), *meta(call.value))
-    return None
+    return graph.of(astype, result, call.value.dtype)
 
 
 def _untake(graph: Graph, call: Call, space: Any, zeros: Any, untaken: Any) -> Expr | None:
@@ -184,55 +188,40 @@ def _untake(graph: Graph, call: Call, space: Any, zeros: Any, untaken: Any) -> E
 
 def _reshape(graph: Graph, call: Call, x: Expr, *rest: object) -> Expr | None:
     orders = {arg for arg in (*rest, *call.kwargs.values()) if isinstance(arg, str)}
-    return graph.reshaped(x, np.shape(call.value)) if orders <= {"C"} else None
+    return graph.of(reshape, x, np.shape(call.value)) if orders <= {"C"} else None
 
 
-def _transpose(graph: Graph, call: Call, x: Expr, axes: Any = None) -> Expr | None:
-    axes = axes.value if isinstance(axes, Expr) else axes  # autograd's own vjp has an array
-    reverses = axes is None or tuple(axes) == tuple(range(len(x.shape)))[::-1]
-    return graph.transposed(x) if reverses and not call.kwargs else None
-
-
-Translation: TypeAlias = Callable[..., Expr | None]
-
-
-def _of_value(translation: Translation) -> Translation:
-    """Return a translation that is only asked where the argument is a value of the program."""
-    return lambda graph, call, x, *rest: (
-        translation(graph, call, x, *rest) if isinstance(x, Expr) else None
-    )
+def _transpose(graph: Graph, call: Call, x: Expr, *axes: Any) -> Expr | None:
+    """The axes in reverse order, if that is what the call makes of distinct lengths."""
+    lengths = tuple(range(2, 2 + len(x.shape)))
+    plain = [a.value if isinstance(a, Expr) else a for a in axes]  # autograd's vjp has an array
+    turned = call.fun.fun(np.empty(lengths), *plain, **call.kwargs)
+    return graph.of(transpose, x) if turned.shape == lengths[::-1] else None
 
 
 # Each takes the graph, the recorded call and its arguments as expressions, and returns an
 # expression of the value of the call; or None, where the call stays as autograd makes it.
-TRANSLATIONS: dict[Any, Translation] = {
+TRANSLATIONS: dict[Any, Callable[..., Expr | None]] = {
     **dict.fromkeys((numpy_vjps.dot_adjoint_0, numpy_vjps.dot_adjoint_1), _dot_adjoint),
-    **dict.fromkeys((VSpace.add, VSpace.mut_add), _space_add),
-    sparse_add: _untake,
     **dict.fromkeys(
-        (ArrayBox.__getitem__, container_take),
-        _of_value(lambda graph, call, *args: graph.make(operator.getitem, args, *meta(call.value))),
+        (VSpace.add, VSpace.mut_add),
+        lambda graph, call, space, a, b: (
+            graph.make(np.add, (a, b), *meta(call.value))
+            if isinstance(space, ArrayVSpace) and isinstance(a, Expr) and isinstance(b, Expr)
+            else None
+        ),
     ),
-    numpy_wrapper.concatenate_args: lambda graph, call, axis, *parts: (
-        None if call.kwargs else graph.make(concatenate, (axis, *parts), *meta(call.value))
-    ),
+    sparse_add: _untake,
     numpy_wrapper._array_from_scalar_or_array: lambda graph, call, options, keywords, x: (
         x if isinstance(x, Expr) and (x.shape, x.dtype) == meta(call.value) else None
     ),
-    **dict.fromkeys((anp.reshape, anp.ravel, anp.expand_dims, anp.squeeze), _of_value(_reshape)),
-    **dict.fromkeys((anp.atleast_1d, anp.atleast_2d, anp.atleast_3d), _of_value(_reshape)),
-    anp.broadcast_to: _of_value(
-        lambda graph, call, x, *_: graph.broadcast(x, np.shape(call.value))
-    ),
-    numpy_wrapper._astype: _of_value(lambda graph, call, x, *_: graph.cast(x, call.value.dtype)),
-    anp.swapaxes: _of_value(
-        lambda graph, call, x, *axes: (
-            graph.transposed(x) if len(x.shape) == 2 and {a % 2 for a in axes} == {0, 1} else None
-        )
-    ),
-    anp.transpose: _of_value(_transpose),
+    **dict.fromkeys((anp.reshape, anp.ravel, anp.expand_dims, anp.squeeze), _reshape),
+    **dict.fromkeys((anp.atleast_1d, anp.atleast_2d, anp.atleast_3d), _reshape),
+    anp.broadcast_to: lambda graph, call, x, *_: graph.of(broadcast, x, np.shape(call.value)),
+    numpy_wrapper._astype: lambda graph, call, x, *_: graph.of(astype, x, call.value.dtype),
+    **dict.fromkeys((anp.transpose, anp.swapaxes), _transpose),
     # A conjugate or a real part of what is real is nothing.
     **dict.fromkeys(
-        (anp.conj, anp.real), _of_value(lambda graph, call, x: x if x.dtype.kind == "f" else None)
+        (anp.conj, anp.real), lambda graph, call, x: x if x.dtype.kind == "f" else None
     ),
 }

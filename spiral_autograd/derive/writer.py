@@ -11,6 +11,8 @@ from types import EllipsisType, NoneType
 from typing import Any, TypeAlias
 
 import numpy as np
+from autograd.builtins import container_take
+from autograd.numpy.numpy_boxes import ArrayBox
 
 from ..boxes import add_at, take
 from ..validation import Array, Shape
@@ -159,6 +161,7 @@ ATOM, POWER, UNARY, TERM, SUM, COMPARISON = 5, 4, 3, 2, 1, 0
 Text: TypeAlias = tuple[str, int]
 VIEWS = (reshape, transpose, broadcast)
 SCATTERS = (put, add_at.fun)
+GETITEMS = ArrayBox.__getitem__.fun, container_take.fun
 
 # How a call is written, how closely that binds, and how closely its arguments must.
 FORMS: dict[Any, tuple[str, int, tuple[int, ...]]] = {
@@ -168,7 +171,6 @@ FORMS: dict[Any, tuple[str, int, tuple[int, ...]]] = {
     np.divide: ("{} / {}", TERM, (TERM, UNARY)),
     np.matmul: ("{} @ {}", TERM, (TERM, UNARY)),
     transpose: ("{}.T", ATOM, (ATOM,)),
-    broadcast: ("np.broadcast_to({}, {})", ATOM, (COMPARISON, COMPARISON)),
 }
 _COMPARISONS = {"equal": "==", "less": "<", "greater": ">"}
 _COMPARISONS |= {"not_equal": "!=", "less_equal": "<=", "greater_equal": ">="}
@@ -186,7 +188,7 @@ def grouped(text: Text, at_least: int) -> str:
 
 def is_view(e: Expr) -> bool:
     """Tell whether an expression is another look at its argument's memory."""
-    return is_basic(e.args[1]) if e.fun is operator.getitem else e.fun in VIEWS
+    return is_basic(e.args[1]) if e.fun in GETITEMS else e.fun in VIEWS
 
 
 class Writer:
@@ -350,5 +352,5 @@ WRITERS: dict[Any, Callable[[Any, Expr], Text | None]] = {
     reshape: _reshape,
     astype: _astype,
     concatenate: _concatenate,
-    **dict.fromkeys((operator.getitem, take.fun), _getitem),
+    **dict.fromkeys((*GETITEMS, take.fun), _getitem),
 }

@@ -53,15 +53,14 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     if ideal is not None:
         true = [ideal.gradient(k) for k in range(len(c.grads))]
         if all(np.isfinite(largest(g)) for g in true):
+            where.ideal = true
             cases.append(_case(c, where, left, true, ideal))
     left = [k for k in left if k not in said]
     reasons = diagnose(*cases, rows=left)
     left = [k for k in left if not any(k in reason.rows for reason in reasons)]
     for k in left:
         lines, late = where.places(places, k), where.deadline.is_over
-        why = where.remedy(k, cases[0]) or _no_pattern(
-            c.rows[k], c.tolerance, c.floors[k], late=late
-        )
+        why = where.remedy(k, cases) or _no_pattern(c.rows[k], c.tolerance, c.floors[k], late=late)
         c.change(k, findings=together(c.rows[k].findings, why), lines=lines)
     for reason in reasons:
         for k in reason.rows:
@@ -70,7 +69,7 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
             finding = with_literal(reason.finding, theirs)
             if left or reason.is_unlikely:  # one line that mends all tells more than a part
                 beside = [] if reason.is_unlikely else left
-                finding = where.remedy(k, cases[0], beside) or finding
+                finding = where.remedy(k, cases, beside) or finding
             c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
 
 

@@ -22,7 +22,7 @@ Place = tuple[str, int]  # a line of a file
 
 # -------------------- whose code it is --------------------
 
-_SKIP = (
+SKIPPED = (
     *(os.path.dirname(os.path.abspath(f)) + os.sep for f in (np.__file__, os.__file__, __file__)),
     os.path.abspath(pytree.__file__),
 )
@@ -33,18 +33,16 @@ def is_readable(place: Place) -> bool:
     return bool(linecache.getline(*place).strip())
 
 
-def is_theirs(code: CodeType) -> bool:
-    """Tell whether code is the user's: not NumPy's, not Python's, not this package's checker."""
-    file = os.path.normpath(code.co_filename)
-    return not file.startswith(_SKIP) and not file.startswith("<frozen")
-
-
 def forward_line(call: Call | None) -> Place | None:
     """Return the line of the user's forward pass that a call was recorded at, if it is theirs."""
     if call is None or call.source is None:
         return None
     file, line = call.source[:2]
-    if os.path.normpath(file).startswith(_SKIP) or "site-packages" in file or file.startswith("<"):
+    if (
+        os.path.normpath(file).startswith(SKIPPED)
+        or "site-packages" in file
+        or file.startswith("<")
+    ):
         return None
     return file, line
 

@@ -7,11 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
+from ..validation import Array
 from .diagnosis.case import Case
 from .finding import Finding, found
 from .guard import CheckError, Deadline, guarded
 from .lines.blame import blame_of
-from .lines.mending import run_with, texts_of
+from .lines.mending import Remedy, run_with, texts_of
 from .lines.ran import Evidence
 from .lines.trail import Trail, follow
 from .lines.verdicts import kink_places, state_places
@@ -30,6 +31,7 @@ class Where:
         self.c = c
         self.deadline = Deadline.after(0.8 * budget)  # when to stop asking why
         self.until = Deadline.after(budget + 0.2)  # when to stop asking where
+        self.ideal: Sequence[Array] = ()  # the true gradients without a small constant
         self._evidence: Evidence | None = None
 
     @cached_property
@@ -68,6 +70,7 @@ class Where:
                 floors=c.floors,
                 tolerance=c.tolerance,
                 deadline=self.until,
+                ideal=self.ideal,
             )
         return self._evidence
 
@@ -92,7 +95,7 @@ class Where:
                 self.c.notes.append(UNREADABLE)
         return found
 
-    def remedy(self, k: int, case: Case, beside: Sequence[int] = ()) -> Finding | None:
+    def remedy(self, k: int, cases: Sequence[Case], beside: Sequence[int] = ()) -> Finding | None:
         """Return with what in the place of a statement the k-th gradient is right, there too.
 
         It is asked at the second point of a case as well, where it has one. With `beside` it must
@@ -100,15 +103,21 @@ class Where:
         """
         right, texts = False, [""]
         with guarded("the search for the lines", self.c.notes):
-            blame, second = blame_of(self.evidence(sorted({k, *self.c.wrong}))), case.second()
+            blame = blame_of(self.evidence(sorted({k, *self.c.wrong})))
             remedy = blame.remedy(k, beside) if blame is not None else None
-            if remedy is not None and second is not None and second.rerun is not None:
-                grads, texts = run_with(remedy, second.rerun), texts_of(remedy)
-                right = bool(grads) and second.same(k, grads[k], second.automatic[k])
-            elif remedy is not None and second is None:
-                right, texts = np.size(self.c.grads[k]) > 1, texts_of(remedy)
+            if remedy is not None:
+                right = any(self._is_right_there(k, remedy, case) for case in cases)
+                texts = texts_of(remedy)
         self.c.subject.session.restore()
         return found("right_with", statement=texts[0], others=texts[1:]) if right else None
+
+    def _is_right_there(self, k: int, remedy: Remedy, case: Case) -> bool:
+        """Tell whether changed lines make a gradient right at the second point of a case too."""
+        second = case.second()
+        if second is None or second.rerun is None:
+            return second is None and np.size(self.c.grads[k]) > 1
+        grads = run_with(remedy, second.rerun)
+        return bool(grads) and second.same(k, grads[k], second.automatic[k])
 
     def of_verdicts(self) -> None:
         """Write into the rows where kinks and small constants stand."""

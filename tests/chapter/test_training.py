@@ -816,14 +816,17 @@ def test_a_loss_that_reaches_what_may_change_is_trained_in_buffers_too(monkeypat
 
     stretches = []
     advance = training._Loop.advance
-    monkeypatch.setattr(
-        training._Loop, "advance", lambda *args: stretches.append(1) or advance(*args)
-    )
+
+    def noted(loop, stretch):
+        stretches.append(stretch.end - stretch.first)
+        advance(loop, stretch)
+
+    monkeypatch.setattr(training._Loop, "advance", noted)
     quick = fit(value_and_grad=None, loss=loss)
-    assert len(stretches) == 6
+    assert stretches == 6 * [4]
     monkeypatch.setattr(training, "QUICK", 0.0)
     assert_same_state(quick, fit(value_and_grad=None, loss=loss))
-    assert len(stretches) == 7
+    assert stretches == 7 * [4] + 20 * [1]
 
 
 def test_a_rule_that_may_keep_what_it_is_given_is_not_given_buffers():

@@ -15,7 +15,6 @@ from spiral_autograd.derive.expressions import (
     Graph,
     astype,
     broadcast,
-    concatenate,
     put,
     reshape,
     scale,
@@ -89,10 +88,19 @@ def text(e):
     return (name_of(e.fun), *map(text, e.args), *(f"{k}={v}" for k, v in e.kwargs))
 
 
+# What the rules of arithmetic share, and of which functions.
+PARTS = {
+    rules._lighter: (np.add, np.multiply, np.maximum, np.power),
+    rules._without_cast: (np.add, np.subtract, np.multiply),
+    rules._factors_out: (np.multiply, np.divide),
+}
+
+
 def one_rule(rule):
     """The table that holds one rule, where the whole table has it, and the rules of nothing."""
-    nothing = {scale: (rules._scale_rule,), broadcast: RULES[broadcast]}
-    return nothing | {fun: (rule,) for fun, of_fun in RULES.items() if rule in of_fun}
+    nothing = {scale: rules._scaled, broadcast: RULES[broadcast]}
+    of_table = [fun for fun, of_fun in RULES.items() if of_fun is rule]
+    return nothing | dict.fromkeys(PARTS.get(rule, of_table), rule)
 
 
 ZEROS, ONES, TWOS = np.zeros((2, 3)), np.ones((2, 3)), np.full((2, 3), 2.0)
@@ -100,31 +108,31 @@ HALF, THIRD = Fraction(1, 2), Fraction(1, 3)
 
 # rule, what is made, what it becomes
 ACTS = [
-    (rules._scale_rule, lambda m: m(scale, m.a, Fraction(1)), "a"),
+    (rules._scaled, lambda m: m(scale, m.a, Fraction(1)), "a"),
     (
-        rules._scale_rule,
+        rules._scaled,
         lambda m: m(scale, m(scale, m.a, HALF), THIRD),
         ("scale", "a", "1/6"),
     ),
-    (rules._scale_rule, lambda m: m(scale, m(scale, m.a, HALF), Fraction(2)), "a"),
-    (rules._negative_rule, lambda m: m(np.negative, m.a), ("scale", "a", "-1")),
+    (rules._scaled, lambda m: m(scale, m(scale, m.a, HALF), Fraction(2)), "a"),
+    (rules._negated, lambda m: m(np.negative, m.a), ("scale", "a", "-1")),
     (
-        rules._without_broadcast,
+        rules._lighter,
         lambda m: m(np.add, m.a, m(broadcast, m.v, (2, 3))),
         ("add", "a", "v"),
     ),
     (
-        rules._without_broadcast,
+        rules._lighter,
         lambda m: m(np.multiply, m(scale, m(broadcast, m.v, (2, 3)), HALF), m.a),
         ("multiply", ("scale", "v", "1/2"), "a"),
     ),
     (
-        rules._without_broadcast,
+        rules._lighter,
         lambda m: m(np.maximum, m(reshape, m.v, (1, 3)), m.a),
         ("maximum", "v", "a"),
     ),
     (
-        rules._without_broadcast,
+        rules._lighter,
         lambda m: m(np.power, m(broadcast, m.s, (2, 3)), m.p),
         ("power", "s", "p"),
     ),
@@ -138,15 +146,15 @@ ACTS = [
         lambda m: m(np.subtract, m.a, m(astype, m.i, float)),
         ("subtract", "a", "i"),
     ),
-    (rules._constant_factor, lambda m: m(np.multiply, m.a, 3.0), ("scale", "a", "3")),
-    (rules._constant_factor, lambda m: m(np.multiply, 0.1, m.a), ("scale", "a", "1/10")),
-    (rules._constant_factor, lambda m: m(np.multiply, TWOS, m.a), ("scale", "a", "2")),
+    (rules._product, lambda m: m(np.multiply, m.a, 3.0), ("scale", "a", "3")),
+    (rules._product, lambda m: m(np.multiply, 0.1, m.a), ("scale", "a", "1/10")),
+    (rules._product, lambda m: m(np.multiply, TWOS, m.a), ("scale", "a", "2")),
     (
-        rules._constant_factor,
+        rules._product,
         lambda m: m(np.multiply, TWOS, m.v),
-        ("scale", ("broadcast", "v", (2, 3)), "2"),
+        ("scale", ("broadcast_to", "v", (2, 3)), "2"),
     ),
-    (rules._constant_factor, lambda m: m(np.multiply, m.f, 0.1), ("scale", "f", "1/10")),
+    (rules._product, lambda m: m(np.multiply, m.f, 0.1), ("scale", "f", "1/10")),
     (
         rules._factors_out,
         lambda m: m(np.multiply, m(scale, m.a, HALF), m(scale, m.b, THIRD)),
@@ -158,115 +166,115 @@ ACTS = [
         ("scale", ("divide", "a", "p"), "-1/6"),
     ),
     (
-        rules._times_reciprocal,
+        rules._product,
         lambda m: m(np.multiply, m.a, m(np.divide, 1.0, m.p)),
         ("divide", "a", "p"),
     ),
-    (rules._constant_quotient, lambda m: m(np.divide, m.a, 4.0), ("scale", "a", "1/4")),
-    (rules._constant_quotient, lambda m: m(np.divide, m.a, TWOS), ("scale", "a", "1/2")),
+    (rules._quotient, lambda m: m(np.divide, m.a, 4.0), ("scale", "a", "1/4")),
+    (rules._quotient, lambda m: m(np.divide, m.a, TWOS), ("scale", "a", "1/2")),
     (
-        rules._constant_quotient,
+        rules._quotient,
         lambda m: m(np.divide, 3.0, m.p),
         ("scale", ("divide", 1.0, "p"), "3"),
     ),
     (
-        rules._constant_quotient,
+        rules._quotient,
         lambda m: m(np.divide, ONES, m.v),
-        ("broadcast", ("divide", 1.0, "v"), (2, 3)),
+        ("broadcast_to", ("divide", 1.0, "v"), (2, 3)),
     ),
-    (rules._plus_nothing, lambda m: m(np.add, m.a, ZEROS), "a"),
-    (rules._plus_nothing, lambda m: m(np.add, ZEROS, m.a), "a"),
-    (rules._plus_nothing, lambda m: m(np.subtract, m.a, ZEROS), "a"),
-    (rules._plus_nothing, lambda m: m(np.add, m.v, ZEROS), ("broadcast", "v", (2, 3))),
+    (rules._plus, lambda m: m(np.add, m.a, ZEROS), "a"),
+    (rules._plus, lambda m: m(np.add, ZEROS, m.a), "a"),
+    (rules._plus, lambda m: m(np.subtract, m.a, ZEROS), "a"),
+    (rules._plus, lambda m: m(np.add, m.v, ZEROS), ("broadcast_to", "v", (2, 3))),
     (
-        rules._common_factor,
+        rules._plus,
         lambda m: m(np.add, m(scale, m.a, THIRD), m(scale, m.b, THIRD)),
         ("scale", ("add", "a", "b"), "1/3"),
     ),
     (
-        rules._common_factor,
+        rules._plus,
         lambda m: m(np.subtract, m(scale, m.a, THIRD), m(scale, m.b, THIRD)),
         ("scale", ("subtract", "a", "b"), "1/3"),
     ),
     (
-        rules._common_factor,
+        rules._plus,
         lambda m: m(np.add, m.a, m(scale, m.b, Fraction(-1))),
         ("subtract", "a", "b"),
     ),
     (
-        rules._common_factor,
+        rules._plus,
         lambda m: m(np.add, m(scale, m.a, Fraction(-1)), m.b),
         ("subtract", "b", "a"),
     ),
     (
-        rules._common_factor,
+        rules._plus,
         lambda m: m(np.subtract, m.a, m(scale, m.b, Fraction(-1))),
         ("add", "a", "b"),
     ),
     (
-        rules._common_factor,
+        rules._plus,
         lambda m: m(np.add, m(scale, m.a, THIRD), m(scale, m.b, Fraction(-2))),
         ("subtract", ("scale", "a", "1/3"), ("scale", "b", "2")),
     ),
     (
-        rules._common_factor,
+        rules._plus,
         lambda m: m(np.add, m(scale, m.a, -THIRD), m.b),
         ("subtract", "b", ("scale", "a", "1/3")),
     ),
-    (rules._unchanged, lambda m: m(reshape, m.a, (2, 3)), "a"),
+    (rules._moved, lambda m: m(reshape, m.a, (2, 3)), "a"),
     (
-        rules._of_itself,
+        rules._moved,
         lambda m: m(reshape, m(reshape, m.a, (6,)), (3, 2)),
         ("reshape", "a", (3, 2)),
     ),
     (
-        rules._factor_through,
+        rules._moved,
         lambda m: m(reshape, m(scale, m.a, HALF), (6,)),
         ("scale", ("reshape", "a", (6,)), "1/2"),
     ),
     (
-        rules._reciprocal_through,
+        rules._moved,
         lambda m: m(reshape, m(np.divide, 1.0, m.p), (6,)),
         ("divide", 1.0, ("reshape", "p", (6,))),
     ),
-    (rules._unchanged, lambda m: m(broadcast, m.a, (2, 3)), "a"),
+    (rules._moved, lambda m: m(broadcast, m.a, (2, 3)), "a"),
     (
-        rules._of_itself,
+        rules._moved,
         lambda m: m(broadcast, m(broadcast, m.s, (3,)), (2, 3)),
-        ("broadcast", "s", (2, 3)),
+        ("broadcast_to", "s", (2, 3)),
     ),
     (
-        rules._factor_through,
+        rules._moved,
         lambda m: m(broadcast, m(scale, m.v, HALF), (2, 3)),
-        ("scale", ("broadcast", "v", (2, 3)), "1/2"),
+        ("scale", ("broadcast_to", "v", (2, 3)), "1/2"),
     ),
-    (rules._unchanged, lambda m: m(astype, m.a, np.dtype(float)), "a"),
-    (rules._power_rule, lambda m: m(np.power, m.a, 1.0), "a"),
+    (rules._cast, lambda m: m(astype, m.a, np.dtype(float)), "a"),
+    (rules._power, lambda m: m(np.power, m.a, 1.0), "a"),
     (
-        rules._power_rule,
+        rules._power,
         lambda m: [m(np.sqrt, m.p), m(np.power, m.p, -0.5)][1],
         ("divide", 1.0, ("sqrt", "p")),
     ),
-    (rules._twice_transposed, lambda m: m(transpose, m(transpose, m.a)), "a"),
-    (rules._twice_transposed, lambda m: m(transpose, m.v), "v"),
+    (rules._transposed, lambda m: m(transpose, m(transpose, m.a)), "a"),
+    (rules._transposed, lambda m: m(transpose, m.v), "v"),
     (
-        rules._factor_through,
+        rules._sum,
         lambda m: m(np.sum, m(scale, m.a, Fraction(-1)), axis=0),
         ("scale", ("sum", "a", "axis=0"), "-1"),
     ),
-    (rules._sum_of_ones, lambda m: m(np.sum, m.one, axis=1), ("reshape", "one", (2,))),
+    (rules._sum, lambda m: m(np.sum, m.one, axis=1), ("reshape", "one", (2,))),
     (
-        rules._sum_of_ones,
+        rules._sum,
         lambda m: m(np.sum, m.one, axis=1, keepdims=True),
         ("reshape", "one", (2, 1)),
     ),
     (
-        rules._scalar_choice,
+        rules._choice,
         lambda m: m(np.where, m(np.greater, m.a, 0.0), m.b, ZEROS),
         ("where", ("greater", "a", 0.0), "b", 0.0),
     ),
     (
-        rules._scalar_choice,
+        rules._choice,
         lambda m: m(np.where, m(np.greater, m.a, 0.0), TWOS, m.b),
         ("where", ("greater", "a", 0.0), 2.0, "b"),
     ),
@@ -287,57 +295,57 @@ def test_a_rule_alone(rule, make, expected):
 
 
 def test_every_rule_of_the_table_is_tested():
-    assert {rule for of_fun in RULES.values() for rule in of_fun} == {rule for rule, *_ in ACTS}
+    assert {*RULES.values(), *PARTS} == {rule for rule, *_ in ACTS}
 
 
 STAYS = [
     # the factor is too large or small to change places
-    (rules._scale_rule, lambda m: m(scale, m(scale, m.f, Fraction(10**6)), Fraction(10**6))),
+    (rules._scaled, lambda m: m(scale, m(scale, m.f, Fraction(10**6)), Fraction(10**6))),
     (rules._factors_out, lambda m: m(np.multiply, m(scale, m.f, Fraction(1, 10**15)), m.f)),
-    (rules._constant_factor, lambda m: m(np.multiply, m.f, np.float32(1e-20))),
-    (rules._constant_quotient, lambda m: m(np.divide, m.f, np.float32(1e-20))),
+    (rules._product, lambda m: m(np.multiply, m.f, np.float32(1e-20))),
+    (rules._quotient, lambda m: m(np.divide, m.f, np.float32(1e-20))),
     # integers
-    (rules._negative_rule, lambda m: m(np.negative, m.i)),
-    (rules._constant_factor, lambda m: m(np.multiply, m.i, 3)),
-    (rules._constant_quotient, lambda m: m(np.divide, m.i, 4)),
+    (rules._negated, lambda m: m(np.negative, m.i)),
+    (rules._product, lambda m: m(np.multiply, m.i, 3)),
+    (rules._quotient, lambda m: m(np.divide, m.i, 4)),
     # another dtype
-    (rules._constant_factor, lambda m: m(np.multiply, m.f, TWOS)),
-    (rules._constant_factor, lambda m: m(np.multiply, m.i, 2.0)),
-    (rules._constant_quotient, lambda m: m(np.divide, m.f, TWOS)),
-    (rules._plus_nothing, lambda m: m(np.add, m.f, ZEROS)),
-    (rules._plus_nothing, lambda m: m(np.add, m.i, ZEROS)),
-    (rules._unchanged, lambda m: m(astype, m.a, F32)),
+    (rules._product, lambda m: m(np.multiply, m.f, TWOS)),
+    (rules._product, lambda m: m(np.multiply, m.i, 2.0)),
+    (rules._quotient, lambda m: m(np.divide, m.f, TWOS)),
+    (rules._plus, lambda m: m(np.add, m.f, ZEROS)),
+    (rules._plus, lambda m: m(np.add, m.i, ZEROS)),
+    (rules._cast, lambda m: m(astype, m.a, F32)),
     (rules._without_cast, lambda m: m(np.multiply, m(astype, m.a, F32), m.f)),
     (rules._without_cast, lambda m: m(np.multiply, m(astype, m.i, F32), m.f)),
     (rules._without_cast, lambda m: m(np.multiply, m(astype, m.i, F32), m(astype, m.i, F32))),
-    (rules._power_rule, lambda m: m(np.power, m.f, np.float64(1.0))),
-    (rules._power_rule, lambda m: m(np.power, m.i, 1.0)),
-    (rules._sum_of_ones, lambda m: m(np.sum, m(np.greater, m.one, 0.0), axis=1)),
-    (rules._scalar_choice, lambda m: m(np.where, m(np.greater, m.a, 0.0), m.f, ZEROS)),
+    (rules._power, lambda m: m(np.power, m.f, np.float64(1.0))),
+    (rules._power, lambda m: m(np.power, m.i, 1.0)),
+    (rules._sum, lambda m: m(np.sum, m(np.greater, m.one, 0.0), axis=1)),
+    (rules._choice, lambda m: m(np.where, m(np.greater, m.a, 0.0), m.f, ZEROS)),
     # another shape
-    (rules._without_broadcast, lambda m: m(np.add, m(broadcast, m.v, (2, 3)), m.w)),
-    (rules._without_broadcast, lambda m: m(np.add, m(reshape, m.v, (3, 1)), m.a.args and m.v)),
-    (rules._without_broadcast, lambda m: m(np.add, m(reshape, m.v, (1, 3)), m.w)),
-    (rules._times_reciprocal, lambda m: m(np.multiply, m.s, m(np.divide, ONES, m.s))),
-    (rules._power_rule, lambda m: m(np.power, m.v, ONES)),
-    (rules._twice_transposed, lambda m: m(transpose, m.a)),
-    (rules._scalar_choice, lambda m: m(np.where, m(np.greater, m.s, 0.0), m.s, ZEROS)),
-    (rules._sum_of_ones, lambda m: m(np.sum, m.a, axis=1)),
+    (rules._lighter, lambda m: m(np.add, m(broadcast, m.v, (2, 3)), m.w)),
+    (rules._lighter, lambda m: m(np.add, m(reshape, m.v, (3, 1)), m.a.args and m.v)),
+    (rules._lighter, lambda m: m(np.add, m(reshape, m.v, (1, 3)), m.w)),
+    (rules._product, lambda m: m(np.multiply, m.s, m(np.divide, ONES, m.s))),
+    (rules._power, lambda m: m(np.power, m.v, ONES)),
+    (rules._transposed, lambda m: m(transpose, m.a)),
+    (rules._choice, lambda m: m(np.where, m(np.greater, m.s, 0.0), m.s, ZEROS)),
+    (rules._sum, lambda m: m(np.sum, m.a, axis=1)),
     # what is not there, or not constant throughout
-    (rules._constant_factor, lambda m: m(np.multiply, m.a, np.array([1.0, 1.0, 2.0]))),
-    (rules._constant_quotient, lambda m: m(np.divide, m.a, ZEROS)),
-    (rules._plus_nothing, lambda m: m(np.add, m.a, np.array([0.0, 0.0, 1.0]))),
-    (rules._plus_nothing, lambda m: m(np.subtract, ZEROS, m.a)),
-    (rules._power_rule, lambda m: m(np.power, m.p, -0.5)),
-    (rules._common_factor, lambda m: m(np.add, m(scale, m.a, HALF), m(scale, m.b, THIRD))),
-    (rules._common_factor, lambda m: m(np.subtract, m.a, m.b)),
+    (rules._product, lambda m: m(np.multiply, m.a, np.array([1.0, 1.0, 2.0]))),
+    (rules._quotient, lambda m: m(np.divide, m.a, ZEROS)),
+    (rules._plus, lambda m: m(np.add, m.a, np.array([0.0, 0.0, 1.0]))),
+    (rules._plus, lambda m: m(np.subtract, ZEROS, m.a)),
+    (rules._power, lambda m: m(np.power, m.p, -0.5)),
+    (rules._plus, lambda m: m(np.add, m(scale, m.a, HALF), m(scale, m.b, THIRD))),
+    (rules._plus, lambda m: m(np.subtract, m.a, m.b)),
     (rules._factors_out, lambda m: m(np.divide, m.a, m(scale, m.p, Fraction(0)))),
     # the order of a sum, and sums that are more than a sum
-    (rules._factor_through, lambda m: m(np.sum, m(scale, m.a, HALF))),
-    (rules._factor_through, lambda m: m(np.sum, m(scale, m.a, Fraction(-1)), initial=3.0)),
-    (rules._sum_of_ones, lambda m: m(np.sum, m.one, axis=1, initial=3.0)),
-    (rules._sum_of_ones, lambda m: m(np.sum, m.one, axis=1, dtype=np.dtype(F32))),
-    (rules._unchanged, lambda m: m(reshape, m.a, (6,))),
+    (rules._sum, lambda m: m(np.sum, m(scale, m.a, HALF))),
+    (rules._sum, lambda m: m(np.sum, m(scale, m.a, Fraction(-1)), initial=3.0)),
+    (rules._sum, lambda m: m(np.sum, m.one, axis=1, initial=3.0)),
+    (rules._sum, lambda m: m(np.sum, m.one, axis=1, dtype=np.dtype(F32))),
+    (rules._moved, lambda m: m(reshape, m.a, (6,))),
 ]
 
 
@@ -349,7 +357,7 @@ def test_a_rule_does_not_act_where_it_must_not(rule, make):
 
 
 def test_a_reciprocal_that_the_forward_pass_has_is_used_again():
-    small = Small(rules=one_rule(rules._times_reciprocal))
+    small = Small(rules=one_rule(rules._product))
     reciprocal = small(np.divide, 1.0, small.p)
     small.graph.forward.add(reciprocal)
     assert text(small(np.multiply, small.a, reciprocal)) == ("multiply", "a", ("divide", 1.0, "p"))
@@ -520,8 +528,6 @@ HELPERS = [
     ("add", lambda w: anp.sum(w**2) + anp.sum(w**3), W, (), np.add),
     ("sparse_add", lambda w: anp.sum(w[1:] ** 2), W, (), put),
     ("sparse_add", lambda w: anp.sum(w[INDEX] ** 2), W, (), add_at.fun),
-    ("getitem", lambda w: anp.sum(w[1] ** 2), W, (), "getitem"),
-    ("concatenate_args", lambda w: anp.sum(anp.concatenate([w, w]) ** 2), W, (), concatenate),
     ("reshape", lambda w: anp.sum(anp.reshape(w, 6) ** 2), W, (), reshape),
     ("ravel", lambda w: anp.sum(anp.ravel(w) ** 2), W, (), reshape),
     ("expand_dims", lambda w: anp.sum(anp.expand_dims(w, 1) ** 2), W, (), reshape),
@@ -537,7 +543,6 @@ HELPERS = [
     ("conjugate", lambda w: anp.sum(anp.conj(w) ** 2), W, (), None),
     ("broadcast_to", lambda w: anp.sum(anp.sin(anp.broadcast_to(w, (4, 2)))), X[:1], (), broadcast),
     ("array_from_scalar_or_array", lambda w: anp.sum(anp.array(w) ** 2), W, (), None),
-    ("container_take", lambda w: anp.linalg.slogdet(w @ w.T)[1], W, (), "getitem"),
 ]
 
 
@@ -547,7 +552,7 @@ def test_a_helper_of_autograd_is_written_as_numpy(helper, loss, params, data, wr
     helpers = {fun for fun in TRANSLATIONS if bare_name(fun) == helper}
     assert helpers & {call.fun for call in recording.calls}
     left = {e.fun for e in simple.order()}
-    assert not left & {getattr(fun, "fun", fun) for fun in helpers} - {np.transpose}
+    assert not left & {getattr(fun, "fun", fun) for fun in helpers} - {np.transpose, broadcast}
     if written is not None:
         assert written in left or written in {name_of(fun) for fun in left if fun}
     for expr, call in zip(simple.grads, recording.grads, strict=True):

@@ -149,6 +149,7 @@ PATTERNS = """{}_diff dEd{} dE_d{} d_{} d_c_{} dc_d{} grad{} {}grad delta_{} {}_
 d{}_total diff_{} d_loss_{} {}_derivative nabla_{} dloss_d{} g{} {}Gradient {}_gradients_""".split()
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("change", MISTAKES)
 @pytest.mark.parametrize(
     "kind",
@@ -275,6 +276,7 @@ class MadeInForward(InDict):
         self.grad_of_first, self.grad_of_second = dW, db
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("change", MISTAKES)
 @pytest.mark.parametrize(
     "kind", [InLists, InTuple, ReturningLists, InListOfAnyName, InListAndDict, MadeInForward]
@@ -402,6 +404,7 @@ def test_a_table_of_many_arrays_costs_little():
     assert time.process_time() - start < 10
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize(
     "keys", [(0, 1), ((0, "W"), (1, "W")), ("a\\b", 'it\'s "b"'), ("\x1b[2J", 1)]
 )
@@ -421,6 +424,7 @@ def test_parameters_under_any_keys_have_their_gradients_under_the_same(keys):
     assert "\x1b" not in str(report)
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_gradients_that_have_changed_places_are_wrong():
     """Each equals the other's true one; their names say whose they ought to be."""
 

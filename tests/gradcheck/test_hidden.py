@@ -90,6 +90,7 @@ def test_right_layers_at_special_values_stay_right_and_nothing_is_said(make, dty
     assert report.notes == ()
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize(("make", "names"), HIDDEN)
 def test_mistakes_that_special_values_hide_are_found(make, names):
     layer = make()

@@ -130,6 +130,7 @@ def test_that_constant_is_named_where_it_hardly_matters(seed):
     assert has(row, "idealised", constant=1e-7)
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("scale", [1, 10, 30, 100])
 @pytest.mark.parametrize("factor", [-1.0, 1.01, 2.0])
 def test_a_wrong_gradient_is_not_excused_by_that_constant(scale, factor):

@@ -389,6 +389,7 @@ class ReturnedNumber(Affine):
         return dout @ self.W.T, self.x.T @ dout, self.scale * dout.sum()
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
@@ -540,6 +541,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("kind", PLACES)
 def test_gradients_of_attributes_in_many_places(kind):
     check_twice(kind, ["x", "W", "b"], "W", x)
@@ -624,3 +626,54 @@ def test_a_profiler_may_run_meanwhile():
     report = profile.runcall(sa.check_layer, Unkept(), np.random.default_rng(0).normal(size=(3, 2)))
     assert [row.verdict for row in report.rows if row.name == "x"] == ["exact"]
     assert "W" in str(report).split("\n")[0] or not report.ok
+
+
+# -------------------- fewer gradients are returned than there are arguments --------------------
+
+
+class Graph:
+    """A layer of a graph network, which is given its adjacency matrix first."""
+
+    def __init__(self, wrong=False):
+        self.W, self.wrong = rng.normal(size=(3, 2)), wrong
+
+    def forward(self, A, X):
+        self.A, self.X = A, X
+        return A @ X @ self.W
+
+    def backward(self, dout):
+        self.dW = (self.A @ self.X).T @ dout
+        return (self.A if self.wrong else self.A.T) @ dout @ self.W.T
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("constant", [(), ["A"]])
+def test_gradients_belong_to_the_arguments_that_they_fit(constant, wrong):
+    A, X = rng.normal(size=(4, 4)), rng.normal(size=(4, 3))
+    report = sa.check_layer(Graph(wrong), A, X, constant=constant)
+    assert [row.name for row in report.rows] == ["X", "W"]
+    assert (report.rows[0].verdict == "wrong") == wrong
+    assert report.unchecked == (() if constant else ("A",))
+
+
+def test_those_that_are_meant_to_have_none_are_left_out_where_all_have_one_shape():
+    A, X = rng.normal(size=(3, 3)), rng.normal(size=(3, 3))
+    assert sa.check_layer(Graph(), A, X, constant=["A"]).ok
+    (first, _) = sa.check_layer(Graph(), A, X).rows
+    assert (first.name, first.verdict) == ("A", "wrong")  # whatever comes near: it is the first
+
+
+def test_one_argument_of_a_pair_in_the_middle_has_no_gradient():
+    def forward(q, mask, W):
+        p = np.exp(q + mask)
+        return p @ W, (p, W)
+
+    def backward(dout, cache):
+        p, W = cache
+        return dout @ W.T * p, p.T @ dout
+
+    inputs = rng.normal(size=(4, 3)), rng.normal(size=3), rng.normal(size=(3, 2))
+    report = sa.check_backward(forward, backward, *inputs)
+    assert [row.name for row in report.rows] == ["q", "W"]
+    assert report.ok
+    assert report.unchecked == ("mask",)

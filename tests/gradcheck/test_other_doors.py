@@ -668,6 +668,14 @@ def relu_prime(x):
     return x
 
 
+def selu(x, alpha=1.6732632423543772, scale=1.0507009873554805):
+    return scale * np.where(x > 0, x, alpha * (np.exp(x) - 1))
+
+
+def of_selu_wrong(x, alpha=1.6732632423543772, scale=1.0507009873554805):
+    return alpha * np.where(x > 0, 1, alpha * np.exp(x))
+
+
 def relu_of_number(x):
     return max(0.0, x)
 
@@ -738,6 +746,7 @@ def test_a_derivative_is_right_and_says_what_it_takes(function, derivative, at, 
         (logistic, lambda x: 2 * logistic_prime(x), None, "factor"),
         (softmax, of_output, None, "sum"),  # the diagonal alone
         (relu, lambda x: np.where(x > 0, 1.0, 0.5), "part", "part"),
+        (selu, of_selu_wrong, "right_with", None),  # of x, though y comes nearer
     ],
 )
 def test_a_wrong_derivative_has_a_reason(function, derivative, kind, rule):

@@ -161,6 +161,17 @@ def scaled_backward(dout, cache, *, mistake=""):
     return 2 * beta * dout * x, dbeta / (x.size if mistake else 1)
 
 
+def kept_from_zero(x):
+    norm = np.sqrt(np.sum(x**2, axis=1, keepdims=True))
+    return x / (norm + 1e-5), (x / norm, norm)
+
+
+def kept_from_zero_backward(dout, cache, *, mistake=""):
+    y, norm = cache
+    along = np.sum((y if mistake else dout) * y, axis=1, keepdims=True)
+    return (dout - along * y) / norm
+
+
 def normal(*shape):
     return RNG.normal(size=shape)
 
@@ -213,6 +224,10 @@ MISTAKES = {
     "not divided by the norm": (
         *(normalised, normalised_backward, (X,), 0, "value"),
         {"scale_left_out": {}, "closed": {"title": "norm"}},
+    ),
+    "beside a small constant": (
+        *(kept_from_zero, kept_from_zero_backward, (X,), 0, None),
+        {"right_with": {}},
     ),
     "not turned back": (
         *(reverse, reverse_backward, (X, normal(4)), 0, "layout"),

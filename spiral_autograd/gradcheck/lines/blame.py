@@ -15,9 +15,9 @@ from ...validation import Shape
 from ..blocks import close, largest
 from ..source import Place, code_of, forward_line, skips
 from .known import Known, is_known
-from .mending import Asked, Mending, Remedy, Spot, Standing
+from .mending import Asked, Mending, Remedy, Spot
 from .ran import Evidence, Key, Ran, gradient_of
-from .trail import Moment, Trail, follow
+from .trail import Moment, Trail, follow, is_unchecked
 
 _ASKED = 24  # statements that are changed
 
@@ -123,6 +123,8 @@ class Blame(Ran):
 
         Where none does, and no reason is likely, the statements that do it together.
         """
+        if any(is_unchecked(self.trail.runs[e.run].code) for e in self.events[self.start :]):
+            return []
         rest = [tuple(reason.rows if reason else [k]), (k,)]
         for rows in (tuple(self.evidence.wrong), *([] if vars(self).get("together") else rest)):
             if k in rows and rows not in self.mended:
@@ -159,30 +161,24 @@ class Blame(Ran):
     def mending(self) -> Mending:
         """The search for the statement of which a small change makes gradients right."""
         e = self.evidence
-        made = Known([v for values in self.made.values() for v in values])
         tolerance = max(e.tolerance, 1e-8)
         ours = [0.0 if g is None else largest(g) for g in e.grads]
         # What should be zero is no more than rounding, beside what it is.
         floors = [max(f, tolerance * m) for f, m in zip(e.floors, ours, strict=True)]
+        truths = [some for some in (e.automatic, e.ideal) if some]
 
         def right(grads: Sequence[Any]) -> list[float]:
-            return [
-                _right(*some, tolerance) for some in zip(grads, e.automatic, floors, strict=True)
-            ]
+            pairs = enumerate(zip(grads, floors, strict=True))
+            return [max(_right(g, true[k], f, tolerance) for true in truths) for k, (g, f) in pairs]
 
-        def standing(value: Any) -> Standing | None:
-            if not isinstance(value, np.ndarray) or not is_known(value, 2):
-                return None
-            true = self.true.has(value, 1e-9)
-            whole = true and self.whole.has(value, 1e-9)
-            scaled = whole or self.scaled.has(value, 1e-9)
-            again = (scaled or true) and (not np.any(value) or made.has(value, 1e-9))
-            calls = enumerate(self.wholes if whole and np.any(value) else ())
-            same = [n for n, call in calls if close(value, call.value, 1e-9)]
-            return Standing(whole, scaled, true, again, max(same, default=-1))
+        def back(value: Any) -> int:
+            known = isinstance(value, np.ndarray) and np.any(value)
+            wholes = self.wholes if known and self.whole.has(value, 1e-9) else ()
+            same = [n for n, call in enumerate(wholes) if close(value, call.value, 1e-9)]
+            return max(same, default=-1)
 
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
-        return Mending(e.run, right, self._truth, standing, e.deadline, length)
+        return Mending(e.run, right, self._truth, self.gain_from, back, e.deadline, length)
 
     def _spots(
         self, rows: tuple[int, ...], likely: Sequence[Place], which: Callable[..., bool] = all
@@ -209,7 +205,8 @@ class Blame(Ran):
         costs: dict[Spot, tuple[float, int]] = {}
         for (code, line), numbers in events.items():
             own = [n for n in numbers if self.events[n].place[1] == line]
-            if not which(numbers & some for some in fed) or self.events[own[0]].step is None:
+            is_fed = which(numbers & some for some in fed)
+            if not is_fed or is_unchecked(code) or self.events[own[0]].step is None:
                 continue
             rank = ranks.get((code.co_filename, line), len(order))
             ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
@@ -250,17 +247,6 @@ class Blame(Ran):
                 lines = [block.lineno for block in event.step.blocks if isinstance(block, ast.If)]
                 asked = [last.get((event.run, line), -1) for line in lines]
                 found[number] = [other for other in asked if 0 <= other < number]
-        return found
-
-    @cached_property
-    def within(self) -> Counter[int]:
-        """How many statements run while one does, by event: those of the functions it calls."""
-        counts, found = Counter(event.run for event in self.events), Counter[int]()
-        for number in reversed(range(len(self.trail.runs))):
-            caller = self.trail.runs[number].caller
-            if caller is not None:
-                found[caller] += counts[number]
-                counts[self.events[caller].run] += counts[number]
         return found
 
     @cached_property

@@ -157,6 +157,8 @@ def named_in(frame: FrameType, function: Function) -> Reach:
         text, value, depth = pending.pop(0)
         if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub":
             found[text] = value.shape
+        elif hasattr(type(value), "__matmul__") and hasattr(value, "shape"):  # a sparse matrix
+            found[text] = tuple(value.shape)
         elif type(value) in (int, float):
             found[text] = value
         elif type(value) is dict and depth:

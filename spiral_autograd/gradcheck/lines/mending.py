@@ -47,29 +47,7 @@ _TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "u
 _DEAREST = 2.1  # what costs more is no mistake, but chance
 _SEVERAL = 4  # lines that may be wrong together
 _TRUE = 6  # of what makes something true in a line, so many are tried
-_KNOWN = 0.7  # what makes a true value is that much likelier
-_SOUND = 0.4  # what makes a whole gradient as it is, is that much less likely
 _FIRST = 0.3  # as much likelier is the line that the values speak for
-
-
-class Standing(NamedTuple):
-    """What is known of a value that a statement makes."""
-
-    is_whole: bool  # the true gradient of something
-    is_scaled: bool  # or a multiple of one
-    is_true: bool  # or a part of one, or a value of the forward pass
-    is_made: bool  # it is made already, or zero
-    back: int  # how far back the value is whose gradient it is; -1 of no gradient
-
-
-def _gain(before: Standing | None, value: Standing | None) -> float:
-    """Return how much likelier a change is that makes one value another."""
-    if before is None or value is None:
-        return 0.0
-    true = value.is_whole or (not before.is_whole and value.is_true)
-    if (true or (not before.is_scaled and value.is_scaled)) and not value.is_made:
-        return _KNOWN
-    return -_SOUND * (before.is_whole and not value.is_scaled)
 
 
 class Mended(NamedTuple):
@@ -93,10 +71,7 @@ Remedy = tuple[Mended, ...]  # the lines that have to be other ones together
 @contextmanager
 def _written(remedy: Remedy) -> Iterator[None]:
     """Let what should stand in some lines stand there for a while: not yet run, but written."""
-    backs = [mended.variant.exchange() for mended in remedy]
-    for mended, back in zip(remedy, backs, strict=True):
-        ast.copy_location(mended.variant.node, back.node)
-        ast.fix_missing_locations(mended.variant.node)
+    backs = [mended.variant.stand() for mended in remedy]
     try:
         yield
     finally:
@@ -140,8 +115,9 @@ class Mending:
     """A search for the lines of which one small change makes wrong gradients right.
 
     `run` runs the backward pass, `truth` tells how much of it is true when it runs,
-    `standing` what is known of a value, and `right` which share of each gradient is right: 1 of
-    one that is, to rounding.
+    `gain` how much likelier a change is that makes another value of one, `back` how far back the
+    value is whose gradient one is, and `right` which share of each gradient is right: 1 of one
+    that is, to rounding.
     `length` is how many statements a run takes.
     """
 
@@ -150,18 +126,21 @@ class Mending:
         run: Callable[[], Gradients],
         right: Callable[[Gradients], Sequence[float]],
         truth: Callable[[], float],
-        standing: Callable[[Any], Standing | None],
+        gain: Callable[[Any], Callable[[Any], float]],
+        back: Callable[[Any], int],
         deadline: Deadline,
         length: int,
     ) -> None:
         self.run, self.right, self.truth = run, right, truth
-        self.standing, self.deadline, self.length = standing, deadline, length
+        self.gain, self.back = gain, back
+        self.deadline, self.length = deadline, length
         self.functions: dict[CodeType, Function] = {}
         self.tries: dict[Spot, list[tuple[float, Mended]]] = {}  # the cost, and what it is for
         self.ran: dict[tuple[Variant, ...], Sequence[float]] = {}  # what is right with them
         self._asked: dict[Spot, Asked] = {}
         self._left, self._room = _WORK, _EVALUATED
         self._error: Exception | None = None
+        self._for_several = False
 
     def lines(self, spots: Mapping[Spot, Asked], rows: frozenset[int]) -> list[Remedy]:
         """Return the lines of which one small change makes some gradients right, with it.
@@ -202,6 +181,7 @@ class Mending:
         """
         done, most, tries = Remedy(), sum(self.right(self.run())), self.tries
         self._left = max(self._left, _WORK // 8)
+        self._for_several = True
         alike = {spot: asked._replace(more=0.0) for spot, asked in spots.items()}
         try:
             while len(done) < _SEVERAL and self._left > 0:
@@ -219,7 +199,7 @@ class Mending:
                     break
                 done, most = best, rated[best]
         finally:
-            self.tries = tries
+            self.tries, self._for_several = tries, False
         return ()
 
     def _true(self, spot: Spot, new: bool = False) -> list[Mended]:
@@ -316,26 +296,26 @@ class Mending:
         names = None if _takes(body[3]) else {**frame.f_globals, **frame.f_locals}
         before = _made_by(body, names) if names else None
         written = _written_in(body[3], names) if names and before else {}
-        was = [*map(self.standing, before or ())]
+        was = [*map(self.back, before or ())] if self._for_several else []
         seen, room = {_signature(body, before)}, _UNLIKELY if asked.more else self._room
+        gains = [*map(self.gain, before or ())]
         for variant in sorted(variants(body, reach, written, asked.shapes), key=lambda v: v.cost):
             if not names or not before or room < 0 or self.deadline.is_over:
                 yield variant.cost, variant, -1
                 continue
             room -= _EVALUATION + asked.within
-            there = variant.exchange()
+            there = variant.stand()
             made = _made_by(body, names)
             signature = _signature(body, made)
             there.exchange()
             if made is not None:
-                known = zip(was, before, made, strict=False)
-                new = [(a, self.standing(c)) for a, b, c in known if not np.array_equal(b, c)]
-                gain = max((_gain(*pair) for pair in new), default=0.0)
+                gain = max((of(v) for of, v in zip(gains, made, strict=False)), default=0.0)
                 if _hands_on(body[3]):  # right elsewhere, and wrong where it is given
                     gain = max(gain, 0.0)
                 again = _AGAIN * (signature in seen and not asked.repeats)
                 seen.add(signature)
-                back = max((b.back for a, b in new if a and b and b.back > a.back), default=-1)
+                pairs = zip(was, map(self.back, made), strict=False) if was else ()
+                back = max((now for then, now in pairs if now > then), default=-1)
                 yield variant.cost - gain + again, variant, back
         self._room = self._room if asked.more else room
 
@@ -354,6 +334,7 @@ def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:
         return ()
     if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
         value = ast.BinOp(ast.Name(node.target.id, ast.Load()), node.op, value)
+        ast.fix_missing_locations(ast.copy_location(value, node))
     made = _evaluated(value, names)
     return made if made is None or isinstance(made, tuple) else (made,)
 
@@ -372,8 +353,7 @@ def _signature(body: Slot, made: Sequence[Any] | None) -> object:
 def _evaluated(node: Any, names: dict[str, Any]) -> Any:
     """Return what an expression is; None where it fails."""
     try:
-        whole = ast.fix_missing_locations(ast.Expression(node))
-        return eval(compile(whole, "<changed>", "eval"), names)
+        return eval(compile(ast.Expression(node), "<changed>", "eval"), names)
     except (CheckError, SyntaxError, *FAILING):  # also what is written to, which has no value
         return None
 

@@ -39,9 +39,25 @@ def other_statements(node: Any, reach: Reach) -> Iterator[Offer]:
         is_constant = isinstance(node.value, ast.Constant | ast.UnaryOp)
         if isinstance(target, ast.Subscript) and is_constant:  # one number for what rows add up to
             yield 1.3, ast.Assign([target], parsed(f"-{ast.unparse(target.value)}.sum(axis=1)"))
+    elif isinstance(node, ast.For):
+        yield from _begun_anew(node, reach)
+        return
     else:
         return
     yield from _followed(node, reach)
+
+
+def _begun_anew(node: ast.For, reach: Reach) -> Iterator[Offer]:
+    """Yield a loop before which what it carries from turn to turn is zero again."""
+    inner = [part for statement in node.body for part in ast.walk(statement)]
+    names = [part for part in inner if isinstance(part, ast.Name)]
+    written = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    read = dict.fromkeys(name.id for name in names if isinstance(name.ctx, ast.Load))
+    for name in (name for name in read if name in written and name in reach):
+        is_array = isinstance(reach[name], tuple)
+        zero = parsed(f"np.zeros_like({name})" if is_array else "0")
+        anew = ast.Assign([ast.Name(name, ast.Store())], zero)
+        yield 1.0, ast.If(ast.Constant(True), [anew, node], [])
 
 
 def _followed(node: Any, reach: Reach) -> Iterator[Offer]:

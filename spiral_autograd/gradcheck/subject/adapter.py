@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...pytree import leaves
-from ...validation import Array
+from ...validation import Array, Shape
 from ..blocks import checksum
 from ..finding import Finding, found
 from .conventions import GRADIENT_LISTS, TARGETS
@@ -60,9 +60,11 @@ class Adapter:
         self.inputs, remarks = prepared(inputs, self.names, held)
         self.remarks: list[Finding] = [*remarks]
         self.session.add(self.inputs)
-        given = spread(self.names, self.inputs)
-        self.given_names = [name for name, _ in given]
-        self.floats = [is_float_array(value) for _, value in given]
+        # Of the arguments, those in lists and dicts too; None of what has no gradient.
+        self.shapes: dict[str, Shape | None] = {
+            name: value.shape if is_float_array(value) else None
+            for name, value in spread(self.names, self.inputs)
+        }
         self.of_inputs: list[Parameter] = []
         self.parameters: list[Parameter] = []
         self.structure: Any = None  # the outputs, as forward returned them

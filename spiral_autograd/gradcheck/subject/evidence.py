@@ -82,7 +82,7 @@ def _given_nothing(layer: ObjectPasses, left: Sequence[Held]) -> list[tuple[Held
     """
     nothing = [steps for _, steps, g in nested("", layer.result) if g is None and steps]
     keyed = [s for s in nothing if isinstance(s[-1], str)]
-    in_turn = [s for s in nothing if s not in keyed and (s[1:] or s[0] >= len(layer.given_names))]
+    in_turn = [s for s in nothing if s not in keyed and (s[1:] or s[0] >= len(layer.shapes))]
     pairs = [(h, s) for s in keyed for h in left if gradient_keys([s[-1]], _stem(h.name))]
     pairs = list(zip(left, in_turn, strict=True)) if len(in_turn) == len(left) else pairs
     return [(h, replace(h, holder=None, path=steps)) for h, steps in pairs]

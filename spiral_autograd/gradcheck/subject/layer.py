@@ -210,21 +210,22 @@ class Layer(ObjectPasses):
             if p.name not in returned and not self.is_of_loss(self.result):
                 self.say_not_returned(p.name)
         self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
-        is_array = is_float_array(self.result) and self.floats[:1] != [True]
-        if is_array and self.names and np.shape(self.inputs[0]) == self.result.shape:
+        is_array = is_float_array(self.result) and [*self.shapes.values()][:1] == [None]
+        if is_array and np.shape(self.inputs[0]) == self.result.shape:
             self.say_unchecked(self.names[0], found("integers", name=self.names[0]))
 
     def _require_no_surplus(self) -> None:
         """Raise, or say, where backward returns what is no gradient of anything."""
         result, what = self.result, self.backward_label
+        n = sum(shape is not None for shape in self.shapes.values())
         if isinstance(result, dict):
             read = {id(gradient) for gradient in self.by_name().values()}
             rest = {k: g for k, g in result.items() if k not in self.claimed and id(g) not in read}
             self.say_unread(rest)
         elif not self.claimed or not isinstance(result, tuple | list):
-            by_position(what, result, self.given_names, self.floats)
+            by_position(what, result, self.shapes, self.constant)
         else:
-            for i in range(sum(self.floats), len(result)):
+            for i in range(n, len(result)):
                 if i not in self.claimed and result[i] is not None:
                     why = found("belongs_to_nothing", number=i, what=what)
                     self.say_unchecked(f"entry {i} of what {what} returns", why)

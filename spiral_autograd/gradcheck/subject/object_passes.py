@@ -302,12 +302,12 @@ class ObjectPasses(Adapter):
             rest = tuple(g for i, g in enumerate(rest) if i not in self.claimed)
         elif self.claimed and isinstance(rest, dict):
             rest = {key: g for key, g in rest.items() if key not in self.claimed}
-        names, floats = self.given_names, self.floats
+        names = list(self.shapes)
         if isinstance(rest, tuple) and is_target_first(names) and len(rest) == 2:
             rest = rest[0] if rest[1] is None else rest  # None is that of the targets
-        if self.is_of_loss(rest) and is_target_first(names) and all(floats):
+        if self.is_of_loss(rest) and is_target_first(names) and None not in self.shapes.values():
             rest = {f"d{names[1]}": rest}  # a loss has one gradient
-        return by_position(self.backward_label, rest, names, floats, surplus=True)
+        return by_position(self.backward_label, rest, self.shapes, self.constant, surplus=True)
 
     def returned(self) -> Iterator[Held]:
         """Yield the gradients that backward has returned, by their keys, or as they are called."""
@@ -322,7 +322,7 @@ class ObjectPasses(Adapter):
     def is_of_loss(self, result: object) -> bool:
         """Tell whether one gradient is that of a loss, which has none for its targets."""
         kinds = {kind for kind, _ in self.calling.sources} if self.calling is not None else {""}
-        is_loss = kinds <= {"input"} or is_target_first(self.given_names)
+        is_loss = kinds <= {"input"} or is_target_first([*self.shapes])
         is_one = not isinstance(result, tuple | dict) and is_loss
         return is_one or is_of_loss(self.structure, result)
 

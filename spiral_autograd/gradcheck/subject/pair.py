@@ -322,7 +322,7 @@ class Pair(Adapter):
 
     def by_name(self) -> dict[str, Any]:
         """Return the gradients of the inputs by name."""
-        found = by_position(self.backward_label, self.result, self.given_names, self.floats)
+        found = by_position(self.backward_label, self.result, self.shapes, self.constant)
         return {name: gradient for name, gradient in found.items() if gradient is not MISSING}
 
     def _say_left_out(self, left_out: Sequence[tuple[str, Array]]) -> None:

@@ -281,21 +281,25 @@ class Derivative:
         self.readings = {self._way(one): one for one in named or every}
         self.is_entrywise = self._takes_numbers_only()
 
-    def passes(self) -> Passes:
-        """Return the function and its derivative, called in one of several ways, as passes."""
+    def passes(self, ways: Sequence[Way] = ()) -> Passes:
+        """Return the function and its derivative, called in one of some ways, as passes."""
         code = self.function, self.derivative
         labels = self.label, self.derivative_label
-        return Passes(
-            *labels, self.names, [self.x], self.forward, [*self.readings], code, is_sure=False
-        )
+        ways = ways or [*self.readings]
+        return Passes(*labels, self.names, [self.x], self.forward, ways, code, is_sure=False)
+
+    def swapped(self, way: Way) -> Way | None:
+        """Return the way in which y is given for x, or x for y; None where both are given."""
+        reading = self.readings[way]
+        other = reading.translate(str.maketrans("xy", "yx"))
+        is_one = ("x" in reading) != ("y" in reading)
+        return next(w for w, taken in self.readings.items() if taken == other) if is_one else None
 
     def said(self, pair: Pair, *, is_right: bool) -> list[Finding]:
         """Return what to say of what the derivative takes."""
-        reading = self.readings[pair.way]
-        if "x" in reading and "y" in reading:
+        reading, other = self.readings[pair.way], self.swapped(pair.way)
+        if other is None:
             return []
-        swapped = reading.translate(str.maketrans("xy", "yx"))
-        other = next(way for way, taken in self.readings.items() if taken == swapped)
         pairs = zip(pair.given_by(pair.way), pair.given_by(other), strict=False)
         same = [np.array_equal(ours, theirs) for (ours, _), (theirs, _) in pairs]
         x, y = self.names[0], f"y = {self.label}({self.names[0]})"

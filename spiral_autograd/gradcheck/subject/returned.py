@@ -3,42 +3,49 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from ...pytree import leaves, leaves_like
-from ...validation import Array
+from ...validation import Array, Shape
 from ..finding import Finding, found
 from ..source import root_of, text_of
 from .conventions import gradient_key
-from .inputs import is_nest, spread
+from .inputs import Constant, is_nest, spread
 from .subject import MISSING, CheckError, Gradients, described, is_array, is_float_array
 
 # -------------------- those of the inputs --------------------
+
+_MANY = 10  # so many arguments of which the gradients may be
 
 
 def by_position(
     what: str,
     result: object,
-    names: Sequence[str],
-    floats: Sequence[bool],
+    shapes: Mapping[str, Shape | None],
+    constant: Constant,
     *,
     surplus: bool = False,
 ) -> dict[str, Any]:
     """Return the gradients that a backward pass returned, by the names of what they belong to.
 
-    There may be an entry for each argument, or one for each that is differentiable, or for the
-    first of these; with `surplus` any others may follow. Or a dict has them by name.
+    There may be an entry for each argument, or one for each that is differentiable, or for some of
+    these; with `surplus` any others may follow. Or a dict has them by name. `shapes` are those of
+    the arguments, None of those that are not differentiable.
     """
-    wanted = [name for name, flag in zip(names, floats, strict=True) if flag]
+    names = list(shapes)
+    wanted = [name for name, shape in shapes.items() if shape is not None]
     if isinstance(result, dict):
         return by_key(result, wanted)
     entries = _entries(result, names, wanted)
     if len(entries) == len(names) != len(wanted):
         by_name = dict(zip(names, entries, strict=True))
         return {name: by_name[name] for name in wanted}
+    if 0 < len(entries) < len(wanted):
+        wanted = _chosen([np.shape(entry) for entry in entries], shapes, wanted, constant)
     if len(entries) > len(wanted) and not surplus:
         raise CheckError(
             f"{what} returned {len(entries)} gradients, but there are {len(wanted)} floating-point "
@@ -46,6 +53,26 @@ def by_position(
             f"{', '.join(wanted) or 'them'}, in this order"
         )
     return dict(zip(wanted, entries, strict=False))
+
+
+def _chosen(
+    ours: Sequence[Shape],
+    shapes: Mapping[str, Shape | None],
+    wanted: Sequence[str],
+    constant: Constant,
+) -> list[str]:
+    """Return of which arguments the gradients are, where there are fewer: the first of them.
+
+    But where these have other shapes, those whose shapes they have, if there is one such choice.
+    """
+    needed = [name for name in wanted if not constant.has(name)]
+    wanted = needed if len(needed) >= len(ours) else wanted
+    first = list(wanted[: len(ours)])
+    if len(wanted) > _MANY or [shapes[name] for name in first] == ours:
+        return first
+    choices = combinations(wanted, len(ours))
+    fitting = [c for c in choices if [shapes[name] for name in c] == ours]
+    return list(fitting[0]) if len(fitting) == 1 else first
 
 
 def _entries(result: object, names: Sequence[str], wanted: Sequence[str]) -> list[Any]:
