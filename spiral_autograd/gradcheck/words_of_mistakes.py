@@ -29,6 +29,15 @@ def _no_pattern(late: bool, differing: int | None, of: int = 0, index: object = 
     )
 
 
+def _right_with(statement: str, others: Sequence[str]) -> str:
+    """Say what should stand in the place of a line, or of several; nothing, where one should go."""
+    texts = [f"`{text}`" for text in (statement, *others) if text]
+    parts = [f"with {listed(texts)}"] if texts else []
+    if "" in (statement, *others):
+        parts.append("without a line" if texts else "without this line")
+    return f"is right {listed(parts)}"
+
+
 def _held(zeros: bool) -> str:
     return "is all zeros" if zeros else "is what it was before"
 
@@ -134,9 +143,7 @@ def _part(wrong: int, of: int, mark: Said) -> str:
 MISTAKES: dict[str, str | Callable[..., str]] = {
     # -------------------- rows: what the numbers alone show --------------------
     "no_pattern": _no_pattern,
-    "right_with": lambda statement: (
-        f"is right with `{statement}`" if statement else "is right without this line"
-    ),
+    "right_with": _right_with,
     "not_finite": "{count} of its {of} entries are NaN or infinite",
     "unused_by_forward": "the output does not change with it: the true gradient is zero",
     "nothing_returned": "no gradient is returned, or written (None)",

@@ -53,7 +53,7 @@ class Reason:
     @property
     def is_unlikely(self) -> bool:
         """Whether it may explain the numbers by chance, or tells less than a line that is right."""
-        return self.cost > UNLIKELY or self.kind in ("ratio", "two_mistakes", "part")
+        return self.cost > UNLIKELY or self.kind in ("ratio", "part")
 
     @property
     def rule(self) -> str | None:

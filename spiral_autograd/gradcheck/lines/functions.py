@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import gc
-import io
-import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import permutations
 from types import CodeType, FrameType, FunctionType
@@ -15,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..guard import CheckError
 from ..source import definition_of
 from .scope import Scope, fields_of
 from .statements import Reach
-from .variants import Slot, Variant
+from .variants import Slot
 
 # What a changed statement may raise, also where an adapter reads what comes of it.
 FAILING = (
@@ -34,6 +31,11 @@ class Function:
 
     def __init__(self, code: CodeType, same: Sequence[FunctionType]) -> None:
         self.code, self.same, self.tree = code, same, definition_of(code)
+
+    @property
+    def running(self) -> CodeType:
+        """The code that they run now."""
+        return self.same[0].__code__ if self.same else self.code
 
     @cached_property
     def module(self) -> ast.Module:
@@ -72,9 +74,9 @@ class Function:
 
     @cached_property
     def words(self) -> list[str]:
-        """The texts that the function compares something with."""
-        compared = [node for node in self.nodes if isinstance(node, ast.Compare)]
-        sides = [side for node in compared for side in node.comparators]
+        """The texts that the function compares something with, or calls something with."""
+        compared = [node for node in self.nodes if isinstance(node, ast.Compare | ast.Call)]
+        sides = [side for node in compared for side in _sides(node)]
         values = [getattr(side, "value", None) for side in sides]
         return [value for value in values if isinstance(value, str)]
 
@@ -90,24 +92,19 @@ class Function:
                     if node.lineno == line:
                         yield holder, field, i, node
 
-    def run_with(self, variant: Variant, run: Callable[[], Any]) -> Any:
-        """Return what a run gives with something else in one place; nothing where it cannot run."""
-        back = variant.stand()
+    @contextmanager
+    def being(self, code: CodeType) -> Iterator[None]:
+        """Let the functions run another code for a while."""
         try:
-            code = self._compiled()
+            for function in self.same:
+                function.__code__ = code
+            yield
         finally:
-            back.exchange()
-        if code is None or code.co_freevars != self.code.co_freevars:
-            return ()
-        with self._being(code), redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                return run()
-            except (CheckError, *FAILING):
-                return ()
+            for function in self.same:
+                function.__code__ = self.code
 
-    def _compiled(self) -> CodeType | None:
-        """Return the code of the tree as it is now."""
+    def compiled(self) -> CodeType | None:
+        """Return the code of the tree as it is now; None where it cannot run."""
         tree: Any = self.tree
         decorators, tree.decorator_list = tree.decorator_list, []
         try:
@@ -117,17 +114,8 @@ class Function:
             return None
         finally:
             tree.decorator_list = decorators
-        return next(_inside(made, self.code.co_name, tree.lineno), None)
-
-    @contextmanager
-    def _being(self, code: CodeType) -> Iterator[None]:
-        try:
-            for function in self.same:
-                function.__code__ = code
-            yield
-        finally:
-            for function in self.same:
-                function.__code__ = self.code
+        code = next(_inside(made, self.code.co_name, tree.lineno), None)
+        return code if code and code.co_freevars == self.code.co_freevars else None
 
 
 def running(codes: Collection[CodeType]) -> dict[CodeType, list[FunctionType]]:
@@ -137,6 +125,10 @@ def running(codes: Collection[CodeType]) -> dict[CodeType, list[FunctionType]]:
         if isinstance(held, FunctionType) and held.__code__ in found:
             found[held.__code__].append(held)
     return found
+
+
+def _sides(node: ast.Compare | ast.Call) -> list[ast.expr]:
+    return node.comparators if isinstance(node, ast.Compare) else node.args
 
 
 def _inside(code: CodeType, name: str, line: int) -> Iterator[CodeType]:

@@ -67,7 +67,8 @@ class Ran:
         made = evidence.recording
         self.calls = made.calls if made is not None else []
         gradients = [*made.grads, *made.adjoints.values()] if made is not None else []
-        self.wholes = [g for g in gradients if isinstance(g, Call)]
+        whole = {call for call in gradients if isinstance(call, Call)}
+        self.wholes = [call for call in self.calls if call in whole]  # in order
         self.upstream = Known(evidence.upstream)
         self.whole = Known([*evidence.upstream, *(call.value for call in self.wholes)])
         self.scaled = Known([call.value for call in self.wholes], scaled=True)

@@ -158,6 +158,9 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         yield from _derived_otherwise(node, reach, written)
+        names = {ast.unparse(some) for some in ast.walk(node) if isinstance(some, REFERENCE)}
+        if len(names) == 1 and isinstance(reach.get(text := names.pop()), tuple):
+            yield from ((1.3, parsed(form.format(text))) for form in _DERIVATIVES)
     if isinstance(node, ast.expr):
         yield from _in_place_of(node, ast.unparse(node), reach, written)
         yield from _counted_otherwise(node, {**written, **reach})
