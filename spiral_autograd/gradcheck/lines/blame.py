@@ -133,6 +133,8 @@ class Blame(Ran):
                 self.mended[rows] = self.mending.lines(few, wanted)
                 if not self.mended[rows] and few != spots:
                     self.mended[rows] = self.mending.lines(spots, wanted)
+                if not self.mended[rows]:  # through numbers in dicts there is no way to follow
+                    self.mended[rows] = self.mending.lines(self._spots((), likely), wanted)
             if k in rows and self.mended[rows]:
                 return list(dict.fromkeys(m.place for some in self.mended[rows] for m in some))
         together = self.together if reason is None or reason.is_unlikely else ()
@@ -178,7 +180,8 @@ class Blame(Ran):
             return max(same, default=-1)
 
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
-        return Mending(e.run, right, self._truth, self.gain_from, back, e.deadline, length)
+        told = self._truth, self.gain_from, back
+        return Mending(e.run, right, *told, e.deadline, length, self.numbers)
 
     def _spots(
         self, rows: tuple[int, ...], likely: Sequence[Place], which: Callable[..., bool] = all
@@ -197,7 +200,8 @@ class Blame(Ran):
             run = self.trail.runs[self.events[number].run]
             called = {run.caller} if run.caller is not None and run.caller >= self.start else set()
             for n in {number, *called, *self.conditions.get(number, ())}:
-                spot = self.trail.runs[self.events[n].run].code, self.events[n].place[1]
+                code = self.trail.runs[self.events[n].run].code
+                spot = self.outer.get(code, code), self.events[n].place[1]
                 events.setdefault(spot, set()).update((n, number))
         calls = sorted({n for numbers in events.values() for n in numbers} - set().union(*fed))
         order = [*likely, *(self.events[number].place for number in calls)]
@@ -234,19 +238,6 @@ class Blame(Ran):
             new = {n for n in event.namers | calling if n >= self.start} - found
             found |= new
             pending += new
-        return found
-
-    @cached_property
-    def conditions(self) -> dict[int, list[int]]:
-        """The conditions on which an event came, each by the event that asked it."""
-        last: dict[tuple[int, int], int] = {}
-        found: dict[int, list[int]] = {}
-        for number, event in enumerate(self.events):
-            if event.step is not None:
-                last[event.run, event.step.line] = number
-                lines = [block.lineno for block in event.step.blocks if isinstance(block, ast.If)]
-                asked = [last.get((event.run, line), -1) for line in lines]
-                found[number] = [other for other in asked if 0 <= other < number]
         return found
 
     @cached_property

@@ -16,7 +16,7 @@ import numpy as np
 from ...validation import Shape
 from ..guard import CheckError, Deadline
 from ..source import Place, targets_of, text_of
-from .functions import FAILING, Function, named_in, running
+from .functions import FAILING, Function, functions_of, named_in, takes
 from .statements import Reach
 from .variants import Slot, Variant, variants
 
@@ -43,7 +43,6 @@ _EVALUATION = 40  # what an evaluation costs beside the statements that it runs
 _AGAIN = 0.5  # what makes the same as a lesser change, or none, is that much less likely
 _MOST = 1_200  # runs of a backward pass
 _NEAR = 0.6  # what costs that much more than the least is as likely
-_TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
 _DEAREST = 2.1  # what costs more is no mistake, but chance
 _SEVERAL = 4  # lines that may be wrong together
 _TRUE = 6  # of what makes something true in a line, so many are tried
@@ -118,7 +117,7 @@ class Mending:
     `gain` how much likelier a change is that makes another value of one, `back` how far back the
     value is whose gradient one is, and `right` which share of each gradient is right: 1 of one
     that is, to rounding.
-    `length` is how many statements a run takes.
+    `length` is how many statements a run takes, `numbers` are those that the forward pass names.
     """
 
     def __init__(
@@ -130,10 +129,11 @@ class Mending:
         back: Callable[[Any], int],
         deadline: Deadline,
         length: int,
+        numbers: Mapping[str, float],
     ) -> None:
         self.run, self.right, self.truth = run, right, truth
         self.gain, self.back = gain, back
-        self.deadline, self.length = deadline, length
+        self.deadline, self.length, self.numbers = deadline, length, numbers
         self.functions: dict[CodeType, Function] = {}
         self.tries: dict[Spot, list[tuple[float, Mended]]] = {}  # the cost, and what it is for
         self.ran: dict[tuple[Variant, ...], Sequence[float]] = {}  # what is right with them
@@ -241,7 +241,7 @@ class Mending:
             return
         self.tries |= {spot: [] for spot in self._asked}
         new = {code for code, _ in self._asked if code not in self.functions}
-        self.functions |= {code: Function(code, same) for code, same in running(new).items()}
+        self.functions |= functions_of(new)
         self._room = _EVALUATED
 
         def looked_at() -> None:
@@ -276,7 +276,7 @@ class Mending:
         spot = function.code, step.line if step is not None else 0
         if what == "line" and (asked := self._asked.pop(spot, None)) is not None:
             words = {repr(w): w for some in self.functions.values() for w in some.words}
-            reach = {**named_in(frame, function), **words}
+            reach = {**named_in(frame, function), **words, **self.numbers}
             for body in function.statements(spot[1]):
                 self.tries[spot] += [
                     (cost, Mended(spot, body, variant, function, back))
@@ -293,7 +293,7 @@ class Mending:
 
         Also how far back the value is whose gradient it makes, if that is a new one.
         """
-        names = None if _takes(body[3]) else {**frame.f_globals, **frame.f_locals}
+        names = None if takes(body[3]) else {**frame.f_globals, **frame.f_locals}
         before = _made_by(body, names) if names else None
         written = _written_in(body[3], names) if names and before else {}
         was = [*map(self.back, before or ())] if self._for_several else []
@@ -372,9 +372,3 @@ def _hands_on(node: ast.stmt) -> bool:
     """Tell whether a statement gives something out, or another name, as it is."""
     copied = getattr(node, "value", None)
     return isinstance(node, ast.Return) or isinstance(copied, ast.Name | ast.Attribute)
-
-
-def _takes(node: ast.AST) -> bool:
-    """Tell whether a statement may change what it is made from, when it is evaluated."""
-    calls = (part for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute))
-    return any(getattr(part, "attr", getattr(part, "id", "")) in _TAKING for part in calls)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from ...recording import Call, Recording, name_of, parents_of
 from ...validation import Array
 from ..blocks import close, inner, largest
 from ..guard import NEVER, Deadline
-from ..source import Place, code_of, forward_line, is_computing, root_of, targets_of
+from ..reference.graph import is_number
+from ..source import Place, code_of, forward_line, inner_codes, is_computing, root_of, targets_of
 from .known import Known, is_known
 from .trail import Event, Moment, Trail
 
@@ -26,6 +28,8 @@ _SIZES = {"shape", "size", "ndim", "dtype"}
 _STATEMENTS = ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return | ast.Expr
 _KNOWN = 0.7  # what makes a true value is that much likelier
 _SOUND = 0.4  # what makes a whole gradient as it is, is that much less likely
+_COMMON = {0.0, 1.0, 2.0, -1.0, -2.0, 0.5, -0.5}
+_NUMBERS = 8  # that the forward pass names
 Key = tuple[Place, str]  # a statement, or a part of what it gives
 
 
@@ -307,6 +311,33 @@ class Ran:
         """The statements that make only whole numbers."""
         floats = {n for n, made in self.made.items() if any(v.dtype.kind == "f" for v in made)}
         return {key for n, key in self.computing.items() if n in self.made and n not in floats}
+
+    @cached_property
+    def outer(self) -> dict[CodeType, CodeType]:
+        """The function in which each one without a name stands, by their codes."""
+        named = {run.code for run in self.trail.runs if run.code.co_name[:1] != "<"}
+        pairs = ((inner, code) for code in named for inner in inner_codes(code))
+        return {inner: code for inner, code in pairs if inner.co_name[:1] == "<"}
+
+    @cached_property
+    def numbers(self) -> dict[str, float]:
+        """The numbers that the forward pass names, and few others do, by their texts."""
+        before = (call for call in self.calls if call.gradient_of is None)
+        named = {float(arg) for call in before for arg in call.args if is_number(arg)}
+        return {repr(number): number for number in sorted(named - _COMMON)[:_NUMBERS]}
+
+    @cached_property
+    def conditions(self) -> dict[int, list[int]]:
+        """The conditions on which an event came, each by the event that asked it."""
+        last: dict[tuple[int, int], int] = {}
+        found: dict[int, list[int]] = {}
+        for number, event in enumerate(self.events):
+            if event.step is not None:
+                last[event.run, event.step.line] = number
+                lines = [block.lineno for block in event.step.blocks if isinstance(block, ast.If)]
+                asked = [last.get((event.run, line), -1) for line in lines]
+                found[number] = [other for other in asked if 0 <= other < number]
+        return found
 
     @cached_property
     def within(self) -> Counter[int]:
