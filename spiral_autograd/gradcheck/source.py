@@ -24,7 +24,8 @@ Place = tuple[str, int]  # a line of a file
 
 SKIPPED = (
     *(os.path.dirname(os.path.abspath(f)) + os.sep for f in (np.__file__, os.__file__, __file__)),
-    *(os.path.abspath(module.__file__) for module in (pytree, state)),
+    os.path.abspath(pytree.__file__),
+    os.path.abspath(state.__file__),
 )
 
 

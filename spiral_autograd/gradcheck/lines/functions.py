@@ -107,7 +107,7 @@ class Function:
         new = set().union(*map(_roots_in, tests))
         while new - found:
             found |= new
-            made = [node for node in self.nodes if found & _written_by(node)]
+            made = [getattr(n, "value", n) for n in self.nodes if found & _written_by(n)]
             new = set().union(*map(_roots_in, made))
         return found
 
