@@ -8,6 +8,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from copy import deepcopy
+from dataclasses import replace
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -58,6 +60,11 @@ class Mended(NamedTuple):
     variant: Variant
     function: Function
     back: int  # how far back the value is whose gradient it makes then; -1: of none, or as before
+
+    def apart(self) -> Mended:
+        """Return it with nodes of its own: what is offered shares parts with other offers."""
+        node = deepcopy(self.variant.node)
+        return self._replace(variant=replace(self.variant, node=node))
 
     @property
     def place(self) -> Place:
@@ -197,7 +204,7 @@ class Mending:
                 best = max(rated, key=lambda remedy: rated[remedy], default=done)
                 if rated.get(best, 0.0) <= most + 1e-9:
                     break
-                done, most = best, rated[best]
+                done, most = tuple(mended.apart() for mended in best), rated[best]
         finally:
             self.tries, self._for_several = tries, False
         return ()
