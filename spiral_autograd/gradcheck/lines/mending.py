@@ -8,6 +8,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from copy import deepcopy
+from dataclasses import replace
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -43,6 +45,7 @@ _EVALUATION = 40  # what an evaluation costs beside the statements that it runs
 _AGAIN = 0.5  # what makes the same as a lesser change, or none, is that much less likely
 _MOST = 1_200  # runs of a backward pass
 _NEAR = 0.6  # what costs that much more than the least is as likely
+_UNSURE, _ALIKE = 1.2, 0.35  # a number that costs so much is by chance where others are near
 _DEAREST = 2.1  # what costs more is no mistake, but chance
 _SEVERAL = 4  # lines that may be wrong together
 _TRUE = 6  # of what makes something true in a line, so many are tried
@@ -57,6 +60,12 @@ class Mended(NamedTuple):
     variant: Variant
     function: Function
     back: int  # how far back the value is whose gradient it makes then; -1: of none, or as before
+    number: int | None  # what it makes, where that is a whole number
+
+    def apart(self) -> Mended:
+        """Return it with nodes of its own: what is offered shares parts with other offers."""
+        node = deepcopy(self.variant.node)
+        return self._replace(variant=replace(self.variant, node=node))
 
     @property
     def place(self) -> Place:
@@ -101,10 +110,12 @@ def texts_of(remedy: Remedy) -> list[str]:
     Nothing where a line should go.
     """
     with _written(remedy):
-        return list(dict.fromkeys(_text(_present(mended.body)) for mended in remedy))
+        return list(dict.fromkeys(_text(_present(m.body), m.number) for m in remedy))
 
 
-def _text(node: Any) -> str:
+def _text(node: Any, number: int | None) -> str:
+    if number is not None:
+        return f"{', '.join(map(ast.unparse, targets_of(node)))} = {number}"
     is_two = isinstance(getattr(node, "test", None), ast.Constant)
     parts = [ast.fix_missing_locations(part) for part in (node.body if is_two else [node])]
     return "; ".join(ast.unparse(p).split("\n")[0] for p in parts if not isinstance(p, ast.Pass))
@@ -171,7 +182,15 @@ class Mending:
             )
             for cost, mended in found.values()
         }
-        return [(mended,) for mended in rated if rated[mended] == max(rated.values())]
+        best = [mended for mended in rated if rated[mended] == max(rated.values())]
+        return [(mended._replace(number=self._by_chance(mended)),) for mended in best]
+
+    def _by_chance(self, mended: Mended) -> int | None:
+        """Return the number that a line makes, where others that are as likely make it too."""
+        cost = mended.variant.cost
+        same = (m for _, m in self.tries[mended.spot] if m.number == mended.number)
+        others = sum(m.variant.cost <= cost + _ALIKE for m in same)
+        return mended.number if cost >= _UNSURE and others > 1 else None
 
     def several(self, spots: Mapping[Spot, Asked], rows: frozenset[int]) -> Remedy:
         """Return lines that make some gradients right together, and what each should be.
@@ -197,7 +216,7 @@ class Mending:
                 best = max(rated, key=lambda remedy: rated[remedy], default=done)
                 if rated.get(best, 0.0) <= most + 1e-9:
                     break
-                done, most = best, rated[best]
+                done, most = tuple(mended.apart() for mended in best), rated[best]
         finally:
             self.tries, self._for_several = tries, False
         return ()
@@ -279,8 +298,8 @@ class Mending:
             reach = {**named_in(frame, function), **words, **self.numbers}
             for body in function.statements(spot[1]):
                 self.tries[spot] += [
-                    (cost, Mended(spot, body, variant, function, back))
-                    for cost, variant, back in self._tries(body, reach, asked, frame)
+                    (cost, Mended(spot, body, variant, function, back, number))
+                    for cost, variant, back, number in self._tries(body, reach, asked, frame)
                 ]
             if not self._asked:
                 sys.settrace(None)
@@ -288,7 +307,7 @@ class Mending:
 
     def _tries(
         self, body: Slot, reach: Reach, asked: Asked, frame: FrameType
-    ) -> Iterator[tuple[float, Variant, int]]:
+    ) -> Iterator[tuple[float, Variant, int, int | None]]:
         """Yield what may stand in a statement and can be evaluated there, with its cost.
 
         Also how far back the value is whose gradient it makes, if that is a new one.
@@ -301,7 +320,7 @@ class Mending:
         gains = [*map(self.gain, before or ())]
         for variant in sorted(variants(body, reach, written, asked.shapes), key=lambda v: v.cost):
             if not names or not before or room < 0 or self.deadline.is_over:
-                yield variant.cost, variant, -1
+                yield variant.cost, variant, -1, None
                 continue
             room -= _EVALUATION + asked.within
             there = variant.stand()
@@ -316,7 +335,8 @@ class Mending:
                 seen.add(signature)
                 pairs = zip(was, map(self.back, made), strict=False) if was else ()
                 back = max((now for then, now in pairs if now > then), default=-1)
-                yield variant.cost - gain + again, variant, back
+                number = made[0] if len(made) == 1 and type(made[0]) is int else None
+                yield variant.cost - gain + again, variant, back, number
         self._room = self._room if asked.more else room
 
 
