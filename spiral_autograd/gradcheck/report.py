@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..pages import printable
 from ..saving import write_whole
 from .finding import Finding
-from .report_page import Reason, Said, place_text, report_cell, report_page
+from .report_page import Reason, Said, place_text, report_page
 from .source import Place
 from .verdict.rows import FAILURES, RIGHT, Row, Tolerances
 from .words import sentence
@@ -225,7 +225,7 @@ class GradientReport:
         )
 
     def _repr_html_(self) -> str:
-        return report_cell(self._said())
+        return report_page(self._said(), "report_cell.html")
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the report as a page, one file that loads nothing: as `save` writes.

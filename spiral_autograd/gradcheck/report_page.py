@@ -7,16 +7,14 @@ import linecache
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..pages import Line, as_html, listing, page, printable, table
 from .source import Place, nodes_of, statement_at
-from .verdict.rows import FAILURES
 
 LONGEST = 60  # lines of a class or function that is shown whole
-RED = "#d9423f"  # to be read on white and on black
 MILD = "", " mild"  # the class of what is no fault: right but for a small constant
 AROUND = 5  # lines before and after, where there is no function
 
@@ -46,13 +44,14 @@ class Said(NamedTuple):
     notes: Sequence[str]
 
 
-def report_page(said: Said) -> str:
-    """Return the page of a report."""
+def report_page(said: Said, template: str = "report.html") -> str:
+    """Return the page of a report; or by another template what a notebook shows of it."""
     title, is_right, reference, cells, reasons, failures, notes = said
     faults = [f'<p class="why"><b>failure:</b> {as_html(text)}</p>' for text in failures]
+    items = "".join(f"<li>{as_html(note)}</li>" for note in notes)
     files = dict.fromkeys(file for reason in reasons for file, _ in reason.places)
     return page(
-        "report.html",
+        template,
         title=as_html(title),
         kind="right" if is_right else "wrong",
         verdict="✓ right" if is_right else "✗ not right",
@@ -61,34 +60,15 @@ def report_page(said: Said) -> str:
         table=table("Each gradient beside the automatic one", *cells) if cells[1:] else "",
         reasons="".join(_said(reason) for reason in reasons if not reason.places),
         sources="".join(_source(file, reasons) for file in files),
-        notes=f"<h2>Notes</h2><ul>{html_cells('li', notes)}</ul>" if notes else "",
+        reasons_and_places="".join(_said(reason, reason.places) for reason in reasons),
+        notes=f"<h2>Notes</h2><ul>{items}</ul>" if notes else "",
     )
 
 
-def report_cell(report: Said) -> str:
-    """Return what a notebook shows of a report: the same, but for its source."""
-    title, _, reference, (head, *rows), reasons, failures, notes = report
-    faults = [f'<p><b style="color: {RED}">failure:</b> {as_html(text)}</p>' for text in failures]
-    body = "".join(f"<tr>{html_cells('td', row)}</tr>" for row in rows)
-    said = "".join(f"<tr>{_reason_cells(reason)}</tr>" for reason in reasons)
-    return (
-        f"<p><b>{as_html(title)}</b><br>compared with {as_html(reference)}</p>{''.join(faults)}"
-        f"<table><thead><tr>{html_cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
-        # a table of its own: sentences would stretch the columns of numbers
-        + (f"<table><tbody>{said}</tbody></table>" if said else "")
-        + (f"<ul>{html_cells('li', notes)}</ul>" if notes else "")
-    )
-
-
-def _reason_cells(reason: Reason) -> str:
-    places = [f"<br><code>{as_html(place_text(place))}</code>" for place in reason.places]
-    left = '<td style="text-align: left; vertical-align: top">'
-    return f"{left}{as_html(reason.names)}</td>{left}{as_html(reason.why)}{''.join(places)}</td>"
-
-
-def _said(reason: Reason) -> str:
+def _said(reason: Reason, places: Sequence[Place] = ()) -> str:
     said = f"<b>{as_html(reason.names)}:</b> {as_html(reason.why)}"
-    return f'<p class="why{MILD[not reason.is_wrong]}" role="note">{said}</p>'
+    code = "".join(f"<br><code>{as_html(place_text(place))}</code>" for place in places)
+    return f'<p class="why{MILD[not reason.is_wrong]}" role="note">{said}{code}</p>'
 
 
 def _source(file: str, reasons: Sequence[Reason]) -> str:
@@ -147,13 +127,3 @@ def _cell_name(file: str) -> str:
         return " ".join(interactive.compile.format_code_name(file))
     except (AttributeError, TypeError, ValueError):  # no notebook, or a file
         return ""
-
-
-def html_cells(tag: str, texts: Iterable[str]) -> str:
-    """Return texts as elements of HTML; in a table what says that a gradient is wrong is red."""
-
-    def marked(text: str) -> str:
-        bad = tag == "td" and text in FAILURES
-        return f'<b style="color: {RED}">{text}</b>' if bad else as_html(text)
-
-    return "".join(f"<{tag}>{marked(text)}</{tag}>" for text in texts)

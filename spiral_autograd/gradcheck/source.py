@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import islice
 from types import CodeType
 
@@ -23,7 +22,7 @@ Place = tuple[str, int]  # a line of a file
 
 # -------------------- whose code it is --------------------
 
-_SKIP = (
+SKIPPED = (
     *(os.path.dirname(os.path.abspath(f)) + os.sep for f in (np.__file__, os.__file__, __file__)),
     os.path.abspath(pytree.__file__),
 )
@@ -34,30 +33,16 @@ def is_readable(place: Place) -> bool:
     return bool(linecache.getline(*place).strip())
 
 
-def is_theirs(code: CodeType) -> bool:
-    """Tell whether code is the user's: not NumPy's, not Python's, not this package's checker.
-
-    Nor that of a package with compiled parts, as SciPy: with other lines in it the process may die.
-    """
-    file = os.path.normpath(code.co_filename)
-    before, installed, after = file.rpartition(f"{os.sep}site-packages{os.sep}")
-    is_python = not installed or not _has_compiled(before + installed + after.split(os.sep)[0])
-    return is_python and not file.startswith(_SKIP) and not file.startswith("<frozen")
-
-
-@lru_cache(maxsize=256)
-def _has_compiled(package: str) -> bool:
-    """Tell whether a folder has compiled modules in it."""
-    ends = tuple(EXTENSION_SUFFIXES)
-    return any(name.endswith(ends) for *_, names in os.walk(package) for name in names)
-
-
 def forward_line(call: Call | None) -> Place | None:
     """Return the line of the user's forward pass that a call was recorded at, if it is theirs."""
     if call is None or call.source is None:
         return None
     file, line = call.source[:2]
-    if os.path.normpath(file).startswith(_SKIP) or "site-packages" in file or file.startswith("<"):
+    if (
+        os.path.normpath(file).startswith(SKIPPED)
+        or "site-packages" in file
+        or file.startswith("<")
+    ):
         return None
     return file, line
 

@@ -148,6 +148,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("node", NODES)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_broken_node_is_found_and_named(node, seed):
@@ -159,6 +160,7 @@ def test_a_broken_node_is_found_and_named(node, seed):
         report.raise_if_wrong()
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("name", ["W1", "b1", "W2", "b2"])
 def test_a_broken_part_of_the_whole_gradient_is_found(name):
     def broken(params, x, t):
@@ -196,6 +198,7 @@ class BrokenLoss(book.SoftmaxWithLoss):
         return dout * (self.y - self.t)
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize(
     ("place", "broken", "row"),
     [
@@ -220,6 +223,7 @@ def test_a_broken_layer_of_the_network_is_found_and_no_other(place, broken, row)
     assert has(report, "first_wrong", name=f"{layer} ({broken.__name__})")
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_a_factor_that_no_constant_explains_is_not_idealised():
     class Other(book.BookLoss):
         def backward(self, dout=1):

@@ -34,6 +34,7 @@ def wrong_rows(report):
     return [row.name for row in report.rows if row.verdict in ("wrong", "missing")]
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("name", calls.CHECKS)
 def test_a_slip_is_found_whatever_the_call(name, monkeypatch):
     kind, rows = SLIPS[name]

@@ -124,6 +124,7 @@ def test_what_is_no_network_is_refused(network, loss, said):
 # -------------------- the first wrong layer --------------------
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("place", [0, 2])
 def test_the_wrong_layer_is_named(place):
     layers = three()
@@ -135,12 +136,14 @@ def test_the_wrong_layer_is_named(place):
     assert has(report, "first_wrong", name=f"layers[{place}] (Doubled)")
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_of_two_wrong_layers_the_later_is_the_first_on_the_way_back():
     report = sa.check_network(net([dense(kind=Doubled), Tanh(), dense(kind=Doubled)]), *data())
     assert sum(row.verdict == "wrong" for row in report.rows) == 2
     assert report.findings[-1] == found("first_wrong", name="layers[2] (Doubled)")
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_a_wrong_loss_is_the_first_of_all():
     class Wrong(CrossEntropyLoss):
         def backward(self, dout=1.0):
@@ -218,6 +221,7 @@ def test_the_sum_is_the_gradient_of_the_whole_network():
         assert row.handwritten[j, i] == pytest.approx(slope, abs=1e-8)
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("place", [0, 2])
 def test_a_mistake_in_one_that_shares_is_found_where_it_is(place):
     W = rng(1).normal(size=(3, 3))
@@ -332,6 +336,30 @@ def test_one_place_for_the_gradients_of_two_uses_must_hold_the_sum():
     twice = KeepingTheLast(rng(3).normal(size=(3, 3)))
     report = sa.check_network(net([twice, Tanh(), twice, dense()]), *data())
     assert report.faults == (found("not_the_sum", names=["layers[0].W", "layers[2].W"]),)
+
+
+@pytest.mark.parametrize("is_list", [True, False])
+def test_gradients_in_the_class_are_those_of_the_layer_that_ran_last(is_list):
+    class Dense:
+        grads = {}  # noqa: RUF012  (this is the mistake)
+
+        def __init__(self, W):
+            self.params = {"W": W}
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.params["W"]
+
+        def backward(self, dout):
+            self.grads["W"] = self.x.T @ dout
+            return dout @ self.params["W"].T
+
+    layers = [Dense(rng(k).normal(size=(3, 3))) for k in (1, 2)]
+    network, loss = (layers, CrossEntropyLoss()) if is_list else (net(layers), None)
+    report = sa.check_network(network, *data(), loss=loss)
+    assert report.faults == (found("replaced_later", names=["layers[1].W"]),)
+    layers[1].grads = {}
+    assert sa.check_network(network, *data(), loss=loss).ok
 
 
 def test_layers_that_share_memory_spoil_each_other():

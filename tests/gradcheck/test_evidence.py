@@ -1,9 +1,11 @@
 """Which array is the gradient of which parameter, under whatever names."""
 
 import time
+from itertools import product
 
 import numpy as np
 import pytest
+from effort import some
 
 import spiral_autograd as sa
 from spiral_autograd.gradcheck.finding import found
@@ -149,11 +151,12 @@ PATTERNS = """{}_diff dEd{} dE_d{} d_{} d_c_{} dc_d{} grad{} {}grad delta_{} {}_
 d{}_total diff_{} d_loss_{} {}_derivative nabla_{} dloss_d{} g{} {}Gradient {}_gradients_""".split()
 
 
-@pytest.mark.parametrize("change", MISTAKES)
+KEPT = [InDict, InDictOfDicts, InDicts, InObject, Packed, Transposed, TwoNames]
+
+
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize(
-    "kind",
-    [InDict, InDictOfDicts, InDicts, InObject, Packed, Transposed, TwoNames, *map(named, PATTERNS)],
-    ids=lambda kind: kind.__name__,
+    ("kind", "change"), some(product([*KEPT, *map(named, PATTERNS)], MISTAKES), 5)
 )
 def test_each_parameter_is_held_against_its_own_gradient(kind, change):
     report = sa.check_layer(kind(MISTAKES[change]), x)
@@ -275,6 +278,7 @@ class MadeInForward(InDict):
         self.grad_of_first, self.grad_of_second = dW, db
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("change", MISTAKES)
 @pytest.mark.parametrize(
     "kind", [InLists, InTuple, ReturningLists, InListOfAnyName, InListAndDict, MadeInForward]
@@ -402,6 +406,7 @@ def test_a_table_of_many_arrays_costs_little():
     assert time.process_time() - start < 10
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize(
     "keys", [(0, 1), ((0, "W"), (1, "W")), ("a\\b", 'it\'s "b"'), ("\x1b[2J", 1)]
 )
@@ -421,6 +426,7 @@ def test_parameters_under_any_keys_have_their_gradients_under_the_same(keys):
     assert "\x1b" not in str(report)
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_gradients_that_have_changed_places_are_wrong():
     """Each equals the other's true one; their names say whose they ought to be."""
 
@@ -463,9 +469,7 @@ SLIPS = {
 }
 
 
-@pytest.mark.parametrize("width", [3, 4])
-@pytest.mark.parametrize("slip", SLIPS)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "slip", "width"), some(product(FORMS, SLIPS, [3, 4]), 5))
 def test_each_gradient_that_is_returned_is_held_against_its_own(form, slip, width):
     if width == 3 and slip == "exchanged" and form in ("unnamed", "listed"):
         pytest.skip("where each fits one array alone, their order says nothing")

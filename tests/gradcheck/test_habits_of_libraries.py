@@ -313,6 +313,7 @@ def test_gradients_in_an_object():
 # -------------------- nests, views of one vector, rates by default --------------------
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_lists_of_parameters_of_a_pair():
     def forward(x, params):
         cache = []

@@ -389,6 +389,7 @@ class ReturnedNumber(Affine):
         return dout @ self.W.T, self.x.T @ dout, self.scale * dout.sum()
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
@@ -540,6 +541,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("kind", PLACES)
 def test_gradients_of_attributes_in_many_places(kind):
     check_twice(kind, ["x", "W", "b"], "W", x)

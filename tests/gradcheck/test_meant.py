@@ -4,7 +4,7 @@ import linecache
 
 import numpy as np
 import pytest
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided, sliding_window_view
 from scipy import signal, sparse
 
 import spiral_autograd as sa
@@ -129,3 +129,25 @@ def test_a_line_is_right_with(layer, inputs, constant, meant):
     said = [what.fields["statement"] for what in row.findings if what.kind == "right_with"]
     assert said == [meant], str(report)
     assert (__file__, place(made)) in row.lines
+
+
+def test_lines_of_code_with_strided_views_are_not_changed():
+    """With other sizes it would write beside its arrays, and the process would die."""
+
+    class Windows:
+        def forward(self, x):
+            self.x = np.ascontiguousarray(x)
+            (step,) = self.x.strides
+            return as_strided(self.x, (4, 3), (step, step)).sum(axis=1)
+
+        def backward(self, dout):
+            dx = np.zeros(6)
+            (step,) = dx.strides
+            for j in range(3):
+                view = as_strided(dx[max(j - 1, 0) :], (4,), (step,))
+                view += dout
+            return dx
+
+    row, *_ = sa.check_layer(Windows(), rng.normal(size=6)).rows
+    assert row.verdict == "wrong"
+    assert all(what.kind != "right_with" for what in row.findings)

@@ -622,6 +622,7 @@ class ForgottenDecayInTraining(WithModes):
         return super().gradient(x, t) | {"W1": self.layers["Affine1"].dW}
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("kind", [ForgottenDecay, ForgottenDecayInTraining])
 def test_a_forgotten_decay_is_found_though_no_layer_has_it(kind):
     report = sa.check_network(kind(), X, LABELS)
@@ -645,6 +646,7 @@ class WrongHalf(Concatenated):
         return dout[:, 4:] + self.layers[0].backward(self.layers[1].backward(dout[:, :4]))
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_a_network_whose_layers_are_no_chain_is_found_wrong():
     report = sa.check_network(WrongHalf(), X, LABELS)
     assert {"network.x", "network.params[0]", "network.params[1]"} == wrong_rows(report)
@@ -679,6 +681,7 @@ class TiedOnce(Tied):
             del self.params[2], self.grads[2]
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_a_tied_weight_that_is_listed_once_lacks_a_part():
     report = sa.check_network(TiedOnce(), X, LABELS)
     held = {"held": ["layers[0].params[0]"], "lacking": "layers[2].params[0]"}

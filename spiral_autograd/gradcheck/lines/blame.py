@@ -17,11 +17,9 @@ from ..source import Place, code_of, forward_line, skips
 from .known import Known, is_known
 from .mending import Asked, Mended, Mending, Spot
 from .ran import Evidence, Key, Ran, gradient_of
-from .trail import Moment, Trail, follow
+from .trail import Moment, Trail, follow, is_unchecked
 
 _ASKED = 24  # statements that are changed
-_KNOWN = 0.7  # what makes a true value is that much likelier
-_SOUND = 0.4  # what makes a whole gradient as it is, is that much less likely
 
 
 def blame_of(evidence: Evidence) -> Blame | None:
@@ -122,6 +120,8 @@ class Blame(Ran):
 
     def _mended(self, k: int, reason: Any, likely: Sequence[Place]) -> list[Place]:
         """Return the statement of which one small change makes all right: gradients, or some."""
+        if any(is_unchecked(self.trail.runs[e.run].code) for e in self.events[self.start :]):
+            return []
         for rows in (tuple(self.evidence.wrong), tuple(reason.rows if reason else [k]), (k,)):
             if k in rows and rows not in self.mended:
                 wanted = frozenset({*rows, *self.telling})
@@ -146,33 +146,23 @@ class Blame(Ran):
     def mending(self) -> Mending:
         """The search for the statement of which a small change makes gradients right."""
         e = self.evidence
-        made = Known([v for values in self.made.values() for v in values])
         tolerance = max(e.tolerance, 1e-8)
         ours = [0.0 if g is None else largest(g) for g in e.grads]
         # What should be zero is no more than rounding, beside what it is.
         floors = [max(f, tolerance * m) for f, m in zip(e.floors, ours, strict=True)]
+        truths = [some for some in (e.automatic, e.ideal) if some]
 
         def right(grads: Sequence[Any]) -> frozenset[int]:
             return frozenset(
                 k
-                for true in filter(None, (e.automatic, e.ideal))
-                for k, some in enumerate(zip(grads, true, floors, strict=True))
-                if _is_right(*some, tolerance)
+                for true in truths
+                for k, g in enumerate(grads)
+                if g is not None and np.shape(g) == np.shape(true[k])
+                if close(g, true[k], tolerance, floors[k])
             )
 
-        def gain(before: Any, value: Any) -> float:
-            arrays = [v for v in (before, value) if isinstance(v, np.ndarray) and is_known(v, 2)]
-            if len(arrays) < 2 or np.array_equal(before, value):
-                return 0.0
-            was_whole, was_scaled = (v.has(before, 1e-9) for v in (self.whole, self.scaled))
-            true = self.whole.has(value, 1e-9) or (not was_whole and self.true.has(value, 1e-9))
-            true = true or (not was_scaled and self.scaled.has(value, 1e-9))
-            if true and np.any(value) and not made.has(value, 1e-9):
-                return _KNOWN
-            return -_SOUND * (was_whole and not self.scaled.has(value, 1e-9))
-
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
-        return Mending(e.run, right, self._truth, gain, e.deadline, length)
+        return Mending(e.run, right, self._truth, self.gain_from, e.deadline, length)
 
     def _spots(self, rows: tuple[int, ...], likely: Sequence[Place]) -> dict[Spot, Asked]:
         """Return the lines that all of some gradients came from, and no right one: likely first."""
@@ -197,7 +187,8 @@ class Blame(Ran):
         costs: dict[Spot, tuple[float, int]] = {}
         for (code, line), numbers in events.items():
             own = [n for n in numbers if self.events[n].place[1] == line]
-            if not all(numbers & some for some in fed) or self.events[own[0]].step is None:
+            is_fed = all(numbers & some for some in fed)
+            if not is_fed or is_unchecked(code) or self.events[own[0]].step is None:
                 continue
             rank = ranks.get((code.co_filename, line), len(order))
             ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
@@ -238,17 +229,6 @@ class Blame(Ran):
                 lines = [block.lineno for block in event.step.blocks if isinstance(block, ast.If)]
                 asked = [last.get((event.run, line), -1) for line in lines]
                 found[number] = [other for other in asked if 0 <= other < number]
-        return found
-
-    @cached_property
-    def within(self) -> Counter[int]:
-        """How many statements run while one does, by event: those of the functions it calls."""
-        counts, found = Counter(event.run for event in self.events), Counter[int]()
-        for number in reversed(range(len(self.trail.runs))):
-            caller = self.trail.runs[number].caller
-            if caller is not None:
-                found[caller] += counts[number]
-                counts[self.events[caller].run] += counts[number]
         return found
 
     @cached_property
@@ -395,8 +375,3 @@ class Blame(Ran):
         while event.returns and not isinstance(event.step and event.step.node, ast.Expr):
             event = self.events[event.returns[-1]]
         return [event.place]
-
-
-def _is_right(grad: Any, true: Any, floor: float, tolerance: float) -> bool:
-    same = grad is not None and np.shape(grad) == np.shape(true)
-    return same and close(grad, true, tolerance, floor)

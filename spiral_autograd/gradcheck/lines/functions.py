@@ -92,9 +92,7 @@ class Function:
 
     def run_with(self, variant: Variant, run: Callable[[], Any]) -> Any:
         """Return what a run gives with something else in one place; nothing where it cannot run."""
-        back = variant.exchange()
-        ast.copy_location(variant.node, back.node)
-        ast.fix_missing_locations(variant.node)
+        back = variant.stand()
         try:
             code = self._compiled()
         finally:

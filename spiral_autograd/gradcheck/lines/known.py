@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ class Known:
     def __init__(self, values: Iterable[Any], scaled: bool = False) -> None:
         self._scaled = scaled
         self._arrays: dict[Shape, list[Array]] = {}
-        self._sums: dict[Shape, tuple[Array, Array]] = {}
+        self._sums: dict[Shape, Array] = {}
         for value in values:
             if value is not None and is_known(value):
                 array = _unit(np.asarray(value)) if scaled else np.asarray(value)
@@ -32,19 +33,20 @@ class Known:
         """Tell whether a value is one of the arrays."""
         given: Array = np.asarray(asked, dtype=float)
         arrays = self._arrays.get(given.shape)
-        if arrays is None or not np.isfinite(largest(given)):
+        if arrays is None or not np.isfinite(most := largest(given)):
             return False
         value = _unit(given) if self._scaled else given
         if value is None:
             return False
+        weights = _weights(0, value.size)
         if value.shape not in self._sums:
-            weights = np.random.default_rng(0).uniform(0.5, 1.5, value.size)
             sums = np.array([np.ravel(array) @ weights for array in arrays])
             order = np.argsort(sums)
             self._arrays[value.shape] = arrays = [arrays[i] for i in order]
-            self._sums[value.shape] = weights, sums[order]
-        weights, sums = self._sums[value.shape]
-        off = (2 * tolerance + 1e-15 * value.size) * float(weights.sum()) * largest(value)
+            self._sums[value.shape] = sums[order]
+        sums = self._sums[value.shape]
+        most = largest(value) if self._scaled else most
+        off = (2 * tolerance + 1e-15 * value.size) * float(weights.sum()) * most
         middle = float(np.ravel(value) @ weights)
         first, last = np.searchsorted(sums, [middle - off, middle + off + 1e-300])
         return any(close(value, array, tolerance) for array in arrays[first:last])
@@ -54,8 +56,12 @@ def _unit(value: Array) -> Array | None:
     """Return what all multiples of an array have in common; None where all entries are equal."""
     if np.all(value == value.flat[0]):
         return None
-    weights = np.random.default_rng(1).uniform(0.5, 1.5, value.size)
-    return value / (np.ravel(value) @ weights or 1.0)
+    return value / (np.ravel(value) @ _weights(1, value.size) or 1.0)
+
+
+@lru_cache(100)
+def _weights(seed: int, size: int) -> Array:
+    return np.random.default_rng(seed).uniform(0.5, 1.5, size)
 
 
 def is_known(value: object, least: int = 1) -> bool:

@@ -95,7 +95,7 @@ class Mending:
         run: Callable[[], Gradients],
         right: Callable[[Gradients], frozenset[int]],
         truth: Callable[[], float],
-        gain: Callable[[Any, Any], float],
+        gain: Callable[[Any], Callable[[Any], float]],
         deadline: Deadline,
         length: int,
     ) -> None:
@@ -210,17 +210,18 @@ class Mending:
         before = _made_by(body, names) if names else None
         written = _written_in(body[3], names) if names and before else {}
         seen, room = {_signature(body, before)}, _UNLIKELY if asked.more else self._room
+        gains = [*map(self.gain, before or ())]
         for variant in sorted(variants(body, reach, written, asked.shapes), key=lambda v: v.cost):
             if not names or not before or room < 0 or self.deadline.is_over:
                 yield variant.cost, variant
                 continue
             room -= _EVALUATION + asked.within
-            back = variant.exchange()
+            back = variant.stand()
             made = _made_by(body, names)
             signature = _signature(body, made)
             back.exchange()
             if made is not None:
-                gain = max(map(self.gain, before, made), default=0.0)
+                gain = max((of(v) for of, v in zip(gains, made, strict=False)), default=0.0)
                 if _hands_on(body[3]):  # right elsewhere, and wrong where it is given
                     gain = max(gain, 0.0)
                 again = _AGAIN * (signature in seen and not asked.repeats)
@@ -243,6 +244,7 @@ def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:
         return ()
     if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
         value = ast.BinOp(ast.Name(node.target.id, ast.Load()), node.op, value)
+        ast.fix_missing_locations(ast.copy_location(value, node))
     made = _evaluated(value, names)
     return made if made is None or isinstance(made, tuple) else (made,)
 
@@ -261,8 +263,7 @@ def _signature(body: Slot, made: Sequence[Any] | None) -> object:
 def _evaluated(node: Any, names: dict[str, Any]) -> Any:
     """Return what an expression is; None where it fails."""
     try:
-        whole = ast.fix_missing_locations(ast.Expression(node))
-        return eval(compile(whole, "<changed>", "eval"), names)
+        return eval(compile(ast.Expression(node), "<changed>", "eval"), names)
     except (CheckError, SyntaxError, *FAILING):  # also what is written to, which has no value
         return None
 

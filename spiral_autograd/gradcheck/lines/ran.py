@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -23,6 +24,8 @@ from .trail import Event, Moment, Trail
 _EMPTY = {"zeros", "zeros_like", "empty", "empty_like", "arange", "range", "len", "print"}
 _SIZES = {"shape", "size", "ndim", "dtype"}
 _STATEMENTS = ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return | ast.Expr
+_KNOWN = 0.7  # what makes a true value is that much likelier
+_SOUND = 0.4  # what makes a whole gradient as it is, is that much less likely
 Key = tuple[Place, str]  # a statement, or a part of what it gives
 
 
@@ -250,6 +253,29 @@ class Ran:
         values = (call.value for call in calls if is_known(call.value, least=2))
         return Known(value for value in values if not self.upstream.has(value, 1e-12))
 
+    def gain_from(self, before: Any) -> Callable[[Any], float]:
+        """Return how much likelier a change is that makes another value of a known one."""
+        was_array = _is_array(before)
+        was_whole, was_scaled = (
+            was_array and some.has(before, 1e-9) for some in (self.whole, self.scaled)
+        )
+
+        def gain(value: Any) -> float:
+            if not was_array or not _is_array(value) or np.array_equal(before, value):
+                return 0.0
+            true = self.whole.has(value, 1e-9) or (not was_whole and self.true.has(value, 1e-9))
+            true = true or (not was_scaled and self.scaled.has(value, 1e-9))
+            if true and np.any(value) and not self.all_made.has(value, 1e-9):
+                return _KNOWN
+            return -_SOUND * (was_whole and not self.scaled.has(value, 1e-9))
+
+        return gain
+
+    @cached_property
+    def all_made(self) -> Known:
+        """All that the backward pass makes."""
+        return Known(value for values in self.made.values() for value in values)
+
     def _carrying(self) -> set[Call]:
         """Return the backward calls that depend on the upstream gradient: no factors alone."""
         found = set(self.wholes)
@@ -280,6 +306,21 @@ class Ran:
         """The statements that make only whole numbers."""
         floats = {n for n, made in self.made.items() if any(v.dtype.kind == "f" for v in made)}
         return {key for n, key in self.computing.items() if n in self.made and n not in floats}
+
+    @cached_property
+    def within(self) -> Counter[int]:
+        """How many statements run while one does, by event: those of the functions it calls."""
+        counts, found = Counter(event.run for event in self.events), Counter[int]()
+        for number in reversed(range(len(self.trail.runs))):
+            caller = self.trail.runs[number].caller
+            if caller is not None:
+                found[caller] += counts[number]
+                counts[self.events[caller].run] += counts[number]
+        return found
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and is_known(value, 2)
 
 
 def _is_empty(value: ast.AST) -> bool:

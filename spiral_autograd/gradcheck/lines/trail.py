@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import islice
 from types import CodeType, FrameType
 from typing import Any
@@ -15,7 +18,7 @@ import numpy as np
 from ...state import is_vocabulary
 from ...validation import Array
 from ..guard import NEVER, Deadline
-from ..source import Place, Step, is_theirs, text_of
+from ..source import SKIPPED, Place, Step, text_of
 from .scope import UNKNOWN, Cell, Scope, entries, is_plain, leaves
 
 LARGEST = 200_000  # entries of an array that is still noted
@@ -95,6 +98,32 @@ def follow(run: Callable[[], object], trail: Trail, deadline: Deadline = NEVER) 
         sys.settrace(before)
         recorder.keep_all()
         trail.is_whole = not deadline.is_over
+
+
+def is_theirs(code: CodeType) -> bool:
+    """Tell whether code is the user's: not NumPy's, not Python's, not this package's checker.
+
+    Nor that of a package with compiled parts, as SciPy: with other lines in it the process may die.
+    """
+    file = os.path.normpath(code.co_filename)
+    before, installed, after = file.rpartition(f"{os.sep}site-packages{os.sep}")
+    is_python = not installed or not _has_compiled(before + installed + after.split(os.sep)[0])
+    return is_python and not file.startswith(SKIPPED) and not file.startswith("<frozen")
+
+
+@lru_cache(maxsize=256)
+def _has_compiled(package: str) -> bool:
+    """Tell whether a folder has compiled modules in it."""
+    ends = tuple(EXTENSION_SUFFIXES)
+    return any(name.endswith(ends) for *_, names in os.walk(package) for name in names)
+
+
+def is_unchecked(code: CodeType) -> bool:
+    """Tell whether code makes views that NumPy does not keep within the memory of their arrays.
+
+    With other sizes they would lie beside it, and what is written there may end the process.
+    """
+    return "as_strided" in code.co_names
 
 
 class _Recorder:

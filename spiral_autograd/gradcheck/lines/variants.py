@@ -6,12 +6,13 @@ import ast
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 
 from ...validation import Shape
+from .layouts import REDUCING, backwards, letters_swapped, products, reduced, split, turned
 from .statements import (
     REFERENCE,
     Offer,
@@ -34,9 +35,8 @@ _OPERATORS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Gt: (ast.GtE, ast.Lt),
     ast.GtE: (ast.Gt, ast.LtE, ast.Lt),
 }
-_REDUCING = ("sum", "mean", "max", "median", "min")
 _FUNCTIONS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(_REDUCING, ("sum", "mean", "max")),
+    **dict.fromkeys(REDUCING, ("sum", "mean", "max")),
     "sin": ("cos",),
     "cos": ("sin",),
     "maximum": ("minimum",),
@@ -70,6 +70,12 @@ class Variant:
         else:
             there[self.index] = self.node
         return Variant(0.0, self.holder, self.field, self.index, before)
+
+    def stand(self) -> Variant:
+        """Do the same, and let the node stand in the line of the other."""
+        back = self.exchange()
+        ast.fix_missing_locations(ast.copy_location(self.node, back.node))
+        return back
 
 
 def variants(body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]) -> list[Variant]:
@@ -123,7 +129,7 @@ def _simpler(node: ast.AST) -> Iterator[Offer]:
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         if node.args:
             yield 1.3, node.args[0]
-        if node.func.attr in (*_REDUCING, "copy", "transpose"):
+        if node.func.attr in (*REDUCING, "copy", "transpose"):
             yield 1.3, node.func.value
 
 
@@ -141,8 +147,8 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
     elif isinstance(node, ast.Constant):
         yield from _constants(node.value, reach)
     elif isinstance(node, ast.Call):
-        yield from _reduced(node, {**written, **reach})
-        yield from _split(node)
+        yield from reduced(node, {**written, **reach})
+        yield from split(node)
         if len(node.args) == 2:
             yield 1.1, ast.Call(node.func, node.args[::-1], node.keywords)
     elif isinstance(node, ast.Lambda):
@@ -155,34 +161,6 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
     if isinstance(node, ast.expr):
         yield from _in_place_of(node, ast.unparse(node), reach, written)
         yield from _counted_otherwise(node, {**written, **reach})
-
-
-def _reduced(node: ast.Call, held: Reach) -> Iterator[Offer]:
-    """Yield a sum, or the like, over other axes, which may be kept."""
-    if not isinstance(node.func, ast.Attribute) or node.func.attr not in _REDUCING:
-        return
-    shapes = [held.get(ast.unparse(some)) for some in (node.func.value, *node.args[:1])]
-    count = next((len(shape) for shape in shapes if isinstance(shape, tuple)), 0)
-    axes = [*((i,) for i in range(count)), (count - 2, count - 1)][: count + (count > 2)]
-    axes += [tuple(j for j in range(count) if j != i) for i in range(count) if count > 2]
-    args = node.args[: 0 if isinstance(shapes[0], tuple) else 1]
-    for some in dict.fromkeys(axes):
-        for keeps in (True, False):
-            over = parsed(str(some[0] if len(some) == 1 else some))
-            keywords = [ast.keyword("axis", over)]
-            keywords += [ast.keyword("keepdims", ast.Constant(True))] if keeps else []
-            yield 1.2, ast.Call(node.func, args, keywords)
-
-
-def _split(node: ast.Call) -> Iterator[Offer]:
-    """Yield an array whose axis is split in another order than the axes are to have."""
-    sizes = node.args[0].elts if node.args and isinstance(node.args[0], ast.Tuple) else node.args
-    if getattr(node.func, "attr", "") != "reshape" or len(sizes) < 3:
-        return
-    for axis in range(len(sizes) - 1):
-        order = [*sizes[:axis], sizes[axis + 1], sizes[axis], *sizes[axis + 2 :]]
-        swapped = ast.Attribute(ast.Call(node.func, order, []), "swapaxes", ast.Load())
-        yield 1.2, ast.Call(swapped, [ast.Constant(axis), ast.Constant(axis + 1)], [])
 
 
 def _derived_otherwise(node: ast.BinOp, reach: Reach, written: Reach) -> Iterator[Offer]:
@@ -264,7 +242,7 @@ def _constants(value: Any, reach: Reach) -> Iterator[Offer]:
         yield 1.1, ast.Constant(not value)
     if isinstance(value, str):
         words = [thing for thing in reach.values() if isinstance(thing, str)]
-        words += _letters_swapped(value) if "->" in value else []
+        words += letters_swapped(value) if "->" in value else []
         yield from ((1.1, ast.Constant(word)) for word in words if word != value)
     if type(value) not in (int, float):
         return
@@ -275,16 +253,6 @@ def _constants(value: Any, reach: Reach) -> Iterator[Offer]:
     for text, thing in reach.items():
         if not isinstance(thing, str):
             yield 1.35 if isinstance(thing, tuple) else 1.3, parsed(text)
-
-
-def _letters_swapped(subscripts: str) -> Iterator[str]:
-    """Yield the subscripts of an `einsum` with two letters of one operand swapped."""
-    at = [i for i, letter in enumerate(subscripts) if letter.isalpha()]
-    for first, second in combinations(at, 2):
-        if subscripts[first : second + 1].isalpha():
-            letters = list(subscripts)
-            letters[first], letters[second] = letters[second], letters[first]
-            yield "".join(letters)
 
 
 def _counts(slot: Slot, body: Slot) -> bool:
@@ -329,8 +297,8 @@ def _more(
     is_array = isinstance(own, tuple) or is_read or text in reach
     if is_array and field in ("left", "right", "args", "value", "elts"):
         yield 1.1, ast.Attribute(node, "T", ast.Load())
-        yield from ((1.1, parsed(f"({text}){way}")) for way in _turned(own, shapes))
-        yield from ((cost, parsed(f"({text})[{way}]")) for cost, way in _reversed(own))
+        yield from ((1.1, parsed(f"({text}){way}")) for way in turned(own, shapes))
+        yield from ((cost, parsed(f"({text})[{way}]")) for cost, way in backwards(own))
     in_product = isinstance(holder, ast.BinOp) and isinstance(holder.op, ast.Mult | ast.Div)
     is_count = _counts(slot, body) or isinstance(node, ast.Constant)
     if in_product or is_count or field in ("func", "iter", "test"):
@@ -343,40 +311,11 @@ def _more(
     for other, thing in reach.items():
         yield from _with(node, parsed(other), other, thing, fitting, whole)
     if isinstance(own, tuple) and own:
-        yield from ((1.5, parsed(form)) for form in _products(text, own, reach))
+        yield from ((1.5, parsed(form)) for form in products(text, own, reach))
     if whole:
         for axis in (0, 1):
             keywords = [ast.keyword("axis", ast.Constant(axis))]
             yield 1.5, ast.Call(ast.Attribute(node, "sum", ast.Load()), [], keywords)
-
-
-def _turned(own: Any, shapes: Sequence[Shape]) -> Iterator[str]:
-    """Yield how the axes of an array of more than two may be in another order."""
-    ndim = len(own) if isinstance(own, tuple) else max(map(len, shapes), default=0)
-    if ndim > 2:
-        yield from (f".swapaxes({axis}, {axis + 1})" for axis in range(-ndim, -1))
-    if ndim > 3:  # the channels to the end, or back from it
-        yield f".transpose({', '.join(map(str, (0, *range(2, ndim), 1)))})"
-        yield f".transpose({', '.join(map(str, (0, ndim - 1, *range(1, ndim - 1))))})"
-
-
-def _reversed(own: Any) -> Iterator[tuple[float, str]]:
-    """Yield how an array may run backwards: along its first axis or two, or its last."""
-    ndim = len(own) if isinstance(own, tuple) else 0
-    yield from ((1.3, way) for way in ("::-1", "::-1, ::-1")[:ndim])
-    if ndim > 1:
-        yield from ((1.4, way) for way in ("..., ::-1", "..., ::-1, ::-1")[: ndim - 1])
-
-
-def _products(text: str, shape: Shape, reach: Reach) -> Iterator[str]:
-    """Yield the matrix products with another matrix in reach, in place of an array."""
-    for other, thing in reach.items():
-        if isinstance(thing, tuple) and len(thing) == 2 and other != text:
-            for turned, (rows, columns) in ((other, thing), (f"{other}.T", thing[::-1])):
-                if rows == shape[-1]:
-                    yield f"({text} @ {turned})"
-                if len(shape) == 2 and columns == shape[0]:
-                    yield f"({turned} @ {text})"
 
 
 def _with(
