@@ -2,7 +2,7 @@
 
 import os
 
-SHARE = float(os.environ.get("EXAMPLES_SHARE", "0.1"))
+SHARE = float(os.environ.get("EXAMPLES_SHARE", "0.05"))
 
 
 def examples(full, least=5):
