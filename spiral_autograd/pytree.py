@@ -177,8 +177,9 @@ class FlatLayout:
 
     Examples
     --------
-    >>> layout = FlatLayout.of({"W": np.ones((2, 2)), "b": np.zeros(2)})
-    >>> vector = layout.pack([np.ones((2, 2)), np.zeros(2)])
+    >>> params = {"W": np.ones((2, 2)), "b": np.zeros(2)}
+    >>> layout = FlatLayout.of(params)
+    >>> vector = layout.pack_tree(params)
     >>> vector
     array([1., 1., 1., 1., 0., 0.])
     >>> layout.tree(vector)["b"]
@@ -204,9 +205,10 @@ class FlatLayout:
             places.append((vector, slice(start, ends[vector]), np.shape(leaf)))
         return cls(params, sharing, dtypes, tuple(places))
 
-    def pack(self, unique: Sequence[Array]) -> Pytree:
-        """Return new vectors that hold the leaves, each given once."""
+    def pack_tree(self, params: Pytree) -> Pytree:
+        """Return new vectors that hold a pytree of parameters."""
         parts: list[list[Array]] = [[] for _ in self.dtypes]
+        unique = self.sharing.unique(leaves(params))
         for leaf, (vector, _, _) in zip(unique, self.places, strict=True):
             parts[vector].append(np.ravel(leaf))
         vectors = [
@@ -223,10 +225,6 @@ class FlatLayout:
     def tree(self, vectors: Pytree) -> Pytree:
         """Return the pytree, its leaves as views of the vectors."""
         return with_leaves(self.template, self.sharing.spread(self.views(vectors)))
-
-    def pack_tree(self, params: Pytree) -> Pytree:
-        """Return the vectors of a pytree of parameters."""
-        return self.pack(self.sharing.unique(leaves(params)))
 
     def write_grads(self, vectors: Pytree, grads: Pytree) -> None:
         """Write a gradient into vectors; those of a repeated leaf are added."""

@@ -332,16 +332,9 @@ def record(
 
             param_boxes, data_boxes = tree_map(root, params), [tree_map(root, d) for d in data]
             value, grads, adjoints, parts = _reverse_pass(loss, param_boxes, data_boxes)
-            return Recording(
-                params=tree_map(_unboxed, param_boxes),
-                data=tuple(tree_map(_unboxed, tree) for tree in data_boxes),
-                loss=_unboxed(value),
-                grads=[_unboxed(grad) for grad in grads],
-                calls=tape.calls,
-                adjoints={call: _unboxed(adjoint) for call, adjoint in adjoints.items()},
-                parts=[(*ends, _unboxed(part)) for *ends, part in parts],
-                names=tape.finish(),
-            )
+            params, data = tree_map(_unboxed, (param_boxes, tuple(data_boxes)))
+            names = tape.finish()
+            return Recording(params, data, value, grads, tape.calls, adjoints, parts, names)
     except BaseException:
         trace_stack.top = top  # an exception leaves autograd's traces open
         raise
@@ -381,16 +374,16 @@ def _reverse_pass(
     for node in toposort(end._node) if depends else ():
         gradient = gradients[node]
         if node.parents:
-            adjoints[node.call] = gradient
+            adjoints[node.call] = _unboxed(gradient)
             with running.tape.differentiating(node.call):
                 for parent, part in zip(node.parents, node.vjp(gradient), strict=True):
-                    parts.append((node.call, getattr(parent, "call", None), part))
+                    parts.append((node.call, getattr(parent, "call", None), _unboxed(part)))
                     gradients[parent] = _sum(gradients.get(parent), part)
     grads = [
-        gradients[node] if node in gradients else np.zeros_like(box._value)
+        _unboxed(gradients[node]) if node in gradients else np.zeros_like(box._value)
         for node, box in zip(roots, leaves(params), strict=True)
     ]
-    return value, grads, adjoints, parts
+    return _unboxed(value), grads, adjoints, parts
 
 
 def _sum(total: object, part: object) -> Any:

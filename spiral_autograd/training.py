@@ -208,15 +208,6 @@ class _Place(NamedTuple):
     draws: int
 
 
-class _Stretch(NamedTuple):
-    """Some updates of an epoch, none beyond an evaluation: which, and the order of the examples."""
-
-    first: int
-    end: int
-    order: Array
-    draws: int
-
-
 @dataclass(eq=False)
 class _Loop:
     """The loop over the batches; where it stands is its `place`, and all else stays the same."""
@@ -240,6 +231,7 @@ class _Loop:
         vectors, evaluations = self.layout.pack_tree(start.params), len(self.losses)
         same = (getattr(start, name) for name in _Place._fields[2:])
         self.place = self.good = _Place(vectors, evaluations, *same)
+        self.order, self.draws = start.order, start.draws  # of the epoch that is worked at
         self.buffers = Buffers(self.layout, *tree_map(np.array, (vectors, vectors)))
         self.rule = self.optimizer.updating(*self.buffers[1:])
         self.loaded: Pytree = None  # the vectors whose numbers stand in the buffers
@@ -255,10 +247,10 @@ class _Loop:
         """Train to the end of the last epoch, and return the state there."""
         self.sources = sources
         stream, is_quick = stream_of(self.start), True
-        for stretch in self.stretches(stream):
+        for first, end in self.stretches(stream):
             began = time.perf_counter()
-            (self.advance if is_quick else self.advance_one_by_one)(stretch)
-            is_quick = time.perf_counter() - began < QUICK * (stretch.end - stretch.first)
+            (self.advance if is_quick else self.advance_one_by_one)(first, end)
+            is_quick = time.perf_counter() - began < QUICK * (end - first)
         if not all(np.isfinite(vector).all() for vector in leaves(self.place.vectors)):
             self.place = self.good
             raise _not_finite("the last update is not finite", self.good)
@@ -273,24 +265,23 @@ class _Loop:
             tree_map(np.copyto, grads, clip_grads(grads, self.max_grad))
         return self.rule(remembered)
 
-    def advance(self, stretch: _Stretch) -> None:
-        """Make some updates in the vectors of a source, and look at their losses behind them.
+    def advance(self, first: int, end: int) -> None:
+        """Make some updates of an epoch in the buffers, and look at their losses behind them.
 
         What stops them there is met once more one by one, which ends in the last whole state.
         """
         while not self.sources[0].holds():
             del self.sources[0]
         source, update, params = self.sources[0], self.update, self.buffers.params
-        first, end, order, draws = stretch
         if end - first > len(source.steps):
-            return self.advance_one_by_one(stretch)
+            return self.advance_one_by_one(first, end)
         before, done, losses = self.place, first, []
         vectors, evaluations, (total, count), remembered, epoch, *_ = begun = before
         try:
             if self.loaded is not vectors:
                 tree_map(np.copyto, params, vectors)
             self.loaded = None
-            source.load(order[first * self.batch_size : end * self.batch_size], vectors)
+            source.load(self.order[first * self.batch_size : end * self.batch_size], vectors)
             # No code of the user's runs in between: one look at what it reaches will do.
             for done, step in enumerate(source.steps[: end - first], first):
                 if done > first:
@@ -303,27 +294,25 @@ class _Loop:
                         total += loss
                     place = tree_map(np.array, params), evaluations
                     since = total, count + len(losses)
-                    before = _Place(*place, since, remembered, epoch, done, order, draws)
+                    before = _Place(*place, since, remembered, epoch, done, self.order, self.draws)
                 remembered = update(remembered)
                 self.loaded = vectors = tree_map(np.array, params)
-                return self.go_on(before, last, vectors, remembered, stretch)
+                return self.go_on(before, last, vectors, remembered)
         except BaseException:
             if self.place is begun:
-                self.advance_one_by_one(stretch._replace(end=min(done, end - 1)))
+                self.advance_one_by_one(first, min(done, end - 1))
             raise
         if losses:
-            return self.advance_one_by_one(stretch)
+            return self.advance_one_by_one(first, end)
         self.place = self.good
         raise _not_finite(f"the loss is {last}", begun)
 
-    def advance_one_by_one(self, stretch: _Stretch) -> None:
+    def advance_one_by_one(self, first: int, end: int) -> None:
         """Make some updates, each of which leaves a whole state."""
-        for i in range(stretch.first, stretch.end):
-            self.advance(stretch._replace(first=i, end=i + 1))
+        for i in range(first, end):
+            self.advance(i, i + 1)
 
-    def go_on(
-        self, before: _Place, loss: float, vectors: Pytree, remembered: Any, stretch: _Stretch
-    ) -> None:
+    def go_on(self, before: _Place, loss: float, vectors: Pytree, remembered: Any) -> None:
         """Go to the place behind an update, and tell of it."""
         _, evaluations, (total, count), _, epochs, iteration, *_ = before
         since, interval = (total + loss, count + 1), self.start.eval_interval
@@ -333,7 +322,7 @@ class _Loop:
             since = 0.0, 0
         more, iteration = divmod(iteration + 1, self.max_iters)
         place = vectors, evaluations + ends, since, remembered, epochs + more, iteration
-        self.good, self.place = before, _Place(*place, stretch.order, stretch.draws)
+        self.good, self.place = before, _Place(*place, self.order, self.draws)
         if ends and self.on_eval is not None:
             self.on_eval(self.evaluation(before))
         for hook in self.hooks:
@@ -344,17 +333,17 @@ class _Loop:
         while self.ends:
             self.ends.pop()(state)
 
-    def stretches(self, stream: Stream) -> Iterator[_Stretch]:
-        """Yield what is to be done: some updates of an epoch, none beyond an evaluation."""
-        *_, order, draws = self.place
+    def stretches(self, stream: Stream) -> Iterator[tuple[int, int]]:
+        """Yield the first and the end of some updates of an epoch, none beyond an evaluation."""
         interval = self.start.eval_interval
         while self.place.epoch < self.last_epoch:
             first = self.place.iteration
             if first == 0:
-                order, draws = order[stream.permutation(len(order))], draws + 1
+                order = self.order[stream.permutation(len(self.order))]
+                self.order, self.draws = order, self.draws + 1
             more = MOST_UPDATES if interval is None else interval - self.place.losses_since[1]
             end = min(first + max(more, 1), first + MOST_UPDATES, self.max_iters)
-            yield _Stretch(first, end, order, draws)
+            yield first, end
 
     def keep_and_show(
         self, checkpoint: str | os.PathLike[str] | Keep | None, show_progress: bool | None

@@ -1,16 +1,15 @@
-"""How many examples are drawn: a share of them by default, and all in `.ci/run`."""
+"""How much is drawn of what is drawn: EXAMPLES_SHARE, which CONTRIBUTING.md explains."""
 
 import os
 
-SHARE = float(os.environ.get("EXAMPLES_SHARE", "0.3"))
+SHARE = float(os.environ.get("EXAMPLES_SHARE", "0.05"))
 
 
-def examples(full):
-    """Return how many of some examples are drawn now: EXAMPLES_SHARE=1 draws all of them."""
-    return max(5, round(SHARE * full))
+def examples(full, least=5):
+    """Return how many examples are drawn now of so many."""
+    return max(least, round(SHARE * full))
 
 
-def some(names, times=1):
-    """Return so many times a share of some names, from all of them in turn."""
-    names = list(names)
-    return names if times * SHARE >= 1 else names[:: round(1 / (times * SHARE))]
+def some(cases, times=1):
+    """Return so many times a share of some cases, from all of them in turn; more hold the fewer."""
+    return [case for i, case in enumerate(cases) if i * 0.6180339887 % 1 < times * SHARE]

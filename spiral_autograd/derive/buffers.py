@@ -182,7 +182,7 @@ class _Buffered(Writer):
         if e.fun in REDUCTIONS:
             if _by_columns(e) and e.args[0] in self._static:
                 return self._columns(e, out)
-            options = f"{e.keyword('axis')}, None, {out}, {bool(e.keyword('keepdims'))}"
+            options = f"{e.kwargs.get('axis')}, None, {out}, {bool(e.kwargs.get('keepdims'))}"
             return [f"{self._reduction_of(e)}({self.plain(e.args[0])}, {options})"]
         x, *rest = e.args
         if e.fun is scale:
@@ -258,10 +258,11 @@ class _Buffered(Writer):
                 total = functools.reduce(lambda total, k: f"{ufunc}({total}, {k})", others)
                 text = rows(f"{ufunc}({first}, {total})", e.shape)
             elif e.fun in REDUCTIONS:
-                axis, ndim = e.keyword("axis"), len(x.shape)
-                flat = f".reshape(n, {prod(x.shape)})" if axis is None else ""
-                ends = [k - ndim for k in normalize_axis_tuple(axis, ndim)] if not flat else [-1]
-                inside = f"{self.plain(x)}{flat}, {tuple(ends)}"
+                axis, ndim, flat = e.kwargs.get("axis"), len(x.shape), ""
+                if axis is None:
+                    axis, ndim, flat = 0, 1, f".reshape(n, {prod(x.shape)})"
+                ends = tuple(k - ndim for k in normalize_axis_tuple(axis, ndim))
+                inside = f"{self.plain(x)}{flat}, {ends}"
                 text = rows(f"{self._reduction_of(e)}({inside})", e.shape)
             else:
                 text = (self.call if e.fun is np.power else self.write)(e)[0]
@@ -318,7 +319,7 @@ def _empty(*shape: Any, dtype: Any) -> str:
 
 def _by_columns(e: Expr) -> bool:
     """Tell whether a reduction runs along so short a last axis that columns are quicker."""
-    x, axis = e.args[0], e.keyword("axis")
+    x, axis = e.args[0], e.kwargs.get("axis")
     last = axis in (-1, len(x.shape) - 1) and not isinstance(axis, bool)
     return last and len(x.shape) > 1 and 2 <= x.shape[-1] <= 4 and x.dtype == e.dtype
 

@@ -24,7 +24,7 @@ class Expr:
 
     fun: Any  # None for an input and for a constant
     args: tuple[Any, ...]  # expressions, and what the function takes besides (axes, shapes, ...)
-    kwargs: tuple[tuple[str, Any], ...]
+    kwargs: Mapping[str, Any]
     shape: Shape
     dtype: Any
     birth: int = -1  # expressions born earlier never depend on later ones
@@ -35,17 +35,13 @@ class Expr:
         """The expressions among the arguments."""
         return [arg for arg in self.args if isinstance(arg, Expr)]
 
-    def keyword(self, name: str, default: object = None) -> Any:
-        """Return a keyword argument."""
-        return dict(self.kwargs).get(name, default)
-
     def is_like(self, other: Expr) -> bool:
         """Tell whether another value has the same shape and dtype."""
         return (self.shape, self.dtype) == (other.shape, other.dtype)
 
     def is_plain_reduction(self) -> bool:
         """Tell whether a reduction has no more than axes: no start, no dtype, no mask."""
-        return len(self.args) == 1 and {name for name, _ in self.kwargs} <= {"axis", "keepdims"}
+        return len(self.args) == 1 and self.kwargs.keys() <= {"axis", "keepdims"}
 
 
 def meta(value: Any) -> tuple[Shape, Any]:
@@ -132,17 +128,17 @@ class Graph:
 
     def input(self, name: object, value: object) -> Expr:
         """Return the expression of an input, a leaf of the parameters or of the data."""
-        return self._intern(Expr(None, (name,), (), *meta(value)))
+        return self._intern(Expr(None, (name,), {}, *meta(value)))
 
     def constant(self, value: object) -> Expr:
         """Return the expression of a constant number or array."""
-        return self._intern(Expr(None, (), (), *meta(value), value=value))
+        return self._intern(Expr(None, (), {}, *meta(value), value=value))
 
     def make(
         self, fun: Any, args: Iterable[Any], shape: Shape, dtype: Any, kwargs: Any = ()
     ) -> Expr:
         """Return the expression of a call, simplified."""
-        expr = Expr(fun, tuple(args), tuple(kwargs), tuple(shape), np.dtype(dtype))
+        expr = Expr(fun, tuple(args), dict(kwargs), tuple(shape), np.dtype(dtype))
         for simpler in self._rules[fun](self, expr) if fun in self._rules else ():
             if simpler.is_like(expr):
                 return simpler
@@ -159,7 +155,7 @@ class Graph:
 
     def known(self, fun: object, *args: Expr) -> Expr | None:
         """Return the expression of a call if there is one already."""
-        return self._table.get(_key(Expr(fun, args, (), (), None)))
+        return self._table.get(_key(Expr(fun, args, {}, (), None)))
 
     def _intern(self, expr: Expr) -> Expr:
         key = _key(expr)
@@ -184,7 +180,7 @@ def _key(expr: Expr) -> Any:
     if expr.fun is None:
         return "input" if expr.args else "constant", expr.args, static_key(expr.value)
     args = tuple(id(arg) if isinstance(arg, Expr) else static_key(arg) for arg in expr.args)
-    return expr.fun, args, tuple((name, static_key(value)) for name, value in expr.kwargs)
+    return expr.fun, args, tuple((name, static_key(value)) for name, value in expr.kwargs.items())
 
 
 def static_key(value: object) -> Any:

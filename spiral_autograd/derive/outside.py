@@ -66,9 +66,7 @@ class Watch(NamedTuple):
 
 def dotted(path: str, name: object) -> str:
     """Return how a person reaches a name of an owner."""
-    if name == "cell_contents":  # of a variable
-        return path
-    return f"{path}.{name}" if path else str(name)
+    return ".".join(part for part in (path, str(name)) if part)
 
 
 def _put_entries(array: Array, parts: list[object]) -> None:
@@ -345,7 +343,7 @@ _LOOKS: tuple[tuple[Any, Callable[[Outside, str, Any], None]], ...] = (
     (np.ndarray, Outside._array),
     ((list, tuple, deque, dict, set, frozenset), Outside._container),
     (FunctionType, Outside._function),
-    (CellType, lambda self, path, cell: self._watch(path, cell, ("cell_contents",), _CONTENT)),
+    (CellType, lambda self, path, cell: self._watch(path, cell, ("",), _CONTENT)),
     ((*_METHODS, property, cached_property), Outside._parts),
     (ModuleType, Outside._module),
     (type, Outside._class),

@@ -195,7 +195,7 @@ def _transpose(graph: Graph, call: Call, x: Expr, *axes: Any) -> Expr | None:
     """The axes in reverse order, if that is what the call makes of distinct lengths."""
     lengths = tuple(range(2, 2 + len(x.shape)))
     plain = [a.value if isinstance(a, Expr) else a for a in axes]  # autograd's vjp has an array
-    turned = call.fun.fun(np.empty(lengths), *plain, **call.kwargs)
+    turned = call.fun.fun(np.broadcast_to(0, lengths), *plain, **call.kwargs)
     return graph.of(transpose, x) if turned.shape == lengths[::-1] else None
 
 

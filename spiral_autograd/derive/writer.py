@@ -264,7 +264,8 @@ class Writer:
     def arguments(self, args: Sequence[Any], e: Expr) -> str:
         """Return what stands between the parentheses of a call."""
         texts = [self.plain(arg) for arg in args]
-        return ", ".join([*texts, *(f"{k}={self.constant(value)}" for k, value in e.kwargs)])
+        texts += [f"{k}={self.constant(value)}" for k, value in e.kwargs.items()]
+        return ", ".join(texts)
 
     def index(self, parts: Sequence[Any]) -> str:
         """Return what stands between the brackets of an index."""

@@ -201,6 +201,8 @@ def _hides(c: Comparison, k: int) -> Finding | None:
     value, name = c.subject.values[k], c.subject.names[k]
     if c.grads[k] is MISSING or k in c.subject.marks or name.strip("_") in TARGETS:
         return None
+    if not any(map(np.any, c.reference.grads)) and c.reference.grads:  # any factor is right there
+        return found("has_no_slope")
     if value.size == 1:
         return found("is_number", value=value.item()) if value.item() in TELLING else None
     if np.ptp(np.abs(value)) == 0:

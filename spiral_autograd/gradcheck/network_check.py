@@ -224,17 +224,21 @@ def _given_by(call: Call, *, added: bool = False) -> list[Parameter]:
 
 
 def _not_the_sum(chain: Pass, alone: Pass) -> list[Finding]:
-    """Return of which parameters the chain has left the gradient of one use, not the sum of all."""
+    """Return of which parameters the chain has left the gradient of one use, not the sum of all.
+
+    And those whose one gradient another layer has taken the place of, later on the way back.
+    """
     by_itself = {use.name: use for use in alone.uses}
-    said = []
+    said, replaced = [], []
     for members in groups(chain.uses):
         names = [use.name for use, _ in members]
-        if len(names) > 1 and by_itself.keys() >= set(names):
+        if by_itself.keys() >= set(names):
             parts = [by_itself[name] for name in names]
             scale = max(largest(part.gradient()) for part in parts)
             if wrong(beside(totals(parts), chain.gradients, scale)):
-                said.append(found("not_the_sum", names=names[::-1]))
-    return said
+                said += [found("not_the_sum", names=names[::-1])] if len(names) > 1 else []
+                replaced += names if len(names) == 1 else []
+    return said + ([found("replaced_later", names=replaced)] if replaced else [])
 
 
 # -------------------- the gradients that the network holds --------------------

@@ -204,6 +204,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "is_constant": "is {value:g} everywhere",
     "has_one_size": "has one size only",
     "is_symmetric": "is symmetric",
+    "has_no_slope": "is where all gradients are zero",
     "one_by_one": lambda names: (
         f"{', '.join(names)}: in a matrix of 1 by 1 a wrong transpose does not show; try other "
         "sizes"
@@ -284,6 +285,11 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     # -------------------- networks --------------------
     "unheld": _unheld,
     "estranged": _estranged,
+    "replaced_later": lambda names: (
+        f"{', '.join(names)}: right after the layer's own backward pass, and not any more at "
+        "the end: a layer that runs later has put its gradient in the same place (an attribute of "
+        "the class, which all its layers share?)"
+    ),
     "not_the_sum": lambda names: (
         f"{' and '.join(names)} have one place for their gradient, and after a backward pass it is "
         "not their sum: add to it in each backward (+=)"

@@ -817,9 +817,9 @@ def test_a_loss_that_reaches_what_may_change_is_trained_in_buffers_too(monkeypat
     stretches = []
     advance = training._Loop.advance
 
-    def noted(loop, stretch):
-        stretches.append(stretch.end - stretch.first)
-        advance(loop, stretch)
+    def noted(loop, first, end):
+        stretches.append(end - first)
+        advance(loop, first, end)
 
     monkeypatch.setattr(training._Loop, "advance", noted)
     quick = fit(value_and_grad=None, loss=loss)

@@ -71,7 +71,7 @@ class Small:
             return self.values[e]
         if e.fun is None:
             return e.value
-        return e.fun(*map(self.evaluate, e.args), **dict(e.kwargs))
+        return e.fun(*map(self.evaluate, e.args), **e.kwargs)
 
 
 def fun_takes_numbers(fun, arg):
@@ -85,7 +85,7 @@ def text(e):
         return str(e) if isinstance(e, Fraction) else e
     if e.fun is None:
         return e.args[0] if e.args else np.asarray(e.value).tolist()
-    return (name_of(e.fun), *map(text, e.args), *(f"{k}={v}" for k, v in e.kwargs))
+    return (name_of(e.fun), *map(text, e.args), *(f"{k}={v}" for k, v in e.kwargs.items()))
 
 
 # What the rules of arithmetic share, and of which functions.
@@ -511,7 +511,7 @@ def evaluated(e, inputs):
         return inputs[e]
     if e.fun is None:
         return e.value
-    return e.fun(*(evaluated(arg, inputs) for arg in e.args), **dict(e.kwargs))
+    return e.fun(*(evaluated(arg, inputs) for arg in e.args), **e.kwargs)
 
 
 X, W, V3 = RNG.standard_normal((4, 2)), RNG.standard_normal((2, 3)), RNG.standard_normal((2, 3, 2))

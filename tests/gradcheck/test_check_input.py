@@ -12,7 +12,10 @@ from layers import Dense
 import spiral_autograd as sa
 
 # np.matrix warns that it will go; it is here to be refused.
-pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
+    pytest.mark.usefixtures("verdicts_alone"),
+]
 
 x = np.random.default_rng(0).standard_normal((4, 3))
 
@@ -397,7 +400,6 @@ def nielsen(params, a, y, wrong=1):
     return 0.5 * np.sum((acts[2] - y) ** 2), (nabla_b, nabla_w)
 
 
-@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("kind", [tuple, list])
 def test_a_gradient_as_a_tuple_of_two_lists(kind):
     rng = np.random.default_rng(0)
@@ -419,7 +421,6 @@ def test_a_gradient_as_a_tuple_of_two_lists(kind):
             assert bad == ([] if wrong == 1 else ["params[0][0]"]), str(report)
 
 
-@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("b", [0.1, np.array(0.1), np.float64(0.1)])
 def test_a_number_may_come_first_in_a_gradient(b):
     def line(params):
@@ -574,7 +575,6 @@ def unusual():
     }
 
 
-@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("name", unusual())
 def test_unusual_arrays_are_checked(name):
     array = unusual()[name]
@@ -597,7 +597,6 @@ def test_unusual_arrays_are_checked(name):
 # -------------------- shared memory --------------------
 
 
-@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("view", [lambda W: W, lambda W: W[:2], lambda W: W.T[::-1].T])
 def test_inputs_that_share_memory_with_a_parameter(view):
     W = np.random.default_rng(2).standard_normal((3, 3))

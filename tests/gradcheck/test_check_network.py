@@ -338,6 +338,30 @@ def test_one_place_for_the_gradients_of_two_uses_must_hold_the_sum():
     assert report.faults == (found("not_the_sum", names=["layers[0].W", "layers[2].W"]),)
 
 
+@pytest.mark.parametrize("is_list", [True, False])
+def test_gradients_in_the_class_are_those_of_the_layer_that_ran_last(is_list):
+    class Dense:
+        grads = {}  # noqa: RUF012  (this is the mistake)
+
+        def __init__(self, W):
+            self.params = {"W": W}
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.params["W"]
+
+        def backward(self, dout):
+            self.grads["W"] = self.x.T @ dout
+            return dout @ self.params["W"].T
+
+    layers = [Dense(rng(k).normal(size=(3, 3))) for k in (1, 2)]
+    network, loss = (layers, CrossEntropyLoss()) if is_list else (net(layers), None)
+    report = sa.check_network(network, *data(), loss=loss)
+    assert report.faults == (found("replaced_later", names=["layers[1].W"]),)
+    layers[1].grads = {}
+    assert sa.check_network(network, *data(), loss=loss).ok
+
+
 def test_layers_that_share_memory_spoil_each_other():
     class Buffered:
         buffer = np.empty((5, 3))

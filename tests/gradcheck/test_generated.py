@@ -1,20 +1,19 @@
 """Right layers that nobody wrote down, and wrong ones with one edit: all verdicts are true.
 
-GENERATED_EXAMPLES=2000 draws thousands. Where one fails, it prints its seed, its plan, its edit and
+EXAMPLES_SHARE=50 draws thousands. Where one fails, it prints its seed, its plan, its edit and
 by how much the edit is wrong: ``plans.draw(random.Random(seed))`` gives the plan again.
 """
 
-import os
 import random
 
 import numpy as np
 import pytest
+from effort import examples
 from generated import conventions, plans
 from generated.conventions import GRADIENTS, LAYERS, LOSS_LAYERS, as_object, network
 from hypothesis import HealthCheck, Phase, assume, example, given, note, settings
 from hypothesis import strategies as st
 
-EXAMPLES = int(os.environ.get("GENERATED_EXAMPLES", "4"))
 BUDGET = 0.0  # for the reason, which is not judged here
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -27,7 +26,7 @@ FORMS = {
 
 pytestmark = pytest.mark.filterwarnings("error")
 generated = settings(
-    max_examples=EXAMPLES,
+    max_examples=examples(40, least=2),
     phases=[Phase.explicit, Phase.generate],  # a smaller seed is no smaller plan
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

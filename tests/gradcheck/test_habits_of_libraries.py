@@ -6,6 +6,8 @@ import pytest
 import spiral_autograd as sa
 from tests.findings import has
 
+pytestmark = pytest.mark.usefixtures("verdicts_alone")
+
 rng = np.random.default_rng(11)
 x, t = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
 
@@ -313,7 +315,6 @@ def test_gradients_in_an_object():
 # -------------------- nests, views of one vector, rates by default --------------------
 
 
-@pytest.mark.usefixtures("verdicts_alone")
 def test_lists_of_parameters_of_a_pair():
     def forward(x, params):
         cache = []

@@ -156,6 +156,21 @@ def test_inputs_of_functions_too():
     assert report.findings[0].kind == "may_hide"
 
 
+@pytest.mark.parametrize("factor", [0.4, 1.0])
+def test_at_the_least_loss_any_factor_is_right(factor):
+    def loss(w, x, y):
+        return np.mean((x @ w - y) ** 2)
+
+    def gradient(w, x, y):
+        return factor * x.T @ (x @ w - y)
+
+    w = np.array([1.0, -2.0, 3.0])
+    report = sa.check_gradient(loss, gradient, w, x, x @ w)
+    assert report.ok == (factor == 0.4)
+    assert has(report.rows[0], "hidden") != report.ok
+    assert report.notes == ()
+
+
 def test_an_input_that_is_the_same_everywhere():
     class Cube:
         def __init__(self, right):

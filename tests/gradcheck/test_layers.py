@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import os
 import pkgutil
 import types
 
@@ -26,9 +25,6 @@ MODULES = [
 LAYERS = {name: make for module in MODULES for name, make in module.CHECKS.items()}
 AT_KINKS = [name for name in LAYERS if name.endswith(("_at_zero", "_ties"))]
 SMOOTH = [name for name in LAYERS if name not in AT_KINKS]
-
-# .ci/run takes 100, which is a minute.
-EXAMPLES = int(os.environ.get("LAYER_EXAMPLES", "6"))
 
 SIZES = st.builds(
     Sizes,
@@ -80,7 +76,7 @@ def test_the_corpus_has_many_conventions():
 
 @pytest.mark.parametrize("name", SMOOTH)
 @given(sizes=SIZES, seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=examples(60, least=3), deadline=None)
 def test_a_correct_layer_is_never_called_wrong(name, sizes, seed):
     check, report = run(name, sizes, seed)
     assert report.ok, str(report)

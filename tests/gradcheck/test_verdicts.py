@@ -7,6 +7,8 @@ from layers import Elementwise
 import spiral_autograd as sa
 from spiral_autograd.gradcheck.blocks import differing, furthest, moved
 
+pytestmark = pytest.mark.usefixtures("verdicts_alone")
+
 
 def stream(seed=0):
     return np.random.default_rng(seed)
