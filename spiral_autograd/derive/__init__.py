@@ -1,6 +1,6 @@
 """autograd's gradient of a loss, recorded once and written out as NumPy."""
 
-from .cached import DerivationWarning, Watched, cached_program, value_and_grad, warn_of_change
+from .cached import DerivationWarning, cached_program, value_and_grad, warn_of_change
 from .deriving import derive
 from .guards import DerivationError
 from .program import Program
@@ -9,7 +9,6 @@ __all__ = [
     "DerivationError",
     "DerivationWarning",
     "Program",
-    "Watched",
     "cached_program",
     "derive",
     "value_and_grad",

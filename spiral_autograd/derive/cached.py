@@ -49,11 +49,6 @@ class Watched(NamedTuple):
     outside: Outside
     program: Program | None
 
-    def holds_for(self, loss: Loss) -> bool:
-        """Tell whether a loss is the same, or a method looked up again, and reaches the same."""
-        is_method = type(loss) is MethodType and self.loss == loss
-        return (self.loss is loss or is_method) and self.outside.holds()
-
 
 class _Bounded(OrderedDict[Any, Any]):
     """A dict that forgets what came first."""
@@ -109,8 +104,10 @@ def cached_program(
     except TypeError:  # a key that cannot be hashed, or an argument of another trace
         return None
     known.calls += 1
-    if current is not None and current.holds_for(loss):
-        return current
+    if current is not None:
+        same = current.loss is loss or (type(loss) is MethodType and current.loss == loss)
+        if same and current.outside.holds():
+            return current
     if known.unwatchable:
         return None
     with process_lock:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..pages import printable
 from ..saving import write_whole
 from .finding import Finding
-from .report_page import Reason, Said, place_text, report_page
+from .report_page import Reason, place_text, report_page
 from .source import Place
 from .verdict.rows import FAILURES, RIGHT, Row, Tolerances
 from .words import sentence
@@ -212,20 +212,17 @@ class GradientReport:
         """Return what is said besides, each once."""
         return list(dict.fromkeys(note for note in self.notes if note not in self.failures))
 
-    def _said(self) -> Said:
-        head = ["gradient", *(COLUMNS[i] for i in SHOWN[1:])]
-        return Said(
+    def _repr_html_(self, template: str = "report_cell.html") -> str:
+        return report_page(
+            template,
             self._title(),
-            self.ok,
             f"{self.reference} {self.precision}".rstrip(),
-            [head, *map(_cells, self.rows)],
+            [["gradient", *(COLUMNS[i] for i in SHOWN[1:])], *map(_cells, self.rows)],
             self._reasons(),
             self._failures(),
             self._notes(),
+            is_right=self.ok,
         )
-
-    def _repr_html_(self) -> str:
-        return report_page(self._said(), "report_cell.html")
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the report as a page, one file that loads nothing: as `save` writes.
@@ -240,7 +237,7 @@ class GradientReport:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     check_derivative(np.sin, np.cos, np.ones(2)).to_html(f"{folder}/report.html")
         """
-        text = report_page(self._said())
+        text = self._repr_html_("report.html")
         write_whole(path, lambda file: file.write(text.encode()))
 
     def plot(self) -> Figure:

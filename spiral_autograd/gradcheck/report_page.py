@@ -9,7 +9,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..pages import Line, as_html, listing, page, printable, table
 from .source import Place, nodes_of, statement_at
@@ -32,21 +32,18 @@ class Reason:
         return f"{self.names}: {self.why}"
 
 
-class Said(NamedTuple):
-    """What a report says, part by part."""
-
-    title: str
-    is_right: bool
-    reference: str
-    cells: Sequence[Sequence[str]]  # of its table, the head first
-    reasons: Sequence[Reason]
-    failures: Sequence[str]
-    notes: Sequence[str]
-
-
-def report_page(said: Said, template: str = "report.html") -> str:
-    """Return the page of a report; or by another template what a notebook shows of it."""
-    title, is_right, reference, cells, reasons, failures, notes = said
+def report_page(
+    template: str,
+    title: str,
+    reference: str,
+    cells: Sequence[Sequence[str]],
+    reasons: Sequence[Reason],
+    failures: Sequence[str],
+    notes: Sequence[str],
+    *,
+    is_right: bool,
+) -> str:
+    """Return the page of a report, or what a notebook shows of it; `cells` begin with the head."""
     faults = [f'<p class="why"><b>failure:</b> {as_html(text)}</p>' for text in failures]
     items = "".join(f"<li>{as_html(note)}</li>" for note in notes)
     files = dict.fromkeys(file for reason in reasons for file, _ in reason.places)

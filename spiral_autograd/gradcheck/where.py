@@ -12,8 +12,8 @@ from .diagnosis.case import Case
 from .finding import Finding, found
 from .guard import CheckError, Deadline, guarded
 from .lines.blame import blame_of
-from .lines.mending import Remedy, run_with, texts_of
 from .lines.ran import Evidence
+from .lines.remedy import Remedy, run_with, texts_of
 from .lines.trail import Trail, follow
 from .lines.verdicts import kink_places, state_places
 from .source import Place, code_of, forward_line, is_readable
@@ -95,17 +95,20 @@ class Where:
                 self.c.notes.append(UNREADABLE)
         return found
 
-    def remedy(self, k: int, cases: Sequence[Case], beside: Sequence[int] = ()) -> Finding | None:
+    def remedy(
+        self, k: int, cases: Sequence[Case], beside: Sequence[int] = (), literal: bool = False
+    ) -> Finding | None:
         """Return with what in the place of a statement the k-th gradient is right, there too.
 
         It is asked at the second point of a case as well, where it has one. With `beside` it must
-        be what makes those right that nothing else explains.
+        be what makes those right that nothing else explains; with `literal` another number that
+        is written there.
         """
         right, texts = False, [""]
         with guarded("the search for the lines", self.c.notes):
             blame = blame_of(self.evidence(sorted({k, *self.c.wrong})))
             remedy = blame.remedy(k, beside) if blame is not None else None
-            if remedy is not None:
+            if remedy is not None and (not literal or all(m.is_number for m in remedy)):
                 right = any(self._is_right_there(k, remedy, case) for case in cases)
                 texts = texts_of(remedy)
         self.c.subject.session.restore()

@@ -184,10 +184,6 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "ratio": lambda times, n, what, m, other: (
         f"is {_times(times)} what it should be: {n:g} ({what}) / {m:g} ({other})"
     ),
-    "literal": lambda times, text, also, n: (
-        f"is {_times(times)} what it should be: see the {text} in the line below ({n:g} is {also} "
-        "too)"
-    ),
     "either_way": lambda one, other: (
         "{one}; or {n:g} ({what}) / {m:g} ({other}): other sizes tell which"
     ).format(**{**other.fields, "one": one}),

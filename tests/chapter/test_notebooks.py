@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from effort import SHARE
-from test_examples import ARGUMENTS, FIGURES, PICTURES, SCRIPTS, _without_layout
+from test_examples import FIGURES, PICTURES, SCRIPTS, STUDY, _without_layout
 
 TOOL = Path(__file__).parents[2] / "tools" / "notebooks.py"
 SHORT = "02_network"  # the one that is run where not all are
@@ -55,7 +55,7 @@ def test_a_notebook_is_its_script_with_what_it_prints_and_draws(script, tool):
 def test_a_notebook_runs(script, tool):
     if SHARE < 1 and script.stem != SHORT:
         pytest.skip("EXAMPLES_SHARE=1 runs all notebooks")
-    if script.stem in ARGUMENTS:
+    if script.stem == STUDY:
         pytest.skip("it takes its time, and a notebook has no arguments")
     notebook = tool.notebook_of(script)
     tool.run(notebook)

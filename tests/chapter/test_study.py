@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_examples import FIGURES, PICTURES
 
 import spiral_autograd as sa
 
@@ -72,6 +73,8 @@ def assert_whole(folder, printed):
     assert run == kind | {"accuracy": pytest.approx(accuracy, abs=0.01)}
     learned = sum(sa.load(file)["accuracy"] >= 0.9 for file in results(folder))
     assert re.search(rf"^ +4 +1 +{learned} of 8 ", printed, flags=re.MULTILINE)
+    assert FIGURES["10_study"] in map(str.strip, printed.splitlines())
+    assert (folder / "spiral-output" / PICTURES["10_study"]).stat().st_size > 10_000
 
 
 def children(process):
@@ -92,7 +95,7 @@ def test_a_process_that_is_killed_costs_no_result_and_a_study_goes_on_where_it_s
     assert_whole(tmp_path, printed)
     before = {file: file.stat().st_mtime_ns for file in results(tmp_path)}
     results(tmp_path)[3].unlink()
-    with started(tmp_path, STUDY, *KIND) as study:
+    with started(tmp_path, "-W", "error", STUDY, *KIND) as study:
         assert study.wait(100) == 0
     again = (tmp_path / "log.txt").read_text().removeprefix(printed)
     assert again.splitlines()[0] == "7 of 8 runs are done"

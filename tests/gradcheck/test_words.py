@@ -93,7 +93,6 @@ OF_KIND = {
     "axis": {"axis": (1,)},
     "ratio": {"what": (BATCH,)},
     "times": {"also": (None, BATCH)},
-    "literal": {"also": (BATCH,), "text": ("4.",)},
     "of_loss": {"factor": MEANS},
     "mean_of_cost": {"factor": MEANS},
     "combined": {"activation": ("sigmoid",)},
@@ -261,10 +260,6 @@ EXACT = [
     (found("times", times=np.pi, also=None), "is 3.14159 times what it should be"),
     (found("times", times=31 / 32, also=None), "is 31/32 times what it should be"),
     (found("times", times=1 / 300, also=None), "is 1/300 of what it should be"),
-    (
-        found("literal", times=4.0, text="4.", also=BATCH, n=4.0),
-        "is 4 times what it should be: see the 4. in the line below (4 is the batch size too)",
-    ),
     (
         found("of_loss", factor=MEANS[0]),
         "is 5 times what it should be: summed over the batch (5), not averaged: the loss is a mean "

@@ -226,7 +226,7 @@ MISTAKES = [
     wrong("lstm_c_not_carried", "time_lstm", T_LSTM, "layer.backward(dhs[:, t, :] + dh, dc)", "layer.backward(dhs[:, t, :] + dh, 0)", "not_carried left_out"),
     wrong("lstm_nothing_carried", "time_lstm", T_LSTM, "layer.backward(dhs[:, t, :] + dh, dc)", "layer.backward(dhs[:, t, :], 0)", "not_carried"),
     wrong("lstm_h_not_carried", "time_lstm", T_LSTM, "layer.backward(dhs[:, t, :] + dh, dc)", "layer.backward(dhs[:, t, :], dc)", "not_carried left_out"),
-    wrong("lstm_dc_twice", "time_lstm", "LSTM.backward", "dc_prev = ds * f", "dc_prev = 2 * ds * f", "times literal"),
+    wrong("lstm_dc_twice", "time_lstm", "LSTM.backward", "dc_prev = ds * f", "dc_prev = 2 * ds * f", "times"),
     wrong("lstm_dc_next_lost", "time_lstm", "LSTM.backward", "ds = dc_next + (dh_next * o)", "ds = (dh_next * o)", "not_carried left_out"),
     wrong("lstm_gates_bare", "time_lstm", "LSTM.backward", "        di *= i * (1 - i)\n        df *= f * (1 - f)\n        do *= o * (1 - o)\n        dg *= (1 - g ** 2)\n", "", "lost", at=("di = ds * g", "df = ds * c_prev", "do = dh_next * tanh_c_next", "dg = ds * i")),
     wrong("lstm_i_bare", "time_lstm", "LSTM.backward", "        di *= i * (1 - i)\n", "", "lost", at=("dg = ds * i", "df *= f * (1 - f)", "di = ds * g")),

@@ -15,8 +15,9 @@ from ...validation import Shape
 from ..blocks import close, largest
 from ..source import Place, code_of, forward_line, skips
 from .known import Known, is_known
-from .mending import Asked, Mending, Remedy, Spot
-from .ran import Evidence, Key, Ran, gradient_of
+from .mending import Asked, Mending
+from .ran import Evidence, Key, Ran, gradient_of, share_right
+from .remedy import Remedy, Spot
 from .trail import Moment, Trail, follow, is_unchecked
 
 _ASKED = 24  # statements that are changed
@@ -171,7 +172,9 @@ class Blame(Ran):
 
         def right(grads: Sequence[Any]) -> list[float]:
             pairs = enumerate(zip(grads, floors, strict=True))
-            return [max(_right(g, true[k], f, tolerance) for true in truths) for k, (g, f) in pairs]
+            return [
+                max(share_right(g, true[k], f, tolerance) for true in truths) for k, (g, f) in pairs
+            ]
 
         def back(value: Any) -> int:
             known = isinstance(value, np.ndarray) and np.any(value)
@@ -384,13 +387,3 @@ class Blame(Ran):
         while event.returns and not isinstance(event.step and event.step.node, ast.Expr):
             event = self.events[event.returns[-1]]
         return [event.place]
-
-
-def _right(grad: Any, true: Any, floor: float, tolerance: float) -> float:
-    """Return which share of a gradient's entries are right: 1 where it is, as a whole."""
-    if grad is None or np.shape(grad) != np.shape(true):
-        return 0.0
-    if close(grad, true, tolerance, floor):
-        return 1.0
-    off = np.abs(np.subtract(grad, true)) > tolerance * largest(true) + floor
-    return 0.999 * (1 - float(np.mean(off)))

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import ast
-import io
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
-from copy import deepcopy
-from dataclasses import replace
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -19,11 +14,11 @@ from ...validation import Shape
 from ..guard import CheckError, Deadline
 from ..source import Place, targets_of, text_of
 from .functions import FAILING, Function, functions_of, named_in, takes
+from .remedy import Mended, Remedy, Spot, present, run_with, written
 from .statements import Reach
 from .variants import Slot, Variant, variants
 
 Gradients = Sequence[Any]
-Spot = tuple[CodeType, int]  # a line of a function
 
 
 class Asked(NamedTuple):
@@ -50,75 +45,6 @@ _DEAREST = 2.1  # what costs more is no mistake, but chance
 _SEVERAL = 4  # lines that may be wrong together
 _TRUE = 6  # of what makes something true in a line, so many are tried
 _FIRST = 0.3  # as much likelier is the line that the values speak for
-
-
-class Mended(NamedTuple):
-    """A line, and something else in it with which gradients are right."""
-
-    spot: Spot
-    body: Slot  # the statement
-    variant: Variant
-    function: Function
-    back: int  # how far back the value is whose gradient it makes then; -1: of none, or as before
-    number: int | None  # what it makes, where that is a whole number
-
-    def apart(self) -> Mended:
-        """Return it with nodes of its own: what is offered shares parts with other offers."""
-        node = deepcopy(self.variant.node)
-        return self._replace(variant=replace(self.variant, node=node))
-
-    @property
-    def place(self) -> Place:
-        """Where it stands."""
-        return self.spot[0].co_filename, self.spot[1]
-
-
-Remedy = tuple[Mended, ...]  # the lines that have to be other ones together
-
-
-@contextmanager
-def _written(remedy: Remedy) -> Iterator[None]:
-    """Let what should stand in some lines stand there for a while: not yet run, but written."""
-    backs = [mended.variant.stand() for mended in remedy]
-    try:
-        yield
-    finally:
-        for back in reversed(backs):
-            back.exchange()
-
-
-def run_with(remedy: Remedy, run: Callable[[], Any]) -> Any:
-    """Return what a run gives with something else in some lines; nothing where it cannot run."""
-    with _written(remedy):
-        codes = {function: function.compiled() for function in {m.function for m in remedy}}
-    if None in codes.values():
-        return ()
-    with ExitStack() as stack, redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for function, code in codes.items():
-            if code is not None:
-                stack.enter_context(function.being(code))
-        try:
-            return run()
-        except (CheckError, *FAILING):
-            return ()
-
-
-def texts_of(remedy: Remedy) -> list[str]:
-    """Return what should stand in some lines: a statement, of a block its head.
-
-    Nothing where a line should go.
-    """
-    with _written(remedy):
-        return list(dict.fromkeys(_text(_present(m.body), m.number) for m in remedy))
-
-
-def _text(node: Any, number: int | None) -> str:
-    if number is not None:
-        return f"{', '.join(map(ast.unparse, targets_of(node)))} = {number}"
-    is_two = isinstance(getattr(node, "test", None), ast.Constant)
-    parts = [ast.fix_missing_locations(part) for part in (node.body if is_two else [node])]
-    return "; ".join(ast.unparse(p).split("\n")[0] for p in parts if not isinstance(p, ast.Pass))
 
 
 class Mending:
@@ -271,7 +197,7 @@ class Mending:
             finally:
                 sys.settrace(before)
 
-        with _written(done):
+        with written(done):
             run_with(done, looked_at)
         if self._error is not None:
             raise self._error
@@ -340,15 +266,9 @@ class Mending:
         self._room = self._room if asked.more else room
 
 
-def _present(body: Slot) -> Any:
-    """Return the statement that stands in a place now."""
-    holder, field, index, _ = body
-    return getattr(holder, field)[index]
-
-
 def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:
     """Return what a statement makes, nothing where it only does something; None where it fails."""
-    node = _present(body)
+    node = present(body)
     value = getattr(node, "value", None)
     if value is None or isinstance(node, ast.Expr):  # a call on its own is not made twice
         return ()
@@ -361,7 +281,7 @@ def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:
 
 def _signature(body: Slot, made: Sequence[Any] | None) -> object:
     """Return what is the same where a statement does the same with equal arrays."""
-    node = _present(body)
+    node = present(body)
     if not made or not all(isinstance(item, np.ndarray | float | int) for item in made):
         return object()
     arrays = [np.asarray(item) for item in made]

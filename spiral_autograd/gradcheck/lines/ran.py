@@ -381,3 +381,13 @@ def gradient_of(name: str) -> str:
     """Return of what a variable is the gradient, by its name: of `h` for ``dh`` or ``grad_h``."""
     found = re.fullmatch(r"(d|d_|grad_?|g_)(\w+)", name.split(".")[-1], re.IGNORECASE)
     return found[2] if found else ""
+
+
+def share_right(grad: Any, true: Any, floor: float, tolerance: float) -> float:
+    """Return which share of a gradient's entries are right: 1 where it is, as a whole."""
+    if grad is None or np.shape(grad) != np.shape(true):
+        return 0.0
+    if close(grad, true, tolerance, floor):
+        return 1.0
+    off = np.abs(np.subtract(grad, true)) > tolerance * largest(true) + floor
+    return 0.999 * (1 - float(np.mean(off)))
