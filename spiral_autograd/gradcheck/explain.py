@@ -19,10 +19,8 @@ from .diagnosis.second_point import other_numbers, second_point
 from .finding import Finding, found, together
 from .guard import CheckError, guarded
 from .lines.blame import places
-from .lines.literals import with_literal
 from .reference.graph import Graph
 from .reference.reference import at_these_values, find_reference
-from .source import forward_line
 from .subject.conventions import TARGETS, means_upstream
 from .subject.objects import positional_names
 from .subject.subject import MISSING
@@ -65,11 +63,12 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     for reason in reasons:
         for k in reason.rows:
             lines = reason.lines or where.places(places, k, reason)
-            theirs = [place for place in lines if place != forward_line(reason.call)]
-            finding = with_literal(reason.finding, theirs)
+            finding: Finding | None = None
             if left or reason.is_unlikely:  # one line that mends all tells more than a part
-                beside = [] if reason.is_unlikely else left
-                finding = where.remedy(k, cases, beside) or finding
+                finding = where.remedy(k, cases, [] if reason.is_unlikely else left)
+            elif reason.kind in ("mean_missing", "averaged_over"):  # a number in the line: more
+                finding = where.remedy(k, cases, literal=True)
+            finding = finding or reason.finding
             c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
 
 

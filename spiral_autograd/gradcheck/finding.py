@@ -14,7 +14,7 @@ _KINDS = {
     "unwritten": "nothing_returned all_zeros rounding_only never_written stands_elsewhere "
     "array_replaced no_gradient unkept",
     "upstream": "upstream_ignored upstream_twice upstream_not_linear",
-    "factor": "constant_factor wrong_sign times mean_missing averaged_over one_less ratio literal "
+    "factor": "constant_factor wrong_sign times mean_missing averaged_over one_less ratio "
     "either_way of_loss mean_of_cost",
     "layout": "swapped that_of transposed axes_order reordered reversed shifted blocks",
     "sum": "extra_axis not_summed lost_axis should_keep other_sum summed averaged the_largest "

@@ -15,7 +15,7 @@ from types import CodeType
 
 import numpy as np
 
-from .. import pytree
+from .. import pytree, state
 from ..recording import Call, Site, name_of
 
 Place = tuple[str, int]  # a line of a file
@@ -25,6 +25,7 @@ Place = tuple[str, int]  # a line of a file
 SKIPPED = (
     *(os.path.dirname(os.path.abspath(f)) + os.sep for f in (np.__file__, os.__file__, __file__)),
     os.path.abspath(pytree.__file__),
+    os.path.abspath(state.__file__),
 )
 
 
@@ -181,6 +182,13 @@ def definition_of(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | as
             if getattr(node, "name", "<lambda>") == code.co_name and code.co_firstlineno in lines:
                 return node
     return None
+
+
+@lru_cache(maxsize=4096)
+def inner_codes(code: CodeType) -> tuple[CodeType, ...]:
+    """Return the codes of the functions that stand in another one."""
+    own = [item for item in code.co_consts if isinstance(item, CodeType)]
+    return tuple(inner for item in own for inner in (item, *inner_codes(item)))
 
 
 @lru_cache(maxsize=8)

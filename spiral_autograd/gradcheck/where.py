@@ -12,8 +12,8 @@ from .diagnosis.case import Case
 from .finding import Finding, found
 from .guard import CheckError, Deadline, guarded
 from .lines.blame import blame_of
-from .lines.mending import Mended
 from .lines.ran import Evidence
+from .lines.remedy import Remedy, derivatives_of, run_with, texts_of
 from .lines.trail import Trail, follow
 from .lines.verdicts import kink_places, state_places
 from .source import Place, code_of, forward_line, is_readable
@@ -95,28 +95,32 @@ class Where:
                 self.c.notes.append(UNREADABLE)
         return found
 
-    def remedy(self, k: int, cases: Sequence[Case], beside: Sequence[int] = ()) -> Finding | None:
+    def remedy(
+        self, k: int, cases: Sequence[Case], beside: Sequence[int] = (), literal: bool = False
+    ) -> Finding | None:
         """Return with what in the place of a statement the k-th gradient is right, there too.
 
         It is asked at the second point of a case as well, where it has one. With `beside` it must
-        be what makes those right that nothing else explains.
+        be what makes those right that nothing else explains; with `literal` another number that
+        is written there.
         """
-        right, statement = False, ""
+        right, texts, derivatives = False, [""], list[tuple[str, str]]()
         with guarded("the search for the lines", self.c.notes):
             blame = blame_of(self.evidence(sorted({k, *self.c.wrong})))
-            mended = blame.remedy(k, beside) if blame is not None else None
-            if mended is not None:
-                right = any(self._is_right_there(k, mended, case) for case in cases)
-                statement = mended.text
+            remedy = blame.remedy(k, beside) if blame is not None else None
+            if remedy is not None and (not literal or all(m.is_number for m in remedy)):
+                right = any(self._is_right_there(k, remedy, case) for case in cases)
+                texts, derivatives = texts_of(remedy), derivatives_of(remedy)
         self.c.subject.session.restore()
-        return found("right_with", statement=statement) if right else None
+        told = {"statement": texts[0], "others": texts[1:], "derivatives": derivatives}
+        return found("right_with", **told) if right else None
 
-    def _is_right_there(self, k: int, mended: Mended, case: Case) -> bool:
-        """Tell whether a changed line makes a gradient right at the second point of a case too."""
+    def _is_right_there(self, k: int, remedy: Remedy, case: Case) -> bool:
+        """Tell whether changed lines make a gradient right at the second point of a case too."""
         second = case.second()
         if second is None or second.rerun is None:
             return second is None and np.size(self.c.grads[k]) > 1
-        grads = mended.run(second.rerun)
+        grads = run_with(remedy, second.rerun)
         return bool(grads) and second.same(k, grads[k], second.automatic[k])
 
     def of_verdicts(self) -> None:

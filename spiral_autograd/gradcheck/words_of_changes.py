@@ -120,7 +120,7 @@ def _of_derivative(derivative: Said, change: Said) -> str:
     return f"{yours} as {what}" if true is None else f"{what} is {true}; {yours}"
 
 
-def _comes_out(flow: Said, change: Said, turns: bool, likewise: Sequence[str]) -> str:
+def _comes_out(flow: Said, change: Said) -> str:
     """Say which change of the backward pass makes the gradient come out."""
     kind = flow.kind if flow else ""
     text = f"{flow} {change}" if flow else str(change)
@@ -129,8 +129,7 @@ def _comes_out(flow: Said, change: Said, turns: bool, likewise: Sequence[str]) -
     elif kind == "closed":
         y = flow.fields["result"]
         text = f"{flow}; in yours, {change.replace('{y}', y if _is_plain(y) else 'y')}"
-    text += f", and likewise at {listed(list(dict.fromkeys(likewise)))}" if likewise else ""
-    return f"{text}, at each turn of the loop" if turns else text
+    return text
 
 
 def _flow(result: str, via: str | None, argument: str | None, run: Sequence[int] | None) -> str:
@@ -142,7 +141,6 @@ def _flow(result: str, via: str | None, argument: str | None, run: Sequence[int]
 
 
 CHANGES: dict[str, str | Callable[..., str]] = {
-    "two_mistakes": "has two mistakes: {first}; and beside that, {second}",
     "comes_out": _comes_out,
     "named": "{name}",
     "expression": lambda text: f"`{text if len(text) <= 60 else f'{text[:36]}…{text[-20:]}'}`",

@@ -29,6 +29,18 @@ def _no_pattern(late: bool, differing: int | None, of: int = 0, index: object = 
     )
 
 
+def _right_with(
+    statement: str, others: Sequence[str], derivatives: Sequence[tuple[str, str]]
+) -> str:
+    """Say what should stand in the place of a line, or of several; nothing, where one should go."""
+    texts = [f"`{text}`" for text in (statement, *others) if text]
+    parts = [f"with {listed(texts)}"] if texts else []
+    if "" in (statement, *others):
+        parts.append("without a line" if texts else "without this line")
+    known = [f"the derivative of {name} is {text}" for name, text in derivatives]
+    return "; ".join([f"is right {listed(parts)}", *known])
+
+
 def _held(zeros: bool) -> str:
     return "is all zeros" if zeros else "is what it was before"
 
@@ -134,9 +146,7 @@ def _part(wrong: int, of: int, mark: Said) -> str:
 MISTAKES: dict[str, str | Callable[..., str]] = {
     # -------------------- rows: what the numbers alone show --------------------
     "no_pattern": _no_pattern,
-    "right_with": lambda statement: (
-        f"is right with `{statement}`" if statement else "is right without this line"
-    ),
+    "right_with": _right_with,
     "not_finite": "{count} of its {of} entries are NaN or infinite",
     "unused_by_forward": "the output does not change with it: the true gradient is zero",
     "nothing_returned": "no gradient is returned, or written (None)",
@@ -176,10 +186,6 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     ),
     "ratio": lambda times, n, what, m, other: (
         f"is {_times(times)} what it should be: {n:g} ({what}) / {m:g} ({other})"
-    ),
-    "literal": lambda times, text, also, n: (
-        f"is {_times(times)} what it should be: see the {text} in the line below ({n:g} is {also} "
-        "too)"
     ),
     "either_way": lambda one, other: (
         "{one}; or {n:g} ({what}) / {m:g} ({other}): other sizes tell which"

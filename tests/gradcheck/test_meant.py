@@ -96,6 +96,82 @@ class Correlation:
         return signal.correlate2d(dout, self.K, "full")  # wrong
 
 
+class Tape:
+    def forward(self, x):
+        self.tape = []
+        for i in range(3):
+            y = np.tanh(x + i)
+            self.tape.append(lambda g, y=y: (i + 1.0) * g * (1 - y**2))  # noqa: B023  # wrong
+            x = (i + 1.0) * y
+        return x
+
+    def backward(self, dout):
+        for pull in reversed(self.tape):
+            dout = pull(dout)
+        return dout
+
+
+class Closures:
+    def forward(self, x):
+        y = np.tanh(x)
+
+        def back(g):
+            return (1 - y**3) * g  # wrong
+
+        self.back = back
+        return y
+
+    def backward(self, dout):
+        return self.back(dout)
+
+
+class Leaky:
+    def __init__(self):
+        self.W = rng.normal(size=(3, 3))
+
+    def forward(self, x):
+        self.x = x
+        self.z = x @ self.W
+        return np.where(self.z > 0, self.z, 0.2 * self.z)
+
+    def backward(self, dout):
+        dz = dout * np.where(self.z > 0, 1.0, 0.02)  # wrong
+        self.dW = self.x.T @ dz
+        return dz @ self.W.T
+
+
+class InDicts:
+    def forward(self, x):
+        self.cells = [[{"in": v, "out": np.tanh(v)} for v in row] for row in x]
+        return np.array([[cell["out"] for cell in row] for row in self.cells])
+
+    def backward(self, dout):
+        for i, row in enumerate(self.cells):
+            for j, cell in enumerate(row):
+                cell["delta"] = dout[i, j] * (1 - cell["out"] ** 3)  # wrong
+        return np.array([[cell["delta"] for cell in row] for row in self.cells])
+
+
+class Counting:
+    def __init__(self):
+        self.w = rng.normal(size=3)
+
+    def forward(self, xs):
+        self.xs, self.hs = xs, [np.zeros(3)]
+        for x in xs:
+            self.hs.append(np.tanh(x + self.w * self.hs[-1]))
+        return self.hs[-1]
+
+    def backward(self, dh):
+        self.dw, dxs, t = np.zeros(3), np.zeros_like(self.xs), len(self.xs) - 1
+        while t >= 0:
+            dxs[t] = dh * (1 - self.hs[t + 1] ** 2)
+            self.dw += dxs[t] * self.hs[t + 1]  # wrong
+            dh = dxs[t] * self.w
+            t -= 1
+        return dxs
+
+
 def place(layer):
     """Return the line of a layer's mistake."""
     first = type(layer).backward.__code__.co_firstlineno
@@ -107,6 +183,7 @@ def place(layer):
 
 x = rng.normal(size=(4, 3))
 FLIPPED = "return np.einsum('ijkl,kl->ij', windows, self.K[::-1, ::-1])"
+TAPE = "self.tape.append(lambda g, y=y, i=i: (i + 1.0) * g * (1 - y ** 2))"
 WEIGHTED = "return (2 * dout * self.w * self.x / self.w.sum(), None)"
 CORRELATION = "return signal.correlate2d(dout, self.K[::-1, ::-1], 'full')"
 
@@ -118,6 +195,11 @@ CORRELATION = "return signal.correlate2d(dout, self.K[::-1, ::-1], 'full')"
         (Convolution, [rng.normal(size=(4, 5))], [], FLIPPED),
         (BothWays, [x], [], "carry = np.zeros_like(carry); for t in reversed(range(4)):"),
         (Spread, [x], [], "return self.A.T @ dout"),
+        (Tape, [x], [], TAPE),
+        (Closures, [x], [], "return (1 - y ** 2) * g"),
+        (Leaky, [x], [], "dz = dout * np.where(self.z > 0, 1.0, 0.2)"),
+        (InDicts, [x], [], "cell['delta'] = dout[i, j] * (1 - cell['out'] ** 2)"),
+        (Counting, [x], [], "self.dw += dxs[t] * self.hs[t]"),
         (Weighted, [x[:, 0], x[:, 1] ** 2], ["w"], WEIGHTED),
         (Correlation, [rng.normal(size=(4, 5))], [], CORRELATION),
     ],
@@ -151,3 +233,13 @@ def test_lines_of_code_with_strided_views_are_not_changed():
     row, *_ = sa.check_layer(Windows(), rng.normal(size=6)).rows
     assert row.verdict == "wrong"
     assert all(what.kind != "right_with" for what in row.findings)
+
+
+@pytest.mark.parametrize(
+    ("layer", "derivatives"),
+    [(Closures, [("tanh", "1 - y ** 2")]), (Spread, [])],
+)
+def test_the_derivative_that_a_line_lacks_is_named(layer, derivatives):
+    row, *_ = sa.check_layer(layer(), x).rows
+    told = [what.fields["derivatives"] for what in row.findings if what.kind == "right_with"]
+    assert told == [derivatives]

@@ -28,8 +28,7 @@ def fourfold(w, x, t):
 def test_the_number_in_the_line_is_said_before_a_length_that_is_equal():
     x, t = RNG.normal(size=(2, 3)), RNG.normal(size=2)
     row = sa.check_gradient(fit, fourfold, RNG.normal(size=3), x, t).rows[0]
-    assert not has(row, "literal")  # it is twice the true one, and 4 is not that
-    assert has(row, "times", times=2.0)
+    assert has(row, "right_with", statement="return 2.0 * x.T @ (x @ w - t) / len(x)")
     x, t = RNG.normal(size=(4, 3)), RNG.normal(size=4)
     product = lambda w, x: (x @ w, (w, x))  # noqa: E731
 
@@ -38,7 +37,20 @@ def test_the_number_in_the_line_is_said_before_a_length_that_is_equal():
         return dw, d @ cache[0].T
 
     row = sa.check_backward(product, backward, RNG.normal(size=(3, 2)), x).rows[0]
-    assert has(row, "literal", times=4.0, text="4.0", n=4.0)
+    assert has(row, "right_with", statement="dw = cache[1].T @ d")
+
+
+def test_the_number_in_the_line_is_said_before_a_mean_that_is_not_taken():
+    x, t = RNG.normal(size=(4, 3)), RNG.normal(size=4)
+
+    def loss(w, x, t):
+        return 0.5 * np.mean((x @ w - t) ** 2)
+
+    def gradient(w, x, t):
+        return 4.0 / len(x) * x.T @ (x @ w - t)
+
+    row = sa.check_gradient(loss, gradient, RNG.normal(size=3), x, t).rows[0]
+    assert has(row, "right_with", statement="return 1.0 / len(x) * x.T @ (x @ w - t)")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def lstm_backward(dh, kept, *, mistake=""):
 
 @pytest.mark.parametrize(
     ("steps", "mistake", "rule", "kind"),
-    [(1, "gates", "value", "lost"), (3, "back", "term", "not_carried")],
+    [(1, "gates", None, "right_with"), (3, "back", "term", "not_carried")],
 )
 def test_all_gates_and_all_that_is_carried(steps, mistake, rule, kind):
     inputs = RNG.normal(size=(2, steps, 4)), RNG.normal(size=(4, 12)), RNG.normal(size=(3, 12))
@@ -56,7 +56,7 @@ def test_all_gates_and_all_that_is_carried(steps, mistake, rule, kind):
     def backward(dh, kept):
         return lstm_backward(dh, kept, mistake=mistake)
 
-    report = sa.check_backward(lstm, backward, *inputs)
+    report = sa.check_backward(lstm, backward, *inputs, budget=20.0)
     wrong = [row for row in report.rows if row.verdict == "wrong"]
     assert wrong
     for row in wrong:
@@ -116,7 +116,7 @@ def by_hand(p, mistake=""):
 
 @pytest.mark.parametrize(
     ("mistake", "kind"),
-    [("gradient", "right_with"), ("updated", "updated"), ("output's", "taken_as")],
+    [("gradient", "right_with"), ("updated", "updated"), ("output's", "right_with")],
 )
 def test_what_stands_in_the_place_of_a_weight_or_of_each_derivative(mistake, kind):
     params = {"W1": RNG.normal(size=(5, 4)), "W2": RNG.normal(size=(4, 3))}
@@ -125,7 +125,8 @@ def test_what_stands_in_the_place_of_a_weight_or_of_each_derivative(mistake, kin
     report = sa.check_gradient(network, lambda p: by_hand(p, mistake), params)
     first, second, last = report.rows
     assert last.verdict in ("exact", "match")
-    for row in (first, second):
+    for row in (first, second) if mistake != "output's" else (first,):
         assert kind in kinds(row), str(report)
-    if mistake == "output's":
-        assert len(first.findings[0].fields["likewise"]) == 1, str(report)
+    if mistake == "output's":  # both lines, of what both make wrong
+        assert len(first.findings[0].fields["others"]) == 1, str(report)
+        assert has(second, "taken_as", function="{v} * (1 - {v})"), str(report)

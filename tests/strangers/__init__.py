@@ -110,7 +110,10 @@ def judge(mistake, report, path, numbers, right):
     rows = [row for row in report.rows if row.rule is not None or row.verdict in WRONG]
     back = _backward_lines(path.read_text(encoding="utf-8"))
     findings = [
-        (finding, {n for file, n in row.lines if Path(file) == path and n in back} == set(numbers))
+        (
+            finding,
+            _are_there([n for file, n in row.lines if Path(file) == path and n in back], numbers),
+        )
         for row in rows
         for finding in row.findings
     ]
@@ -127,6 +130,11 @@ def judge(mistake, report, path, numbers, right):
     found = mistake.ok in (None, report.ok)
     kinds = tuple(dict.fromkeys(kinds_of(told)))
     return Judgement(found, reason, line, kinds, words_of(rows, report), numbers)
+
+
+def _are_there(lines, numbers):
+    """Tell whether the lines are those that were edited, or one of those beside a lost one."""
+    return set(lines) == set(numbers) or (len(lines) == 1 and lines[0] in numbers)
 
 
 def words_of(rows, report):

@@ -21,6 +21,7 @@ from ..source import Place, assigned_to, expression
 
 Lengths = Mapping[float, Finding]
 UNLIKELY = 2.4  # what costs more, nobody thinks of
+VAGUE = ("times", "ratio", "one_less", "either_way", "constant_added", "part")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Reason:
     @property
     def is_unlikely(self) -> bool:
         """Whether it may explain the numbers by chance, or tells less than a line that is right."""
-        return self.cost > UNLIKELY or self.kind in ("ratio", "two_mistakes", "part")
+        return self.cost > UNLIKELY or self.kind in VAGUE
 
     @property
     def rule(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -25,21 +25,12 @@ TIMES = (0.0, -1.0, 2.0, 0.5)  # none of an argument's own: that says no more th
 def multiples(spot: Spot, stock: Stock) -> Iterator[Family]:
     """What reaches the argument is left out, or is a multiple of what it should be."""
     never_written = spot.site.result is None and not spot.site.argument.parents
-    yield _multiples(spot, TIMES[never_written:])
-
-
-def by_lengths(spot: Spot, stock: Stock) -> Iterator[Family]:
-    """What reaches the argument is divided or multiplied by the length of an axis."""
-    yield _multiples(spot, [c for n in stock.lengths if n > 2 for c in (1 / n, float(n))])
-
-
-def _multiples(spot: Spot, factors: Sequence[float]) -> Family:
+    factors = np.array(TIMES[never_written:])
     sizes = np.abs(spot.c.ravel()) @ spot.sizes.T
-    return Family(
-        np.outer(np.array(factors) - 1, spot.effect),
-        np.outer(np.abs(np.array(factors) - 1), sizes),
-        lambda i: times(factors[i]),
-        lambda i: ("times", factors[i]),
+    yield Family(
+        np.outer(factors - 1, spot.effect),
+        np.outer(np.abs(factors - 1), sizes),
+        lambda i: times(float(factors[i])),
     )
 
 
@@ -69,7 +60,7 @@ def closed_forms(spot: Spot, stock: Stock) -> Iterator[Family]:
         fields = {**pattern.fields, **whole}
         return Edit(pattern.kind, pattern.cost, lambda g, c, t: pattern.make(g), fields, "closed")
 
-    yield from spot.family({p.key: edit(p) for p in closed.mistakes()}, stock.bar)
+    yield from spot.family(map(edit, closed.mistakes()))
 
 
 # -------------------- another derivative --------------------
@@ -99,8 +90,6 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
                 sign * scores - spot.effect,
                 sizes,
                 partial(taken_as, node, sign=sign, extra=1.6 * _is_plain(site, node)),
-                partial(_function_key, end, sign),
-                sign * stock.raw_functions(node) if np.size(node.value) == spot.g.size else None,
             )
 
 
@@ -131,9 +120,7 @@ def _of_the_gradient(spot: Spot, weights: Array) -> Family:
         return Edit("taken_as", 2.1 + 0.05 * i, change, fields, "derivative")
 
     sizes = np.abs(table) @ np.abs(weights).T + np.abs(spot.effect)
-    return Family(
-        table @ weights.T - spot.effect, sizes, edit, lambda i: ("function", "gradient", i, 1)
-    )
+    return Family(table @ weights.T - spot.effect, sizes, edit)
 
 
 def _is_plain(site: Site, node: Node) -> bool:
@@ -141,10 +128,6 @@ def _is_plain(site: Site, node: Node) -> bool:
     if any(n.name not in ("add", "subtract") for n in site.between):
         return site.steps == 1 and node is site.result and node.name == "multiply"
     return True
-
-
-def _function_key(end: str, sign: int, i: int) -> Hashable:
-    return "function", end, i, sign
 
 
 def taken_as(of: Node, i: int, sign: int = 1, extra: float = 0.0) -> Edit:

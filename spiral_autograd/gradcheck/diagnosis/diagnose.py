@@ -1,35 +1,28 @@
-"""Why gradients are wrong: by their numbers, by one change of the backward pass, by two."""
+"""Why gradients are wrong: by their numbers, and by one change of the backward pass."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from itertools import chain
 
 import numpy as np
 
-from ..finding import found
 from ..guard import OutOfTime
 from ..reference.graph import Graph
 from . import arrays, habits
+from .carried import carried, truncated
 from .case import Case, Reason
-from .changes import FAMILIES, by_lengths
-from .factors import named_factor
-from .search import Candidate, Search, Stage
+from .search import Search, Stage
 from .second_point import says_the_same
-from .several import alike, carried, repeated, truncated
 from .telling import tell
 
 # What is tried, one after the other, and up to which cost it is believed where it explains all the
 # gradients, and where it explains some: what explains some may be a part of what comes.
 COURSE: tuple[Stage, ...] = (
     (lambda search: chain(carried(search), search.natural()), 2.4, 0.0),
-    (partial(repeated, sort=(*FAMILIES, by_lengths)), 2.4, 2.4),
-    (truncated, 2.4, 2.4),
-    (Search.updates, 2.4, 2.4),
-    (alike, np.inf, np.inf),
+    (lambda search: chain(truncated(search), search.updates()), 2.4, 2.4),
+    (lambda search: (), np.inf, np.inf),
 )
 # For what is not linear in the upstream gradient.
 UPDATES: tuple[Stage, ...] = ((Search.updates, np.inf, np.inf),)
@@ -123,31 +116,23 @@ def _searched(
     told: Sequence[int],
     course: Sequence[Stage] = COURSE,
 ) -> Iterator[Reason]:
-    """Yield what one change of the backward pass explains; then two, one after the other.
+    """Yield what one change of the backward pass explains.
 
     What explains some gradients is said of those, too, of which something has been told already.
     """
     case.deadline.check()
     left = [k for k in rows if case.comparable(k)]
     beside = [k for k in told if case.comparable(k)]
-    known: list[tuple[Reason, Candidate]] = []
     modes = (False, True) if graph.cancelled else (False,)
     with np.errstate(all="ignore"):
         for through_max in modes:
             for some in _chunks(graph, left):
                 rows = [k for k in some if k in left]
-                search = Search(case, graph, rows, [*left, *beside], {}, through_max)
+                search = Search(case, graph, rows, [*left, *beside], through_max)
                 for explained in search.explained(course) if rows else ():
-                    reason = tell(search, explained)
-                    known.append((reason, explained.candidate))
                     left = [k for k in left if k not in explained.rows]
                     beside = [k for k in beside if k not in explained.rows]
-                    yield reason
-        for first, candidate in known:
-            if left:
-                for second in _second(case, graph, left, first, candidate):
-                    left = [k for k in left if k not in second.rows]
-                    yield second
+                    yield tell(search, explained)
 
 
 def _chunks(graph: Graph, rows: Sequence[int], most: int = 12) -> list[list[int]]:
@@ -155,34 +140,3 @@ def _chunks(graph: Graph, rows: Sequence[int], most: int = 12) -> list[list[int]
     last = {k: max((u.number for u in graph.roots[k].users), default=-1) for k in rows}
     ordered = sorted(rows, key=lambda k: -last[k])
     return [ordered[i : i + most] for i in range(0, len(ordered), most)]
-
-
-def _second(
-    case: Case, graph: Graph, rows: list[int], first: Reason, candidate: Candidate
-) -> Iterator[Reason]:
-    """Yield the second mistakes that explain gradients once the first one has been made."""
-    search = Search(case, graph, rows[:0], rows, candidate.changes)
-    moved = [k for k in rows if not np.array_equal(search.now[k], graph.gradient(k))]
-    if not moved:
-        return
-    there = search.there()
-    other = replace(case, automatic=search.now, second=lambda: there)
-    rules = (named_factor, arrays.layout, arrays.sums, arrays.plain_term)
-    for k in moved:
-        tries = (_safely(rule, other, k) for rule in rules)
-        second = next((reason for reason in tries if reason is not None), None)
-        if second is not None:
-            rows = [j for j in rows if j != k]
-            yield _both(first, second)
-    moved = [k for k in moved if k in rows]
-    if moved:
-        search = Search(case, graph, moved, moved, candidate.changes)
-        for explained in search.explained(COURSE):
-            yield _both(first, tell(search, explained))
-
-
-def _both(first: Reason, second: Reason) -> Reason:
-    if says_the_same(first.finding, second.finding, 1e-6):  # one slip, in a helper or a loop
-        return second
-    finding = found("two_mistakes", first=first.finding, second=second.finding, rule=second.rule)
-    return replace(second, finding=finding)

@@ -42,11 +42,6 @@ class Pattern:
         """What is said of it."""
         return found(self.kind, **self.fields)
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What the same pattern elsewhere has in common with this one."""
-        return self.kind, *self.fields.values()
-
 
 def subsets(ndim: int) -> list[Axes]:
     """Return all choices of axes, of arrays with not too many."""

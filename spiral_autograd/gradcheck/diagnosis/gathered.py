@@ -22,8 +22,7 @@ def gathered(spot: Spot, stock: Stock) -> Iterator[Family]:
         return
     x = spot.site.argument
     ways = [Site(u, x, (u,)) for u in x.users if np.shape(u.adjoint) == np.shape(u.value)]
-    tried = [*_kept_alone(spot, ways), *_overwritten(spot, ways)]
-    yield from spot.family({(edit.kind, n): edit for n, edit in enumerate(tried)}, _recorded)
+    yield from spot.family([*_kept_alone(spot, ways), *_overwritten(spot, ways)])
 
 
 def _kept_alone(spot: Spot, ways: Sequence[Site]) -> Iterator[Edit]:
@@ -57,10 +56,6 @@ def _repeats(way: Site) -> bool:
     counts = np.zeros(np.shape(way.argument.value), dtype=int)
     np.add.at(counts, _index(way), 1)
     return bool(np.any(counts > 1))
-
-
-def _recorded(node: Node) -> object:
-    return node.adjoint
 
 
 def _only(spot: Spot, way: Site) -> Change:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,9 +30,7 @@ class Probes:
     each, and the last of all that are right; each group has its own weights, several times.
     """
 
-    def __init__(
-        self, case: Case, graph: Graph, rows: list[int], now: list[Array], through_max: bool
-    ) -> None:
+    def __init__(self, case: Case, graph: Graph, rows: list[int], through_max: bool) -> None:
         right = [k for k in range(len(case.names)) if k not in case.wrong and case.comparable(k)]
         size = sum(np.size(node.value) for node in graph.nodes) * PROBES * (len(rows) + 1)
         whole = size > _MOST
@@ -46,7 +44,7 @@ class Probes:
             for _ in range(repeats):
                 weights, target = {}, 0.0
                 for k in group:
-                    g, h = now[k], case.written(k)
+                    g, h = graph.gradient(k), case.written(k)
                     most = max(largest(g), largest(h))
                     if most <= 1e3 * case.noise(k):  # a gradient of zero has no digits to compare
                         continue
@@ -140,17 +138,11 @@ class Family:
         What each does to the probes, and the size of the terms of that.
     edit : callable
         Returns the i-th change.
-    key : callable
-        Returns what the i-th has in common with the same change at another site.
-    factors : array (changes, numbers) or None
-        By what each multiplies that which leaves the result, where that is all that it does.
     """
 
     effects: Array
     sizes: Array
     edit: Callable[[int], Edit]
-    key: Callable[[int], Hashable]
-    factors: Array | None = None
 
 
 class Spot:
@@ -184,20 +176,17 @@ class Spot:
         table = np.stack([other.ravel() for other in others]) - self.c.ravel()
         return table @ self.tangents.T, np.abs(table) @ self.sizes.T
 
-    def family(
-        self, edits: Mapping[Hashable, Edit], total: Callable[[Node], object]
-    ) -> Iterator[Family]:
-        """Yield the changes of one sort that fit, by their keys; nothing where none does."""
-        changed: dict[Hashable, Array] = {}
-        for key, edit in edits.items():
+    def family(self, edits: Iterable[Edit]) -> Iterator[Family]:
+        """Yield the changes of one sort that fit; nothing where none does."""
+        made: list[tuple[Edit, Array]] = []
+        for edit in edits:
             with suppress(*UNFIT):
-                changed[key] = np.asarray(edit.change(self.g, self.c, total))
-        keys = [key for key, other in changed.items() if other.shape == self.c.shape]
+                other = np.asarray(edit.change(self.g, self.c, lambda node: node.adjoint))
+                made += [(edit, other)] if other.shape == self.c.shape else []
         step = max(1, 2_000_000 // max(1, self.c.size))
-        for some in (keys[start : start + step] for start in range(0, len(keys), step)):
-            made = [edits[key] for key in some]
-            effects, sizes = self.effects([changed[key] for key in some])
-            yield Family(effects, sizes, made.__getitem__, some.__getitem__)
+        for some in (made[start : start + step] for start in range(0, len(made), step)):
+            effects, sizes = self.effects([other for _, other in some])
+            yield Family(effects, sizes, [edit for edit, _ in some].__getitem__)
 
 
 def folded(weights: Array, shape: tuple[int, ...]) -> Array | None:
@@ -215,27 +204,21 @@ def folded(weights: Array, shape: tuple[int, ...]) -> Array | None:
 
 
 class Stock:
-    """What the families of changes ask for at several sites: functions of values, and gradients."""
+    """What the families of changes ask for at several sites: functions of values, and turns."""
 
-    def __init__(self, graph: Graph, turns: Turns, bar: Callable[[Node], Any]) -> None:
-        self.turns, self.bar = turns, bar
-        self.lengths = sorted({n for node in graph.nodes for n in np.shape(node.value)})
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
         self._functions: dict[Node, Array] = {}
 
     def functions(self, node: Node) -> Array:
         """Return the functions of a value, one in each row; NaN where one is but a constant."""
-        table = self.raw_functions(node).copy()
+        if node in self._functions:
+            return self._functions[node]
+        table = functions_of(np.asarray(node.value))
         with np.errstate(all="ignore"):
             constant = np.ptp(table, axis=1) <= 1e-9 * np.max(np.abs(table), axis=1)
         constant[0] = False  # that the derivative is left out is no mere factor
         table[constant] = np.nan
-        return table
-
-    def raw_functions(self, node: Node) -> Array:
-        """Return the functions of a value, one in each row, constant or not."""
-        if node not in self._functions:
-            table = functions_of(np.asarray(node.value))
-            if table.size > 400_000:
-                return table
+        if table.size <= 400_000:
             self._functions[node] = table
-        return self._functions[node]
+        return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from itertools import chain
 
 import numpy as np
 
@@ -16,14 +16,12 @@ from . import changes
 from .case import Case
 from .changes import FAMILIES
 from .factors import factor_of
-from .matrices import Matrices
-from .probes import Edit, Family, Probes, Spot, Stock
+from .probes import Edit, Probes, Spot, Stock
 from .second_point import standing_at
 from .turns import Turns
 from .updated import updated
 
 Changes = Mapping[Site, Change]
-Make = Callable[[Any, Stock], Iterator[Family]]
 Stage = tuple[Callable[["Search"], Iterable["Candidate"]], float, float]
 
 
@@ -34,7 +32,6 @@ class Candidate:
     edits: tuple[tuple[Site, Edit], ...]
     rows: frozenset[int]
     cost: float
-    how: str = ""  # "turns" of a loop, or "likewise" at other places
 
     @property
     def changes(self) -> Changes:
@@ -62,28 +59,20 @@ class Search:
         graph: Graph,
         rows: list[int],
         left: Sequence[int],
-        before: Changes,
-        through_max: bool = False,
+        through_max: bool,
     ) -> None:
-        self.case, self.graph, self.rows, self.left, self.before = case, graph, rows, left, before
+        self.case, self.graph, self.rows, self.left = case, graph, rows, left
         self.through_max = through_max
-        self.bars = self._rerun(before, through_max)
-        self.now = [np.asarray(self.bar(root), dtype=float) for root in graph.roots]
         self.right = [k for k in range(len(case.names)) if k not in case.wrong]
         self.right = [k for k in self.right if case.comparable(k)]
         self.differing = {
-            k: int(np.sum(np.abs(case.written(k) - self.now[k]) > case.noise(k))) for k in left
+            k: int(np.sum(np.abs(case.written(k) - graph.gradient(k)) > case.noise(k)))
+            for k in left
         }
-        self.probes = Probes(case, graph, rows, self.now, through_max)
+        self.probes = Probes(case, graph, rows, through_max)
         self.turns = Turns(graph)
-        self.matrices = Matrices(graph, self.bar, through_max)
-        self.stock = Stock(graph, self.turns, self.bar)
-        self._families: dict[tuple[Site, Make], list[Family]] = {}
+        self.stock = Stock(self.turns)
         self._spots: dict[Site, Spot | None] = {}
-
-    def bar(self, node: Node) -> object:
-        """Return the gradient of a value, with the changes that have been made before."""
-        return self.bars.get(node, node.adjoint)
 
     # -------------------- the course --------------------
 
@@ -112,7 +101,7 @@ class Search:
         for site in self.sites:
             spot = self.spot(site)
             if spot is not None:
-                for family in self.families(site, FAMILIES):
+                for family in chain.from_iterable(make(spot, self.stock) for make in FAMILIES):
                     rows = self.probes.passing(family.effects, family.sizes)
                     for i in np.flatnonzero(rows.any(axis=1)):
                         edit = family.edit(int(i))
@@ -177,31 +166,20 @@ class Search:
     def _spot(self, site: Site) -> Spot | None:
         if not self.probes.moves(site.argument):
             return None
-        g = np.asarray(self.bar(site.result or site.argument), dtype=float)
+        g = np.asarray((site.result or site.argument).adjoint, dtype=float)
         c = np.asarray(self.graph.part(site, g, through_max=self.through_max), dtype=float)
         shape = np.shape(site.argument.value)
         return Spot(self.graph, self.probes, site, g, c) if c.shape == shape else None
-
-    def families(self, site: Site, sort: Sequence[Make]) -> list[Family]:
-        """Return the changes of some sorts that are tried at a site."""
-        spot = self.spot(site)
-        found: list[Family] = []
-        for make in sort if spot is not None else ():
-            if (site, make) not in self._families:
-                self._families[site, make] = list(make(spot, self.stock))
-            found += self._families[site, make]
-        return found
 
     # -------------------- verified --------------------
 
     def verified(self, candidate: Candidate, left: set[int]) -> Explained | None:
         """Return which of some gradients a change explains, once the backward pass has run."""
         best: Explained | None = None
-        edits = {**self.before, **candidate.changes}
         for through_max in (False, True) if self.graph.cancelled else (False,):
             made: list[object] = []
             try:
-                bars = self.graph.rerun(edits, through_max=through_max, made=made)
+                bars = self.graph.rerun(candidate.changes, through_max=through_max, made=made)
             except UNFIT:
                 continue
             rows = self._rows_of(bars, left)
@@ -221,7 +199,7 @@ class Search:
 
         Where there is none, a function is not believed of one number: many have any one.
         """
-        changed = self.there(explained.candidate.changes, through_max=explained.through_max)
+        changed = self._there(explained)
         if changed is not None:
             rows = explained.rows
             return all(
@@ -231,24 +209,18 @@ class Search:
         few = sum(self.differing[k] for k in explained.rows)
         return few > 1 or edit.kind in ("left_out", "times", "not_carried")
 
-    def there(self, changes: Changes | None = None, *, through_max: bool = False) -> Case | None:
-        """Return the case at the second point, with the true gradients as changes make them."""
-        second, first = self.case.second(), self.bars
+    def _there(self, explained: Explained) -> Case | None:
+        """Return the case at the second point, with the gradients as a change makes them there."""
+        second, changes = self.case.second(), explained.candidate.changes
         if second is None or second.graph is None:
             return None
         with standing_at(second.graph, self.graph):
             try:
-                self.bars = self._rerun(self.before, through_max)
-                bars = self._rerun({**self.before, **(changes or {})}, through_max)
+                bars = self.graph.rerun(changes, through_max=explained.through_max)
             except UNFIT:
                 return replace(second, wrong=[])
-            finally:
-                self.bars = first
             now = [np.asarray(bars.get(root, root.adjoint)) for root in self.graph.roots]
         return replace(second, automatic=now)
-
-    def _rerun(self, changes: Changes, through_max: bool) -> Mapping[Node, object]:
-        return self.graph.rerun(changes, through_max=through_max) if changes else {}
 
     # -------------------- names and costs --------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,14 +61,12 @@ def targets(spot: Spot, stock: Stock) -> Iterator[Family]:
     if known is None:
         return
     runs = stock.turns.runs(z)
-    edits: dict[Hashable, Edit] = {
-        ("one_hot", text): _edit(z, text, made) for text, made in MISTAKES.items()
-    }
+    edits = [_edit(z, text, made) for text, made in MISTAKES.items()]
     for which, at in WHICH.items() if len(runs) > 1 else ():
         other = runs[at(stock.turns.turn[z], len(runs))]
         if np.shape(other.value) == np.shape(z.value):
-            edits["one_hot", which] = _edit(z, "p - one_hot", partial(_of_other, other), which)
-    yield from spot.family(edits, stock.bar)
+            edits.append(_edit(z, "p - one_hot", partial(_of_other, other), which))
+    yield from spot.family(edits)
 
 
 def _at(z: Node, c: Array) -> Targets | None:

@@ -26,13 +26,10 @@ def tell(search: Search, explained: Explained) -> Reason:
     candidate = explained.candidate
     site, edit = candidate.edits[-1]
     change = _change(search, site, edit)
-    others = [s for s, _ in candidate.edits[:-1]] if candidate.how == "likewise" else []
     finding = found(
         "comes_out",
         flow=_subject(search, site, edit),
         change=change,
-        turns=candidate.how == "turns",
-        likewise=[other for s in others if (other := _what(search, s)) != _what(search, site)],
         rule=change.rule,
     )
     products = [np.asarray(value) for value in (*explained.made, *explained.bars.values())]
@@ -51,10 +48,6 @@ def _operation(search: Search, site: Site, edit: Edit) -> Node:
         return next((node for node in later if node.name in PICKING), site.argument)
     path: Site | None = edit.fields.get("path")
     return (path.result if path is not None else site.result) or site.argument
-
-
-def _what(search: Search, site: Site) -> Finding:
-    return search.case.name(site.result or site.argument)
 
 
 def _change(search: Search, site: Site, edit: Edit) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ..reference.graph import Graph, Site
@@ -59,34 +59,6 @@ class Turns:
         last = len(self._runs[self.lines[node]]) - 1
         return last > 3 and 0 < self.turn[node] < last
 
-    def seen_from(self, y: Node, other: Node) -> Hashable:
-        """Return which value another one is, seen from an operation: its line and its turn."""
-        if self.repeats(y) and self.repeats(other):
-            return self.lines[other], self.turn[other] - self.turn[y]
-        return self.lines[other], None
-
-    def classes(self, sites: Iterable[Site]) -> list[list[Site]]:
-        """Return the sites that are the same at each turn of a loop."""
-        found: dict[Hashable, list[Site]] = {}
-        for site in sites:
-            y = site.result or site.argument
-            if self.repeats(y):
-                x, via = site.argument, site.via
-                argument = self.seen_from(y, x) if x.parents else (None, len(x.users))
-                single = not x.parents and len(x.users) > 1
-                key = (
-                    (self.lines[y], site.result is None),
-                    (argument, x.number if single else None),
-                    self.lines[via] if via is not None else None,
-                    site.steps,
-                    len(site.between) > 1,  # by several ways at once
-                )
-                found.setdefault(key, []).append(site)
-        classes = [some for some in found.values() if len(some) > 1]
-        return [
-            some for some in classes if len({(s.result, s.argument) for s in some}) == len(some)
-        ]
-
     def carried(self) -> dict[Line, list[Site]]:
         """Return the ways from a turn of a loop back to the turn before, by the value carried."""
         found: dict[Line, list[Site]] = {}
@@ -94,27 +66,11 @@ class Turns:
             y, x = site.result, site.argument
             if y is None or not x.parents or not (self.repeats(y) and self.repeats(x)):
                 continue
+            if y.name == x.name == "set_at":  # an array that is filled, turn by turn
+                continue
             if self.turn[y] == self.turn[x] + 1:
                 found.setdefault(self.lines[x], []).append(site)
         return found
-
-    def are_apart(self, sites: Sequence[Site]) -> bool:
-        """Tell whether no site lies behind another one, so that what they do adds up."""
-        return not _behind(self.graph, sites)
-
-
-def _behind(graph: Graph, sites: Sequence[Site]) -> bool:
-    """Tell whether what one site changes flows into the result of another."""
-    results = {site.result for site in sites}
-    wholes = {site.argument for site in sites if site.result is None}
-    changed = {site.argument for site in sites}
-    flows: set[Node] = set()
-    for node in reversed(graph.nodes):
-        if node in changed or node in flows:
-            if node in results or (node in wholes and node in flows):
-                return True
-            flows.update(node.parents)
-    return False
 
 
 def _line(node: Node) -> Line:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +15,9 @@ from ...validation import Shape
 from ..blocks import close, largest
 from ..source import Place, code_of, forward_line, skips
 from .known import Known, is_known
-from .mending import Asked, Mended, Mending, Spot
-from .ran import Evidence, Key, Ran, gradient_of
+from .mending import Asked, Mending
+from .ran import Evidence, Key, Ran, gradient_of, share_right
+from .remedy import Remedy, Spot
 from .trail import Moment, Trail, follow, is_unchecked
 
 _ASKED = 24  # statements that are changed
@@ -31,7 +32,7 @@ def blame_of(evidence: Evidence) -> Blame | None:
 
 
 def places(evidence: Evidence, k: int, reason: Any = None) -> tuple[Place, ...]:
-    """Return where the k-th gradient goes wrong: at most three lines, forward ones first.
+    """Return where the k-th gradient goes wrong: at most four lines, forward ones first.
 
     A reason has a rule, rows, a kind, the forward call whose gradient is wrong, and the wrong
     values that it makes on the way.
@@ -41,7 +42,7 @@ def places(evidence: Evidence, k: int, reason: Any = None) -> tuple[Place, ...]:
         found += blame.unwritten(k)
     elif blame is not None:
         found += blame.suspects(k, reason) or blame.ends()
-    return tuple(dict.fromkeys(place for place in found if place is not None))[:3]
+    return tuple(dict.fromkeys(place for place in found if place is not None))[:4]
 
 
 def _forward_place(evidence: Evidence, k: int, reason: Any) -> Place | None:
@@ -84,7 +85,7 @@ class Blame(Ran):
 
     def __init__(self, evidence: Evidence, trail: Trail) -> None:
         super().__init__(evidence, trail)
-        self.mended: dict[tuple[int, ...], list[Mended]] = {}
+        self.mended: dict[tuple[int, ...], list[Remedy]] = {}
 
     # -------------------- what is left --------------------
 
@@ -119,22 +120,39 @@ class Blame(Ran):
         return likely, [key[0] for key in left]
 
     def _mended(self, k: int, reason: Any, likely: Sequence[Place]) -> list[Place]:
-        """Return the statement of which one small change makes all right: gradients, or some."""
+        """Return the statement of which one small change makes all right: gradients, or some.
+
+        Where none does, and no reason is likely, the statements that do it together.
+        """
         if any(is_unchecked(self.trail.runs[e.run].code) for e in self.events[self.start :]):
             return []
-        for rows in (tuple(self.evidence.wrong), tuple(reason.rows if reason else [k]), (k,)):
+        rest = [tuple(reason.rows if reason else [k]), (k,)]
+        for rows in (tuple(self.evidence.wrong), *([] if vars(self).get("together") else rest)):
             if k in rows and rows not in self.mended:
-                wanted = frozenset({*rows, *self.telling})
-                spots = self._spots(rows, likely)
+                wanted, spots = frozenset({*rows, *self.telling}), self._spots(rows, likely)
                 few = {spot: asked for spot, asked in spots.items() if not asked.shared}
-                found = self.mending.lines(few, wanted)
-                self.mended[rows] = found or self.mending.lines(spots, wanted)
+                self.mended[rows] = self.mending.lines(few, wanted)
+                if not self.mended[rows] and few != spots:
+                    self.mended[rows] = self.mending.lines(spots, wanted)
+                if not self.mended[rows]:  # through numbers in dicts there is no way to follow
+                    self.mended[rows] = self.mending.lines(self._spots((), likely), wanted)
             if k in rows and self.mended[rows]:
-                return list(dict.fromkeys(mended.place for mended in self.mended[rows]))
-        return []
+                return list(dict.fromkeys(m.place for some in self.mended[rows] for m in some))
+        together = self.together if reason is None or reason.is_unlikely else ()
+        if together:
+            wanted = frozenset({k, *self.telling})
+            self.mended[k,] = [self.mending.least(together, wanted)]
+        return [mended.place for remedy in self.mended.get((k,), ()) for mended in remedy]
 
-    def remedy(self, k: int, beside: Sequence[int] = ()) -> Mended | None:
-        """Return the only change of a line that makes the k-th gradient right, if it is known.
+    @cached_property
+    def together(self) -> Remedy:
+        """The statements that have to be other ones together, that all gradients are right."""
+        wanted = {*self.evidence.wrong, *self.telling}
+        spots = self._spots(tuple(wanted), (), any)
+        return self.mending.several(spots, frozenset(wanted))
+
+    def remedy(self, k: int, beside: Sequence[int] = ()) -> Remedy | None:
+        """Return the only change of lines that makes the k-th gradient right, if it is known.
 
         With some others beside it, if it makes these right too.
         """
@@ -152,20 +170,26 @@ class Blame(Ran):
         floors = [max(f, tolerance * m) for f, m in zip(e.floors, ours, strict=True)]
         truths = [some for some in (e.automatic, e.ideal) if some]
 
-        def right(grads: Sequence[Any]) -> frozenset[int]:
-            return frozenset(
-                k
-                for true in truths
-                for k, g in enumerate(grads)
-                if g is not None and np.shape(g) == np.shape(true[k])
-                if close(g, true[k], tolerance, floors[k])
-            )
+        def right(grads: Sequence[Any]) -> list[float]:
+            pairs = enumerate(zip(grads, floors, strict=True))
+            return [
+                max(share_right(g, true[k], f, tolerance) for true in truths) for k, (g, f) in pairs
+            ]
+
+        def back(value: Any) -> int:
+            known = isinstance(value, np.ndarray) and np.any(value)
+            wholes = self.wholes if known and self.whole.has(value, 1e-9) else ()
+            same = [n for n, call in enumerate(wholes) if close(value, call.value, 1e-9)]
+            return max(same, default=-1)
 
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
-        return Mending(e.run, right, self._truth, self.gain_from, e.deadline, length)
+        told = self._truth, self.gain_from, back
+        return Mending(e.run, right, *told, e.deadline, length, self.numbers)
 
-    def _spots(self, rows: tuple[int, ...], likely: Sequence[Place]) -> dict[Spot, Asked]:
-        """Return the lines that all of some gradients came from, and no right one: likely first."""
+    def _spots(
+        self, rows: tuple[int, ...], likely: Sequence[Place], which: Callable[..., bool] = all
+    ) -> dict[Spot, Asked]:
+        """Return the lines that all, or any, of some gradients came from: the likely ones first."""
         fed = [
             self._named(self.feeding(k) | {m.event for m in self.equal(k)})
             for k in rows
@@ -179,7 +203,8 @@ class Blame(Ran):
             run = self.trail.runs[self.events[number].run]
             called = {run.caller} if run.caller is not None and run.caller >= self.start else set()
             for n in {number, *called, *self.conditions.get(number, ())}:
-                spot = self.trail.runs[self.events[n].run].code, self.events[n].place[1]
+                code = self.trail.runs[self.events[n].run].code
+                spot = self.outer.get(code, code), self.events[n].place[1]
                 events.setdefault(spot, set()).update((n, number))
         calls = sorted({n for numbers in events.values() for n in numbers} - set().union(*fed))
         order = [*likely, *(self.events[number].place for number in calls)]
@@ -187,7 +212,7 @@ class Blame(Ran):
         costs: dict[Spot, tuple[float, int]] = {}
         for (code, line), numbers in events.items():
             own = [n for n in numbers if self.events[n].place[1] == line]
-            is_fed = all(numbers & some for some in fed)
+            is_fed = which(numbers & some for some in fed)
             if not is_fed or is_unchecked(code) or self.events[own[0]].step is None:
                 continue
             rank = ranks.get((code.co_filename, line), len(order))
@@ -216,19 +241,6 @@ class Blame(Ran):
             new = {n for n in event.namers | calling if n >= self.start} - found
             found |= new
             pending += new
-        return found
-
-    @cached_property
-    def conditions(self) -> dict[int, list[int]]:
-        """The conditions on which an event came, each by the event that asked it."""
-        last: dict[tuple[int, int], int] = {}
-        found: dict[int, list[int]] = {}
-        for number, event in enumerate(self.events):
-            if event.step is not None:
-                last[event.run, event.step.line] = number
-                lines = [block.lineno for block in event.step.blocks if isinstance(block, ast.If)]
-                asked = [last.get((event.run, line), -1) for line in lines]
-                found[number] = [other for other in asked if 0 <= other < number]
         return found
 
     @cached_property

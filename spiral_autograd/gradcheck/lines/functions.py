@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import gc
-import io
-import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import permutations
 from types import CodeType, FrameType, FunctionType
@@ -15,30 +13,41 @@ from typing import Any
 
 import numpy as np
 
-from ..guard import CheckError
-from ..source import definition_of
+from ..source import definition_of, inner_codes, root_of, targets_of
 from .scope import Scope, fields_of
 from .statements import Reach
-from .variants import Slot, Variant
+from .variants import Slot
 
 # What a changed statement may raise, also where an adapter reads what comes of it.
 FAILING = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, NameError),
     *(RuntimeError, TypeError, ValueError),
 )
+_TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
 _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
 
 
 class Function:
-    """The functions of one code, which may run another for a while."""
+    """The functions of one code, which may run another for a while.
 
-    def __init__(self, code: CodeType, same: Sequence[FunctionType]) -> None:
-        self.code, self.same, self.tree = code, same, definition_of(code)
+    `makers` are those that make such functions each time they run, as closures are made.
+    """
+
+    def __init__(
+        self, code: CodeType, same: Sequence[FunctionType], makers: Sequence[FunctionType]
+    ) -> None:
+        self.code, self.same, self.makers = code, same, makers
+        self.tree = definition_of(code)
+
+    @property
+    def running(self) -> CodeType:
+        """The code that they run now."""
+        return self.same[0].__code__ if self.same else self.code
 
     @cached_property
     def module(self) -> ast.Module:
         """A module that defines the function where it stands, in a class of the same name."""
-        names = self.same[0].__qualname__.split(".")
+        names = self.same[0].__qualname__.split(".") if self.same else []
         owner = names[-2] if names[1:] and names[-2].isidentifier() else ""
         free = ", ".join(name for name in self.code.co_freevars if name != "__class__")
         inner = f"\n    class {owner}: pass" if owner else " pass"
@@ -72,42 +81,57 @@ class Function:
 
     @cached_property
     def words(self) -> list[str]:
-        """The texts that the function compares something with."""
-        compared = [node for node in self.nodes if isinstance(node, ast.Compare)]
-        sides = [side for node in compared for side in node.comparators]
+        """The texts that the function compares something with, or calls something with."""
+        compared = [node for node in self.nodes if isinstance(node, ast.Compare | ast.Call)]
+        sides = [side for node in compared for side in _sides(node)]
         values = [getattr(side, "value", None) for side in sides]
         return [value for value in values if isinstance(value, str)]
 
     def statements(self, line: int) -> Iterator[Slot]:
         """Yield the statements that begin at a line, with their places."""
-        nodes = self.nodes if self.same else []
-        if any(isinstance(node, ast.While) for node in nodes):  # it may never end with another step
-            return
+        nodes = self.nodes if self.same or self.makers else []
         for holder in nodes:
             for field in ("body", "orelse", "finalbody"):
                 inner = getattr(holder, field, None)
                 for i, node in enumerate(inner if isinstance(inner, list) else ()):
-                    if node.lineno == line:
+                    if node.lineno == line and not (self.steering and self._steers(node)):
                         yield holder, field, i, node
 
-    def run_with(self, variant: Variant, run: Callable[[], Any]) -> Any:
-        """Return what a run gives with something else in one place; nothing where it cannot run."""
-        back = variant.stand()
-        try:
-            code = self._compiled()
-        finally:
-            back.exchange()
-        if code is None or code.co_freevars != self.code.co_freevars:
-            return ()
-        with self._being(code), redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                return run()
-            except (CheckError, *FAILING):
-                return ()
+    @cached_property
+    def steering(self) -> set[str]:
+        """The variables that tell how long a `while` goes on, and those that they come from."""
+        loops = [node for node in self.nodes if isinstance(node, ast.While)]
+        inner = [node for loop in loops for node in ast.walk(loop)]
+        tests = [node.test for node in inner if isinstance(node, ast.While | ast.If)]
+        found: set[str] = set()
+        new = set().union(*map(_roots_in, tests))
+        while new - found:
+            found |= new
+            made = [getattr(n, "value", n) for n in self.nodes if found & _written_by(n)]
+            new = set().union(*map(_roots_in, made))
+        return found
 
-    def _compiled(self) -> CodeType | None:
-        """Return the code of the tree as it is now."""
+    def _steers(self, node: ast.stmt) -> bool:
+        """Tell whether a `while` may never end with another statement in the place of one."""
+        is_plain = isinstance(node, ast.Assign | ast.AugAssign | ast.Return) and not takes(node)
+        return not is_plain or bool(self.steering & _written_by(node))
+
+    @contextmanager
+    def being(self, code: CodeType) -> Iterator[None]:
+        """Let the functions run another code for a while."""
+        before = [(function, function.__code__) for function in (*self.same, *self.makers)]
+        try:
+            for function in self.same:
+                function.__code__ = code
+            for function in self.makers:
+                function.__code__ = _making(function.__code__, code)
+            yield
+        finally:
+            for function, own in before:
+                function.__code__ = own
+
+    def compiled(self) -> CodeType | None:
+        """Return the code of the tree as it is now; None where it cannot run."""
         tree: Any = self.tree
         decorators, tree.decorator_list = tree.decorator_list, []
         try:
@@ -117,35 +141,56 @@ class Function:
             return None
         finally:
             tree.decorator_list = decorators
-        return next(_inside(made, self.code.co_name, tree.lineno), None)
-
-    @contextmanager
-    def _being(self, code: CodeType) -> Iterator[None]:
-        try:
-            for function in self.same:
-                function.__code__ = code
-            yield
-        finally:
-            for function in self.same:
-                function.__code__ = self.code
+        own = (self.code.co_name, tree.lineno)
+        same = (c for c in inner_codes(made) if (c.co_name, c.co_firstlineno) == own)
+        code = next(same, None)
+        return code if code and code.co_freevars == self.code.co_freevars else None
 
 
-def running(codes: Collection[CodeType]) -> dict[CodeType, list[FunctionType]]:
-    """Return the functions that run each of some codes."""
-    found: dict[CodeType, list[FunctionType]] = {code: [] for code in codes}
-    for held in gc.get_referrers(*codes) if codes else ():  # one way through all objects
-        if isinstance(held, FunctionType) and held.__code__ in found:
-            found[held.__code__].append(held)
-    return found
+def functions_of(codes: Collection[CodeType]) -> dict[CodeType, Function]:
+    """Return the functions that run each of some codes, and those that make them."""
+    found: dict[CodeType, tuple[list[FunctionType], list[FunctionType]]]
+    found, files = {code: ([], []) for code in codes}, {code.co_filename for code in codes}
+    for held in gc.get_objects() if codes else ():  # one way through all objects
+        if type(held) is FunctionType and held.__code__.co_filename in files:
+            for code in (held.__code__, *inner_codes(held.__code__)):
+                if code in found:
+                    found[code][code is not held.__code__].append(held)
+    return {code: Function(code, *held) for code, held in found.items()}
 
 
-def _inside(code: CodeType, name: str, line: int) -> Iterator[CodeType]:
-    """Yield the codes of a name and a line that some code holds."""
-    for item in code.co_consts:
-        if isinstance(item, CodeType):
-            if item.co_name == name and item.co_firstlineno == line:
-                yield item
-            yield from _inside(item, name, line)
+def _making(code: CodeType, inner: CodeType) -> CodeType:
+    """Return the code of a function that makes functions of another code."""
+
+    def instead(item: Any) -> Any:
+        if not isinstance(item, CodeType):
+            return item
+        places = [(one.co_name, one.co_firstlineno) for one in (item, inner)]
+        return inner if places[0] == places[1] else _making(item, inner)
+
+    return code.replace(co_consts=tuple(map(instead, code.co_consts)))
+
+
+def _roots_in(node: ast.AST) -> set[str]:
+    """Return the variables, and the attributes of variables, that stand in an expression."""
+    named = [part for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute)]
+    owners = {id(part.value) for part in named if isinstance(part, ast.Attribute)}
+    return {root_of(part) for part in named if id(part) not in owners}
+
+
+def _written_by(node: ast.AST) -> set[str]:
+    """Return the variables, and the attributes, that a statement assigns to, or into."""
+    return set(map(root_of, targets_of(node)))
+
+
+def takes(node: ast.AST) -> bool:
+    """Tell whether a statement may change what it is made from, when it is evaluated."""
+    calls = (part for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute))
+    return any(getattr(part, "attr", getattr(part, "id", "")) in _TAKING for part in calls)
+
+
+def _sides(node: ast.Compare | ast.Call) -> list[ast.expr]:
+    return node.comparators if isinstance(node, ast.Compare) else node.args
 
 
 def named_in(frame: FrameType, function: Function) -> Reach:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ast
-import io
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -16,12 +13,12 @@ import numpy as np
 from ...validation import Shape
 from ..guard import CheckError, Deadline
 from ..source import Place, targets_of, text_of
-from .functions import FAILING, Function, named_in, running
+from .functions import FAILING, Function, functions_of, named_in, takes
+from .remedy import Mended, Remedy, Spot, present, run_with, written
 from .statements import Reach
 from .variants import Slot, Variant, variants
 
 Gradients = Sequence[Any]
-Spot = tuple[CodeType, int]  # a line of a function
 
 
 class Asked(NamedTuple):
@@ -43,72 +40,46 @@ _EVALUATION = 40  # what an evaluation costs beside the statements that it runs
 _AGAIN = 0.5  # what makes the same as a lesser change, or none, is that much less likely
 _MOST = 1_200  # runs of a backward pass
 _NEAR = 0.6  # what costs that much more than the least is as likely
-_TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
+_UNSURE, _ALIKE = 1.2, 0.35  # a number that costs so much is by chance where others are near
 _DEAREST = 2.1  # what costs more is no mistake, but chance
+_SEVERAL = 4  # lines that may be wrong together
+_TRUE = 6  # of what makes something true in a line, so many are tried
 _FIRST = 0.3  # as much likelier is the line that the values speak for
-
-
-class Mended(NamedTuple):
-    """A line, and something else in it with which gradients are right."""
-
-    spot: Spot
-    body: Slot  # the statement
-    variant: Variant
-    function: Function
-
-    @property
-    def place(self) -> Place:
-        """Where it stands."""
-        return self.spot[0].co_filename, self.spot[1]
-
-    @property
-    def text(self) -> str:
-        """What should stand there: a statement, of a block its head; nothing where it should go."""
-        back = self.variant.exchange()
-        try:
-            node = _present(self.body)
-            added = (
-                getattr(node, "body", [])
-                if isinstance(getattr(node, "test", None), ast.Constant)
-                else [node]
-            )
-            texts = [ast.unparse(ast.fix_missing_locations(some)).split("\n")[0] for some in added]
-            return "; ".join("" if isinstance(node, ast.Pass) else text for text in texts)
-        finally:
-            back.exchange()
-
-    def run(self, run: Callable[[], Any]) -> Any:
-        """Return what a run gives with it; nothing where it cannot run."""
-        return self.function.run_with(self.variant, run)
 
 
 class Mending:
     """A search for the lines of which one small change makes wrong gradients right.
 
-    `run` runs the backward pass, `truth` tells how much of it is true when it runs, `gain`
-    how much likelier a change is that makes one value another, and `right` which gradients are.
-    `length` is how many statements a run takes.
+    `run` runs the backward pass, `truth` tells how much of it is true when it runs,
+    `gain` how much likelier a change is that makes another value of one, `back` how far back the
+    value is whose gradient one is, and `right` which share of each gradient is right: 1 of one
+    that is, to rounding.
+    `length` is how many statements a run takes, `numbers` are those that the forward pass names.
     """
 
     def __init__(
         self,
         run: Callable[[], Gradients],
-        right: Callable[[Gradients], frozenset[int]],
+        right: Callable[[Gradients], Sequence[float]],
         truth: Callable[[], float],
         gain: Callable[[Any], Callable[[Any], float]],
+        back: Callable[[Any], int],
         deadline: Deadline,
         length: int,
+        numbers: Mapping[str, float],
     ) -> None:
         self.run, self.right, self.truth = run, right, truth
-        self.gain, self.deadline, self.length = gain, deadline, length
+        self.gain, self.back = gain, back
+        self.deadline, self.length, self.numbers = deadline, length, numbers
         self.functions: dict[CodeType, Function] = {}
         self.tries: dict[Spot, list[tuple[float, Mended]]] = {}  # the cost, and what it is for
-        self.ran: dict[Variant, frozenset[int]] = {}  # the gradients that are right with it
+        self.ran: dict[tuple[Variant, ...], Sequence[float]] = {}  # what is right with them
         self._asked: dict[Spot, Asked] = {}
         self._left, self._room = _WORK, _EVALUATED
         self._error: Exception | None = None
+        self._for_several = False
 
-    def lines(self, spots: Mapping[Spot, Asked], rows: frozenset[int]) -> list[Mended]:
+    def lines(self, spots: Mapping[Spot, Asked], rows: frozenset[int]) -> list[Remedy]:
         """Return the lines of which one small change makes some gradients right, with it.
 
         Where several do, those with which the most of what is made on the way is true as well, then
@@ -116,7 +87,7 @@ class Mending:
         """
         if self._left < 0 or not spots:
             return []
-        self._reach(spots)
+        self._reach(spots, ())
         tries = [
             (asked.more + cost, number, mended)
             for number, (spot, asked) in enumerate(spots.items())
@@ -127,49 +98,107 @@ class Mending:
         for cost, _, mended in sorted(tries, key=lambda t: t[:2])[:_MOST]:
             if cost > min(least + _NEAR, _DEAREST) or self._left < left / 3:
                 break
-            if mended.place not in found and rows <= self._right_with(mended):
+            if mended.place not in found and rows <= self._right_with((mended,)):
                 found[mended.place], least = (cost, mended), min(least, cost)
         first = next(iter(spots))
         rated = {
             mended: (
-                round(mended.run(self.truth) or 0.0, 6) if len(found) > 1 else 0.0,
+                round(run_with((mended,), self.truth) or 0.0, 6) if len(found) > 1 else 0.0,
                 _FIRST * (mended.spot == first) - max(cost, mended.variant.cost),
             )
             for cost, mended in found.values()
         }
-        return [mended for mended in rated if rated[mended] == max(rated.values())]
+        best = [mended for mended in rated if rated[mended] == max(rated.values())]
+        return [(mended._replace(number=self._by_chance(mended)),) for mended in best]
 
-    def _right_with(self, mended: Mended) -> frozenset[int]:
-        """Return which gradients are right with something else in a line; it is run once."""
-        variant = mended.variant
-        if variant not in self.ran:
+    def _by_chance(self, mended: Mended) -> int | None:
+        """Return the number that a line makes, where others that are as likely make it too."""
+        cost = mended.variant.cost
+        same = (m for _, m in self.tries[mended.spot] if m.number == mended.number)
+        others = sum(m.variant.cost <= cost + _ALIKE for m in same)
+        return mended.number if cost >= _UNSURE and others > 1 else None
+
+    def several(self, spots: Mapping[Spot, Asked], rows: frozenset[int]) -> Remedy:
+        """Return lines that make some gradients right together, and what each should be.
+
+        Each makes the true gradient of something; the one is taken first with which the most
+        entries of the gradients are right, and the others are looked for with that.
+        """
+        done, most, tries = Remedy(), sum(self.right(self.run())), self.tries
+        self._left = max(self._left, _WORK // 8)
+        self._for_several = True
+        alike = {spot: asked._replace(more=0.0) for spot, asked in spots.items()}
+        try:
+            while len(done) < _SEVERAL and self._left > 0:
+                self.tries = {}
+                self._reach(alike, done)
+                every = tuple(m for spot in spots for m in self._true(spot, new=True)[:1])
+                ones = [(mended,) for spot in spots for mended in self._true(spot)]
+                rated = {(*done, *some): 0.0 for some in (every, *ones)}
+                for remedy in rated:
+                    if rows <= self._right_with(remedy):
+                        return self.least(remedy, rows)
+                    rated[remedy] = sum(self._shares(remedy))
+                best = max(rated, key=lambda remedy: rated[remedy], default=done)
+                if rated.get(best, 0.0) <= most + 1e-9:
+                    break
+                done, most = tuple(mended.apart() for mended in best), rated[best]
+        finally:
+            self.tries, self._for_several = tries, False
+        return ()
+
+    def _true(self, spot: Spot, new: bool = False) -> list[Mended]:
+        """Return what makes in a line a true gradient, the furthest back first: a new one."""
+        by_cost = sorted(self.tries[spot], key=lambda t: -t[0])
+        some = [m for cost, m in by_cost if m.back >= 0 and (cost < m.variant.cost or not new)]
+        cheapest = {mended.back: mended for mended in some}
+        return [cheapest[back] for back in sorted(cheapest, reverse=True)[:_TRUE]]
+
+    def least(self, remedy: Remedy, rows: frozenset[int]) -> Remedy:
+        """Return a remedy without the lines that need not be other ones."""
+        for mended in remedy:
+            less = tuple(other for other in remedy if other is not mended)
+            remedy = less if rows <= self._right_with(less) else remedy
+        return remedy
+
+    def _right_with(self, remedy: Remedy) -> frozenset[int]:
+        """Return which gradients are right with something else in some lines."""
+        return frozenset(k for k, share in enumerate(self._shares(remedy)) if share == 1)
+
+    def _shares(self, remedy: Remedy) -> Sequence[float]:
+        """Return of each gradient which share is right with other lines; they are run once."""
+        key = tuple(mended.variant for mended in remedy)
+        if key not in self.ran:
             if self._left < 0 or self.deadline.is_over:
-                return frozenset()
-            grads = mended.run(self.run)
-            self.ran[variant] = self.right(grads) if grads else frozenset()
-            self._left -= _RUN + self.length + len(mended.function.nodes)
-        return self.ran[variant]
+                return ()
+            grads = run_with(remedy, self.run)
+            self.ran[key] = self.right(grads) if grads else ()
+            nodes = sum(len(mended.function.nodes) for mended in remedy)
+            self._left -= _RUN + self.length + nodes
+        return self.ran[key]
 
     # -------------------- what may stand there --------------------
 
-    def _reach(self, spots: Mapping[Spot, Asked]) -> None:
+    def _reach(self, spots: Mapping[Spot, Asked], done: Remedy) -> None:
         """Run the backward pass, and note what may stand in each line when it first runs."""
         self._asked = {spot: asked for spot, asked in spots.items() if spot not in self.tries}
         if not self._asked:
             return
         self.tries |= {spot: [] for spot in self._asked}
         new = {code for code, _ in self._asked if code not in self.functions}
-        self.functions |= {code: Function(code, same) for code, same in running(new).items()}
-        self._room, before = _EVALUATED, sys.gettrace()
-        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        self.functions |= functions_of(new)
+        self._room = _EVALUATED
+
+        def looked_at() -> None:
+            before = sys.gettrace()
             sys.settrace(self._look)
             try:
                 self.run()
-            except CheckError:  # as the code itself does; or what `_error` is
-                pass
             finally:
                 sys.settrace(before)
+
+        with written(done):
+            run_with(done, looked_at)
         if self._error is not None:
             raise self._error
 
@@ -183,20 +212,20 @@ class Mending:
             return None
 
     def _look_at(self, frame: FrameType, what: str) -> Any:
-        code = frame.f_code
-        text = text_of(code) if code in self.functions else None
-        if text is None:
+        functions = (f for f in self.functions.values() if f.running is frame.f_code)
+        function = next(functions, None)
+        text = text_of(frame.f_code) if function is not None else None
+        if function is None or text is None:
             return None
         step = text.at(frame.f_lineno)
-        spot = code, step.line if step is not None else 0
+        spot = function.code, step.line if step is not None else 0
         if what == "line" and (asked := self._asked.pop(spot, None)) is not None:
-            function = self.functions[code]
             words = {repr(w): w for some in self.functions.values() for w in some.words}
-            reach = {**named_in(frame, function), **words}
+            reach = {**named_in(frame, function), **words, **self.numbers}
             for body in function.statements(spot[1]):
-                tries = self._tries(body, reach, asked, frame)
                 self.tries[spot] += [
-                    (cost, Mended(spot, body, variant, function)) for cost, variant in tries
+                    (cost, Mended(spot, body, variant, function, back, number))
+                    for cost, variant, back, number in self._tries(body, reach, asked, frame)
                 ]
             if not self._asked:
                 sys.settrace(None)
@@ -204,41 +233,42 @@ class Mending:
 
     def _tries(
         self, body: Slot, reach: Reach, asked: Asked, frame: FrameType
-    ) -> Iterator[tuple[float, Variant]]:
-        """Yield what may stand in a statement and can be evaluated there, with its cost."""
-        names = None if _takes(body[3]) else {**frame.f_globals, **frame.f_locals}
+    ) -> Iterator[tuple[float, Variant, int, int | None]]:
+        """Yield what may stand in a statement and can be evaluated there, with its cost.
+
+        Also how far back the value is whose gradient it makes, if that is a new one.
+        """
+        names = None if takes(body[3]) else {**frame.f_globals, **frame.f_locals}
         before = _made_by(body, names) if names else None
         written = _written_in(body[3], names) if names and before else {}
+        was = [*map(self.back, before or ())] if self._for_several else []
         seen, room = {_signature(body, before)}, _UNLIKELY if asked.more else self._room
         gains = [*map(self.gain, before or ())]
         for variant in sorted(variants(body, reach, written, asked.shapes), key=lambda v: v.cost):
             if not names or not before or room < 0 or self.deadline.is_over:
-                yield variant.cost, variant
+                yield variant.cost, variant, -1, None
                 continue
             room -= _EVALUATION + asked.within
-            back = variant.stand()
+            there = variant.stand()
             made = _made_by(body, names)
             signature = _signature(body, made)
-            back.exchange()
+            there.exchange()
             if made is not None:
                 gain = max((of(v) for of, v in zip(gains, made, strict=False)), default=0.0)
                 if _hands_on(body[3]):  # right elsewhere, and wrong where it is given
                     gain = max(gain, 0.0)
                 again = _AGAIN * (signature in seen and not asked.repeats)
                 seen.add(signature)
-                yield variant.cost - gain + again, variant
+                pairs = zip(was, map(self.back, made), strict=False) if was else ()
+                back = max((now for then, now in pairs if now > then), default=-1)
+                number = made[0] if len(made) == 1 and type(made[0]) is int else None
+                yield variant.cost - gain + again, variant, back, number
         self._room = self._room if asked.more else room
-
-
-def _present(body: Slot) -> Any:
-    """Return the statement that stands in a place now."""
-    holder, field, index, _ = body
-    return getattr(holder, field)[index]
 
 
 def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:
     """Return what a statement makes, nothing where it only does something; None where it fails."""
-    node = _present(body)
+    node = present(body)
     value = getattr(node, "value", None)
     if value is None or isinstance(node, ast.Expr):  # a call on its own is not made twice
         return ()
@@ -251,7 +281,7 @@ def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:
 
 def _signature(body: Slot, made: Sequence[Any] | None) -> object:
     """Return what is the same where a statement does the same with equal arrays."""
-    node = _present(body)
+    node = present(body)
     if not made or not all(isinstance(item, np.ndarray | float | int) for item in made):
         return object()
     arrays = [np.asarray(item) for item in made]
@@ -282,9 +312,3 @@ def _hands_on(node: ast.stmt) -> bool:
     """Tell whether a statement gives something out, or another name, as it is."""
     copied = getattr(node, "value", None)
     return isinstance(node, ast.Return) or isinstance(copied, ast.Name | ast.Attribute)
-
-
-def _takes(node: ast.AST) -> bool:
-    """Tell whether a statement may change what it is made from, when it is evaluated."""
-    calls = (part for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute))
-    return any(getattr(part, "attr", getattr(part, "id", "")) in _TAKING for part in calls)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from ...recording import Call, Recording, name_of, parents_of
 from ...validation import Array
 from ..blocks import close, inner, largest
 from ..guard import NEVER, Deadline
-from ..source import Place, code_of, forward_line, is_computing, root_of, targets_of
+from ..reference.graph import is_number
+from ..source import Place, code_of, forward_line, inner_codes, is_computing, root_of, targets_of
 from .known import Known, is_known
 from .trail import Event, Moment, Trail
 
@@ -26,6 +28,8 @@ _SIZES = {"shape", "size", "ndim", "dtype"}
 _STATEMENTS = ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return | ast.Expr
 _KNOWN = 0.7  # what makes a true value is that much likelier
 _SOUND = 0.4  # what makes a whole gradient as it is, is that much less likely
+_COMMON = {0.0, 1.0, 2.0, -1.0, -2.0, 0.5, -0.5}
+_NUMBERS = 8  # that the forward pass names
 Key = tuple[Place, str]  # a statement, or a part of what it gives
 
 
@@ -67,7 +71,8 @@ class Ran:
         made = evidence.recording
         self.calls = made.calls if made is not None else []
         gradients = [*made.grads, *made.adjoints.values()] if made is not None else []
-        self.wholes = [g for g in gradients if isinstance(g, Call)]
+        whole = {call for call in gradients if isinstance(call, Call)}
+        self.wholes = [call for call in self.calls if call in whole]  # in order
         self.upstream = Known(evidence.upstream)
         self.whole = Known([*evidence.upstream, *(call.value for call in self.wholes)])
         self.scaled = Known([call.value for call in self.wholes], scaled=True)
@@ -308,6 +313,33 @@ class Ran:
         return {key for n, key in self.computing.items() if n in self.made and n not in floats}
 
     @cached_property
+    def outer(self) -> dict[CodeType, CodeType]:
+        """The function in which each one without a name stands, by their codes."""
+        named = {run.code for run in self.trail.runs if run.code.co_name[:1] != "<"}
+        pairs = ((inner, code) for code in named for inner in inner_codes(code))
+        return {inner: code for inner, code in pairs if inner.co_name[:1] == "<"}
+
+    @cached_property
+    def numbers(self) -> dict[str, float]:
+        """The numbers that the forward pass names, and few others do, by their texts."""
+        before = (call for call in self.calls if call.gradient_of is None)
+        named = {float(arg) for call in before for arg in call.args if is_number(arg)}
+        return {repr(number): number for number in sorted(named - _COMMON)[:_NUMBERS]}
+
+    @cached_property
+    def conditions(self) -> dict[int, list[int]]:
+        """The conditions on which an event came, each by the event that asked it."""
+        last: dict[tuple[int, int], int] = {}
+        found: dict[int, list[int]] = {}
+        for number, event in enumerate(self.events):
+            if event.step is not None:
+                last[event.run, event.step.line] = number
+                lines = [block.lineno for block in event.step.blocks if isinstance(block, ast.If)]
+                asked = [last.get((event.run, line), -1) for line in lines]
+                found[number] = [other for other in asked if 0 <= other < number]
+        return found
+
+    @cached_property
     def within(self) -> Counter[int]:
         """How many statements run while one does, by event: those of the functions it calls."""
         counts, found = Counter(event.run for event in self.events), Counter[int]()
@@ -349,3 +381,13 @@ def gradient_of(name: str) -> str:
     """Return of what a variable is the gradient, by its name: of `h` for ``dh`` or ``grad_h``."""
     found = re.fullmatch(r"(d|d_|grad_?|g_)(\w+)", name.split(".")[-1], re.IGNORECASE)
     return found[2] if found else ""
+
+
+def share_right(grad: Any, true: Any, floor: float, tolerance: float) -> float:
+    """Return which share of a gradient's entries are right: 1 where it is, as a whole."""
+    if grad is None or np.shape(grad) != np.shape(true):
+        return 0.0
+    if close(grad, true, tolerance, floor):
+        return 1.0
+    off = np.abs(np.subtract(grad, true)) > tolerance * largest(true) + floor
+    return 0.999 * (1 - float(np.mean(off)))

@@ -158,6 +158,9 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         yield from _derived_otherwise(node, reach, written)
+        names = {ast.unparse(some) for some in ast.walk(node) if isinstance(some, REFERENCE)}
+        if len(names) == 1 and isinstance(reach.get(text := names.pop()), tuple):
+            yield from ((1.3, parsed(form.format(text))) for form in _DERIVATIVES)
     if isinstance(node, ast.expr):
         yield from _in_place_of(node, ast.unparse(node), reach, written)
         yield from _counted_otherwise(node, {**written, **reach})
@@ -247,7 +250,7 @@ def _constants(value: Any, reach: Reach) -> Iterator[Offer]:
     if type(value) not in (int, float):
         return
     others: list[float] = [value + 1, value - 1, 0, 1, 2, -1] if type(value) is int else []
-    others += [2 * value, value / 2, 3 * value, -value, 0.5]
+    others += [2 * value, value / 2, 3 * value, -value, 0.5, 1.0]
     for other in dict.fromkeys(o for o in others if o != value):
         yield 1.1, ast.Constant(other)
     for text, thing in reach.items():
@@ -330,7 +333,7 @@ def _with(
     if is_number or _fits(thing, shapes):
         yield 1.5, ast.BinOp(node, ast.Mult(), other)
         yield 1.5 if is_number else 1.7, ast.BinOp(node, ast.Div(), other)
-    if type(thing) is float and not isinstance(other, ast.Constant):
+    if type(thing) is float and not (isinstance(other, ast.Constant) or text.isupper()):
         yield from ((1.6, ast.BinOp(node, ast.Mult(), parsed(f.format(text)))) for f in _SLOPES)
     if whole and _begins(text, thing):
         yield 1.6, ast.BinOp(node, ast.Add(), other)

@@ -1,0 +1,136 @@
+"""Lines that have to be other ones together, and the reader's functions while they are."""
+
+from __future__ import annotations
+
+import ast
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from copy import deepcopy
+from dataclasses import replace
+from types import CodeType
+from typing import Any, NamedTuple
+
+from ..guard import CheckError
+from ..source import Place, targets_of
+from .functions import FAILING, Function
+from .variants import Slot, Variant
+
+Spot = tuple[CodeType, int]  # a line of a function
+
+
+class Mended(NamedTuple):
+    """A line, and something else in it with which gradients are right."""
+
+    spot: Spot
+    body: Slot  # the statement
+    variant: Variant
+    function: Function
+    back: int  # how far back the value is whose gradient it makes then; -1: of none, or as before
+    number: int | None  # what it makes, where that is a whole number
+
+    def apart(self) -> Mended:
+        """Return it with nodes of its own: what is offered shares parts with other offers."""
+        node = deepcopy(self.variant.node)
+        return self._replace(variant=replace(self.variant, node=node))
+
+    @property
+    def is_number(self) -> bool:
+        """Whether a number that is written there is another then, or is not there."""
+        there = self.variant.exchange()
+        there.exchange()
+        return _numbers(there.node) != _numbers(self.variant.node)
+
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        return self.spot[0].co_filename, self.spot[1]
+
+
+Remedy = tuple[Mended, ...]  # the lines that have to be other ones together
+
+
+def _numbers(node: ast.AST) -> list[str]:
+    """Return the numbers that are written in a node."""
+    held = [getattr(part, "value", None) for part in ast.walk(node)]
+    return sorted(str(float(n)) for n in held if isinstance(n, int | float) and n not in (0, 1))
+
+
+@contextmanager
+def written(remedy: Remedy) -> Iterator[None]:
+    """Let what should stand in some lines stand there for a while: not yet run, but written."""
+    backs = [mended.variant.stand() for mended in remedy]
+    try:
+        yield
+    finally:
+        for back in reversed(backs):
+            back.exchange()
+
+
+def run_with(remedy: Remedy, run: Callable[[], Any]) -> Any:
+    """Return what a run gives with something else in some lines; nothing where it cannot run."""
+    with written(remedy):
+        codes = {function: function.compiled() for function in {m.function for m in remedy}}
+    if None in codes.values():
+        return ()
+    with ExitStack() as stack, redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for function, code in codes.items():
+            if code is not None:
+                stack.enter_context(function.being(code))
+        try:
+            return run()
+        except (CheckError, *FAILING):
+            return ()
+
+
+def texts_of(remedy: Remedy) -> list[str]:
+    """Return what should stand in some lines: a statement, of a block its head.
+
+    Nothing where a line should go.
+    """
+    with written(remedy):
+        return list(dict.fromkeys(_text(present(m.body), m.number) for m in remedy))
+
+
+def derivatives_of(remedy: Remedy) -> list[tuple[str, str]]:
+    """Return which derivatives of common functions stand in the lines then, and did not before."""
+    before = {found for mended in remedy for found in _derivatives_in(present(mended.body))}
+    with written(remedy):
+        after = [found for mended in remedy for found in _derivatives_in(present(mended.body))]
+    return [found for found in dict.fromkeys(after) if found not in before]
+
+
+def _derivatives_in(statement: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield the functions whose derivatives stand in a statement, and their texts."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Compare) and ast.unparse(node).endswith(" > 0"):
+            yield "the ReLU", f"({ast.unparse(node)})"
+        if not isinstance(node, ast.BinOp):
+            continue
+        factors = set(map(ast.unparse, _factors(node)))
+        less = [f.removeprefix("1 - ") for f in factors if f.startswith("1 - ")]
+        yield from (("the sigmoid", f"{y} * (1 - {y})") for y in less if y in factors)
+        yield from (("tanh", f"1 - {y}") for y in less if y.endswith(" ** 2"))
+
+
+def _factors(node: ast.AST) -> Iterator[ast.AST]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        yield from (factor for side in (node.left, node.right) for factor in _factors(side))
+    else:
+        yield node
+
+
+def _text(node: Any, number: int | None) -> str:
+    if number is not None:
+        return f"{', '.join(map(ast.unparse, targets_of(node)))} = {number}"
+    is_two = isinstance(getattr(node, "test", None), ast.Constant)
+    parts = [ast.fix_missing_locations(part) for part in (node.body if is_two else [node])]
+    return "; ".join(ast.unparse(p).split("\n")[0] for p in parts if not isinstance(p, ast.Pass))
+
+
+def present(body: Slot) -> Any:
+    """Return the statement that stands in a place now."""
+    holder, field, index, _ = body
+    return getattr(holder, field)[index]
