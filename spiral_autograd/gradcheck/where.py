@@ -13,7 +13,7 @@ from .finding import Finding, found
 from .guard import CheckError, Deadline, guarded
 from .lines.blame import blame_of
 from .lines.ran import Evidence
-from .lines.remedy import Remedy, run_with, texts_of
+from .lines.remedy import Remedy, derivatives_of, run_with, texts_of
 from .lines.trail import Trail, follow
 from .lines.verdicts import kink_places, state_places
 from .source import Place, code_of, forward_line, is_readable
@@ -104,15 +104,16 @@ class Where:
         be what makes those right that nothing else explains; with `literal` another number that
         is written there.
         """
-        right, texts = False, [""]
+        right, texts, derivatives = False, [""], list[tuple[str, str]]()
         with guarded("the search for the lines", self.c.notes):
             blame = blame_of(self.evidence(sorted({k, *self.c.wrong})))
             remedy = blame.remedy(k, beside) if blame is not None else None
             if remedy is not None and (not literal or all(m.is_number for m in remedy)):
                 right = any(self._is_right_there(k, remedy, case) for case in cases)
-                texts = texts_of(remedy)
+                texts, derivatives = texts_of(remedy), derivatives_of(remedy)
         self.c.subject.session.restore()
-        return found("right_with", statement=texts[0], others=texts[1:]) if right else None
+        told = {"statement": texts[0], "others": texts[1:], "derivatives": derivatives}
+        return found("right_with", **told) if right else None
 
     def _is_right_there(self, k: int, remedy: Remedy, case: Case) -> bool:
         """Tell whether changed lines make a gradient right at the second point of a case too."""

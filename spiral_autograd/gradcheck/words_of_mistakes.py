@@ -29,13 +29,16 @@ def _no_pattern(late: bool, differing: int | None, of: int = 0, index: object = 
     )
 
 
-def _right_with(statement: str, others: Sequence[str]) -> str:
+def _right_with(
+    statement: str, others: Sequence[str], derivatives: Sequence[tuple[str, str]]
+) -> str:
     """Say what should stand in the place of a line, or of several; nothing, where one should go."""
     texts = [f"`{text}`" for text in (statement, *others) if text]
     parts = [f"with {listed(texts)}"] if texts else []
     if "" in (statement, *others):
         parts.append("without a line" if texts else "without this line")
-    return f"is right {listed(parts)}"
+    known = [f"the derivative of {name} is {text}" for name, text in derivatives]
+    return "; ".join([f"is right {listed(parts)}", *known])
 
 
 def _held(zeros: bool) -> str:

@@ -233,3 +233,13 @@ def test_lines_of_code_with_strided_views_are_not_changed():
     row, *_ = sa.check_layer(Windows(), rng.normal(size=6)).rows
     assert row.verdict == "wrong"
     assert all(what.kind != "right_with" for what in row.findings)
+
+
+@pytest.mark.parametrize(
+    ("layer", "derivatives"),
+    [(Closures, [("tanh", "1 - y ** 2")]), (Spread, [])],
+)
+def test_the_derivative_that_a_line_lacks_is_named(layer, derivatives):
+    row, *_ = sa.check_layer(layer(), x).rows
+    told = [what.fields["derivatives"] for what in row.findings if what.kind == "right_with"]
+    assert told == [derivatives]

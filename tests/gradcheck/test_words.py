@@ -124,7 +124,11 @@ OF_KIND = {
     "decays": {"share": (0.1,)},
     "accumulating": {"reset": ("", "zero_grad")},
     "value_gradients": {"other": ("mark", "value")},
-    "right_with": {"statement": ("db = dout.sum(axis=0)", ""), "others": ([], ["dW = x.T @ dout"])},
+    "right_with": {
+        "statement": ("db = dout.sum(axis=0)", ""),
+        "others": ([], ["dW = x.T @ dout"]),
+        "derivatives": ([], [("tanh", "1 - y ** 2")]),
+    },
     "no_pattern": {"differing": (None, 3), "of": (12,), "index": ((0, 1),)},
     "upstream": {"output": (None, 1), "name": (None, "dout")},
     "other_sum": {"change": (found("summed", axes=1),), "due_axes": (None, 0), "due": ((4,),)},
@@ -384,10 +388,10 @@ EXACT = [
         "your numbers are exactly those you get with 1 - y as the derivative of y by x",
     ),
     (comes_out(found("left_out"), FLOW), "what flows back to x through y is missing"),
-    (found("right_with", statement="b = 1", others=[]), "is right with `b = 1`"),
-    (found("right_with", statement="", others=[]), "is right without this line"),
+    (found("right_with", statement="b = 1", others=[], derivatives=[]), "is right with `b = 1`"),
+    (found("right_with", statement="", others=[], derivatives=[]), "is right without this line"),
     (
-        found("right_with", statement="b = 1", others=["c = 2", ""]),
+        found("right_with", statement="b = 1", others=["c = 2", ""], derivatives=[]),
         "is right with `b = 1` and `c = 2` and without a line",
     ),
     (

@@ -94,6 +94,34 @@ def texts_of(remedy: Remedy) -> list[str]:
         return list(dict.fromkeys(_text(present(m.body), m.number) for m in remedy))
 
 
+def derivatives_of(remedy: Remedy) -> list[tuple[str, str]]:
+    """Return which derivatives of common functions stand in the lines then, and did not before."""
+    before = {found for mended in remedy for found in _derivatives_in(present(mended.body))}
+    with written(remedy):
+        after = [found for mended in remedy for found in _derivatives_in(present(mended.body))]
+    return [found for found in dict.fromkeys(after) if found not in before]
+
+
+def _derivatives_in(statement: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield the functions whose derivatives stand in a statement, and their texts."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Compare) and ast.unparse(node).endswith(" > 0"):
+            yield "the ReLU", f"({ast.unparse(node)})"
+        if not isinstance(node, ast.BinOp):
+            continue
+        factors = set(map(ast.unparse, _factors(node)))
+        less = [f.removeprefix("1 - ") for f in factors if f.startswith("1 - ")]
+        yield from (("the sigmoid", f"{y} * (1 - {y})") for y in less if y in factors)
+        yield from (("tanh", f"1 - {y}") for y in less if y.endswith(" ** 2"))
+
+
+def _factors(node: ast.AST) -> Iterator[ast.AST]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        yield from (factor for side in (node.left, node.right) for factor in _factors(side))
+    else:
+        yield node
+
+
 def _text(node: Any, number: int | None) -> str:
     if number is not None:
         return f"{', '.join(map(ast.unparse, targets_of(node)))} = {number}"
