@@ -82,3 +82,20 @@ def test_a_mean_is_claimed_only_where_there_is_a_sum():
     row = sa.check_backward(standardised, backward, RNG.normal(size=(5, 3))).rows[0]
     assert has(row, "times", times=0.2, n=5.0)
     assert not has(row, "averaged_over")
+
+
+def test_a_count_that_several_readings_of_a_line_give_is_said_as_a_number():
+    def of_groups(x):
+        g = x.reshape(len(x), 2, -1)
+        means = (g**2 - g).mean(axis=-1, keepdims=True)
+        return (g + means).reshape(x.shape), x
+
+    def backward(dout, x):
+        n, channels, height, width = x.shape
+        m = height * width  # of a group it is half of the channels times that
+        d, g = (some.reshape(n, channels // 2, -1) for some in (dout, x))
+        s = d.sum(axis=-1, keepdims=True)
+        return (d - s / m + 2 * g * s / m).reshape(x.shape)
+
+    report = sa.check_backward(of_groups, backward, RNG.normal(size=(2, 4, 3, 2)))
+    assert has(report.rows[0], "right_with", statement="m = 12"), str(report)

@@ -55,7 +55,9 @@ class Reason:
     def is_unlikely(self) -> bool:
         """Whether it may explain the numbers by chance, or tells less than a line that is right."""
         is_plain = self.finding.kind == "times" and self.finding.fields["also"] is None
-        return self.cost > UNLIKELY or (self.kind in VAGUE and not is_plain)
+        fields = getattr(self.finding.fields.get("flow"), "fields", {})
+        is_odd = self.change.fields.get("minus") and fields.get("function") is None
+        return self.cost > UNLIKELY or (self.kind in VAGUE and not is_plain) or bool(is_odd)
 
     @property
     def rule(self) -> str | None:
@@ -65,8 +67,13 @@ class Reason:
     @property
     def kind(self) -> str:
         """The kind of its finding, of a change of the backward pass that of the change."""
+        return self.change.kind
+
+    @property
+    def change(self) -> Finding:
+        """What is said to be changed, where that is said; else its finding."""
         inner = self.finding.fields.get("change")
-        return inner.kind if isinstance(inner, Finding) else self.finding.kind
+        return inner if isinstance(inner, Finding) else self.finding
 
 
 @dataclass

@@ -26,7 +26,7 @@ from .statements import (
 Slot = tuple[Any, str, int | None, Any]  # who holds a node, in which field, where in it; the node
 
 _OPERATORS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
-    ast.Add: (ast.Sub,),
+    ast.Add: (ast.Sub, ast.Mult),
     ast.Sub: (ast.Add,),
     ast.Mult: (ast.Div, ast.MatMult),
     ast.Div: (ast.Mult,),
