@@ -76,12 +76,6 @@ def _parsed(text: str) -> ast.expr | None:
         return None
 
 
-def _of_turn(turn: str) -> str:
-    """Say of which turn of a loop the target is, where it is not of the same."""
-    which = f"the {turn} turn" if turn in ("first", "last") else f"the turn {turn}"
-    return "" if turn == "same" else f" with the target of {which}"
-
-
 def _function(function: str, v: str, minus: bool) -> str:
     """Write a simple function of a value."""
     name, quote = v.strip("`"), "`" if v.startswith("`") else ""
@@ -160,10 +154,8 @@ CHANGES: dict[str, str | Callable[..., str]] = {
         f"nothing flows back from one turn of the loop to the turn before, through {listed(values)}"
     ),
     "taken_as": _function,
-    "one_hot": lambda yours, turn, scores: (
-        f"the gradient of a softmax with cross-entropy by {scores} is p - one_hot (1 is subtracted "
-        f"at the target); in yours it is {yours}{_of_turn(turn)}"
-    ),
+    "one_hot": "the gradient of a softmax with cross-entropy by {scores} is p - one_hot (1 is "
+    "subtracted at the target); in yours it is {yours}",
     "truncated": lambda steps: (
         f"what flows back through the loop is cut off after {steps} turn{'s' * (steps > 1)} "
         "(truncated: right if that is meant)"

@@ -54,7 +54,6 @@ FIELDS = {
     **dict.fromkeys(("shape", "due_axes"), ((3, 4), (3,))),
     **dict.fromkeys(("error", "place", "text", "who", "what", "kind", "reference"), ("it",)),
     **dict.fromkeys(("method", "than", "dtype", "precision", "term", "reset"), ("forward",)),
-    "turn": ("same", "first", "t - 1"),
     "also": (BATCH,),
     "update": (None, (3, 4), (3, 3)),
     "values": ([found("value_is", name="x", value=found("is_symmetric"))],),

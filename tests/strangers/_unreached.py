@@ -2,6 +2,8 @@
 
 REASONS = {
     "cs231n/pool_average": "none",
+    "cs231n/softmax_reg_before": "obscure",
+    "deeplearning_ai/relu_keeps_all": "obscure",
     "scripts/char_last_dh_only": "obscure, part",
     "scripts/lists_z_next": "obscure",
     "scripts/lists_prime_of_a": "obscure",
@@ -15,13 +17,13 @@ LINES = {
     "cs231n/ln_not_back": "wrong",
     "cs231n/softmax_reg_before": "wrong",
     "deeplearning_ai/relu_keeps_all": "wrong",
-    "deeplearning_ai/relu_for_sigmoid": "wrong",
     "deeplearning_ai/dropout_not_scaled": "wrong",
     "frameworks/softmax_diagonal": "wrong",
     "frameworks/softmax_no_diagonal": "wrong",
     "frameworks/bce_no_outputs": "wrong",
     "frameworks/bce_with_sigmoid": "wrong",
     "frameworks/bce_label_only": "wrong",
+    "over_time/lstm_gates_bare": "several",
     "scripts/scratch_b1_as_b2": "wrong",
     "scripts/lists_z_next": "wrong",
     "scripts/lists_prime_of_a": "wrong",

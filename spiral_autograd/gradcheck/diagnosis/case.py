@@ -54,7 +54,8 @@ class Reason:
     @property
     def is_unlikely(self) -> bool:
         """Whether it may explain the numbers by chance, or tells less than a line that is right."""
-        return self.cost > UNLIKELY or self.kind in VAGUE
+        is_plain = self.finding.kind == "times" and self.finding.fields["also"] is None
+        return self.cost > UNLIKELY or (self.kind in VAGUE and not is_plain)
 
     @property
     def rule(self) -> str | None:

@@ -14,7 +14,7 @@ from ..reference.nodes import Node
 from .closed import Closed
 from .edits import FUNCTIONS, Pattern, one, unbroadcast
 from .gathered import gathered
-from .probes import Edit, Family, Spot, Stock, folded
+from .probes import Edit, Family, Spot, folded
 from .targets import targets
 
 # -------------------- what is there, lost or multiplied --------------------
@@ -22,7 +22,7 @@ from .targets import targets
 TIMES = (0.0, -1.0, 2.0, 0.5)  # none of an argument's own: that says no more than its zeros
 
 
-def multiples(spot: Spot, stock: Stock) -> Iterator[Family]:
+def multiples(spot: Spot) -> Iterator[Family]:
     """What reaches the argument is left out, or is a multiple of what it should be."""
     never_written = spot.site.result is None and not spot.site.argument.parents
     factors = np.array(TIMES[never_written:])
@@ -44,7 +44,7 @@ def times(c: float) -> Edit:
 # -------------------- a softmax, a normalisation --------------------
 
 
-def closed_forms(spot: Spot, stock: Stock) -> Iterator[Family]:
+def closed_forms(spot: Spot) -> Iterator[Family]:
     """The gradient of a softmax or a normalisation as a whole, written with a mistake."""
     site = spot.site
     reduces = any(np.size(node.value) < np.size(spot.g) for node in site.between)
@@ -66,7 +66,7 @@ def closed_forms(spot: Spot, stock: Stock) -> Iterator[Family]:
 # -------------------- another derivative --------------------
 
 
-def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
+def own_functions(spot: Spot) -> Iterator[Family]:
     """The derivative is taken as a simple function of the result or of the argument.
 
     Or of the gradient that leaves the result, where a person confuses it with the value.
@@ -82,7 +82,7 @@ def own_functions(spot: Spot, stock: Stock) -> Iterator[Family]:
             continue
         if end == "result":
             yield _of_the_gradient(spot, weights)
-        table = stock.functions(node)
+        table = spot.probes.functions(node)
         scores, sizes = table @ weights.T, np.abs(table) @ np.abs(weights).T
         sizes = sizes + np.abs(spot.effect)
         for sign in (1, -1):

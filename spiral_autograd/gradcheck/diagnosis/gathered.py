@@ -10,13 +10,12 @@ import numpy as np
 from ...validation import Array
 from ..reference.graph import Change, Site
 from ..reference.nodes import Node
-from .probes import Edit, Family, Spot, Stock
-from .turns import index_of
+from .probes import Edit, Family, Spot
 
 PICKING = ("__getitem__", "take")
 
 
-def gathered(spot: Spot, stock: Stock) -> Iterator[Family]:
+def gathered(spot: Spot) -> Iterator[Family]:
     """Gradients that meet in a value overwrite each other, in place of adding up."""
     if spot.site.result is not None:
         return
@@ -93,4 +92,5 @@ def _picked(way: Site) -> Node:
 
 
 def _index(way: Site) -> Any:
-    return index_of(_picked(way))
+    node = _picked(way)
+    return node.args[1] if node.name == "__getitem__" else tuple(node.args[1:])

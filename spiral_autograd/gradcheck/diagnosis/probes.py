@@ -16,7 +16,6 @@ from ..reference.graph import Change, Graph, Site
 from ..reference.nodes import UNFIT, Node
 from .case import Case
 from .edits import functions_of
-from .turns import Turns
 
 PROBES = 3
 _MOST = 30_000_000  # numbers that the probes may hold
@@ -56,6 +55,7 @@ class Probes:
                 targets.append(target)
         self.target, self.repeats = np.array(targets), repeats
         self._of: dict[Node, tuple[Array, Array]] = {}
+        self._functions: dict[Node, Array] = {}
 
     def at(self, node: Node) -> tuple[Array, Array]:
         """Return the tangents of a value, one in each row, and their absolute values."""
@@ -66,6 +66,19 @@ class Probes:
             table = np.stack([np.broadcast_to(row, shape).ravel() for row in rows]).astype(float)
             self._of[node] = table, np.abs(table)
         return self._of[node]
+
+    def functions(self, node: Node) -> Array:
+        """Return the functions of a value, one in each row; NaN where one is but a constant."""
+        if node in self._functions:
+            return self._functions[node]
+        table = functions_of(np.asarray(node.value))
+        with np.errstate(all="ignore"):
+            constant = np.ptp(table, axis=1) <= 1e-9 * np.max(np.abs(table), axis=1)
+        constant[0] = False  # that the derivative is left out is no mere factor
+        table[constant] = np.nan
+        if table.size <= 400_000:
+            self._functions[node] = table
+        return table
 
     def moves(self, node: Node) -> bool:
         """Tell whether a value flows into a gradient that is to be explained."""
@@ -201,24 +214,3 @@ def folded(weights: Array, shape: tuple[int, ...]) -> Array | None:
     axes = tuple(i + 1 for i, n in enumerate(shape) if n == 1 and weights.shape[i + 1] > 1)
     weights = weights.sum(axis=axes, keepdims=True) if axes else weights
     return np.asarray(weights.reshape(len(weights), -1))
-
-
-class Stock:
-    """What the families of changes ask for at several sites: functions of values, and turns."""
-
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
-        self._functions: dict[Node, Array] = {}
-
-    def functions(self, node: Node) -> Array:
-        """Return the functions of a value, one in each row; NaN where one is but a constant."""
-        if node in self._functions:
-            return self._functions[node]
-        table = functions_of(np.asarray(node.value))
-        with np.errstate(all="ignore"):
-            constant = np.ptp(table, axis=1) <= 1e-9 * np.max(np.abs(table), axis=1)
-        constant[0] = False  # that the derivative is left out is no mere factor
-        table[constant] = np.nan
-        if table.size <= 400_000:
-            self._functions[node] = table
-        return table

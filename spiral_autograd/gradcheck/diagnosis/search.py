@@ -16,7 +16,7 @@ from . import changes
 from .case import Case
 from .changes import FAMILIES
 from .factors import factor_of
-from .probes import Edit, Probes, Spot, Stock
+from .probes import Edit, Probes, Spot
 from .second_point import standing_at
 from .turns import Turns
 from .updated import updated
@@ -71,7 +71,6 @@ class Search:
         }
         self.probes = Probes(case, graph, rows, through_max)
         self.turns = Turns(graph)
-        self.stock = Stock(self.turns)
         self._spots: dict[Site, Spot | None] = {}
 
     # -------------------- the course --------------------
@@ -101,7 +100,7 @@ class Search:
         for site in self.sites:
             spot = self.spot(site)
             if spot is not None:
-                for family in chain.from_iterable(make(spot, self.stock) for make in FAMILIES):
+                for family in chain.from_iterable(make(spot) for make in FAMILIES):
                     rows = self.probes.passing(family.effects, family.sizes)
                     for i in np.flatnonzero(rows.any(axis=1)):
                         edit = family.edit(int(i))

@@ -11,8 +11,7 @@ import numpy as np
 from ...validation import Array
 from ..blocks import close
 from ..reference.nodes import Node
-from .probes import Edit, Family, Spot, Stock
-from .turns import WHICH
+from .probes import Edit, Family, Spot
 
 
 @dataclass(frozen=True)
@@ -54,19 +53,13 @@ MISTAKES: dict[str, Callable[[Targets], Array]] = {
 }
 
 
-def targets(spot: Spot, stock: Stock) -> Iterator[Family]:
+def targets(spot: Spot) -> Iterator[Family]:
     """The gradient of a softmax with its cross-entropy, written with a mistake."""
     z = spot.site.argument
     known = _at(z, spot.c) if spot.site.result is None and z.parents else None
     if known is None:
         return
-    runs = stock.turns.runs(z)
-    edits = [_edit(z, text, made) for text, made in MISTAKES.items()]
-    for which, at in WHICH.items() if len(runs) > 1 else ():
-        other = runs[at(stock.turns.turn[z], len(runs))]
-        if np.shape(other.value) == np.shape(z.value):
-            edits.append(_edit(z, "p - one_hot", partial(_of_other, other), which))
-    yield from spot.family(edits)
+    yield from spot.family(_edit(z, text, made) for text, made in MISTAKES.items())
 
 
 def _at(z: Node, c: Array) -> Targets | None:
@@ -74,16 +67,11 @@ def _at(z: Node, c: Array) -> Targets | None:
     return Targets.of(scores, c) if scores.dtype.kind == "f" and 0 < scores.ndim < 4 else None
 
 
-def _edit(z: Node, text: str, made: Callable[[Targets], Array], turn: str = "same") -> Edit:
+def _edit(z: Node, text: str, made: Callable[[Targets], Array]) -> Edit:
     def change(g: Array, c: Array, total: object) -> object:
         known = _at(z, np.asarray(c))
         return c if known is None else known.scale * made(known)
 
     rule = "value" if text.endswith(" - one_hot") else "term"
-    fields = {"yours": text, "turn": turn, "scores": z, "rule": rule}
+    fields = {"yours": text, "scores": z, "rule": rule}
     return Edit("one_hot", -0.5, change, fields, of="")
-
-
-def _of_other(other: Node, known: Targets) -> Array:
-    there = _at(other, np.asarray(other.adjoint))
-    return known.p - (known.one_hot if there is None else there.one_hot)

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from ..reference.graph import Graph, Site
 from ..reference.nodes import Node
 
 Line = tuple[Any, ...]
-
-# Which turn, of so many, is taken in the place of the t-th.
-WHICH: dict[str, Callable[[int, int], int]] = {
-    "before": lambda t, count: t - 1,
-    "after": lambda t, count: (t + 1) % count,
-    "first": lambda t, count: 0,
-    "last": lambda t, count: count - 1,
-}
 
 
 class Turns:
@@ -35,13 +26,6 @@ class Turns:
             runs = self._runs.setdefault(self.lines[node], [])
             self.turn[node] = len(runs)
             runs.append(node)
-        lengths = (len(runs) for line, runs in self._runs.items() if line[0] is not None)
-        self.count = max(lengths, default=1)
-        self.count = self.count if self.count > 1 else 0
-
-    def runs(self, node: Node) -> list[Node]:
-        """Return the values that the line of a value has made, one at each turn."""
-        return self._runs[self.lines[node]]
 
     def repeats(self, node: Node) -> bool:
         """Tell whether a value was made in a loop."""
@@ -82,10 +66,3 @@ def _line(node: Node) -> Line:
         found.append(site.instruction)
         site = site.called_at
     return tuple(found)
-
-
-def index_of(node: Node) -> Any:
-    """Return the index at which something is picked out of an array, or written into it."""
-    if node.name == "__getitem__":
-        return node.args[1]
-    return tuple(node.args[2 if node.name == "set_at" else 1 :])

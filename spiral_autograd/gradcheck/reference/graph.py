@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,6 @@ Rounding = tuple[float, int]  # the size of roundings that are drawn anew, and t
 # From what leaves the result of a site, what reaches its argument, and the gradients of all nodes
 # to what reaches the argument in place of it. Linear in them all.
 Change = Callable[[Any, Any, Callable[[Node], Any]], Any]
-# From a node and its gradient to what flows back to each parent.
-Flows = Callable[[Node, Any], Iterable[tuple[Node, Any]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +156,16 @@ class Graph:
 
     def part(self, site: Site, g: object, *, through_max: bool = False) -> Any:
         """Return what reaches the argument of a site of the gradient `g` of its result."""
-        nothing = np.zeros(np.shape(site.argument.value))
-        return part_of(site, g, partial(self.flows, through_max=through_max), nothing)
+        if site.result is None:
+            return g
+        inner, bars = set(site.between), {site.result: g}
+        for node in site.between:
+            if node in bars:
+                for parent, part in self.flows(node, bars[node], through_max=through_max):
+                    last = parent is site.argument and site.via in (None, node)
+                    if last or (parent in inner and parent is not site.argument):
+                        _add(bars, parent, part)
+        return bars.get(site.argument, np.zeros(np.shape(site.argument.value)))
 
     def rerun(
         self,
@@ -172,9 +178,24 @@ class Graph:
 
         What the changes themselves make is added to `made`.
         """
-        flows = partial(self.flows, through_max=through_max)
-        part = partial(self.part, through_max=through_max)
-        off = departures(changes, self.nodes, lambda n: n.adjoint, flows, part, made)
+        by_node: dict[Node, list[tuple[Site, Change]]] = {}
+        for site, change in changes.items():
+            by_node.setdefault(site.result or site.argument, []).append((site, change))
+        off: dict[Node, Any] = {}
+
+        def total(node: Node) -> Any:
+            return node.adjoint + off[node] if node in off else node.adjoint
+
+        for node in reversed(self.nodes[: max(node.number for node in by_node) + 1]):
+            for site, change in by_node.get(node, ()):
+                before = self.part(site, total(node), through_max=through_max)
+                instead = change(total(node), before, total)
+                _add(off, site.argument, instead - before)
+                if made is not None:
+                    made.append(instead)
+            if node in off:
+                for parent, some in self.flows(node, off[node], through_max=through_max):
+                    _add(off, parent, some)
         return {node: node.adjoint + by for node, by in off.items()}
 
     def tangents(
@@ -219,52 +240,6 @@ class Graph:
                     continue
                 if above[argument] > 1 or sum(user in above for user in argument.users) > 1:
                     yield from _ways(node, argument, ordered, above[argument])
-
-
-def part_of(site: Site, g: object, flows: Flows, nothing: object) -> Any:
-    """Return what reaches the argument of a site of the gradient of its result, or `nothing`."""
-    if site.result is None:
-        return g
-    inner, bars = set(site.between), {site.result: g}
-    for node in site.between:
-        for parent, part in flows(node, bars[node]) if node in bars else ():
-            last = parent is site.argument and site.via in (None, node)
-            if last or (parent in inner and parent is not site.argument):
-                _add(bars, parent, part)
-    return bars.get(site.argument, nothing)
-
-
-def departures(
-    changes: Mapping[Site, Change],
-    nodes: Sequence[Node],
-    bar: Callable[[Node], Array],
-    flows: Flows,
-    part: Callable[[Site, Array], Array],
-    made: list[object] | None = None,
-) -> dict[Node, Array]:
-    """Return by how much gradients depart once a backward pass has run with some changes.
-
-    What the changes themselves make is added to `made`.
-    """
-    by_node: dict[Node, list[tuple[Site, Change]]] = {}
-    for site, change in changes.items():
-        by_node.setdefault(site.result or site.argument, []).append((site, change))
-    off: dict[Node, Array] = {}
-
-    def total(node: Node) -> Array:
-        return bar(node) + off[node] if node in off else bar(node)
-
-    for node in reversed(nodes[: max(node.number for node in by_node) + 1]):
-        for site, change in by_node.get(node, ()):
-            g = total(node)
-            before = part(site, g)
-            instead = change(g, before, total)
-            _add(off, site.argument, instead - before)
-            if made is not None:
-                made.append(instead)
-        for parent, some in flows(node, off[node]) if node in off else ():
-            _add(off, parent, some)
-    return off
 
 
 def _above(node: Node, furthest: int) -> dict[Node, int]:
