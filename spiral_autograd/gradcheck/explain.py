@@ -68,6 +68,8 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
                 finding = where.remedy(k, cases, [] if reason.is_unlikely else left)
             elif reason.kind in ("mean_missing", "averaged_over"):  # a number in the line: more
                 finding = where.remedy(k, cases, literal=True)
+            if finding is not None and not reason.is_unlikely and reason.rule is not None:
+                finding = found(finding.kind, **finding.fields, rule=reason.rule)
             finding = finding or reason.finding
             c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
 
