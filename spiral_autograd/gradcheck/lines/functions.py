@@ -21,7 +21,7 @@ from .variants import Slot
 # What a changed statement may raise, also where an adapter reads what comes of it.
 FAILING = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, NameError),
-    *(RuntimeError, TypeError, ValueError),
+    *(RuntimeError, StopIteration, TypeError, ValueError),
 )
 _TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
 _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
