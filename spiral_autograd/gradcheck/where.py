@@ -108,19 +108,21 @@ class Where:
         with guarded("the search for the lines", self.c.notes):
             blame = blame_of(self.evidence(sorted({k, *self.c.wrong})))
             remedy = blame.remedy(k, beside) if blame is not None else None
-            if remedy is not None and (not literal or all(m.is_number for m in remedy)):
-                right = any(self._is_right_there(k, remedy, case) for case in cases)
+            is_asked = remedy is not None and (not literal or all(m.is_number for m in remedy))
+            if blame is not None and remedy is not None and is_asked:
+                steps = blame.mending.steps
+                right = any(self._is_right_there(k, remedy, case, steps) for case in cases)
                 texts, derivatives = texts_of(remedy), derivatives_of(remedy)
         self.c.subject.session.restore()
         told = {"statement": texts[0], "others": texts[1:], "derivatives": derivatives}
         return found("right_with", **told) if right else None
 
-    def _is_right_there(self, k: int, remedy: Remedy, case: Case) -> bool:
+    def _is_right_there(self, k: int, remedy: Remedy, case: Case, steps: int) -> bool:
         """Tell whether changed lines make a gradient right at the second point of a case too."""
         second = case.second()
         if second is None or second.rerun is None:
             return second is None and np.size(self.c.grads[k]) > 1
-        grads = run_with(remedy, second.rerun)
+        grads = run_with(remedy, second.rerun, steps)
         return bool(grads) and second.same(k, grads[k], second.automatic[k])
 
     def of_verdicts(self) -> None:

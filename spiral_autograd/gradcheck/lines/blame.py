@@ -184,7 +184,9 @@ class Blame(Ran):
 
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
         told = self._truth, self.gain_from, back
-        return Mending(e.run, right, *told, e.deadline, length, self.numbers)
+        return Mending(
+            *(e.run, right, *told, e.deadline, length, self.numbers, self.trail.may_not_end),
+        )
 
     def _spots(
         self, rows: tuple[int, ...], likely: Sequence[Place], which: Callable[..., bool] = all

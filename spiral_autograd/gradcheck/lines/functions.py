@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..source import definition_of, inner_codes, root_of, targets_of
+from ..source import definition_of, inner_codes
 from .scope import Scope, fields_of
 from .statements import Reach
 from .variants import Slot
@@ -21,7 +21,7 @@ from .variants import Slot
 # What a changed statement may raise, also where an adapter reads what comes of it.
 FAILING = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, NameError),
-    *(RuntimeError, StopIteration, TypeError, ValueError),
+    *(MemoryError, RuntimeError, StopIteration, TypeError, ValueError),
 )
 _TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
 _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
@@ -94,27 +94,8 @@ class Function:
             for field in ("body", "orelse", "finalbody"):
                 inner = getattr(holder, field, None)
                 for i, node in enumerate(inner if isinstance(inner, list) else ()):
-                    if node.lineno == line and not (self.steering and self._steers(node)):
+                    if node.lineno == line:
                         yield holder, field, i, node
-
-    @cached_property
-    def steering(self) -> set[str]:
-        """The variables that tell how long a `while` goes on, and those that they come from."""
-        loops = [node for node in self.nodes if isinstance(node, ast.While)]
-        inner = [node for loop in loops for node in ast.walk(loop)]
-        tests = [node.test for node in inner if isinstance(node, ast.While | ast.If)]
-        found: set[str] = set()
-        new = set().union(*map(_roots_in, tests))
-        while new - found:
-            found |= new
-            made = [getattr(n, "value", n) for n in self.nodes if found & _written_by(n)]
-            new = set().union(*map(_roots_in, made))
-        return found
-
-    def _steers(self, node: ast.stmt) -> bool:
-        """Tell whether a `while` may never end with another statement in the place of one."""
-        is_plain = isinstance(node, ast.Assign | ast.AugAssign | ast.Return) and not takes(node)
-        return not is_plain or bool(self.steering & _written_by(node))
 
     @contextmanager
     def being(self, code: CodeType) -> Iterator[None]:
@@ -169,18 +150,6 @@ def _making(code: CodeType, inner: CodeType) -> CodeType:
         return inner if places[0] == places[1] else _making(item, inner)
 
     return code.replace(co_consts=tuple(map(instead, code.co_consts)))
-
-
-def _roots_in(node: ast.AST) -> set[str]:
-    """Return the variables, and the attributes of variables, that stand in an expression."""
-    named = [part for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute)]
-    owners = {id(part.value) for part in named if isinstance(part, ast.Attribute)}
-    return {root_of(part) for part in named if id(part) not in owners}
-
-
-def _written_by(node: ast.AST) -> set[str]:
-    """Return the variables, and the attributes, that a statement assigns to, or into."""
-    return set(map(root_of, targets_of(node)))
 
 
 def takes(node: ast.AST) -> bool:

@@ -37,6 +37,7 @@ _RUN = 200  # what a run costs beside them
 _EVALUATED = 300_000  # the same, of statements that are evaluated where they first run
 _UNLIKELY = 6_000  # those of a line that nothing speaks for
 _EVALUATION = 40  # what an evaluation costs beside the statements that it runs
+_LONGER, _STEPS = 20, 10_000  # how much longer a run may take with another line
 _AGAIN = 0.5  # what makes the same as a lesser change, or none, is that much less likely
 _MOST = 1_200  # runs of a backward pass
 _NEAR = 0.6  # what costs that much more than the least is as likely
@@ -54,7 +55,8 @@ class Mending:
     `gain` how much likelier a change is that makes another value of one, `back` how far back the
     value is whose gradient one is, and `right` which share of each gradient is right: 1 of one
     that is, to rounding.
-    `length` is how many statements a run takes, `numbers` are those that the forward pass names.
+    `length` is how many statements a run takes, `numbers` are those that the forward pass names;
+    with `may_not_end` there is a loop that may go on for ever if its function is given others.
     """
 
     def __init__(
@@ -67,10 +69,12 @@ class Mending:
         deadline: Deadline,
         length: int,
         numbers: Mapping[str, float],
+        may_not_end: bool,
     ) -> None:
         self.run, self.right, self.truth = run, right, truth
         self.gain, self.back = gain, back
         self.deadline, self.length, self.numbers = deadline, length, numbers
+        self.may_not_end, self.steps = may_not_end, _LONGER * length + _STEPS
         self.functions: dict[CodeType, Function] = {}
         self.tries: dict[Spot, list[tuple[float, Mended]]] = {}  # the cost, and what it is for
         self.ran: dict[tuple[Variant, ...], Sequence[float]] = {}  # what is right with them
@@ -103,7 +107,9 @@ class Mending:
         first = next(iter(spots))
         rated = {
             mended: (
-                round(run_with((mended,), self.truth) or 0.0, 6) if len(found) > 1 else 0.0,
+                round(run_with((mended,), self.truth, self.steps) or 0.0, 6)
+                if len(found) > 1
+                else 0.0,
                 _FIRST * (mended.spot == first) - max(cost, mended.variant.cost),
             )
             for cost, mended in found.values()
@@ -171,7 +177,7 @@ class Mending:
         if key not in self.ran:
             if self._left < 0 or self.deadline.is_over:
                 return ()
-            grads = run_with(remedy, self.run)
+            grads = run_with(remedy, self.run, self.steps)
             self.ran[key] = self.right(grads) if grads else ()
             nodes = sum(len(mended.function.nodes) for mended in remedy)
             self._left -= _RUN + self.length + nodes
@@ -198,7 +204,7 @@ class Mending:
                 sys.settrace(before)
 
         with written(done):
-            run_with(done, looked_at)
+            run_with(done, looked_at, self.steps)
         if self._error is not None:
             raise self._error
 
@@ -238,7 +244,8 @@ class Mending:
 
         Also how far back the value is whose gradient it makes, if that is a new one.
         """
-        names = None if takes(body[3]) else {**frame.f_globals, **frame.f_locals}
+        is_once = takes(body[3]) or (self.may_not_end and asked.within > 0)
+        names = None if is_once else {**frame.f_globals, **frame.f_locals}
         before = _made_by(body, names) if names else None
         written = _written_in(body[3], names) if names and before else {}
         was = [*map(self.back, before or ())] if self._for_several else []

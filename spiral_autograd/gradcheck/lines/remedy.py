@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import ast
 import io
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from copy import deepcopy
 from dataclasses import replace
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 from ..guard import CheckError
 from ..source import Place, targets_of
 from .functions import FAILING, Function
+from .trail import is_theirs
 from .variants import Slot, Variant
 
 Spot = tuple[CodeType, int]  # a line of a function
@@ -68,8 +70,11 @@ def written(remedy: Remedy) -> Iterator[None]:
             back.exchange()
 
 
-def run_with(remedy: Remedy, run: Callable[[], Any]) -> Any:
-    """Return what a run gives with something else in some lines; nothing where it cannot run."""
+def run_with(remedy: Remedy, run: Callable[[], Any], steps: int) -> Any:
+    """Return what a run gives with something else in some lines; nothing where it cannot run.
+
+    Or where it takes more than so many steps: a loop may not end any more.
+    """
     with written(remedy):
         codes = {function: function.compiled() for function in {m.function for m in remedy}}
     if None in codes.values():
@@ -79,10 +84,32 @@ def run_with(remedy: Remedy, run: Callable[[], Any]) -> Any:
         for function, code in codes.items():
             if code is not None:
                 stack.enter_context(function.being(code))
+        stack.enter_context(_ending(steps))
         try:
             return run()
         except (CheckError, *FAILING):
             return ()
+
+
+@contextmanager
+def _ending(steps: int) -> Iterator[None]:
+    """Raise once the reader's code has run more than so many lines."""
+    left, before = steps, sys.gettrace()
+
+    def count(frame: FrameType, what: str, given: object) -> Any:
+        nonlocal left
+        if what == "call" and not is_theirs(frame.f_code):
+            return None
+        left -= 1
+        if left < 0:
+            raise CheckError("with a changed line it does not end")
+        return count
+
+    sys.settrace(count)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def texts_of(remedy: Remedy) -> list[str]:

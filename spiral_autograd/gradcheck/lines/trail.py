@@ -18,7 +18,7 @@ import numpy as np
 from ...state import is_vocabulary
 from ...validation import Array
 from ..guard import NEVER, Deadline
-from ..source import SKIPPED, Place, Step, text_of
+from ..source import SKIPPED, Place, Step, definition_of, text_of
 from .scope import UNKNOWN, Cell, Scope, entries, is_plain, leaves
 
 LARGEST = 200_000  # entries of an array that is still noted
@@ -77,6 +77,12 @@ class Trail:
         """Return the first event of the first run of a function; 0 where it did not run."""
         return next((run.first for run in self.runs if run.code is code), 0)
 
+    @property
+    def may_not_end(self) -> bool:
+        """Whether there is a `while` in the functions that ran."""
+        trees = filter(None, map(definition_of, {run.code for run in self.runs}))
+        return any(isinstance(node, ast.While) for tree in trees for node in ast.walk(tree))
+
     def feeding(self, number: int) -> set[int]:
         """Return the events that what an event made came from, itself included."""
         found, pending = {number}, [number]
@@ -105,7 +111,12 @@ def is_theirs(code: CodeType) -> bool:
 
     Nor that of a package with compiled parts, as SciPy: with other lines in it the process may die.
     """
-    file = os.path.normpath(code.co_filename)
+    return _is_file_of_theirs(code.co_filename)
+
+
+@lru_cache(maxsize=4096)
+def _is_file_of_theirs(filename: str) -> bool:
+    file = os.path.normpath(filename)
     before, installed, after = file.rpartition(f"{os.sep}site-packages{os.sep}")
     is_python = not installed or not _has_compiled(before + installed + after.split(os.sep)[0])
     return is_python and not file.startswith(SKIPPED) and not file.startswith("<frozen")
