@@ -152,13 +152,13 @@ class Blame(Ran):
         return self.mending.several(spots, frozenset(wanted))
 
     def remedy(self, k: int, beside: Sequence[int] = ()) -> Remedy | None:
-        """Return the only change of lines that makes the k-th gradient right, if it is known.
+        """Return the likeliest change of lines that makes the k-th gradient right, if one is known.
 
         With some others beside it, if it makes these right too.
         """
         wanted = {k, *beside}
         some = next((some for rows, some in self.mended.items() if wanted <= {*rows} and some), [])
-        return some[0] if len(some) == 1 else None
+        return next(iter(some), None)
 
     @cached_property
     def mending(self) -> Mending:
