@@ -70,8 +70,11 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
                 finding = where.remedy(k, cases, literal=True)
             if finding is not None and not reason.is_unlikely and reason.rule is not None:
                 finding = found(finding.kind, **finding.fields, rule=reason.rule)
-            finding = finding or reason.finding
-            c.change(k, findings=together(c.rows[k].findings, finding), lines=lines)
+            findings = c.rows[k].findings
+            if finding is None or reason.rule == "factor":  # it is one, whatever it comes from
+                findings = together(findings, reason.finding)
+            findings = findings if finding is None else together(findings, finding)
+            c.change(k, findings=findings, lines=lines)
 
 
 def _case(
