@@ -71,7 +71,7 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
             if finding is not None and not reason.is_unlikely and reason.rule is not None:
                 finding = found(finding.kind, **finding.fields, rule=reason.rule)
             findings = c.rows[k].findings
-            if finding is None or reason.rule == "factor":  # it is one, whatever it comes from
+            if finding is None or reason.finding.kind == "times":  # so it is, whatever the line is
                 findings = together(findings, reason.finding)
             findings = findings if finding is None else together(findings, finding)
             c.change(k, findings=findings, lines=lines)
