@@ -53,7 +53,8 @@ def automatic_sources(
     found = cached_program(loss, params, tuple(array[:batch_size] for array in data))
     if found is None or found.program is None:
         return [plain]
-    derived, outside = source_of_program(buffers, found.program, data, batch_size, count), found[1]
+    derived = source_of_program(buffers, found.program, data, batch_size, count)
+    outside = found.outside
 
     def holds() -> bool:
         if outside.holds():

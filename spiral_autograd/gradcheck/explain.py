@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -63,18 +63,17 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     for reason in reasons:
         for k in reason.rows:
             lines = reason.lines or where.places(places, k, reason)
-            finding: Finding | None = None
+            mended: Finding | None = None
             if left or reason.is_unlikely:  # one line that mends all tells more than a part
-                finding = where.remedy(k, cases, [] if reason.is_unlikely else left)
+                mended = where.remedy(k, cases, [] if reason.is_unlikely else left)
             elif reason.kind in ("mean_missing", "averaged_over"):  # a number in the line: more
-                finding = where.remedy(k, cases, literal=True)
-            if finding is not None and not reason.is_unlikely and reason.rule is not None:
-                finding = found(finding.kind, **finding.fields, rule=reason.rule)
-            findings = c.rows[k].findings
-            if finding is None or reason.finding.kind == "times":  # so it is, whatever the line is
-                findings = together(findings, reason.finding)
-            findings = findings if finding is None else together(findings, finding)
-            c.change(k, findings=findings, lines=lines)
+                mended = where.remedy(k, cases, literal=True)
+            if mended is not None and not reason.is_unlikely and reason.rule is not None:
+                mended = found(mended.kind, **mended.fields, rule=reason.rule)
+            # A multiple of the true gradient is one, whatever the line is.
+            stays = mended is None or reason.finding.kind == "times"
+            told = filter(None, (reason.finding if stays else None, mended))
+            c.change(k, findings=reduce(together, told, c.rows[k].findings), lines=lines)
 
 
 def _case(
@@ -153,7 +152,8 @@ TELLING = (0.0, 1.0, -1.0, 2.0)  # single numbers that are like their squares, o
 def look_at_other_values(c: Comparison, where: Where) -> None:
     """Compare once more where values that hide mistakes are others; write it into the rows."""
     c.notes += _single_weights(c)
-    hiding = {k: what for k in c.rows if (what := _hides(c, k))}
+    is_flat = bool(c.reference.grads) and not any(map(np.any, c.reference.grads))
+    hiding = {k: what for k in c.rows if (what := _hides(c, k, is_flat=is_flat))}
     if not hiding:
         return
     beside = _beside(c, where, hiding)
@@ -201,12 +201,15 @@ def _beside(c: Comparison, where: Where, hiding: dict[int, Finding]) -> Comparis
         return beside
 
 
-def _hides(c: Comparison, k: int) -> Finding | None:
-    """Return what is to be said of a value that hides mistakes; None of any other."""
+def _hides(c: Comparison, k: int, *, is_flat: bool) -> Finding | None:
+    """Return what is to be said of a value that hides mistakes; None of any other.
+
+    Where it `is_flat`, all true gradients are zero, and any multiple of one is right.
+    """
     value, name = c.subject.values[k], c.subject.names[k]
     if c.grads[k] is MISSING or k in c.subject.marks or name.strip("_") in TARGETS:
         return None
-    if not any(map(np.any, c.reference.grads)) and c.reference.grads:  # any factor is right there
+    if is_flat:
         return found("has_no_slope")
     if value.size == 1:
         return found("is_number", value=value.item()) if value.item() in TELLING else None

@@ -22,7 +22,7 @@ Place = tuple[str, int]  # a line of a file
 
 # -------------------- whose code it is --------------------
 
-SKIPPED = (
+SKIP = (
     *(os.path.dirname(os.path.abspath(f)) + os.sep for f in (np.__file__, os.__file__, __file__)),
     os.path.abspath(pytree.__file__),
     os.path.abspath(state.__file__),
@@ -39,11 +39,7 @@ def forward_line(call: Call | None) -> Place | None:
     if call is None or call.source is None:
         return None
     file, line = call.source[:2]
-    if (
-        os.path.normpath(file).startswith(SKIPPED)
-        or "site-packages" in file
-        or file.startswith("<")
-    ):
+    if os.path.normpath(file).startswith(SKIP) or "site-packages" in file or file.startswith("<"):
         return None
     return file, line
 

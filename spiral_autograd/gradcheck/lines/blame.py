@@ -124,7 +124,7 @@ class Blame(Ran):
 
         Where none does, and no reason is likely, the statements that do it together.
         """
-        if any(is_unchecked(self.trail.runs[e.run].code) for e in self.events[self.start :]):
+        if self._writes_unchecked:
             return []
         rest = [tuple(reason.rows if reason else [k]), (k,)]
         for rows in (tuple(self.evidence.wrong), *([] if vars(self).get("together") else rest)):
@@ -183,10 +183,14 @@ class Blame(Ran):
             return max(same, default=-1)
 
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
-        told = self._truth, self.gain_from, back
-        return Mending(
-            *(e.run, right, *told, e.deadline, length, self.numbers, self.trail.may_not_end),
-        )
+        more = length, self.numbers, self.trail.may_not_end
+        return Mending(e.run, right, self._truth, self.gain_from, back, e.deadline, *more)
+
+    @cached_property
+    def _writes_unchecked(self) -> bool:
+        """Whether the backward pass runs code that makes views beyond their arrays."""
+        runs = {event.run for event in self.events[self.start :]}
+        return any(is_unchecked(self.trail.runs[run].code) for run in runs)
 
     def _spots(
         self, rows: tuple[int, ...], likely: Sequence[Place], which: Callable[..., bool] = all

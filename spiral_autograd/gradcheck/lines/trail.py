@@ -18,7 +18,7 @@ import numpy as np
 from ...state import is_vocabulary
 from ...validation import Array
 from ..guard import NEVER, Deadline
-from ..source import SKIPPED, Place, Step, definition_of, text_of
+from ..source import SKIP, Place, Step, definition_of, text_of
 from .scope import UNKNOWN, Cell, Scope, entries, is_plain, leaves
 
 LARGEST = 200_000  # entries of an array that is still noted
@@ -119,7 +119,7 @@ def _is_file_of_theirs(filename: str) -> bool:
     file = os.path.normpath(filename)
     before, installed, after = file.rpartition(f"{os.sep}site-packages{os.sep}")
     is_python = not installed or not _has_compiled(before + installed + after.split(os.sep)[0])
-    return is_python and not file.startswith(SKIPPED) and not file.startswith("<frozen")
+    return is_python and not file.startswith(SKIP) and not file.startswith("<frozen")
 
 
 @lru_cache(maxsize=256)

@@ -19,6 +19,7 @@ from ...boxes import process_lock
 from ...recording import is_installed
 from ...state import PLAIN, STREAMS, Held, Kind, Names, Unreached, is_own_module, own_bases
 from ...validation import Array
+from ..source import inner_codes
 
 # -------------------- the walk --------------------
 
@@ -89,8 +90,8 @@ def _globals_of(function: FunctionType) -> Iterator[Names]:
 @lru_cache(maxsize=4096)
 def _names_of(code: CodeType) -> tuple[str, ...]:
     """Return the names that code uses, those of the functions inside it too."""
-    inner = (part for part in code.co_consts if isinstance(part, CodeType))
-    return tuple(dict.fromkeys((*code.co_names, *(n for c in inner for n in _names_of(c)))))
+    codes = (code, *inner_codes(code))
+    return tuple(dict.fromkeys(name for one in codes for name in one.co_names))
 
 
 # -------------------- what was there, and putting it back --------------------
