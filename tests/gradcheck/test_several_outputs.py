@@ -201,6 +201,14 @@ def probabilities_alone(x, t):
     return with_probabilities(x, t)[:2]
 
 
+def powers(x):
+    return x**2, x**3
+
+
+def test_two_functions_without_a_cache():
+    assert sa.check_backward(powers, lambda d2, d3, x: 2 * x * d2 + 3 * x**2 * d3, X).ok
+
+
 @pytest.mark.parametrize(
     ("forward", "backward"),
     [

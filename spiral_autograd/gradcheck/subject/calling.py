@@ -15,7 +15,7 @@ from ...pytree import leaves
 from ...validation import Array
 from .conventions import CACHES, RATES, means_upstream
 from .objects import attributes_of
-from .subject import is_array
+from .subject import is_array, is_scalar
 
 # What an argument of backward is: the upstream gradient of an output, or of all in a tuple (None),
 # an input, an output, what forward has left under a name, the cache that it has returned, or the
@@ -91,19 +91,18 @@ def place_of_cache(
 ) -> int | None:
     """Return where a cache, which backward is given back, stands in what forward returned.
 
-    Of two functions there is one wherever backward takes more than upstream gradients and inputs.
+    Of two functions there is one wherever backward takes something beside an upstream gradient.
     """
     free = [name for name in taken if name not in inputs and name not in RATES]
     if type(result) is not tuple or len(result) < 2 or not free:
         return None
     is_named = not set(CACHES).isdisjoint(free)
     is_told = not is_array(result[-1]) or not means_upstream(free[-1])
+    is_kept = is_told and len(free) == len(taken) == len(result)
     if is_pair:
-        is_kept = is_told or len(free) == len(taken) > 1
-    else:
-        is_kept = is_told and len(free) == len(taken) == len(result)
+        is_kept = is_told or len(taken) > 1
     if not is_named and not is_kept:
         return None
     nests = [i for i, one in enumerate(result) if isinstance(one, dict | list | tuple)]
-    has_loss = any(np.ndim(one) == 0 for i, one in enumerate(result) if i not in nests)
+    has_loss = any(map(is_scalar, result))
     return nests[-1] if nests and has_loss and is_named else len(result) - 1

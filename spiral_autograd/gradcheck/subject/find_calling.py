@@ -26,17 +26,30 @@ from .object_passes import ObjectPasses
 from .objects import attributes_of, optional_names
 from .returned import returned_names
 from .session import untouched
-from .subject import described, is_array, is_float_array, outputs_of
+from .subject import described, is_array, is_float_array, is_scalar, outputs_of
 
 MOST = 60  # ways to try
 
 
 def find_calling(layer: ObjectPasses) -> None:
     """Find out what a backward pass is called with, where that may be open."""
+    try:
+        _find(layer)
+    except CheckError as error:
+        if not layer.is_pair or layer.cache_at is None:
+            raise
+        layer.cache_at = None  # what stands last may be an output, too
+        try:
+            _find(layer)
+        except CheckError:
+            raise error from None
+    layer.remarks += [] if layer.calling is None else _said(layer.calling, layer)
+
+
+def _find(layer: ObjectPasses) -> None:
     with layer.session.fresh():
         layer.outputs = [np.array(out) for out in outputs_of(layer.label, layer.run())]
         layer.calling = _calling_of(layer)
-    layer.remarks += [] if layer.calling is None else _said(layer.calling, layer)
 
 
 def _said(calling: Calling, layer: ObjectPasses) -> list[Finding]:
@@ -91,6 +104,7 @@ def _ways(layer: ObjectPasses, taken: Sequence[str]) -> list[Calling]:
     told = {(i, s) for i, others in enumerate(every) for s in others if len(others) == 1}
     in_turn = [i for i, name in enumerate(taken) if means_upstream(name)]
     told |= {(i, ("upstream", k)) for k, i in enumerate(in_turn) if k < n}
+    told |= {(len(taken) - 1, ("cache", None))}
     if len(in_turn) == 1:
         told |= {(in_turn[0], ("upstream", k)) for k in (None, *range(n))}
     ways = (
@@ -108,7 +122,8 @@ def _sources(layer: ObjectPasses, name: str) -> list[Source]:
     ups: list[Source] = [("upstream", i) for i in range(n)]
     same = [i for i, other in enumerate(layer.names) if other.lower() == name.lower()]
     if same:
-        return [("input", same[0]), *(ups if layer.takes_input or has_cache else [])]
+        kept: list[Source] = [("cache", None), *ups] if has_cache else []
+        return [("input", same[0]), *(ups if layer.takes_input else kept)]
     if name in RATES:
         return [("rate", None)]
     if name in CACHES and (has_cache or layer.is_pair):
@@ -138,7 +153,7 @@ def _is_gradient_of(name: str, output: str) -> bool:
 def _readings(way: Calling, layer: ObjectPasses, is_weak: bool) -> Iterator[Calling]:
     """Yield what a call may mean: times the upstream gradient, or of the sum, or of the mean."""
     sizes = [out.shape for out in layer.outputs]
-    scalars = [i for i, part in enumerate(layer.parts) if np.ndim(part) == 0]
+    scalars = [i for i, part in enumerate(layer.parts) if is_scalar(part)]
     if way.takes_upstream or sizes == [()]:
         yield way
         return

@@ -229,10 +229,6 @@ class Pair(Adapter):
         )
 
 
-def _is_number(one: Any) -> bool:
-    return not isinstance(one, dict | list | tuple) and np.ndim(one) == 0
-
-
 def agreement(given: Given, true: Sequence[object]) -> tuple[int, float]:
     """Return how many entries of gradients are as autograd has them, and how far all are off."""
     both = [(h, g) for (h, _), g in zip(given, true, strict=True) if not (h is None or g is None)]
