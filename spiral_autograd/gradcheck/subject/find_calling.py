@@ -129,18 +129,19 @@ def _sources(layer: ObjectPasses, name: str) -> list[Source]:
     if name in CACHES and (has_cache or layer.is_pair):
         return [("cache", None)]
     if n > 1:
-        named = returned_names(layer.forward_method, n)
-        own = [i for i, out in enumerate(named) if _is_gradient_of(name, out)]
+        named = returned_names(layer.forward_method, n + has_cache)
+        outputs = [out for i, out in enumerate(named) if i != layer.cache_at]
+        own = [i for i, out in enumerate(outputs) if _is_gradient_of(name, out)]
         ups = [("upstream", own[0])] if len(own) == 1 else [*ups, ("upstream", None)]
     if means_upstream(name) and (n > 1 or has_cache):
         return ups
     if has_cache:
         return [*ups, ("cache", None)]
     inputs: list[Source] = [("input", i) for i in range(len(layer.names))]
-    outputs: list[Source] = [("output", i) for i in range(len(layer.outputs))]
-    outputs += [("left", key) for key in OUTPUTS if is_float_array(left.get(key))]
+    there: list[Source] = [("output", i) for i in range(len(layer.outputs))]
+    there += [("left", key) for key in OUTPUTS if is_float_array(left.get(key))]
     first, second = (ups, inputs) if means_upstream(name) else (inputs, ups)
-    return [*first, *second, *outputs]
+    return [*first, *second, *there]
 
 
 def _is_gradient_of(name: str, output: str) -> bool:

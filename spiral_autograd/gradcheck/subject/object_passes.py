@@ -82,6 +82,8 @@ class ObjectPasses(Adapter):
         self.shared += list(sys.modules.values())
         self.takes_nothing = terms.upstream is None and accepts(self.taken, 0)
         self.required = required_names(self.taken)
+        if self.is_pair and not self.required:  # as of *args, or of compiled code
+            self.required = ["dout", "cache"]
         self.calling: Calling | None = None
         self.cache: Any = None
         self.has_run = False
