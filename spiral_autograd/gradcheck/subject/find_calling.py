@@ -72,7 +72,8 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
 
     It is asked right after a first forward pass.
     """
-    taken, n, is_weak = layer.required, len(layer.parts), layer.may_be_derivative
+    n, is_weak = len(layer.parts), layer.may_be_derivative
+    taken = layer.required or ["dout"] * n * layer.is_pair + ["cache"] * layer.is_pair
     is_plain = n == 1 and len(taken) < 2 and not is_weak and layer.cache_at is None
     if is_plain and not (layer.takes_no_upstream and layer.outputs[0].ndim):
         return None

@@ -28,6 +28,7 @@ from .unchecked import (
     depends_on_number,
     differs,
     exchange,
+    leave_out_state,
     lend,
     look_beside,
     may_be_parameters,
@@ -66,6 +67,8 @@ class Layer(ObjectPasses):
             effects = self._run_again(set(before), made, numbers)
         self._require_fit()
         self.settle()
+        written = [e.fields["name"] for e in effects if e.kind == "writes"]
+        leave_out_state(self, written)
         self.remarks += effects_on(effects, self.value_names)
         self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)

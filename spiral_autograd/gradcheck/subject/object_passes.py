@@ -82,8 +82,6 @@ class ObjectPasses(Adapter):
         self.shared += list(sys.modules.values())
         self.takes_nothing = terms.upstream is None and accepts(self.taken, 0)
         self.required = required_names(self.taken)
-        if self.is_pair and not self.required:  # as of *args, or of compiled code
-            self.required = ["dout", "cache"]
         self.calling: Calling | None = None
         self.cache: Any = None
         self.has_run = False
@@ -142,7 +140,8 @@ class ObjectPasses(Adapter):
         """Run the forward pass."""
         result = output_of(self.layer, called(self.label, self.forward_method, *self.inputs))
         if not self.has_run:
-            self.cache_at = place_of_cache(result, self.required, self.names, is_pair=self.is_pair)
+            taken = self.required or ["cache"] * self.is_pair  # of *args, or of compiled code
+            self.cache_at = place_of_cache(result, taken, self.names, is_pair=self.is_pair)
             self.has_run = True
         self.cache = None if self.cache_at is None else result[self.cache_at]
         self.structure = self.without_cache(result)

@@ -56,9 +56,15 @@ def function_of(layer: Any, inputs: Sequence[object]) -> Passes | None:
     if is_plain and second in CONTEXTS and first not in CONTEXTS:  # forward(self, ctx, ...)
         return function_of(_instance_of(layer, ()), inputs)
     sets_up = callable(read(layer, "setup_context"))
-    takes_one_more = is_class and accepts(forward, n + 1) and not accepts(forward, n)
+    takes_as_many, takes_one_more = accepts(forward, n), accepts(forward, n + 1)
+    if takes_as_many and not (takes_one_more or is_class or sets_up):
+        return None  # what is called a context is an input
     is_own = is_plain and first not in CONTEXTS  # the context is the function itself
-    if not (sets_up or first in CONTEXTS or (_saves(layer) if is_own else takes_one_more)):
+    if not (
+        sets_up
+        or first in CONTEXTS
+        or (_saves(layer) if is_own else is_class and not takes_as_many)
+    ):
         return None
     label, backward_label = f"{name}.forward", f"{name}.backward"
 
