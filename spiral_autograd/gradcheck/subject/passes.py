@@ -60,11 +60,8 @@ def function_of(layer: Any, inputs: Sequence[object]) -> Passes | None:
     if takes_as_many and not (takes_one_more or is_class or sets_up):
         return None  # what is called a context is an input
     is_own = is_plain and first not in CONTEXTS  # the context is the function itself
-    if not (
-        sets_up
-        or first in CONTEXTS
-        or (_saves(layer) if is_own else is_class and not takes_as_many)
-    ):
+    has_context = _saves(layer) if is_own else is_class and takes_one_more and not takes_as_many
+    if not (sets_up or first in CONTEXTS or has_context):
         return None
     label, backward_label = f"{name}.forward", f"{name}.backward"
 

@@ -26,12 +26,12 @@ from ..subject.session import reach
 from ..subject.subject import Subject
 from .excuses import find_idealised, find_kinks
 from .rows import RIGHT, Comparison, Floor, Gradients, Tolerances
+from .second_call import unsteady_gradients
 
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as
 Apart = list[Array | None]  # handwritten minus true gradients; None where the shapes differ
 POINTS = 8
 FACTOR = 30.0  # a tail of Student's t with seven degrees of freedom: one in 10^8 lies beyond
-AGAIN = 5  # runs from one state that must give the same
 LONG = 5_000  # calls of a graph from which on half of the points must do
 
 # Below this, products on the way may have been zero; complex functions are not sharp there.
@@ -66,7 +66,7 @@ def _look_again(c: Comparison) -> Graph | None:
         c.noise = rounding(c)
         c.compare()
         amplified = [k for k in doubtful if c.rows[k].verdict in RIGHT and _is_amplified(c, k)]
-        unsteady = _unsteady(c) if amplified else set()
+        unsteady = unsteady_gradients(c.subject, c.grads) if amplified else set()
         for k in amplified:
             if k in unsteady:  # it scatters by itself
                 c.noise[k] = 0.0
@@ -115,18 +115,6 @@ def _is_amplified(c: Comparison, k: int) -> bool:
     excused &= differing(noise, 0 * noise, 100 * sharp.approximate, 0)
     moves = noise * unit_of(c.subject.values[k])
     return bool(np.any(excused & (moves > AMPLIFIED * c.reference.eps * c.size)))
-
-
-def _unsteady(c: Comparison) -> set[int]:
-    """Return which gradients are other ones in another run from the same state.
-
-    So are those of an engine that goes through a set of objects in whatever order it has.
-    """
-    runs = [grads for _ in range(AGAIN) if (grads := _handwritten(c, c.upstream, None))]
-    known = {k: row.both[0] for k, row in c.rows.items() if row.both is not None}
-    match = c.reference.sharpness.match
-    pairs = ((k, first, np.asarray(grads[k])) for k, first in known.items() for grads in runs)
-    return {k for k, a, b in pairs if b.shape != a.shape or differing(a, b, match, 0.0).any()}
 
 
 def ask_differences(c: Comparison) -> None:
