@@ -326,11 +326,7 @@ class Comparison:
     @cached_property
     def graph(self) -> Graph | None:
         """autograd's forward and backward pass, where autograd is the reference."""
-        if self.reference.kind != "autograd":
-            return None
-        recording = self.reference.recording
-        if recording is None:
-            recording = self.reference.make(self.subject).recording
+        recording = self.reference.recorded(self.subject)
         return None if recording is None else Graph(recording)
 
     def backward(
