@@ -13,7 +13,6 @@ import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType, FrameType
@@ -161,8 +160,9 @@ class _Differentiated(VJPNode):  # type: ignore[misc]
     def __init__(self, value: Any, *call: Any) -> None:
         tape, self.call = running.tape, _call_of(value)
         tape.dtypes.add(getattr(value, "dtype", None))
-        with tape.differentiating(self.call):
-            super().__init__(value, *call)
+        outer, tape.differentiated = tape.differentiated, self.call
+        super().__init__(value, *call)
+        tape.differentiated = outer
 
 
 notrace_primitives[_Differentiated] = notrace_primitives[VJPNode]
@@ -179,7 +179,7 @@ class _Tape:
         self.calls: list[Call] = []
         self.dtypes: set[Any] = set()
         self.names: dict[Call, str] = {}
-        self._differentiated: Call | None = None
+        self.differentiated: Call | None = None  # of whose gradient the calls made now are parts
         self._frames: dict[FrameType, Call | None] = {}  # each frame seen, and its last call
         self._home: dict[Call, FrameType] = {}
 
@@ -189,7 +189,7 @@ class _Tape:
             raise RecordingError(
                 f"the shape of what np.{name_of(call.fun)} returns depends on a value{self.here()}"
             )
-        call.gradient_of = self._differentiated
+        call.gradient_of = self.differentiated
         frames = [] if call.gradient_of is not None else list(_calling_frames())
         if (site := Site.of(frames)) is not None:
             _, call.source, call.instruction, call.called_at = site
@@ -210,28 +210,19 @@ class _Tape:
             new_box(arg.value, self.trace, arg) if isinstance(arg, Call) else arg
             for arg in call.args
         ]
-        top = trace_stack.top
+        top, outer = trace_stack.top, self.differentiated
         try:
             result = (body or call.fun.fun)(*args, **call.kwargs)
         except Exception:  # the user's code, which may raise anything where it cannot run on boxes
-            trace_stack.top = top
+            trace_stack.top, self.differentiated = top, outer
             return call
         last = result._node.same_as if isbox(result) else call
         return last if vspace(last.value) == vspace(call.value) else call
 
-    @contextmanager
-    def differentiating(self, call: Call | None) -> Iterator[None]:
-        """Note the calls made meanwhile as parts of the gradient of `call`."""
-        outer, self._differentiated = self._differentiated, call
-        try:
-            yield
-        finally:
-            self._differentiated = outer
-
     def here(self) -> str:
         """Return where the recorded code stands now, for a message: the reader's own line."""
-        if self._differentiated is not None and self._differentiated.source is not None:
-            file, line, _ = self._differentiated.source
+        if self.differentiated is not None and self.differentiated.source is not None:
+            file, line, _ = self.differentiated.source
             return f", in the gradient of {file}, line {line}"
         frames = sorted(_calling_frames(), key=lambda frame: is_installed(frame.f_code.co_filename))
         return f", in {frames[0].f_code.co_filename}, line {frames[0].f_lineno}" if frames else ""
@@ -381,11 +372,11 @@ def _reverse_pass(
             gradient = gradients.pop(node)
             if node.call is not None:
                 adjoints[node.call] = _unboxed(gradient)
-            with running.tape.differentiating(node.call):
-                for parent, part in zip(node.parents, node.vjp(gradient), strict=True):
-                    if node.call is not None:
-                        parts.append((node.call, getattr(parent, "call", None), _unboxed(part)))
-                    gradients[parent] = _sum(gradients.get(parent), part)
+            running.tape.differentiated = node.call
+            for parent, part in zip(node.parents, node.vjp(gradient), strict=True):
+                if node.call is not None:
+                    parts.append((node.call, getattr(parent, "call", None), _unboxed(part)))
+                gradients[parent] = _sum(gradients.get(parent), part)
     grads = [
         _unboxed(gradients[node]) if node in gradients else np.zeros_like(getval(box))
         for node, box in zip(roots, leaves(params), strict=True)
