@@ -59,14 +59,14 @@ def _cast(graph: Graph, e: Expr) -> Iterator[Expr]:
 
 def _moved(graph: Graph, e: Expr) -> Iterator[Expr]:
     """f(x) = x of the same shape, f(f(x)) = f(x), f(c x) = c f(x), and a reshape of 1 / x."""
-    x, shape = e.args
+    x = e.args[0]
     yield x
     if x.fun is e.fun:
-        yield _remade(graph, e, x.args[0], shape)
+        yield graph.of(e.fun, x.args[0], e.shape)
     if x.fun is scale:
-        yield graph.of(scale, graph.of(e.fun, x.args[0], shape), x.args[1])
+        yield graph.of(scale, graph.of(e.fun, x.args[0], e.shape), x.args[1])
     if e.fun is reshape and _is_reciprocal(x):
-        yield graph.of(np.divide, x.args[0], graph.of(reshape, x.args[1], shape))
+        yield graph.of(np.divide, x.args[0], graph.of(reshape, x.args[1], e.shape))
 
 
 def _transposed(graph: Graph, e: Expr) -> Iterator[Expr]:
