@@ -1,7 +1,6 @@
 """The expressions of a program: a graph in which no two are alike.
 
-Each is looked up by its function and arguments before it is made, and rewritten by rules on the
-way.
+Each is rewritten by rules, and looked up by its function and arguments, before it is made.
 """
 
 from __future__ import annotations
@@ -177,10 +176,9 @@ _METAS: dict[Any, Callable[..., tuple[Shape, Any]]] = {
 
 
 def _key(expr: Expr) -> Any:
-    if expr.fun is None:
-        return "input" if expr.args else "constant", expr.args, static_key(expr.value)
+    """Return what an expression has in common with all that are the same."""
     args = tuple(id(arg) if isinstance(arg, Expr) else static_key(arg) for arg in expr.args)
-    return expr.fun, args, tuple((name, static_key(value)) for name, value in expr.kwargs.items())
+    return expr.fun, args, static_key(expr.kwargs), static_key(expr.value)
 
 
 def static_key(value: object) -> Any:

@@ -16,7 +16,18 @@ from ..pytree import Pytree, paths, with_leaves
 from ..recording import Call
 from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
 from .simplify import Simplified, needed, parents
-from .writer import ATOM, GETITEMS, SCATTERS, TERM, VIEWS, Writer, grouped, identifier, shape_text
+from .writer import (
+    ATOM,
+    GETITEMS,
+    SCATTERS,
+    TERM,
+    VIEWS,
+    Code,
+    Writer,
+    grouped,
+    identifier,
+    shape_text,
+)
 
 LONGEST = 56  # a longer expression becomes a statement of its own
 WIDTH, WIDEST = 60, 96  # the column at which the comments begin, and that before which they end
@@ -245,15 +256,8 @@ class _Listing(Writer):
     def tree(self, tree: Pytree) -> Any:
         """Return a pytree of texts as one whose repr is code."""
         if type(tree) is dict:
-            return {_Code(self.constant(key)): self.tree(sub) for key, sub in tree.items()}
-        return type(tree)(map(self.tree, tree)) if type(tree) in (list, tuple) else _Code(tree)
-
-
-class _Code(str):
-    """A text that stands for itself in a pytree's repr."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
+            return {Code(self.constant(key)): self.tree(sub) for key, sub in tree.items()}
+        return type(tree)(map(self.tree, tree)) if type(tree) in (list, tuple) else Code(tree)
 
 
 # -------------------- names --------------------

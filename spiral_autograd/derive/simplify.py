@@ -1,7 +1,7 @@
 """Merge what is computed twice, drop what does nothing, and write the rest as a person would.
 
-A recording becomes a graph of expressions. On the way rules rewrite them: those here turn autograd's
-helpers into the NumPy that a person writes, those of algebra (`rules`) make that shorter.
+A recording becomes a graph of expressions, which rules rewrite on the way: those here turn
+autograd's helpers into the NumPy that a person writes, those of algebra (`rules`) shorten it.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def _itself(graph: Graph, e: Expr) -> Iterator[Expr]:
         yield e.args[-1]
 
 
-# Rules for the helpers that autograd calls, and for other names of what a program has one name for.
+# Rules for the helpers that autograd calls, and for other names of what a program calls by one.
 TRANSLATIONS: dict[Any, Rule] = {
     numpy_vjps.dot_adjoint_0.fun: _dot_adjoint,
     numpy_vjps.dot_adjoint_1.fun: _dot_adjoint,

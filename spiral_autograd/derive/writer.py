@@ -60,11 +60,17 @@ def _number(value: float) -> str:
     return repr(value)
 
 
-def _joined(values: Iterable[Any], brackets: str) -> str | None:
-    texts = [text for text in map(literal, values) if text is not None]
-    comma = "," if brackets == "()" and len(texts) == 1 else ""
-    complete = len(texts) == len(list(values))
-    return f"{brackets[:-1]}{', '.join(texts)}{comma}{brackets[-1]}" if complete else None
+class Code(str):
+    """A text that stands for itself in the repr of what holds it."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _holding(values: Iterable[Any], make: Callable[..., Any]) -> str | None:
+    """Return the text of a container that is made of some values."""
+    texts = [None if text is None else Code(text) for text in map(literal, values)]
+    return None if None in texts else repr(make(texts))
 
 
 def shape_text(shape: Shape) -> str:
@@ -111,10 +117,10 @@ def _spelt_out(value: Array) -> tuple[str, tuple[type, ...]]:
 _LITERALS: dict[type, Callable[[Any], str | None]] = {
     **dict.fromkeys((bool, str, bytes, NoneType), repr),
     **dict.fromkeys((int, float), _number),
-    **dict.fromkeys((list, range), lambda value: _joined(value, "[]")),
+    **dict.fromkeys((list, range), lambda value: _holding(value, list)),
     EllipsisType: lambda value: "...",
-    slice: lambda value: _joined((value.start, value.stop, value.step), "slice()"),
-    tuple: lambda value: _joined(value, "()"),
+    slice: lambda value: _holding((value.start, value.stop, value.step), lambda t: slice(*t)),
+    tuple: lambda value: _holding(value, tuple),
     np.ndarray: _array_literal,
 }
 
