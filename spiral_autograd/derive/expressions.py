@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from types import EllipsisType, NoneType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -101,13 +102,9 @@ def put(g: Any, shape: Shape, *index: Any) -> Any:
 
 def is_basic(index: object) -> bool:
     """Tell whether an index selects a view: it holds ints, slices, None and ... only."""
-    return all(
-        part is None
-        or part is ...
-        or isinstance(part, slice)
-        or (isinstance(part, int | np.integer) and not isinstance(part, bool))
-        for part in (index if isinstance(index, tuple) else (index,))
-    )
+    parts = index if isinstance(index, tuple) else (index,)
+    kinds = int | np.integer | slice | NoneType | EllipsisType
+    return all(isinstance(part, kinds) and not isinstance(part, bool) for part in parts)
 
 
 # -------------------- the graph --------------------

@@ -55,13 +55,13 @@ class Watch(NamedTuple):
 
     def put_back(self) -> list[str]:
         """Put it back as it was; return how a person reaches what was otherwise."""
-        held, now = self.held, self.held.kind.read(self.held.item)
-        if held.kind.write is None or held.kind.is_same(now, held.before):
+        held = self.held
+        if held.is_same():
             return []
+        found = zip(self.names, held.kind.read(held.item), held.before, strict=False)
+        changed = [dotted(self.path, name) for name, now, before in found if now is not before]
         held.put()
-        pairs = zip(self.names, now, held.before, strict=False)
-        changed = [dotted(self.path, name) for name, new, old in pairs if new is not old]
-        return changed if self.names else [self.path]
+        return changed or [self.path]
 
 
 def dotted(path: str, name: object) -> str:

@@ -32,7 +32,7 @@ from .expressions import (
     scale,
     transpose,
 )
-from .rules import RULES
+from .rules import RULES, itself
 
 METHODS = (np.sum, np.max, np.min, np.mean, np.prod, np.cumsum)
 DEFAULTS = {"axis": None, "keepdims": False, "out": None, "dtype": None}
@@ -195,12 +195,6 @@ def _transpose(graph: Graph, e: Expr) -> Iterator[Expr]:
         yield graph.of(transpose, x)
 
 
-def _itself(graph: Graph, e: Expr) -> Iterator[Expr]:
-    """An array of an array, the conjugate and the real part of what is real are nothing."""
-    if isinstance(e.args[-1], Expr) and e.dtype.kind != "c":
-        yield e.args[-1]
-
-
 # Rules for the helpers that autograd calls, and for other names of what a program calls by one.
 TRANSLATIONS: dict[Any, Rule] = {
     numpy_vjps.dot_adjoint_0.fun: _dot_adjoint,
@@ -208,8 +202,9 @@ TRANSLATIONS: dict[Any, Rule] = {
     VSpace.add.fun: _add,
     VSpace.mut_add.fun: _add,
     sparse_add.fun: _untake,
-    numpy_wrapper._array_from_scalar_or_array.fun: _itself,
-    **dict.fromkeys((np.conj, np.real), _itself),
+    numpy_wrapper._array_from_scalar_or_array.fun: lambda graph, e: e.parents,
+    np.real: itself,
+    np.conj: lambda graph, e: e.parents if e.dtype.kind != "c" else [],
     **dict.fromkeys((np.reshape, np.ravel, np.expand_dims, np.squeeze), _reshape),
     **dict.fromkeys((np.atleast_1d, np.atleast_2d, np.atleast_3d), _reshape),
     numpy_wrapper._astype.fun: lambda graph, e: [graph.of(astype, e.args[0], e.dtype)],

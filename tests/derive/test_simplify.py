@@ -248,7 +248,7 @@ ACTS = [
         lambda m: m(broadcast, m(scale, m.v, HALF), (2, 3)),
         ("scale", ("broadcast_to", "v", (2, 3)), "1/2"),
     ),
-    (rules._cast, lambda m: m(astype, m.a, np.dtype(float)), "a"),
+    (rules.itself, lambda m: m(astype, m.a, np.dtype(float)), "a"),
     (rules._power, lambda m: m(np.power, m.a, 1.0), "a"),
     (
         rules._power,
@@ -314,7 +314,7 @@ STAYS = [
     (rules._quotient, lambda m: m(np.divide, m.f, TWOS)),
     (rules._plus, lambda m: m(np.add, m.f, ZEROS)),
     (rules._plus, lambda m: m(np.add, m.i, ZEROS)),
-    (rules._cast, lambda m: m(astype, m.a, F32)),
+    (rules.itself, lambda m: m(astype, m.a, F32)),
     (rules._without_cast, lambda m: m(np.multiply, m(astype, m.a, F32), m.f)),
     (rules._without_cast, lambda m: m(np.multiply, m(astype, m.i, F32), m.f)),
     (rules._without_cast, lambda m: m(np.multiply, m(astype, m.i, F32), m(astype, m.i, F32))),
