@@ -103,7 +103,7 @@ def put(g: Any, shape: Shape, *index: Any) -> Any:
 def is_basic(index: object) -> bool:
     """Tell whether an index selects a view: it holds ints, slices, None and ... only."""
     parts = index if isinstance(index, tuple) else (index,)
-    kinds = int | np.integer | slice | NoneType | EllipsisType
+    kinds = int, np.integer, slice, NoneType, EllipsisType
     return all(isinstance(part, kinds) and not isinstance(part, bool) for part in parts)
 
 

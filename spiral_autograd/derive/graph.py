@@ -218,8 +218,8 @@ def _text(value: Any) -> str:
     array = np.asarray(value) if isinstance(value, np.ndarray | np.generic | float | int) else None
     if array is None or array.size > FEW or array.dtype.kind not in "fiub":
         return ""
-    three_digits = {"all": "{:.3g}".format}
-    text = np.array2string(array + 0.0, separator=", ", formatter=three_digits)  # no -0
+    array = array + 0.0  # no -0
+    text = np.array2string(array, separator=", ", formatter={"float_kind": "{:.3g}".format})
     return " ".join(text.split())
 
 

@@ -200,6 +200,10 @@ def is_view(e: Expr) -> bool:
 class Writer:
     """Walks over a program and turns each expression into text, which `emit` puts into lines."""
 
+    emit: Callable[[int, Expr], None]  # write an expression's lines, note what stands for it
+    name_constant: Callable[[object], str]  # the name of a constant that has no literal
+    literal = staticmethod(literal)  # the text of one that has
+
     def __init__(self, simple: Simplified) -> None:
         self.simple = simple
         self.order = simple.order()
@@ -217,18 +221,6 @@ class Writer:
                 self.texts[e] = self.text_of(e.value)
             else:
                 self.emit(position, e)
-
-    def emit(self, position: int, e: Expr) -> None:
-        """Write the lines of one expression, if it has any, and note what stands for it."""
-        raise NotImplementedError
-
-    def name_constant(self, value: object) -> str:
-        """Return a name for a constant that has no literal."""
-        raise NotImplementedError
-
-    def literal(self, value: object) -> str | None:
-        """Return the text of a constant that needs no name."""
-        return literal(value)
 
     def constant(self, value: object) -> str:
         """Return the text of a constant, bound to a name where it has no literal."""
