@@ -32,16 +32,13 @@ from .pytree import Pytree, leaves, tree_map
 
 # -------------------- whose code it is --------------------
 
-_PACKAGES, _HERE = (os.path.dirname(os.path.abspath(file)) for file in (np.__file__, __file__))
-_PACKAGES = os.path.dirname(_PACKAGES)
-_LIBRARIES = (
-    os.path.dirname(os.path.abspath(autograd.__file__)) + os.sep,
-    os.path.dirname(os.path.abspath(np.__file__)) + os.sep,
-    os.path.join(_PACKAGES, "scipy") + os.sep,
-    os.path.join(_HERE, "gradcheck") + os.sep,
-    os.path.abspath(__file__),
-    os.path.abspath(boxes.__file__),
+_NUMPY, _AUTOGRAD, _HERE = (
+    os.path.dirname(os.path.abspath(file)) for file in (np.__file__, autograd.__file__, __file__)
 )
+_PACKAGES = os.path.dirname(_NUMPY)
+_FOLDERS = _NUMPY, _AUTOGRAD, os.path.join(_PACKAGES, "scipy"), os.path.join(_HERE, "gradcheck")
+_FILES = map(os.path.abspath, (__file__, boxes.__file__))
+_LIBRARIES = (*(folder + os.sep for folder in _FOLDERS), *_FILES)
 _OF_PYTHON = map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))
 _INSTALLED = tuple(os.path.abspath(path) + os.sep for path in (*_OF_PYTHON, _PACKAGES, _HERE))
 
@@ -158,7 +155,8 @@ class _Differentiated(VJPNode):  # type: ignore[misc]
     __slots__ = ["call"]
 
     def __init__(self, value: Any, *call: Any) -> None:
-        tape, self.call = running.tape, _call_of(value)
+        tape = running.tape
+        self.call = recorded(value) if tape.has_graph else None
         tape.dtypes.add(getattr(value, "dtype", None))
         outer, tape.differentiated = tape.differentiated, self.call
         super().__init__(value, *call)
@@ -240,9 +238,9 @@ class _Tape:
     def _read_names(self, frame: FrameType) -> None:
         arguments = frame.f_code.co_varnames[: frame.f_code.co_argcount]
         for name, value in list(frame.f_locals.items()):
-            call = _call_of(value)
+            call = recorded(value) if isbox(value) else None
             # An argument's name belongs to the caller's value, unless it was bound anew.
-            if call is not None and (name not in arguments or self._home.get(call) is frame):
+            if isinstance(call, Call) and (name not in arguments or self._home.get(call) is frame):
                 self.names.setdefault(call, name)
 
 
@@ -255,12 +253,14 @@ def _calling_frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _call_of(value: Any) -> Call | None:
-    while isbox(value):
-        if isinstance(value._node, Call):
-            return value._node.same_as
-        value = value._value
-    return None
+def recorded(value: Any) -> Any:
+    """Return the call that a box stands for; the value itself where it stands for none."""
+    inside = value
+    while isbox(inside):
+        if isinstance(inside._node, Call):
+            return inside._node.same_as
+        inside = inside._value
+    return value
 
 
 def constant(value: object) -> Any:
@@ -327,7 +327,7 @@ def record(
 
             param_boxes, data_boxes = tree_map(root, params), [tree_map(root, d) for d in data]
             value, grads, adjoints, parts = _reverse_pass(loss, param_boxes, data_boxes)
-            params, data = tree_map(_unboxed, (param_boxes, tuple(data_boxes)))
+            params, data = tree_map(recorded, (param_boxes, tuple(data_boxes)))
             names = tape.finish()
             noted = tape.calls, adjoints, parts, names, tape.dtypes
             return Recording(params, data, value, grads, *noted)
@@ -336,10 +336,6 @@ def record(
         raise
     finally:
         running.tape = outer_tape
-
-
-def _unboxed(value: Any) -> Any:
-    return value._node.same_as if isbox(value) else value
 
 
 def _reverse_pass(
@@ -357,7 +353,7 @@ def _reverse_pass(
 
         def root(leaf: object) -> Any:
             roots.append(_Differentiated.new_root())
-            roots[-1].call = _call_of(leaf)
+            roots[-1].call = recorded(leaf)
             return new_box(leaf, trace, roots[-1])
 
         end = loss(tree_map(root, params), *data)
@@ -371,17 +367,17 @@ def _reverse_pass(
         if node.parents:
             gradient = gradients.pop(node)
             if node.call is not None:
-                adjoints[node.call] = _unboxed(gradient)
+                adjoints[node.call] = recorded(gradient)
             running.tape.differentiated = node.call
             for parent, part in zip(node.parents, node.vjp(gradient), strict=True):
                 if node.call is not None:
-                    parts.append((node.call, getattr(parent, "call", None), _unboxed(part)))
+                    parts.append((node.call, getattr(parent, "call", None), recorded(part)))
                 gradients[parent] = _sum(gradients.get(parent), part)
     grads = [
-        _unboxed(gradients[node]) if node in gradients else np.zeros_like(getval(box))
+        recorded(gradients[node]) if node in gradients else np.zeros_like(getval(box))
         for node, box in zip(roots, leaves(params), strict=True)
     ]
-    return _unboxed(value), grads, adjoints, parts
+    return recorded(value), grads, adjoints, parts
 
 
 def _sum(total: object, part: object) -> Any:

@@ -280,7 +280,8 @@ class _Buffered(Writer):
     def name_constant(self, value: object) -> str:
         return self._new_name("c")
 
-    def literal(self, value: object) -> str | None:
+    @staticmethod
+    def literal(value: object) -> str | None:
         return None if isinstance(value, np.ndarray) else literal(value)
 
     def _operand(self, arg: Expr, e: Expr) -> str:

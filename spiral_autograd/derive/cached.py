@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import autograd
 
 from ..boxes import process_lock
-from ..pytree import Pytree, leaves
+from ..pytree import Pytree
 from .deriving import Loss, derive, reached_by
 from .guards import DerivationError, all_finite
 from .outside import Outside, TracedError
@@ -154,7 +154,7 @@ def _looked_up(
             program = derive(loss, params, *data)
         except (TypeError, ValueError) as error:
             known.warn(loss, str(error))
-        if program is not None and any(type(leaf) is int for leaf in leaves(list(data))):
+        if program is not None:
             known.traces_ints &= program.traces_ints
         _cache[key()] = program
     _cache.move_to_end(key())

@@ -16,7 +16,18 @@ from ..pytree import Pytree, paths, with_leaves
 from ..recording import Call
 from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
 from .simplify import Simplified, needed, parents
-from .writer import ATOM, GETITEMS, SCATTERS, TERM, VIEWS, Writer, grouped, identifier, shape_text
+from .writer import (
+    ATOM,
+    GETITEMS,
+    SCATTERS,
+    TERM,
+    VIEWS,
+    Code,
+    Writer,
+    grouped,
+    identifier,
+    shape_text,
+)
 
 LONGEST = 56  # a longer expression becomes a statement of its own
 WIDTH, WIDEST = 60, 96  # the column at which the comments begin, and that before which they end
@@ -245,15 +256,8 @@ class _Listing(Writer):
     def tree(self, tree: Pytree) -> Any:
         """Return a pytree of texts as one whose repr is code."""
         if type(tree) is dict:
-            return {_Code(self.constant(key)): self.tree(sub) for key, sub in tree.items()}
-        return type(tree)(map(self.tree, tree)) if type(tree) in (list, tuple) else _Code(tree)
-
-
-class _Code(str):
-    """A text that stands for itself in a pytree's repr."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
+            return {Code(self.constant(key)): self.tree(sub) for key, sub in tree.items()}
+        return type(tree)(map(self.tree, tree)) if type(tree) in (list, tuple) else Code(tree)
 
 
 # -------------------- names --------------------
@@ -308,18 +312,11 @@ def _broken(start: str, texts: Sequence[str]) -> list[str]:
 
 def _apart(e: Expr, other: Expr) -> bool:
     """Tell whether two values are placed at indices of an array that have no entry in common."""
-    for i, j, n in zip(e.args[2:], other.args[2:], e.shape, strict=False):
-        if not (
-            e.fun is other.fun is put and isinstance(i, slice | int) and isinstance(j, slice | int)
-        ):
-            return False
-        if set(_entries(i, n)).isdisjoint(_entries(j, n)):
-            return True
-    return False
-
-
-def _entries(index: Any, length: int) -> range:
-    return range(*index.indices(length)) if isinstance(index, slice) else range(length)[index:][:1]
+    if not e.fun is other.fun is put:
+        return False
+    whole = np.empty(e.shape, bool)
+    indices = [x.args[2:] if ... in x.args else (*x.args[2:], ...) for x in (e, other)]
+    return not np.shares_memory(*(whole[index] for index in indices))
 
 
 def _formula_name(e: Expr) -> str | None:
@@ -339,10 +336,9 @@ def _imports(needs: dict[str, Any]) -> list[str]:
         for module in (*HOMES, getattr(value, "__module__", None), *autograds):
             found = getattr(sys.modules.get(str(module)), name, None)
             if getattr(found, "fun", found) is value:
+                lines.append(f"from {module} import {name}")
+                lines += [f"{name} = {name}.fun"] if found is not value else []
                 break
-        if getattr(found, "fun", found) is value:
-            lines.append(f"from {module} import {name}")
-            lines += [f"{name} = {name}.fun"] if found is not value else []
         else:
             kind = type(value).__name__
             if isinstance(value, np.ndarray):

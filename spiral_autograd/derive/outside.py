@@ -42,6 +42,10 @@ _DEFAULTS = "__defaults__", "__kwdefaults__"
 _UNSEEN = frozenset("eval exec globals locals".split())
 
 
+# An object in a key: bound methods are equal where their objects are the same one.
+_same = partial(MethodType, id)
+
+
 class TracedError(DerivationError):
     """A loss reaches a value of a trace that runs: autograd itself differentiates."""
 
@@ -55,13 +59,13 @@ class Watch(NamedTuple):
 
     def put_back(self) -> list[str]:
         """Put it back as it was; return how a person reaches what was otherwise."""
-        held, now = self.held, self.held.kind.read(self.held.item)
-        if held.kind.write is None or held.kind.is_same(now, held.before):
+        held = self.held
+        if held.is_same():
             return []
+        found = zip(self.names, held.kind.read(held.item), held.before, strict=False)
+        changed = [dotted(self.path, name) for name, now, before in found if now is not before]
         held.put()
-        pairs = zip(self.names, now, held.before, strict=False)
-        changed = [dotted(self.path, name) for name, new, old in pairs if new is not old]
-        return changed if self.names else [self.path]
+        return changed or [self.path]
 
 
 def dotted(path: str, name: object) -> str:
@@ -91,21 +95,6 @@ _ENTRIES = Kind(lambda array: list(array.flat), _put_entries)
 _CONTENT = state.in_places([vars(CellType)["cell_contents"]])
 _DEFAULT_VALUES = state.in_places([vars(FunctionType)[name] for name in _DEFAULTS])
 _DEFAULT_VALUES = _DEFAULT_VALUES._replace(read=operator.attrgetter(*_DEFAULTS))  # for speed
-
-
-class _Same:
-    """An object in a key: equal to itself alone."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: object) -> None:
-        self.value = value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is _Same and self.value is other.value
 
 
 class Outside:
@@ -230,7 +219,7 @@ class Outside:
         is_small = array.nbytes <= COMPARED_BYTES
         numbers = tuple(self._hold(path, array, _numbers_of(array, is_small)))
         self._large += [] if is_small else [array]
-        self._facts.append(numbers if is_small else (_Same(array), numbers))
+        self._facts.append(numbers if is_small else (_same(array), numbers))
         if type(array) is not np.ndarray:
             self._own_attributes(path, array)
 
@@ -248,14 +237,14 @@ class Outside:
         watch = Watch(path, Held(stream))
         if watch.held.kind.write is None:
             raise DerivationError(f"it reaches {path}, random numbers that nothing can put back")
-        self._facts.append(("stream", _Same(stream)))
+        self._facts.append(("stream", _same(stream)))
         self._streams.append(watch)
 
     # ---- code ----
 
     def _function(self, path: str, function: FunctionType) -> None:
         code, table = function.__code__, function.__globals__
-        self._facts.append(("function", _Same(code)))
+        self._facts.append(("function", _same(code)))
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         for name, cell in cells.items():
             self._push(name, (cell,))
@@ -301,7 +290,7 @@ class Outside:
             self._watch(path, table, sorted(name for name in self._names if name in table))
 
     def _class(self, path: str, kind: type) -> None:
-        self._facts.append(("class", _Same(kind)))
+        self._facts.append(("class", _same(kind)))
         bases = state.own_bases(kind)
         own = [(name, value) for base in bases for name, value in vars(base).items()]
         special = {n for n, value in own if n[:2] == "__" and isinstance(value, FunctionType)}
@@ -314,9 +303,9 @@ class Outside:
         foreign = not is_own_class(kind)
         if isinstance(value, Iterator) and foreign:
             raise DerivationError(f"it reaches {path}, a {kind.__name__}, which each use changes")
-        self._facts.append(("object", _Same(kind)))
+        self._facts.append(("object", _same(kind)))
         if kinds.is_compiled(value):
-            self._facts.append(_Same(value))
+            self._facts.append(_same(value))
         elif foreign and kind.__module__.lstrip("_") in kinds.CONSTANT_MODULES:
             self._facts.append(static_key(value))
         elif not self._own_attributes(path, value) or kinds.has_compiled_state(kind):

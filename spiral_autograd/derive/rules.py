@@ -39,12 +39,6 @@ def _remade(graph: Graph, e: Expr, *args: object) -> Expr:
     return graph.make(e.fun, args, e.shape, e.dtype, e.kwargs)
 
 
-def _either_way(e: Expr) -> Iterator[Any]:
-    """Yield the two arguments in either order."""
-    yield e.args
-    yield e.args[::-1]
-
-
 def _is_reciprocal(x: Expr) -> bool:
     return x.fun is np.divide and uniform(x.args[0]) == 1.0
 
@@ -52,21 +46,21 @@ def _is_reciprocal(x: Expr) -> bool:
 # -------------------- what does nothing, or passes through --------------------
 
 
-def _cast(graph: Graph, e: Expr) -> Iterator[Expr]:
-    """To the same dtype is nothing."""
-    yield e.args[0]
+def itself(graph: Graph, e: Expr) -> Iterator[Expr]:
+    """A cast to the same dtype is nothing, and what else returns its argument if it is like it."""
+    yield e.parents[0]
 
 
 def _moved(graph: Graph, e: Expr) -> Iterator[Expr]:
     """f(x) = x of the same shape, f(f(x)) = f(x), f(c x) = c f(x), and a reshape of 1 / x."""
-    x, shape = e.args
+    x = e.args[0]
     yield x
     if x.fun is e.fun:
-        yield _remade(graph, e, x.args[0], shape)
+        yield graph.of(e.fun, x.args[0], e.shape)
     if x.fun is scale:
-        yield graph.of(scale, graph.of(e.fun, x.args[0], shape), x.args[1])
+        yield graph.of(scale, graph.of(e.fun, x.args[0], e.shape), x.args[1])
     if e.fun is reshape and _is_reciprocal(x):
-        yield graph.of(np.divide, x.args[0], graph.of(reshape, x.args[1], shape))
+        yield graph.of(np.divide, x.args[0], graph.of(reshape, x.args[1], e.shape))
 
 
 def _transposed(graph: Graph, e: Expr) -> Iterator[Expr]:
@@ -92,7 +86,7 @@ def _lighter(graph: Graph, e: Expr) -> Iterator[Expr]:
 
 def _without_cast(graph: Graph, e: Expr) -> Iterator[Expr]:
     """An operand need not be cast to the dtype that arithmetic would cast it to."""
-    for x, other in _either_way(e):
+    for x, other in (e.args, e.args[::-1]):
         if x.fun is astype and "f" in (x.args[0].dtype.kind, other.dtype.kind):
             yield graph.of(e.fun, *(x.args[0] if arg is x else arg for arg in e.args))
 
@@ -134,12 +128,12 @@ def _factors_out(graph: Graph, e: Expr) -> Iterator[Expr]:
 
 def _product(graph: Graph, e: Expr) -> Iterator[Expr]:
     """A constant of equal numbers is a factor; a (1 / b) = a / b, but where 1 / b is there."""
-    for constant, x in _either_way(e):
+    for constant, x in (e.args, e.args[::-1]):
         factor = _factor_of(constant, x, e)
         if factor is not None:
             yield graph.of(scale, graph.of(broadcast, x, e.shape), factor)
     yield from _factors_out(graph, e)
-    for x, other in _either_way(e):
+    for x, other in (e.args, e.args[::-1]):
         if _is_reciprocal(x) and x not in graph.forward and uniform(other) is None:
             yield graph.of(np.divide, other, x.args[1])
     yield from (*_lighter(graph, e), *_without_cast(graph, e))
@@ -173,7 +167,7 @@ def _power(graph: Graph, e: Expr) -> Iterator[Expr]:
 
 def _plus(graph: Graph, e: Expr) -> Iterator[Expr]:
     """a + 0 = a, c a ± c b = c (a ± b), c a + (-d b) = c a - d b, and (-c a) + d b = d b - c a."""
-    for x, other in _either_way(e):
+    for x, other in (e.args, e.args[::-1]):
         if uniform(x) == 0.0 and (e.fun is np.add or x is e.args[1]):
             yield graph.of(broadcast, other, e.shape)
     (a, c), (b, d) = map(_parts, e.args)
@@ -216,7 +210,7 @@ RULES: dict[Any, Rule] = {
     np.divide: _quotient,
     **dict.fromkeys((np.add, np.subtract), _plus),
     **dict.fromkeys((reshape, broadcast), _moved),
-    astype: _cast,
+    astype: itself,
     transpose: _transposed,
     np.power: _power,
     np.sum: _sum,
