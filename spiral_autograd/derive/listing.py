@@ -99,9 +99,6 @@ class _Listing(Writer):
         for call, name in recording.names.items():
             if call in simple.of_call:
                 self._names.setdefault(simple.of_call[call], name)
-        for param, grad in zip(simple.params, simple.grads, strict=True):
-            if grad not in self._forward:
-                self._names.setdefault(grad, f"d{self.plain(param)}")
 
     def _take_apart(self, argument: str, tree: Pytree) -> None:
         """Name the leaves of an argument, and write the lines that bind them."""
@@ -285,6 +282,8 @@ def named_inputs(argument: str, tree: Pytree, taken: set[str]) -> Iterator[tuple
 def _gradient_of(simple: Simplified) -> dict[Expr, list[Expr]]:
     """Return, for each gradient, the values that it is the whole gradient of, by birth."""
     adjoints: dict[Expr, set[Expr]] = {}
+    for param, grad in zip(simple.params, simple.grads, strict=True):
+        adjoints[param] = {grad}
     for call, adjoint in simple.recording.adjoints.items():
         if isinstance(adjoint, Call):
             adjoints.setdefault(simple.of_call[call], set()).add(simple.of_call[adjoint])
