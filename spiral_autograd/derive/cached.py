@@ -42,7 +42,7 @@ class DerivationWarning(UserWarning):
     """
 
 
-class Watched(NamedTuple):
+class CachedProgram(NamedTuple):
     """A program, if there is one, and what the loss reached when it was derived."""
 
     loss: Loss
@@ -90,7 +90,7 @@ _known = _Bounded()  # what is known of losses, by the identity of their code
 
 def cached_program(
     loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, once: bool = False
-) -> Watched | None:
+) -> CachedProgram | None:
     """Return the program for a loss and a signature; after one warning none, if it has none.
 
     It holds as long as its `outside` holds. With `once` it is asked for a single call: whether
@@ -123,7 +123,7 @@ def _code_of(loss: Loss) -> Any:
 
 def _looked_up(
     known: _Known, loss: Loss, params: Pytree, data: tuple[Pytree, ...], once: bool
-) -> Watched | None:
+) -> CachedProgram | None:
     try:
         outside = reached_by(loss, data)
     except TracedError:
@@ -159,7 +159,7 @@ def _looked_up(
         _cache[key()] = program
     _cache.move_to_end(key())
     place = signature(params, data, trace_ints=known.traces_ints)
-    known.current[place] = found = Watched(loss, outside, _cache[key()])
+    known.current[place] = found = CachedProgram(loss, outside, _cache[key()])
     return found
 
 

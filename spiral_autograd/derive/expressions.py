@@ -110,7 +110,7 @@ def is_basic(index: object) -> bool:
 # -------------------- the graph --------------------
 
 
-class Graph:
+class Exprs:
     """The expressions of a program, each made once: `made`, as they were born.
 
     Those in `forward`, the values of the forward pass, are there already: worth using again.
@@ -161,7 +161,7 @@ class Graph:
         return self._table[key]
 
 
-Rule: TypeAlias = Callable[[Graph, Expr], Iterable[Expr]]
+Rule: TypeAlias = Callable[[Exprs, Expr], Iterable[Expr]]
 
 # The shape and the dtype of what a function returns.
 _METAS: dict[Any, Callable[..., tuple[Shape, Any]]] = {

@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pprint import pformat
 from typing import Any
 
@@ -99,9 +100,6 @@ class _Listing(Writer):
         for call, name in recording.names.items():
             if call in simple.of_call:
                 self._names.setdefault(simple.of_call[call], name)
-        for param, grad in zip(simple.params, simple.grads, strict=True):
-            if grad not in self._forward:
-                self._names.setdefault(grad, f"d{self.plain(param)}")
 
     def _take_apart(self, argument: str, tree: Pytree) -> None:
         """Name the leaves of an argument, and write the lines that bind them."""
@@ -265,14 +263,12 @@ class _Listing(Writer):
 
 def argument_names(loss: Callable[..., Any], count: int, taken: set[str]) -> list[str]:
     """Return names for the arguments of a loss, its own where they can be known."""
-    try:
-        known = list(inspect.signature(loss).parameters.values())
-    except (TypeError, ValueError):
-        known = []
-    positional = [p.name for p in known if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    known = {}
+    with suppress(TypeError, ValueError):  # what is compiled has no signature
+        bound = inspect.signature(loss).bind(*range(count)).arguments
+        known = {number: name for name, number in bound.items() if isinstance(number, int)}
     default = ["params", *(f"data_{i}" for i in range(1, count))]
-    names = [*positional[:count], *default[len(positional) :]]
-    return [identifier(name, taken) for name in names[:count]]
+    return [identifier(known.get(i, default[i]), taken) for i in range(count)]
 
 
 def named_inputs(argument: str, tree: Pytree, taken: set[str]) -> Iterator[tuple[Any, Call, str]]:
@@ -285,6 +281,8 @@ def named_inputs(argument: str, tree: Pytree, taken: set[str]) -> Iterator[tuple
 def _gradient_of(simple: Simplified) -> dict[Expr, list[Expr]]:
     """Return, for each gradient, the values that it is the whole gradient of, by birth."""
     adjoints: dict[Expr, set[Expr]] = {}
+    for param, grad in zip(simple.params, simple.grads, strict=True):
+        adjoints[param] = {grad}
     for call, adjoint in simple.recording.adjoints.items():
         if isinstance(adjoint, Call):
             adjoints.setdefault(simple.of_call[call], set()).add(simple.of_call[adjoint])

@@ -110,8 +110,7 @@ class Outside:
         known: Any = None
         while known != (len(self._names), self._every_attribute):
             known = len(self._names), self._every_attribute
-            # again, while code that is reached names attributes not yet looked at
-            self._look(loss, others)
+            self._look(loss, others)  # again, while code names attributes not yet looked at
         self.key = tuple(self._facts)
         named = [held for _, held, _ in self.watches if isinstance(held.item, Names)]
         self._places = [(held.item.table.get, name) for held in named for name in held.item.names]
@@ -259,18 +258,16 @@ class Outside:
             )
         self._every_attribute |= not _DYNAMIC.isdisjoint(names.globals | names.attributes)
         self._names |= names.attributes
-        named = sorted(names.globals)
-        reached = [(name, table.get(name)) for name in named]
-        reached += [(name, *_CONTENT.read(cell)) for name, cell in cells.items()]
-        escapes = [name for name, value in reached if value is getval]
-        for line in map(names.lines.get, (*escapes, "getval")):
-            if line is not None:
+        used = {name: table[name] for name in sorted(names.globals) if name in table}
+        values = used | {name: _CONTENT.read(cell)[0] for name, cell in cells.items()}
+        for name, line in names.lines.items():
+            if name == "getval" or values.get(name) is getval:
                 raise DerivationError(
                     f"{function.__name__} takes a value out of the trace by getval, in "
                     f"{code.co_filename}, line {line}: it would be frozen; pass it as data, or "
                     "compute inside the trace"
                 )
-        self._watch("", table, [name for name in named if name in table])
+        self._watch("", table, list(used))
         self._watch(path, vars(function), sorted(self._names) if vars(function) else [])
 
     def _parts(self, path: str, value: Any) -> None:

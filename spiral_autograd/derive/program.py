@@ -128,10 +128,8 @@ def described(
         is_traced = type(leaf) is float or (trace_ints and type(leaf) is int)
         return type(leaf).__name__ if is_traced else repr(leaf)
 
-    trees = {"params": params} | {f"data[{i}]": tree for i, tree in enumerate(data)}
-    return {
-        path: words(leaf) for name, tree in trees.items() for path, leaf in named_leaves(name, tree)
-    }
+    found = [*named_leaves("params", params), *named_leaves("data", list(data))]
+    return {path: words(leaf) for path, leaf in found}
 
 
 def _mismatch(expected: dict[str, str], got: dict[str, str]) -> str:

@@ -21,7 +21,7 @@ from ..pytree import leaves
 from ..recording import Call, Recording
 from .expressions import (
     Expr,
-    Graph,
+    Exprs,
     Rule,
     astype,
     concatenate,
@@ -100,7 +100,7 @@ def simplify(recording: Recording) -> Simplified:
     >>> [name_of(expr.fun) for expr in simple.order() if expr.fun]
     ['multiply', 'sum', 'add']
     """
-    graph = Graph(RULES | TRANSLATIONS)
+    graph = Exprs(RULES | TRANSLATIONS)
     of_call: dict[Call, Expr] = {}
     inputs: dict[str, list[Expr]] = {}
     for name, tree in (("params", recording.params), ("data", list(recording.data))):
@@ -133,7 +133,7 @@ def simplify(recording: Recording) -> Simplified:
     return Simplified(recording, loss, grads, inputs["params"], inputs["data"], of_call, origin)
 
 
-def _made(graph: Graph, call: Call, args: list[Any]) -> Expr:
+def _made(graph: Exprs, call: Call, args: list[Any]) -> Expr:
     """Return the expression of a call, without the options that are the default."""
     fun, value = call.fun.fun, call.value
     if isinstance(fun, np.ufunc):
@@ -149,7 +149,7 @@ def _made(graph: Graph, call: Call, args: list[Any]) -> Expr:
 # -------------------- translations --------------------
 
 
-def _dot_adjoint(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _dot_adjoint(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """g · Bᵀ and Aᵀ · g, of matrices; of vectors, the outer product.
 
     It stays as autograd makes it where the factor that the gradient belongs to is a scalar.
@@ -164,13 +164,13 @@ def _dot_adjoint(graph: Graph, e: Expr) -> Iterator[Expr]:
         yield graph.of(astype, result, e.dtype)
 
 
-def _add(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _add(graph: Exprs, e: Expr) -> Iterator[Expr]:
     space, *parts = e.args
     if isinstance(space, ArrayVSpace) and all(isinstance(part, Expr) for part in parts):
         yield graph.make(np.add, parts, e.shape, e.dtype)
 
 
-def _untake(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _untake(graph: Exprs, e: Expr) -> Iterator[Expr]:
     _, zeros, untaken = e.args
     if zeros is None and untaken.fun is numpy_vjps.untake.fun:
         g, index, _ = untaken.args
@@ -180,13 +180,13 @@ def _untake(graph: Graph, e: Expr) -> Iterator[Expr]:
             yield graph.make(fun, (g, e.shape, *parts), e.shape, g.dtype)
 
 
-def _reshape(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _reshape(graph: Exprs, e: Expr) -> Iterator[Expr]:
     orders = {arg for arg in (*e.args[1:], *e.kwargs.values()) if isinstance(arg, str)}
     if orders <= {"C"}:
         yield graph.of(reshape, e.args[0], e.shape)
 
 
-def _transpose(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _transpose(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """The axes in reverse order, if that is what the call makes of distinct lengths."""
     x, *axes = e.args
     lengths = tuple(range(2, 2 + len(x.shape)))

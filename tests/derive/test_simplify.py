@@ -12,7 +12,7 @@ from spiral_autograd.boxes import add_at
 from spiral_autograd.derive import rules
 from spiral_autograd.derive.expressions import (
     Expr,
-    Graph,
+    Exprs,
     astype,
     broadcast,
     put,
@@ -46,7 +46,7 @@ class Small:
     """A graph with inputs, whose calls are made by name, and a tiny evaluator."""
 
     def __init__(self, **table):
-        self.graph = Graph(table.get("rules", {}))
+        self.graph = Exprs(table.get("rules", {}))
         self.inputs = {name: self.graph.input(name, value) for name, value in VALUES.items()}
         self.values = {expr: VALUES[name] for name, expr in self.inputs.items()}
 
@@ -471,7 +471,7 @@ def test_what_is_equal_has_the_same_key(make):
     ],
 )
 def test_a_uniform_constant(value, number):
-    assert uniform(Graph({}).constant(value)) == number
+    assert uniform(Exprs({}).constant(value)) == number
 
 
 def test_the_memory_that_a_value_may_share():
