@@ -156,7 +156,8 @@ class _Buffered(Writer):
 
     def _value(self, e: Expr) -> str:
         """Write a number, a view, or what cannot be written into a buffer."""
-        write = self.call if e.fun is np.power else self.write  # a number's ** rounds otherwise
+        # autograd calls np.power; a number's ** rounds otherwise.
+        write = self.call if e.fun is np.power else self.write
         text = write(e)[0]
         if not e.shape and e.fun in REDUCTIONS and e.is_plain_reduction():
             text = f"{self._reduction_of(e)}({self.plain(e.args[0])}, None)"
@@ -280,7 +281,8 @@ class _Buffered(Writer):
     def name_constant(self, value: object) -> str:
         return self._new_name("c")
 
-    def literal(self, value: object) -> str | None:
+    @staticmethod
+    def literal(value: object) -> str | None:
         return None if isinstance(value, np.ndarray) else literal(value)
 
     def _operand(self, arg: Expr, e: Expr) -> str:

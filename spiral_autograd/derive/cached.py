@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import autograd
 
 from ..boxes import process_lock
-from ..pytree import Pytree, leaves
+from ..pytree import Pytree
 from .deriving import Loss, derive, reached_by
 from .guards import DerivationError, all_finite
 from .outside import Outside, TracedError
@@ -42,7 +42,7 @@ class DerivationWarning(UserWarning):
     """
 
 
-class Watched(NamedTuple):
+class CachedProgram(NamedTuple):
     """A program, if there is one, and what the loss reached when it was derived."""
 
     loss: Loss
@@ -90,7 +90,7 @@ _known = _Bounded()  # what is known of losses, by the identity of their code
 
 def cached_program(
     loss: Loss, params: Pytree, data: tuple[Pytree, ...], *, once: bool = False
-) -> Watched | None:
+) -> CachedProgram | None:
     """Return the program for a loss and a signature; after one warning none, if it has none.
 
     It holds as long as its `outside` holds. With `once` it is asked for a single call: whether
@@ -123,7 +123,7 @@ def _code_of(loss: Loss) -> Any:
 
 def _looked_up(
     known: _Known, loss: Loss, params: Pytree, data: tuple[Pytree, ...], once: bool
-) -> Watched | None:
+) -> CachedProgram | None:
     try:
         outside = reached_by(loss, data)
     except TracedError:
@@ -154,12 +154,12 @@ def _looked_up(
             program = derive(loss, params, *data)
         except (TypeError, ValueError) as error:
             known.warn(loss, str(error))
-        if program is not None and any(type(leaf) is int for leaf in leaves(list(data))):
+        if program is not None:
             known.traces_ints &= program.traces_ints
         _cache[key()] = program
     _cache.move_to_end(key())
     place = signature(params, data, trace_ints=known.traces_ints)
-    known.current[place] = found = Watched(loss, outside, _cache[key()])
+    known.current[place] = found = CachedProgram(loss, outside, _cache[key()])
     return found
 
 

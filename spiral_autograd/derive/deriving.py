@@ -79,12 +79,12 @@ def derive(loss: Loss, params: Pytree, *data: Pytree) -> Program:
     with process_lock:
         outside = reached_by(loss, data)
         with outside.unchanged():
-            if any(type(leaf) is int for leaf in leaves(list(data))):
-                try:
-                    return _derived(loss, params, data, trace_ints=True)
-                except DerivationError:  # a length or an index, perhaps: a constant
-                    pass
-            return _derived(loss, params, data, trace_ints=False)
+            try:
+                return _derived(loss, params, data, trace_ints=True)
+            except DerivationError:
+                if not any(type(leaf) is int for leaf in leaves(list(data))):
+                    raise
+            return _derived(loss, params, data, trace_ints=False)  # one is a length, perhaps
 
 
 def reached_by(loss: Loss, data: tuple[Pytree, ...]) -> Outside:

@@ -1,7 +1,6 @@
 """The expressions of a program: a graph in which no two are alike.
 
-Each is looked up by its function and arguments before it is made, and rewritten by rules on the
-way.
+Each is rewritten by rules, and looked up by its function and arguments, before it is made.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from types import EllipsisType, NoneType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -102,19 +102,15 @@ def put(g: Any, shape: Shape, *index: Any) -> Any:
 
 def is_basic(index: object) -> bool:
     """Tell whether an index selects a view: it holds ints, slices, None and ... only."""
-    return all(
-        part is None
-        or part is ...
-        or isinstance(part, slice)
-        or (isinstance(part, int | np.integer) and not isinstance(part, bool))
-        for part in (index if isinstance(index, tuple) else (index,))
-    )
+    parts = index if isinstance(index, tuple) else (index,)
+    kinds = int, np.integer, slice, NoneType, EllipsisType
+    return all(isinstance(part, kinds) and not isinstance(part, bool) for part in parts)
 
 
 # -------------------- the graph --------------------
 
 
-class Graph:
+class Exprs:
     """The expressions of a program, each made once: `made`, as they were born.
 
     Those in `forward`, the values of the forward pass, are there already: worth using again.
@@ -165,7 +161,7 @@ class Graph:
         return self._table[key]
 
 
-Rule: TypeAlias = Callable[[Graph, Expr], Iterable[Expr]]
+Rule: TypeAlias = Callable[[Exprs, Expr], Iterable[Expr]]
 
 # The shape and the dtype of what a function returns.
 _METAS: dict[Any, Callable[..., tuple[Shape, Any]]] = {
@@ -177,10 +173,9 @@ _METAS: dict[Any, Callable[..., tuple[Shape, Any]]] = {
 
 
 def _key(expr: Expr) -> Any:
-    if expr.fun is None:
-        return "input" if expr.args else "constant", expr.args, static_key(expr.value)
+    """Return what an expression has in common with all that are the same."""
     args = tuple(id(arg) if isinstance(arg, Expr) else static_key(arg) for arg in expr.args)
-    return expr.fun, args, tuple((name, static_key(value)) for name, value in expr.kwargs.items())
+    return expr.fun, args, static_key(expr.kwargs), static_key(expr.value)
 
 
 def static_key(value: object) -> Any:

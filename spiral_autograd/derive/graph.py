@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from autograd.core import SparseObject
 
-from ..pytree import leaves, tree_map
+from ..pytree import leaves
 from ..recording import Call, Recording, name_of, parents_of
 from ..validation import Shape
 from .listing import argument_names, named_inputs
@@ -213,19 +213,14 @@ def _number(value: Any) -> Any:
     return value.mut_add(value.vs.zeros()) if isinstance(value, SparseObject) else value
 
 
-class _Plain(float):
-    """A number that is written with three digits."""
-
-    def __repr__(self) -> str:
-        return f"{self + 0.0:.3g}"  # no -0
-
-
 def _text(value: Any) -> str:
     """Return few numbers as a text; nothing of many."""
     array = np.asarray(value) if isinstance(value, np.ndarray | np.generic | float | int) else None
     if array is None or array.size > FEW or array.dtype.kind not in "fiub":
         return ""
-    return str(tree_map(_Plain, array.tolist()))
+    array = array + 0.0  # no -0
+    text = np.array2string(array, separator=", ", formatter={"float_kind": "{:.3g}".format})
+    return " ".join(text.split())
 
 
 # -------------------- as text --------------------

@@ -38,7 +38,7 @@ class _Names(NamedTuple):
     globals: set[str]
     attributes: set[str]
     modules: set[str]
-    lines: dict[object, int]
+    lines: dict[str, int]
 
 
 @lru_cache(maxsize=1024)

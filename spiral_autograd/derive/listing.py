@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pprint import pformat
 from typing import Any
 
@@ -16,7 +17,18 @@ from ..pytree import Pytree, paths, with_leaves
 from ..recording import Call
 from .expressions import Expr, astype, broadcast, concatenate, put, reshape, scale, transpose
 from .simplify import Simplified, needed, parents
-from .writer import ATOM, GETITEMS, SCATTERS, TERM, VIEWS, Writer, grouped, identifier, shape_text
+from .writer import (
+    ATOM,
+    GETITEMS,
+    SCATTERS,
+    TERM,
+    VIEWS,
+    Code,
+    Writer,
+    grouped,
+    identifier,
+    shape_text,
+)
 
 LONGEST = 56  # a longer expression becomes a statement of its own
 WIDTH, WIDEST = 60, 96  # the column at which the comments begin, and that before which they end
@@ -88,9 +100,6 @@ class _Listing(Writer):
         for call, name in recording.names.items():
             if call in simple.of_call:
                 self._names.setdefault(simple.of_call[call], name)
-        for param, grad in zip(simple.params, simple.grads, strict=True):
-            if grad not in self._forward:
-                self._names.setdefault(grad, f"d{self.plain(param)}")
 
     def _take_apart(self, argument: str, tree: Pytree) -> None:
         """Name the leaves of an argument, and write the lines that bind them."""
@@ -245,15 +254,8 @@ class _Listing(Writer):
     def tree(self, tree: Pytree) -> Any:
         """Return a pytree of texts as one whose repr is code."""
         if type(tree) is dict:
-            return {_Code(self.constant(key)): self.tree(sub) for key, sub in tree.items()}
-        return type(tree)(map(self.tree, tree)) if type(tree) in (list, tuple) else _Code(tree)
-
-
-class _Code(str):
-    """A text that stands for itself in a pytree's repr."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
+            return {Code(self.constant(key)): self.tree(sub) for key, sub in tree.items()}
+        return type(tree)(map(self.tree, tree)) if type(tree) in (list, tuple) else Code(tree)
 
 
 # -------------------- names --------------------
@@ -261,14 +263,12 @@ class _Code(str):
 
 def argument_names(loss: Callable[..., Any], count: int, taken: set[str]) -> list[str]:
     """Return names for the arguments of a loss, its own where they can be known."""
-    try:
-        known = list(inspect.signature(loss).parameters.values())
-    except (TypeError, ValueError):
-        known = []
-    positional = [p.name for p in known if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    known = {}
+    with suppress(TypeError, ValueError):  # what is compiled has no signature
+        bound = inspect.signature(loss).bind(*range(count)).arguments
+        known = {number: name for name, number in bound.items() if isinstance(number, int)}
     default = ["params", *(f"data_{i}" for i in range(1, count))]
-    names = [*positional[:count], *default[len(positional) :]]
-    return [identifier(name, taken) for name in names[:count]]
+    return [identifier(known.get(i, default[i]), taken) for i in range(count)]
 
 
 def named_inputs(argument: str, tree: Pytree, taken: set[str]) -> Iterator[tuple[Any, Call, str]]:
@@ -281,6 +281,8 @@ def named_inputs(argument: str, tree: Pytree, taken: set[str]) -> Iterator[tuple
 def _gradient_of(simple: Simplified) -> dict[Expr, list[Expr]]:
     """Return, for each gradient, the values that it is the whole gradient of, by birth."""
     adjoints: dict[Expr, set[Expr]] = {}
+    for param, grad in zip(simple.params, simple.grads, strict=True):
+        adjoints[param] = {grad}
     for call, adjoint in simple.recording.adjoints.items():
         if isinstance(adjoint, Call):
             adjoints.setdefault(simple.of_call[call], set()).add(simple.of_call[adjoint])
@@ -308,18 +310,11 @@ def _broken(start: str, texts: Sequence[str]) -> list[str]:
 
 def _apart(e: Expr, other: Expr) -> bool:
     """Tell whether two values are placed at indices of an array that have no entry in common."""
-    for i, j, n in zip(e.args[2:], other.args[2:], e.shape, strict=False):
-        if not (
-            e.fun is other.fun is put and isinstance(i, slice | int) and isinstance(j, slice | int)
-        ):
-            return False
-        if set(_entries(i, n)).isdisjoint(_entries(j, n)):
-            return True
-    return False
-
-
-def _entries(index: Any, length: int) -> range:
-    return range(*index.indices(length)) if isinstance(index, slice) else range(length)[index:][:1]
+    if not e.fun is other.fun is put:
+        return False
+    whole = np.empty(e.shape, bool)
+    indices = [x.args[2:] if ... in x.args else (*x.args[2:], ...) for x in (e, other)]
+    return not np.shares_memory(*(whole[index] for index in indices))
 
 
 def _formula_name(e: Expr) -> str | None:
@@ -339,10 +334,9 @@ def _imports(needs: dict[str, Any]) -> list[str]:
         for module in (*HOMES, getattr(value, "__module__", None), *autograds):
             found = getattr(sys.modules.get(str(module)), name, None)
             if getattr(found, "fun", found) is value:
+                lines.append(f"from {module} import {name}")
+                lines += [f"{name} = {name}.fun"] if found is not value else []
                 break
-        if getattr(found, "fun", found) is value:
-            lines.append(f"from {module} import {name}")
-            lines += [f"{name} = {name}.fun"] if found is not value else []
         else:
             kind = type(value).__name__
             if isinstance(value, np.ndarray):

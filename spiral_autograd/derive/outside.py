@@ -42,6 +42,10 @@ _DEFAULTS = "__defaults__", "__kwdefaults__"
 _UNSEEN = frozenset("eval exec globals locals".split())
 
 
+# An object in a key: bound methods are equal where their objects are the same one.
+_same = partial(MethodType, id)
+
+
 class TracedError(DerivationError):
     """A loss reaches a value of a trace that runs: autograd itself differentiates."""
 
@@ -55,13 +59,13 @@ class Watch(NamedTuple):
 
     def put_back(self) -> list[str]:
         """Put it back as it was; return how a person reaches what was otherwise."""
-        held, now = self.held, self.held.kind.read(self.held.item)
-        if held.kind.write is None or held.kind.is_same(now, held.before):
+        held = self.held
+        if held.is_same():
             return []
+        found = zip(self.names, held.kind.read(held.item), held.before, strict=False)
+        changed = [dotted(self.path, name) for name, now, before in found if now is not before]
         held.put()
-        pairs = zip(self.names, now, held.before, strict=False)
-        changed = [dotted(self.path, name) for name, new, old in pairs if new is not old]
-        return changed if self.names else [self.path]
+        return changed or [self.path]
 
 
 def dotted(path: str, name: object) -> str:
@@ -93,21 +97,6 @@ _DEFAULT_VALUES = state.in_places([vars(FunctionType)[name] for name in _DEFAULT
 _DEFAULT_VALUES = _DEFAULT_VALUES._replace(read=operator.attrgetter(*_DEFAULTS))  # for speed
 
 
-class _Same:
-    """An object in a key: equal to itself alone."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: object) -> None:
-        self.value = value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is _Same and self.value is other.value
-
-
 class Outside:
     """Everything that a loss reaches besides its arguments.
 
@@ -121,8 +110,7 @@ class Outside:
         known: Any = None
         while known != (len(self._names), self._every_attribute):
             known = len(self._names), self._every_attribute
-            # again, while code that is reached names attributes not yet looked at
-            self._look(loss, others)
+            self._look(loss, others)  # again, while code names attributes not yet looked at
         self.key = tuple(self._facts)
         named = [held for _, held, _ in self.watches if isinstance(held.item, Names)]
         self._places = [(held.item.table.get, name) for held in named for name in held.item.names]
@@ -230,7 +218,7 @@ class Outside:
         is_small = array.nbytes <= COMPARED_BYTES
         numbers = tuple(self._hold(path, array, _numbers_of(array, is_small)))
         self._large += [] if is_small else [array]
-        self._facts.append(numbers if is_small else (_Same(array), numbers))
+        self._facts.append(numbers if is_small else (_same(array), numbers))
         if type(array) is not np.ndarray:
             self._own_attributes(path, array)
 
@@ -248,14 +236,14 @@ class Outside:
         watch = Watch(path, Held(stream))
         if watch.held.kind.write is None:
             raise DerivationError(f"it reaches {path}, random numbers that nothing can put back")
-        self._facts.append(("stream", _Same(stream)))
+        self._facts.append(("stream", _same(stream)))
         self._streams.append(watch)
 
     # ---- code ----
 
     def _function(self, path: str, function: FunctionType) -> None:
         code, table = function.__code__, function.__globals__
-        self._facts.append(("function", _Same(code)))
+        self._facts.append(("function", _same(code)))
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         for name, cell in cells.items():
             self._push(name, (cell,))
@@ -270,18 +258,16 @@ class Outside:
             )
         self._every_attribute |= not _DYNAMIC.isdisjoint(names.globals | names.attributes)
         self._names |= names.attributes
-        named = sorted(names.globals)
-        reached = [(name, table.get(name)) for name in named]
-        reached += [(name, *_CONTENT.read(cell)) for name, cell in cells.items()]
-        escapes = [name for name, value in reached if value is getval]
-        for line in map(names.lines.get, (*escapes, "getval")):
-            if line is not None:
+        used = {name: table[name] for name in sorted(names.globals) if name in table}
+        values = used | {name: _CONTENT.read(cell)[0] for name, cell in cells.items()}
+        for name, line in names.lines.items():
+            if name == "getval" or values.get(name) is getval:
                 raise DerivationError(
                     f"{function.__name__} takes a value out of the trace by getval, in "
                     f"{code.co_filename}, line {line}: it would be frozen; pass it as data, or "
                     "compute inside the trace"
                 )
-        self._watch("", table, [name for name in named if name in table])
+        self._watch("", table, list(used))
         self._watch(path, vars(function), sorted(self._names) if vars(function) else [])
 
     def _parts(self, path: str, value: Any) -> None:
@@ -301,7 +287,7 @@ class Outside:
             self._watch(path, table, sorted(name for name in self._names if name in table))
 
     def _class(self, path: str, kind: type) -> None:
-        self._facts.append(("class", _Same(kind)))
+        self._facts.append(("class", _same(kind)))
         bases = state.own_bases(kind)
         own = [(name, value) for base in bases for name, value in vars(base).items()]
         special = {n for n, value in own if n[:2] == "__" and isinstance(value, FunctionType)}
@@ -314,9 +300,9 @@ class Outside:
         foreign = not is_own_class(kind)
         if isinstance(value, Iterator) and foreign:
             raise DerivationError(f"it reaches {path}, a {kind.__name__}, which each use changes")
-        self._facts.append(("object", _Same(kind)))
+        self._facts.append(("object", _same(kind)))
         if kinds.is_compiled(value):
-            self._facts.append(_Same(value))
+            self._facts.append(_same(value))
         elif foreign and kind.__module__.lstrip("_") in kinds.CONSTANT_MODULES:
             self._facts.append(static_key(value))
         elif not self._own_attributes(path, value) or kinds.has_compiled_state(kind):

@@ -20,8 +20,8 @@ Buffered: TypeAlias = tuple[Callable[..., Any], list[Any]]
 class Program:
     """A loss and its gradient, as autograd derives them, written out as NumPy.
 
-    Its `buffered` form is ``make(param_views, grad_views) -> step(*data)``, which writes the
-    gradient into the views and returns the loss; and the dtypes that step takes its arrays in.
+    Its `buffered` form is ``make(params, grads, data, count) -> (steps, losses)``, which computes
+    in place (see `write_buffered`), and the dtypes that it takes the data in.
 
     Examples
     --------
@@ -97,28 +97,22 @@ def signature(
     what stands for an object of another kind.
     """
 
-    def of_leaf(leaf: object) -> object:
-        kind = type(leaf)
-        if isinstance(leaf, np.generic):
-            return (), leaf.dtype
-        if kind is float or (trace_ints and kind is int):
-            return kind
-        if isbox(leaf):
-            raise TypeError("inside another trace, autograd itself differentiates")
-        if isinstance(leaf, np.ndarray):
-            return kind, leaf.shape, leaf.dtype
-        return static_key(leaf) if isinstance(leaf, _PLAIN) else of_object(leaf)
-
     def of_tree(tree: Pytree, depth: int) -> object:
         kind = type(tree)
-        if kind is np.ndarray:
+        if kind is np.ndarray or isinstance(tree, np.generic):
             return tree.shape, tree.dtype
-        if kind not in (dict, list, tuple):
-            return of_leaf(tree)
-        if not depth:
-            raise too_deep("an argument")
-        keys, items = (tuple(tree), tree.values()) if kind is dict else (None, tree)
-        return kind, keys, tuple([of_tree(item, depth - 1) for item in items])
+        if kind in (dict, list, tuple):
+            if not depth:
+                raise too_deep("an argument")
+            keys, items = (tuple(tree), tree.values()) if kind is dict else (None, tree)
+            return kind, keys, tuple([of_tree(item, depth - 1) for item in items])
+        if isinstance(tree, np.ndarray):
+            return kind, tree.shape, tree.dtype
+        if kind is float or (trace_ints and kind is int):
+            return kind
+        if isbox(tree):
+            raise TypeError("inside another trace, autograd itself differentiates")
+        return static_key(tree) if isinstance(tree, _PLAIN) else of_object(tree)
 
     return tuple([of_tree(tree, DEEPEST) for tree in (params, *data)])
 
@@ -134,10 +128,8 @@ def described(
         is_traced = type(leaf) is float or (trace_ints and type(leaf) is int)
         return type(leaf).__name__ if is_traced else repr(leaf)
 
-    trees = {"params": params} | {f"data[{i}]": tree for i, tree in enumerate(data)}
-    return {
-        path: words(leaf) for name, tree in trees.items() for path, leaf in named_leaves(name, tree)
-    }
+    found = [*named_leaves("params", params), *named_leaves("data", list(data))]
+    return {path: words(leaf) for path, leaf in found}
 
 
 def _mismatch(expected: dict[str, str], got: dict[str, str]) -> str:

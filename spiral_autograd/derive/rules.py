@@ -14,7 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from .expressions import Expr, Graph, Rule, astype, broadcast, reshape, scale, transpose, uniform
+from .expressions import (
+    Expr,
+    Exprs,
+    Rule,
+    astype,
+    broadcast,
+    reshape,
+    scale,
+    transpose,
+    uniform,
+)
 
 
 def as_fraction(number: float, dtype: Any) -> Fraction:
@@ -34,15 +44,9 @@ def _parts(x: Expr) -> tuple[Expr, Fraction]:
     return (x.args[0], x.args[1]) if x.fun is scale else (x, Fraction(1))
 
 
-def _remade(graph: Graph, e: Expr, *args: object) -> Expr:
+def _remade(graph: Exprs, e: Expr, *args: object) -> Expr:
     """Return the same function of other arguments."""
     return graph.make(e.fun, args, e.shape, e.dtype, e.kwargs)
-
-
-def _either_way(e: Expr) -> Iterator[Any]:
-    """Yield the two arguments in either order."""
-    yield e.args
-    yield e.args[::-1]
 
 
 def _is_reciprocal(x: Expr) -> bool:
@@ -52,24 +56,24 @@ def _is_reciprocal(x: Expr) -> bool:
 # -------------------- what does nothing, or passes through --------------------
 
 
-def _cast(graph: Graph, e: Expr) -> Iterator[Expr]:
-    """To the same dtype is nothing."""
-    yield e.args[0]
+def itself(graph: Exprs, e: Expr) -> Iterator[Expr]:
+    """A cast to the same dtype is nothing, and what else returns its argument if it is like it."""
+    yield e.parents[0]
 
 
-def _moved(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _moved(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """f(x) = x of the same shape, f(f(x)) = f(x), f(c x) = c f(x), and a reshape of 1 / x."""
-    x, shape = e.args
+    x = e.args[0]
     yield x
     if x.fun is e.fun:
-        yield _remade(graph, e, x.args[0], shape)
+        yield graph.of(e.fun, x.args[0], e.shape)
     if x.fun is scale:
-        yield graph.of(scale, graph.of(e.fun, x.args[0], shape), x.args[1])
+        yield graph.of(scale, graph.of(e.fun, x.args[0], e.shape), x.args[1])
     if e.fun is reshape and _is_reciprocal(x):
-        yield graph.of(np.divide, x.args[0], graph.of(reshape, x.args[1], shape))
+        yield graph.of(np.divide, x.args[0], graph.of(reshape, x.args[1], e.shape))
 
 
-def _transposed(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _transposed(graph: Exprs, e: Expr) -> Iterator[Expr]:
     (x,) = e.args
     if len(x.shape) < 2:
         yield x
@@ -77,7 +81,7 @@ def _transposed(graph: Graph, e: Expr) -> Iterator[Expr]:
         yield x.args[0]
 
 
-def _lighter(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _lighter(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """An operand need not be repeated to the shape that the other one gives the result."""
     for i, x in enumerate(e.args):
         repeated, factor = _parts(x)
@@ -90,9 +94,9 @@ def _lighter(graph: Graph, e: Expr) -> Iterator[Expr]:
                 yield _remade(graph, e, *args)
 
 
-def _without_cast(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _without_cast(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """An operand need not be cast to the dtype that arithmetic would cast it to."""
-    for x, other in _either_way(e):
+    for x, other in (e.args, e.args[::-1]):
         if x.fun is astype and "f" in (x.args[0].dtype.kind, other.dtype.kind):
             yield graph.of(e.fun, *(x.args[0] if arg is x else arg for arg in e.args))
 
@@ -100,7 +104,7 @@ def _without_cast(graph: Graph, e: Expr) -> Iterator[Expr]:
 # -------------------- factors --------------------
 
 
-def _scaled(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _scaled(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """1 a = a, and c (d a) = (c d) a."""
     x, factor = e.args
     if factor == 1:
@@ -109,7 +113,7 @@ def _scaled(graph: Graph, e: Expr) -> Iterator[Expr]:
         yield graph.of(scale, x.args[0], x.args[1] * factor)
 
 
-def _negated(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _negated(graph: Exprs, e: Expr) -> Iterator[Expr]:
     if e.dtype.kind == "f":
         yield graph.of(scale, e.args[0], Fraction(-1))
 
@@ -123,7 +127,7 @@ def _factor_of(constant: Expr, other: Expr, e: Expr) -> Fraction | None:
     return factor if _ordinary(factor, e.dtype) else None
 
 
-def _factors_out(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _factors_out(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """(c a)(d b) = c d (a b), and the same for quotients."""
     (a, c), (b, d) = map(_parts, e.args)
     if not (c == d == 1 or (d == 0 and e.fun is np.divide)):
@@ -132,20 +136,20 @@ def _factors_out(graph: Graph, e: Expr) -> Iterator[Expr]:
             yield graph.of(scale, _remade(graph, e, a, b), factor)
 
 
-def _product(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _product(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """A constant of equal numbers is a factor; a (1 / b) = a / b, but where 1 / b is there."""
-    for constant, x in _either_way(e):
+    for constant, x in (e.args, e.args[::-1]):
         factor = _factor_of(constant, x, e)
         if factor is not None:
             yield graph.of(scale, graph.of(broadcast, x, e.shape), factor)
     yield from _factors_out(graph, e)
-    for x, other in _either_way(e):
+    for x, other in (e.args, e.args[::-1]):
         if _is_reciprocal(x) and x not in graph.forward and uniform(other) is None:
             yield graph.of(np.divide, other, x.args[1])
     yield from (*_lighter(graph, e), *_without_cast(graph, e))
 
 
-def _quotient(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _quotient(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """a / c is a factor; c / a is a reciprocal, and a factor."""
     a, b = e.args
     divisor, factor = _factor_of(b, a, e), _factor_of(a, b, e)
@@ -157,7 +161,7 @@ def _quotient(graph: Graph, e: Expr) -> Iterator[Expr]:
     yield from (*_factors_out(graph, e), *_lighter(graph, e), *_without_cast(graph, e))
 
 
-def _power(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _power(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """x ** 1 = x, and x ** -0.5 = 1 / √x where the root is known."""
     x, number = e.args[0], uniform(e.args[1])
     root = graph.known(np.sqrt, x)
@@ -171,9 +175,9 @@ def _power(graph: Graph, e: Expr) -> Iterator[Expr]:
 # -------------------- sums --------------------
 
 
-def _plus(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _plus(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """a + 0 = a, c a ± c b = c (a ± b), c a + (-d b) = c a - d b, and (-c a) + d b = d b - c a."""
-    for x, other in _either_way(e):
+    for x, other in (e.args, e.args[::-1]):
         if uniform(x) == 0.0 and (e.fun is np.add or x is e.args[1]):
             yield graph.of(broadcast, other, e.shape)
     (a, c), (b, d) = map(_parts, e.args)
@@ -189,7 +193,7 @@ def _plus(graph: Graph, e: Expr) -> Iterator[Expr]:
     yield from (*_lighter(graph, e), *_without_cast(graph, e))
 
 
-def _sum(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _sum(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """A sum over axes of length 1 is a reshape; a sign passes through, which keeps the rounding."""
     x, factor = _parts(e.args[0])
     if e.is_plain_reduction():
@@ -199,7 +203,7 @@ def _sum(graph: Graph, e: Expr) -> Iterator[Expr]:
             yield graph.of(scale, _remade(graph, e, x), factor)
 
 
-def _choice(graph: Graph, e: Expr) -> Iterator[Expr]:
+def _choice(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """In where(c, x, zeros) the zeros need not be an array."""
     for i, k in ((1, 2), (2, 1)) if len(e.args) == 3 else ():
         x, other, number = e.args[i], e.args[k], uniform(e.args[i])
@@ -216,7 +220,7 @@ RULES: dict[Any, Rule] = {
     np.divide: _quotient,
     **dict.fromkeys((np.add, np.subtract), _plus),
     **dict.fromkeys((reshape, broadcast), _moved),
-    astype: _cast,
+    astype: itself,
     transpose: _transposed,
     np.power: _power,
     np.sum: _sum,

@@ -1,17 +1,16 @@
 """Merge what is computed twice, drop what does nothing, and write the rest as a person would.
 
-A recording becomes a graph of expressions. On the way, autograd's helpers become the NumPy that a
-person writes, by a table of translations; then a table of algebra (`rules`) rewrites the result.
+A recording becomes a graph of expressions, which rules rewrite on the way: those here turn
+autograd's helpers into the NumPy that a person writes, those of algebra (`rules`) shorten it.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import autograd.numpy as anp
 import numpy as np
 from autograd.core import VSpace, sparse_add
 from autograd.numpy import numpy_vjps, numpy_wrapper
@@ -22,9 +21,9 @@ from ..pytree import leaves
 from ..recording import Call, Recording
 from .expressions import (
     Expr,
-    Graph,
+    Exprs,
+    Rule,
     astype,
-    broadcast,
     concatenate,
     is_basic,
     meta,
@@ -33,7 +32,7 @@ from .expressions import (
     scale,
     transpose,
 )
-from .rules import RULES
+from .rules import RULES, itself
 
 METHODS = (np.sum, np.max, np.min, np.mean, np.prod, np.cumsum)
 DEFAULTS = {"axis": None, "keepdims": False, "out": None, "dtype": None}
@@ -101,7 +100,7 @@ def simplify(recording: Recording) -> Simplified:
     >>> [name_of(expr.fun) for expr in simple.order() if expr.fun]
     ['multiply', 'sum', 'add']
     """
-    graph = Graph(RULES)
+    graph = Exprs(RULES | TRANSLATIONS)
     of_call: dict[Call, Expr] = {}
     inputs: dict[str, list[Expr]] = {}
     for name, tree in (("params", recording.params), ("data", list(recording.data))):
@@ -117,7 +116,7 @@ def simplify(recording: Recording) -> Simplified:
 
     for call in recording.calls:
         already = len(graph.made)
-        of_call[call] = _translated(graph, call, [expression(arg) for arg in call.args])
+        of_call[call] = _made(graph, call, [expression(arg) for arg in call.args])
         if call.gradient_of is None:
             graph.forward.add(of_call[call])
         origin.update(dict.fromkeys(graph.made[already:], call))
@@ -134,12 +133,8 @@ def simplify(recording: Recording) -> Simplified:
     return Simplified(recording, loss, grads, inputs["params"], inputs["data"], of_call, origin)
 
 
-def _translated(graph: Graph, call: Call, args: list[Any]) -> Expr:
-    """Return the expression of a call: its translation, or the call as autograd makes it."""
-    if call.fun in TRANSLATIONS:
-        expr = TRANSLATIONS[call.fun](graph, call, *args)
-        if expr is not None:
-            return expr
+def _made(graph: Exprs, call: Call, args: list[Any]) -> Expr:
+    """Return the expression of a call, without the options that are the default."""
     fun, value = call.fun.fun, call.value
     if isinstance(fun, np.ufunc):
         args = [arg if isinstance(arg, Expr) else graph.constant(arg) for arg in args]
@@ -154,74 +149,64 @@ def _translated(graph: Graph, call: Call, args: list[Any]) -> Expr:
 # -------------------- translations --------------------
 
 
-def _dot_adjoint(graph: Graph, call: Call, factor: Expr, g: Expr, *_: object) -> Expr | None:
+def _dot_adjoint(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """g · Bᵀ and Aᵀ · g, of matrices; of vectors, the outer product.
 
     It stays as autograd makes it where the factor that the gradient belongs to is a scalar.
     """
-    dimensions = len(factor.shape), len(g.shape)
-    if dimensions not in ((1, 0), (1, 1), (2, 1), (2, 2)):
-        return None
-    first = call.fun is numpy_vjps.dot_adjoint_0
+    factor, g, *_ = e.args
+    funs = {(1, 0): np.multiply, (1, 1): np.outer, (2, 1): np.dot, (2, 2): np.dot}
+    fun = funs.get((len(factor.shape), len(g.shape)))
     factor = graph.of(transpose, factor)
-    a, b = (g, factor) if first else (factor, g)
-    fun = np.dot if dimensions[0] == 2 else np.outer if g.shape else np.multiply
-    fits = fun is not np.dot or a.shape[-1] == b.shape[0]
-    shape = (*a.shape[:-1], *b.shape[1:]) if fun is np.dot else (*a.shape, *b.shape)
-    if not fits or shape != np.shape(call.value):
-        return None
-    result = graph.make(fun, (a, b), shape, np.result_type(a.dtype, b.dtype))
-    return graph.of(astype, result, call.value.dtype)
+    a, b = (g, factor) if e.fun is numpy_vjps.dot_adjoint_0.fun else (factor, g)
+    if fun is not None and e.shape:
+        result = graph.make(fun, (a, b), e.shape, np.result_type(a.dtype, b.dtype))
+        yield graph.of(astype, result, e.dtype)
 
 
-def _untake(graph: Graph, call: Call, space: Any, zeros: Any, untaken: Any) -> Expr | None:
-    is_untaken = isinstance(untaken, Expr) and untaken.fun is numpy_vjps.untake.fun
-    if zeros is not None or not is_untaken:
-        return None
-    g, index, _ = untaken.args
-    if (call.value.dtype, call.value.dtype.kind) != (g.dtype, "f"):
-        return None
-    fun = put if is_basic(index) else add_at.fun
-    parts = index if isinstance(index, tuple) else (index,)
-    return graph.make(fun, (g, np.shape(call.value), *parts), np.shape(call.value), g.dtype)
+def _add(graph: Exprs, e: Expr) -> Iterator[Expr]:
+    space, *parts = e.args
+    if isinstance(space, ArrayVSpace) and all(isinstance(part, Expr) for part in parts):
+        yield graph.make(np.add, parts, e.shape, e.dtype)
 
 
-def _reshape(graph: Graph, call: Call, x: Expr, *rest: object) -> Expr | None:
-    orders = {arg for arg in (*rest, *call.kwargs.values()) if isinstance(arg, str)}
-    return graph.of(reshape, x, np.shape(call.value)) if orders <= {"C"} else None
+def _untake(graph: Exprs, e: Expr) -> Iterator[Expr]:
+    _, zeros, untaken = e.args
+    if zeros is None and untaken.fun is numpy_vjps.untake.fun:
+        g, index, _ = untaken.args
+        fun = put if is_basic(index) else add_at.fun
+        parts = index if isinstance(index, tuple) else (index,)
+        if g.dtype.kind == "f":
+            yield graph.make(fun, (g, e.shape, *parts), e.shape, g.dtype)
 
 
-def _transpose(graph: Graph, call: Call, x: Expr, *axes: Any) -> Expr | None:
+def _reshape(graph: Exprs, e: Expr) -> Iterator[Expr]:
+    orders = {arg for arg in (*e.args[1:], *e.kwargs.values()) if isinstance(arg, str)}
+    if orders <= {"C"}:
+        yield graph.of(reshape, e.args[0], e.shape)
+
+
+def _transpose(graph: Exprs, e: Expr) -> Iterator[Expr]:
     """The axes in reverse order, if that is what the call makes of distinct lengths."""
+    x, *axes = e.args
     lengths = tuple(range(2, 2 + len(x.shape)))
     plain = [a.value if isinstance(a, Expr) else a for a in axes]  # autograd's vjp has an array
-    turned = call.fun.fun(np.broadcast_to(0, lengths), *plain, **call.kwargs)
-    return graph.of(transpose, x) if turned.shape == lengths[::-1] else None
+    if e.fun(np.broadcast_to(0, lengths), *plain, **e.kwargs).shape == lengths[::-1]:
+        yield graph.of(transpose, x)
 
 
-# Each takes the graph, the recorded call and its arguments as expressions, and returns an
-# expression of the value of the call; or None, where the call stays as autograd makes it.
-TRANSLATIONS: dict[Any, Callable[..., Expr | None]] = {
-    **dict.fromkeys((numpy_vjps.dot_adjoint_0, numpy_vjps.dot_adjoint_1), _dot_adjoint),
-    **dict.fromkeys(
-        (VSpace.add, VSpace.mut_add),
-        lambda graph, call, space, a, b: (
-            graph.make(np.add, (a, b), *meta(call.value))
-            if isinstance(space, ArrayVSpace) and isinstance(a, Expr) and isinstance(b, Expr)
-            else None
-        ),
-    ),
-    sparse_add: _untake,
-    numpy_wrapper._array_from_scalar_or_array: lambda graph, call, options, keywords, x: (
-        x if isinstance(x, Expr) and (x.shape, x.dtype) == meta(call.value) else None
-    ),
-    **dict.fromkeys((anp.reshape, anp.ravel, anp.expand_dims, anp.squeeze), _reshape),
-    **dict.fromkeys((anp.atleast_1d, anp.atleast_2d, anp.atleast_3d), _reshape),
-    anp.broadcast_to: lambda graph, call, x, *_: graph.of(broadcast, x, np.shape(call.value)),
-    numpy_wrapper._astype: lambda graph, call, x, *_: graph.of(astype, x, call.value.dtype),
-    **dict.fromkeys((anp.transpose, anp.swapaxes), _transpose),
-    # A conjugate or a real part of what is real is nothing.
-    **dict.fromkeys(
-        (anp.conj, anp.real), lambda graph, call, x: x if x.dtype.kind == "f" else None
-    ),
+# Rules for the helpers that autograd calls, and for other names of what a program calls by one.
+TRANSLATIONS: dict[Any, Rule] = {
+    numpy_vjps.dot_adjoint_0.fun: _dot_adjoint,
+    numpy_vjps.dot_adjoint_1.fun: _dot_adjoint,
+    VSpace.add.fun: _add,
+    VSpace.mut_add.fun: _add,
+    sparse_add.fun: _untake,
+    numpy_wrapper._array_from_scalar_or_array.fun: lambda graph, e: e.parents,
+    np.real: itself,
+    np.conj: lambda graph, e: e.parents if e.dtype.kind != "c" else [],
+    **dict.fromkeys((np.reshape, np.ravel, np.expand_dims, np.squeeze), _reshape),
+    **dict.fromkeys((np.atleast_1d, np.atleast_2d, np.atleast_3d), _reshape),
+    numpy_wrapper._astype.fun: lambda graph, e: [graph.of(astype, e.args[0], e.dtype)],
+    **dict.fromkeys((np.transpose, np.swapaxes), _transpose),
 }

@@ -60,11 +60,17 @@ def _number(value: float) -> str:
     return repr(value)
 
 
-def _joined(values: Iterable[Any], brackets: str) -> str | None:
-    texts = [text for text in map(literal, values) if text is not None]
-    comma = "," if brackets == "()" and len(texts) == 1 else ""
-    complete = len(texts) == len(list(values))
-    return f"{brackets[:-1]}{', '.join(texts)}{comma}{brackets[-1]}" if complete else None
+class Code(str):
+    """A text that stands for itself in the repr of what holds it."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _holding(values: Iterable[Any], make: Callable[..., Any]) -> str | None:
+    """Return the text of a container that is made of some values."""
+    texts = [None if text is None else Code(text) for text in map(literal, values)]
+    return None if None in texts else repr(make(texts))
 
 
 def shape_text(shape: Shape) -> str:
@@ -111,10 +117,10 @@ def _spelt_out(value: Array) -> tuple[str, tuple[type, ...]]:
 _LITERALS: dict[type, Callable[[Any], str | None]] = {
     **dict.fromkeys((bool, str, bytes, NoneType), repr),
     **dict.fromkeys((int, float), _number),
-    **dict.fromkeys((list, range), lambda value: _joined(value, "[]")),
+    **dict.fromkeys((list, range), lambda value: _holding(value, list)),
     EllipsisType: lambda value: "...",
-    slice: lambda value: _joined((value.start, value.stop, value.step), "slice()"),
-    tuple: lambda value: _joined(value, "()"),
+    slice: lambda value: _holding((value.start, value.stop, value.step), lambda t: slice(*t)),
+    tuple: lambda value: _holding(value, tuple),
     np.ndarray: _array_literal,
 }
 
@@ -194,6 +200,10 @@ def is_view(e: Expr) -> bool:
 class Writer:
     """Walks over a program and turns each expression into text, which `emit` puts into lines."""
 
+    emit: Callable[[int, Expr], None]  # write an expression's lines, note what stands for it
+    name_constant: Callable[[object], str]  # the name of a constant that has no literal
+    literal = staticmethod(literal)  # the text of one that has
+
     def __init__(self, simple: Simplified) -> None:
         self.simple = simple
         self.order = simple.order()
@@ -211,18 +221,6 @@ class Writer:
                 self.texts[e] = self.text_of(e.value)
             else:
                 self.emit(position, e)
-
-    def emit(self, position: int, e: Expr) -> None:
-        """Write the lines of one expression, if it has any, and note what stands for it."""
-        raise NotImplementedError
-
-    def name_constant(self, value: object) -> str:
-        """Return a name for a constant that has no literal."""
-        raise NotImplementedError
-
-    def literal(self, value: object) -> str | None:
-        """Return the text of a constant that needs no name."""
-        return literal(value)
 
     def constant(self, value: object) -> str:
         """Return the text of a constant, bound to a name where it has no literal."""

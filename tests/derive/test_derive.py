@@ -227,6 +227,12 @@ LOSSES = {
         ),
         P,
     ),
+    # what is copied by a reshape is no view that is made once
+    "a transpose, reshaped": (lambda p: anp.sum(anp.tanh(p["W"].T.reshape(-1)) ** 3), P),
+    "rows of what is made anew": (
+        lambda p: anp.sum(anp.sum(anp.where(p["V"] > 0, p["V"], 0.1 * p["V"]), axis=1) ** 3),
+        P,
+    ),
     "vectors": (
         lambda p, x: (
             anp.dot(p["b"], p["b"])

@@ -288,6 +288,7 @@ COV = 2.0 * np.eye(4)
 BODIES = {
     "all": lambda w: special.logsumexp(w),
     "rows": lambda w: anp.sum(special.logsumexp(w, 1) ** 2),
+    "one entry by two names": lambda w: anp.sin(w[0, 1]) + w[-2, 1] ** 3 - anp.cos(w[1, 1]),
     "columns": lambda w: anp.sum(special.logsumexp(w, axis=0, keepdims=True) * w),
     "nothing but zeros": lambda w: anp.sum(special.logsumexp(anp.where(w > 0, w, -np.inf))),
     "logpdf": lambda w: anp.sum(norm.logpdf(w, w[0], anp.exp(w[1]))),
@@ -333,6 +334,7 @@ PLACED = {
     "with a rest": lambda w: anp.sum(w**2) + anp.sum(w[0] ** 3) - anp.sum(w[:, 1] ** 2),
     "a rest that is another gradient": lambda w: anp.sum(w * 3) - anp.sum(w[0]),
     "a smaller rest": lambda w: anp.sum(w[0] ** 2) + anp.sum(anp.sum(w, axis=0) ** 2),
+    "one entry by two names": lambda w: anp.sin(w[0, 1]) + w[-2, 1] ** 3 - anp.cos(w[1, 1]),
     "columns": lambda w: anp.sum(w[:, 1] * w[:, 0]) - anp.sum(w[..., 2]),
     "by numbers": lambda w: anp.sum(w[ROWS] ** 2) - anp.sum(w[0] ** 2) - anp.sum(w[ROWS] ** 3),
     "a sum of a sum": lambda w: anp.sum((w[0] - (w[1] + w[2]) - w[0] * w[1]) ** 2),
