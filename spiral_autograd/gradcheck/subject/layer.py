@@ -67,8 +67,8 @@ class Layer(ObjectPasses):
             effects = self._run_again(set(before), made, numbers)
         self._require_fit()
         self.settle()
-        written = [e.fields["name"] for e in effects if e.kind == "writes"]
-        leave_out_state(self, written)
+        written = [e.fields for e in effects if e.kind == "writes"]
+        leave_out_state(self, [w["name"] for w in written if w["who"] == "forward"])
         self.remarks += effects_on(effects, self.value_names)
         self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)
