@@ -194,9 +194,11 @@ def named_in(frame: FrameType, function: Function) -> Reach:
 def _parts_alike(frame: FrameType, function: Function) -> Iterator[str]:
     """Yield the same parts of other lists, and single entries at which loops are."""
     names = {name: held for name, held in frame.f_locals.items() if name.isidentifier()}
-    lists = [name for name, held in names.items() if type(held) in (list, tuple, dict)]
+    fields = {f"{n}.{k}": v for n, held in names.items() for k, v in fields_of(held).items()}
+    kinds = (list, tuple, dict)
+    lists = [name for name, held in (names | fields).items() if type(held) in kinds]
     for node in function.parts:
-        if getattr(node.value, "id", None) in lists:
+        if ast.unparse(node.value) in lists:
             yield from (f"{name}[{ast.unparse(node.slice)}]" for name in lists)
     counters = [name for name in function.counters if type(names.get(name)) is int]
     for name, held in names.items():

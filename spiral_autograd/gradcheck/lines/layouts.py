@@ -19,11 +19,11 @@ def reduced(node: ast.Call, held: Reach) -> Iterator[Offer]:
         return
     shapes = [held.get(ast.unparse(some)) for some in (node.func.value, *node.args[:1])]
     count = next((len(shape) for shape in shapes if isinstance(shape, tuple)), 0)
-    axes = [*((i,) for i in range(count)), (count - 2, count - 1)][: count + (count > 2)]
-    axes += [tuple(j for j in range(count) if j != i) for i in range(count) if count > 2]
+    every = [some for n in range(1, count) for some in combinations(range(count), n)]
     args = node.args[: 0 if isinstance(shapes[0], tuple) else 1]
-    for some in dict.fromkeys(axes):
-        for keeps in (True, False):
+    kept = any(key.arg == "keepdims" for key in node.keywords)
+    for some in every:
+        for keeps in (True, False) if len(some) in (1, count - 1) else (kept,):
             over = parsed(str(some[0] if len(some) == 1 else some))
             keywords = [ast.keyword("axis", over)]
             keywords += [ast.keyword("keepdims", ast.Constant(True))] if keeps else []

@@ -94,12 +94,11 @@ def changed_throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
     texts = Counter(ast.unparse(node) for node in nodes if isinstance(node.ctx, ast.Load))
     for text in (text for text, times in texts.items() if times > 1 and text in reach):
         for other in (f"-{text}", *alike(text, reach[text], reach)):
-            yield 1.2, _Renamed({text: other}).visit(copy.deepcopy(statement))
+            yield 1.2, renamed(statement, {text: other})
     shaped = {text: thing for text, thing in reach.items() if isinstance(thing, tuple)}
     matrices = [text for text in texts if len(shaped.get(text, ())) == 2]
     for pair in combinations(matrices, 2):
-        turned = {text: f"{text}.T" for text in pair}
-        yield 1.3, _Renamed(turned).visit(copy.deepcopy(statement))
+        yield 1.3, renamed(statement, {text: f"{text}.T" for text in pair})
     numbers = [*(text for text, thing in reach.items() if type(thing) is int), "1", "2"]
     slices = [node for node in ast.walk(statement) if isinstance(node, ast.Slice)]
     for sort in sorted(set(map(_sort_of, slices))):
@@ -147,6 +146,11 @@ class _Windows(ast.NodeTransformer):
         return node if same else parsed(f"_[{text}]").slice  # type: ignore[attr-defined]
 
 
+def renamed(node: ast.AST, texts: Mapping[str, str]) -> Any:
+    """Return a copy of a node with other things in the place of what is named by some texts."""
+    return _Renamed(texts).visit(copy.deepcopy(node))
+
+
 def alike(text: str, held: Any, reach: Reach) -> Iterator[str]:
     """Yield what else there is of the same shape, or another number."""
     for other, thing in reach.items():
@@ -157,11 +161,14 @@ def alike(text: str, held: Any, reach: Reach) -> Iterator[str]:
 
 def _added_at(target: ast.expr, value: ast.expr, op: ast.operator) -> Iterator[Offer]:
     """Yield the statement that adds at indices as often as they are there."""
-    index: Any = getattr(target, "slice", None)
-    windows = [part for part in getattr(index, "elts", [index]) if isinstance(part, ast.Slice)]
-    if isinstance(target, ast.Subscript) and isinstance(op, ast.Add | ast.Sub) and not windows:
+    if not isinstance(target, ast.Subscript) or not isinstance(op, ast.Add | ast.Sub):
+        return
+    index = target.slice
+    indices = list(map(ast.unparse, index.elts if isinstance(index, ast.Tuple) else [index]))
+    if not any(":" in text.replace(":", "", text == ":") for text in indices):  # no windows
+        at = ", ".join("slice(None)" if text == ":" else text for text in indices)
         name = "subtract" if isinstance(op, ast.Sub) else "add"
-        texts = map(ast.unparse, (target.value, target.slice, value))
+        texts = ast.unparse(target.value), at, ast.unparse(value)
         yield 1.0, ast.parse("np.{}.at({}, ({}), {})".format(name, *texts)).body[0]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...validation import Shape
+from .idioms import idioms, other_idioms
 from .layouts import REDUCING, backwards, letters_swapped, products, reduced, split, turned
 from .statements import (
     REFERENCE,
@@ -34,6 +35,8 @@ _OPERATORS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.LtE: (ast.Lt, ast.GtE, ast.Gt),
     ast.Gt: (ast.GtE, ast.Lt),
     ast.GtE: (ast.Gt, ast.LtE, ast.Lt),
+    ast.FloorDiv: (ast.Mod,),
+    ast.Mod: (ast.FloorDiv,),
 }
 _FUNCTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(REDUCING, ("sum", "mean", "max")),
@@ -43,6 +46,12 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "minimum": ("maximum",),
     "argmax": ("argmin",),
     "argmin": ("argmax",),
+    "fft": ("ifft",),
+    "ifft": ("fft",),
+    "fft2": ("ifft2",),
+    "ifft2": ("fft2",),
+    "rfft": ("irfft",),
+    "irfft": ("rfft",),
 }
 _INDICES = ("{}", "-{}", "{} + 1", "{} - 1", "-{} + 1", "-{} - 1")  # of a number in reach
 _CUT_OFF = ("np.minimum({0}, 0)", "np.maximum({0}, 0)")
@@ -87,10 +96,15 @@ def variants(body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]) 
     called = {text: thing for text, thing in written.items() if text.endswith(")")}
     reach = {**{text: thing for text, thing in called.items() if thing in shapes}, **reach}
     offered = (*other_statements(statement, reach), *changed_throughout(statement, reach))
+    offered = (*offered, *other_idioms(statement, reach))
     found = [Variant(cost, holder, field, index, node) for cost, node in offered]
     for slot in _slots(statement):
         other = (*_simpler(slot[3]), *_other(slot[3], reach, written), *_counted(slot, body, reach))
-        offers = (*other, *_more(slot, body, reach, written, shapes))
+        more = (
+            *idioms(slot[3], statement, reach, written),
+            *_more(slot, body, reach, written, shapes),
+        )
+        offers = (*other, *more)
         found += [Variant(cost, *slot[:3], node) for cost, node in offers]
     return found
 
@@ -139,11 +153,11 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
         yield from ((1.0, other()) for other in _OPERATORS.get(type(node), ()))
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub | ast.MatMult):
         yield 1.0, ast.BinOp(node.right, node.op, node.left)
-    elif isinstance(node, ast.Tuple):
+    elif isinstance(node, ast.Tuple | ast.List):
         for order in permutations(range(len(node.elts))) if len(node.elts) < 5 else ():
             moved = sum(i != n for n, i in enumerate(order))
             if 0 < moved < 4:
-                yield 1.0, ast.Tuple([node.elts[i] for i in order], node.ctx)
+                yield 1.0, type(node)([node.elts[i] for i in order], node.ctx)
     elif isinstance(node, ast.Constant):
         yield from _constants(node.value, reach)
     elif isinstance(node, ast.Call):
@@ -335,6 +349,12 @@ def _with(
         yield 1.5 if is_number else 1.7, ast.BinOp(node, ast.Div(), other)
     if type(thing) is float and not (isinstance(other, ast.Constant) or text.isupper()):
         yield from ((1.6, ast.BinOp(node, ast.Mult(), parsed(f.format(text)))) for f in _SLOPES)
+    if not is_number and thing in [made[:-1] for made in shapes if len(made) > 1]:
+        column = parsed(f"{text}[{':, ' * len(thing)}None]")
+        yield 1.55, ast.BinOp(node, ast.Mult(), column)
+        yield 1.7, ast.BinOp(node, ast.Div(), column)
+    if type(thing) is float and not isinstance(other, ast.Constant):
+        yield 1.65, ast.BinOp(node, ast.Add(), other)
     if whole and _begins(text, thing):
         yield 1.6, ast.BinOp(node, ast.Add(), other)
     if not is_number and thing in shapes:
