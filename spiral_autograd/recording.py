@@ -13,7 +13,6 @@ import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType, FrameType
@@ -24,7 +23,7 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.core import VJPNode, sparse_add, sparse_object_types
 from autograd.extend import register_notrace, vspace
-from autograd.tracer import Node, isbox, new_box, notrace_primitives, toposort, trace_stack
+from autograd.tracer import Node, getval, isbox, new_box, notrace_primitives, toposort, trace_stack
 from autograd.util import subvals
 
 from . import boxes
@@ -151,14 +150,17 @@ _SHAPED_BY_VALUES = {
 
 
 class _Differentiated(VJPNode):  # type: ignore[misc]
-    """autograd's own node, which also knows the recorded call that it differentiates."""
+    """autograd's own node, which also knows the call that it differentiates, if it is recorded."""
 
     __slots__ = ["call"]
 
     def __init__(self, value: Any, *call: Any) -> None:
-        self.call = recorded(value)
-        with running.tape.differentiating(self.call):
-            super().__init__(value, *call)
+        tape = running.tape
+        self.call = recorded(value) if tape.has_graph else None
+        tape.dtypes.add(getattr(value, "dtype", None))
+        outer, tape.differentiated = tape.differentiated, self.call
+        super().__init__(value, *call)
+        tape.differentiated = outer
 
 
 notrace_primitives[_Differentiated] = notrace_primitives[VJPNode]
@@ -169,12 +171,13 @@ notrace_primitives[_Differentiated] = notrace_primitives[VJPNode]
 class _Tape:
     """The calls of one recording, in order, and the names that the recorded code gave them."""
 
-    def __init__(self, trace: int, bodies: Mapping[Any, Any], *, strict: bool) -> None:
-        self.trace, self.bodies, self.strict = trace, bodies, strict
+    def __init__(self, trace: int, bodies: Mapping[Any, Any], strict: bool, has_graph: bool):
+        self.trace, self.bodies, self.strict, self.has_graph = trace, bodies, strict, has_graph
         self.above: int | None = None  # the trace of the differentiation, while the loss runs
         self.calls: list[Call] = []
+        self.dtypes: set[Any] = set()
         self.names: dict[Call, str] = {}
-        self._differentiated: Call | None = None
+        self.differentiated: Call | None = None  # of whose gradient the calls made now are parts
         self._frames: dict[FrameType, Call | None] = {}  # each frame seen, and its last call
         self._home: dict[Call, FrameType] = {}
 
@@ -184,7 +187,7 @@ class _Tape:
             raise RecordingError(
                 f"the shape of what np.{name_of(call.fun)} returns depends on a value{self.here()}"
             )
-        call.gradient_of = self._differentiated
+        call.gradient_of = self.differentiated
         frames = [] if call.gradient_of is not None else list(_calling_frames())
         if (site := Site.of(frames)) is not None:
             _, call.source, call.instruction, call.called_at = site
@@ -205,28 +208,19 @@ class _Tape:
             new_box(arg.value, self.trace, arg) if isinstance(arg, Call) else arg
             for arg in call.args
         ]
-        top = trace_stack.top
+        top, outer = trace_stack.top, self.differentiated
         try:
             result = (body or call.fun.fun)(*args, **call.kwargs)
         except Exception:  # the user's code, which may raise anything where it cannot run on boxes
-            trace_stack.top = top
+            trace_stack.top, self.differentiated = top, outer
             return call
         last = result._node.same_as if isbox(result) else call
         return last if vspace(last.value) == vspace(call.value) else call
 
-    @contextmanager
-    def differentiating(self, call: Call) -> Iterator[None]:
-        """Note the calls made meanwhile as parts of the gradient of `call`."""
-        outer, self._differentiated = self._differentiated, call
-        try:
-            yield
-        finally:
-            self._differentiated = outer
-
     def here(self) -> str:
         """Return where the recorded code stands now, for a message: the reader's own line."""
-        if self._differentiated is not None and self._differentiated.source is not None:
-            file, line, _ = self._differentiated.source
+        if self.differentiated is not None and self.differentiated.source is not None:
+            file, line, _ = self.differentiated.source
             return f", in the gradient of {file}, line {line}"
         frames = sorted(_calling_frames(), key=lambda frame: is_installed(frame.f_code.co_filename))
         return f", in {frames[0].f_code.co_filename}, line {frames[0].f_lineno}" if frames else ""
@@ -275,7 +269,7 @@ def constant(value: object) -> Any:
     if tape is None or tape.above is None:
         return value
     # A box of the upper trace alone may be assigned into: vjps keep those of the lower one.
-    box = new_box(value, tape.trace, Call.new_root(value))
+    box = new_box(value, tape.trace, Call.new_root(value)) if tape.has_graph else value
     return new_box(box, tape.above, _Differentiated.new_root())
 
 
@@ -294,6 +288,7 @@ class Recording:
     adjoints: dict[Call, Any]  # from forward calls on the way to the loss to their whole gradients
     parts: list[tuple[Call, Call | None, Any]]  # a call, one whose value it takes, its part of that
     names: dict[Call, str]  # those that the recorded code has for the values
+    dtypes: set[Any]  # of the values on the way to the loss
 
 
 def record(
@@ -303,6 +298,7 @@ def record(
     box_type: type[RecordedBox] = RecordedBox,
     trace_ints: bool = False,
     bodies: Mapping[Any, Any] | None = None,
+    has_graph: bool = True,
 ) -> Recording:
     """Record ``loss(params, *data)`` and autograd's gradient with respect to `params`.
 
@@ -310,7 +306,8 @@ def record(
     is a constant. `bodies` has functions to be recorded in place of primitives. A `box_type` whose
     ``strict`` is false may let a shape or a branch depend on values: such a recording holds for
     these values alone. Else a traced value that becomes a plain one, or that decides upon a shape,
-    raises a RecordingError; a loss that is no scalar, TypeError.
+    raises a RecordingError; a loss that is no scalar, TypeError. Without `has_graph` the gradients
+    are found in less time, as arrays, and no call is noted.
 
     >>> recording = record(lambda w: anp.sum(w * w), np.array([1.0, 2.0]))
     >>> recording.calls[:2]
@@ -321,19 +318,19 @@ def record(
     top, outer_tape = trace_stack.top, running.tape
     try:
         with recorded_boxes(box_type), trace_stack.new_trace() as trace:
-            tape = running.tape = _Tape(trace, bodies or {}, strict=box_type.strict)
+            tape = running.tape = _Tape(trace, bodies or {}, box_type.strict, has_graph)
 
             def root(leaf: object) -> Any:
                 traced = isinstance(leaf, np.ndarray | np.generic | float)
-                if not (traced or (trace_ints and type(leaf) is int)):
-                    return leaf
-                return new_box(leaf, trace, Call.new_root(leaf))
+                is_root = has_graph and (traced or (trace_ints and type(leaf) is int))
+                return new_box(leaf, trace, Call.new_root(leaf)) if is_root else leaf
 
             param_boxes, data_boxes = tree_map(root, params), [tree_map(root, d) for d in data]
             value, grads, adjoints, parts = _reverse_pass(loss, param_boxes, data_boxes)
             params, data = tree_map(recorded, (param_boxes, tuple(data_boxes)))
             names = tape.finish()
-            return Recording(params, data, value, grads, tape.calls, adjoints, parts, names)
+            noted = tape.calls, adjoints, parts, names, tape.dtypes
+            return Recording(params, data, value, grads, *noted)
     except BaseException:
         trace_stack.top = top  # an exception leaves autograd's traces open
         raise
@@ -367,15 +364,17 @@ def _reverse_pass(
     gradients: dict[Any, Any] = {end._node: vspace(value).ones()} if depends else {}
     adjoints, parts = {}, []
     for node in toposort(end._node) if depends else ():
-        gradient = gradients[node]
         if node.parents:
-            adjoints[node.call] = recorded(gradient)
-            with running.tape.differentiating(node.call):
-                for parent, part in zip(node.parents, node.vjp(gradient), strict=True):
+            gradient = gradients.pop(node)
+            if node.call is not None:
+                adjoints[node.call] = recorded(gradient)
+            running.tape.differentiated = node.call
+            for parent, part in zip(node.parents, node.vjp(gradient), strict=True):
+                if node.call is not None:
                     parts.append((node.call, getattr(parent, "call", None), recorded(part)))
-                    gradients[parent] = _sum(gradients.get(parent), part)
+                gradients[parent] = _sum(gradients.get(parent), part)
     grads = [
-        recorded(gradients[node]) if node in gradients else np.zeros_like(box._value)
+        recorded(gradients[node]) if node in gradients else np.zeros_like(getval(box))
         for node, box in zip(roots, leaves(params), strict=True)
     ]
     return recorded(value), grads, adjoints, parts

@@ -327,7 +327,8 @@ def _slots(kind: type) -> list[Any]:
 
 def slots_of(kind: type) -> list[Any]:
     """Return the descriptors of the slots of a class and its bases."""
-    return [slot for base in kind.__mro__ for slot in _slots(base)]
+    with_slots = [base for base in kind.__mro__ if "__slots__" in base.__dict__]
+    return [slot for base in with_slots for slot in _slots(base)]
 
 
 _DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType)

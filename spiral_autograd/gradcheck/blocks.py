@@ -38,7 +38,8 @@ def inner(ours: Array, theirs: Array) -> float:
     """Return Σ ours · theirs, in float64."""
     total = 0.0
     for rows in blocks(ours):
-        total += float(np.sum(np.multiply(ours[rows], theirs[rows], dtype=float)))
+        pair = (part[rows].astype(float, copy=False) for part in (ours, theirs))
+        total += float(np.vdot(*pair))
     return total
 
 
@@ -80,11 +81,9 @@ def furthest(ours: Array, theirs: Array, excused: float | Array = 0.0) -> Furthe
     its slice along each axis): features of size 3 beside some of size 300,000 are not to hide.
     """
     distance, place = apart(ours, theirs)
+    if not 0 < distance < np.inf:
+        return Furthest(distance, distance, distance, place)
     scale = max(largest(ours), largest(theirs))
-    if not np.isfinite(distance):
-        return Furthest(np.inf, np.inf, np.inf, place)
-    if distance == 0:
-        return Furthest(0.0, 0.0, 0.0, place)
     sizes = [_sizes(ours, theirs, axis) for axis in range(ours.ndim)] or [np.array(scale)]
     excused = np.broadcast_to(excused, ours.shape)
     beyond, most, there, before = 0.0, 0.0, place, 0
@@ -146,8 +145,9 @@ def close(ours: object, theirs: object, tolerance: float, floor: float = 0.0) ->
     if ours.size == 0:
         return True
     distance, _ = apart(ours, theirs)
-    scale = max(largest(ours), largest(theirs))
-    return bool(np.isfinite(distance)) and distance <= tolerance * scale + floor
+    if not 0 < distance < np.inf:
+        return distance == 0
+    return distance <= tolerance * max(largest(ours), largest(theirs)) + floor
 
 
 def moved(value: Array, size: float, salt: int) -> Array:

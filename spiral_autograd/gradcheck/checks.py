@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -228,8 +229,14 @@ class How(NamedTuple):
         """Return what is given, or raise; the stream begins with one draw from the caller's."""
         budget = number("budget", budget, above=0, or_equal=True)
         tolerances = Tolerances.of(rtol, atol)
-        seed = abs(float(random_stream(rng).standard_normal())) * 1e9
-        return cls(tolerances, np.random.default_rng(int(seed)), budget)
+        draw = _first_draw(rng) if type(rng) is int else random_stream(rng).standard_normal()
+        return cls(tolerances, np.random.default_rng(int(abs(draw) * 1e9)), budget)
+
+
+@lru_cache(maxsize=64)
+def _first_draw(seed: int) -> float:
+    """Return the first number of a seed's stream, which takes long to begin."""
+    return random_stream(seed).standard_normal()
 
 
 def course(title: str, subject: Subject, how: How) -> GradientReport:

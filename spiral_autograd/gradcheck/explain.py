@@ -213,10 +213,11 @@ def _hides(c: Comparison, k: int, *, is_flat: bool) -> Finding | None:
         return found("has_no_slope")
     if value.size == 1:
         return found("is_number", value=value.item()) if value.item() in TELLING else None
-    if np.ptp(np.abs(value)) == 0:
+    if abs(value.flat[0]) == abs(value.flat[-1]) and np.ptp(np.abs(value)) == 0:
         constant = found("is_constant", value=float(value.flat[0]))
         return constant if np.ptp(value) == 0 else found("has_one_size")
-    if value.ndim != 2 or value.shape[0] != value.shape[1] or not np.array_equal(value, value.T):
+    is_square = value.ndim == 2 and value.shape[0] == value.shape[1]
+    if not is_square or value[0, -1] != value[-1, 0] or not np.array_equal(value, value.T):
         return None
     # With a symmetric gradient it stays so, and may be meant so.
     gradient = np.asarray(c.reference.grads[k]) if c.reference.grads else value

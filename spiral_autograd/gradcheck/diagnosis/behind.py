@@ -20,10 +20,11 @@ from ..verdict.rows import Comparison
 
 def require_used(subject: Subject, reference: Reference) -> None:
     """Raise where the loss does not go on with a value that is marked."""
-    if reference.recording is None:
+    recording = reference.recorded(subject) if subject.marks else None
+    if recording is None:
         return
     for k in sorted(subject.marks):
-        if not isinstance(reference.recording.grads[k], Call):
+        if not isinstance(recording.grads[k], Call):
             name = subject.names[k]
             raise CheckError(
                 f"the loss does not depend on the marked {name}: go on with what tap returns, "

@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import CodeType
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import autograd.numpy as anp
@@ -69,7 +70,7 @@ class Reference:
     single: bool  # whether float32 is anywhere in the forward pass
     grads: list[Array]  # for each value of the subject; none where only directions are known
     make: Callable[..., Reference]  # makes it for other values: see at_these_values
-    recording: Recording | None = None  # autograd's backward graph
+    recording: Recording | None = None  # by autograd; its calls only where a graph was asked for
     # Where the arrays are too large for entry by entry: directions, and the derivative in each.
     directions: list[tuple[Direction, float]] = field(default_factory=list)
     noise: float = 0.0  # how far these may be off
@@ -92,6 +93,20 @@ class Reference:
         """The rounding of the numbers in the reference's own forward pass."""
         return float(np.finfo(float).eps) if self.double else self.eps
 
+    def recorded(self, subject: Subject) -> Recording | None:
+        """Return autograd's passes as a graph with these gradients; None where there is none.
+
+        More stays in a box than where no graph is made: what it is written into must hold it.
+        """
+        ways: list[dict[str, Any]] = [{}, {"rebind": "arrays"}, {"rebind": "constants"}]
+        for way in ways if self.kind == "autograd" else ():
+            with suppress(CheckError):
+                made, tolerance = self.make(subject, has_graph=True, **way), self.sharpness.match
+                pairs = zip(made.grads, self.grads, strict=True)
+                if all(close(ours, theirs, tolerance) for ours, theirs in pairs):
+                    return made.recording
+        return None
+
     def steps(self, subject: Subject) -> Steps:
         """Return the steps that differences of this sharpness take."""
         return Steps(subject, self.single, self.double)
@@ -108,7 +123,9 @@ def at_these_values(subject: Subject, upstream: list[Array] | None = None) -> Su
 # -------------------- autograd --------------------
 
 
-def by_autograd(subject: Subject, *, rebind: str | None = None, double: bool = False) -> Reference:
+def by_autograd(
+    subject: Subject, *, rebind: str | None = None, double: bool = False, has_graph: bool = False
+) -> Reference:
     """Return autograd's gradient of the forward pass, run on boxes in a copy of the objects.
 
     With `rebind`, the forward pass runs with a stand-in for NumPy whose new arrays can hold boxes;
@@ -135,16 +152,16 @@ def by_autograd(subject: Subject, *, rebind: str | None = None, double: bool = F
         warnings.simplefilter("ignore")
         values = [v.astype(float) for v in subject.values] if double else list(subject.values)
         with theirs("the traced forward pass"):
-            recording = record(objective, values, ups, box_type=NumpyBox)
-    has_rounded = any(getattr(call.value, "dtype", None) in SINGLE for call in recording.calls)
+            made = record(objective, values, ups, box_type=NumpyBox, has_graph=has_graph)
+    has_rounded = not made.dtypes.isdisjoint(map(np.dtype, SINGLE))
     single = has_rounded or has_single([*subject.values, *subject.outputs])
     _require_equal(outputs, subject.outputs, single)
-    grads = [np.asarray(g.value if isinstance(g, Call) else g) for g in recording.grads]
+    grads = [np.asarray(g.value if isinstance(g, Call) else g) for g in made.grads]
     if any(g.shape != value.shape for g, value in zip(grads, values, strict=True)):
         raise CheckError("a gradient has not the shape of its value")
     double = double and not has_rounded
     again = partial(by_autograd, rebind=rebind, double=double)
-    return Reference("autograd", single, grads, again, recording, double=double)
+    return Reference("autograd", single, grads, again, made, double=double)
 
 
 def _constants_of(subject: Subject) -> list[Array]:

@@ -141,7 +141,8 @@ class Steps:
                 for k, part in direction.items():
                     value = subject.values[k]
                     for rows in blocks(value):
-                        value[rows] += (size * part[rows].astype(float)).astype(value.dtype)
+                        step = np.multiply(part[rows], size, dtype=float)
+                        value[rows] += step.astype(value.dtype, copy=False)
                 return [np.array(out, dtype=float) for out in subject.forward()]
         finally:
             subject.session.restore()

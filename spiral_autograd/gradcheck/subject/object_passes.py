@@ -136,8 +136,8 @@ class ObjectPasses(Adapter):
         held = [p.value for p in self.now.arrays if p.name not in names]
         reached = terms.session.start.items
         super().__init__(inputs, names, terms, held)
-        self.shared = [i for i in reached if issubclass(type(i), _SHARED) or is_vocabulary(i)]
-        self.shared += list(sys.modules.values())
+        shared = [i for i in reached if issubclass(type(i), _SHARED) or is_vocabulary(i)]
+        self.shared = {id(item): item for item in (*shared, *sys.modules.values())}
         self.takes_nothing = terms.upstream is None and accepts(self.taken, 0)
         self.required = required_names(self.taken)
         self.calling: Calling | None = None
@@ -235,8 +235,8 @@ class ObjectPasses(Adapter):
         It shares what cannot be copied, and the gradients: large, and restored after each run.
         """
         gradients = [p.gradient() for p in self.parameters]
-        shared = [*self.shared, *(g for g in gradients if isinstance(g, np.ndarray))]
-        memo = {id(item): item for item in shared} | self.standing_in(replacements, values)
+        own = {id(g): g for g in gradients if isinstance(g, np.ndarray)}
+        memo = self.shared | own | self.standing_in(replacements, values)
         other = copy.deepcopy(self.layer, memo)
         arguments = [memo.get(id(value), value) for value in self.inputs]
         arguments = [copy.deepcopy(argument, dict(memo)) for argument in arguments]

@@ -183,13 +183,16 @@ def values_of(item: object) -> dict[str, object]:
     return {**of_class(item), **attributes_of(item)}
 
 
+_OF_CLASS = (np.ndarray, float, np.floating)
+
+
 def of_class(item: object) -> dict[str, object]:
     """Return the arrays and floats that an object has from its class."""
     found = {
         name: value
         for base in reversed(type(item).__mro__[:-1])
         for name, value in vars(base).items()
-        if isinstance(value, np.ndarray | float | np.floating)
+        if isinstance(value, _OF_CLASS)
     }
     own = attributes_of(item) if found else {}
     return {
@@ -218,18 +221,23 @@ def entries(item: object, name: str) -> Any:
         return None
 
 
+_NESTS = (dict, list, tuple)
+
+
 def nested(name: str, held: object, steps: Steps = ()) -> Iterator[tuple[str, Steps, Any]]:
     """Yield what nested lists and dicts hold: its name, the steps to it, and itself."""
-    if len(steps) > 5 or is_vocabulary(held):  # no parameters lie so deep; a list may hold itself
+    if len(steps) > 5:  # no parameters lie so deep; a list may hold itself
         return
-    if isinstance(held, dict):
+    if not isinstance(held, _NESTS):
+        yield name, steps, held
+    elif is_vocabulary(held):
+        return
+    elif isinstance(held, dict):
         for key, value in held.items():
             yield from nested(f"{name}.{key}" if name else str(key), value, (*steps, key))
-    elif isinstance(held, list | tuple):
+    else:
         for i, value in enumerate(held):
             yield from nested(f"{name}[{i}]", value, (*steps, i))
-    else:
-        yield name, steps, held
 
 
 def held_arrays(layer: object) -> list[Held]:

@@ -137,8 +137,9 @@ class Snapshot(Unreached):
 
     def restore(self) -> None:
         """Put everything back."""
+        others = [held for held in self._forms if not held.is_same()]
         # Forms again at the end: a view may be unlocked only after what it looks into.
-        for held in (*self._forms, *self._held, *self._forms):
+        for held in (*others, *self._held, *others):
             if not held.is_same():
                 held.put()
         for own, saved in self._arrays.values():

@@ -5,7 +5,6 @@ A mistake repeats at moved values, rounding does not.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -50,9 +49,6 @@ def compared(
     And the graph of the forward pass without its first small constant, where it has one.
     """
     c = Comparison(subject, reference, grads, tolerances)
-    if not c.small:  # record again if there is something to explain
-        reference.recording = None
-        gc.collect(1)  # autograd's traces are cycles, which hold arrays
     ideal = _look_again(c) if len(c.right) < len(c.rows) else None
     if tolerances.given:
         _accept(c)

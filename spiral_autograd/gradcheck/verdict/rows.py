@@ -182,17 +182,17 @@ def compare(
     return replace(
         blank,
         max_abs=most.distance,
-        max_rel=0.0 if _are_zero(h, automatic, floor) else most.relative,
+        max_rel=0.0 if _are_zero(h, scale, floor) else most.relative,
         index=tuple(int(i) for i in np.unravel_index(most.place, h.shape)),
         verdict=_verdict(most.distance, most.beyond, sharp),
         handwritten=h,
     )
 
 
-def _are_zero(h: Array, g: Array, floor: Floor) -> bool:
-    """Tell whether two gradients are zero up to rounding."""
+def _are_zero(h: Array, scale: float, floor: Floor) -> bool:
+    """Tell whether a gradient, and one of this size, are zero up to rounding."""
     least = float(np.min(floor, initial=np.inf))
-    return np.isfinite(least) and max(largest(h), largest(g)) <= least
+    return scale <= least < np.inf and largest(h) <= least
 
 
 def _unfit(row: Row, handwritten: object) -> Row | None:
@@ -326,11 +326,7 @@ class Comparison:
     @cached_property
     def graph(self) -> Graph | None:
         """autograd's forward and backward pass, where autograd is the reference."""
-        if self.reference.kind != "autograd":
-            return None
-        recording = self.reference.recording
-        if recording is None:
-            recording = self.reference.make(self.subject).recording
+        recording = self.reference.recorded(self.subject)
         return None if recording is None else Graph(recording)
 
     def backward(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from types import MethodType
 from typing import Any, NamedTuple
@@ -202,9 +202,10 @@ def _inputs(subject: Subject) -> list[Given]:
     own = [v if k is None else k for v, k in zip(subject.inputs, kept, strict=True)]
 
     def given(change: Callable[[Array], Array]) -> Given:
-        return lambda: subject.given([change(v) if is_array(v) else v for v in own])
+        changed = cache(lambda: [change(v) if is_array(v) else v for v in own])
+        return lambda: subject.given([v.copy() if is_array(v) else v for v in changed()])
 
-    return [given(lambda v: v.copy()), given(_other), given(partial(_other, nearer=True))]
+    return [given(lambda v: v), given(_other), given(partial(_other, nearer=True))]
 
 
 def _other(value: Array, nearer: bool = False) -> Array:
@@ -238,7 +239,7 @@ def _cycle(n: int, stream: np.random.Generator) -> Array:
     """Return a random order in which nothing keeps its place."""
     places = stream.permutation(n)
     order = np.empty(n, dtype=int)
-    order[places] = np.roll(places, 1)
+    order[places[1:]], order[places[:1]] = places[:-1], places[-1:]
     return order
 
 
