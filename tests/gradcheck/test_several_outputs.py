@@ -201,6 +201,14 @@ def probabilities_alone(x, t):
     return with_probabilities(x, t)[:2]
 
 
+def test_a_cache_may_be_a_function_with_any_name():
+    def forward(x):
+        return np.sin(x), lambda g: g * np.cos(x)
+
+    assert sa.check_backward(forward, lambda g, vjp: vjp(g), X).ok
+    assert sa.check_backward(forward, lambda vjp, g: vjp(g), X).ok
+
+
 def powers(x):
     return x**2, x**3
 

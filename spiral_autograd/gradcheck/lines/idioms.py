@@ -22,6 +22,11 @@ def idioms(node: Any, statement: ast.AST, reach: Reach, written: Reach) -> Itera
         yield from _of_part(node, reach)
     elif isinstance(node, ast.Slice):
         yield from _of_slice(node)
+    elif isinstance(node, ast.Tuple):
+        for i, part in enumerate(node.elts if isinstance(node.ctx, ast.Load) else ()):
+            for cost, other in _exchanged(part, reach):
+                elements: list[Any] = [*node.elts[:i], other, *node.elts[i + 1 :]]
+                yield cost, ast.Tuple(elements, node.ctx)
     elif isinstance(node, ast.Compare) and ast.unparse(node).endswith("> 0"):
         slopes = [text for text, n in reach.items() if type(n) is float and 0 < n < 1]
         yield from ((1.3, parsed(f"np.where({ast.unparse(node)}, 1, {s})")) for s in slopes)
@@ -102,10 +107,17 @@ def _otherwise_bracketed(node: ast.BinOp) -> Iterator[Offer]:
                 part = (other, one.left) if in_front else (one.left, other)
                 if isinstance(node.op, ast.Mult) or not in_front:
                     yield 1.2, ast.BinOp(ast.BinOp(part[0], node.op, part[1]), one.op, one.right)
-        call = node.left
-        if isinstance(call, ast.Call) and len(call.args) == 1 and not call.keywords:
-            inner = ast.BinOp(call.args[0], node.op, node.right)
-            yield 1.3, ast.Call(call.func, [inner], [])
+        yield from _moved_inside(node)
+
+
+def _moved_inside(node: ast.BinOp) -> Iterator[Offer]:
+    """Yield a function times, or by, something as the function of that."""
+    before, call = None, node.left
+    if isinstance(call, ast.BinOp) and isinstance(call.op, ast.Mult):
+        before, call = call.left, call.right
+    if isinstance(call, ast.Call) and len(call.args) == 1 and not call.keywords:
+        inner = ast.Call(call.func, [ast.BinOp(call.args[0], node.op, node.right)], [])
+        yield 1.3, inner if before is None else ast.BinOp(before, ast.Mult(), inner)
 
 
 def _conjugated(node: ast.BinOp, statement: ast.AST) -> Iterator[Offer]:
@@ -133,11 +145,7 @@ def _plain(node: ast.expr) -> str:
 
 def other_idioms(statement: Any, reach: Reach) -> Iterator[Offer]:
     """Yield the statement with two things in each other's places, or without its indices."""
-    nodes = [node for node in ast.walk(statement) if isinstance(node, REFERENCE)]
-    texts = dict.fromkeys(ast.unparse(n) for n in nodes if isinstance(n.ctx, ast.Load))
-    for one, other in combinations([text for text in texts if text in reach], 2):
-        if _alike(reach[one], reach[other]):
-            yield 1.1, renamed(statement, {one: other, other: one})
+    yield from _exchanged(statement, reach)
     if any(type(part) in _SWAPPED for part in ast.walk(statement)):
         yield 1.1, _Swapped().visit(copy.deepcopy(statement))
     if not isinstance(statement, ast.AugAssign) or not isinstance(statement.target, ast.Subscript):
@@ -147,6 +155,15 @@ def other_idioms(statement: Any, reach: Reach) -> Iterator[Offer]:
         whole: Any = target.value
         yield 1.2, ast.AugAssign(whole, statement.op, value.value)
     yield from _with_another_index(statement, target, reach)
+
+
+def _exchanged(node: ast.AST, reach: Reach) -> Iterator[Offer]:
+    """Yield a node with two things that are alike in each other's places."""
+    nodes = [part for part in ast.walk(node) if isinstance(part, REFERENCE)]
+    texts = dict.fromkeys(ast.unparse(n) for n in nodes if isinstance(n.ctx, ast.Load))
+    for one, other in combinations([text for text in texts if text in reach], 2):
+        if _alike(reach[one], reach[other]):
+            yield 1.1, renamed(node, {one: other, other: one})
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -100,7 +100,8 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
 def _ways(layer: ObjectPasses, taken: Sequence[str]) -> list[Calling]:
     """Return the ways to call a backward pass with some arguments, the likeliest first."""
     n, has_cache = len(layer.parts), layer.cache_at is not None
-    every = [_sources(layer, name) for name in taken]
+    is_told = not all(name not in CACHES and means_upstream(name) for name in taken)
+    every = [_sources(layer, name, is_told=is_told) for name in taken]
     # By the names of the arguments: of what they say, or where they leave one thing only.
     told = {(i, s) for i, others in enumerate(every) for s in others if len(others) == 1}
     in_turn = [i for i, name in enumerate(taken) if means_upstream(name)]
@@ -117,8 +118,11 @@ def _ways(layer: ObjectPasses, taken: Sequence[str]) -> list[Calling]:
     return [way for way in ways if None not in way.upstream or len(way.upstream) == 1]
 
 
-def _sources(layer: ObjectPasses, name: str) -> list[Source]:
-    """Return what an argument may be: one thing where its name tells, the likeliest first."""
+def _sources(layer: ObjectPasses, name: str, *, is_told: bool) -> list[Source]:
+    """Return what an argument may be: one thing where its name tells, the likeliest first.
+
+    Where it is told which argument the cache is, if any, others are none.
+    """
     n, left, has_cache = len(layer.parts), attributes_of(layer.layer), layer.cache_at is not None
     ups: list[Source] = [("upstream", i) for i in range(n)]
     same = [i for i, other in enumerate(layer.names) if other.lower() == name.lower()]
@@ -134,7 +138,7 @@ def _sources(layer: ObjectPasses, name: str) -> list[Source]:
         outputs = [out for i, out in enumerate(named) if i != layer.cache_at]
         own = [i for i, out in enumerate(outputs) if _is_gradient_of(name, out)]
         ups = [("upstream", own[0])] if len(own) == 1 else [*ups, ("upstream", None)]
-    if means_upstream(name) and (n > 1 or has_cache):
+    if means_upstream(name) and (is_told if has_cache else n > 1):
         return ups
     if has_cache:
         return [*ups, ("cache", None)]
