@@ -157,7 +157,6 @@ def _looked_up(
         if program is not None:
             known.traces_ints &= program.traces_ints
         _cache[key()] = program
-    _cache.move_to_end(key())
     place = signature(params, data, trace_ints=known.traces_ints)
     known.current[place] = found = CachedProgram(loss, outside, _cache[key()])
     return found

@@ -22,7 +22,6 @@ _COMPILED: tuple[type, ...] = (
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
     types.MethodDescriptorType,
-    types.MethodWrapperType,
     types.WrapperDescriptorType,
     operator.itemgetter,
     operator.attrgetter,
@@ -74,5 +73,5 @@ def is_compiled(value: object) -> bool:
 
 def has_compiled_state(kind: type) -> bool:
     """Tell whether objects of a class have more in them than what Python code gave them."""
-    known = kind is types.SimpleNamespace or kind is type(lru_cache(len))
-    return kind.__basicsize__ > _PLAIN_SIZE + 8 * len(slots_of(kind)) and not known
+    is_large = kind.__basicsize__ > _PLAIN_SIZE + 8 * len(slots_of(kind))
+    return is_large and kind is not type(lru_cache(len))

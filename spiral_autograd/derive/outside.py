@@ -14,7 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
-from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinMethodType,
+    CellType,
+    FunctionType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+)
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +44,7 @@ _IMMUTABLE = (*_NUMBERS, str, bytes, type(None), type(...), np.dtype, range, sli
 _DYNAMIC = frozenset("getattr setattr vars __dict__ dir attrgetter methodcaller asdict".split())
 _PARTS = "__func__ __self__ func args keywords fget".split()
 _NAMED = "__module__ __qualname__".split()
-_METHODS = BuiltinMethodType, MethodType, partial, staticmethod, classmethod
+_METHODS = BuiltinMethodType, MethodType, MethodWrapperType, partial, staticmethod, classmethod
 _DEFAULTS = "__defaults__", "__kwdefaults__"
 _UNSEEN = frozenset("eval exec globals locals".split())
 

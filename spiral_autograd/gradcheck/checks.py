@@ -22,7 +22,7 @@ from .subject.layer import Layer
 from .subject.loss import Gradient
 from .subject.marks import among_globals
 from .subject.objects import name_of_function
-from .subject.pair import Functions, Pair, layer_of
+from .subject.pair import Pair, layer_of
 from .subject.passes import derivative_of, function_of
 from .subject.session import untouched
 from .subject.subject import Subject
@@ -148,14 +148,11 @@ def check_backward(
     with untouched(forward, backward, inputs) as session, answerable(title):
         terms = Terms(session, upstream, how.stream, constant, gradients_of)
         two = derivative_of(forward, backward, inputs, session)
-        layer = None if two is not None else layer_of(forward, backward)
-        if layer is not None:
-            return course(title, Layer(layer, inputs, terms).subject(), how)
-        passes = (Functions(forward, backward, inputs) if two is None else two).passes()
-        pair = Pair(passes, terms)
+        if two is None:
+            return course(title, Layer(layer_of(forward, backward), inputs, terms).subject(), how)
+        pair = Pair(two.passes(), terms)
         report = course(title, pair.subject(), how)
-        said = () if two is None else two.said(pair, is_right=report.ok)
-        return replace(report, remarks=(*said, *report.remarks))
+        return replace(report, remarks=(*two.said(pair, is_right=report.ok), *report.remarks))
 
 
 def check_gradient(

@@ -25,7 +25,7 @@ _KINDS = {
     "value": "unused_by_forward lost one_hot truncated taken_as updated scale_left_out "
     "scale_squared scale_inverted only_g clipped clipped_norm combined passed_on",
     "kink": "kink",
-    "state": "accumulates second_call third_call grows stale",
+    "state": "accumulates second_call third_call grows stale unsteady",
 }
 RULES = {kind: rule for rule, kinds in _KINDS.items() for kind in kinds.split()}
 

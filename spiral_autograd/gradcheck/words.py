@@ -102,17 +102,22 @@ def _of_layers(names: Sequence[str], what: str) -> str:
     return f"{', '.join(names[:6])}{', …' * (len(names) > 6)}: {what}"
 
 
-def _called_with(method: str, arguments: Sequence[tuple[str, Any]], times: bool) -> str:
+def _called_with(method: str, arguments: Sequence[tuple[str, Any]], n: int, times: bool) -> str:
     """Say what a backward pass is called with, where no name of its arguments says so."""
     said = {
-        "upstream": "the upstream gradient",
+        "upstream": "the upstream gradient" if n == 1 else "that of the {} output",
         "output": "the output",
         "left": "self.{}",
         "input": "{}",
         "cache": "the cache",
         "rate": "a learning rate",
     }
-    given = ", ".join(said[kind].format(what) for kind, what in arguments)
+    given = ", ".join(
+        "a tuple of all upstream gradients"
+        if (kind, what) == ("upstream", None)
+        else said[kind].format(_ordinal(what) if kind == "upstream" else what)
+        for kind, what in arguments
+    )
     more = ", and what it returns is multiplied by the upstream gradient" if times else ""
     return f"{method} is called with ({given}){more}"
 
@@ -127,6 +132,11 @@ def _each_loss(method: str, share: float) -> str:
         f"forward returns a loss for each example: {method} is checked as the gradient of their "
         f"{of}; if you mean their {other}, check it with {by}"
     )
+
+
+def _ordinal(i: int) -> str:
+    """Return which one it is, counted from 0, in a word."""
+    return ("first", "second", "third", "fourth", "fifth")[i] if i < 5 else f"{i + 1}th"
 
 
 _MEANS = {"mean_missing": "a mean", "averaged_over": "a sum"}
@@ -177,6 +187,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "third_call": "changes at the third call, though the forward pass gives the same output",
     "grows": "stays that of the first call: each backward pass appends to a list of gradients "
     "that is never emptied; begin a new list in each backward pass",
+    "unsteady": "is another one in each run from the same state: where it depends on an order (as "
+    "of a set of objects), it cannot be right in all",
     "stale": "depends on an earlier call: it is made from what a forward pass on other inputs "
     "left; store it anew in each forward pass",
     "gradients": _gradients,
@@ -263,6 +275,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "(docs/checker.md, 'Layers that update themselves', says which layers can be checked so)",
     "used_without_gradient": "{name} is used by forward, but there is no gradient of it (d{last}, "
     "{last}_grad, grads['{last}'], …)",
+    "made_anew": "{name} is made anew in each forward pass",
     "cannot_move": "{name} is a number that a check cannot change",
     "unkept": "is computed as the local variable {variable} of {function} and not kept: write "
     "self.{variable}",
@@ -281,6 +294,10 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "decays": "{method} also takes {share:.4g} times {name} from it, times the rate, whatever the "
     "gradient is (weight decay): that is left out of what is checked",
     "called_with": _called_with,
+    "of_some_outputs": lambda method, outputs: (
+        f"{method} takes no upstream gradient of the {' and the '.join(map(_ordinal, outputs))} "
+        "output: it is checked as if the loss did not depend on that"
+    ),
     "each_loss": _each_loss,
     # -------------------- networks --------------------
     "unheld": _unheld,

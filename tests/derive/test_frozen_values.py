@@ -6,7 +6,9 @@ import dataclasses
 import enum
 import functools
 import itertools
+import math
 import random
+import sys
 import threading
 import types
 import warnings
@@ -204,6 +206,58 @@ def test_closures_partials_defaults_slots_and_classes(monkeypatch):
             lambda: table.update(a=6.0),
             lambda: monkeypatch.setattr(Config, "l2", 0.9),
             lambda: monkeypatch.setattr(Config.nested, "power", 5),
+        ],
+    )
+
+
+class Hiding:
+    """Its attributes have other names than the code that reads them has."""
+
+    def __getattr__(self, name):
+        return object.__getattribute__(self, "_" + name)
+
+
+class Marked(np.ndarray):
+    """An array with attributes of its own."""
+
+
+@functools.lru_cache
+def remembered(power):
+    return 1.0 / power
+
+
+def marked(w):
+    return w * marked.scale
+
+
+def test_hidden_attributes_those_of_arrays_and_of_functions_and_what_is_compiled(monkeypatch):
+    monkeypatch.setattr(cached, "FEW", 99)
+    module = types.ModuleType("settings_of_the_user")
+    module.__file__, module.offset = __file__, 0.5
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    hiding, array, history = Hiding(), np.ones(3).view(Marked), [1.0, 2.0]
+    hiding._l2, array.power, marked.scale = 0.1, 2, 1.5
+    size, function = history.__len__, math.sin
+
+    def loss(w):
+        import settings_of_the_user
+
+        scale = hiding.l2 * size() * function(2.0) * remembered(4)
+        return scale * anp.sum(marked(w) ** array.power) + settings_of_the_user.offset
+
+    def rebind():
+        nonlocal function
+        function = math.cos
+
+    assert_follows(
+        loss,
+        [
+            setter(hiding, _l2=0.3),
+            setter(array, power=3),
+            lambda: history.append(3.0),
+            setter(marked, scale=2.5),
+            setter(module, offset=0.7),
+            rebind,
         ],
     )
 

@@ -462,8 +462,7 @@ def test_a_python_float_is_a_parameter_of_a_pytree():
 def test_nothing_to_differentiate():
     numbers = np.arange(6).reshape(2, 3)
     refused("returned only integers", sa.check_layer, Square(), numbers)
-    text = "square and square_backward has nothing to differentiate"
-    refused(text, sa.check_backward, square, square_backward, numbers)
+    refused("returned only integers", sa.check_backward, square, square_backward, numbers)
 
     class Halve(Square):
         def forward(self, x):

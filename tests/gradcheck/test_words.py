@@ -117,9 +117,11 @@ OF_KIND = {
     "writes_cache": {"names": ([], ["cache[0]"])},
     "by_its_change": {"n": (1, 5), "adds": (False, True)},
     "called_with": {
-        "arguments": ([("input", "x")], [("left", "y"), ("upstream", 0)]),
+        "arguments": ([("input", "x")], [("left", "y"), ("upstream", 0)], [("upstream", None)]),
+        "n": (1, 2),
         "times": (True, False),
     },
+    "of_some_outputs": {"outputs": ([1], [0, 2])},
     "each_loss": {"share": (1.0, 0.2)},
     "decays": {"share": (0.1,)},
     "accumulating": {"reset": ("", "zero_grad")},

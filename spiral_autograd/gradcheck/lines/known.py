@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -31,11 +32,11 @@ class Known:
 
     def has(self, asked: object, tolerance: float) -> bool:
         """Tell whether a value is one of the arrays."""
-        given: Array = np.asarray(asked, dtype=float)
-        arrays = self._arrays.get(given.shape)
-        if arrays is None or not np.isfinite(most := largest(given)):
+        given = numbers_of(asked)
+        arrays = None if given is None else self._arrays.get(given.shape)
+        if given is None or arrays is None or not np.isfinite(most := largest(given)):
             return False
-        value = _unit(given) if self._scaled else given
+        value = _unit(given.astype(float)) if self._scaled else given.astype(float)
         if value is None:
             return False
         weights = _weights(0, value.size)
@@ -66,6 +67,17 @@ def _weights(seed: int, size: int) -> Array:
 
 def is_known(value: object, least: int = 1) -> bool:
     """Tell whether a value is an array of finite floats, of a size at which it is noted."""
-    array = np.asarray(value)
-    small = least <= array.size <= LARGEST and array.dtype.kind == "f"
-    return small and bool(np.isfinite(array).all())
+    array = numbers_of(value)
+    if array is None or not least <= array.size <= LARGEST:
+        return False
+    return array.dtype.kind == "f" and bool(np.isfinite(array).all())
+
+
+def numbers_of(value: object) -> Array | None:
+    """Return a number, an array, or lists of them as an array; None of anything else."""
+    if not isinstance(value, np.ndarray | np.generic | float | int | list | tuple):
+        return None
+    with suppress(TypeError, ValueError):  # of several shapes, or with other things in it
+        array = np.asarray(value)
+        return array if array.dtype.kind in "fiub" else None
+    return None

@@ -268,7 +268,8 @@ class Mending:
                 seen.add(signature)
                 pairs = zip(was, map(self.back, made), strict=False) if was else ()
                 back = max((now for then, now in pairs if now > then), default=-1)
-                number = made[0] if len(made) == 1 and type(made[0]) is int else None
+                is_number = [*map(type, made)] == [int] and isinstance(body[3], ast.Assign)
+                number = made[0] if is_number and not asked.repeats else None
                 yield variant.cost - gain + again, variant, back, number
         self._room = self._room if asked.more else room
 

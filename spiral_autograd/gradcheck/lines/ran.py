@@ -20,7 +20,7 @@ from ..blocks import close, inner, largest
 from ..guard import NEVER, Deadline
 from ..reference.graph import is_number
 from ..source import Place, code_of, forward_line, inner_codes, is_computing, root_of, targets_of
-from .known import Known, is_known
+from .known import Known, is_known, numbers_of
 from .trail import Event, Moment, Trail
 
 _EMPTY = {"zeros", "zeros_like", "empty", "empty_like", "arange", "range", "len", "print"}
@@ -206,8 +206,9 @@ class Ran:
     def ahead(self) -> int:
         """The event at which the last value of the forward pass is made, where it is made here."""
         calls = (call for call in reversed(self.calls) if call.gradient_of is None)
-        made = (np.asarray(call.value) for call in calls)
-        for value in islice((v for v in made if v.dtype.kind == "f" and v.any()), 8):
+        made = (numbers_of(call.value) for call in calls)
+        floats = (v for v in made if v is not None and v.dtype.kind == "f" and v.any())
+        for value in islice(floats, 8):
             for m in self.moments:
                 if m.fresh and m.value.shape == value.shape and close(m.value, value, 1e-9):
                     return m.event

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ..guard import CheckError
 from ..source import Place, targets_of
 from .functions import FAILING, Function
+from .statements import Together
 from .trail import is_theirs
 from .variants import Slot, Variant
 
@@ -152,8 +153,8 @@ def _factors(node: ast.AST) -> Iterator[ast.AST]:
 def _text(node: Any, number: int | None) -> str:
     if number is not None:
         return f"{', '.join(map(ast.unparse, targets_of(node)))} = {number}"
-    is_two = isinstance(getattr(node, "test", None), ast.Constant)
-    parts = [ast.fix_missing_locations(part) for part in (node.body if is_two else [node])]
+    parts = node.body if isinstance(node, Together) else [node]
+    parts = [ast.fix_missing_locations(part) for part in parts]
     return "; ".join(ast.unparse(p).split("\n")[0] for p in parts if not isinstance(p, ast.Pass))
 
 

@@ -47,6 +47,15 @@ def other_statements(node: Any, reach: Reach) -> Iterator[Offer]:
     yield from _followed(node, reach)
 
 
+class Together(ast.If):
+    """Several statements in the place of one."""
+
+
+def together(*statements: ast.stmt) -> ast.If:
+    """Return several statements as one."""
+    return Together(ast.Constant(True), [*statements], [])
+
+
 def _begun_anew(node: ast.For, reach: Reach) -> Iterator[Offer]:
     """Yield a loop before which what it carries from turn to turn is zero again."""
     inner = [part for statement in node.body for part in ast.walk(statement)]
@@ -57,7 +66,7 @@ def _begun_anew(node: ast.For, reach: Reach) -> Iterator[Offer]:
         is_array = isinstance(reach[name], tuple)
         zero = parsed(f"np.zeros_like({name})" if is_array else "0")
         anew = ast.Assign([ast.Name(name, ast.Store())], zero)
-        yield 1.0, ast.If(ast.Constant(True), [anew, node], [])
+        yield 1.0, together(anew, node)
 
 
 def _followed(node: Any, reach: Reach) -> Iterator[Offer]:
@@ -74,11 +83,13 @@ def _followed(node: Any, reach: Reach) -> Iterator[Offer]:
             forms = ["{0} /= {1}", "{0} *= {1}"]
         for form in forms:
             more = ast.parse(form.format(made, text)).body
-            yield cost, ast.If(ast.Constant(True), [node, *more], [])
+            yield cost, together(node, *more)
 
 
 def changed_throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
     """Yield the statement with something else wherever it names one thing, or takes a window."""
+    if hasattr(statement, "body"):  # its lines are asked by themselves
+        return
     nodes = [node for node in ast.walk(statement) if isinstance(node, REFERENCE)]
     texts = Counter(ast.unparse(node) for node in nodes if isinstance(node.ctx, ast.Load))
     for text in (text for text, times in texts.items() if times > 1 and text in reach):

@@ -308,7 +308,7 @@ def _more(
         return
     yield 1.4, ast.UnaryOp(ast.USub(), node)
     for number in (2, 0.5):
-        yield 1.5, ast.BinOp(node, ast.Mult(), ast.Constant(number))
+        yield 1.52, ast.BinOp(node, ast.Mult(), ast.Constant(number))  # a name would say more
     whole = holder is body[3]
     fitting = [own] if isinstance(own, tuple) and not whole else shapes
     for other, thing in reach.items():

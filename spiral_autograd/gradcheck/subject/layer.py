@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from ...validation import Array
+from ...pytree import leaves
+from ...validation import Array, Shape
 from ..finding import Finding, found
 from ..guard import theirs
 from .adapter import Terms, effects_on, replaced_gradients
-from .calling import find_calling
+from .conventions import is_statistic
 from .evidence import claim
+from .find_calling import find_calling
 from .inputs import floats_with_gradients, refuse_parameters
-from .object_passes import ObjectPasses
-from .objects import Held, held_arrays
+from .object_passes import ObjectPasses, Resets
+from .objects import Held, held_arrays, nested
 from .parameters import Kept, Parameter, has_gradient, other_keys, resets_of
 from .returned import by_position, require_any
 from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
@@ -26,9 +28,11 @@ from .unchecked import (
     depends_on_number,
     differs,
     exchange,
+    leave_out_state,
     lend,
     look_beside,
     may_be_parameters,
+    moved,
     trained_numbers,
     unwritten,
 )
@@ -52,7 +56,7 @@ class Layer(ObjectPasses):
         lend(self)
         self._find_reset()
         if self.may_be_open:
-            find_calling(self)
+            self._find_calling()
         with self.session.fresh():
             before = self._known()
             effects = self._first_run()
@@ -63,6 +67,8 @@ class Layer(ObjectPasses):
             effects = self._run_again(set(before), made, numbers)
         self._require_fit()
         self.settle()
+        written = [e.fields for e in effects if e.kind == "writes"]
+        leave_out_state(self, [w["name"] for w in written if w["who"] == "forward"])
         self.remarks += effects_on(effects, self.value_names)
         self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)
@@ -74,28 +80,40 @@ class Layer(ObjectPasses):
             known = names_in(self.layer, self.names)
             self.constant.require_known(type(self.layer).__name__, known)
 
+    def _find_calling(self) -> None:
+        find_calling(self)
+        if self.calling is not None:
+            self._find_reset()  # now its backward pass can be run, too
+
     def _find_reset(self) -> None:
-        """Leave out the reset of a layer that cannot be run behind it: its state is put back."""
-        errors = []
-        for has_reset in (True, False) if resets_of(self.layer) else ():
-            self.has_reset = has_reset
-            try:
-                with self.session.fresh():
-                    if has_reset:
-                        with suppress(CheckError), theirs():
-                            self.run()  # which may make what is reset
-                            self.reset()
-                    self.structure = self.run()
-                    self.outputs = [np.array(out) for out in outputs_of("", self.structure)]
-                    if not self.may_be_open:
-                        self.run_backward(self.upstreams(np.random.default_rng(0)))
-            except CheckError as error:
-                errors.append(str(error))
-            else:
-                break
-        self.has_reset = len(errors) != 1
-        if not self.has_reset:
-            self.remarks.append(found("fails_behind_reset", error=errors[0]))
+        """Take the reset of a layer's parts, or none, where it cannot be run behind its own."""
+        own = self._behind(resets_of) if resets_of(self.layer) else None
+        if not isinstance(own, CheckError):
+            return
+        plain = self._behind(lambda layer: [])
+        if isinstance(plain, CheckError):  # it cannot be run at all
+            self.resets = resets_of
+            return
+        if self._behind(partial(resets_of, of_parts=True)) != plain:
+            self.resets = lambda layer: []
+        self.remarks.append(found("fails_behind_reset", error=str(own)))
+
+    def _behind(self, resets: Resets) -> list[tuple[str, Shape]] | CheckError:
+        """Return the places and shapes of what backward returns in a second run, behind a reset."""
+        self.resets = resets
+        try:
+            with self.session.fresh():
+                if resets(self.layer):
+                    with suppress(CheckError), theirs():
+                        self.run()  # which may make what is reset
+                        self.reset()
+                self.outputs = [np.array(out) for out in outputs_of("", self.run())]
+                if self.calling is None and (self.may_be_open or len(self.parts) > 1):
+                    return []
+                result = self.run_backward(self.upstreams(np.random.default_rng(0)))
+                return [(name, np.shape(gradient)) for name, _, gradient in nested("", result)]
+        except CheckError as error:
+            return error
 
     def _find_left(self) -> None:
         """Find the gradients of inputs among what backward leaves, where it returns none."""
@@ -118,7 +136,11 @@ class Layer(ObjectPasses):
         free = may_be_parameters(begun)
         with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
             self.reset()
-        self.structure = self.run()
+        self.run()
+        if len(self.parts) > 1 and self.calling is None:
+            self._find_calling()
+            with self.session.fresh():
+                return self._first_run()
         self.look()
         self.unwritten = unwritten(self.now, free, start)
         held = [h for h in self.now.held if start.kept(h.value) is None]
@@ -166,11 +188,16 @@ class Layer(ObjectPasses):
                 if numbers and differs(outputs, self.outputs):
                     raise CheckError("the output is another one")
         except CheckError:
-            if not numbers:
+            if not made and not numbers:
                 raise
             self.session.start = begun
             for name in numbers:
                 self.say_unchecked(name, found("cannot_move", name=name))
+            if not numbers:  # they are caches of each run, which grow, or parameters among such
+                lost = [p for p in self.now.arrays if p.names & made]
+                for p in (p for p in lost if p.gradient() is not MISSING):
+                    self.say_unchecked(p.name, found("made_anew", name=p.name))
+                made = set()
             return self._run_again(before, made, [])
         return effects
 
@@ -188,8 +215,11 @@ class Layer(ObjectPasses):
         own = {id(p.gradient()) for p in self.parameters}
         there = [g.path[:1] for g in self.returned() if id(g.value) in own]
         self.claimed = {step for path in there for step in path}
-        inputs = self.given_values()
-        self.of_inputs = [Parameter(n, v, partial(self.gradient_of, n)) for n, v in inputs]
+        inputs = [Parameter(n, v, partial(self.gradient_of, n)) for n, v in self.given_values()]
+        # An update takes the gradients of what two functions are given behind the first.
+        first = sum(p.name == self.names[0] for p in inputs) if self.is_pair else len(inputs)
+        later = [p for p in inputs[first:] if p.gradient() is not MISSING]
+        self.of_inputs, self.parameters = inputs[:first], [*later, *self.parameters]
 
     def read(self) -> list[Any]:
         """Return the gradient of each value after both passes.
@@ -205,14 +235,25 @@ class Layer(ObjectPasses):
         if self.result is None and self.takes_nothing and self.parameters:
             self.of_inputs = []  # a network with its loss
             self.remarks.append(found("inputs_left_out"))
-        returned = self.by_name() if self.of_inputs else {}
-        for p in self.of_inputs:
-            if p.name not in returned and not self.is_of_loss(self.result):
-                self.say_not_returned(p.name)
+        elif not self.is_of_loss(self.result):
+            self._say_not_returned()
         self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
         is_array = is_float_array(self.result) and [*self.shapes.values()][:1] == [None]
         if is_array and np.shape(self.inputs[0]) == self.result.shape:
             self.say_unchecked(self.names[0], found("integers", name=self.names[0]))
+
+    def _say_not_returned(self) -> None:
+        """Say which inputs have no gradient: of those in nests, the ones that are used."""
+        returned, own = self.by_name(), {id(value) for value in self.inputs}
+        for name, value in self.given_values():
+            if returned.get(name, MISSING) is not MISSING:
+                continue
+            if id(value) in own or (not is_statistic(name) and self._depends_on(value)):
+                self.say_not_returned(name)
+
+    def _depends_on(self, value: Array) -> bool:
+        with self.session.moved([value], [moved(value)]), self.session.fresh():
+            return differs(self.outputs, leaves(self.run()))
 
     def _require_no_surplus(self) -> None:
         """Raise, or say, where backward returns what is no gradient of anything."""

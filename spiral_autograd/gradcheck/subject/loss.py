@@ -23,7 +23,16 @@ from .objects import name_of_function, nested, positional_names, require_functio
 from .parameters import Parameter
 from .returned import place_of_loss, returned_names
 from .session import put_back, states, streams_of
-from .subject import CheckError, Subject, called, checksums, described, is_float_array, outputs_of
+from .subject import (
+    CheckError,
+    Subject,
+    called,
+    checksums,
+    described,
+    is_float_array,
+    is_scalar,
+    outputs_of,
+)
 
 # -------------------- the loss and its gradient --------------------
 
@@ -307,13 +316,9 @@ def _exchanged(item: object, memo: dict[int, Any]) -> object:
 
 def value_of(result: object) -> object:
     """Return the loss of what a function returns that gives the gradient beside it."""
-    if not isinstance(result, tuple) or len(result) < 2 or all(map(_is_scalar, result)):
+    if not isinstance(result, tuple) or len(result) < 2 or all(map(is_scalar, result)):
         return result
-    return next((end for end in (result[0], result[-1]) if _is_scalar(end)), result)
-
-
-def _is_scalar(value: Any) -> bool:
-    return not isinstance(value, dict | list | tuple) and np.ndim(value) == 0
+    return next((end for end in (result[0], result[-1]) if is_scalar(end)), result)
 
 
 def _floats_in(params: Pytree) -> list[tuple[str, Array]]:

@@ -13,11 +13,11 @@ import numpy as np
 
 from ..guard import NEVER, CheckError, Deadline, theirs
 from .adapter import Automatic, Terms
-from .calling import arguments_back, calling_back
+from .calling import Calling
 from .conventions import BACKWARD, FORWARD, LOSS_LAYERS, PRIMES, is_target_first
+from .find_calling import arguments_back, calling_back
 from .heard import Call, Named, Pass, gradients_of, listed_by, noted, once, result_of, totals
 from .loss import Gradient
-from .object_passes import Calling
 from .objects import (
     accepts,
     changes_of,

@@ -8,7 +8,6 @@ import io
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from types import GeneratorType
 from typing import Any
@@ -18,9 +17,10 @@ import numpy as np
 from ...pytree import leaves, with_leaves
 from ...state import is_vocabulary
 from ...validation import Array
-from ..finding import Finding, found
+from ..finding import Finding
 from ..source import Place
 from .adapter import Adapter, Terms, Values
+from .calling import RATE, Calling, TwoFunctions, place_of_cache
 from .conventions import (
     CACHES,
     DERIVATIVES,
@@ -32,12 +32,12 @@ from .inputs import by_company
 from .objects import (
     Held,
     accepts,
-    attributes_of,
     changes_of,
     held_at,
     input_gradient_of,
     is_gradient,
     methods_of,
+    name_of_function,
     nested,
     optional_names,
     output_of,
@@ -47,77 +47,15 @@ from .objects import (
 )
 from .parameters import Kept, resets_of
 from .returned import arranged, by_position, flattened, is_of_loss, returned_names
-from .subject import CheckError, called, described, is_array, is_float_array, upstream_of
+from .subject import CheckError, called, described, is_float_array, upstream_of
 
 # What a copy of an object shares with it, since it cannot be copied; and long lists of words.
 _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
 
 
-# What an argument of backward is: the gradient of an output, an input, an output, what forward has
-# left under a name, the cache that it has returned, or the rate of an update.
-Source = tuple[str, Any]
-
+Resets = Callable[[object], list[Callable[[], Any]]]
 
 RETURNED = "gradients"  # what begins the names of those that backward returns without a name
-RATE = 0.5  # of updates: exact, and not 1, with which one that lacks the rate would be right
-
-
-@dataclass(frozen=True)
-class Calling:
-    """A way to call a backward pass."""
-
-    sources: tuple[Source, ...]
-    is_derivative: bool = False  # what it returns is still to be multiplied by the upstream
-    share: float | None = None  # the fixed upstream of a loss for each example: of their sum 1
-    is_open: bool = False  # whether names alone did not tell it
-
-    @property
-    def takes_upstream(self) -> bool:
-        """Whether the gradient depends on an upstream gradient."""
-        return self.is_derivative or any(kind == "upstream" for kind, _ in self.sources)
-
-    @property
-    def upstream_at(self) -> int:
-        """Where the upstream gradient stands among the arguments; -1 where it is not there."""
-        kinds = [kind for kind, _ in self.sources]
-        return kinds.index("upstream") if "upstream" in kinds else -1
-
-    def arguments(self, layer: ObjectPasses, ups: Sequence[Array]) -> list[Any]:
-        """Return what the backward pass is given, right after the forward pass."""
-        given: dict[str, Callable[[Any], Any]] = {
-            "upstream": lambda i: ups[i],
-            "input": lambda i: layer.inputs[i],
-            "output": lambda i: leaves(layer.last)[i],
-            "left": lambda name: attributes_of(layer.layer)[name],
-            "cache": lambda _: layer.cache,
-            "rate": lambda _: RATE,
-        }
-        return [given[kind](what) for kind, what in self.sources]
-
-    def result(self, result: Any, ups: Sequence[Array]) -> Any:
-        """Return the gradients of what a backward pass has returned."""
-        fits = self.is_derivative and np.shape(result) == ups[0].shape
-        return result * ups[0] if fits else result
-
-    def said(self, layer: ObjectPasses) -> list[Finding]:
-        """Return what is to be said of it: what no name has told."""
-        method, said = layer.backward_label, []
-        if self.is_derivative or self.is_open:
-            given = [(kind, layer.names[i] if kind == "input" else i) for kind, i in self.sources]
-            times = self.is_derivative
-            said = [found("called_with", method=method, arguments=given, times=times)]
-        if self.share is not None:
-            said.append(found("each_loss", method=method, share=self.share))
-        return said
-
-
-def keeps_cache(result: object, backward: object) -> bool:
-    """Tell whether the last of what forward returned is a cache, which backward is given back."""
-    taken = required_names(backward)
-    if type(result) is not tuple or len(result) < 2 or len(taken) != len(result):
-        return False
-    name, last = taken[-1], result[-1]
-    return name in CACHES or not is_array(last) or not means_upstream(name)
 
 
 class ObjectPasses(Adapter):
@@ -125,9 +63,13 @@ class ObjectPasses(Adapter):
 
     def __init__(self, layer: object, inputs: Sequence[object], terms: Terms) -> None:
         self.layer, kind = layer, type(layer).__name__
+        self.is_pair = isinstance(layer, TwoFunctions)
         self.forward_name, self.backward_name = methods_of(layer)
         self.label = f"{kind}.{self.forward_name}"
         self.backward_label = f"{kind}.{self.backward_name}"
+        if self.is_pair:
+            self.label = name_of_function(self.forward_method, "forward")
+            self.backward_label = name_of_function(self.backward_method, "backward")
         signature, self.taken = map(signature_of, (self.forward_method, self.backward_method))
         names = positional_names(signature, len(inputs))
         self._require_call(signature, inputs)
@@ -142,9 +84,10 @@ class ObjectPasses(Adapter):
         self.required = required_names(self.taken)
         self.calling: Calling | None = None
         self.cache: Any = None
-        self.last: Any = None  # what forward has returned, without a cache
-        self.has_cache: bool | None = None
-        self.has_reset = True  # whether the layer can be run behind its reset
+        self.has_run = False
+        self.cache_at: int | None = None  # where a cache stands in what forward returns
+        # What resets it: not by its own method where it cannot be run behind that.
+        self.resets: Resets = resets_of
         self.claimed: set[Any] = set()  # the places of parameters' gradients in what it returns
         self.updated: list[Held] = []  # the arrays that backward changes itself
         self.changes: dict[str, Array] = {}  # and by how much it has made them smaller
@@ -179,37 +122,63 @@ class ObjectPasses(Adapter):
         """Take stock of what the layer keeps now."""
         self.now = Kept(self.layer)
 
+    @property
+    def left(self) -> Any:
+        """What the forward pass has left for the backward pass."""
+        return self.cache if self.is_pair and self.cache_at is not None else self.layer
+
     def names_left(self) -> dict[int, str]:
-        """Return what the arrays are called that the layer keeps: its attributes."""
-        return {id(h.value): f"self.{h.name}" for h in reversed(self.now.held)}
+        """Return what the arrays are called that the layer keeps, or that are in the cache."""
+        names = {id(h.value): f"self.{h.name}" for h in reversed(self.now.held)}
+        entries = nested("cache", self.cache)
+        cached = {id(v): name for name, _, v in entries if name != "cache" and is_float_array(v)}
+        return names | cached
 
     # -------------------- the two passes --------------------
 
     def run(self) -> Any:
         """Run the forward pass."""
         result = output_of(self.layer, called(self.label, self.forward_method, *self.inputs))
-        if self.has_cache is None:
-            self.has_cache = keeps_cache(result, self.taken)
-        self.cache = result[-1] if self.has_cache else None
-        self.last = self.without_cache(result)
-        return self.last
+        if not self.has_run:
+            taken = self.required or ["cache"] * self.is_pair  # of *args, or of compiled code
+            self.cache_at = place_of_cache(result, taken, self.names, is_pair=self.is_pair)
+            self.has_run = True
+        self.cache = None if self.cache_at is None else result[self.cache_at]
+        self.structure = self.without_cache(result)
+        return self.structure
 
     def without_cache(self, result: Any) -> Any:
         """Return what forward has returned without the cache."""
-        if not self.has_cache:
+        if self.cache_at is None:
             return result
-        return result[0] if len(result) == 2 else result[:-1]
+        rest = (*result[: self.cache_at], *result[self.cache_at + 1 :])
+        return rest[0] if len(rest) == 1 else rest
+
+    @property
+    def parts(self) -> list[Any]:
+        """The outputs that may each have an upstream gradient: a list or dict is one.
+
+        But not where backward takes so many.
+        """
+        held, n = self.structure, sum(map(means_upstream, self.required))
+        if type(held) not in (tuple, list, dict) or len(held) < 2:
+            return [held]
+        is_one = type(held) is not tuple and len(held) != n
+        return [held] if is_one else list(held.values() if isinstance(held, dict) else held)
+
+    def by_output(self, ups: Sequence[Array]) -> list[Any]:
+        """Return the upstream gradient of each output, in its structure."""
+        return with_leaves(self.parts, list(ups)) if len(ups) > 1 else list(ups)
 
     def run_backward(self, ups: Sequence[Array]) -> Any:
         """Run the backward pass, and return what it returns or leaves for the inputs."""
         if self.calling is not None:
-            arguments: Sequence[Any] = self.calling.arguments(self, ups)
+            given = self.by_output(ups), self.inputs, self.structure, self.layer, self.cache
+            arguments: Sequence[Any] = self.calling.arguments(*given)
         elif self.takes_nothing and len(ups) == 1 and ups[0].ndim == 0 and ups[0] == 1:
             arguments = []
-        elif len(ups) > 1 and not accepts(self.taken, len(ups)):
-            arguments = [with_leaves(self.structure, list(ups))]
         else:
-            arguments = ups
+            arguments = self.by_output(ups)
         before = [np.array(held_at(self.layer, h.path)) for h in self.updated]
         method = self.backward_method
         default = {n: RATE for n, v in optional_names(self.taken).items() if n in RATES and v == 1}
@@ -226,7 +195,7 @@ class ObjectPasses(Adapter):
 
     def reset(self) -> None:
         """Reset the gradients of a layer that accumulates them."""
-        for reset in resets_of(self.layer) if self.has_reset else ():
+        for reset in self.resets(self.layer):
             reset()
 
     def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
@@ -263,12 +232,19 @@ class ObjectPasses(Adapter):
 
     def upstreams(self, rng: np.random.Generator) -> list[Array]:
         """Return the upstream gradient: a random one, unless that of a loss is fixed."""
-        share = None if self.calling is None else self.calling.share
-        if self.terms.upstream is None and share is not None:
-            return [np.full_like(out, share) for out in self.outputs]
-        if not self.takes_upstream and self.is_scalar and self.terms.upstream is None:
+        given, calling, parts = self.terms.upstream, self.calling, self.parts
+        if given is None and not self.takes_upstream and self.is_scalar:
             return [np.ones((), dtype=self.outputs[0].dtype)]
-        return upstream_of(self.outputs, self.terms.upstream, rng)
+        known = [True] * len(parts) if calling is None else calling.differentiated(len(parts))
+        is_known = [k for k, part in zip(known, parts, strict=True) for _ in leaves(part)]
+        there = [out for out, k in zip(self.outputs, is_known, strict=True) if k]
+        ups = iter(
+            upstream_of(there, given, rng)
+            if given is not None or calling is None or calling.share is None
+            else [np.full_like(out, calling.share) for out in there]
+        )
+        zeros = (np.zeros(out.shape, np.result_type(out, np.float32)) for out in self.outputs)
+        return [next(ups) if k else zero for k, zero in zip(is_known, zeros, strict=True)]
 
     @property
     def takes_no_upstream(self) -> bool:
@@ -278,7 +254,8 @@ class ObjectPasses(Adapter):
     @property
     def may_be_open(self) -> bool:
         """Whether backward may be called otherwise than with an upstream gradient alone."""
-        return self.may_be_derivative or len(self.required) > 1 or self.takes_no_upstream
+        is_other = self.takes_no_upstream or not set(CACHES).isdisjoint(self.required)
+        return self.may_be_derivative or len(self.required) > 1 or is_other or self.is_pair
 
     @property
     def may_be_derivative(self) -> bool:

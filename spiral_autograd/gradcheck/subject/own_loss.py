@@ -12,10 +12,10 @@ from ..blocks import close
 from ..finding import found
 from ..guard import CheckError
 from .adapter import Terms, Values
+from .calling import RATE
 from .heard import Pass
 from .loss import Gradient, value_of
 from .network import Network
-from .object_passes import RATE
 from .own_passes import THE_RATE, number_in
 from .subject import Subject
 from .updates import Update

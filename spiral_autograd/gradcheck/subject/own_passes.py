@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .calling import RATE
 from .conventions import (
     BACKWARD,
     GRADIENTS,
@@ -21,7 +22,6 @@ from .conventions import (
     means_targets,
     means_upstream,
 )
-from .object_passes import RATE
 from .objects import (
     accepts,
     method_name,

@@ -6,8 +6,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice, permutations
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,13 +13,12 @@ import numpy as np
 from ...pytree import leaves, with_leaves
 from ...validation import Array
 from .adapter import Adapter, Terms, Values, effects_on
-from .conventions import CACHES, is_statistic, means_upstream
+from .calling import TwoFunctions
+from .conventions import is_statistic, means_upstream
 from .inputs import by_company, floats_with_gradients
 from .objects import (
     methods_of,
-    name_of_function,
     nested,
-    positional_names,
     require_function,
     required_names,
 )
@@ -31,9 +28,6 @@ from .subject import (
     MISSING,
     CheckError,
     Subject,
-    called,
-    described,
-    is_array,
     is_float_array,
     outputs_of,
     upstream_of,
@@ -64,131 +58,26 @@ class Passes:
     forward: Callable[..., tuple[list[object], object]]
     ways: Sequence[Way]  # to call the backward pass, the likeliest first
     code: tuple[Callable[..., object], Callable[..., object]]  # the user's own functions
-    is_loss: bool = False  # whether backward takes no upstream gradient: that is 1
     is_sure: bool = True  # whether the first of the ways that fits is meant
-    without_cache: Sequence[Way] = ()  # the ways where forward leaves none: its output is given
 
 
-def layer_of(forward: Any, backward: Any) -> object | None:
-    """Return an object with both passes, if backward is given the upstream gradient alone.
+def layer_of(forward: Any, backward: Any) -> object:
+    """Return the object whose passes two methods are, if backward is given a gradient alone.
 
-    What it needs beside that is kept by the object whose methods they are, or by both functions.
+    What it needs beside that is kept by the object. Of two functions, return these.
     """
-    taken = required_names(backward) if callable(forward) and callable(backward) else []
-    if len(taken) != 1 or not means_upstream(taken[0]):
-        return None
-    owner = getattr(forward, "__self__", None)
-    if owner is None or owner is not getattr(backward, "__self__", None):
-        return SimpleNamespace(forward=forward, backward=backward)
+    require_function("forward", forward)
+    require_function("backward", backward)
+    taken, owner = required_names(backward), getattr(forward, "__self__", None)
+    is_own = owner is not None and owner is getattr(backward, "__self__", None)
+    if not is_own or len(taken) != 1 or not means_upstream(taken[0]):
+        return TwoFunctions(forward, backward)
     if methods_of(owner) != (forward.__name__, backward.__name__):
         raise CheckError(
             f"{forward.__name__} and {backward.__name__} are methods of one object, whose own "
             "parameters check_layer checks; it needs methods called forward and backward"
         )
     return owner
-
-
-class Functions:
-    """Somebody's ``out, cache = forward(*inputs)`` and ``backward(dout, cache)``.
-
-    Backward may take the cache first, as JAX's custom_vjp has it, and inputs by their names; or,
-    where forward leaves no cache, inputs and the output.
-    """
-
-    def __init__(
-        self,
-        forward: Callable[..., object],
-        backward: Callable[..., object],
-        inputs: Sequence[object],
-    ) -> None:
-        require_function("forward", forward)
-        require_function("backward", backward)
-        self.forward, self.backward, self.inputs = forward, backward, inputs
-        self.label = name_of_function(forward, "forward")
-        self.backward_label = name_of_function(backward, "backward")
-        self.names, self.taken = positional_names(forward, len(inputs)), required_names(backward)
-        pairs = zip(self.names, inputs, strict=True)
-        numbers = [name for name, value in pairs if not is_array(value)]
-        self.options = [name for name in self.taken[2:] if name in self.names]
-        self.options += [name for name in self.taken[:-2] if name in numbers]
-        self.free = [name for name in self.taken if name not in self.options]
-        # A loss, whose backward pass takes the inputs and a cache, and no upstream gradient.
-        left = [name for name in self.taken if name not in self.names]
-        self.is_loss = len(left) == 1 and left[0] in CACHES and len(self.taken) > 1
-
-    def passes(self) -> Passes:
-        """Return the two functions as passes, with the ways in which backward may be meant."""
-        ends = [self.free[0], self.free[-1]] if self.free else ["dout", "cache"]
-        first, last = map(means_upstream, ends)
-        orders = ["gy", "yg"]
-        if first != last:  # their names tell
-            orders = ["gy"] if first else ["yg", "gy"]
-        if self.is_loss:
-            orders = ["y"]
-        return Passes(
-            *(self.label, self.backward_label, self.names, self.inputs, self.run),
-            [self._way(self._with_cache(order)) for order in orders],
-            (self.forward, self.backward),
-            is_loss=self.is_loss,
-            is_sure=first != last,
-            without_cache=[self._way(sources) for sources in self._without_cache()],
-        )
-
-    def run(self, *inputs: object) -> tuple[list[object], object]:
-        """Run the forward pass.
-
-        Outputs that backward takes no upstream gradient of come after those of which it does.
-        """
-        result = called(self.label, self.forward, *inputs)
-        if not isinstance(result, tuple) and self._without_cache():
-            return [result], result
-        if self.is_loss and isinstance(result, tuple) and any(map(_is_number, result)):
-            nests = [one for one in result if isinstance(one, dict | list | tuple)]
-            return [next(filter(_is_number, result))], (nests or result)[-1]
-        if not isinstance(result, tuple) or len(result) < 2:
-            raise CheckError(
-                f"{self.label} must return (out, cache), got {described(result)} (without a cache, "
-                f"{self.backward_label} must take the upstream gradient, and inputs or the "
-                "output); for a scalar loss with a gradient function use check_gradient"
-            )
-        n = len(self.free) - 1
-        return list(result[: n if 0 < n < len(result) - 1 else -1]), result[-1]
-
-    def _way(self, sources: Sequence[Source]) -> Way:
-        def call(ups: list[object], cache: object, inputs: Sequence[object]) -> object:
-            there: dict[Source, list[object]] = {"g": ups, "y": [cache]}
-            there |= {k: [value] for k, value in enumerate(inputs)}
-            arguments = [one for source in sources for one in there[source]]
-            return called(self.backward_label, self.backward, *arguments)
-
-        return Way(call, [*sources, "g"].index("g") if "g" in sources else -1)
-
-    def _with_cache(self, order: str) -> list[Source]:
-        """Return what the arguments of backward are: of those that are free, y is the cache."""
-        if self.is_loss:
-            return [self.names.index(n) if n in self.names else "y" for n in self.taken]
-        if len(self.free) < 2:
-            return list(order)
-        ends = {self.free[0]: order[0], self.free[-1 if order == "gy" else 1]: order[1]}
-        named = {name: self.names.index(name) for name in self.options}
-        return [(named | ends)[name] for name in self.taken if name in named or name in ends]
-
-    def _without_cache(self) -> list[tuple[Source, ...]]:
-        """Return what the arguments of backward may be, where y is the output."""
-        named = {name: k for k, name in enumerate(self.names) if name in self.taken}
-        pool: list[Source] = [
-            "g",
-            *(k for k, name in enumerate(self.names) if name not in named),
-            "y",
-        ]
-        n = len(self.taken) - len(named)
-        if len(self.taken) < 2 or not n or any(name in CACHES for name in self.taken):
-            return []
-        orders = islice((order for order in permutations(pool, n) if "g" in order), 24)
-        return [
-            tuple(named[name] if name in named else next(rest) for name in self.taken)
-            for rest in map(iter, orders)
-        ]
 
 
 class Pair(Adapter):
@@ -201,14 +90,10 @@ class Pair(Adapter):
         self.cache: Any = None
         with session.fresh():
             self.structure = self.run()
-            is_uncached = bool(passes.without_cache) and self.cache is self.structure[0]
-            self.ways = passes.without_cache if is_uncached else passes.ways
-            self.way = self.ways[0]
+            self.way = passes.ways[0]
             self.outputs = [np.array(out) for out in leaves(self.structure)]
             self.upstream = upstream_of(self.outputs, terms.upstream, terms.rng)
-            if passes.is_loss:
-                self.upstream = [np.ones_like(self.outputs[0])]
-        if len(self.ways) > 1:
+        if len(passes.ways) > 1:
             self.way = self._way()
         with session.fresh():
             self.run()
@@ -231,13 +116,13 @@ class Pair(Adapter):
         Or, where that is not sure, the one whose gradients are most often autograd's; else one that
         is linear in the upstream gradient; else the nearest.
         """
-        given = {way: self.given_by(way) for way in self.ways}
+        given = {way: self.given_by(way) for way in self.passes.ways}
         fitting = [
             way
             for way, grads in given.items()
             if grads and all(g is None or np.shape(g) == value.shape for g, value in grads)
         ]
-        if (self.passes.is_sure and self.ways is self.passes.ways) or len(fitting) < 2:
+        if self.passes.is_sure or len(fitting) < 2:
             return next(iter(fitting), self.way)
         true = self.gradients_of([value for _, value in self.named_values()])
 
@@ -341,13 +226,7 @@ class Pair(Adapter):
             forward_code=[forward],
             backward_code=[backward],
             upstream_at=self.way.upstream_at,
-            is_loss=self.passes.is_loss,
-            takes_upstream=not self.passes.is_loss,
         )
-
-
-def _is_number(one: Any) -> bool:
-    return not isinstance(one, dict | list | tuple) and np.ndim(one) == 0
 
 
 def agreement(given: Given, true: Sequence[object]) -> tuple[int, float]:

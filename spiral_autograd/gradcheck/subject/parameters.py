@@ -258,15 +258,17 @@ def other_keys(layer: object) -> list[Finding]:
     return found
 
 
-def resets_of(layer: object, met: frozenset[int] = frozenset()) -> list[Callable[[], Any]]:
+def resets_of(
+    layer: object, *, of_parts: bool = False, met: frozenset[int] = frozenset()
+) -> list[Callable[[], Any]]:
     """Return what resets the accumulated gradients of a layer: its own method, or its parts'."""
-    own = reset_of(layer)
+    own = None if of_parts else reset_of(layer)
     if own is not None or id(layer) in met:
         return [own] if own is not None else []
     found: list[Any] = []
     for _, item in _objects_in(layer):
         if _is_layer(item):
-            found += resets_of(item, met | {id(layer)})
+            found += resets_of(item, met=met | {id(layer)})
         elif _in_holder(item):
             found.append(reset_of(item))
     return [reset for reset in found if reset is not None]

@@ -56,9 +56,7 @@ def function_of(layer: Any, inputs: Sequence[object]) -> Passes | None:
     if is_plain and second in CONTEXTS and first not in CONTEXTS:  # forward(self, ctx, ...)
         return function_of(_instance_of(layer, ()), inputs)
     sets_up = callable(read(layer, "setup_context"))
-    takes_one_more = is_class and accepts(forward, n + 1) and not accepts(forward, n)
-    is_own = is_plain and first not in CONTEXTS  # the context is the function itself
-    if not (sets_up or first in CONTEXTS or (_saves(layer) if is_own else takes_one_more)):
+    if not (sets_up or _takes_context(layer, forward, n, is_plain=is_plain)):
         return None
     label, backward_label = f"{name}.forward", f"{name}.backward"
 
@@ -86,6 +84,15 @@ def function_of(layer: Any, inputs: Sequence[object]) -> Passes | None:
         inputs = [as_array(value) for value in inputs]
     code = forward, backward
     return Passes(label, backward_label, names, inputs, run, [Way(way, 1), Way(alone, 1)], code)
+
+
+def _takes_context(layer: Any, forward: Any, n: int, *, is_plain: bool) -> bool:
+    """Tell whether a forward pass takes a context before n inputs, or is a method of one."""
+    is_class, (first,) = isinstance(layer, type), positional_names(forward, 1)
+    takes_as_many, takes_one_more = accepts(forward, n), accepts(forward, n + 1)
+    if first in CONTEXTS:  # unless that is an input
+        return is_class or takes_one_more or not takes_as_many
+    return _saves(layer) if is_plain else is_class and takes_one_more and not takes_as_many
 
 
 def _saves(function: type) -> bool:

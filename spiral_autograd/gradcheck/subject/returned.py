@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 from typing import Any
 
@@ -214,10 +215,11 @@ def as_gradient(name: str, value: Any) -> Any:
     """Return a gradient as it came, where it is None or can be an array of real numbers."""
     if value is None or value is MISSING:
         return value
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        array = np.empty(0, dtype=object)
+    array = np.empty(0, dtype=object)
+    # To try it with whatever has entries might never end, as with np.r_.
+    if isinstance(value, float | int | list | tuple) or hasattr(type(value), "__array__"):
+        with suppress(ValueError):
+            array = np.asarray(value)
     if array.dtype.kind in "fiub":
         return value
     came = f"{described(value)}, which is no array (are its rows of different lengths?)"

@@ -108,6 +108,11 @@ def is_array(value: object) -> bool:
     return isinstance(value, np.ndarray)
 
 
+def is_scalar(value: Any) -> bool:
+    """Tell whether a value is a number, or an array without axes."""
+    return not isinstance(value, dict | list | tuple) and np.ndim(value) == 0
+
+
 def copied(grad: object) -> Any:
     """Return a gradient that the user's code cannot write into any more."""
     return grad if grad is None or grad is MISSING else np.array(grad)

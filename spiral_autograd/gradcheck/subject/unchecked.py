@@ -8,12 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import numpy as np
 
 from ...pytree import leaves
+from ...validation import Array
 from ..blocks import close
 from ..finding import Finding, found
 from ..guard import CheckError
@@ -159,6 +161,44 @@ def unwritten(now: Kept, held: Sequence[Held], start: Snapshot) -> list[Held]:
     places = {(h.name, id(h.value)) for h in now.held}
     there = [(h, start.kept(h.value)) for h in held if (h.name, id(h.value)) in places]
     return [h for h, kept in there if kept is not None and np.array_equal(kept, h.value)]
+
+
+def leave_out_state(layer: ObjectPasses, written: Sequence[str]) -> None:
+    """Leave out what has a partner that is named like its gradient, and is no parameter.
+
+    That is a work array, of which forward has `written` what is used; and what stands beside an
+    array that forward reads, and backward leaves alone: its steps.
+    """
+    start = layer.session.start
+    arrays = [p for p in layer.parameters if start.kept(p.value) is not None]
+    work = [p for p in arrays if p.name in written and not _depends_on_written(layer, p.value)]
+    partners = [(p, p.gradient()) for p in arrays if p not in work]
+    still = [(p, g) for p, g in partners if isinstance(g, np.ndarray) and g.any()]
+    still = [(p, g) for p, g in still if np.array_equal(_kept(layer, g), g)]
+    steps = [p for p, g in still if g is not p.value and _depends_on(layer, partial(_move, g))]
+    if work or steps:
+        layer.parameters = [p for p in layer.parameters if p not in (*work, *steps)]
+        layer.take([])
+
+
+def _kept(layer: ObjectPasses, array: Any) -> Any:
+    return layer.session.start.kept(array)
+
+
+def _move(value: Array) -> None:
+    np.copyto(value, moved(value))
+
+
+def _depends_on_written(layer: ObjectPasses, value: Array) -> bool:
+    """Tell whether the output depends on those entries of an array that forward writes."""
+    with layer.session.fresh():
+        layer.run()
+        is_written = value != _kept(layer, value)
+
+    def move() -> None:
+        value[is_written] = moved(value)[is_written]
+
+    return _depends_on(layer, move)
 
 
 def look_beside(layer: ObjectPasses) -> None:

@@ -19,8 +19,9 @@ from ..blocks import close, inner
 from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import code_of
+from .calling import RATE
 from .conventions import RATES
-from .object_passes import RATE, ObjectPasses
+from .object_passes import ObjectPasses
 from .objects import Held, is_number, optional_names, values_of
 from .parameters import Parameter
 from .session import Session, reach

@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import pairwise
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...recording import is_installed
 from ...validation import Array
 from ..blocks import close, largest
 from ..finding import Finding, found, together
@@ -19,8 +20,11 @@ from ..guard import CheckError, theirs
 from ..subject.conventions import BACKWARD, FORWARD, GRADIENT_LISTS
 from ..subject.objects import accepts, attributes_of, positional_names
 from ..subject.parameters import find_parameters
+from ..subject.session import Session
 from ..subject.subject import MISSING, Subject, checksums, copied, is_array
 from .rows import Comparison, Gradients
+
+AGAIN = 5  # runs from one state that must give the same
 
 Given = Callable[[], AbstractContextManager[None]]  # `with given():` sets something for a while
 
@@ -31,6 +35,7 @@ class Calls:
 
     later: dict[int, list[Array]] = field(default_factory=dict)  # those of two more calls
     elsewhere: set[int] = field(default_factory=set)  # for other inputs, depend on earlier calls
+    unsteady: set[int] = field(default_factory=set)  # others in each run from the same state
     has_grown: bool = False  # whether a list of gradients becomes longer at each call
     error: str = ""  # why there can be no later call
 
@@ -46,6 +51,9 @@ def call_again(subject: Subject) -> Calls:
     same, far, near = _inputs(subject)
     if not subject.backward_code:  # a finished gradient
         return Calls()
+    unsteady = unsteady_gradients(subject, subject.first.arrays) if _makes_sets(session) else set()
+    if unsteady:
+        return Calls(unsteady=unsteady)
     after = _run(subject, nullcontext, far, far, keep=checksums).kept
     if after and after == 2 * _run(subject, session.unused, far, keep=checksums).kept:
         return Calls()
@@ -62,6 +70,22 @@ def call_again(subject: Subject) -> Calls:
     others = next((g for g in (far, near) if _run(subject, session.unused, last=g).outputs), None)
     stale = set() if others is None else _stale(subject, same, others)
     return Calls(elsewhere=stale, has_grown=run.has_grown, error=run.error)
+
+
+def unsteady_gradients(subject: Subject, first: Gradients) -> set[int]:
+    """Return which gradients are others in another run from the same state.
+
+    So are those of an engine that goes through a set of objects in whatever order it has.
+    """
+    runs = (_run(subject, subject.session.fresh, nullcontext).kept for _ in range(AGAIN))
+    return set().union(*(_changed(first, grads) for kept in runs for grads in kept))
+
+
+def _makes_sets(session: Session) -> bool:
+    """Tell whether somebody's own code calls `set`, whose order is another one in each run."""
+    functions = (item for item in session.start.items if isinstance(item, FunctionType))
+    codes = (f.__code__ for f in functions if not is_installed(f.__code__.co_filename))
+    return any("set" in code.co_names for code in codes)
 
 
 def _stale(subject: Subject, same: Given, others: Given) -> set[int]:
@@ -264,6 +288,7 @@ def judge(c: Comparison, calls: Calls) -> None:
 def _changes_of(c: Comparison, calls: Calls) -> dict[int, str]:
     """Return how the gradients change; that all of them add up is a note, and no mistake."""
     said = {k: _how(c.grads[k], later) for k, later in calls.later.items()}
+    said |= dict.fromkeys(calls.unsteady, "unsteady")
     said |= dict.fromkeys(calls.elsewhere, "grows" if calls.has_grown else "stale")
     adding = [k for k, what in said.items() if what == "accumulates"]
     reset = _reset_by_effect(c.subject) if adding else None
