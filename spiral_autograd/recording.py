@@ -233,6 +233,7 @@ class _Tape:
             if last is not None and frame.f_code.co_name.isidentifier():
                 self.names.setdefault(last, frame.f_code.co_name)
         self._frames.clear()
+        self._home.clear()  # each frame holds those it was called from, and all that they name
         return self.names
 
     def _read_names(self, frame: FrameType) -> None:

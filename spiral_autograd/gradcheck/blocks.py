@@ -154,6 +154,11 @@ def moved(value: Array, size: float, salt: int) -> Array:
     """Return numbers moved up or down by a share `size`: zeros stay, equal numbers stay equal."""
     if not isinstance(value, np.ndarray | np.floating) or value.dtype.kind != "f":
         return value
+    if value.size > _ENTRIES:
+        flat, out = np.ravel(value), np.empty(value.size, value.dtype)
+        for rows in blocks(flat):
+            out[rows] = moved(flat[rows], size, salt)
+        return out.reshape(value.shape)
     bits = np.atleast_1d(np.abs(value)).astype(float).view(np.uint64)
     mixed = bits + np.uint64((0x9E3779B97F4A7C15 * (salt + 1)) % (1 << 64))
     for shift, factor in _MIXING:

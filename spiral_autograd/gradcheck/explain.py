@@ -12,7 +12,7 @@ import numpy as np
 from ..validation import Array
 from .blocks import close, differing, largest
 from .diagnosis.behind import behind
-from .diagnosis.case import Case, other_upstream
+from .diagnosis.case import Case, Reason, other_upstream
 from .diagnosis.diagnose import diagnose
 from .diagnosis.elsewhere import elsewhere
 from .diagnosis.second_point import other_numbers, second_point
@@ -38,21 +38,14 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     for k, why in (said := behind(c)).items():
         c.change(k, findings=(*c.rows[k].findings, why))
     left = [k for k in c.wrong if k not in said or said[k].kind == "follows"]
-    left = [
-        k for k in left if c.rows[k].findings[:1] != (not_accepted(c),)
-    ]  # too little to explain
+    too_little = not_accepted(c)
+    left = [k for k in left if c.rows[k].findings[:1] != (too_little,)]
     if not c.reference.grads:
+        nothing = found("no_pattern", late=False, differing=None)
         for k in left:
-            c.change(
-                k, findings=c.rows[k].findings or (found("no_pattern", late=False, differing=None),)
-            )
+            c.change(k, findings=c.rows[k].findings or (nothing,))
         return
-    cases = [_case(c, where, left, [np.asarray(g) for g in c.reference.grads], c.graph)]
-    if ideal is not None:
-        true = [ideal.gradient(k) for k in range(len(c.grads))]
-        if all(np.isfinite(largest(g)) for g in true):
-            where.ideal = true
-            cases.append(_case(c, where, left, true, ideal))
+    cases = _cases(c, where, left, ideal)
     left = [k for k in left if k not in said]
     reasons = diagnose(*cases, rows=left)
     left = [k for k in left if not any(k in reason.rows for reason in reasons)]
@@ -63,17 +56,39 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     for reason in reasons:
         for k in reason.rows:
             lines = reason.lines or where.places(places, k, reason)
-            mended: Finding | None = None
-            if left or reason.is_unlikely:  # one line that mends all tells more than a part
-                mended = where.remedy(k, cases, [] if reason.is_unlikely else left)
-            elif reason.kind in ("mean_missing", "averaged_over"):  # a number in the line: more
-                mended = where.remedy(k, cases, literal=True)
-            if mended is not None and not reason.is_unlikely and reason.rule is not None:
-                mended = found(mended.kind, **mended.fields, rule=reason.rule)
-            # A multiple of the true gradient is one, whatever the line is.
-            stays = mended is None or reason.finding.kind == "times"
-            told = filter(None, (reason.finding if stays else None, mended))
+            told = _told(where, k, reason, cases, left)
             c.change(k, findings=reduce(together, told, c.rows[k].findings), lines=lines)
+
+
+def _cases(c: Comparison, where: Where, left: Sequence[int], ideal: Graph | None) -> list[Case]:
+    """Return the cases with the true gradients, and with those without a small constant."""
+    cases = [_case(c, where, left, [np.asarray(g) for g in c.reference.grads], c.graph)]
+    true = [] if ideal is None else [ideal.gradient(k) for k in range(len(c.grads))]
+    if true and all(np.isfinite(largest(g)) for g in true):
+        where.ideal = true
+        cases.append(_case(c, where, left, true, ideal))
+    return cases
+
+
+def _told(
+    where: Where, k: int, reason: Reason, cases: Sequence[Case], left: Sequence[int]
+) -> list[Finding]:
+    """Return what is said of a gradient that has a reason: that, or a line that is right, or both.
+
+    `left` are the gradients that no reason explains: a line that mends them too tells more.
+    """
+    mended: Finding | None = None
+    if left or reason.tells_less:
+        mended = where.remedy(k, cases, [] if reason.tells_less else left)
+    elif reason.kind in ("mean_missing", "averaged_over"):  # a number in the line: more
+        mended = where.remedy(k, cases, literal=True)
+    if mended is None:
+        return [reason.finding]
+    if not reason.is_unlikely and reason.rule is not None:
+        mended = found(mended.kind, **mended.fields, rule=reason.rule)
+    # Twice the true gradient is that, whatever the line is.
+    is_twice = reason.kind == "times" and "n" in reason.finding.fields
+    return [reason.finding, mended] if is_twice else [mended]
 
 
 def _case(
@@ -82,11 +97,14 @@ def _case(
     """Return what the diagnosis has to go on, with these as the true gradients."""
     session, untold = c.subject.session, set(c.wrong).difference(wrong)
     session.restore()  # a pass may have updated the values
+    before, changed = [*map(np.array, c.subject.values)], dict[str, None]()
 
     def again(kind: str) -> list[Any]:
         try:
             with session.fresh():
                 grads = c.backward(other_upstream(c.upstream, kind))
+                now = zip(c.subject.names, c.subject.values, before, strict=True)
+                changed.update({name: None for name, v, b in now if not np.array_equal(v, b)})
         except CheckError:  # the code does not take it
             grads = [None] * len(c.grads)
         finally:
@@ -105,14 +123,10 @@ def _case(
         upstream=c.upstream,
         again=None if not c.subject.takes_upstream else lru_cache(again),
         deadline=where.deadline,
+        changed=changed,
         n_inputs=c.subject.n_inputs,
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
         name_of_upstream=_name_of_upstream(c),
-        variables_back=frozenset(
-            name
-            for function in c.subject.backward_code
-            for name in getattr(getattr(function, "__code__", None), "co_varnames", ())
-        ),
     )
     is_ideal = graph is not c.graph
     case.second = lru_cache(lambda: second_point(c, case, ideal=is_ideal))

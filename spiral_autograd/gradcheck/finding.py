@@ -18,12 +18,10 @@ _KINDS = {
     "either_way of_loss mean_of_cost",
     "layout": "swapped that_of transposed axes_order reordered reversed shifted blocks",
     "sum": "extra_axis not_summed lost_axis should_keep other_sum summed averaged the_largest "
-    "the_first the_last overwritten term_axes all_axes",
-    "term": "term constant_added left_out not_carried term_left_out only_scaled_g g_left_out "
-    "term_in_part constant_in_part",
+    "the_first the_last",
+    "term": "term constant_added left_out not_carried term_in_part constant_in_part",
     "part": "part",
-    "value": "unused_by_forward lost one_hot truncated taken_as updated scale_left_out "
-    "scale_squared scale_inverted only_g clipped clipped_norm combined passed_on",
+    "value": "unused_by_forward lost truncated updated clipped clipped_norm combined passed_on",
     "kink": "kink",
     "state": "accumulates second_call third_call grows stale unsteady",
 }

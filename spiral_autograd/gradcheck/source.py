@@ -172,10 +172,14 @@ def _text_of(code: CodeType) -> Text | None:
 
 def definition_of(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None:
     """Return where a function is defined in its file."""
+    first = min(((at, column) for at, _, column, end in code.co_positions() if end), default=None)
     for node in nodes_of("".join(linecache.getlines(code.co_filename))):
-        if isinstance(node, ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ())))
-            if getattr(node, "name", "<lambda>") == code.co_name and code.co_firstlineno in lines:
+        if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno:
+            if first in (None, (node.body.lineno, node.body.col_offset)):  # of several there
+                return node
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first_lines = {part.lineno for part in (node, *node.decorator_list)}
+            if node.name == code.co_name and code.co_firstlineno in first_lines:
                 return node
     return None
 

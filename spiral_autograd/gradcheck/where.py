@@ -138,7 +138,9 @@ class Where:
         """Write into the rows which of their lines are of the forward pass."""
         c = self.c
         with_lines = [k for k, row in c.rows.items() if row.lines]
-        calls = c.graph.recording.calls if with_lines and c.graph is not None else []
+        if not with_lines:
+            return
+        calls = [] if c.graph is None else c.graph.recording.calls
         recorded = {forward_line(call) for call in calls if call.gradient_of is None}
         forward, backward = map(_lines, (c.subject.forward_code, c.subject.backward_code))
         for k in with_lines:

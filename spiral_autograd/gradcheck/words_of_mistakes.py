@@ -164,6 +164,10 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "upstream_ignored": lambda name=None: f"{upstream_name(name)} is ignored: multiply by it",
     "upstream_twice": lambda name=None: f"{upstream_name(name)} is multiplied in twice",
     "upstream_not_linear": _not_linear,
+    "updated": lambda names: (
+        f"is made from what backward has changed already ({listed(names)}): take what the forward "
+        "pass had"
+    ),
     "constant_factor": lambda times, factor, text, lost: (
         f"is {_times(times)} what it should be: the factor {_number(factor)} of {text} is "
         f"{'missing' if lost else 'there twice'}"

@@ -50,6 +50,15 @@ def test_the_calls_of_the_forward_pass_with_their_arguments():
     assert recording.loss is total
 
 
+def test_without_a_graph_the_gradients_are_the_same_and_no_call_is_noted():
+    wanted = record(squares, PARAMS, X, Y)
+    found = record(squares, PARAMS, X, Y, has_graph=False)
+    assert (found.calls, found.adjoints, found.parts, found.names) == ([], {}, [], {})
+    assert found.dtypes == wanted.dtypes == {np.dtype(float)}
+    for ours, theirs in zip(found.grads, wanted.grads, strict=True):
+        np.testing.assert_array_equal(ours, theirs.value)
+
+
 def test_an_instruction_is_the_same_at_each_turn_also_where_python_has_quickened_it():
     def loss(p, x):
         return sum(p["b"][t % 3] * x[t % 3] for t in range(60))
@@ -349,6 +358,27 @@ def test_a_recording_within_a_recording():
     assert inner[0].grads[0].value == 6.0
     assert outer.grads[0].value == 12.0
     assert names(outer.calls)[:2] == ["power", "sum"]
+
+
+def test_nothing_that_the_recorded_code_had_beside_is_kept():
+    class Large:
+        pass
+
+    kept = []
+
+    def loss(p):
+        own = Large()
+        kept.append(weakref.ref(own))
+        return anp.sum(p["W"])
+
+    gc.collect()
+    gc.disable()
+    try:
+        recording = record(loss, PARAMS)
+        assert kept[0]() is None
+        assert len(recording.calls) > 0
+    finally:
+        gc.enable()
 
 
 def test_a_derived_program_keeps_no_value_of_its_recording():

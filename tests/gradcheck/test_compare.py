@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from findings import has
 
-from spiral_autograd.gradcheck.blocks import apart, blocks, close, inner, largest
+from spiral_autograd.gradcheck.blocks import apart, blocks, close, inner, largest, moved
 from spiral_autograd.gradcheck.reference.reference import SHARPNESS, Reference, by_differences
 from spiral_autograd.gradcheck.verdict.rows import compare, compare_directions
 
@@ -123,6 +123,8 @@ def test_blocks_give_what_the_whole_gives(shape, order):
     distance, place = apart(a, b)
     assert distance == np.abs(a - b).max()
     assert place == np.argmax(np.abs(a - b))
+    parts = [moved(part, 1e-3, 1) for part in np.array_split(a.ravel(), 9)]
+    np.testing.assert_array_equal(np.ravel(moved(a, 1e-3, 1)), np.concatenate(parts))
 
 
 @pytest.mark.parametrize("place", [0, 70_000, 199_999])

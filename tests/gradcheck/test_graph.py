@@ -76,7 +76,7 @@ def test_what_flows_back_through_the_max_of_a_softmax_cancels(graph):
 
 def test_a_change_at_one_edge_is_one_way_less(graph):
     dot = next(n for n in graph.nodes if n.name == "matmul")
-    off = graph.rerun({Site(dot, graph.roots[0], (dot,)): lambda g, c, total: 0 * c})
+    off = graph.rerun({Site(dot, graph.roots[0], (dot,)): lambda g, c: 0 * c})
     left = 2 * X
     left[:, 2] = 0
     np.testing.assert_allclose(off[graph.roots[0]], left)
@@ -90,7 +90,7 @@ def test_a_tangent_tells_what_a_change_does(graph, through_max):
     for site in [*graph.edges(), *graph.wholes(), *graph.passages(lambda node: True)]:
         if site.argument in moves:
             part = graph.part(site, (site.result or site.argument).adjoint, through_max=through_max)
-            off = graph.rerun({site: lambda g, c, total: 3 * c}, through_max=through_max)
+            off = graph.rerun({site: lambda g, c: 3 * c}, through_max=through_max)
             before, after = graph.roots[0].adjoint, off.get(graph.roots[0])
             moved = np.sum(weights * (after - before)) if after is not None else 0
             np.testing.assert_allclose(2 * np.sum(moves[site.argument] * part), moved, atol=1e-11)
@@ -101,7 +101,7 @@ def test_a_graph_stands_at_other_values_for_a_while():
         return anp.sum(anp.tanh(params[0] @ params[1]) * data[0])
 
     graph, other = Graph(record(forward, [X, W], [U])), Graph(record(forward, [X + 1, W], [2 * U]))
-    halved = {site: lambda g, c, total: c / 2 for site in graph.edges() if site.result is graph.end}
+    halved = {site: lambda g, c: c / 2 for site in graph.edges() if site.result is graph.end}
     before = graph.rerun(halved)
     with standing_at(other, graph):
         there = graph.rerun(halved)
@@ -130,7 +130,7 @@ def test_gradients_of_a_list_of_arrays_are_added_one_by_one():
     graph = Graph(record(gated, [X], [U[:2, :1]]))
     other = record(gated, [X], [2 * U[:2, :1]])
     end = next(site for site in graph.edges() if site.result is graph.end)
-    bars = graph.rerun({end: lambda g, c, total: 2 * c})
+    bars = graph.rerun({end: lambda g, c: 2 * c})
     np.testing.assert_allclose(bars[graph.roots[0]], other.grads[0].value)
 
 

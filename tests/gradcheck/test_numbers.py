@@ -17,7 +17,9 @@ def checked(times, shape):
     """Return the row of a gradient with that factor, for an x of that shape."""
     x, t = RNG.normal(size=shape), RNG.normal(size=shape[0])
     right = lambda w, x, t: 2 / len(x) * x.T @ (x @ w - t)  # noqa: E731
-    gradient = lambda w, x, t: times(*x.shape) * right(w, x, t)  # noqa: E731
+    times = eval(f"lambda n, d: {times}")  # whose line cannot be read
+    known = {"times": times, "right": right}
+    gradient = eval("lambda w, x, t: times(*x.shape) * right(w, x, t)", known)
     return sa.check_gradient(fit, gradient, RNG.normal(size=shape[1]), x, t).rows[0]
 
 
@@ -56,10 +58,10 @@ def test_the_number_in_the_line_is_said_before_a_mean_that_is_not_taken():
 @pytest.mark.parametrize(
     ("times", "shape", "kind"),
     [
-        (lambda n, d: n, (7, 3), "mean_missing"),
-        (lambda n, d: n / d, (7, 3), "ratio"),
-        (lambda n, d: n / (n - 1), (7, 3), "one_less"),
-        (lambda n, d: n / d, (4, 3), "either_way"),
+        ("n", (7, 3), "mean_missing"),
+        ("n / d", (7, 3), "ratio"),
+        ("n / (n - 1)", (7, 3), "one_less"),
+        ("n / d", (4, 3), "either_way"),
     ],
 )
 def test_a_factor_is_told_from_lengths(times, shape, kind):
@@ -80,7 +82,7 @@ def test_a_mean_is_claimed_only_where_there_is_a_sum():
 
     backward = lambda d, x: d * (1 - np.tanh(x) ** 2) / len(x) + d.sum(0)  # noqa: E731
     row = sa.check_backward(standardised, backward, RNG.normal(size=(5, 3))).rows[0]
-    assert has(row, "times", times=0.2, n=5.0)
+    assert has(row, "right_with"), row.why
     assert not has(row, "averaged_over")
 
 

@@ -2,7 +2,6 @@
 
 REASONS = {
     "cs231n/pool_average": "none",
-    "cs231n/softmax_reg_before": "obscure",
     "deeplearning_ai/relu_keeps_all": "obscure, right_with",
     "scripts/lists_z_next": "obscure",
     "scripts/lists_prime_of_a": "obscure",
@@ -16,10 +15,7 @@ LINES = {
     "cs231n/ln_not_back": "wrong",
     "cs231n/softmax_reg_before": "wrong",
     "deeplearning_ai/relu_keeps_all": "wrong",
-    "deeplearning_ai/dAL_over_m": "wrong",
     "deeplearning_ai/dropout_not_scaled": "wrong",
-    "frameworks/softmax_diagonal": "wrong",
-    "frameworks/softmax_no_diagonal": "wrong",
     "frameworks/bce_no_outputs": "wrong",
     "frameworks/bce_with_sigmoid": "wrong",
     "frameworks/bce_label_only": "wrong",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import numpy as np
 
@@ -13,9 +12,9 @@ from ..blocks import close, largest
 from ..finding import Finding, found
 from ..subject.subject import is_array
 from .case import Case, Reason
-from .edits import exchanged_blocks, one, rearrangements, reductions, subsets
 from .factors import any_factor, named_factor, ratio
 from .parts import partly, term_in_part
+from .patterns import exchanged_blocks, one, rearrangements, reductions, subsets
 
 Rule = Callable[[Case, int], Reason | None]
 
@@ -88,6 +87,8 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
     scales, *turns = (case.same(k, ours, due) for ours, due in pairs)
     if scales and all(turns):
         return None
+    if case.changed and close(1e6 * given("tiny"), case.automatic[k], 1e-4):
+        return Reason(found("updated", names=[*case.changed]), [k])
     decides = scales and not case.same(k, turned, linear) and _is_linear_by_sign(case, k, given)
     said = found("upstream_not_linear", name=case.name_of_upstream, decides=decides)
     return Reason(said, [k])
@@ -232,7 +233,7 @@ def any_term(case: Case, k: int) -> Reason | None:
     """h - g is a multiple of a parameter or of a forward value, or a constant, also along axes."""
     if not case.comparable(k):
         return None
-    term = next((term for *_, term in _terms(case, k, others=True)), None)
+    term = next((term for *_, term in _terms(case, k)), None)
     rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)
     if term is not None or rest.size < 2:
         return term
@@ -241,13 +242,12 @@ def any_term(case: Case, k: int) -> Reason | None:
     return None
 
 
-def _terms(case: Case, k: int, *, others: bool = False) -> Iterator[tuple[float, bool, Reason]]:
+def _terms(case: Case, k: int) -> Iterator[tuple[float, bool, Reason]]:
     """Yield what h - g is a multiple of: the coefficient, and whether of the argument itself."""
     if not case.comparable(k) or case.automatic[k].size < 2:
         return
     rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)
-    gradients = _other_gradients(case, k) if others else ()
-    for number, (name, v) in enumerate((*case.same_shape(k), *gradients)):
+    for number, (name, v) in enumerate(case.same_shape(k)):
         norm = float(np.sum(v * v))
         c = float(np.sum(rest * v)) / norm if norm > 0 else 0.0
         if abs(c) * largest(v) <= noise or not np.max(np.abs(rest - c * v)) <= noise:
@@ -258,16 +258,6 @@ def _terms(case: Case, k: int, *, others: bool = False) -> Iterator[tuple[float,
         lacks = abs(c + 1) <= 1e-6 or (own and c < 0)
         fields = {"of": of, "times": abs(c) if lacks else c, "own": own, "lacks": lacks}
         yield c, own, Reason(found("term", **fields), [k], _alone(case, k) if own else None)
-
-
-def _other_gradients(case: Case, k: int) -> Iterator[tuple[Callable[[], Finding], Array]]:
-    """Yield the other arguments' gradients, as NumPy would broadcast them."""
-    shape = case.automatic[k].shape
-    for j, (name, other) in enumerate(zip(case.names, case.automatic, strict=True)):
-        fits = zip(other.shape[::-1], shape[::-1], strict=False)
-        if j != k and other.ndim <= len(shape) and all(n in (1, m) for n, m in fits):
-            of = partial(found, "gradient_of", of=found("named", name=name))
-            yield of, np.broadcast_to(other, shape)
 
 
 def _is_plain(c: float, own: bool) -> bool:

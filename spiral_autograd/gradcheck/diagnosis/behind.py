@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -60,12 +59,12 @@ def behind(c: Comparison) -> dict[int, Finding]:
     return said
 
 
-def _fits(root: Node, h: Any) -> bool:
+def _fits(root: Node, h: object) -> bool:
     return (
         bool(root.users)
         and h is not MISSING
         and h is not None
-        and np.shape(h) == np.shape(root.value)
+        and np.asarray(h).shape == np.shape(root.value)
     )
 
 
@@ -74,7 +73,7 @@ def _arriving(graph: Graph, given: dict[Node, Array], *, through_max: bool) -> d
     arrived: dict[Node, object] = {}
 
     def instead(node: Node) -> Change:
-        def change(g: object, part: object, total: object) -> Array:
+        def change(g: object, part: object) -> Array:
             arrived[node] = g
             return given[node]
 

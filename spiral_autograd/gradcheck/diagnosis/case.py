@@ -21,7 +21,7 @@ from ..source import Place, assigned_to, expression
 
 Lengths = Mapping[float, Finding]
 UNLIKELY = 2.4  # what costs more, nobody thinks of
-VAGUE = ("times", "ratio", "one_less", "either_way", "constant_added", "part")
+VAGUE = ("times", "ratio", "one_less", "either_way", "constant_added", "part", "that_of")
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,16 @@ class Reason:
     @property
     def is_unlikely(self) -> bool:
         """Whether it may explain the numbers by chance, or tells less than a line that is right."""
-        is_plain = self.finding.kind == "times" and self.finding.fields["also"] is None
-        fields = getattr(self.finding.fields.get("flow"), "fields", {})
-        is_odd = self.change.fields.get("minus") and fields.get("function") is None
-        return self.cost > UNLIKELY or (self.kind in VAGUE and not is_plain) or bool(is_odd)
+        fields = self.finding.fields
+        is_plain = self.kind == "times" and fields["also"] is None
+        is_vague = self.kind in VAGUE or fields.get("decides") is False
+        return self.cost > UNLIKELY or (is_vague and not is_plain)
+
+    @property
+    def tells_less(self) -> bool:
+        """Whether a line that is right tells more than it."""
+        is_any_factor = self.kind == "times" and "n" not in self.finding.fields
+        return self.is_unlikely or self.kind in ("left_out", "lost") or is_any_factor
 
     @property
     def rule(self) -> str | None:
@@ -66,14 +72,8 @@ class Reason:
 
     @property
     def kind(self) -> str:
-        """The kind of its finding, of a change of the backward pass that of the change."""
-        return self.change.kind
-
-    @property
-    def change(self) -> Finding:
-        """What is said to be changed, where that is said; else its finding."""
-        inner = self.finding.fields.get("change")
-        return inner if isinstance(inner, Finding) else self.finding
+        """What is wrong: the kind of its finding."""
+        return self.finding.kind
 
 
 @dataclass
@@ -98,14 +98,14 @@ class Case:
     again : callable or None
         ``again(kind)`` returns the handwritten gradients for another upstream gradient.
     deadline : Deadline
+    changed : dict
+        The names of the arguments that backward has changed, once it has run `again`.
     elsewhere : callable
         Returns, by number, what is known of gradients that the object itself does not hold.
     n_inputs : int
         How many of the arguments, the first ones, are inputs and no parameters.
     name_of_upstream : str or None
         What backward calls the upstream gradient, if it is one.
-    variables_back : set of str
-        The variables of the backward pass: dvar, where a gradient has one of its own.
     second : callable
         Returns the case at a second point, where a reason must hold too; None if there is none.
     rerun : callable or None
@@ -123,10 +123,10 @@ class Case:
     upstream: list[Array]
     again: Callable[[str], list[Any]] | None
     deadline: Deadline
+    changed: dict[str, None] = field(default_factory=dict)
     elsewhere: Callable[[], Mapping[int, tuple[Finding, tuple[Place, ...]]]] = dict
     n_inputs: int = 0
     name_of_upstream: str | None = None
-    variables_back: frozenset[str] = frozenset()
     second: Callable[[], Case | None] = lambda: None
     rerun: Callable[[], list[Any]] | None = None
     _variables: dict[Node, str | None] = field(default_factory=dict, repr=False)
@@ -226,10 +226,10 @@ class Case:
         """Tell whether a mean of n entries is taken: or something is divided by n, or by 1 / n."""
         return self.graph is None or any(_is_mean(node, n) for node in self.graph.nodes)
 
-    def sums_over(self, n: float, way: Sequence[Node] = ()) -> bool:
-        """Tell whether n entries are summed on some way forward, or back along it."""
-        some = way or [v for v in self.graph.nodes if v.call.source] if self.graph else ()
-        return self.graph is None or any(_sums(node, n, way or node.parents) for node in some)
+    def sums_over(self, n: float) -> bool:
+        """Tell whether n entries are summed somewhere."""
+        some = [node for node in self.graph.nodes if node.call.source] if self.graph else ()
+        return self.graph is None or any(_sums(node, n) for node in some)
 
     @cached_property
     def lengths(self) -> Lengths:
@@ -250,9 +250,9 @@ class Case:
                 lengths.setdefault(float(np.prod(own)), product)
         return {n: what for n, what in lengths.items() if n > 1}
 
-    def axis_into(self, k: int | None, what: Finding, n: float) -> Finding:
+    def axis_into(self, k: int, what: Finding, n: float) -> Finding:
         """Return the axis of that length of what the k-th argument goes into, if it has one."""
-        root = self.graph.roots[k] if self.graph is not None and k is not None else None
+        root = self.graph.roots[k] if self.graph is not None else None
         inner = what.kind == "axis" and what.fields["of"].kind != "output"
         for node in root.users if root is not None and inner else ():
             if n in np.shape(node.value):
@@ -310,10 +310,10 @@ def _is_mean(node: Node, n: float) -> bool:
     return any(is_number(a) and float(a) in (n, 1 / n, -n, -1 / n) for a in node.args)
 
 
-def _sums(node: Node, n: float, among: Sequence[Node]) -> bool:
+def _sums(node: Node, n: float) -> bool:
     if node.name in ("matmul", "dot", "einsum", "tensordot"):
         return any(n in np.shape(arg) for arg in node.args)
-    sizes = [np.size(p.value) / np.size(node.value) for p in node.parents if p in among]
+    sizes = [np.size(p.value) / np.size(node.value) for p in node.parents]
     moves = node.name in ("max", "amax", "min", "amin", "__getitem__", "take")
     return not moves and (n in sizes or 1 / n in sizes)
 
@@ -323,6 +323,7 @@ _UPSTREAM: dict[str, Callable[[Array], Array]] = {
     "twice": lambda u: 2 * u,
     "turned": lambda u: -u,
     "other": lambda u: _uneven(u) * u,
+    "tiny": lambda u: 1e-6 * u,
     "mixed": lambda u: u + 0.5 * _uneven(u) * u,
     "positive": lambda u: np.maximum(u, 0),
     "negative": lambda u: np.minimum(u, 0),

@@ -13,19 +13,8 @@ from ..reference.graph import Graph
 from . import arrays, habits
 from .carried import carried, truncated
 from .case import Case, Reason
-from .search import Search, Stage
+from .search import Search
 from .second_point import says_the_same
-from .telling import tell
-
-# What is tried, one after the other, and up to which cost it is believed where it explains all the
-# gradients, and where it explains some: what explains some may be a part of what comes.
-COURSE: tuple[Stage, ...] = (
-    (lambda search: chain(carried(search), search.natural()), 2.4, 0.0),
-    (lambda search: chain(truncated(search), search.updates()), 2.4, 2.4),
-    (lambda search: (), np.inf, np.inf),
-)
-# For what is not linear in the upstream gradient.
-UPDATES: tuple[Stage, ...] = ((Search.updates, np.inf, np.inf),)
 
 
 def diagnose(*cases: Case, rows: Sequence[int] | None = None) -> list[Reason]:
@@ -62,12 +51,9 @@ def diagnose(*cases: Case, rows: Sequence[int] | None = None) -> list[Reason]:
     by((arrays.unwritten, *habits.RULES, *arrays.FIRST))
     if len(rows) == len(cases[0].wrong) == 1:  # else what all of them have in common tells more
         by([arrays.given_twice])
-    not_linear = [k for r in reasons if r.kind == "upstream_not_linear" for k in r.rows]
     by_numbers = [reason for reason in reasons if reason.rule in ALONE]
     with suppress(OutOfTime):
         for case in cases:
-            if case.graph is not None and not_linear:
-                settle(_searched(case, case.graph, not_linear, [], UPDATES))
             if case.graph is not None and rows:
                 told = [k for reason in by_numbers for k in reason.rows]
                 settle(_searched(case, case.graph, rows, told))
@@ -110,13 +96,9 @@ def _holds_elsewhere(case: Case, k: int, rule: arrays.Rule, reason: Reason) -> b
 
 
 def _searched(
-    case: Case,
-    graph: Graph,
-    rows: Sequence[int],
-    told: Sequence[int],
-    course: Sequence[Stage] = COURSE,
+    case: Case, graph: Graph, rows: Sequence[int], told: Sequence[int]
 ) -> Iterator[Reason]:
-    """Yield what one change of the backward pass explains.
+    """Yield what explains gradients by what flows back nowhere.
 
     What explains some gradients is said of those, too, of which something has been told already.
     """
@@ -129,10 +111,11 @@ def _searched(
             for some in _chunks(graph, left):
                 rows = [k for k in some if k in left]
                 search = Search(case, graph, rows, [*left, *beside], through_max)
-                for explained in search.explained(course) if rows else ():
-                    left = [k for k in left if k not in explained.rows]
-                    beside = [k for k in beside if k not in explained.rows]
-                    yield tell(search, explained)
+                loops = chain(carried(search), truncated(search))
+                for reason in search.reasons(loops) if rows else ():
+                    left = [k for k in left if k not in reason.rows]
+                    beside = [k for k in beside if k not in reason.rows]
+                    yield reason
 
 
 def _chunks(graph: Graph, rows: Sequence[int], most: int = 12) -> list[list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def named_factor(case: Case, k: int) -> Reason | None:
             text = case.expression(node)
             fields = {"times": c, "factor": factor, "text": text, "lost": is_lost}
             return Reason(found("constant_factor", **fields), [k], node.call)
-    finding = factor_of(case, c, k=k)
+    finding = factor_of(case, c, k)
     return Reason(finding, [k]) if finding is not None else None
 
 
@@ -68,7 +68,7 @@ def _is_scaled_at(case: Case, node: Node, c: float, k: int) -> bool:
     """Tell whether the k-th gradient comes out with c times what flows back through a node."""
     assert case.graph is not None
     sites = [site for site in case.graph.edges() if site.result is node]
-    off = case.graph.rerun(dict.fromkeys(sites, lambda g, part, total: c * part))
+    off = case.graph.rerun(dict.fromkeys(sites, lambda g, part: c * part))
     right = [j for j in range(len(case.names)) if j not in case.wrong and case.comparable(j)]
     roots = case.graph.roots
     return all(case.explains(j, off.get(roots[j], roots[j].adjoint)) for j in (k, *right))
@@ -79,12 +79,10 @@ def is_near(case: Case, c: float, value: float) -> bool:
     return abs(c - value) <= max(1e-6, case.tolerance) * abs(value)
 
 
-def factor_of(
-    case: Case, c: float, way: Sequence[Node] = (), k: int | None = None
-) -> Finding | None:
-    """Return what a constant factor comes from; None where it is just a number.
+def factor_of(case: Case, c: float, k: int) -> Finding | None:
+    """Return what the factor of the k-th gradient comes from; None where it is just a number.
 
-    `way` are the operations that it was found at. A sum, or a mean, is said where one is taken.
+    A sum, or a mean, is said where one is taken.
     """
     if is_near(case, c, -1.0):
         return found("wrong_sign")
@@ -100,7 +98,7 @@ def factor_of(
                 return found("mean_missing", **fields) if is_mean else _also(c, n, what)
             if is_near(case, c, sign / n):
                 is_output = what.kind == "batch_size" or what.fields.get("of") == found("output")
-                is_over = case.sums_over(n, way) or (is_output and not way)
+                is_over = case.sums_over(n) or is_output
                 return found("averaged_over", **fields) if is_over else _also(c, n, what)
     ratio = next(_ratios(case, c), None)
     for n, what in case.dimensions.items():

@@ -12,8 +12,8 @@ from ..blocks import largest
 from ..finding import found
 from .arrays import Rule
 from .case import Case, Reason
-from .edits import subsets
 from .factors import named_factor, ratio
+from .patterns import subsets
 
 
 def unused(case: Case, k: int) -> Reason | None:

@@ -13,7 +13,7 @@ from ..finding import Finding, found
 from ..reference.graph import is_number
 from ..reference.nodes import Node
 from .case import Case, Reason
-from .edits import one
+from .patterns import one
 from .second_point import says_the_same
 
 

@@ -1,57 +1,60 @@
-"""One search for all mistakes: probe, screen, verify; the cheapest change that explains wins."""
+"""What of a backward pass is left out: looked for in autograd's own, by leaving it out there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 
 import numpy as np
 
 from ...validation import Array
+from ..finding import Finding, found
 from ..reference.graph import Change, Graph, Site, is_number
 from ..reference.nodes import UNFIT, Node
-from . import changes
-from .case import Case
-from .changes import FAMILIES
-from .factors import factor_of
-from .probes import Edit, Probes, Spot
+from .case import UNLIKELY, Case, Reason
+from .probes import Probes
 from .second_point import standing_at
 from .turns import Turns
-from .updated import updated
-
-Changes = Mapping[Site, Change]
-Stage = tuple[Callable[["Search"], Iterable["Candidate"]], float, float]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A change at one site, or the same at several, that may explain some gradients."""
+    """A change of the backward pass that may explain some gradients.
 
-    edits: tuple[tuple[Site, Edit], ...]
+    Attributes
+    ----------
+    changes : mapping of Site to Change
+    rows : set of int
+        The gradients that it may explain.
+    cost : float
+        How far it is from what a person would think of first.
+    node : Node
+        The result of the forward operation whose gradient is wrong.
+    say : callable
+        Returns what is said of it.
+    """
+
+    changes: Mapping[Site, Change]
     rows: frozenset[int]
     cost: float
-
-    @property
-    def changes(self) -> Changes:
-        """What it does at which site."""
-        return {site: edit.change for site, edit in self.edits}
+    node: Node
+    say: Callable[[], Finding]
 
 
-@dataclass(frozen=True)
-class Explained:
-    """A change that has been verified, with the gradients that it makes."""
+def nothing(g: object, part: Array) -> object:
+    """The change by which nothing flows back through a site."""
+    return 0 * part
 
-    candidate: Candidate
-    rows: list[int]
-    bars: Mapping[Node, object]
-    made: list[object]  # by the change itself
-    through_max: bool = False
+
+def unchanged(g: object, part: object) -> object:
+    """The change by which a gradient flows back through a site as it is."""
+    return g
 
 
 class Search:
-    """Looks for the changes that explain some wrong gradients, and leave the right ones right."""
+    """Looks for what is left out, so that wrong gradients come out as they are, and right ones."""
 
     def __init__(
         self,
@@ -61,167 +64,67 @@ class Search:
         left: Sequence[int],
         through_max: bool,
     ) -> None:
-        self.case, self.graph, self.rows, self.left = case, graph, rows, left
-        self.through_max = through_max
-        self.right = [k for k in range(len(case.names)) if k not in case.wrong]
-        self.right = [k for k in self.right if case.comparable(k)]
-        self.differing = {
-            k: int(np.sum(np.abs(case.written(k) - graph.gradient(k)) > case.noise(k)))
-            for k in left
-        }
+        self.case, self.graph, self.rows, self.left = case, graph, rows, set(left)
+        right = [k for k in range(len(case.names)) if k not in case.wrong]
+        self.right = [k for k in right if case.comparable(k)]
         self.probes = Probes(case, graph, rows, through_max)
         self.turns = Turns(graph)
-        self._spots: dict[Site, Spot | None] = {}
 
-    # -------------------- the course --------------------
-
-    def explained(self, course: Sequence[Stage]) -> Iterator[Explained]:
-        """Yield what explains gradients, until all are explained or nothing more does.
-
-        The course is what is tried, one after the other, and up to which cost each is believed.
-        """
+    def reasons(self, more: Iterable[Candidate]) -> Iterator[Reason]:
+        """Yield what explains gradients, until all are explained or nothing more does."""
         rows, left = set(self.rows), set(self.left)
-        pending: list[Candidate] = []
-        for some, whole, part in course:
-            pending = [c for c in (*pending, *some(self)) if c.rows & rows]
-            pending.sort(key=lambda c: (-len(c.rows & rows), c.cost))
-            for candidate in [c for c in pending if c.cost < (whole if c.rows >= rows else part)]:
-                pending.remove(candidate)
-                self.case.deadline.check()
-                explained = self.verified(candidate, left) if candidate.rows & rows else None
-                if explained is not None:
-                    rows, left = rows - set(explained.rows), left - set(explained.rows)
-                    yield explained
-            if not rows:
-                return
+        candidates = [*more, *self.left_out(), *self.only_one_way()]
+        for candidate in sorted(candidates, key=lambda c: (-len(c.rows), c.cost)):
+            self.case.deadline.check()
+            reason = self.verified(candidate, left) if candidate.rows & rows else None
+            if reason is not None:
+                rows, left = rows - {*reason.rows}, left - {*reason.rows}
+                yield reason
 
-    def natural(self) -> Iterator[Candidate]:
-        """Yield changes at single operations, and between values that have names."""
-        for site in self.sites:
-            spot = self.spot(site)
-            if spot is not None:
-                for family in chain.from_iterable(make(spot) for make in FAMILIES):
-                    rows = self.probes.passing(family.effects, family.sizes)
-                    for i in np.flatnonzero(rows.any(axis=1)):
-                        edit = family.edit(int(i))
-                        if edit.kind != "times":
-                            yield self.candidate(site, edit, rows[i])
-                yield from self._solved(spot)
+    # -------------------- what may be left out --------------------
 
-    def updates(self) -> Iterator[Candidate]:
-        """Yield what is multiplied by a parameter that has been updated already."""
-        for site in self.sites:
-            spot = self.spot(site)
-            if spot is not None:
-                yield from (self.candidate(site, edit, rows) for edit, rows in updated(spot))
-
-    def _solved(self, spot: Spot) -> Iterator[Candidate]:
-        """Yield the multiples of what reaches the argument that explain the gradients."""
-        shares = self.probes.share(spot.effect)
-        for n, share in enumerate(shares):
-            c = 1 + share
-            if not np.isfinite(c) or abs(c) < 1e-6 or abs(share) < 1e-6:
+    def left_out(self) -> Iterator[Candidate]:
+        """Yield what flows back, or its derivative, at operations and between named values."""
+        for site in chain(self.graph.edges(), self.graph.wholes(), self.passages):
+            y, x = site.result, site.argument
+            is_own = y is None and not x.parents  # it would be but zero
+            if is_own or self.turns.is_inner(site):
                 continue
-            named = factor_of(self.case, c) is not None
-            few = all(self.differing[k] < 3 for k in self.probes.rows[n])
-            if not named and (few or not 1e-3 < abs(c) < 1e4):
-                continue
-            effect = share * spot.effect[None]
-            rows = self.probes.passing(effect, np.abs(effect))[0]
-            if rows.any():
-                edit = changes.times(float(c))
-                yield self.candidate(spot.site, edit, rows, 0.0 if named else 2.0)
+            cost, say = self.cost(site), partial(self._left_out, site)
+            yield from self._explaining({site: nothing}, cost + self.unlikely(site), y or x, say)
+            if y is not None and np.shape(y.value) == np.shape(x.value):
+                say = partial(self._lost, site, y)
+                yield from self._explaining({site: unchanged}, cost + 0.5, y, say)
 
-    def candidate(self, site: Site, edit: Edit, rows: Array, extra: float = 0.0) -> Candidate:
-        """Return a change at one site as a candidate."""
-        cost = self.cost_of(site, edit) + extra
-        return Candidate(((site, edit),), self.probes.which(rows), cost)
+    def only_one_way(self) -> Iterator[Candidate]:
+        """Yield all ways back to a value but one: of many but the first, or but the last."""
+        for x, ways in self._several_ways():
+            cost = 1.0 + self.cost(Site(None, x))
+            for n in range(len(ways)) if len(ways) <= 6 else (0, len(ways) - 1):
+                others = [way for way in ways if way is not ways[n]]
+                changes, say = dict.fromkeys(others, nothing), partial(self._only, ways, n)
+                yield from self._explaining(changes, cost, x.users[n], say)
 
-    # -------------------- sites and what may be done there --------------------
+    def _several_ways(self) -> Iterator[tuple[Node, list[Site]]]:
+        """Yield the values to which two turns of a line, or three lines, lead back."""
+        for x in (x for x in self.graph.nodes if len(x.users) > 1):
+            ways = [Site(u, x, (u,)) for u in x.users if np.shape(u.adjoint) == np.shape(u.value)]
+            is_turn = len({user.call.instruction for user in x.users}) == 1
+            if len(ways) > 2 - is_turn and not self.turns.is_inner(Site(None, x)):
+                yield x, ways
 
-    @cached_property
-    def sites(self) -> list[Site]:
-        """The single operations, all that flows back to a value, and what has names at its ends."""
-        found = [*self.graph.edges(), *self.graph.wholes(), *self.passages]
-        return [site for site in self._in_time(found) if not self.turns.is_inner(site)]
+    def _explaining(
+        self, changes: Mapping[Site, Change], cost: float, node: Node, say: Callable[[], Finding]
+    ) -> Iterator[Candidate]:
+        """Yield changes at sites beside each other as a candidate, where they explain anything."""
+        self.case.deadline.check()
+        if rows := self.probes.explained(changes):
+            yield Candidate(changes, rows, cost, node, say)
 
     @cached_property
     def passages(self) -> list[Site]:
         """The longer ways between values that have names."""
-        return list(self._in_time(self.graph.passages(self.is_natural)))
-
-    def _in_time(self, sites: Iterable[Site]) -> Iterator[Site]:
-        for site in sites:
-            self.case.deadline.check()
-            yield site
-
-    def spot(self, site: Site) -> Spot | None:
-        """Return a site with what flows there; None where that leads to no wrong gradient."""
-        if site not in self._spots:
-            self.case.deadline.check()
-            self._spots[site] = self._spot(site)
-        return self._spots[site]
-
-    def _spot(self, site: Site) -> Spot | None:
-        if not self.probes.moves(site.argument):
-            return None
-        g = np.asarray((site.result or site.argument).adjoint, dtype=float)
-        c = np.asarray(self.graph.part(site, g, through_max=self.through_max), dtype=float)
-        shape = np.shape(site.argument.value)
-        return Spot(self.graph, self.probes, site, g, c) if c.shape == shape else None
-
-    # -------------------- verified --------------------
-
-    def verified(self, candidate: Candidate, left: set[int]) -> Explained | None:
-        """Return which of some gradients a change explains, once the backward pass has run."""
-        best: Explained | None = None
-        for through_max in (False, True) if self.graph.cancelled else (False,):
-            made: list[object] = []
-            try:
-                bars = self.graph.rerun(candidate.changes, through_max=through_max, made=made)
-            except UNFIT:
-                continue
-            rows = self._rows_of(bars, left)
-            if rows and (best is None or len(rows) > len(best.rows)):
-                best = Explained(candidate, rows, bars, made, through_max)
-        return best if best is None or self._holds_elsewhere(best) else None
-
-    def _rows_of(self, bars: Mapping[Node, object], left: set[int]) -> list[int]:
-        case, roots = self.case, self.graph.roots
-        changed = {k: bars.get(roots[k], roots[k].adjoint) for k in (*self.right, *left)}
-        if not all(case.explains(k, changed[k]) for k in self.right if roots[k] in bars):
-            return []
-        return [k for k in sorted(left) if roots[k] in bars and case.explains(k, changed[k])]
-
-    def _holds_elsewhere(self, explained: Explained) -> bool:
-        """Tell whether what explains gradients does so at a second point too.
-
-        Where there is none, a function is not believed of one number: many have any one.
-        """
-        changed = self._there(explained)
-        if changed is not None:
-            rows = explained.rows
-            return all(
-                k in changed.wrong and changed.explains(k, changed.automatic[k]) for k in rows
-            )
-        _, edit = explained.candidate.edits[0]
-        few = sum(self.differing[k] for k in explained.rows)
-        return few > 1 or edit.kind in ("left_out", "times", "not_carried")
-
-    def _there(self, explained: Explained) -> Case | None:
-        """Return the case at the second point, with the gradients as a change makes them there."""
-        second, changes = self.case.second(), explained.candidate.changes
-        if second is None or second.graph is None:
-            return None
-        with standing_at(second.graph, self.graph):
-            try:
-                bars = self.graph.rerun(changes, through_max=explained.through_max)
-            except UNFIT:
-                return replace(second, wrong=[])
-            now = [np.asarray(bars.get(root, root.adjoint)) for root in self.graph.roots]
-        return replace(second, automatic=now)
-
-    # -------------------- names and costs --------------------
+        return list(self.graph.passages(self.is_natural))
 
     def is_named(self, node: Node) -> bool:
         """Tell whether the reader's code has a name for a value."""
@@ -235,27 +138,101 @@ class Search:
 
     def cost(self, site: Site) -> float:
         """Return how far a site is from the first that a person would think of."""
-        ends = [node for node in (site.result, site.argument) if node is not None]
-        unnamed = sum(not self.is_named(node) for node in ends)
-        rest = site.steps == 1 and [n.name for n in ends] == ["set_at", "set_at"]
-        return 0.3 * unnamed + 0.05 * site.steps + 0.4 * (site.via is not None) + 1.2 * rest
+        unnamed = sum(not self.is_named(node) for node in _ends(site))
+        return 0.3 * unnamed + 0.05 * site.steps
 
-    def cost_of(self, site: Site, edit: Edit) -> float:
-        """Return the cost of a change at a site: what is lost is lost at one operation."""
-        lost = edit.kind in ("left_out", "times") and site.steps > 1
+    def unlikely(self, site: Site) -> float:
+        """Return how unlikely it is that one site is left out, and nothing beside it."""
+        ends = _ends(site)
+        rest = site.steps == 1 and [node.name for node in ends] == ["set_at", "set_at"]
         shared = not self.turns.repeats(site.argument)  # by the turns: then they overwrite it
-        result = site.result or site.argument
-        one_turn = edit.kind == "left_out" and shared and self.turns.repeats(result)
-        ends = (site.result or site.argument, site.argument)
-        inside = edit.of == "derivative" and not all(map(self.is_natural, ends))
-        by_steps = edit.of == "closed" and any(map(self.has_own_gradient, site.between[1:]))
-        unlikely = 0.4 * lost + 1.0 * one_turn + 1.5 * (inside or by_steps)
-        return edit.cost + self.cost(site) + unlikely
+        one_turn = shared and self.turns.repeats(ends[0])
+        return 0.4 * (site.via is not None) + UNLIKELY * (site.steps > 1) + 1.2 * rest + one_turn
 
-    def has_own_gradient(self, node: Node) -> bool:
-        """Tell whether the reader's backward pass has a variable for the gradient of a value."""
-        name = self.case.variable(node)
-        return not self.case.variables_back.isdisjoint((f"d{name}", f"d_{name}", f"grad_{name}"))
+    # -------------------- verified --------------------
+
+    def verified(self, candidate: Candidate, left: set[int]) -> Reason | None:
+        """Return a candidate as a reason of those gradients that it makes as they are, if any.
+
+        A max through which nothing flows back, as in a softmax, is often left out, too.
+        """
+        best: Reason | None = None
+        is_through = False
+        for through_max in (False, True) if self.graph.cancelled else (False,):
+            made: list[object] = []
+            try:
+                bars = self.graph.rerun(candidate.changes, through_max=through_max, made=made)
+            except UNFIT:
+                continue
+            rows = self._rows_of(bars, left)
+            if rows and (best is None or len(rows) > len(best.rows)):
+                products = [np.asarray(value) for value in (*made, *bars.values())]
+                call, cost = candidate.node.call, candidate.cost
+                best = Reason(candidate.say(), rows, call, products, cost=cost)
+                is_through = through_max
+        return best if best and self._holds_elsewhere(candidate, best, is_through) else None
+
+    def _rows_of(self, bars: Mapping[Node, object], left: set[int]) -> list[int]:
+        case, roots = self.case, self.graph.roots
+        changed = {k: bars.get(roots[k], roots[k].adjoint) for k in (*self.right, *left)}
+        if not all(case.explains(k, changed[k]) for k in self.right if roots[k] in bars):
+            return []
+        return [k for k in sorted(left) if roots[k] in bars and case.explains(k, changed[k])]
+
+    def _holds_elsewhere(self, candidate: Candidate, reason: Reason, through_max: bool) -> bool:
+        """Tell whether what explains gradients does so at a second point too, if there is one."""
+        second = self.case.second()
+        if second is None or second.graph is None:
+            return True
+        with standing_at(second.graph, self.graph):
+            try:
+                bars = self.graph.rerun(candidate.changes, through_max=through_max)
+            except UNFIT:
+                return False
+            now = [np.asarray(bars.get(root, root.adjoint)) for root in self.graph.roots]
+        there = replace(second, automatic=now)
+        return all(k in there.wrong and there.explains(k, now[k]) for k in reason.rows)
+
+    # -------------------- what is said --------------------
+
+    def _left_out(self, site: Site) -> Finding:
+        y, x = site.result, site.argument
+        if y is None:
+            return found("left_out", flow=found("flow_to", argument=self.case.name(x)))
+        if y.call.source is None:
+            return found("left_out", flow=found("upstream_of", argument=self.case.name(x)))
+        return found("left_out", flow=self._flow(site))
+
+    def _lost(self, site: Site, y: Node) -> Finding:
+        result, by = self.case.name(y), self.case.name(site.argument)
+        if result == by:  # i = sigmoid(i)
+            result = self.case.expression(y)
+        return found("lost", result=result, by=by if site.steps > 1 else None)
+
+    def _only(self, ways: Sequence[Site], n: int) -> Finding:
+        """Say that only the n-th of several ways is kept, and which run of its line it is."""
+        lines = [way.result.call.instruction for way in ways if way.result is not None]
+        before, several = lines[:n].count(lines[n]), lines.count(lines[n])
+        flow = self._flow(ways[n], (before + 1, several) if several > 1 else None)
+        is_turn = len(set(lines)) == 1
+        return found("only", flow=flow, overwritten=is_turn, rule="sum" if is_turn else "term")
+
+    def _flow(self, site: Site, run: tuple[int, int] | None = None) -> Finding:
+        """Return a gradient on its way; `run` tells which of several runs of a line it is."""
+        y, x, via, name = site.result, site.argument, site.via, self.case.name
+        assert y is not None
+        several = len(y.parents) > 1 or site.steps > 1
+        return found(
+            "flow",
+            result=name(y),
+            via=name(via) if via not in (None, y) else None,
+            argument=name(x) if several else None,
+            run=run,
+        )
 
 
 INNER = frozenset("negative exp log log1p sqrt square power reciprocal tanh absolute abs".split())
+
+
+def _ends(site: Site) -> list[Node]:
+    return [node for node in (site.result, site.argument) if node is not None]

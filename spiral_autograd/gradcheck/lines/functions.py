@@ -37,7 +37,8 @@ class Function:
         self, code: CodeType, same: Sequence[FunctionType], makers: Sequence[FunctionType]
     ) -> None:
         self.code, self.same, self.makers = code, same, makers
-        self.tree = definition_of(code)
+        tree = definition_of(code)
+        self.tree = _with_a_name(tree) if isinstance(tree, ast.Lambda) else tree
 
     @property
     def running(self) -> CodeType:
@@ -128,6 +129,15 @@ class Function:
         return code if code and code.co_freevars == self.code.co_freevars else None
 
 
+def _with_a_name(node: ast.Lambda) -> ast.FunctionDef:
+    """Return a function without a name as one that is defined by a statement."""
+    given = ast.copy_location(ast.Return(node.body), node.body)
+    made = ast.copy_location(ast.parse("def named(): pass").body[0], node)
+    assert isinstance(made, ast.FunctionDef)
+    made.name, made.args, made.body = "<lambda>", node.args, [given]
+    return made
+
+
 def functions_of(codes: Collection[CodeType]) -> dict[CodeType, Function]:
     """Return the functions that run each of some codes, and those that make them."""
     found: dict[CodeType, tuple[list[FunctionType], list[FunctionType]]]
@@ -143,7 +153,7 @@ def functions_of(codes: Collection[CodeType]) -> dict[CodeType, Function]:
 def _making(code: CodeType, inner: CodeType) -> CodeType:
     """Return the code of a function that makes functions of another code."""
 
-    def instead(item: Any) -> Any:
+    def instead(item: object) -> object:
         if not isinstance(item, CodeType):
             return item
         places = [(one.co_name, one.co_firstlineno) for one in (item, inner)]
@@ -167,7 +177,7 @@ def named_in(frame: FrameType, function: Function) -> Reach:
 
     Parts that are written somewhere in it, as `hs[t - 1]`, are in reach too.
     """
-    found: dict[str, Any] = {}
+    found, own = dict[str, Any](), [*frame.f_locals.values()]
     pending = [(name, value, 2) for name, value in frame.f_locals.items() if name.isidentifier()]
     pending += [
         (text, held, 0)
@@ -186,6 +196,9 @@ def named_in(frame: FrameType, function: Function) -> Reach:
         elif type(value) is dict and depth:
             held = [(k, v) for k, v in value.items() if isinstance(k, str)]
             pending += [(f"{text}[{k!r}]", v, depth - 1) for k, v in held]
+        elif type(value) is tuple and depth and len(value) < 9:  # a cache that is not unpacked
+            parts = [(k, v) for k, v in enumerate(value) if not any(v is o for o in own)]
+            pending += [(f"{text}[{k}]", v, depth - 1) for k, v in parts]
         elif depth:
             pending += [(f"{text}.{k}", v, depth - 1) for k, v in fields_of(value).items()]
     return found

@@ -309,8 +309,8 @@ def _evaluated(node: Any, names: dict[str, Any]) -> Any:
 def _written_in(statement: ast.AST, names: dict[str, Any]) -> Reach:
     """Return the shapes of the arrays that the expressions of a statement are."""
     found: dict[str, Any] = {}
-    nodes = [n for n in ast.walk(statement) if isinstance(n, ast.Call | ast.BinOp | ast.Subscript)]
-    for node in nodes:
+    kinds = ast.Call | ast.BinOp | ast.UnaryOp | ast.Subscript
+    for node in (node for node in ast.walk(statement) if isinstance(node, kinds)):
         if isinstance(made := _evaluated(node, names), np.ndarray):
             found[ast.unparse(node)] = made.shape
     return found

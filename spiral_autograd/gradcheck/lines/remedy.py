@@ -119,7 +119,9 @@ def texts_of(remedy: Remedy) -> list[str]:
     Nothing where a line should go.
     """
     with written(remedy):
-        return list(dict.fromkeys(_text(present(m.body), m.number) for m in remedy))
+        nodes = [(present(m.body), m) for m in remedy]
+        nodes = [(n.value if m.spot[0].co_name == "<lambda>" else n, m) for n, m in nodes]
+        return list(dict.fromkeys(_text(node, m.number) for node, m in nodes))
 
 
 def derivatives_of(remedy: Remedy) -> list[tuple[str, str]]:

@@ -56,6 +56,7 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
 _INDICES = ("{}", "-{}", "{} + 1", "{} - 1", "-{} + 1", "-{} - 1")  # of a number in reach
 _CUT_OFF = ("np.minimum({0}, 0)", "np.maximum({0}, 0)")
 _DERIVATIVES = ("(1 - {0})", "(1 - {0}**2)", "{0} * (1 - {0})", "({0} > 0)", "np.sign({0})")
+_SIGMOID = "(1 / (1 + np.exp(-{0})))"  # the derivative of softplus
 _SLOPES = _DERIVATIVES[:3]
 _INDEX = ast.Constant | ast.BinOp | ast.UnaryOp
 
@@ -100,11 +101,8 @@ def variants(body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]) 
     found = [Variant(cost, holder, field, index, node) for cost, node in offered]
     for slot in _slots(statement):
         other = (*_simpler(slot[3]), *_other(slot[3], reach, written), *_counted(slot, body, reach))
-        more = (
-            *idioms(slot[3], statement, reach, written),
-            *_more(slot, body, reach, written, shapes),
-        )
-        offers = (*other, *more)
+        other = (*other, *idioms(slot[3], statement, reach, written), *_inside(slot, written))
+        offers = (*other, *_more(slot, body, reach, written, shapes))
         found += [Variant(cost, *slot[:3], node) for cost, node in offers]
     return found
 
@@ -236,6 +234,9 @@ def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator
     if isinstance(held, tuple):
         yield from ((1.3, parsed(o)) for o, thing in reach.items() if _begins(o, thing))
     if isinstance(held, tuple) and len(held) == 2:
+        columns = [other for other, thing in reach.items() if thing == (held[0], 1)]
+        jacobian = "np.diagflat({0}) - np.outer({0}, {0})"  # of a softmax
+        yield from ((1.5, parsed(jacobian.format(other))) for other in columns if not named)
         turned = [other for other, thing in reach.items() if thing == held[::-1]]
         yield from ((1.4 if named else 1.5, parsed(f"{other}.T")) for other in turned)
     if named and isinstance(held, tuple):
@@ -335,6 +336,17 @@ def _more(
             yield 1.5, ast.Call(ast.Attribute(node, "sum", ast.Load()), [], keywords)
 
 
+def _inside(slot: Slot, written: Reach) -> Iterator[Offer]:
+    """Yield a divisor as a root, and a product that is subtracted as a sum along an axis."""
+    holder, field, _, node = slot
+    op, text = holder.op if isinstance(holder, ast.BinOp) else None, ast.unparse(node)
+    if isinstance(op, ast.Div) and field == "right" and not isinstance(node, ast.Constant):
+        yield 1.3, parsed(f"np.sqrt({text})")
+    if isinstance(op, ast.Sub) and isinstance(getattr(node, "op", None), ast.Mult):
+        for axis, _ in enumerate(written.get(text, ())):
+            yield 1.3, parsed(f"({text}).sum(axis={axis}, keepdims=True)")
+
+
 def _with(
     node: ast.expr, other: ast.expr, text: str, thing: Any, shapes: Sequence[Shape], whole: bool
 ) -> Iterator[Offer]:
@@ -360,7 +372,7 @@ def _with(
     if not is_number and thing in shapes:
         yield 1.6, ast.BinOp(node, ast.Add(), other)
         yield 1.7, ast.BinOp(node, ast.Sub(), other)
-        for form in _DERIVATIVES:
+        for form in (*_DERIVATIVES, *([_SIGMOID] * whole)):
             yield 1.6, ast.BinOp(node, ast.Mult(), parsed(form.format(text)))
 
 

@@ -18,9 +18,9 @@ from ..primitives import primitive
 from .nodes import UNFIT, Node
 
 Rounding = tuple[float, int]  # the size of roundings that are drawn anew, and the number of a draw
-# From what leaves the result of a site, what reaches its argument, and the gradients of all nodes
-# to what reaches the argument in place of it. Linear in them all.
-Change = Callable[[Any, Any, Callable[[Node], Any]], Any]
+# From what leaves the result of a site, and what reaches its argument, to what reaches the argument
+# in place of it. Linear in both.
+Change = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,13 +183,11 @@ class Graph:
             by_node.setdefault(site.result or site.argument, []).append((site, change))
         off: dict[Node, Any] = {}
 
-        def total(node: Node) -> Any:
-            return node.adjoint + off[node] if node in off else node.adjoint
-
         for node in reversed(self.nodes[: max(node.number for node in by_node) + 1]):
+            g = node.adjoint + off[node] if node in off else node.adjoint
             for site, change in by_node.get(node, ()):
-                before = self.part(site, total(node), through_max=through_max)
-                instead = change(total(node), before, total)
+                before = self.part(site, g, through_max=through_max)
+                instead = change(g, before)
                 _add(off, site.argument, instead - before)
                 if made is not None:
                     made.append(instead)

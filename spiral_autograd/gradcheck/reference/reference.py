@@ -145,9 +145,8 @@ def by_autograd(
 
     # The upstream gradient is traced too, so that the graph tells what depends on it.
     ups = [np.asarray(u, dtype=float) for u in subject.upstream] if double else subject.upstream
-    roots = subject.session.roots
     constants = _constants_of(subject) if rebind == "constants" else []
-    stand_in = standing_in(roots) if rebind else nullcontext()
+    stand_in = standing_in(subject.session.start.held) if rebind else nullcontext()
     with subject.session.fresh(), warnings.catch_warnings(), stand_in:
         warnings.simplefilter("ignore")
         values = [v.astype(float) for v in subject.values] if double else list(subject.values)

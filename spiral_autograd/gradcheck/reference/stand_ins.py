@@ -26,7 +26,6 @@ from autograd.tracer import isbox
 from ... import recording
 from ...state import ABSENT, Held, Names
 from ...validation import Array
-from ..subject.session import walk
 from . import special
 from .boxes import as_float, as_number, of_plain
 from .special import plain
@@ -334,9 +333,9 @@ def standing_for(value: object) -> object:
 
 
 @contextmanager
-def standing_in(roots: Sequence[object]) -> Iterator[None]:
-    """Let stand-ins stand for NumPy and the like, wherever the code that objects reach holds it."""
-    places = list(_places(roots))
+def standing_in(known: Sequence[Held]) -> Iterator[None]:
+    """Let stand-ins stand for NumPy and the like, wherever what is known to be reached holds it."""
+    places = list(_places(known))
     try:
         for held, instead in places:
             _hold(held, instead)
@@ -347,21 +346,22 @@ def standing_in(roots: Sequence[object]) -> Iterator[None]:
 
 
 def _hold(held: Held, parts: Sequence[object]) -> None:
-    if held.kind.write is not None:
-        with suppress(AttributeError):  # what can only be read: of a staticmethod, a partial
-            held.kind.write(held.item, parts)
+    with suppress(AttributeError):  # what can only be read: of a staticmethod, a partial
+        held.kind.write(held.item, parts)  # type: ignore[misc]
 
 
-def _places(roots: Sequence[object]) -> Iterator[tuple[Held, list[object]]]:
+def _places(known: Sequence[Held]) -> Iterator[tuple[Held, list[object]]]:
     """Yield what holds something that has a stand-in, with all that it is to hold meanwhile."""
     libraries: set[int] = set()  # what their functions close over stays
-    for item, held in walk(roots, with_code=True):
+    for held in known:
+        item = held.item
         if isinstance(item, FunctionType) and recording.is_installed(item.__code__.co_filename):
             libraries.update(map(id, (item, *(item.__closure__ or ()))))
-        for one in held if id(item) not in libraries else ():
-            instead = list(map(standing_for, one.before))
-            if isinstance(item, Names):  # Python's own functions are found after the globals
-                pairs = zip(item.names, instead, strict=True)
-                instead = [BUILT_IN.get(n, v) if v is ABSENT else v for n, v in pairs]
-            if not all(map(operator.is_, instead, one.before)):
-                yield one, instead
+        if id(item) in libraries:
+            continue
+        instead = list(map(standing_for, held.before))
+        if isinstance(item, Names):  # Python's own functions are found after the globals
+            pairs = zip(item.names, instead, strict=True)
+            instead = [BUILT_IN.get(n, v) if v is ABSENT else v for n, v in pairs]
+        if not all(map(operator.is_, instead, held.before)):
+            yield held, instead

@@ -309,7 +309,8 @@ def replaced_gradients(
 
     That is right by itself. But a network keeps the arrays that it has found in the list.
     """
-    lists = [n for n in GRADIENT_LISTS if isinstance(attributes_of(layer).get(n), list)]
+    attributes = attributes_of(layer)
+    lists = [n for n in GRADIENT_LISTS if isinstance(attributes.get(n), list)]
     pairs = ((gradient, p.gradient()) for p, gradient in before.values() if lists)
     replaced = any(is_array(a) and is_array(b) and a is not b for a, b in pairs)
     return [found("replaces_gradients", holder=lists[0])] if replaced else []

@@ -115,7 +115,7 @@ class Snapshot(Unreached):
     def __init__(self, *roots: object, like: Snapshot | None = None) -> None:
         self._like = like
         self._items: dict[int, Any] = {}  # kept alive, so that their ids stay theirs
-        self._held: list[Held] = []
+        self.held: list[Held] = []  # all that can be written back but arrays
         self._forms: list[Held] = []
         self._arrays: dict[int, tuple[Array, Array]] = {}
         self.add(*roots)
@@ -126,7 +126,7 @@ class Snapshot(Unreached):
             if id(item) in self._items:
                 continue
             self._items[id(item)] = item
-            self._held += [one for one in held if one.kind.write]
+            self.held += [one for one in held if one.kind.write]
             if issubclass(type(item), np.ndarray):
                 self._note_array(item)
 
@@ -139,7 +139,7 @@ class Snapshot(Unreached):
         """Put everything back."""
         others = [held for held in self._forms if not held.is_same()]
         # Forms again at the end: a view may be unlocked only after what it looks into.
-        for held in (*others, *self._held, *others):
+        for held in (*others, *self.held, *others):
             if not held.is_same():
                 held.put()
         for own, saved in self._arrays.values():

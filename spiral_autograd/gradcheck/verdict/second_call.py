@@ -148,7 +148,8 @@ def _gives_the_same(subject: Subject, one: Sequence[Given], other: Sequence[Give
 
 def _lengths(layer: object) -> list[int]:
     """Return the lengths of the lists of gradients that a layer keeps."""
-    lists = [] if layer is None else [attributes_of(layer).get(name) for name in GRADIENT_LISTS]
+    attributes = {} if layer is None else attributes_of(layer)
+    lists = map(attributes.get, GRADIENT_LISTS)
     return [len(held) if isinstance(held, list) else -1 for held in lists]
 
 

@@ -1,4 +1,4 @@
-"""The grammar of mistakes: what people do to an array, to a derivative, to a formula; as tables."""
+"""What people do to an array that should be handed on as it is, or be summed; as tables."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ class Pattern:
     ----------
     kind : str
         Of the finding.
-    cost : float
-        How far from the first thing that a person would think of.
     make : callable
         From what is right to what comes out.
     fields : dict
@@ -33,7 +31,6 @@ class Pattern:
     """
 
     kind: str
-    cost: float
     make: Callable[[Array], Array]
     fields: Mapping[str, Any] = field(default_factory=dict)
 
@@ -48,7 +45,7 @@ def subsets(ndim: int) -> list[Axes]:
     return [s for n in range(1, ndim + 1) for s in combinations(range(ndim), n)] if ndim < 6 else []
 
 
-def one(axes: Axes) -> Any:
+def one(axes: Axes) -> int | Axes:
     """Return the only one of some axes; else all of them."""
     return axes[0] if len(axes) == 1 else axes
 
@@ -74,20 +71,20 @@ def rearrangements(shape: Shape, target: Shape) -> Iterator[Pattern]:
         if tuple(shape[i] for i in axes) == target:
             is_plain = axes == tuple(range(len(shape)))[::-1]
             kind, fields = ("transposed", {}) if is_plain else ("axes_order", {"axes": axes})
-            yield Pattern(kind, 2.0, partial(np.transpose, axes=axes), fields)
+            yield Pattern(kind, partial(np.transpose, axes=axes), fields)
     for axes in orders:
-        yield Pattern("reordered", 2.0, partial(_turned, shape=target, axes=axes))
+        yield Pattern("reordered", partial(_turned, shape=target, axes=axes))
         if len(target) == len(shape):
-            yield Pattern("reordered", 2.0, partial(_moved_back, shape=target, axes=axes))
+            yield Pattern("reordered", partial(_moved_back, shape=target, axes=axes))
     if len(shape) > 1 or len(target) > 1:
-        yield Pattern("reordered", 2.0, lambda a: a.reshape(target, order="F"))
-        yield Pattern("reordered", 2.0, lambda a: a.ravel(order="F").reshape(target))
+        yield Pattern("reordered", lambda a: a.reshape(target, order="F"))
+        yield Pattern("reordered", lambda a: a.ravel(order="F").reshape(target))
     for axis, n in enumerate(shape if shape == target else ()):
         if n > 1:
-            yield Pattern("reversed", 2.0, partial(np.flip, axis=axis), {"axis": axis})
+            yield Pattern("reversed", partial(np.flip, axis=axis), {"axis": axis})
             for shift in (1, -1):
                 rolled = partial(np.roll, shift=shift, axis=axis)
-                yield Pattern("shifted", 2.0, rolled, {"shift": shift, "axis": axis})
+                yield Pattern("shifted", rolled, {"shift": shift, "axis": axis})
 
 
 def _turned(a: Array, shape: Shape, axes: Axes) -> Array:
@@ -106,7 +103,7 @@ def exchanged_blocks(shape: Shape) -> Iterator[Pattern]:
         if shape[axis] % count == 0:
             for order in list(permutations(range(count)))[1:]:
                 made = partial(_blocks, count=count, axis=axis, order=order)
-                yield Pattern("blocks", 2.2, made, made.keywords)
+                yield Pattern("blocks", made, made.keywords)
 
 
 def _blocks(a: Array, count: int, axis: int, order: Axes) -> Array:
@@ -136,71 +133,4 @@ def reductions(shape: Shape, *, ends: bool = False) -> Iterator[Pattern]:
         for kind, reduce in (kinds | _ENDS if ends else kinds).items():
             if len(axes) == 1 or kind not in ("the_first", "the_last"):
                 made = partial(reduce, axis=axes, keepdims=True)
-                yield Pattern(kind, 2.0, made, {"axes": one(axes)})
-
-
-def unbroadcast(part: Array, shape: Shape) -> Array:
-    """Return an array summed to a shape from which NumPy would broadcast it."""
-    extra = np.ndim(part) - len(shape)
-    part = np.sum(part, axis=tuple(range(extra))) if extra > 0 else part
-    axes = tuple(i for i, n in enumerate(shape) if n == 1 and np.shape(part)[i] > 1)
-    return np.asarray(np.sum(part, axis=axes, keepdims=True) if axes else part)
-
-
-# -------------------- derivatives --------------------
-
-# What people take for a derivative, or multiply by: the likeliest first.
-FUNCTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
-    ("1", np.ones_like),
-    ("{v}", lambda v: v),
-    ("1 - {v}", lambda v: 1 - v),
-    ("{v} * (1 - {v})", lambda v: v * (1 - v)),
-    ("1 - {v}**2", lambda v: 1 - v * v),
-    ("({v} > 0)", lambda v: (v > 0).astype(float)),
-    ("1 / {v}", lambda v: 1 / v),
-    ("{v}**2", lambda v: v * v),
-    ("({v} <= 0)", lambda v: (v <= 0).astype(float)),
-    ("{v}**2 * (1 - {v})", lambda v: v * v * (1 - v)),
-    ("{v} * (1 - {v})**2", lambda v: v * (1 - v) ** 2),
-    ("{v} * (1 + {v})", lambda v: v * (1 + v)),
-    ("({v} * (1 - {v}))**2", lambda v: (v * (1 - v)) ** 2),
-    ("(1 - {v})**2", lambda v: (1 - v) ** 2),
-    ("(1 - {v}**2)**2", lambda v: (1 - v * v) ** 2),
-    ("1 / {v}**2", lambda v: 1 / (v * v)),
-    ("1 + {v}", lambda v: 1 + v),
-    ("2 * {v}", lambda v: 2 * v),
-    ("{v} / 2", lambda v: v / 2),
-    ("{v}**3", lambda v: v**3),
-    ("1 / {v}**3", lambda v: v**-3.0),
-    ("1 + {v}**2", lambda v: 1 + v * v),
-    ("1 / (1 + {v}**2)", lambda v: 1 / (1 + v * v)),
-    ("1 / (1 - {v})", lambda v: 1 / (1 - v)),
-    ("1 / ({v} * (1 - {v}))", lambda v: 1 / (v * (1 - v))),
-    ("1 / (1 - {v}**2)", lambda v: 1 / (1 - v * v)),
-    ("1 - sqrt({v})", lambda v: 1 - np.sqrt(v)),
-    ("exp({v})", np.exp),
-    ("exp(-{v})", lambda v: np.exp(-v)),
-    ("sqrt({v})", np.sqrt),
-    ("1 / sqrt({v})", lambda v: 1 / np.sqrt(v)),
-    ("sign({v})", np.sign),
-    ("abs({v})", np.abs),
-    ("log({v})", np.log),
-    ("sigmoid({v})", lambda v: 1 / (1 + np.exp(-v))),
-    ("sigmoid({v}) * (1 - sigmoid({v}))", lambda v: np.exp(-v) / (1 + np.exp(-v)) ** 2),
-    ("1 - sigmoid({v})", lambda v: 1 / (1 + np.exp(v))),
-    ("sigmoid({v}) * (1 - {v})", lambda v: (1 - v) / (1 + np.exp(-v))),
-    ("{v} * (1 - sigmoid({v}))", lambda v: v / (1 + np.exp(v))),
-    ("tanh({v})", np.tanh),
-    ("1 - tanh({v})**2", lambda v: 1 - np.tanh(v) ** 2),
-    ("cos({v})", np.cos),
-    ("sin({v})", np.sin),
-)
-
-
-def functions_of(v: Array) -> Array:
-    """Return the simple functions of a value, one in each row; those that do not exist as NaN."""
-    with np.errstate(all="ignore"):
-        rows = [np.asarray(function(v), dtype=float).ravel() for _, function in FUNCTIONS]
-    table = np.stack(rows)
-    table[~np.isfinite(table).all(axis=1)] = np.nan
-    return table
+                yield Pattern(kind, made, {"axes": one(axes)})
