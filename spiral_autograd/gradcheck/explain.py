@@ -15,6 +15,7 @@ from .diagnosis.behind import behind
 from .diagnosis.case import Case, Reason, other_upstream
 from .diagnosis.diagnose import diagnose
 from .diagnosis.elsewhere import elsewhere
+from .diagnosis.other_sizes import case_at_other_sizes
 from .diagnosis.second_point import other_numbers, second_point
 from .finding import Finding, found, together
 from .guard import CheckError, guarded
@@ -130,6 +131,8 @@ def _case(
     )
     is_ideal = graph is not c.graph
     case.second = lru_cache(lambda: second_point(c, case, ideal=is_ideal))
+    if not is_ideal:
+        case.at_other_sizes = lru_cache(lambda: case_at_other_sizes(case, where.elsewhere))
     return case
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..validation import Array
 from .diagnosis.case import Case
+from .diagnosis.other_sizes import at_other_sizes
 from .finding import Finding, found
 from .guard import CheckError, Deadline, guarded
 from .lines.blame import blame_of
@@ -71,13 +72,18 @@ class Where:
                 tolerance=c.tolerance,
                 deadline=self.until,
                 ideal=self.ideal,
+                elsewhere=lambda: self.elsewhere,
             )
         return self._evidence
 
+    @cached_property
+    def elsewhere(self) -> Comparison | None:
+        """The same check for inputs of other lengths; None where there may be none."""
+        return at_other_sizes(self.c, self.deadline)
+
     def _run(self) -> list[object]:
         """Run both passes once more, from the start."""
-        with self.c.subject.session.fresh():
-            return self.c.backward()
+        return self.c.rerun()
 
     def places(self, where: Callable[..., Places], k: int, *why: object) -> Places:
         """Return places in the reader's code; none where its source cannot be read."""
@@ -112,7 +118,7 @@ class Where:
             if blame is not None and remedy is not None and is_asked:
                 steps = blame.mending.steps
                 right = any(self._is_right_there(k, remedy, case, steps) for case in cases)
-                texts, derivatives = texts_of(remedy), derivatives_of(remedy)
+                texts, derivatives = texts_of(remedy), derivatives_of(remedy, self.c.graph)
         self.c.subject.session.restore()
         told = {"statement": texts[0], "others": texts[1:], "derivatives": derivatives}
         return found("right_with", **told) if right else None

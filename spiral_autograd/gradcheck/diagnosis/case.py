@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -108,6 +109,9 @@ class Case:
         What backward calls the upstream gradient, if it is one.
     second : callable
         Returns the case at a second point, where a reason must hold too; None if there is none.
+    at_other_sizes : callable
+        Returns the case for inputs of other sizes, where a reason should hold too; None if there is
+        none.
     rerun : callable or None
         Returns the handwritten gradients of a second point, once more.
     """
@@ -128,6 +132,7 @@ class Case:
     n_inputs: int = 0
     name_of_upstream: str | None = None
     second: Callable[[], Case | None] = lambda: None
+    at_other_sizes: Callable[[], Case | None] = lambda: None
     rerun: Callable[[], list[Any]] | None = None
     _variables: dict[Node, str | None] = field(default_factory=dict, repr=False)
 
@@ -249,6 +254,35 @@ class Case:
                 product = found("axes", lengths=own, axes=some, of=name)
                 lengths.setdefault(float(np.prod(own)), product)
         return {n: what for n, what in lengths.items() if n > 1}
+
+    @cached_property
+    def measures(self) -> Mapping[tuple[str, tuple[int, ...]], tuple[float, Finding]]:
+        """All lengths and products of lengths, with what they are, by the value and its axes."""
+        arrays: dict[str, tuple[Finding, Array]] = {}
+        for name, array in (*self._given, *self._made):
+            arrays.setdefault(str(name.to_dict()), (name, array))
+        return {
+            (key, axes): (
+                float(math.prod(np.shape(what[1])[axis] for axis in axes)),
+                self._measure(*what, axes),
+            )
+            for count in range(1, 5)
+            for key, what in arrays.items()
+            for axes in combinations(range(np.ndim(what[1])), count)
+        }
+
+    def _measure(self, name: Finding, array: Array, axes: tuple[int, ...]) -> Finding:
+        """Return what a length is, or a product of lengths."""
+        shape, outputs = np.shape(array), [np.shape(u)[:1] for u in self.upstream]
+        if axes == (0,) and {*outputs} <= {shape[:1], ()}:
+            first = [name for name, _ in self._given[: len(outputs) + bool(self.n_inputs)]]
+            if name in first:
+                return found("batch_size")
+        if len(axes) == 1:
+            return found("axis", axis=axes[0], of=name)
+        if len(axes) == len(shape):
+            return found("entries", of=name)
+        return found("axes", lengths=[shape[axis] for axis in axes], axes=axes, of=name)
 
     def axis_into(self, k: int, what: Finding, n: float) -> Finding:
         """Return the axis of that length of what the k-th argument goes into, if it has one."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ..blocks import inner, largest
 from ..finding import Finding, found
 from ..reference.nodes import Node
-from .case import Case, Reason
+from .case import Case, Lengths, Reason
 
 
 def named_factor(case: Case, k: int) -> Reason | None:
@@ -19,7 +19,10 @@ def named_factor(case: Case, k: int) -> Reason | None:
         return None
     for factor, node in case.constants() if abs(c + 1) > 1e-6 else ():
         is_lost = is_near(case, c, 1 / factor)
-        if (is_lost or is_near(case, c, factor)) and _is_scaled_at(case, node, c, k):
+        alike = [other for value, other in case.constants() if value == factor]
+        if (is_lost or is_near(case, c, factor)) and (
+            _is_scaled_at(case, [node], c, k) or _is_scaled_at(case, alike, c, k)
+        ):
             text = case.expression(node)
             fields = {"times": c, "factor": factor, "text": text, "lost": is_lost}
             return Reason(found("constant_factor", **fields), [k], node.call)
@@ -64,10 +67,10 @@ def _is_shared(case: Case, k: int, c: float) -> bool:
     return any(other is not None and abs(other - c) <= 1e-9 * abs(c) for other in shared)
 
 
-def _is_scaled_at(case: Case, node: Node, c: float, k: int) -> bool:
-    """Tell whether the k-th gradient comes out with c times what flows back through a node."""
+def _is_scaled_at(case: Case, nodes: Sequence[Node], c: float, k: int) -> bool:
+    """Tell whether the k-th gradient comes out with c times what flows back through some nodes."""
     assert case.graph is not None
-    sites = [site for site in case.graph.edges() if site.result is node]
+    sites = [site for site in case.graph.edges() if site.result in nodes]
     off = case.graph.rerun(dict.fromkeys(sites, lambda g, part: c * part))
     right = [j for j in range(len(case.names)) if j not in case.wrong and case.comparable(j)]
     roots = case.graph.roots
@@ -86,26 +89,56 @@ def factor_of(case: Case, c: float, k: int) -> Finding | None:
     """
     if is_near(case, c, -1.0):
         return found("wrong_sign")
+    there, dimensions = _ratio_there(case, k), _dimensions(case, c, k)
     for times in (2.0, 0.5, -2.0, -0.5):
-        if is_near(case, c, times):
+        if is_near(case, c, times) and (there is None or is_near(case, there, times)):
             n = max(abs(times), 1 / abs(times))
-            return found("times", times=times, also=case.dimensions.get(n), n=n)
-    for n, what in case.dimensions.items():
-        for sign in (1, -1):
-            fields = {"n": n, "sign": sign, "what": case.axis_into(k, what, n)}
-            if is_near(case, c, sign * n):
-                is_mean = case.takes_mean_of(n)
-                return found("mean_missing", **fields) if is_mean else _also(c, n, what)
-            if is_near(case, c, sign / n):
-                is_output = what.kind == "batch_size" or what.fields.get("of") == found("output")
-                is_over = case.sums_over(n) or is_output
-                return found("averaged_over", **fields) if is_over else _also(c, n, what)
+            return found("times", times=times, also=dimensions.get(n), n=n)
+    named = (_length_of(case, c, k, n, what) for n, what in dimensions.items())
+    if (length := next(filter(None, named), None)) is not None:
+        return length
     ratio = next(_ratios(case, c), None)
     for n, what in case.dimensions.items():
         if n > 2 and any(is_near(case, abs(c), v) for v in (n / (n - 1), (n - 1) / n)):
             less = found("one_less", times=c, n=n, less=n - 1, what=what)
             return less if ratio is None else found("either_way", one=less, other=ratio)
     return ratio
+
+
+def _length_of(case: Case, c: float, k: int, n: float, what: Finding) -> Finding | None:
+    """Return what is said of a factor that is a length, or one over it; None of any other."""
+    for sign in (1, -1):
+        fields = {"n": n, "sign": sign, "what": case.axis_into(k, what, n)}
+        if is_near(case, c, sign * n):
+            is_mean = case.takes_mean_of(n)
+            return found("mean_missing", **fields) if is_mean else _also(c, n, what)
+        if is_near(case, c, sign / n):
+            is_output = what.kind == "batch_size" or what.fields.get("of") == found("output")
+            is_over = case.sums_over(n) or is_output
+            return found("averaged_over", **fields) if is_over else _also(c, n, what)
+    return None
+
+
+def _ratio_there(case: Case, k: int) -> float | None:
+    """Return the factor of the k-th gradient at other sizes, where it can be asked."""
+    there = case.at_other_sizes()
+    return None if there is None else ratio(there, k)
+
+
+def _dimensions(case: Case, c: float, k: int) -> Lengths:
+    """Return the lengths that a factor may come from: at other sizes it comes from the same."""
+    there, other = case.at_other_sizes(), _ratio_there(case, k)
+    if there is None or other is None:
+        return case.dimensions
+
+    def is_it(n: float, factor: float) -> bool:
+        return any(is_near(case, abs(factor), some) for some in (n, 1 / n))
+
+    for measured, (n, what) in case.measures.items():
+        m = there.measures[measured][0] if measured in there.measures else 0.0
+        if n > 1 and m > 0 and is_it(n, c) and is_it(m, other):
+            return {n: what}
+    return {n: what for n, what in case.dimensions.items() if not is_it(n, c)}
 
 
 def _also(c: float, n: float, what: Finding) -> Finding:

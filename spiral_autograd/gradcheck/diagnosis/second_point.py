@@ -108,7 +108,7 @@ def moved(value: Array, rng: np.random.Generator) -> Array:
     if value.size > 1 and set(np.unique(value)) == {0, 1}:
         return rng.permuted(value, axis=-1)
     other = other_numbers(value, rng)
-    if value.ndim and _are_shares(value):
+    if value.ndim and are_shares(value):
         return rng.permuted(other, axis=-1)
     if np.min(value) < 0 < np.max(value):
         other *= rng.choice([-1, 1], value.shape)
@@ -120,12 +120,13 @@ def other_numbers(value: Array, rng: np.random.Generator) -> Array:
     factors = rng.uniform(0.7, 1.3, value.shape)
     least = np.max(np.abs(value), initial=0.5)
     other = np.where(value == 0, 0.3 * least * factors, value * factors)
-    if _are_shares(value):
+    if are_shares(value):
         other /= other.sum(axis=-1, keepdims=True)
     return np.asarray(other, dtype=value.dtype)
 
 
-def _are_shares(value: Array) -> bool:
+def are_shares(value: Array) -> bool:
+    """Tell whether the rows of an array are probabilities."""
     some = value.shape[-1:] > (1,) and np.all(value > 0)
     return bool(some and np.allclose(value.sum(axis=-1), 1))
 

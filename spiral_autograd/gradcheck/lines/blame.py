@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from ...recording import Call, name_of
 from ...validation import Shape
 from ..blocks import close, largest
 from ..source import Place, code_of, forward_line, skips
-from .known import Known, is_known
-from .mending import Asked, Mending
-from .ran import Evidence, Key, Ran, gradient_of, share_right
+from .known import Known, is_known, shares_right
+from .mending import Asked, Mending, There
+from .ran import Evidence, Key, Ran, gradient_of
 from .remedy import Remedy, Spot
 from .trail import Moment, Trail, follow, is_unchecked
 
@@ -168,13 +168,14 @@ class Blame(Ran):
         ours = [0.0 if g is None else largest(g) for g in e.grads]
         # What should be zero is no more than rounding, beside what it is.
         floors = [max(f, tolerance * m) for f, m in zip(e.floors, ours, strict=True)]
-        truths = [some for some in (e.automatic, e.ideal) if some]
+        right = partial(shares_right, floors, tolerance, [e.automatic, e.ideal])
 
-        def right(grads: Sequence[Any]) -> list[float]:
-            pairs = enumerate(zip(grads, floors, strict=True))
-            return [
-                max(share_right(g, true[k], f, tolerance) for true in truths) for k, (g, f) in pairs
-            ]
+        def elsewhere() -> There | None:
+            there = e.elsewhere()
+            if there is None:
+                return None
+            true = [there.reference.grads]
+            return There(there.rerun, partial(shares_right, floors, tolerance, true))
 
         def back(value: Any) -> int:
             known = isinstance(value, np.ndarray) and np.any(value)
@@ -184,7 +185,8 @@ class Blame(Ran):
 
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
         more = length, self.numbers, self.trail.may_not_end
-        return Mending(e.run, right, self._truth, self.gain_from, back, e.deadline, *more)
+        asked = e.run, right, elsewhere, self._truth, self.gain_from, back
+        return Mending(*asked, e.deadline, *more)
 
     @cached_property
     def _writes_unchecked(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -81,3 +81,27 @@ def numbers_of(value: object) -> Array | None:
         array = np.asarray(value)
         return array if array.dtype.kind in "fiub" else None
     return None
+
+
+def shares_right(
+    floors: Sequence[float],
+    tolerance: float,
+    truths: Sequence[Sequence[Any]],
+    grads: Sequence[Any],
+) -> list[float]:
+    """Return of each gradient which share is right, by the likeliest of some true ones."""
+    pairs = enumerate(zip(grads, floors, strict=True))
+    return [
+        max(_share_right(g, true[k], floor, tolerance) for true in truths if true)
+        for k, (g, floor) in pairs
+    ]
+
+
+def _share_right(grad: Any, true: Any, floor: float, tolerance: float) -> float:
+    """Return which share of a gradient's entries are right: 1 where it is, as a whole."""
+    if grad is None or np.shape(grad) != np.shape(true):
+        return 0.0
+    if close(grad, true, tolerance, floor):
+        return 1.0
+    off = np.abs(np.subtract(grad, true)) > tolerance * largest(true) + floor
+    return 0.999 * (1 - float(np.mean(off)))

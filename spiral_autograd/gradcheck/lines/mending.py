@@ -31,6 +31,13 @@ class Asked(NamedTuple):
     shared: bool  # right gradients came from it, too
 
 
+class There(NamedTuple):
+    """The backward pass for inputs of other sizes."""
+
+    run: Callable[[], Gradients]
+    right: Callable[[Gradients], Sequence[float]]
+
+
 # How long is searched, in what is the same on every machine: about 2 microseconds each.
 _WORK = 750_000  # statements that run and nodes that are compiled, in all runs together
 _RUN = 200  # what a run costs beside them
@@ -39,6 +46,7 @@ _UNLIKELY = 6_000  # those of a line that nothing speaks for
 _EVALUATION = 40  # what an evaluation costs beside the statements that it runs
 _LONGER, _STEPS = 20, 10_000  # how much longer a run may take with another line
 _AGAIN = 0.5  # what makes the same as a lesser change, or none, is that much less likely
+_MORE = 200_000  # for one that is right at other sizes too, where one is by chance
 _MOST = 1_200  # runs of a backward pass
 _NEAR = 0.6  # what costs that much more than the least is as likely
 _UNSURE, _ALIKE = 1.2, 0.35  # a number that costs so much is by chance where others are near
@@ -51,10 +59,10 @@ _FIRST = 0.3  # as much likelier is the line that the values speak for
 class Mending:
     """A search for the lines of which one small change makes wrong gradients right.
 
-    `run` runs the backward pass, `truth` tells how much of it is true when it runs,
-    `gain` how much likelier a change is that makes another value of one, `back` how far back the
-    value is whose gradient one is, and `right` which share of each gradient is right: 1 of one
-    that is, to rounding.
+    `run` runs the backward pass, `elsewhere` gives it for inputs of other sizes, where there may be
+    such, `truth` tells how much of it is true when it runs, `gain` how much likelier a change is
+    that makes another value of one, `back` how far back the value is whose gradient one is, and
+    `right` which share of each gradient is right: 1 of one that is, to rounding.
     `length` is how many statements a run takes, `numbers` are those that the forward pass names;
     with `may_not_end` there is a loop that may go on for ever if its function is given others.
     """
@@ -63,6 +71,7 @@ class Mending:
         self,
         run: Callable[[], Gradients],
         right: Callable[[Gradients], Sequence[float]],
+        elsewhere: Callable[[], There | None],
         truth: Callable[[], float],
         gain: Callable[[Any], Callable[[Any], float]],
         back: Callable[[Any], int],
@@ -71,8 +80,8 @@ class Mending:
         numbers: Mapping[str, float],
         may_not_end: bool,
     ) -> None:
-        self.run, self.right, self.truth = run, right, truth
-        self.gain, self.back = gain, back
+        self.run, self.right, self.elsewhere = run, right, elsewhere
+        self.truth, self.gain, self.back = truth, gain, back
         self.deadline, self.length, self.numbers = deadline, length, numbers
         self.may_not_end, self.steps = may_not_end, _LONGER * length + _STEPS
         self.functions: dict[CodeType, Function] = {}
@@ -97,13 +106,7 @@ class Mending:
             for number, (spot, asked) in enumerate(spots.items())
             for cost, mended in self.tries[spot]
         ]
-        found: dict[Place, tuple[float, Mended]] = {}
-        least, left = np.inf, self._left
-        for cost, _, mended in sorted(tries, key=lambda t: t[:2])[:_MOST]:
-            if cost > min(least + _NEAR, _DEAREST) or self._left < left / 3:
-                break
-            if mended.place not in found and rows <= self._right_with((mended,)):
-                found[mended.place], least = (cost, mended), min(least, cost)
+        found = self._found(sorted(tries, key=lambda t: t[:2])[:_MOST], rows)
         first = next(iter(spots))
         rated = {
             mended: (
@@ -116,6 +119,25 @@ class Mending:
         }
         best = [mended for mended in rated if rated[mended] == max(rated.values())]
         return [(mended._replace(number=self._by_chance(mended)),) for mended in best]
+
+    def _found(
+        self, tries: Sequence[tuple[float, int, Mended]], rows: frozenset[int]
+    ) -> dict[Place, tuple[float, Mended]]:
+        """Return the first of each line with which all are right: at other sizes, if any is."""
+        found: dict[Place, tuple[float, Mended]] = {}
+        by_chance: dict[Place, tuple[float, Mended]] = {}  # right for these sizes only
+        least, left = np.inf, self._left / 3
+        for cost, _, mended in tries:
+            if cost > min(least + _NEAR, _DEAREST) or self._left < left:
+                break
+            if mended.place in found or not rows <= self._right_with((mended,)):
+                continue
+            if self._holds((mended,), rows):
+                found[mended.place], least = (cost, mended), min(least, cost)
+            else:
+                left = max(left, self._left - _MORE) if not by_chance else left
+                by_chance.setdefault(mended.place, (cost, mended))
+        return found or by_chance
 
     def _by_chance(self, mended: Mended) -> int | None:
         """Return the number that a line makes, where others that are as likely make it too."""
@@ -131,6 +153,7 @@ class Mending:
         entries of the gradients are right, and the others are looked for with that.
         """
         done, most, tries = Remedy(), sum(self.right(self.run())), self.tries
+        by_chance = Remedy()
         self._left = max(self._left, _WORK // 8)
         self._for_several = True
         alike = {spot: asked._replace(more=0.0) for spot, asked in spots.items()}
@@ -142,16 +165,19 @@ class Mending:
                 ones = [(mended,) for spot in spots for mended in self._true(spot)]
                 rated = {(*done, *some): 0.0 for some in (every, *ones)}
                 for remedy in rated:
-                    if rows <= self._right_with(remedy):
+                    if not rows <= self._right_with(remedy):
+                        rated[remedy] = sum(self._shares(remedy))
+                    elif self._holds(remedy, rows):
                         return self.least(remedy, rows)
-                    rated[remedy] = sum(self._shares(remedy))
+                    else:
+                        by_chance = by_chance or self.least(remedy, rows)
                 best = max(rated, key=lambda remedy: rated[remedy], default=done)
                 if rated.get(best, 0.0) <= most + 1e-9:
                     break
                 done, most = tuple(mended.apart() for mended in best), rated[best]
         finally:
             self.tries, self._for_several = tries, False
-        return ()
+        return by_chance
 
     def _true(self, spot: Spot, new: bool = False) -> list[Mended]:
         """Return what makes in a line a true gradient, the furthest back first: a new one."""
@@ -162,14 +188,22 @@ class Mending:
 
     def least(self, remedy: Remedy, rows: frozenset[int]) -> Remedy:
         """Return a remedy without the lines that need not be other ones."""
-        for mended in remedy:
+        holds = self._holds(remedy, rows)
+        for mended in remedy if len(remedy) > 1 else ():
             less = tuple(other for other in remedy if other is not mended)
-            remedy = less if rows <= self._right_with(less) else remedy
+            is_right = rows <= self._right_with(less) and holds <= self._holds(less, rows)
+            remedy = less if is_right else remedy
         return remedy
 
     def _right_with(self, remedy: Remedy) -> frozenset[int]:
         """Return which gradients are right with something else in some lines."""
-        return frozenset(k for k, share in enumerate(self._shares(remedy)) if share == 1)
+        return _whole(self._shares(remedy))
+
+    def _holds(self, remedy: Remedy, rows: frozenset[int]) -> bool:
+        """Tell whether gradients are right at other sizes too, where that can be asked."""
+        there = self.elsewhere()
+        grads = run_with(remedy, there.run, self.steps) if there is not None else ()
+        return there is None or (bool(grads) and rows <= _whole(there.right(grads)))
 
     def _shares(self, remedy: Remedy) -> Sequence[float]:
         """Return of each gradient which share is right with other lines; they are run once."""
@@ -272,6 +306,11 @@ class Mending:
                 number = made[0] if is_number and not asked.repeats else None
                 yield variant.cost - gain + again, variant, back, number
         self._room = self._room if asked.more else room
+
+
+def _whole(shares: Sequence[float]) -> frozenset[int]:
+    """Return the numbers of the gradients that are right."""
+    return frozenset(k for k, share in enumerate(shares) if share == 1)
 
 
 def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:

@@ -20,6 +20,7 @@ from ..blocks import close, inner, largest
 from ..guard import NEVER, Deadline
 from ..reference.graph import is_number
 from ..source import Place, code_of, forward_line, inner_codes, is_computing, root_of, targets_of
+from ..verdict.rows import Comparison
 from .known import Known, is_known, numbers_of
 from .trail import Event, Moment, Trail
 
@@ -53,6 +54,8 @@ class Evidence:
     tolerance: float = 1e-9
     deadline: Deadline = NEVER
     ideal: Sequence[Any] = ()  # the true gradients without a small constant, where there is one
+    # The same check for inputs of other lengths, if there may be such.
+    elsewhere: Callable[[], Comparison | None] = lambda: None
 
     found: Any = None  # what has been made of it
 
@@ -382,13 +385,3 @@ def gradient_of(name: str) -> str:
     """Return of what a variable is the gradient, by its name: of `h` for ``dh`` or ``grad_h``."""
     found = re.fullmatch(r"(d|d_|grad_?|g_)(\w+)", name.split(".")[-1], re.IGNORECASE)
     return found[2] if found else ""
-
-
-def share_right(grad: Any, true: Any, floor: float, tolerance: float) -> float:
-    """Return which share of a gradient's entries are right: 1 where it is, as a whole."""
-    if grad is None or np.shape(grad) != np.shape(true):
-        return 0.0
-    if close(grad, true, tolerance, floor):
-        return 1.0
-    off = np.abs(np.subtract(grad, true)) > tolerance * largest(true) + floor
-    return 0.999 * (1 - float(np.mean(off)))

@@ -13,7 +13,10 @@ from dataclasses import replace
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..guard import CheckError
+from ..reference.graph import Graph
 from ..source import Place, targets_of
 from .functions import FAILING, Function
 from .statements import Together
@@ -124,12 +127,31 @@ def texts_of(remedy: Remedy) -> list[str]:
         return list(dict.fromkeys(_text(node, m.number) for node, m in nodes))
 
 
-def derivatives_of(remedy: Remedy) -> list[tuple[str, str]]:
-    """Return which derivatives of common functions stand in the lines then, and did not before."""
+_WRITTEN_WITH = {  # of what a forward pass makes a function
+    "the ReLU": {"maximum", "fmax", "where", "clip", "set_at"},
+    "the sigmoid": {"exp", "expit", "logistic", "tanh"},
+    "tanh": {"tanh", "exp"},
+}
+
+
+def derivatives_of(remedy: Remedy, graph: Graph | None) -> list[tuple[str, str]]:
+    """Return which derivatives of common functions stand in the lines then, and did not before.
+
+    Only of functions that the forward pass may have: without its graph that is not known.
+    """
     before = {found for mended in remedy for found in _derivatives_in(present(mended.body))}
     with written(remedy):
         after = [found for mended in remedy for found in _derivatives_in(present(mended.body))]
-    return [found for found in dict.fromkeys(after) if found not in before]
+    new = [found for found in dict.fromkeys(after) if found not in before]
+    has = _functions_of(graph) if new and graph is not None else set()
+    return [(name, text) for name, text in new if not has.isdisjoint(_WRITTEN_WITH[name])]
+
+
+def _functions_of(graph: Graph) -> set[str]:
+    """Return the names of the functions of a forward pass; a product with a mask is a choice."""
+    masks = (a for n in graph.nodes if n.name == "multiply" for a in n.args)
+    has_mask = any(np.asarray(a).dtype == bool for a in masks)
+    return {*(node.name for node in graph.nodes), *(["where"] if has_mask else [])}
 
 
 def _derivatives_in(statement: ast.AST) -> Iterator[tuple[str, str]]:

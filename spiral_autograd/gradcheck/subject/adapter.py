@@ -61,10 +61,7 @@ class Adapter:
         self.remarks: list[Finding] = [*remarks]
         self.session.add(self.inputs)
         # Of the arguments, those in lists and dicts too; None of what has no gradient.
-        self.shapes: dict[str, Shape | None] = {
-            name: value.shape if is_float_array(value) else None
-            for name, value in spread(self.names, self.inputs)
-        }
+        self.shapes = shapes_of(self.names, self.inputs)
         self.of_inputs: list[Parameter] = []
         self.parameters: list[Parameter] = []
         self.structure: Any = None  # the outputs, as forward returned them
@@ -134,11 +131,13 @@ class Adapter:
     @contextmanager
     def given(self, others: Sequence[object]) -> Iterator[None]:
         """Give the forward pass other inputs for a while."""
-        here, self.inputs = self.inputs, list(others)
+        here = self.inputs, self.shapes
+        self.inputs = list(others)
+        self.shapes = shapes_of(self.names, others)
         try:
             yield
         finally:
-            self.inputs = here
+            self.inputs, self.shapes = here
 
     def gradients(
         self, ups: list[Array], between: Callable[[object], None] | None = None
@@ -265,6 +264,12 @@ class Adapter:
         substitute, names = partial(self.substitute, values=values), [""] * len(values)
         subject = replace(self.subject(), names=names, values=values, substitute=substitute)
         return self.terms.automatic(subject) or [None] * len(values)
+
+
+def shapes_of(names: Sequence[str], inputs: Sequence[object]) -> dict[str, Shape | None]:
+    """Return the shapes of the arguments by name; None of what has no gradient."""
+    given = spread(names, inputs)
+    return {name: value.shape if is_float_array(value) else None for name, value in given}
 
 
 # -------------------- what is written into --------------------

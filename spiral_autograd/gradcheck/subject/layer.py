@@ -281,6 +281,7 @@ class Layer(ObjectPasses):
             backward_code=[self.backward_method],
             is_loss=self.terms.upstream is None and (self.is_scalar or not self.takes_upstream),
             takes_upstream=self.takes_upstream,
+            takes_other_sizes=True,
             owner=self.layer,
             unkept=self.unkept,
             upstream_at=None if self.calling is None else self.calling.upstream_at,

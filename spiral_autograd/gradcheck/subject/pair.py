@@ -226,6 +226,7 @@ class Pair(Adapter):
             forward_code=[forward],
             backward_code=[backward],
             upstream_at=self.way.upstream_at,
+            takes_other_sizes=True,
         )
 
 

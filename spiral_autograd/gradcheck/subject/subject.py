@@ -69,6 +69,7 @@ class Subject:
     first: Gradients  # the handwritten gradients of a first call
     inputs: Sequence[Any]  # what the forward pass is given; of a loss, the arrays of its parameters
     given: Given  # `with given(others):` lets the forward pass be given others for a while
+    takes_other_sizes: bool = False  # whether these others may have other shapes
     n_inputs: int = 0  # how many of the values, the first ones, are inputs and no parameters
     has_cache: bool = True  # whether forward leaves something for backward, which runs after it
     # The functions whose lines the report may name.

@@ -338,6 +338,11 @@ class Comparison:
         upstream = self.upstream if upstream is None else upstream
         return [copied(g) for g in self.subject.backward([np.array(u) for u in upstream], between)]
 
+    def rerun(self) -> Gradients:
+        """Run both passes once more, from the start."""
+        with self.subject.session.fresh():
+            return self.backward()
+
     def at_these_values(self, upstream: list[Array] | None = None) -> Comparison:
         """Return the comparison for the values as they are now; CheckError where there is none."""
         subject = at_these_values(self.subject, upstream)
