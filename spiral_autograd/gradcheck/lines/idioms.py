@@ -10,6 +10,7 @@ from typing import Any
 
 from .statements import REFERENCE, Offer, Reach, parsed, renamed, together
 
+_FEW = 8  # things in a statement, of which two may be exchanged
 _RUNNING = ("cumsum", "cumprod")
 _SWAPPED = {ast.FloorDiv: ast.Mod, ast.Mod: ast.FloorDiv}
 
@@ -161,7 +162,8 @@ def _exchanged(node: ast.AST, reach: Reach) -> Iterator[Offer]:
     """Yield a node with two things that are alike in each other's places."""
     nodes = [part for part in ast.walk(node) if isinstance(part, REFERENCE)]
     texts = dict.fromkeys(ast.unparse(n) for n in nodes if isinstance(n.ctx, ast.Load))
-    for one, other in combinations([text for text in texts if text in reach], 2):
+    known = [text for text in texts if text in reach]
+    for one, other in combinations(known, 2) if len(known) <= _FEW else ():
         if _alike(reach[one], reach[other]):
             yield 1.1, renamed(node, {one: other, other: one})
 
