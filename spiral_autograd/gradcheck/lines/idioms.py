@@ -15,7 +15,7 @@ _RUNNING = ("cumsum", "cumprod")
 _SWAPPED = {ast.FloorDiv: ast.Mod, ast.Mod: ast.FloorDiv}
 
 
-def idioms(node: Any, statement: ast.AST, reach: Reach, written: Reach) -> Iterator[Offer]:
+def idioms(node: ast.AST, statement: ast.AST, reach: Reach, written: Reach) -> Iterator[Offer]:
     """Yield what an expression may have been meant to be, by what it is."""
     if isinstance(node, ast.Call):
         yield from _of_call(node)
@@ -144,7 +144,7 @@ def _plain(node: ast.expr) -> str:
 # -------------------- of a whole statement --------------------
 
 
-def other_idioms(statement: Any, reach: Reach) -> Iterator[Offer]:
+def other_idioms(statement: ast.AST, reach: Reach) -> Iterator[Offer]:
     """Yield the statement with two things in each other's places, or without its indices."""
     yield from _exchanged(statement, reach)
     if any(type(part) in _SWAPPED for part in ast.walk(statement)):
@@ -168,7 +168,7 @@ def _exchanged(node: ast.AST, reach: Reach) -> Iterator[Offer]:
             yield 1.1, renamed(node, {one: other, other: one})
 
 
-def _alike(one: Any, other: Any) -> bool:
+def _alike(one: object, other: object) -> bool:
     return type(one) is type(other) and (one == other or not isinstance(one, tuple))
 
 

@@ -113,7 +113,7 @@ def variants(body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]) 
     return found
 
 
-def _listed(node: Any) -> Sequence[Any]:
+def _listed(node: object) -> Sequence[object]:
     """Return what a list, a tuple or a dict that is written out has in it."""
     return getattr(node, "elts", getattr(node, "values", ()))
 
