@@ -29,6 +29,8 @@ from .verdict.doubt import compared, not_accepted
 from .verdict.rows import FAILURES, Comparison, Row
 from .where import Where
 
+_TERMS = ("term", "term_in_part")  # that differ from what is true by as much as is said
+
 
 def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     """Write into the wrong rows why they are wrong, and where.
@@ -83,13 +85,15 @@ def _told(
         mended = where.remedy(k, cases, [] if reason.tells_less else left)
     elif reason.kind in ("mean_missing", "averaged_over"):  # a number in the line: more
         mended = where.remedy(k, cases, literal=True)
+    elif reason.kind in _TERMS:
+        mended = where.remedy(k, cases)
     if mended is None:
         return [reason.finding]
     if not reason.is_unlikely and reason.rule is not None:
         mended = found(mended.kind, **mended.fields, rule=reason.rule)
-    # Twice the true gradient is that, whatever the line is.
+    # Twice the true gradient is that, whatever the line is; and a term may be one of the loss.
     is_twice = reason.kind == "times" and "n" in reason.finding.fields
-    return [reason.finding, mended] if is_twice else [mended]
+    return [reason.finding, mended] if is_twice or reason.kind in _TERMS else [mended]
 
 
 def _case(

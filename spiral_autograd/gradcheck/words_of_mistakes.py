@@ -114,7 +114,7 @@ def _other_sum(
 
 
 def _term(of: str, times: float, own: bool, lacks: bool) -> str:
-    decay = f"weight decay?{'' if lacks else ' then the loss needs it too'}"
+    decay = f"weight decay?{'' if lacks else ' then the loss must have it, as strong'}"
     what = f"{of} itself ({decay})" if own else of
     what = what if times == 1 else f"{times:.6g} times {what}"
     return f"lacks a term: {what}" if lacks else f"has a term too many: {what}"
@@ -230,7 +230,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "term_in_part": lambda of, times, lacks, mark: (
         f"lacks a term, {times:.6g} * {of}, in {mark}"
         if lacks
-        else f"has an extra term, {times:.6g} * {of}, in {mark} too, where there is none"
+        else f"has a term too many, {times:.6g} * {of}, in {mark} too"
     ),
     "constant_in_part": "has a constant added to {mark}: {constant:.6g}",
     "at": lambda places, more: f"the entries at {', '.join(map(str, places))}{', ...' * more}",

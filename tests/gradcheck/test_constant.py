@@ -53,6 +53,7 @@ def test_a_constant_without_a_gradient_is_not_missing():
     assert [row.name for row in report.rows] == ["x", "W"]
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_a_gradient_that_is_there_is_checked_all_the_same():
     class Wrong(Masked):
         def backward(self, dout):

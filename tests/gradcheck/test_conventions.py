@@ -411,6 +411,7 @@ def renamed(kind, names):
     return type("Renamed", (), {"__init__": kind.__init__, **hidden, **body})
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("names", PASSES)
 def test_the_passes_may_have_other_names(names):
     kind = LAYERS["W b dW db"]
@@ -476,6 +477,7 @@ class Square(Dense):
             held[...] = grad
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_the_parameters_of_a_block_are_those_of_its_layers():
     report = sa.check_layer(Block(LAYERS["W b dW db"](), Square(), np.ones(2)), x)
     assert report.ok, str(report)
@@ -486,6 +488,7 @@ def test_the_parameters_of_a_block_are_those_of_its_layers():
     assert [row.name for row in report.rows if row.verdict == "wrong"] == ["affine1.W"]
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_layers_in_a_list_are_found():
     report = sa.check_layer(Sequence(LAYERS["Variable"](), Sigmoid(), wrong(Square)()), x)
     names = ["layers[0].W", "layers[0].b", "layers[2].params[0]", "layers[2].params[1]"]
@@ -547,6 +550,7 @@ class Split:
         return first * (1 - np.tanh(self.x) ** 2) + 2 * self.x * second
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_several_upstream_gradients_may_come_as_a_tuple():
     assert sa.check_layer(Split(), x).ok
 
@@ -573,6 +577,7 @@ def linear_activation_backward(dA, cache, activation):
     return W.T @ dZ, dZ @ A_prev.T, dZ.sum(axis=1, keepdims=True)
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 def test_backward_may_take_what_forward_took(activation):
     inputs = (x.T, W0.T.copy(), b0[:, None], activation)

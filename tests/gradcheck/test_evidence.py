@@ -166,6 +166,7 @@ def test_each_parameter_is_held_against_its_own_gradient(kind, change):
     assert len(wrong) == (0 if change == "right" else 2 if kind is InDicts else 1), str(report)
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_an_array_of_any_name_is_the_gradient_that_it_equals():
     for name in ("u", "foo", "buffer_3"):
 

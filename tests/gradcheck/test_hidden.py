@@ -171,6 +171,7 @@ def test_at_the_least_loss_any_factor_is_right(factor):
     assert report.notes == ()
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_an_input_that_is_the_same_everywhere():
     class Cube:
         def __init__(self, right):

@@ -635,6 +635,7 @@ class ForgottenSkip(Residual):
         return self.layers[0].backward(self.layers[1].backward(dout))
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_a_forgotten_skip_connection_is_found():
     report = sa.check_network(ForgottenSkip(), X, LABELS)
     assert wrong_rows(report) == {"network.x"}, str(report)
@@ -665,6 +666,7 @@ def test_an_own_backward_that_raises_is_a_failure_of_a_network_that_is_no_chain(
     assert raised[0].fields["error"].startswith("ValueError")
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_one_object_in_two_places_of_a_network_overwrites_what_it_kept():
     net = Net()
     net.layers[2] = net.layers[0] = dense(4, 4, 1)
@@ -695,6 +697,7 @@ class WrongWithoutList(WithoutList):
         return self.first.backward(dout)
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_a_network_without_a_list_of_layers_is_found_wrong():
     report = sa.check_network(WrongWithoutList(), X, LABELS)
     assert {"x", "params[0]", "params[1]"} == wrong_rows(report)

@@ -217,6 +217,7 @@ def test_two_functions_without_a_cache():
     assert sa.check_backward(powers, lambda d2, d3, x: 2 * x * d2 + 3 * x**2 * d3, X).ok
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize(
     ("forward", "backward"),
     [

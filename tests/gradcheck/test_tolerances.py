@@ -140,6 +140,7 @@ class Adding(Affine):
         return dx
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("kind", [Nan, OtherShape, Missing, Adding])
 def test_no_tolerance_accepts_what_no_number_is_off_by(kind):
     report = sa.check_layer(kind(), X, rtol=0.99, atol=1e9)

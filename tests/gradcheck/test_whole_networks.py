@@ -114,6 +114,7 @@ NETWORKS = [
 ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_network_of_two_layers(kind):
     network = kind()
@@ -154,6 +155,7 @@ class Nielsen:
         return (nabla_b, nabla_w)
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_a_network_without_a_loss_is_given_one():
     network, column, y = Nielsen(), x[:1].T.copy(), t[:1].T.copy()
     with pytest.raises(sa.CheckError, match=r"feedforward and backprop, .* loss=lambda y, t: "):
@@ -189,6 +191,7 @@ class Loy:
         self.weights2 += d_weights2
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_a_network_that_holds_its_data():
     network = Loy(x, t)
     loss = lambda y, t: np.sum((t - y) ** 2)  # noqa: E731
@@ -215,6 +218,7 @@ class LinearClassifier:
         return loss, dW
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_a_loss_that_returns_the_gradient_too():
     network = LinearClassifier()
     assert sa.check_network(network, x, labels).ok

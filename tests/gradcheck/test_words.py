@@ -311,7 +311,8 @@ EXACT = [
     ),
     (
         found("term", of=found("named", name="W"), times=0.1, own=True, lacks=False),
-        "has a term too many: 0.1 times W itself (weight decay? then the loss needs it too)",
+        "has a term too many: 0.1 times W itself (weight decay? then the loss must have it, as "
+        "strong)",
     ),
     (
         found("part", wrong=2, of=12, mark=MARKS[0]),

@@ -64,7 +64,7 @@ class Reason:
     def tells_less(self) -> bool:
         """Whether a line that is right tells more than it."""
         is_any_factor = self.kind == "times" and "n" not in self.finding.fields
-        return self.is_unlikely or self.kind in ("left_out", "lost") or is_any_factor
+        return self.is_unlikely or self.kind in ("left_out", "lost", "part") or is_any_factor
 
     @property
     def rule(self) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -79,6 +80,12 @@ class Function:
         """The variables that loops of the function count with."""
         targets = [node.target for node in self.nodes if isinstance(node, ast.For)]
         return list(dict.fromkeys(t.id for t in targets if isinstance(t, ast.Name)))
+
+    def counters_over(self, line: int) -> set[str]:
+        """Return those of loops that a line is not in: what is left of them means nothing."""
+        loops = [node for node in self.nodes if isinstance(node, ast.For)]
+        around = [loop.target for loop in loops if loop.lineno <= line <= (loop.end_lineno or 0)]
+        return set(self.counters) - {target.id for target in around if isinstance(target, ast.Name)}
 
     @cached_property
     def words(self) -> list[str]:
@@ -178,11 +185,13 @@ def named_in(frame: FrameType, function: Function) -> Reach:
     Parts that are written somewhere in it, as `hs[t - 1]`, are in reach too.
     """
     found, own = dict[str, Any](), [*frame.f_locals.values()]
-    pending = [(name, value, 2) for name, value in frame.f_locals.items() if name.isidentifier()]
+    over = function.counters_over(frame.f_lineno)
+    names = (name for name in frame.f_locals if name.isidentifier() and name not in over)
+    pending = [(name, frame.f_locals[name], 2) for name in names]
     pending += [
         (text, held, 0)
         for text in (*map(ast.unparse, function.parts), *_parts_alike(frame, function))
-        if (held := _part(text, frame)) is not None
+        if over.isdisjoint(re.findall(r"\w+", text)) and (held := _part(text, frame)) is not None
     ]
     pending += [(name, held, 0) for name, held in frame.f_globals.items() if name.isupper()]
     while pending and len(found) < 80:

@@ -10,11 +10,12 @@ from typing import Any
 
 from .statements import REFERENCE, Offer, Reach, parsed, renamed, together
 
+_FEW = 8  # things in a statement, of which two may be exchanged
 _RUNNING = ("cumsum", "cumprod")
 _SWAPPED = {ast.FloorDiv: ast.Mod, ast.Mod: ast.FloorDiv}
 
 
-def idioms(node: Any, statement: ast.AST, reach: Reach, written: Reach) -> Iterator[Offer]:
+def idioms(node: ast.AST, statement: ast.AST, reach: Reach, written: Reach) -> Iterator[Offer]:
     """Yield what an expression may have been meant to be, by what it is."""
     if isinstance(node, ast.Call):
         yield from _of_call(node)
@@ -143,7 +144,7 @@ def _plain(node: ast.expr) -> str:
 # -------------------- of a whole statement --------------------
 
 
-def other_idioms(statement: Any, reach: Reach) -> Iterator[Offer]:
+def other_idioms(statement: ast.AST, reach: Reach) -> Iterator[Offer]:
     """Yield the statement with two things in each other's places, or without its indices."""
     yield from _exchanged(statement, reach)
     if any(type(part) in _SWAPPED for part in ast.walk(statement)):
@@ -161,12 +162,13 @@ def _exchanged(node: ast.AST, reach: Reach) -> Iterator[Offer]:
     """Yield a node with two things that are alike in each other's places."""
     nodes = [part for part in ast.walk(node) if isinstance(part, REFERENCE)]
     texts = dict.fromkeys(ast.unparse(n) for n in nodes if isinstance(n.ctx, ast.Load))
-    for one, other in combinations([text for text in texts if text in reach], 2):
+    known = [text for text in texts if text in reach]
+    for one, other in combinations(known, 2) if len(known) <= _FEW else ():
         if _alike(reach[one], reach[other]):
             yield 1.1, renamed(node, {one: other, other: one})
 
 
-def _alike(one: Any, other: Any) -> bool:
+def _alike(one: object, other: object) -> bool:
     return type(one) is type(other) and (one == other or not isinstance(one, tuple))
 
 

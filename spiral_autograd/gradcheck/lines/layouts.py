@@ -23,7 +23,8 @@ def reduced(node: ast.Call, held: Reach) -> Iterator[Offer]:
     args = node.args[: 0 if isinstance(shapes[0], tuple) else 1]
     kept = any(key.arg == "keepdims" for key in node.keywords)
     for some in every:
-        for keeps in (True, False) if len(some) in (1, count - 1) else (kept,):
+        is_usual = len(some) in (1, count - 1) or some == (count - 2, count - 1)
+        for keeps in (True, False) if is_usual else (kept,):
             over = parsed(str(some[0] if len(some) == 1 else some))
             keywords = [ast.keyword("axis", over)]
             keywords += [ast.keyword("keepdims", ast.Constant(True))] if keeps else []

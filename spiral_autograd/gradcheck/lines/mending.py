@@ -39,9 +39,9 @@ class There(NamedTuple):
 
 
 # How long is searched, in what is the same on every machine: about 2 microseconds each.
-_WORK = 750_000  # statements that run and nodes that are compiled, in all runs together
+_WORK = 900_000  # statements that run and nodes that are compiled, in all runs together
 _RUN = 200  # what a run costs beside them
-_EVALUATED = 230_000  # the same, of statements that are evaluated where they first run
+_EVALUATED = 300_000  # the same, of statements that are evaluated where they first run
 _UNLIKELY = 6_000  # those of a line that nothing speaks for
 _EVALUATION = 40  # what an evaluation costs beside the statements that it runs
 _LONGER, _STEPS = 20, 10_000  # how much longer a run may take with another line

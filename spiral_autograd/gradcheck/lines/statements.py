@@ -164,12 +164,14 @@ def _added_at(target: ast.expr, value: ast.expr, op: ast.operator) -> Iterator[O
     if not isinstance(target, ast.Subscript) or not isinstance(op, ast.Add | ast.Sub):
         return
     index = target.slice
-    indices = list(map(ast.unparse, index.elts if isinstance(index, ast.Tuple) else [index]))
-    if not any(":" in text.replace(":", "", text == ":") for text in indices):  # no windows
-        at = ", ".join("slice(None)" if text == ":" else text for text in indices)
+    parts = index.elts if isinstance(index, ast.Tuple) else [index]
+    windows = {ast.unparse(part) for part in parts if isinstance(part, ast.Slice)}
+    if windows <= {":"}:
+        texts = map(ast.unparse, parts)
+        at = ", ".join("slice(None)" if text == ":" else text for text in texts)
         name = "subtract" if isinstance(op, ast.Sub) else "add"
-        texts = ast.unparse(target.value), at, ast.unparse(value)
-        yield 1.0, ast.parse("np.{}.at({}, ({}), {})".format(name, *texts)).body[0]
+        array, added = ast.unparse(target.value), ast.unparse(value)
+        yield 1.0, ast.parse(f"np.{name}.at({array}, ({at}), {added})").body[0]
 
 
 @lru_cache(maxsize=4096)

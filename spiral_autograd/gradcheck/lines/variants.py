@@ -58,6 +58,7 @@ _CUT_OFF = ("np.minimum({0}, 0)", "np.maximum({0}, 0)")
 _DERIVATIVES = ("(1 - {0})", "(1 - {0}**2)", "{0} * (1 - {0})", "({0} > 0)", "np.sign({0})")
 _SIGMOID = "(1 / (1 + np.exp(-{0})))"  # the derivative of softplus
 _SLOPES = _DERIVATIVES[:3]
+_MANY = 8  # things in a list, of which each is mistaken for another at most
 _INDEX = ast.Constant | ast.BinOp | ast.UnaryOp
 
 
@@ -100,11 +101,21 @@ def variants(body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]) 
     offered = (*offered, *other_idioms(statement, reach))
     found = [Variant(cost, holder, field, index, node) for cost, node in offered]
     for slot in _slots(statement):
-        other = (*_simpler(slot[3]), *_other(slot[3], reach, written), *_counted(slot, body, reach))
-        other = (*other, *idioms(slot[3], statement, reach, written), *_inside(slot, written))
-        offers = (*other, *_more(slot, body, reach, written, shapes))
+        holder, _, _, node = slot
+        offers: tuple[Offer, ...]
+        if isinstance(node, REFERENCE) and len(_listed(holder)) > _MANY:  # by another's name
+            offers = tuple(_in_place_of(node, ast.unparse(node), reach, written))
+        else:
+            other = (*_simpler(node), *_other(node, reach, written), *_counted(slot, body, reach))
+            other = (*other, *idioms(node, statement, reach, written), *_inside(slot, written))
+            offers = (*other, *_more(slot, body, reach, written, shapes))
         found += [Variant(cost, *slot[:3], node) for cost, node in offers]
     return found
+
+
+def _listed(node: object) -> Sequence[object]:
+    """Return what a list, a tuple or a dict that is written out has in it."""
+    return getattr(node, "elts", getattr(node, "values", ()))
 
 
 def _slots(statement: ast.stmt) -> Iterator[Slot]:
@@ -230,7 +241,8 @@ def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator
     if named and isinstance(held, tuple):
         yield from ((1.4, parsed(form.format(text))) for form in _CUT_OFF)
     if named or isinstance(held, tuple):
-        yield from ((1.2 if named else 1.5, parsed(o)) for o in alike(text, held, reach))
+        for other in alike(text, held, reach):
+            yield 1.2 if named and not other[0].isdigit() else 1.55, parsed(other)
     if isinstance(held, tuple):
         yield from ((1.3, parsed(o)) for o, thing in reach.items() if _begins(o, thing))
     if isinstance(held, tuple) and len(held) == 2:
