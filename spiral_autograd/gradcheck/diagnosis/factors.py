@@ -17,17 +17,26 @@ def named_factor(case: Case, k: int) -> Reason | None:
     c = ratio(case, k)
     if c is None:
         return None
-    for factor, node in case.constants() if abs(c + 1) > 1e-6 else ():
-        is_lost = is_near(case, c, 1 / factor)
-        alike = [other for value, other in case.constants() if value == factor]
-        if (is_lost or is_near(case, c, factor)) and (
-            _is_scaled_at(case, [node], c, k) or _is_scaled_at(case, alike, c, k)
-        ):
-            text = case.expression(node)
-            fields = {"times": c, "factor": factor, "text": text, "lost": is_lost}
-            return Reason(found("constant_factor", **fields), [k], node.call)
+    constant = _lost_constant(case, c, k) if abs(c + 1) > 1e-6 else None
+    if constant is not None:
+        return constant
     finding = factor_of(case, c, k)
     return Reason(finding, [k]) if finding is not None else None
+
+
+def _lost_constant(case: Case, c: float, k: int) -> Reason | None:
+    """Return a number that one operation multiplies by, or all with it, where c is that."""
+    by_factor: dict[float, list[Node]] = {}
+    for factor, node in case.constants():
+        if is_near(case, c, factor) or is_near(case, c, 1 / factor):
+            by_factor.setdefault(factor, []).append(node)
+    for factor, nodes in by_factor.items():
+        for some in (*([node] for node in nodes), nodes):
+            if _is_scaled_at(case, some, c, k):
+                text, is_lost = case.expression(some[0]), is_near(case, c, 1 / factor)
+                fields = {"times": c, "factor": factor, "text": text, "lost": is_lost}
+                return Reason(found("constant_factor", **fields), [k], some[0].call)
+    return None
 
 
 def any_factor(case: Case, k: int) -> Reason | None:
@@ -130,15 +139,16 @@ def _dimensions(case: Case, c: float, k: int) -> Lengths:
     there, other = case.at_other_sizes(), _ratio_there(case, k)
     if there is None or other is None:
         return case.dimensions
-
-    def is_it(n: float, factor: float) -> bool:
-        return any(is_near(case, abs(factor), some) for some in (n, 1 / n))
-
     for measured, (n, what) in case.measures.items():
         m = there.measures[measured][0] if measured in there.measures else 0.0
-        if n > 1 and m > 0 and is_it(n, c) and is_it(m, other):
+        if n > 1 and m > 0 and _is_of(case, c, n) and _is_of(case, other, m):
             return {n: what}
-    return {n: what for n, what in case.dimensions.items() if not is_it(n, c)}
+    return {n: what for n, what in case.dimensions.items() if not _is_of(case, c, n)}
+
+
+def _is_of(case: Case, c: float, n: float) -> bool:
+    """Tell whether a factor is a length, or one over it."""
+    return is_near(case, abs(c), n) or is_near(case, abs(c), 1 / n)
 
 
 def _also(c: float, n: float, what: Finding) -> Finding:

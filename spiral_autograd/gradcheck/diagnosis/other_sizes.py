@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from ..guard import CheckError, Deadline
+from ..guard import CheckError, Deadline, OutOfTime
 from ..subject.subject import MISSING, Subject, copied, draw_upstream, is_array
 from ..verdict.rows import Comparison
 from .case import Case
@@ -36,7 +36,7 @@ def at_other_sizes(c: Comparison, deadline: Deadline) -> Comparison | None:
         with np.errstate(all="ignore"):
             there = _longer(subject, deadline)
             reference = c.reference.make(there)
-    except CheckError:
+    except (CheckError, OutOfTime):
         return None
     finally:
         subject.session.restore()
@@ -82,24 +82,23 @@ def _handwritten(c: Comparison, there: Subject) -> list[Any]:
 
 def _longer(subject: Subject, deadline: Deadline) -> Subject:
     """Return a subject whose inputs are longer along as many axes of the first as may be."""
-    arrays = {i: v for i, v in enumerate(subject.inputs) if is_array(v) and v.ndim and v.size}
+    arrays = {i: v for i, v in enumerate(subject.inputs) if is_array(v) and v.size}
     growth: Growth = {}
     found: Subject | None = None
-    lengths = list(arrays[min(arrays)].shape) if arrays else []
-    for axis in range(len(lengths)):
-        for more in _ways(arrays, axis, lengths):
-            other = None if deadline.is_over else _with(subject, arrays, {**growth, **more})
+    for axis in range(arrays[min(arrays)].ndim if arrays else 0):
+        for more in _ways(arrays, axis, growth):
+            deadline.check()
+            other = _with(subject, arrays, {**growth, **more})
             if other is not None:
                 growth, found = {**growth, **more}, other
-                lengths[axis] += more[min(arrays), axis]
                 break
     if found is None:
         raise CheckError("the forward pass takes no other sizes")
     return found
 
 
-def _ways(arrays: Mapping[int, Array], axis: int, lengths: Sequence[int]) -> Iterator[Growth]:
-    """Yield which inputs may be longer together, and by how much: no two axes are alike then.
+def _ways(arrays: Mapping[int, Array], axis: int, growth: Growth) -> Iterator[Growth]:
+    """Yield which inputs may be longer together, and by how much.
 
     Those with the same axis, the first alone, or those with an axis of that length anywhere.
     """
@@ -108,11 +107,16 @@ def _ways(arrays: Mapping[int, Array], axis: int, lengths: Sequence[int]) -> Ite
     same = [(i, axis) for i, v in arrays.items() if v.shape[axis : axis + 1] == (n,)]
     anywhere = [(i, v.shape.index(n)) for i, v in arrays.items() if i != first and n in v.shape]
     ways = [same, [(first, axis)], [(first, axis), *anywhere]]
-    free, multiples = (
-        [m for m in some if n + m not in lengths] for some in (range(1, 8), range(n, 8 * n, n))
-    )
-    for more, places in product((*free[:2], *multiples[:1]), ways[:: -1 if n == 1 else 1]):
+    lengths = [m + growth.get((first, i), 0) for i, m in enumerate(arrays[first].shape)]
+    for more, places in product(_other_lengths(n, lengths), ways[:: -1 if n == 1 else 1]):
         yield dict.fromkeys(places, more)
+
+
+def _other_lengths(n: int, lengths: Sequence[int]) -> list[int]:
+    """Return by how much an axis may be longer: no two are alike then; one is a multiple."""
+    free = [more for more in range(1, 8) if n + more not in lengths]
+    multiples = [more for more in range(n, 8 * n, n) if n + more not in lengths]
+    return [*free[:2], *multiples[:1]]
 
 
 def _with(subject: Subject, arrays: Mapping[int, Array], growth: Growth) -> Subject | None:
@@ -122,19 +126,14 @@ def _with(subject: Subject, arrays: Mapping[int, Array], growth: Growth) -> Subj
         grown[i] = _grown(grown[i], axis, more, rng)
     if sum(array.size for array in grown.values()) > _LARGEST:
         return None
-    inputs = [grown.get(i, value) for i, value in enumerate(subject.inputs)]
     others = {id(arrays[i]): grown[i] for i in arrays}
-    values = [others.get(id(value), value) for value in subject.values]
+    inputs, values = (
+        [others.get(id(value), value) for value in some]
+        for some in (subject.inputs, subject.values)
+    )
     subject.session.restore()
-    subject.session.add([grown[i] for i, _ in growth])
-
-    def inside(run: Callable[..., Any]) -> Callable[..., Any]:
-        def running(*args: Any, **named: Any) -> Any:
-            with subject.given(inputs):
-                return run(*args, **named)
-
-        return running
-
+    subject.session.add(inputs)
+    inside = partial(_inside, subject, inputs)
     other = replace(
         subject,
         values=values,
@@ -154,6 +153,16 @@ def _with(subject: Subject, arrays: Mapping[int, Array], growth: Growth) -> Subj
         subject.session.restore()
 
 
+def _inside(subject: Subject, inputs: Sequence[Any], run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a run of the passes on other inputs."""
+
+    def running(*args: Any, **named: Any) -> Any:
+        with subject.given(inputs):
+            return run(*args, **named)
+
+    return running
+
+
 def _grown(value: Array, axis: int, more: int, rng: np.random.Generator) -> Array:
     """Return an array with more entries along an axis: like those that are there, and others."""
     there = np.take(value, np.arange(more) % value.shape[axis], axis)
@@ -162,7 +171,7 @@ def _grown(value: Array, axis: int, more: int, rng: np.random.Generator) -> Arra
     elif axis and set(np.unique(value)) == {0, 1}:
         there = np.zeros_like(there)  # of a row with a single one there is another length
     found = np.concatenate([value, there], axis)
-    return found / found.sum(-1, keepdims=True) if value.ndim and are_shares(value) else found
+    return found / found.sum(-1, keepdims=True) if are_shares(value) else found
 
 
 def _upstream(subject: Subject, outputs: Sequence[Array], rng: np.random.Generator) -> list[Array]:
