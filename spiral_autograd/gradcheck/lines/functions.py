@@ -16,8 +16,7 @@ import numpy as np
 
 from ..source import definition_of, inner_codes
 from .scope import Scope, fields_of
-from .statements import Reach
-from .variants import Slot
+from .statements import Reach, Slot
 
 # What a changed statement may raise, also where an adapter reads what comes of it.
 FAILING = (

@@ -147,6 +147,9 @@ def _plain(node: ast.expr) -> str:
 def other_idioms(statement: ast.AST, reach: Reach) -> Iterator[Offer]:
     """Yield the statement with two things in each other's places, or without its indices."""
     yield from _exchanged(statement, reach)
+    turned = [part for part in ast.walk(statement) if getattr(part, "attr", "") == "T"]
+    if len(turned) > 1:
+        yield 1.2, _Unturned().visit(copy.deepcopy(statement))
     if any(type(part) in _SWAPPED for part in ast.walk(statement)):
         yield 1.1, _Swapped().visit(copy.deepcopy(statement))
     if not isinstance(statement, ast.AugAssign) or not isinstance(statement.target, ast.Subscript):
@@ -183,6 +186,15 @@ def _with_another_index(
         if other != own[-1] and not isinstance(parsed(other), ast.Constant):
             there = renamed(target, {own[-1]: other})
             yield 1.4, together(statement, ast.AugAssign(there, op, statement.value))
+
+
+class _Unturned(ast.NodeTransformer):
+    """Leaves transposes out."""
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        """Return a node that is not transposed."""
+        self.generic_visit(node)
+        return node.value if node.attr == "T" else node
 
 
 class _Swapped(ast.NodeTransformer):

@@ -21,14 +21,17 @@ def reduced(node: ast.Call, held: Reach) -> Iterator[Offer]:
     count = next((len(shape) for shape in shapes if isinstance(shape, tuple)), 0)
     every = [some for n in range(1, count) for some in combinations(range(count), n)]
     args = node.args[: 0 if isinstance(shapes[0], tuple) else 1]
-    kept = any(key.arg == "keepdims" for key in node.keywords)
+    named = {key.arg: key.value for key in node.keywords}
+    axis = named.get("axis", next(iter(node.args[len(args) :]), None))
+    kept, given = "keepdims" in named, getattr(axis, "elts", [axis])
     for some in every:
+        cost = 1.05 if axis is not None and len(given) == len(some) else 1.2
         is_usual = len(some) in (1, count - 1) or some == (count - 2, count - 1)
         for keeps in (True, False) if is_usual else (kept,):
             over = parsed(str(some[0] if len(some) == 1 else some))
             keywords = [ast.keyword("axis", over)]
             keywords += [ast.keyword("keepdims", ast.Constant(True))] if keeps else []
-            yield 1.2, ast.Call(node.func, args, keywords)
+            yield cost, ast.Call(node.func, args, keywords)
 
 
 def split(node: ast.Call) -> Iterator[Offer]:

@@ -15,8 +15,8 @@ from ..guard import CheckError, Deadline
 from ..source import Place, targets_of, text_of
 from .functions import FAILING, Function, functions_of, named_in, takes
 from .remedy import Mended, Remedy, Spot, present, run_with, written
-from .statements import Reach
-from .variants import Slot, Variant, variants
+from .statements import Reach, Slot
+from .variants import Variant, variants
 
 Gradients = Sequence[Any]
 

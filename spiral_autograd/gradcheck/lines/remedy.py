@@ -19,9 +19,9 @@ from ..guard import CheckError
 from ..reference.graph import Graph
 from ..source import Place, targets_of
 from .functions import FAILING, Function
-from .statements import Together
+from .statements import Slot, Together
 from .trail import is_theirs
-from .variants import Slot, Variant
+from .variants import Variant
 
 Spot = tuple[CodeType, int]  # a line of a function
 
@@ -178,6 +178,9 @@ def _text(node: Any, number: int | None) -> str:
     if number is not None:
         return f"{', '.join(map(ast.unparse, targets_of(node)))} = {number}"
     parts = node.body if isinstance(node, Together) else [node]
+    same = (ast.unparse(part) for part in (*targets_of(node), getattr(node, "value", None)) if part)
+    if isinstance(node, ast.Assign) and len(set(same)) == 1:  # it does nothing
+        return ""
     parts = [ast.fix_missing_locations(part) for part in parts]
     return "; ".join(ast.unparse(p).split("\n")[0] for p in parts if not isinstance(p, ast.Pass))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 # What is in reach, by its text: the shape of an array, a number, or a word that code asks for.
 Reach = Mapping[str, Any]
+Slot = tuple[Any, str, int | None, Any]  # who holds a node, in which field, where in it; the node
 Offer = tuple[float, ast.AST]  # what may stand there, and how far it is from what is written
 
 REFERENCE = ast.Name | ast.Attribute | ast.Subscript

@@ -6,25 +6,25 @@ import ast
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
 
 from ...validation import Shape
 from .idioms import idioms, other_idioms
-from .layouts import REDUCING, backwards, letters_swapped, products, reduced, split, turned
+from .layouts import REDUCING, backwards, products, reduced, split, turned
+from .numbers import constants, counted, counted_otherwise, counts
 from .statements import (
     REFERENCE,
     Offer,
     Reach,
+    Slot,
     alike,
     changed_throughout,
     other_statements,
     parsed,
 )
-
-Slot = tuple[Any, str, int | None, Any]  # who holds a node, in which field, where in it; the node
 
 _OPERATORS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Add: (ast.Sub, ast.Mult),
@@ -53,13 +53,11 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "rfft": ("irfft",),
     "irfft": ("rfft",),
 }
-_INDICES = ("{}", "-{}", "{} + 1", "{} - 1", "-{} + 1", "-{} - 1")  # of a number in reach
 _CUT_OFF = ("np.minimum({0}, 0)", "np.maximum({0}, 0)")
 _DERIVATIVES = ("(1 - {0})", "(1 - {0}**2)", "{0} * (1 - {0})", "({0} > 0)", "np.sign({0})")
 _SIGMOID = "(1 / (1 + np.exp(-{0})))"  # the derivative of softplus
 _SLOPES = _DERIVATIVES[:3]
 _MANY = 8  # things in a list, of which each is mistaken for another at most
-_INDEX = ast.Constant | ast.BinOp | ast.UnaryOp
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +104,7 @@ def variants(body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]) 
         if isinstance(node, REFERENCE) and len(_listed(holder)) > _MANY:  # by another's name
             offers = tuple(_in_place_of(node, ast.unparse(node), reach, written))
         else:
-            other = (*_simpler(node), *_other(node, reach, written), *_counted(slot, body, reach))
+            other = (*_simpler(node), *_other(node, reach, written), *counted(slot, body, reach))
             other = (*other, *idioms(node, statement, reach, written), *_inside(slot, written))
             offers = (*other, *_more(slot, body, reach, written, shapes))
         found += [Variant(cost, *slot[:3], node) for cost, node in offers]
@@ -163,12 +161,10 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub | ast.MatMult):
         yield 1.0, ast.BinOp(node.right, node.op, node.left)
     elif isinstance(node, ast.Tuple | ast.List):
-        for order in permutations(range(len(node.elts))) if len(node.elts) < 5 else ():
-            moved = sum(i != n for n, i in enumerate(order))
-            if 0 < moved < 4:
-                yield 1.0, type(node)([node.elts[i] for i in order], node.ctx)
+        for order in _orders(len(node.elts)):
+            yield 1.0, type(node)([node.elts[i] for i in order], node.ctx)
     elif isinstance(node, ast.Constant):
-        yield from _constants(node.value, reach)
+        yield from constants(node.value, reach)
     elif isinstance(node, ast.Call):
         yield from reduced(node, {**written, **reach})
         yield from split(node)
@@ -186,7 +182,16 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
             yield from ((1.3, parsed(form.format(text))) for form in _DERIVATIVES)
     if isinstance(node, ast.expr):
         yield from _in_place_of(node, ast.unparse(node), reach, written)
-        yield from _counted_otherwise(node, {**written, **reach})
+        yield from counted_otherwise(node, {**written, **reach})
+
+
+def _orders(n: int) -> Iterator[tuple[int, ...]]:
+    """Yield the orders of n things in which a few have changed places, of many two."""
+    if n < 5:
+        every = permutations(range(n))
+        yield from (o for o in every if 0 < sum(i != j for i, j in enumerate(o)) < 4)
+    for one, other in combinations(range(n), 2) if 5 <= n <= _MANY else ():
+        yield tuple(other if i == one else one if i == other else i for i in range(n))
 
 
 def _derived_otherwise(node: ast.BinOp, reach: Reach, written: Reach) -> Iterator[Offer]:
@@ -209,22 +214,6 @@ def _bound(node: ast.Lambda, reach: Reach) -> Iterator[Offer]:
         kept.args.args.append(ast.arg(name))
         kept.args.defaults.append(ast.Name(name, ast.Load()))
         yield 1.1, kept
-
-
-def _counted_otherwise(node: Any, held: Reach) -> Iterator[Offer]:
-    """Yield other counts of the entries of an array whose length stands there, or their sum."""
-    is_shape = isinstance(node, ast.Subscript) and getattr(node.value, "attr", "") == "shape"
-    if is_shape or getattr(node, "attr", "") == "size":
-        text = ast.unparse(node.value.value if is_shape else node.value)
-    elif isinstance(node, ast.Call) and ast.unparse(node.func) == "len" and node.args:
-        text = ast.unparse(node.args[0])
-    else:
-        return
-    count = len(held[text]) if isinstance(held.get(text), tuple) else 0
-    forms = [f"{text}.shape[{axis}]" for axis in range(count)]
-    forms += [f"({text}.size // {form})" for form in forms] if count > 2 else []
-    forms += [f"{text}.sum()"] if count == 1 else [f"{text}.size"]
-    yield from ((1.2, parsed(form)) for form in forms if count)
 
 
 def _in_place_of(node: Any, text: str, reach: Reach, written: Reach) -> Iterator[Offer]:
@@ -266,59 +255,14 @@ def _begins(text: str, thing: Any) -> bool:
     return type(thing) in (int, float) and thing == 0 and text.isidentifier()
 
 
-def _constants(value: Any, reach: Reach) -> Iterator[Offer]:
-    """Yield other numbers, words or truths."""
-    if isinstance(value, bool):
-        yield 1.1, ast.Constant(not value)
-    if isinstance(value, str):
-        words = [thing for thing in reach.values() if isinstance(thing, str)]
-        words += letters_swapped(value) if "->" in value else []
-        yield from ((1.1, ast.Constant(word)) for word in words if word != value)
-    if type(value) not in (int, float):
-        return
-    others: list[float] = [value + 1, value - 1, 0, 1, 2, -1] if type(value) is int else []
-    others += [2 * value, value / 2, 3 * value, -value, 0.5, 1.0]
-    for other in dict.fromkeys(o for o in others if o != value):
-        yield 1.1, ast.Constant(other)
-    for text, thing in reach.items():
-        if not isinstance(thing, str):
-            yield 1.35 if isinstance(thing, tuple) else 1.3, parsed(text)
-
-
-def _counts(slot: Slot, body: Slot) -> bool:
-    """Tell whether an expression is an index, or says how a loop goes."""
-    return slot[1] in ("slice", "lower", "upper") or isinstance(body[3], ast.For)
-
-
-def _counted(slot: Slot, body: Slot, reach: Reach) -> Iterator[Offer]:
-    """Yield another index, a step before or behind, or a loop that goes the other way."""
-    _, field, _, node = slot
-    if field == "iter":
-        reverse = isinstance(node, ast.Call) and ast.unparse(node.func) == "reversed"
-        other = node.args[0] if reverse else parsed(f"reversed({ast.unparse(node)})")
-        yield 1.1, other
-        return
-    numbers = [text for text, thing in reach.items() if type(thing) is int]
-    if isinstance(node, ast.Slice) and node.lower is node.upper is node.step is None:
-        yield from ((1.3, parsed(f"np.arange({text})")) for text in numbers)
-    if not _counts(slot, body):
-        return
-    if isinstance(node, REFERENCE | ast.BinOp | ast.UnaryOp):
-        for op in (ast.Add(), ast.Sub()):
-            yield 1.1, ast.BinOp(node, op, ast.Constant(1))
-        if type(reach.get(ast.unparse(node))) is int:
-            yield 1.2, ast.Constant(0)
-    cost = 1.0 if isinstance(node, ast.Constant) else 1.2
-    for i, form in enumerate(_INDICES if isinstance(node, _INDEX) else ()):
-        yield from ((cost + 0.2 * (i > 0), parsed(form.format(text))) for text in numbers)
-
-
 def _more(
     slot: Slot, body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]
 ) -> Iterator[Offer]:
     """Yield an expression with one more factor, term, transpose or sign."""
     holder, field, _, node = slot
-    if not isinstance(node, ast.expr) or isinstance(node, ast.Tuple | ast.Compare | ast.Lambda):
+    if not isinstance(node, ast.expr) or isinstance(node, ast.Tuple | ast.Lambda):
+        return
+    if isinstance(node, ast.Compare) and not isinstance(holder, ast.BinOp):
         return
     text, is_read = ast.unparse(node), isinstance(node, ast.Subscript | ast.Call)
     own = reach.get(text, written.get(text))
@@ -326,11 +270,12 @@ def _more(
         return  # no array: a module, a text, np.c_, which times an array is a list without an end
     is_array = isinstance(own, tuple) or is_read or text in reach
     if is_array and field in ("left", "right", "args", "value", "elts"):
-        yield 1.1, ast.Attribute(node, "T", ast.Load())
+        if not text.endswith(".T"):
+            yield 1.1, ast.Attribute(node, "T", ast.Load())
         yield from ((1.1, parsed(f"({text}){way}")) for way in turned(own, shapes))
         yield from ((cost, parsed(f"({text})[{way}]")) for cost, way in backwards(own))
     in_product = isinstance(holder, ast.BinOp) and isinstance(holder.op, ast.Mult | ast.Div)
-    is_count = _counts(slot, body) or isinstance(node, ast.Constant)
+    is_count = counts(slot, body) or isinstance(node, ast.Constant)
     if in_product or is_count or field in ("func", "iter", "test"):
         return
     yield 1.4, ast.UnaryOp(ast.USub(), node)
@@ -368,8 +313,9 @@ def _with(
     is_number = not isinstance(thing, tuple)
     if whole and type(thing) is int and thing > 1:
         yield 1.6, ast.BinOp(node, ast.Div(), parsed(f"np.sqrt({text})"))
-    if is_number or _fits(thing, shapes):
-        yield 1.5, ast.BinOp(node, ast.Mult(), other)
+    if is_number or _fits(thing, shapes):  # of a sum rather a term than the whole
+        is_sum = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub)
+        yield 1.5 + 0.05 * is_sum, ast.BinOp(node, ast.Mult(), other)
         yield 1.5 if is_number else 1.7, ast.BinOp(node, ast.Div(), other)
     if type(thing) is float and not (isinstance(other, ast.Constant) or text.isupper()):
         yield from ((1.6, ast.BinOp(node, ast.Mult(), parsed(f.format(text)))) for f in _SLOPES)
