@@ -48,8 +48,11 @@ def _is_meant_for(there: Comparison, here: Comparison) -> bool:
     """Tell whether a backward pass may be meant for other sizes: where it fails, it may be."""
     if all(g is None or g is MISSING for g in there.grads):
         return True
-    misshapen = [{k for k, row in c.rows.items() if np.isinf(row.max_abs)} for c in (there, here)]
-    return misshapen[0] <= misshapen[1] and set(here.right) <= set(there.right)
+    return _misshapen(there) <= _misshapen(here) and set(here.right) <= set(there.right)
+
+
+def _misshapen(c: Comparison) -> set[int]:
+    return {k for k, row in c.rows.items() if np.isinf(row.max_abs)}
 
 
 def case_at_other_sizes(case: Case, there: Comparison | None) -> Case | None:
@@ -175,12 +178,16 @@ def _grown(value: Array, axis: int, more: int, rng: np.random.Generator) -> Arra
 
 
 def _upstream(subject: Subject, outputs: Sequence[Array], rng: np.random.Generator) -> list[Array]:
-    """Return an upstream gradient for other outputs, zero where it is; one that is fixed stays."""
-    drawn = draw_upstream(outputs, rng)
-    for k, (here, there) in enumerate(zip(subject.upstream, drawn, strict=True)):
-        is_fixed = subject.is_loss or not subject.takes_upstream or np.ptp(here) == 0
-        if here.shape == there.shape or not here.any():
-            drawn[k] = here if here.shape == there.shape else 0 * there
-        elif is_fixed and here.size > 1:
-            raise CheckError("the upstream gradient may depend on the sizes")
-    return drawn
+    """Return an upstream gradient for other outputs."""
+    is_fixed = subject.is_loss or not subject.takes_upstream
+    pairs = zip(subject.upstream, draw_upstream(outputs, rng), strict=True)
+    return [_upstream_there(here, drawn, is_fixed or np.ptp(here) == 0) for here, drawn in pairs]
+
+
+def _upstream_there(here: Array, drawn: Array, is_fixed: bool) -> Array:
+    """Return the upstream gradient of an output that may be longer: zero where it is zero here."""
+    if here.shape == drawn.shape:
+        return here
+    if is_fixed and here.any() and here.size > 1:
+        raise CheckError("the upstream gradient may depend on the sizes")
+    return drawn * bool(here.any())

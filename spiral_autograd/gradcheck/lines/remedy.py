@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..guard import CheckError
-from ..reference.graph import Graph
+from ..reference.graph import Graph, is_number
 from ..source import Place, targets_of
 from .functions import FAILING, Function
 from .statements import Slot, Together
@@ -128,9 +128,9 @@ def texts_of(remedy: Remedy) -> list[str]:
 
 
 _WRITTEN_WITH = {  # of what a forward pass makes a function
-    "the ReLU": {"maximum", "fmax", "where", "clip", "set_at"},
-    "the sigmoid": {"exp", "expit", "logistic", "tanh"},
-    "tanh": {"tanh", "exp"},
+    "the ReLU": {"maximum", "fmax", "clip", "a choice"},
+    "the sigmoid": {"expit", "tanh", "a reciprocal"},
+    "tanh": {"tanh"},
 }
 
 
@@ -139,19 +139,26 @@ def derivatives_of(remedy: Remedy, graph: Graph | None) -> list[tuple[str, str]]
 
     Only of functions that the forward pass may have: without its graph that is not known.
     """
-    before = {found for mended in remedy for found in _derivatives_in(present(mended.body))}
+    before = _derivatives_at(remedy)
     with written(remedy):
-        after = [found for mended in remedy for found in _derivatives_in(present(mended.body))]
-    new = [found for found in dict.fromkeys(after) if found not in before]
-    has = _functions_of(graph) if new and graph is not None else set()
-    return [(name, text) for name, text in new if not has.isdisjoint(_WRITTEN_WITH[name])]
+        after = _derivatives_at(remedy)
+    has = _functions_of(graph) if graph is not None else set()
+    known = (found for found in after if not has.isdisjoint(_WRITTEN_WITH[found[0]]))
+    return [found for found in known if found not in before]
+
+
+def _derivatives_at(remedy: Remedy) -> dict[tuple[str, str], None]:
+    some = (found for mended in remedy for found in _derivatives_in(present(mended.body)))
+    return dict.fromkeys(some)
 
 
 def _functions_of(graph: Graph) -> set[str]:
-    """Return the names of the functions of a forward pass; a product with a mask is a choice."""
-    masks = (a for n in graph.nodes if n.name == "multiply" for a in n.args)
-    has_mask = any(np.asarray(a).dtype == bool for a in masks)
-    return {*(node.name for node in graph.nodes), *(["where"] if has_mask else [])}
+    """Return the names of the functions of a forward pass, and what else it makes some with."""
+    names = {node.name for node in graph.nodes}
+    arguments = [arg for node in graph.nodes for arg in node.args]
+    choices = {"a choice" for arg in arguments if isinstance(arg, np.ndarray) and arg.dtype == "?"}
+    divided = (n.args[0] for n in graph.nodes if n.name in ("divide", "true_divide"))
+    return names | choices | {"a reciprocal" for arg in divided if is_number(arg)}
 
 
 def _derivatives_in(statement: ast.AST) -> Iterator[tuple[str, str]]:
