@@ -177,6 +177,7 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         yield from _derived_otherwise(node, reach, written)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Sub):
         names = {ast.unparse(some) for some in ast.walk(node) if isinstance(some, REFERENCE)}
         if len(names) == 1 and isinstance(reach.get(text := names.pop()), tuple):
             yield from ((1.3, parsed(form.format(text))) for form in _DERIVATIVES)
