@@ -90,7 +90,7 @@ def _told(
     if mended is None:
         return [reason.finding]
     if not reason.is_unlikely and reason.rule is not None:
-        mended = found(mended.kind, **mended.fields, rule=reason.rule)
+        mended = found(mended.kind, **{**mended.fields, "rule": reason.rule})
     # Twice the true gradient is that, whatever the line is; and a term may be one of the loss.
     is_twice = reason.kind == "times" and "n" in reason.finding.fields
     return [reason.finding, mended] if is_twice or reason.kind in _TERMS else [mended]

@@ -121,6 +121,7 @@ class Where:
                 texts, derivatives = texts_of(remedy), derivatives_of(remedy, self.c.graph)
         self.c.subject.session.restore()
         told = {"statement": texts[0], "others": texts[1:], "derivatives": derivatives}
+        told |= {"rule": "value"} if derivatives else {}
         return found("right_with", **told) if right else None
 
     def _is_right_there(self, k: int, remedy: Remedy, case: Case, steps: int) -> bool:

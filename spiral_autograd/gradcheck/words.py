@@ -187,8 +187,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "third_call": "changes at the third call, though the forward pass gives the same output",
     "grows": "stays that of the first call: each backward pass appends to a list of gradients "
     "that is never emptied; begin a new list in each backward pass",
-    "unsteady": "is another one in each run from the same state: where it depends on an order (as "
-    "of a set of objects), it cannot be right in all",
+    "unsteady": "is another one in each run from the same state, as where gradients overwrite each "
+    "other (= for +=) in the order of a set",
     "stale": "depends on an earlier call: it is made from what a forward pass on other inputs "
     "left; store it anew in each forward pass",
     "gradients": _gradients,

@@ -169,6 +169,17 @@ class LossSummed(Loss):
         return super().backward() * len(self.t)
 
 
+class LossOfOthers(LossWithUpstream):
+    def backward(self, dout=1):
+        return dout * (self.p - 1) / len(self.t)
+
+
+def test_a_wrong_gradient_is_one_of_the_loss_too():
+    report = sa.check_layer(LossOfOthers(), SCORES, LABELS)
+    assert not report.ok
+    assert has(report, "of_some_outputs", outputs=[1])
+
+
 @pytest.mark.parametrize("layer", [Loss, LossWithUpstream, LossBehind])
 def test_a_loss_layer_returns_the_probabilities_too(layer):
     assert sa.check_layer(layer(), SCORES, LABELS).ok

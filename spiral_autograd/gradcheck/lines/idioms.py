@@ -33,6 +33,7 @@ def idioms(node: ast.AST, statement: ast.AST, reach: Reach, written: Reach) -> I
         yield from ((1.3, parsed(f"np.where({ast.unparse(node)}, 1, {s})")) for s in slopes)
     elif isinstance(node, ast.BinOp):
         yield from _otherwise_bracketed(node)
+        yield from _of_softmax(node, reach)
         yield from _conjugated(node, statement)
     text = ast.unparse(node) if isinstance(node, ast.expr) else ""
     held = reach.get(text, written.get(text))
@@ -91,6 +92,17 @@ def _of_slice(node: ast.Slice) -> Iterator[Offer]:
         yield 1.1, ast.Slice(other if is_begun else None, None if is_begun else other)
 
 
+def _of_softmax(node: ast.BinOp, reach: Reach) -> Iterator[Offer]:
+    """Yield the derivative of a softmax along the last axis for a product of two arrays."""
+    if not isinstance(node.op, ast.Mult):
+        return
+    texts = {ast.unparse(part) for part in ast.walk(node) if isinstance(part, REFERENCE)}
+    arrays = sorted(text for text in texts if isinstance(reach.get(text), tuple))
+    if len(arrays) == 2 and len(reach[arrays[0]]) > 1 and reach[arrays[0]] == reach[arrays[1]]:
+        for a, g in (arrays, arrays[::-1]):
+            yield 1.5, parsed(f"{a} * ({g} - ({a} * {g}).sum(axis=-1, keepdims=True))")
+
+
 def _otherwise_bracketed(node: ast.BinOp) -> Iterator[Offer]:
     """Yield a sum and a product with the brackets elsewhere; a factor inside of a function."""
     if isinstance(node.op, ast.Add | ast.Sub):
@@ -131,9 +143,14 @@ def _conjugated(node: ast.BinOp, statement: ast.AST) -> Iterator[Offer]:
         yield 1.1, parsed(f"{plain[0]} * np.conj({second})")
     elif plain[1] != second and plain[0] == first:
         yield 1.1, parsed(f"np.conj({first}) * {plain[1]}")
-    elif plain == [first, second] and "fft" in ast.unparse(statement):
+    elif plain == [first, second] and _is_complex(statement):
         yield 1.3, parsed(f"np.conj({first}) * ({second})")
         yield 1.3, parsed(f"({first}) * np.conj({second})")
+
+
+def _is_complex(statement: ast.AST) -> bool:
+    """Tell whether a statement has complex numbers in it, by what it calls or asks for."""
+    return "fft" in (text := ast.unparse(statement)) or ".real" in text
 
 
 def _plain(node: ast.expr) -> str:

@@ -77,3 +77,11 @@ def counted_otherwise(node: Any, held: Reach) -> Iterator[Offer]:
     forms += [f"({text}.size // {form})" for form in forms] if count > 2 else []
     forms += [f"{text}.sum()"] if count == 1 else [f"{text}.size"]
     yield from ((1.2, parsed(form)) for form in forms if count)
+
+
+def lengths_in(statement: ast.AST, reach: Reach) -> list[ast.expr]:
+    """Return the lengths of the axes of what a statement names, of each length one."""
+    names = {ast.unparse(part) for part in ast.walk(statement) if isinstance(part, REFERENCE)}
+    arrays = [(name, reach[name]) for name in sorted(names) if isinstance(reach.get(name), tuple)]
+    found = {n: f"{name}.shape[{i}]" for name, shape in arrays for i, n in enumerate(shape)}
+    return [parsed(text) for n, text in found.items() if n > 1]

@@ -14,7 +14,7 @@ import numpy as np
 from ...validation import Shape
 from .idioms import idioms, other_idioms
 from .layouts import REDUCING, backwards, products, reduced, split, turned
-from .numbers import constants, counted, counted_otherwise, counts
+from .numbers import constants, counted, counted_otherwise, counts, lengths_in
 from .statements import (
     REFERENCE,
     Offer,
@@ -177,6 +177,7 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
             yield 1.0, ast.Attribute(node.value, attr, node.ctx)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         yield from _derived_otherwise(node, reach, written)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Sub):
         names = {ast.unparse(some) for some in ast.walk(node) if isinstance(some, REFERENCE)}
         if len(names) == 1 and isinstance(reach.get(text := names.pop()), tuple):
             yield from ((1.3, parsed(form.format(text))) for form in _DERIVATIVES)
@@ -197,13 +198,16 @@ def _orders(n: int) -> Iterator[tuple[int, ...]]:
 def _derived_otherwise(node: ast.BinOp, reach: Reach, written: Reach) -> Iterator[Offer]:
     """Yield the first factor of a product, without the others or times another derivative."""
     shape, first = written.get(ast.unparse(node)), node.left
+    begun = [first]
     while isinstance(first, ast.BinOp) and isinstance(first.op, ast.Mult):
         first = first.left
+        begun.append(first)
     if first is not node.left:
         yield 1.2, first
     for text in (text for text, thing in reach.items() if thing == shape):
         for form in _DERIVATIVES:
-            yield 1.6, ast.BinOp(first, ast.Mult(), parsed(form.format(text)))
+            for some in begun[1:] or begun:
+                yield 1.6, ast.BinOp(some, ast.Mult(), parsed(form.format(text)))
 
 
 def _bound(node: ast.Lambda, reach: Reach) -> Iterator[Offer]:
@@ -285,6 +289,10 @@ def _more(
     fitting = [own] if isinstance(own, tuple) and not whole else shapes
     for other, thing in reach.items():
         yield from _with(node, parsed(other), other, thing, fitting, whole)
+        if isinstance(own, tuple) and own != thing in shapes and _fits(own, [thing]):
+            yield 1.55, ast.BinOp(parsed(other), ast.Mult(), node)  # which it is spread over
+    if isinstance(own, tuple):
+        yield from ((1.6, ast.BinOp(node, ast.Div(), n)) for n in lengths_in(body[3], reach))
     if isinstance(own, tuple) and own:
         yield from ((1.5, parsed(form)) for form in products(text, own, reach))
     if whole:

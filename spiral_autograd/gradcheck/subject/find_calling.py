@@ -108,7 +108,10 @@ def _ways(layer: ObjectPasses, taken: Sequence[str]) -> list[Calling]:
     told |= {(i, ("upstream", k)) for k, i in enumerate(in_turn) if k < n}
     told |= {(len(taken) - 1, ("cache", None))}
     if len(in_turn) == 1:
-        told |= {(in_turn[0], ("upstream", k)) for k in (None, *range(n))}
+        losses = [k for k, part in enumerate(layer.parts) if is_scalar(part)]
+        likely = losses if len(losses) == 1 else [None, *range(n)]
+        told -= {(in_turn[0], ("upstream", 0))}
+        told |= {(in_turn[0], ("upstream", k)) for k in likely}
     ways = (
         Calling(sources, is_open=not told.issuperset(enumerate(sources)))
         for sources in product(*every)

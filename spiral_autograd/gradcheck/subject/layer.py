@@ -65,6 +65,8 @@ class Layer(ObjectPasses):
         numbers = [name for name in numbers if depends_on_number(self, name)]
         if made or numbers:
             effects = self._run_again(set(before), made, numbers)
+        # The arrays that stand for numbers are ours, and n += 1 writes into none of the reader's.
+        effects = [e for e in effects if e.fields.get("name") not in numbers]
         self._require_fit()
         self.settle()
         written = [e.fields for e in effects if e.kind == "writes"]

@@ -83,6 +83,8 @@ def _placing(held: Any, steps: Steps) -> Callable[[object], object] | None:
     return partial(operator.setitem, held, steps[-1]) if isinstance(held, dict | list) else None
 
 
+LONGEST = 1_000  # a longer list of numbers is a record, whose gradients would be named
+
 # -------------------- parameters, by convention --------------------
 
 
@@ -197,9 +199,10 @@ def _from_attributes(item: object) -> Iterator[Parameter]:
 
     for attribute, value in attributes.items():
         has_place = bool(gradient_keys(attributes, attribute, attributes, itself=False))
-        for name, steps, leaf in nested(attribute, value):
+        is_long = isinstance(value, list | tuple) and len(value) > LONGEST
+        for name, steps, leaf in nested(attribute, value) if has_place or not is_long else ():
             if isinstance(leaf, np.ndarray) or is_number(leaf):
-                if has_place or not steps:
+                if has_place or not steps or np.ndim(leaf) == 0:
                     placing = _placing(value, steps) if steps else partial(setattr, item, attribute)
                     yield Parameter(name, leaf, partial(gradient, attribute, steps), item, placing)
             else:

@@ -1,0 +1,55 @@
+"""Parameters that are lists of numbers, whose gradients first appear in the backward pass."""
+
+import numpy as np
+
+import spiral_autograd as sa
+
+
+class Neuron:
+    def __init__(self):
+        self.weights, self.bias = [0.5, -0.8, 1.2], 0.1
+
+    def forward(self, inputs):
+        self.inputs = inputs
+        total = self.bias
+        for w, i in zip(self.weights, inputs, strict=True):
+            total += w * i
+        self.total = total
+        return np.tanh(total)
+
+    def backward(self, grad):
+        g = grad * (1 - np.tanh(self.total) ** 2)
+        self.grad_weights = [g * i for i in self.inputs]
+        self.grad_bias = g
+        return [g * w for w in self.weights]
+
+
+class NotActivated(Neuron):
+    def backward(self, grad):
+        dx = super().backward(grad)
+        self.grad_weights = [grad * i for i in self.inputs]
+        return dx
+
+
+X = np.array([0.3, 1.4, -0.6])
+
+
+def test_each_number_of_a_list_has_a_row():
+    report = sa.check_layer(Neuron(), X)
+    assert report.ok
+    assert {row.name for row in report.rows} == {
+        "inputs",
+        "bias",
+        *(f"weights[{i}]" for i in range(3)),
+    }
+    assert not report.notes
+    wrong = sa.check_layer(NotActivated(), X)
+    assert [row.name for row in wrong.rows if row.verdict == "wrong"] == [
+        f"weights[{i}]" for i in range(3)
+    ]
+
+
+def test_a_long_record_of_numbers_is_no_list_of_parameters():
+    layer = Neuron()
+    layer.losses = [0.1] * 5000
+    assert sa.check_layer(layer, X).ok
