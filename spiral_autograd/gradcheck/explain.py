@@ -48,7 +48,7 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
         for k in left:
             c.change(k, findings=c.rows[k].findings or (nothing,))
         return
-    cases = _cases(c, where, left, ideal)
+    where.cases = cases = _cases(c, where, left, ideal)
     left = [k for k in left if k not in said]
     reasons = diagnose(*cases, rows=left)
     left = [k for k in left if not any(k in reason.rows for reason in reasons)]

@@ -170,12 +170,9 @@ class Blame(Ran):
         floors = [max(f, tolerance * m) for f, m in zip(e.floors, ours, strict=True)]
         right = partial(shares_right, floors, tolerance, [e.automatic, e.ideal])
 
-        def elsewhere() -> There | None:
-            there = e.elsewhere()
-            if there is None:
-                return None
-            true = [there.reference.grads]
-            return There(there.rerun, partial(shares_right, floors, tolerance, true))
+        def elsewhere() -> list[There]:
+            shares = partial(shares_right, floors, tolerance)
+            return [There(run, partial(shares, true)) for run, true in e.elsewhere()]
 
         def back(value: Any) -> int:
             known = isinstance(value, np.ndarray) and np.any(value)
@@ -185,7 +182,7 @@ class Blame(Ran):
 
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
         more = length, self.numbers, self.trail.may_not_end
-        asked = e.run, right, elsewhere, self._truth, self.gain_from, back
+        asked = e.run, right, elsewhere, e.stays, self._truth, self.gain_from, back
         return Mending(*asked, e.deadline, *more)
 
     @cached_property

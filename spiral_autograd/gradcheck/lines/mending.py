@@ -59,8 +59,9 @@ _FIRST = 0.3  # as much likelier is the line that the values speak for
 class Mending:
     """A search for the lines of which one small change makes wrong gradients right.
 
-    `run` runs the backward pass, `elsewhere` gives it for inputs of other sizes, where there may be
-    such, `truth` tells how much of it is true when it runs, `gain` how much likelier a change is
+    `run` runs the backward pass, `elsewhere` gives it for other values and other sizes, where there
+    may be such, `stays` runs the forward pass and tells whether it gives what it gave, `truth`
+    tells how much of the backward pass is true when it runs, `gain` how much likelier a change is
     that makes another value of one, `back` how far back the value is whose gradient one is, and
     `right` which share of each gradient is right: 1 of one that is, to rounding.
     `length` is how many statements a run takes, `numbers` are those that the forward pass names;
@@ -71,7 +72,8 @@ class Mending:
         self,
         run: Callable[[], Gradients],
         right: Callable[[Gradients], Sequence[float]],
-        elsewhere: Callable[[], There | None],
+        elsewhere: Callable[[], Sequence[There]],
+        stays: Callable[[], bool],
         truth: Callable[[], float],
         gain: Callable[[Any], Callable[[Any], float]],
         back: Callable[[Any], int],
@@ -80,7 +82,7 @@ class Mending:
         numbers: Mapping[str, float],
         may_not_end: bool,
     ) -> None:
-        self.run, self.right, self.elsewhere = run, right, elsewhere
+        self.run, self.right, self.elsewhere, self.stays = run, right, elsewhere, stays
         self.truth, self.gain, self.back = truth, gain, back
         self.deadline, self.length, self.numbers = deadline, length, numbers
         self.may_not_end, self.steps = may_not_end, _LONGER * length + _STEPS
@@ -130,7 +132,7 @@ class Mending:
         for cost, _, mended in tries:
             if cost > min(least + _NEAR, _DEAREST) or self._left < left:
                 break
-            if mended.place in found or not rows <= self._right_with((mended,)):
+            if mended.place in found or not self._mends((mended,), rows):
                 continue
             if self._holds((mended,), rows):
                 found[mended.place], least = (cost, mended), min(least, cost)
@@ -165,7 +167,7 @@ class Mending:
                 ones = [(mended,) for spot in spots for mended in self._true(spot)]
                 rated = {(*done, *some): 0.0 for some in (every, *ones)}
                 for remedy in rated:
-                    if not rows <= self._right_with(remedy):
+                    if not self._mends(remedy, rows):
                         rated[remedy] = sum(self._shares(remedy))
                     elif self._holds(remedy, rows):
                         return self.least(remedy, rows)
@@ -191,7 +193,7 @@ class Mending:
         holds = self._holds(remedy, rows)
         for mended in remedy if len(remedy) > 1 else ():
             less = tuple(other for other in remedy if other is not mended)
-            is_right = rows <= self._right_with(less) and holds <= self._holds(less, rows)
+            is_right = self._mends(less, rows) and holds <= self._holds(less, rows)
             remedy = less if is_right else remedy
         return remedy
 
@@ -200,10 +202,18 @@ class Mending:
         return _whole(self._shares(remedy))
 
     def _holds(self, remedy: Remedy, rows: frozenset[int]) -> bool:
-        """Tell whether gradients are right at other sizes too, where that can be asked."""
-        there = self.elsewhere()
-        grads = run_with(remedy, there.run, self.steps) if there is not None else ()
-        return there is None or (bool(grads) and rows <= _whole(there.right(grads)))
+        """Tell whether gradients are right elsewhere too, at other values and other sizes."""
+
+        def holds(there: There) -> bool:
+            grads = run_with(remedy, there.run, self.steps)
+            return bool(grads) and rows <= _whole(there.right(grads))
+
+        return all(map(holds, self.elsewhere()))
+
+    def _mends(self, remedy: Remedy, rows: frozenset[int]) -> bool:
+        """Tell whether gradients are right with other lines, and the outputs what they were."""
+        is_right = rows <= self._right_with(remedy)
+        return is_right and bool(run_with(remedy, self.stays, self.steps))
 
     def _shares(self, remedy: Remedy) -> Sequence[float]:
         """Return of each gradient which share is right with other lines; they are run once."""

@@ -20,7 +20,6 @@ from ..blocks import close, inner, largest
 from ..guard import NEVER, Deadline
 from ..reference.graph import is_number
 from ..source import Place, code_of, forward_line, inner_codes, is_computing, root_of, targets_of
-from ..verdict.rows import Comparison
 from .known import Known, is_known, numbers_of
 from .trail import Event, Moment, Trail
 
@@ -32,6 +31,9 @@ _SOUND = 0.4  # what makes a whole gradient as it is, is that much less likely
 _COMMON = {0.0, 1.0, 2.0, -1.0, -2.0, 0.5, -0.5}
 _NUMBERS = 8  # that the forward pass names
 Key = tuple[Place, str]  # a statement, or a part of what it gives
+
+
+Elsewhere = tuple[Callable[[], Sequence[Any]], Sequence[Sequence[Any]]]
 
 
 @dataclass
@@ -54,8 +56,9 @@ class Evidence:
     tolerance: float = 1e-9
     deadline: Deadline = NEVER
     ideal: Sequence[Any] = ()  # the true gradients without a small constant, where there is one
-    # The same check for inputs of other lengths, if there may be such.
-    elsewhere: Callable[[], Comparison | None] = lambda: None
+    # The backward pass for other values, and for inputs of other lengths, each with its truths.
+    elsewhere: Callable[[], Iterable[Elsewhere]] = lambda: ()
+    stays: Callable[[], bool] = lambda: True  # runs forward: are the outputs what they were?
 
     found: Any = None  # what has been made of it
 
