@@ -89,7 +89,7 @@ def _told(
         mended = where.remedy(k, cases)
     if mended is None:
         return [reason.finding]
-    if not reason.is_unlikely and reason.rule is not None:
+    if reason.kind == "part" or (not reason.is_unlikely and reason.rule is not None):
         mended = found(mended.kind, **{**mended.fields, "rule": reason.rule})
     # Twice the true gradient is that, whatever the line is; and a term may be one of the loss.
     is_twice = reason.kind == "times" and "n" in reason.finding.fields

@@ -266,7 +266,7 @@ def standardise(x):
 
 
 WHOLE = {
-    "without the sum": (softmax, lambda g, p: p * g, "left_out"),
+    "without the sum": (softmax, lambda g, p: p * g, "right_with"),
     "over the batch": (softmax, lambda g, p: p * (g - np.sum(p * g, axis=0)), "right_with"),
     "the other sign": (
         softmax,

@@ -425,7 +425,7 @@ def test_the_cache_may_come_first(forward, backward, inputs):
 def test_a_wrong_pair_is_called_in_the_order_that_is_meant():
     report = sa.check_backward(f_fwd, f_bwd_wrong, x, W)
     assert verdicts(report) == {"x": "wrong", "W": "wrong"}
-    assert has(report.rows[0], "taken_as")
+    assert has(report.rows[0], "right_with")
     assert line_of(f_bwd_wrong, "da = ") in report.rows[0].lines
     report = sa.check_backward(f_fwd, lambda res, g: (res[0], res[1]), x, W)
     assert has(report.rows[0], "upstream_ignored", name="g")
@@ -740,13 +740,13 @@ def test_a_derivative_is_right_and_says_what_it_takes(function, derivative, at, 
 @pytest.mark.parametrize(
     ("function", "derivative", "kind", "rule"),
     [
-        (logistic, of_output_wrong, "taken_as", "value"),
-        (logistic, lambda x: 1 - logistic(x), "taken_as", "value"),  # y is the nearer one
+        (logistic, of_output_wrong, "right_with", "value"),
+        (logistic, lambda x: 1 - logistic(x), "right_with", "value"),  # y is the nearer one
         (logistic, lambda g, y: y * (1 - y), None, "upstream"),
         (logistic, lambda x: 2 * logistic_prime(x), None, "factor"),
-        (softmax, of_output, None, "sum"),  # the diagonal alone
-        (relu, lambda x: np.where(x > 0, 1.0, 0.5), "part", "part"),
-        (selu, of_selu_wrong, "right_with", None),  # of x, though y comes nearer
+        (softmax, of_output, "right_with", None),  # the diagonal alone
+        (relu, lambda x: np.where(x > 0, 1.0, 0.5), "right_with", "part"),
+        (selu, of_selu_wrong, "right_with", "factor"),  # of x, though y comes nearer
     ],
 )
 def test_a_wrong_derivative_has_a_reason(function, derivative, kind, rule):

@@ -211,11 +211,11 @@ MISTAKES = {
         {"lost": {"result": "inner", "by": "x"}},
     ),
     "a helper's result": (
-        *(gated, gated_backward, (X, SQUARE), 1, None),
+        *(gated, gated_backward, (X, SQUARE), 1, "value"),
         {"right_with": {}},
     ),
     "beyond a bound": (
-        *(capped, capped_backward, (2 * X,), 0, None),
+        *(capped, capped_backward, (2 * X,), 0, "part"),
         {"right_with": {}},
     ),
     "not divided by the norm": (

@@ -93,11 +93,14 @@ def _of_slice(node: ast.Slice) -> Iterator[Offer]:
 
 
 def _of_softmax(node: ast.BinOp, reach: Reach) -> Iterator[Offer]:
-    """Yield the derivative of a softmax along the last axis for a product of two arrays."""
+    """Yield the derivative of a softmax along the last axis for a product of one or two arrays."""
     if not isinstance(node.op, ast.Mult):
         return
     texts = {ast.unparse(part) for part in ast.walk(node) if isinstance(part, REFERENCE)}
     arrays = sorted(text for text in texts if isinstance(reach.get(text), tuple))
+    if len(arrays) == 1 and len(reach[arrays[0]]) > 0:
+        a, n = arrays[0], f"{arrays[0]}.shape[-1]"
+        yield 1.6, parsed(f"{a}[..., None] * (np.eye({n}) - {a}[..., None, :])")
     if len(arrays) == 2 and len(reach[arrays[0]]) > 1 and reach[arrays[0]] == reach[arrays[1]]:
         for a, g in (arrays, arrays[::-1]):
             yield 1.5, parsed(f"{a} * ({g} - ({a} * {g}).sum(axis=-1, keepdims=True))")
