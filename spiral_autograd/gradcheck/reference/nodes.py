@@ -72,10 +72,6 @@ class Node:
         back = self._back if args is None else self._back_of(args, self.argnums)
         return [_dense(part) for part in back(g)]
 
-    def vjp_of(self, argnum: int, g: object, args: Sequence[object]) -> Any:
-        """Return what of a gradient flows to one argument, a constant perhaps."""
-        return _dense(self._back_of(args, (argnum,))(g)[0])
-
     def jvp(self, tangents: Mapping[Node, object]) -> Any:
         """Return how the value moves with those parents that move: the transpose of `vjp`."""
         moving = [(i, p) for i, p in zip(self.argnums, self.parents, strict=True) if p in tangents]

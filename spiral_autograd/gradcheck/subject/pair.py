@@ -1,4 +1,4 @@
-"""Two passes with a cache between: ``out, cache = forward(*inputs)``, ``backward(dout, cache)``."""
+"""Two passes with a cache between, as custom functions, primitives and derivatives are run."""
 
 from __future__ import annotations
 
@@ -33,8 +33,6 @@ from .subject import (
     upstream_of,
 )
 from .unchecked import differs, moved
-
-Source = str | int  # the upstream gradients g, the cache or the output y, an input by its number
 
 Given = list[tuple[Any, Array]]  # gradients, each with what it is of
 
