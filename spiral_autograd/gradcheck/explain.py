@@ -89,7 +89,7 @@ def _told(
         mended = where.remedy(k, cases)
     if mended is None:
         return [reason.finding]
-    if reason.kind == "part" or (not reason.is_unlikely and reason.rule is not None):
+    if not reason.is_unlikely and reason.rule is not None:
         mended = found(mended.kind, **{**mended.fields, "rule": reason.rule})
     # Twice the true gradient is that, whatever the line is; and a term may be one of the loss.
     is_twice = reason.kind == "times" and "n" in reason.finding.fields
@@ -132,6 +132,7 @@ def _case(
         n_inputs=c.subject.n_inputs,
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
         name_of_upstream=_name_of_upstream(c),
+        is_finished=not c.subject.backward_code,
     )
     is_ideal = graph is not c.graph
     case.second = lru_cache(lambda: second_point(c, case, ideal=is_ideal))

@@ -21,7 +21,8 @@ _KINDS = {
     "the_first the_last",
     "term": "term constant_added left_out not_carried term_in_part constant_in_part",
     "part": "part",
-    "value": "unused_by_forward lost truncated updated clipped clipped_norm combined passed_on",
+    "value": "taken_as unused_by_forward lost truncated updated clipped clipped_norm combined "
+    "passed_on",
     "kink": "kink",
     "state": "accumulates second_call third_call grows stale unsteady",
 }

@@ -226,6 +226,8 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "the_last": "is the last over axis {axes}",
     "term": _term,
     "constant_added": "has a constant added to each entry: {constant:.6g}",
+    "gradient_of": "the gradient of {of}",
+    "taken_as": "is what you get with {text} as the derivative by it, where v is {of}",
     "part": _part,
     "term_in_part": lambda of, times, lacks, mark: (
         f"lacks a term, {times:.6g} * {of}, in {mark}"

@@ -215,7 +215,7 @@ MISTAKES = {
         {"right_with": {}},
     ),
     "beyond a bound": (
-        *(capped, capped_backward, (2 * X,), 0, "part"),
+        *(capped, capped_backward, (2 * X,), 0, None),
         {"right_with": {}},
     ),
     "not divided by the norm": (

@@ -127,7 +127,7 @@ OF_KIND = {
     "constant_factor": {"text": ("0.5 * x",)},
 }
 PARTS = """batch_size axis entries axes either output at where slices labels extreme named
-    expression result array upstream flow flow_to upstream_of"""
+    expression result array upstream flow flow_to upstream_of gradient_of"""
 # of these no more is known, or the finding itself says which rule it is
 NO_RULE = "no_pattern right_with not_finite only"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -247,7 +248,8 @@ def _terms(case: Case, k: int) -> Iterator[tuple[float, bool, Reason]]:
     if not case.comparable(k) or case.automatic[k].size < 2:
         return
     rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)
-    for number, (name, v) in enumerate(case.same_shape(k)):
+    gradients = _other_gradients(case, k) if case.is_finished else ()
+    for number, (name, v) in enumerate((*case.same_shape(k), *gradients)):
         norm = float(np.sum(v * v))
         c = float(np.sum(rest * v)) / norm if norm > 0 else 0.0
         if abs(c) * largest(v) <= noise or not np.max(np.abs(rest - c * v)) <= noise:
@@ -258,6 +260,52 @@ def _terms(case: Case, k: int) -> Iterator[tuple[float, bool, Reason]]:
         lacks = abs(c + 1) <= 1e-6 or (own and c < 0)
         fields = {"of": of, "times": abs(c) if lacks else c, "own": own, "lacks": lacks}
         yield c, own, Reason(found("term", **fields), [k], _alone(case, k) if own else None)
+
+
+def _other_gradients(case: Case, k: int) -> Iterator[tuple[Callable[[], Finding], Array]]:
+    """Yield the other arguments' gradients, as NumPy would broadcast them."""
+    shape = case.automatic[k].shape
+    for j, (name, other) in enumerate(zip(case.names, case.automatic, strict=True)):
+        fits = zip(other.shape[::-1], shape[::-1], strict=False)
+        if j != k and other.ndim <= len(shape) and all(n in (1, m) for n, m in fits):
+            of = partial(found, "gradient_of", of=found("named", name=name))
+            yield of, np.broadcast_to(other, shape)
+
+
+# What derivatives are mistaken for, by the value.
+_TAKEN: dict[str, Callable[[Array], Array]] = {
+    "1": np.ones_like,
+    "{0}": lambda v: v,
+    "{0}**2": lambda v: v**2,
+    "1 - {0}": lambda v: 1 - v,
+    "{0} * (1 - {0})": lambda v: v * (1 - v),
+    "1 - {0}**2": lambda v: 1 - v**2,
+    "1 / {0}": lambda v: 1 / v,
+    "({0} > 0)": lambda v: (v > 0) * 1.0,
+    "exp({0})": np.exp,
+}
+
+
+def taken_as(case: Case, k: int) -> Reason | None:
+    """A wrong derivative of the one operation on a value, of which only the gradient is given.
+
+    Where there is a backward pass, a line of it that is right says more.
+    """
+    if not case.is_finished or case.graph is None or not case.comparable(k):
+        return None
+    node = case.graph.roots[k]
+    while len(node.users) == 1 and np.array_equal(node.users[0].adjoint, node.adjoint):
+        node = node.users[0]  # a mark adds zeros
+    made = node.users[0] if len(node.users) == 1 else node
+    if made is node or np.shape(made.adjoint) != case.automatic[k].shape:
+        return None
+    for name, value in (("its value", node.value), ("what is made of it", made.value)):
+        for text, derivative in _TAKEN.items():
+            with np.errstate(all="ignore"):
+                ours = made.adjoint * derivative(np.asarray(value, dtype=float))
+            if np.isfinite(ours).all() and case.explains(k, ours):
+                return Reason(found("taken_as", text=text.format("v"), of=name), [k], made.call)
+    return None
 
 
 def _is_plain(c: float, own: bool) -> bool:
@@ -277,5 +325,5 @@ FIRST: tuple[Rule, ...] = (
     *(misused_upstream, named_factor, layout, sums, plain_term),
     term_in_part,
 )
-LATER: tuple[Rule, ...] = (zeros, any_factor, any_term, given_twice)
+LATER: tuple[Rule, ...] = (taken_as, zeros, any_factor, any_term, given_twice)
 LAST: tuple[Rule, ...] = (partly,)  # less than a reason: for want of one
