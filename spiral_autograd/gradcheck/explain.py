@@ -22,6 +22,7 @@ from .guard import CheckError, guarded
 from .lines.blame import places
 from .reference.graph import Graph
 from .reference.reference import at_these_values, find_reference
+from .source import text_of
 from .subject.conventions import TARGETS, means_upstream
 from .subject.objects import positional_names
 from .subject.subject import MISSING
@@ -132,7 +133,7 @@ def _case(
         n_inputs=c.subject.n_inputs,
         elsewhere=lru_cache(lambda: elsewhere(c.subject, c.reference.grads)),
         name_of_upstream=_name_of_upstream(c),
-        is_finished=not c.subject.backward_code,
+        has_lines=any(text_of(function) is not None for function in c.subject.backward_code),
     )
     is_ideal = graph is not c.graph
     case.second = lru_cache(lambda: second_point(c, case, ideal=is_ideal))

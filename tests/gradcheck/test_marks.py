@@ -188,3 +188,24 @@ def test_without_a_source_variables_are_no_marks():
     exec(compile(source, "<cell 1>", "exec"), space)
     report = sa.check_gradient(space["loss"], {"dh": X}, {"W": np.eye(3)})
     assert [(row.name, row.verdict) for row in report.rows] == [("h", "wrong")]
+
+
+# -------------------- no lines to mend --------------------
+
+TYPED = """
+class Tanh:
+    def forward(self, x):
+        self.y = np.tanh(x)
+        return self.y
+
+    def backward(self, dout):
+        return dout * (1 - self.y)
+"""
+
+
+def test_a_derivative_is_told_by_its_numbers_where_no_source_can_be_read():
+    typed = {"np": np}
+    exec(TYPED, typed)
+    (row,) = sa.check_layer(typed["Tanh"](), X).rows
+    assert has(row, "taken_as", text="1 - v")
+    assert row.rule == "value"

@@ -248,7 +248,7 @@ def _terms(case: Case, k: int) -> Iterator[tuple[float, bool, Reason]]:
     if not case.comparable(k) or case.automatic[k].size < 2:
         return
     rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)
-    gradients = _other_gradients(case, k) if case.is_finished else ()
+    gradients = _other_gradients(case, k) if not case.has_lines else ()
     for number, (name, v) in enumerate((*case.same_shape(k), *gradients)):
         norm = float(np.sum(v * v))
         c = float(np.sum(rest * v)) / norm if norm > 0 else 0.0
@@ -287,11 +287,8 @@ _TAKEN: dict[str, Callable[[Array], Array]] = {
 
 
 def taken_as(case: Case, k: int) -> Reason | None:
-    """A wrong derivative of the one operation on a value, of which only the gradient is given.
-
-    Where there is a backward pass, a line of it that is right says more.
-    """
-    if not case.is_finished or case.graph is None or not case.comparable(k):
+    """A wrong derivative of the one operation on a value, where there are no lines to mend."""
+    if case.has_lines or case.graph is None or not case.comparable(k):
         return None
     node = case.graph.roots[k]
     while len(node.users) == 1 and np.array_equal(node.users[0].adjoint, node.adjoint):

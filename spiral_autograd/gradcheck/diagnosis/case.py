@@ -107,8 +107,8 @@ class Case:
         How many of the arguments, the first ones, are inputs and no parameters.
     name_of_upstream : str or None
         What backward calls the upstream gradient, if it is one.
-    is_finished : bool
-        Whether there is no backward pass to run, but the gradients that one has left.
+    has_lines : bool
+        Whether there is a backward pass whose lines can be read, and mended.
     second : callable
         Returns the case at a second point, where a reason must hold too; None if there is none.
     at_other_sizes : callable
@@ -133,7 +133,7 @@ class Case:
     elsewhere: Callable[[], Mapping[int, tuple[Finding, tuple[Place, ...]]]] = dict
     n_inputs: int = 0
     name_of_upstream: str | None = None
-    is_finished: bool = False
+    has_lines: bool = True
     second: Callable[[], Case | None] = lambda: None
     at_other_sizes: Callable[[], Case | None] = lambda: None
     rerun: Callable[[], list[Any]] | None = None
