@@ -1,11 +1,14 @@
 """What is not reached: what is said instead (by kinds), written by `run.py --write`."""
 
 REASONS = {
+    "cs231n/pool_all": "none",
     "cs231n/pool_average": "none",
+    "cs231n/softmax_reg_before": "obscure, term, right_with",
     "deeplearning_ai/relu_keeps_all": "obscure, right_with",
-    "scripts/lists_z_next": "obscure",
-    "scripts/lists_prime_of_a": "obscure",
+    "scripts/lists_z_next": "obscure, right_with",
+    "scripts/lists_prime_of_a": "obscure, right_with",
     "scripts/ridge_lam_everywhere": "obscure, part",
+    "scripts/ninja_bndiff_2": "none",
     "students/ratings_not_subtracted": "obscure",
 }
 
@@ -15,6 +18,7 @@ LINES = {
     "cs231n/ln_not_back": "wrong",
     "cs231n/softmax_reg_before": "wrong",
     "deeplearning_ai/relu_keeps_all": "wrong",
+    "deeplearning_ai/dAL_over_m": "wrong",
     "deeplearning_ai/dropout_not_scaled": "wrong",
     "frameworks/bce_no_outputs": "wrong",
     "frameworks/bce_with_sigmoid": "wrong",
@@ -23,6 +27,7 @@ LINES = {
     "scripts/scratch_b1_as_b2": "wrong",
     "scripts/lists_z_next": "wrong",
     "scripts/lists_prime_of_a": "wrong",
+    "scripts/ninja_bndiff_2": "wrong",
     "students/ratings_not_subtracted": "wrong",
     "the_book/net_order": "several",
 }
