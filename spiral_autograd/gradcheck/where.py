@@ -69,7 +69,7 @@ class Where:
                 recording=None if c.graph is None else c.graph.recording,
                 forward=forward[0] if forward else None,
                 backward=backward[0] if backward else None,
-                run=self._run,
+                run=c.rerun,
                 floors=c.floors,
                 tolerance=c.tolerance,
                 deadline=self.until,
@@ -101,10 +101,6 @@ class Where:
         with subject.session.fresh():
             pairs = zip(subject.forward(), subject.outputs, strict=True)
             return all(close(now, before, 1e-12) for now, before in pairs)
-
-    def _run(self) -> list[object]:
-        """Run both passes once more, from the start."""
-        return self.c.rerun()
 
     def places(self, where: Callable[..., Places], k: int, *why: object) -> Places:
         """Return places in the reader's code; none where its source cannot be read."""

@@ -105,13 +105,13 @@ def _ways(layer: ObjectPasses, taken: Sequence[str]) -> list[Calling]:
     # By the names of the arguments: of what they say, or where they leave one thing only.
     told = {(i, s) for i, others in enumerate(every) for s in others if len(others) == 1}
     in_turn = [i for i, name in enumerate(taken) if means_upstream(name)]
-    told |= {(i, ("upstream", k)) for k, i in enumerate(in_turn) if k < n}
     told |= {(len(taken) - 1, ("cache", None))}
     if len(in_turn) == 1:
         losses = [k for k, part in enumerate(layer.parts) if is_scalar(part)]
         likely = losses if len(losses) == 1 else [None, *range(n)]
-        told -= {(in_turn[0], ("upstream", 0))}
         told |= {(in_turn[0], ("upstream", k)) for k in likely}
+    else:
+        told |= {(i, ("upstream", k)) for k, i in enumerate(in_turn) if k < n}
     ways = (
         Calling(sources, is_open=not told.issuperset(enumerate(sources)))
         for sources in product(*every)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ...pytree import leaves
 from ...validation import Array, Shape
 from ..finding import Finding, found
 from ..guard import theirs
@@ -25,6 +24,7 @@ from .parameters import Kept, Parameter, has_gradient, other_keys, resets_of
 from .returned import by_position, require_any
 from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
 from .unchecked import (
+    depends_on_array,
     depends_on_number,
     differs,
     exchange,
@@ -32,7 +32,6 @@ from .unchecked import (
     lend,
     look_beside,
     may_be_parameters,
-    moved,
     trained_numbers,
     unwritten,
 )
@@ -250,12 +249,8 @@ class Layer(ObjectPasses):
         for name, value in self.given_values():
             if returned.get(name, MISSING) is not MISSING:
                 continue
-            if id(value) in own or (not is_statistic(name) and self._depends_on(value)):
+            if id(value) in own or (not is_statistic(name) and depends_on_array(self, value)):
                 self.say_not_returned(name)
-
-    def _depends_on(self, value: Array) -> bool:
-        with self.session.moved([value], [moved(value)]), self.session.fresh():
-            return differs(self.outputs, leaves(self.run()))
 
     def _require_no_surplus(self) -> None:
         """Raise, or say, where backward returns what is no gradient of anything."""

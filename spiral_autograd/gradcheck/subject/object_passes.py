@@ -38,6 +38,7 @@ from .objects import (
     is_gradient,
     methods_of,
     name_of_function,
+    names_in_cache,
     nested,
     optional_names,
     output_of,
@@ -130,9 +131,7 @@ class ObjectPasses(Adapter):
     def names_left(self) -> dict[int, str]:
         """Return what the arrays are called that the layer keeps, or that are in the cache."""
         names = {id(h.value): f"self.{h.name}" for h in reversed(self.now.held)}
-        entries = nested("cache", self.cache)
-        cached = {id(v): name for name, _, v in entries if name != "cache" and is_float_array(v)}
-        return names | cached
+        return names | names_in_cache(self.cache)
 
     # -------------------- the two passes --------------------
 

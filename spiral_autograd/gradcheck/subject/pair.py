@@ -18,7 +18,7 @@ from .conventions import is_statistic, means_upstream
 from .inputs import by_company, floats_with_gradients
 from .objects import (
     methods_of,
-    nested,
+    names_in_cache,
     require_function,
     required_names,
 )
@@ -28,11 +28,10 @@ from .subject import (
     MISSING,
     CheckError,
     Subject,
-    is_float_array,
     outputs_of,
     upstream_of,
 )
-from .unchecked import differs, moved
+from .unchecked import depends_on_array
 
 Given = list[tuple[Any, Array]]  # gradients, each with what it is of
 
@@ -153,8 +152,7 @@ class Pair(Adapter):
 
     def names_left(self) -> dict[int, str]:
         """Return what the arrays of the cache are called: its entries."""
-        entries = nested("cache", self.cache)
-        return {id(v): name for name, _, v in entries if name != "cache" and is_float_array(v)}
+        return names_in_cache(self.cache)
 
     def run(self) -> list[object]:
         """Run the forward pass, and return the outputs that backward has a gradient of."""
@@ -211,9 +209,7 @@ class Pair(Adapter):
     def _say_left_out(self, left_out: Sequence[tuple[str, Array]]) -> None:
         """Say which arrays in dicts the output depends on, and backward has no gradient of."""
         for name, leaf in left_out:
-            with self.session.moved([leaf], [moved(leaf)]), self.session.fresh():
-                is_used = differs(self.outputs, leaves(self.run()))
-            if is_used and not is_statistic(name):
+            if not is_statistic(name) and depends_on_array(self, leaf):
                 self.say_not_returned(name)
 
     def subject(self) -> Subject:

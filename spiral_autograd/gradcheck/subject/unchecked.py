@@ -20,6 +20,7 @@ from ..blocks import close
 from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import Place, text_of
+from .adapter import Adapter
 from .conventions import STATES, TARGETS, gradient_keys, is_statistic, last_name
 from .evidence import claim
 from .object_passes import ObjectPasses
@@ -117,7 +118,12 @@ def _depended_on(layer: ObjectPasses, held: list[Held]) -> list[Held]:
     return _depended_on(layer, held[:half]) + _depended_on(layer, held[half:]) if half else held
 
 
-def _depends_on(layer: ObjectPasses, move: Callable[[], None]) -> bool:
+def depends_on_array(adapter: Adapter, value: Array) -> bool:
+    """Tell whether the output depends on an array that can be moved."""
+    return _depends_on(adapter, partial(_move, value))
+
+
+def _depends_on(layer: Adapter, move: Callable[[], None]) -> bool:
     with layer.session.fresh():
         move()
         try:
@@ -175,7 +181,7 @@ def leave_out_state(layer: ObjectPasses, written: Sequence[str]) -> None:
     partners = [(p, p.gradient()) for p in arrays if p not in work]
     still = [(p, g) for p, g in partners if isinstance(g, np.ndarray) and g.any()]
     still = [(p, g) for p, g in still if np.array_equal(_kept(layer, g), g)]
-    steps = [p for p, g in still if g is not p.value and _depends_on(layer, partial(_move, g))]
+    steps = [p for p, g in still if g is not p.value and depends_on_array(layer, g)]
     if work or steps:
         layer.parameters = [p for p in layer.parameters if p not in (*work, *steps)]
         layer.take([])
