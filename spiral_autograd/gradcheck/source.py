@@ -314,10 +314,7 @@ def skips(node: ast.AST) -> bool:
 
 
 def expression(call: Call | Site) -> str | None:
-    """Return the reader's own text of what a call computes, such as ``np.dot(x, W) + b``.
-
-    None where there is no source.
-    """
+    """Return the reader's own text of what a call computes, as ``np.dot(x, W)``, if any."""
     if call.instruction is None or call.source is None:
         return None
     code, offset = call.instruction
