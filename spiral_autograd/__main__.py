@@ -118,20 +118,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace, Complain], int], tuple[s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status.
-
-    What it means is said in `EXIT_STATUS`; `argv` is by default that of the process.
-
-    Examples
-    --------
-    >>> import contextlib, io
-    >>> with contextlib.redirect_stderr(io.StringIO()) as said:
-    ...     try:
-    ...         main(["--epochs", "0"])
-    ...     except SystemExit as stop:
-    ...         print(stop.code, said.getvalue()[:69])
-    2 spiral-autograd: argument --epochs: must be a whole number of at least
-    """
+    """Run the command line and return its exit status, which `EXIT_STATUS` explains."""
     parser = _parser()
     try:
         raise_again()

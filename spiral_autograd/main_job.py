@@ -60,8 +60,7 @@ def _watched(largest: Differences) -> Callable[..., tuple[Any, Params]]:
         value, grads = automatic(params, *batch)
         _, by_hand = manual.value_and_grad(params, *batch)
         for name, now in _differences(by_hand, grads).items():
-            absolute, relative = np.max([largest.get(name, (0.0, 0.0)), now], axis=0)
-            largest[name] = float(absolute), float(relative)
+            largest[name] = tuple(np.max([largest.get(name, (0.0, 0.0)), now], axis=0).tolist())
         return value, grads
 
     return both

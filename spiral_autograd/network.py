@@ -7,7 +7,6 @@ ValueError or TypeError with the argument's name. Source: Saito, *Deep Learning 
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, TypeAlias
 
 import autograd.numpy as np
@@ -52,11 +51,6 @@ register_notrace(VJPNode, stop_gradient)
 register_notrace(JVPNode, stop_gradient)
 
 
-@cache
-def _largest_exponent(dtype: onp.dtype[Any]) -> float:
-    return float(onp.floor(onp.log(onp.finfo(dtype).max)))
-
-
 @primitive  # type: ignore[untyped-decorator]
 def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)) of each entry of a float array, without overflow.
@@ -71,7 +65,7 @@ def sigmoid(x: Array) -> Array:
     array([0. , 0.5, 1. ])
     """
     x = float_scores("x", x)
-    largest = _largest_exponent(onp.result_type(x.dtype, onp.float16))
+    largest = float(onp.floor(onp.log(onp.finfo(onp.result_type(x.dtype, onp.float16)).max)))
     return 1.0 / (1.0 + np.exp(np.minimum(-x, largest)))
 
 

@@ -201,9 +201,8 @@ def _stream(kind: type[Any]) -> Callable[[dict[str, Any]], Stream]:
 
 def _train_state(fields: dict[str, Any]) -> TrainState:
     """Return the state of its fields, in which leaves that were one array are one array again."""
-    sharing = fields["sharing"]
     params = float_tree("params", fields["params"])
-    one = sharing.spread(sharing.unique(leaves(params)))
+    one = fields["sharing"].spread(leaves(params))
     return TrainState(**{**fields, "params": with_leaves(params, one)})
 
 
