@@ -133,8 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NonFiniteLossError as error:
         status, why = 1, str(error)
     except OSError as error:
-        if not error.filename:
-            _abandon_output()
+        if not error.filename:  # what is still to be written goes nowhere: else Python complains
+            with contextlib.suppress(OSError):  # where it is no file
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         what = error.filename or "the output"
         status, why = UNWRITABLE, f"cannot write {what}: {error.strerror or error}"
         if isinstance(error, BrokenPipeError):
@@ -144,12 +145,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(file=sys.stderr)
     print(f"{parser.prog}: {why}", file=sys.stderr)
     return status
-
-
-def _abandon_output() -> None:
-    """Send what is still to be written nowhere: else Python would complain at its end."""
-    with contextlib.suppress(OSError):  # where it is no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

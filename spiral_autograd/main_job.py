@@ -18,7 +18,7 @@ from .optimizers import sgd
 from .saving import load, save, write_whole
 from .train_state import Evaluation, TrainState
 from .training import fit
-from .validation import Array
+from .validation import Array, Params
 
 TOLERANCE = 1e-10
 STOPPED = 130  # the exit status after a Ctrl-C, as shells have it
@@ -26,7 +26,6 @@ CHECKPOINT = "checkpoint.npz"
 SETTINGS = ("epochs", "batch_size", "hidden_size", "learning_rate", "seed", "max_grad")
 PAGE, PARAMETERS = "index.html", "parameters.npz"
 PICTURES = ("data.png", "loss.png", "decision_boundary.png")
-Params = dict[str, Array]
 Differences = dict[str, tuple[float, float]]
 Rows = list[tuple[str, ...]]
 Tables = dict[str, Rows]

@@ -7,7 +7,7 @@ ValueError or TypeError with the argument's name. Source: Saito, *Deep Learning 
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import autograd.numpy as np
 import numpy as onp
@@ -15,6 +15,7 @@ from autograd.extend import JVPNode, VJPNode, defjvp, defvjp, primitive, registe
 
 from .validation import (
     Array,
+    Params,
     Random,
     affine_shapes,
     class_indices,
@@ -28,8 +29,6 @@ from .validation import (
     random_stream,
     targets,
 )
-
-Params: TypeAlias = dict[str, Array]
 
 # -------------------- the parts --------------------
 
