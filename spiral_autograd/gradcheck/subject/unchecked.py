@@ -163,8 +163,8 @@ def may_be_parameters(begun: Kept) -> list[Held]:
 def unwritten(now: Kept, held: Sequence[Held], start: Snapshot) -> list[Held]:
     """Return those that a run has left where they are and as they were at the start."""
     places = {(h.name, id(h.value)) for h in now.held}
-    there = [(h, start.kept(h.value)) for h in held if (h.name, id(h.value)) in places]
-    return [h for h, kept in there if kept is not None and np.array_equal(kept, h.value)]
+    there = [h for h in held if (h.name, id(h.value)) in places]
+    return [h for h in there if start.is_as_before(h.value)]
 
 
 def leave_out_state(layer: ObjectPasses, written: Sequence[str]) -> None:
@@ -178,15 +178,11 @@ def leave_out_state(layer: ObjectPasses, written: Sequence[str]) -> None:
     work = [p for p in arrays if p.name in written and not _depends_on_written(layer, p.value)]
     partners = [(p, p.gradient()) for p in arrays if p not in work]
     still = [(p, g) for p, g in partners if isinstance(g, np.ndarray) and g.any()]
-    still = [(p, g) for p, g in still if np.array_equal(_kept(layer, g), g)]
+    still = [(p, g) for p, g in still if start.is_as_before(g)]
     steps = [p for p, g in still if g is not p.value and depends_on_array(layer, g)]
     if work or steps:
         layer.parameters = [p for p in layer.parameters if p not in (*work, *steps)]
         layer.take([])
-
-
-def _kept(layer: ObjectPasses, array: Any) -> Any:
-    return layer.session.start.kept(array)
 
 
 def _move(value: Array) -> None:
@@ -197,7 +193,7 @@ def _depends_on_written(layer: ObjectPasses, value: Array) -> bool:
     """Tell whether the output depends on those entries of an array that forward writes."""
     with layer.session.fresh():
         layer.run()
-        is_written = value != _kept(layer, value)
+        is_written = value != layer.session.start.kept(value)
 
     def move() -> None:
         value[is_written] = moved(value)[is_written]
