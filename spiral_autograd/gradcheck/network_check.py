@@ -224,10 +224,7 @@ def _given_by(call: Call, *, added: bool = False) -> list[Parameter]:
 
 
 def _not_the_sum(chain: Pass, alone: Pass) -> list[Finding]:
-    """Return of which parameters the chain has left the gradient of one use, not the sum of all.
-
-    And those whose one gradient another layer has taken the place of, later on the way back.
-    """
+    """Return of which parameters the chain has not left the sum of the gradients of all uses."""
     by_itself = {use.name: use for use in alone.uses}
     said, replaced = [], []
     for members in groups(chain.uses):
@@ -314,14 +311,7 @@ def _others(report: GradientReport, meant: Constant) -> tuple[str, ...]:
 
 
 def _merged(said: Mapping[str, Sequence[Finding]]) -> list[Finding]:
-    """Return what is said of layers, once for those of which the same is said.
-
-    Examples
-    --------
-    >>> (finding,) = _merged({"layers[0]": [found("has_one_size")], "layers[2]": []})
-    >>> finding.fields["names"]
-    ['layers[0]']
-    """
+    """Return what is said of layers, once for those of which the same is said."""
     names: dict[Finding, list[str]] = {}
     for name, findings in said.items():
         for finding in findings:

@@ -85,10 +85,7 @@ class Where:
         return at_other_sizes(self.c, self.deadline)
 
     def _others(self) -> Iterator[Elsewhere]:
-        """Yield the backward pass at a second point, and for other sizes, with the true gradients.
-
-        As far as there are such.
-        """
+        """Yield the backward pass at a second point and for other sizes, if any, with the truth."""
         seconds = [second for case in self.cases if (second := case.second()) is not None]
         if seconds and seconds[0].rerun is not None:
             yield seconds[0].rerun, [second.automatic for second in seconds]
@@ -121,12 +118,8 @@ class Where:
     def remedy(
         self, k: int, cases: Sequence[Case], beside: Sequence[int] = (), literal: bool = False
     ) -> Finding | None:
-        """Return with what in the place of a statement the k-th gradient is right, there too.
-
-        It is asked at the second point of a case as well, where it has one. With `beside` it must
-        be what makes those right that nothing else explains; with `literal` another number that
-        is written there.
-        """
+        """Return what in place of a statement makes a gradient right, at a second point too."""
+        # With `beside` those that nothing else explains as well; `literal`: it must be a number.
         right, texts, derivatives = False, [""], list[tuple[str, str]]()
         with guarded("the search for the lines", self.c.notes):
             blame = blame_of(self.evidence(sorted({k, *self.c.wrong})))

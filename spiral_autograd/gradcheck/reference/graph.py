@@ -25,16 +25,12 @@ Change = Callable[[Any, Any], Any]
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """Where a gradient may go wrong: on its way from a `result` back to an `argument`.
+    """Where a gradient may go wrong: on its way from a `result` back to an `argument`."""
 
-    The way leads through the nodes `between`, the result first; with `via`, only by way of that
-    user of the argument. Where `result` is None, it is all that flows back to the argument.
-    """
-
-    result: Node | None
+    result: Node | None  # None where it is all that flows back to the argument
     argument: Node
-    between: tuple[Node, ...] = ()
-    via: Node | None = None
+    between: tuple[Node, ...] = ()  # the nodes that it leads through, the result first
+    via: Node | None = None  # the one user of the argument by way of which, if not by all
     steps: int = 1
 
 
@@ -92,10 +88,7 @@ class Graph:
 
     @cached_property
     def cancelled(self) -> set[Node]:
-        """Each max or min through which nothing flows back, as in a softmax.
-
-        Most handwritten backward passes leave it out, whatever is wrong elsewhere.
-        """
+        """Each max or min through which nothing flows back: most backward passes leave it out."""
         return {
             node
             for node in self.nodes
@@ -111,11 +104,7 @@ class Graph:
         without: Iterable[tuple[Call, int]] = (),
         rounding: Rounding | None = None,
     ) -> dict[Call, object]:
-        """Return the values that differ, of both passes, once both have run again.
-
-        From other values for the calls that stand for arguments and upstream gradients; `without`
-        some constants, each an argument of a call by its number; with other roundings.
-        """
+        """Return what differs in both passes: from other values, without constants, or rounded."""
         values: dict[Call, object] = dict(start or {})
         zeros: dict[Call, list[int]] = {}
         for call, position in without:
@@ -174,10 +163,7 @@ class Graph:
         through_max: bool = False,
         made: list[object] | None = None,
     ) -> dict[Node, object]:
-        """Return the gradients that differ once the backward pass has run with some changes.
-
-        What the changes themselves make is added to `made`.
-        """
+        """Return the gradients that differ with some changes; `made` gets what these make."""
         by_node: dict[Node, list[tuple[Site, Change]]] = {}
         for site, change in changes.items():
             by_node.setdefault(site.result or site.argument, []).append((site, change))
@@ -203,10 +189,8 @@ class Graph:
         through_max: bool = False,
         deadline: Deadline = NEVER,
     ) -> dict[Node, Any]:
-        """Return how Σ weights · gradients moves with what flows back to each node.
-
-        The backward pass is linear: its transpose is a forward pass in which the arguments move.
-        """
+        """Return how Σ weights · gradients moves with what flows back to each node."""
+        # The backward pass is linear: its transpose is a forward pass in which the arguments move.
         moves: dict[Node, Any] = {self.roots[k]: weight for k, weight in weights.items()}
         for node in self.nodes:
             deadline.check()

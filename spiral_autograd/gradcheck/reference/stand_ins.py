@@ -62,10 +62,7 @@ def _as_call(made: Any) -> object:
 
 
 def boxed(value: object) -> object:
-    """Return a float array as the box of a constant; anything else as it is.
-
-    Such a box can be assigned into, and its methods take other boxes, as in ``x.dot(W)``.
-    """
+    """Return a float array as a box, which can be assigned into; anything else as it is."""
     is_float = isinstance(value, np.ndarray) and value.dtype.kind == "f"
     return recording.constant(value) if is_float else value
 
@@ -113,10 +110,7 @@ _OF_SEQUENCES = set(
 
 
 class _Function(StandIn):
-    """A function that takes lists of boxes for arrays, and writes boxes into what is `out`.
-
-    A ufunc's ``at`` writes in place on boxes, at indices.
-    """
+    """A function that takes lists of boxes for arrays, and writes boxes into what is `out`."""
 
     def __init__(self, function: np.ufunc) -> None:
         self._function = function
@@ -221,10 +215,7 @@ _MATH = {
 
 
 class _Standing(type):
-    """The type of a class that stands for another: called it may give a box, else it is the other.
-
-    NumPy takes it for a dtype where it takes the other, from which it inherits.
-    """
+    """The type of a class that is another but for its call, which may give a box."""
 
     plain: type
     instead: Function

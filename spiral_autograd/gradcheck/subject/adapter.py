@@ -44,6 +44,7 @@ class Adapter:
     """
 
     layer: Any = None  # none of functions
+    is_pair = True  # whether two functions are run, or an object's methods
     label, backward_label = "forward", "backward"
 
     def __init__(
@@ -236,7 +237,7 @@ class Adapter:
 
     def say_not_returned(self, name: str) -> None:
         """Say that backward returns no gradient for an input."""
-        what = self.backward_label if self.layer is None else "backward"
+        what = self.backward_label if self.is_pair else "backward"
         self.say_unchecked(name, found("not_returned", what=what, name=name))
 
     def subject(self) -> Subject:

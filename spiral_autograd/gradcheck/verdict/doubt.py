@@ -45,10 +45,7 @@ _UNDERFLOW = {
 def compared(
     subject: Subject, reference: Reference, grads: Gradients, tolerances: Tolerances
 ) -> tuple[Comparison, Graph | None]:
-    """Return the rows, with rounding, kinks and small constants told from mistakes.
-
-    And the graph of the forward pass without its first small constant, where it has one.
-    """
+    """Return the rows, mistakes told from the rest, and the graph without a small constant."""
     c = Comparison(subject, reference, grads, tolerances)
     ideal = _look_again(c) if len(c.right) < len(c.rows) else None
     if tolerances.given:
@@ -151,11 +148,9 @@ def _side_of_differences(c: Comparison, k: int) -> str:
 
 
 def rounding(c: Comparison) -> list[Floor]:
-    """Return how far rounding alone moves each entry of each gradient.
-
-    Handwritten minus reference is taken anew at values that differ from the given ones in their
-    last bits. What a mistake makes of it stays; what rounding makes of it is drawn anew.
-    """
+    """Return how far rounding alone moves each entry of each gradient."""
+    # Handwritten minus reference is taken anew at values that differ from the given ones in their
+    # last bits. What a mistake makes of it stays; what rounding makes of it is drawn anew.
     by_differences = c.reference.kind == "central differences"  # how far these may be off is known
     clear = set() if by_differences else _clear_mistakes(c)
     if clear and clear >= set(c.doubtful):
@@ -174,10 +169,7 @@ def rounding(c: Comparison) -> list[Floor]:
 
 
 def _of_float32(c: Comparison) -> list[Floor]:
-    """Return how far a handwritten gradient is off where autograd's is the same in float32.
-
-    Two that come to the same number, each in its own way, are what float32 makes of the true one.
-    """
+    """Return how far a handwritten gradient is off where autograd's own is the same in float32."""
     reference = c.reference
     floors: list[Floor] = [0.0] * len(reference.grads)
     if not reference.double or reference.kind != "autograd":
@@ -196,11 +188,9 @@ def _is_long(graph: Graph) -> bool:
 
 
 def _clear_mistakes(c: Comparison) -> set[int]:
-    """Return which gradients are off by much, and by just the same at moved values.
-
-    There the caches are what the forward pass makes of the moved values: a saturated one is as it
-    was, and a rounding of it that has not happened excuses nothing.
-    """
+    """Return which gradients are off by much, and by just the same at moved values."""
+    # There the caches are what the forward pass makes of the moved values: a saturated one is as
+    # it was, and a rounding of it that has not happened excuses nothing.
     clear = set(c.doubtful)
     for salt in (1, 2):
         there = _apart_at(c, salt, rounded=False) if clear else None
@@ -213,10 +203,7 @@ def _clear_mistakes(c: Comparison) -> set[int]:
 
 
 def _repeats(c: Comparison, k: int, there: Array | None) -> bool:
-    """Tell whether what is furthest off is off by just the same there, and by much.
-
-    Two roundings may be the same by chance: what hardly moves the objective is looked at longer.
-    """
+    """Tell whether what is furthest off is off by just the same there, and by more than chance."""
     row = c.rows[k]
     if row.index is None or there is None or row.handwritten is None or row.automatic is None:
         return True  # of another shape
@@ -299,12 +286,10 @@ def _scatter(there: Apart, otherwise: Floor) -> Array:
 
 
 def _least(c: Comparison) -> list[Floor]:
-    """Return what the last sum of each gradient is rounded by, and what the reference may be off.
-
-    Any sum is rounded as its terms are, and the array of a gradient as its largest entry: a
-    saturated function has no digits where its gradient vanishes. Where there is no cache to round
-    once more, what could not move the last bit of the output is no difference either.
-    """
+    """Return what the last sum of each gradient is rounded by, with what the reference is off."""
+    # Any sum is rounded as its terms are, and the array of a gradient as its largest entry: a
+    # saturated function has no digits where its gradient vanishes. Where there is no cache to round
+    # once more, what could not move the last bit of the output is no difference either.
     eps, single = c.reference.eps, c.reference.single
     has_cache = c.subject.has_cache
     terms = _last_terms(c.graph) if c.graph is not None else c.reference.grads
