@@ -33,14 +33,6 @@ POINTS = 8
 FACTOR = 30.0  # a tail of Student's t with seven degrees of freedom: one in 10^8 lies beyond
 LONG = 5_000  # calls of a graph from which on half of the points must do
 
-# Below this, products on the way may have been zero; complex functions are not sharp there.
-_UNDERFLOW = {
-    "float32": 1e-30,
-    "autograd": 1e-290,
-    "complex step": 1e-60,
-    "central differences": 1e-290,
-}
-
 
 def compared(
     subject: Subject, reference: Reference, grads: Gradients, tolerances: Tolerances
@@ -295,7 +287,7 @@ def _least(c: Comparison) -> list[Floor]:
     terms = _last_terms(c.graph) if c.graph is not None else c.reference.grads
     errors: list[Floor] = [*c.reference.errors] or [0.0] * len(terms)
     base = (2 if single and has_cache else 8) * eps
-    smallest = _UNDERFLOW["float32" if single else c.reference.kind]
+    smallest = 1e-30 if single else 1e-290  # below it, products on the way may have been zero
     unseen = 0.0 if has_cache else 1e-3 * eps * c.size
     return [
         8 * eps * np.abs(t) + base * largest(g) + 3 * error + smallest + unseen / unit_of(value)
