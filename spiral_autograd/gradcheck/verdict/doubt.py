@@ -25,7 +25,6 @@ from ..subject.session import reach
 from ..subject.subject import Subject
 from .excuses import find_idealised, find_kinks
 from .rows import RIGHT, Comparison, Floor, Gradients, Tolerances
-from .second_call import unsteady_gradients
 
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as
 Apart = list[Array | None]  # handwritten minus true gradients; None where the shapes differ
@@ -50,13 +49,8 @@ def _look_again(c: Comparison) -> Graph | None:
         doubtful = c.doubtful
         c.noise = rounding(c)
         c.compare()
-        amplified = [k for k in doubtful if c.rows[k].verdict in RIGHT and _is_amplified(c, k)]
-        unsteady = unsteady_gradients(c.subject, c.grads) if amplified else set()
-        for k in amplified:
-            if k in unsteady:  # it scatters by itself
-                c.noise[k] = 0.0
-                c.rows[k] = c.compared(k)
-            else:
+        for k in doubtful:
+            if c.rows[k].verdict in RIGHT and _is_amplified(c, k):
                 c.change(k, verdict="approximate", findings=(found("amplified"),))
     for k, excused in find_kinks(c).items():
         c.noise[k] = np.where(excused, np.inf, c.noise[k])
