@@ -209,8 +209,7 @@ def _is_numeric(grad: object) -> bool:
 def _inputs(subject: Subject) -> list[Given]:
     """Return what gives a forward pass copies of its inputs, others, and nearer others."""
     # Of each as it was before a forward pass wrote into it.
-    kept = [subject.session.start.kept(v) if is_array(v) else None for v in subject.inputs]
-    own = [v if k is None else k for v, k in zip(subject.inputs, kept, strict=True)]
+    own = [subject.session.start.kept(v, v) for v in subject.inputs]
 
     def given(change: Callable[[Array], Array]) -> Given:
         changed = cache(lambda: [change(v) if is_array(v) else v for v in own])
