@@ -93,11 +93,13 @@ def check_primitive(
             f"{title} has neither a vjp nor a jvp: register them with autograd.extend.defvjp and "
             "defjvp, or give them as vjps= and jvps="
         )
-    parts = {
-        part: tuple(dict.fromkeys(one for report in reports for one in getattr(report, part)))
-        for part in ("rows", "remarks", "faults", "unchecked")
-    }
-    return replace(reports[0], **parts)
+    return replace(
+        reports[0],
+        rows=tuple(row for report in reports for row in report.rows),
+        remarks=tuple(dict.fromkeys(note for report in reports for note in report.remarks)),
+        faults=tuple(dict.fromkeys(fault for report in reports for fault in report.faults)),
+        unchecked=tuple(dict.fromkeys(name for report in reports for name in report.unchecked)),
+    )
 
 
 def _named(
