@@ -25,21 +25,12 @@ from ..subject.session import reach
 from ..subject.subject import Subject
 from .excuses import find_idealised, find_kinks
 from .rows import RIGHT, Comparison, Floor, Gradients, Tolerances
-from .second_call import unsteady_gradients
 
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as
 Apart = list[Array | None]  # handwritten minus true gradients; None where the shapes differ
 POINTS = 8
 FACTOR = 30.0  # a tail of Student's t with seven degrees of freedom: one in 10^8 lies beyond
 LONG = 5_000  # calls of a graph from which on half of the points must do
-
-# Below this, products on the way may have been zero; complex functions are not sharp there.
-_UNDERFLOW = {
-    "float32": 1e-30,
-    "autograd": 1e-290,
-    "complex step": 1e-60,
-    "central differences": 1e-290,
-}
 
 
 def compared(
@@ -58,13 +49,8 @@ def _look_again(c: Comparison) -> Graph | None:
         doubtful = c.doubtful
         c.noise = rounding(c)
         c.compare()
-        amplified = [k for k in doubtful if c.rows[k].verdict in RIGHT and _is_amplified(c, k)]
-        unsteady = unsteady_gradients(c.subject, c.grads) if amplified else set()
-        for k in amplified:
-            if k in unsteady:  # it scatters by itself
-                c.noise[k] = 0.0
-                c.rows[k] = c.compared(k)
-            else:
+        for k in doubtful:
+            if c.rows[k].verdict in RIGHT and _is_amplified(c, k):
                 c.change(k, verdict="approximate", findings=(found("amplified"),))
     for k, excused in find_kinks(c).items():
         c.noise[k] = np.where(excused, np.inf, c.noise[k])
@@ -295,7 +281,7 @@ def _least(c: Comparison) -> list[Floor]:
     terms = _last_terms(c.graph) if c.graph is not None else c.reference.grads
     errors: list[Floor] = [*c.reference.errors] or [0.0] * len(terms)
     base = (2 if single and has_cache else 8) * eps
-    smallest = _UNDERFLOW["float32" if single else c.reference.kind]
+    smallest = 1e-30 if single else 1e-290  # below it, products on the way may have been zero
     unseen = 0.0 if has_cache else 1e-3 * eps * c.size
     return [
         8 * eps * np.abs(t) + base * largest(g) + 3 * error + smallest + unseen / unit_of(value)
