@@ -13,7 +13,9 @@ from .derive import Program, cached_program, warn_of_change
 from .pytree import FlatLayout, Pytree, same_structure
 from .validation import Array
 
-LITTLE = 2**16  # bytes of data, of which the loss is looked at in one call
+# The loss is looked at in calls on so many bytes of data, at least so many examples, if a batch has
+# as many: what it makes of them stays in the processor's cache.
+LITTLE, FEW = 2**14, 100
 
 Loss = Callable[..., Any]
 ValueAndGrad = Callable[..., tuple[Any, Pytree]]
@@ -44,9 +46,9 @@ def automatic_sources(
     The program has room for `count` batches.
     """
     params, is_right = buffers.layout.template, False
-    if sum(array.nbytes for array in data) <= LITTLE:
-        with suppress(Exception):  # of the user's loss, which may hold for one size of batches only
-            is_right = _is_right(loss, params, data, len(data[0]))
+    little = LITTLE * len(data[0]) // sum(array.nbytes for array in data)
+    with suppress(Exception):  # of the user's loss, which may hold for one size of batches only
+        is_right = _is_right(loss, params, data, max(little, min(batch_size, FEW)))
     if not is_right:
         _is_right(loss, params, data, batch_size)
     plain = source_of_pytrees(buffers, autograd.value_and_grad(loss), data)

@@ -183,6 +183,9 @@ class _Buffered(Writer):
         if e.fun in REDUCTIONS:
             if _by_columns(e) and e.args[0] in self._static:
                 return self._columns(e, out)
+            if _adds_rows(e):
+                adds = self._bound(f"np.ones({e.args[0].shape[0]}, np.{e.dtype.name}).dot")
+                return [f"{adds}({self.plain(e.args[0])}, {out})"]
             options = f"{e.kwargs.get('axis')}, None, {out}, {bool(e.kwargs.get('keepdims'))}"
             return [f"{self._reduction_of(e)}({self.plain(e.args[0])}, {options})"]
         x, *rest = e.args
@@ -305,10 +308,14 @@ class _Buffered(Writer):
         if path is None:
             return self.constant(fun)
         path += method
-        if path not in self._functions:
-            self._functions[path] = path.removeprefix("np.").replace(".", "_")
-            self.setup.append(f"{self._functions[path]} = {path}")
-        return self._functions[path]
+        return self._bound(path, path.removeprefix("np.").replace(".", "_"))
+
+    def _bound(self, text: str, name: str = "") -> str:
+        """Return the name of a function that is bound before the first step."""
+        if text not in self._functions:
+            self._functions[text] = name or self._new_name("f")
+            self.setup.append(f"{self._functions[text]} = {text}")
+        return self._functions[text]
 
     def _reduction_of(self, e: Expr) -> str:
         return self._function(REDUCTIONS[e.fun], ".reduce")
@@ -324,6 +331,14 @@ def _by_columns(e: Expr) -> bool:
     x, axis = e.args[0], e.kwargs.get("axis")
     last = axis in (-1, len(x.shape) - 1) and not isinstance(axis, bool)
     return last and len(x.shape) > 1 and 2 <= x.shape[-1] <= 4 and x.dtype == e.dtype
+
+
+def _adds_rows(e: Expr) -> bool:
+    """Tell whether a sum is one of a matrix's rows, which BLAS adds at less cost."""
+    x, axis = e.args[0], e.kwargs.get("axis")
+    is_first = axis in (0, -2) and not isinstance(axis, bool)
+    is_float = x.dtype == e.dtype and x.dtype in (np.float32, np.float64)
+    return e.fun is np.sum and is_first and is_float and (len(x.shape), len(e.shape)) == (2, 1)
 
 
 def _has_out(e: Expr) -> bool:

@@ -17,13 +17,13 @@ from .guard import CheckError, answerable, guarded
 from .reference.reference import find_reference, gradients_of
 from .report import GradientReport
 from .subject.adapter import Terms
-from .subject.inputs import Names
+from .subject.calling import layer_of
+from .subject.inputs import Names, as_array
 from .subject.layer import Layer
 from .subject.loss import Gradient
 from .subject.marks import among_globals
 from .subject.objects import name_of_function
-from .subject.pair import Pair, layer_of
-from .subject.passes import derivative_of, function_of
+from .subject.passes import derivative_of, function_of, takes
 from .subject.session import untouched
 from .subject.subject import Subject
 from .verdict.doubt import ask_differences, compared
@@ -96,10 +96,8 @@ def check_layer(
     how = How.of(rtol, atol, rng, budget)
     title = (layer if isinstance(layer, type) else type(layer)).__name__
     with untouched(layer, inputs) as session, answerable(title):
-        function = function_of(layer, inputs)
         terms = Terms(session, upstream, how.stream, constant, gradients_of)
-        adapter = Layer(layer, inputs, terms) if function is None else Pair(function, terms)
-        return course(title, adapter.subject(), how)
+        return course(title, Layer(*function_of(layer, inputs), terms).subject(), how)
 
 
 def check_backward(
@@ -149,10 +147,11 @@ def check_backward(
         terms = Terms(session, upstream, how.stream, constant, gradients_of)
         two = derivative_of(forward, backward, inputs, session)
         if two is None:
-            return course(title, Layer(layer_of(forward, backward), inputs, terms).subject(), how)
-        pair = Pair(two.passes(), terms)
-        report = course(title, pair.subject(), how)
-        return replace(report, remarks=(*two.said(pair, is_right=report.ok), *report.remarks))
+            layer = Layer(layer_of(forward, backward, len(inputs)), inputs, terms)
+        else:
+            layer = Layer(two, list(map(as_array, inputs)), terms)
+        report = course(title, layer.subject(), how)
+        return replace(report, remarks=(*takes(layer, is_right=report.ok), *report.remarks))
 
 
 def check_gradient(

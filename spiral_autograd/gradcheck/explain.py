@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, reduce
-from typing import Any
 
 import numpy as np
 
@@ -27,18 +26,14 @@ from .subject.conventions import TARGETS, means_upstream
 from .subject.objects import positional_names
 from .subject.subject import MISSING
 from .verdict.doubt import compared, not_accepted
-from .verdict.rows import FAILURES, Comparison, Row
+from .verdict.rows import FAILURES, Comparison, Gradients, Row
 from .where import Where
 
 _TERMS = ("term", "term_in_part")  # that differ from what is true by as much as is said
 
 
 def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
-    """Write into the wrong rows why they are wrong, and where.
-
-    `ideal` is the graph of the forward pass without its small constant: a mistake may be one
-    against the gradient of that.
-    """
+    """Write into the wrong rows why they are wrong, by the true gradients or the ideal ones."""
     for k, why in (said := behind(c)).items():
         c.change(k, findings=(*c.rows[k].findings, why))
     left = [k for k in c.wrong if k not in said or said[k].kind == "follows"]
@@ -77,11 +72,9 @@ def _cases(c: Comparison, where: Where, left: Sequence[int], ideal: Graph | None
 def _told(
     where: Where, k: int, reason: Reason, cases: Sequence[Case], left: Sequence[int]
 ) -> list[Finding]:
-    """Return what is said of a gradient that has a reason: that, or a line that is right, or both.
-
-    `left` are the gradients that no reason explains: a line that mends them too tells more.
-    """
+    """Return what is said of a gradient with a reason: that, or a line that is right, or both."""
     mended: Finding | None = None
+    # A line that mends what no reason explains too tells more.
     if left or reason.tells_less:
         mended = where.remedy(k, cases, [] if reason.tells_less else left)
     elif reason.kind in ("mean_missing", "averaged_over"):  # a number in the line: more
@@ -105,7 +98,7 @@ def _case(
     session.restore()  # a pass may have updated the values
     before, changed = [*map(np.array, c.subject.values)], dict[str, None]()
 
-    def again(kind: str) -> list[Any]:
+    def again(kind: str) -> Gradients:
         try:
             with session.fresh():
                 grads = c.backward(other_upstream(c.upstream, kind))
@@ -225,14 +218,11 @@ def _beside(c: Comparison, where: Where, hiding: dict[int, Finding]) -> Comparis
 
 
 def _hides(c: Comparison, k: int, *, is_flat: bool) -> Finding | None:
-    """Return what is to be said of a value that hides mistakes; None of any other.
-
-    Where it `is_flat`, all true gradients are zero, and any multiple of one is right.
-    """
+    """Return what is to be said of a value that hides mistakes; None of any other."""
     value, name = c.subject.values[k], c.subject.names[k]
     if c.grads[k] is MISSING or k in c.subject.marks or name.strip("_") in TARGETS:
         return None
-    if is_flat:
+    if is_flat:  # any multiple of a gradient of zeros is right
         return found("has_no_slope")
     if value.size == 1:
         return found("is_number", value=value.item()) if value.item() in TELLING else None

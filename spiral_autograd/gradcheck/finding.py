@@ -31,17 +31,10 @@ RULES = {kind: rule for rule, kinds in _KINDS.items() for kind in kinds.split()}
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is to be said.
+    """One thing that is to be said."""
 
-    Attributes
-    ----------
-    kind : str
-        A key of `words.SENTENCES`.
-    fields : dict
-        What the sentence of that kind is made of: names, numbers, shapes, places, other findings.
-    """
-
-    kind: str
+    kind: str  # a key of `words.SENTENCES`
+    # What its sentence is made of: names, numbers, shapes, places, other findings.
     fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
@@ -64,13 +57,7 @@ class Finding:
 
 
 def found(kind: str, /, **fields: object) -> Finding:
-    """Return a finding.
-
-    Examples
-    --------
-    >>> found("factor", times=2.0).fields["times"]
-    2.0
-    """
+    """Return a finding."""
     return Finding(kind, fields)
 
 
@@ -80,10 +67,11 @@ def together(before: Iterable[Finding], new: Finding) -> tuple[Finding, ...]:
 
 
 def _is_told_by(old: Finding, new: Finding) -> bool:
-    """Tell whether a new finding says what an old one says: the shapes, or that nothing came."""
+    """Tell whether a new finding says what an old one does: shapes, nothing, why it scatters."""
     is_shape = old.kind == "shape" and "shape" in new.fields
     is_nothing = old.kind == "no_gradient" and new.rule == "unwritten"
-    return old == new or is_shape or is_nothing
+    is_noise = old.kind == "amplified" and new.rule == "state"
+    return old == new or is_shape or is_nothing or is_noise
 
 
 def _plain(value: object) -> object:

@@ -12,10 +12,11 @@ from .guard import CheckError, answerable
 from .reference.reference import gradients_of
 from .report import GradientReport
 from .subject.adapter import Terms
-from .subject.inputs import Names
+from .subject.calling import TwoFunctions
+from .subject.inputs import Names, as_array
+from .subject.layer import Layer
 from .subject.objects import name_of_function, require_function
-from .subject.pair import Pair
-from .subject.passes import Derivative, Primitive
+from .subject.passes import Primitive, swapped, takes, with_derivative
 from .subject.session import untouched
 
 Rule = Callable[..., object]
@@ -84,7 +85,8 @@ def check_primitive(
             if not primitive.rules:
                 continue
             terms = Terms(session, upstream, how.stream, constant, gradients_of)
-            report = course(title, Pair(primitive.passes(), terms).subject(), how)
+            subject = Layer(primitive.functions(), primitive.inputs, terms).subject()
+            report = course(title, replace(subject, upstream_at=-1), how)
             reports.append(_named(report, kind, primitive.shapes))
     if not reports:
         raise CheckError(
@@ -172,17 +174,19 @@ def check_derivative(
         f"{name_of_function(function, 'f')} and {name_of_function(derivative, 'its derivative')}"
     )
     with untouched(function, derivative, x) as session, answerable(title):
+        x = as_array(x)
         with session.fresh():
-            two = Derivative(function, derivative, x)
+            two = with_derivative(function, derivative, x)
         terms = Terms(session, upstream, how.stream, automatic=gradients_of)
-        pair = Pair(two.passes(), terms)
-        report, other = course(title, pair.subject(), how), two.swapped(pair.way)
+        layer = Layer(two, [x], terms)
+        report, other = course(title, layer.subject(), how), swapped(layer.calling)
         if other is not None and _is_unexplained(report):  # a wrong one may be near by chance
-            there = Pair(two.passes([other]), terms)
+            told = replace(two.told, ways=(other,))
+            there = Layer(TwoFunctions(two.forward, two.backward, told), [x], terms)
             instead = course(title, there.subject(), how)
             if not _is_unexplained(instead):
-                pair, report = there, instead
-        return replace(report, remarks=(*two.said(pair, is_right=report.ok), *report.remarks))
+                layer, report = there, instead
+        return replace(report, remarks=(*takes(layer, is_right=report.ok), *report.remarks))
 
 
 def _is_unexplained(report: GradientReport) -> bool:

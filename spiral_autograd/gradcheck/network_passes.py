@@ -45,10 +45,7 @@ def precision(*arrays: object) -> float:
 
 
 def beside(ours: Sequence[Parameter], theirs: Sequence[Parameter], scale: float = 0.0) -> list[Row]:
-    """Return a row for each parameter of a list that is in another one: by its array, else by name.
-
-    `scale` is the size of what the gradients are made of, which rounds them.
-    """
+    """Return a row for each parameter in two lists, of gradients rounded as what has this scale."""
     named = {p.name: p.gradient() for p in theirs}
     rows = []
     for p in ours:
@@ -82,10 +79,7 @@ class Own:
 
 
 def check_own(net: Network) -> Own:
-    """Run a network's own passes, and compare them with the chain of its layers.
-
-    Where there is no chain, or it gives another loss, the network is checked as a whole.
-    """
+    """Compare a network's own passes with the chain of its layers, else check it as a whole."""
     said, error = _no_chain(net), net.chain.error
     if not said and error is None:
         return _beside_chain(net)
@@ -191,10 +185,8 @@ def _explained(net: Network, run: Pass, rows: Sequence[Row]) -> list[Row]:
 
 
 def _reasons(net: Network, run: Pass, rows: Sequence[Row]) -> dict[str, Reason]:
-    """Return why wrong gradients are wrong: by the numbers alone, else by the network's own loss.
-
-    Where a layer is wrong as well, only the numbers tell the mistake of the network itself.
-    """
+    """Return why gradients are wrong: by the numbers alone, else by the network's own loss."""
+    # Where a layer is wrong as well, only the numbers tell the mistake of the network itself.
     known = _by_numbers(run, rows, min(net.deadline.left / 2, 1.0))
     reasons = {row.name: row for row in wrong(rows)}
     if reasons.keys() - known.keys():
@@ -250,10 +242,7 @@ def _places(method: object, label: str) -> tuple[Place, ...]:
 
 
 def _misgiven(heard: Pass, chain: Pass) -> Reason | None:
-    """Return the first layer that a network's own backward pass gives another gradient, and where.
-
-    None where each is given what the next one returned, or where that cannot be told.
-    """
+    """Return which layer an own backward pass first gives another gradient, and where, if known."""
     order = [call.name for call in chain.backward]
     if not order or len({id(call.layer) for call in chain.forward}) < len(chain.forward):
         return None
@@ -274,11 +263,8 @@ def _same(ours: object, theirs: object) -> bool:
 
 
 def _how_given(ran: Call, back: Sequence[Call]) -> Finding | None:
-    """Return what the last layer on a way back is given in place of its upstream gradient.
-
-    The first one is the loss layer, which may be given anything with which it returns the same.
-    """
-    if len(back) == 1:
+    """Return what the last layer on a way back is given in place of its upstream gradient."""
+    if len(back) == 1:  # the loss layer: it may be given anything with which it returns the same
         is_same = ran.result is None or _same(ran.result, back[0].result)
         given = [described(argument) for argument in ran.arguments]
         return None if is_same else found("loss_misgiven", given=given)
@@ -324,22 +310,18 @@ def check_whole(net: Network, share: float = 0.5) -> Own:
         own.heard = loss
         steps = [*net.loss_names, *STEPS]
         for group in ways(net.object, net.loss_names[:1], net.x, net.t, None, steps):
-            if group and own.report is None:
-                runs = map(net.run, group)
-                run = next((run for run in runs if run.error is None), None) or net.run(group[0])
-                if run.way.method not in steps or run.is_returned or run.updates:
-                    own = _whole_by(net, run, share, own)
+            if not group or own.report is not None:
+                continue
+            run = next((run for run in map(net.run, group) if run.error is None), None)
+            run = run or net.run(group[0])
+            if run.way.method in steps and not (run.is_returned or run.updates):
+                continue
+            if run.error is None:
+                before, own = own, _against_loss(net, run, share)
+                own.remarks, own.faults = before.remarks + own.remarks, before.faults + own.faults
+            elif run.way.is_sure:
+                own.faults.append(_raised(net, run, Pass()))
     return own
-
-
-def _whole_by(net: Network, run: Pass, share: float, own: Own) -> Own:
-    """Return what is known of a network as a whole once one more way to run it is checked."""
-    if run.error is not None:
-        faults = [_raised(net, run, Pass())] if run.way.is_sure else []
-        return replace(own, faults=own.faults + faults)
-    whole = _against_loss(net, run, share)
-    remarks, faults = own.remarks + whole.remarks, own.faults + whole.faults
-    return replace(whole, remarks=remarks, faults=faults)
 
 
 def _against_loss(net: Network, run: Pass, share: float = 0.5) -> Own:

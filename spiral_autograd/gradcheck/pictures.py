@@ -117,10 +117,7 @@ def _limit(array: Array) -> float:
 
 
 def _laid_out(array: Array) -> tuple[Array, int, int, str]:
-    """Return an array as one picture, the number of tiles down and across, and what they are.
-
-    Its last two axes are tiles where they make a small picture; else all but the first are flat.
-    """
+    """Return an array as one picture, the number of tiles down and across, and what they are."""
     *lead, height, width = shape = array.shape
     down, across = prod(lead[:-1]), prod(lead[-1:])
     if lead and max(down * height, across * width) <= CELLS:

@@ -55,11 +55,5 @@ _BY_NAME = {name: primitive for names, primitive in _TABLE.items() for name in n
 
 
 def primitive(name: str) -> Primitive:
-    """Return what is known of a primitive by its name: nothing, of most.
-
-    Examples
-    --------
-    >>> primitive("maximum").kinks, primitive("maximum").rounds
-    (True, False)
-    """
+    """Return what is known of a primitive by its name: nothing, of most."""
     return _BY_NAME.get(name, _UNKNOWN)

@@ -323,10 +323,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _places(rows: Sequence[Row]) -> list[Place]:
-    """Return the places of rows with one reason: first those that most of them name.
-
-    Of one row there are at most three, of several at most five: each has its own last one.
-    """
+    """Return at most five places of rows with one reason, first those that most of them name."""
     named = Counter(place for row in rows for place in row.lines)
     found = dict.fromkeys(place for place, _ in named.most_common(3))
     if len(rows) > 1:

@@ -69,10 +69,8 @@ def _said(reason: Reason, places: Sequence[Place] = ()) -> str:
 
 
 def _source(file: str, reasons: Sequence[Reason]) -> str:
-    """Return a file's functions that reasons point at, each line with what is said of it.
-
-    A reason stands at its last line, that of the mistake; the others send the reader there.
-    """
+    """Return a file's functions that reasons point at, each line with what is said of it."""
+    # A reason stands at its last line, that of the mistake; the others send the reader there.
     beside: dict[int, str] = defaultdict(str)
     for reason in reasons:
         for place in dict.fromkeys(reason.places):

@@ -16,7 +16,7 @@ from types import CodeType
 import numpy as np
 
 from .. import pytree, state
-from ..recording import Call, Site, name_of
+from ..recording import Call, Site
 
 Place = tuple[str, int]  # a line of a file
 
@@ -314,18 +314,12 @@ def skips(node: ast.AST) -> bool:
 
 
 def expression(call: Call | Site) -> str | None:
-    """Return the reader's own text of what a call computes, such as ``np.dot(x, W) + b``.
-
-    None where there is no source.
-    """
+    """Return the reader's own text of what a call computes, as ``np.dot(x, W)``, if any."""
     if call.instruction is None or call.source is None:
         return None
     code, offset = call.instruction
-    if hasattr(code, "co_positions"):  # from Python 3.11 on, an instruction knows its place
-        place = next(islice(code.co_positions(), offset // 2, None), (None,) * 4)
-        text = _text_at(code.co_filename, *place)
-    else:
-        text = _only_one_like(name_of(call.fun), call.source[0], call.source[1])
+    place = next(islice(code.co_positions(), offset // 2, None), (None,) * 4)
+    text = _text_at(code.co_filename, *place)
     return " ".join(text.split()) or None if text else None
 
 
@@ -338,35 +332,6 @@ def _text_at(
     lines[-1] = lines[-1][:end]
     lines[0] = lines[0][start:]
     return b" ".join(lines).decode(errors="ignore")
-
-
-_OPERATORS = {
-    ast.Add: "add",
-    ast.Sub: "subtract",
-    ast.Mult: "multiply",
-    ast.Div: "divide true_divide",
-    ast.Pow: "power",
-    ast.MatMult: "matmul",
-    ast.USub: "negative",
-}
-
-
-def _only_one_like(function: str, file: str, line: int) -> str | None:
-    """Return the one expression on a line that may be a call of a function."""
-    text = "".join(linecache.getlines(file))
-    found = [
-        n for n in nodes_of(text) if function in _may_be(n) and getattr(n, "lineno", 0) == line
-    ]
-    return ast.get_source_segment(text, found[0]) if len(found) == 1 else None
-
-
-def _may_be(node: ast.AST) -> list[str]:
-    """Return the names of the functions that an expression may be a call of."""
-    if isinstance(node, ast.BinOp | ast.UnaryOp):
-        return _OPERATORS.get(type(node.op), "").split()
-    if isinstance(node, ast.Call):
-        return [root_of(node.func).split(".")[-1], getattr(node.func, "attr", "")]
-    return ["__getitem__", "take"] if isinstance(node, ast.Subscript) else []
 
 
 def statement_at(file: str, line: int) -> str:

@@ -88,10 +88,7 @@ class Where:
         return at_other_sizes(self.c, self.deadline)
 
     def _others(self) -> Iterator[Elsewhere]:
-        """Yield the backward pass at a second point, and for other sizes, with the true gradients.
-
-        As far as there are such.
-        """
+        """Yield the backward pass at a second point and for other sizes, if any, with the truth."""
         seconds = [second for case in self.cases if (second := case.second()) is not None]
         if seconds and seconds[0].rerun is not None:
             yield seconds[0].rerun, [second.automatic for second in seconds]
@@ -136,18 +133,15 @@ class Where:
     def remedy(
         self, k: int, cases: Sequence[Case], beside: Sequence[int] = (), literal: bool = False
     ) -> Finding | None:
-        """Return with what in the place of a statement the k-th gradient is right, elsewhere too.
-
-        With `beside` it must be what makes those right that nothing else explains; with `literal`
-        another number that is written there.
-        """
+        """Return what in place of a statement makes a gradient right, elsewhere too."""
+        # With `beside` those that nothing else explains as well; `literal`: it must be a number.
         right, texts, derivatives = False, [""], list[tuple[str, str]]()
         with guarded("the search for the lines", self.c.notes):
             blame = blame_of(self.evidence(sorted({k, *self.c.wrong})))
             remedy = blame.remedy(k, beside) if blame is not None else None
-            is_asked = remedy is not None and (not literal or all(m.is_number for m in remedy))
             told = np.size(self.c.grads[k]) > 1 or any(case.second() for case in cases)
-            if blame is not None and remedy is not None and is_asked and told:
+            is_asked = not literal or all(m.is_number for m in remedy or ())
+            if blame is not None and remedy and told and is_asked:
                 right = blame.mending.holds(remedy, frozenset((k, *beside)))
                 texts, derivatives = texts_of(remedy), derivatives_of(remedy, self.c.graph)
         self.c.subject.session.restore()

@@ -691,6 +691,21 @@ def test_bad_data_is_named_before_any_work(data, error, message):
         sa.fit(PARAMS, *data, **SMALL | {"value_and_grad": unused})
 
 
+@pytest.mark.filterwarnings("ignore::spiral_autograd.DerivationWarning")  # for the list of sizes
+@pytest.mark.parametrize("only", [None, 150])
+def test_large_data_is_looked_at_in_small_pieces_where_the_loss_takes_them(only):
+    sizes = []
+
+    def loss(w, x):
+        sizes.append(len(x))
+        assert only in (None, len(x))
+        return anp.mean((x - w) ** 2)
+
+    x = np.random.default_rng(0).standard_normal((600, 200))
+    sa.fit(np.zeros(200), x, loss=loss, max_epoch=1, batch_size=150, rng=0)
+    assert sizes[:6] == [100] * 6 if only is None else sizes[:5] == [100, *[150] * 4]
+
+
 @pytest.mark.parametrize(
     ("x", "t", "message"),
     [

@@ -390,3 +390,20 @@ def test_losses_that_wait_are_those_of_one_batch_at_a_time(name):
         np.testing.assert_allclose(grads, np.sum(x, axis=0), rtol=1e-14)
     np.testing.assert_allclose(losses(3), expected, rtol=1e-14)
     np.testing.assert_array_equal(losses(2), losses(3)[:2])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", [{"axis": a} for a in (0, -2, (0,), 1)] + [{"keepdims": True}])
+def test_rows_are_added_exactly_where_their_numbers_allow_it(options, dtype):
+    w, x = np.array([1, 2, -3], dtype=dtype), np.arange(12, dtype=dtype).reshape(4, 3)
+
+    def loss(w, x):
+        sums = anp.sum(w * x, **options), anp.sum((w * x).T, **options)
+        return sum(anp.sum(s * s) for s in sums)
+
+    params, grads = w.copy(), np.empty(3, dtype)
+    step, _ = sa.derive(loss, w, x).buffered[0]([params], [grads], [np.stack([x])], 1)
+    for factor in (1, -2):  # the second time over the buffers of the first
+        params[:] = factor * w
+        step[0]()
+        np.testing.assert_array_equal(grads, autograd.grad(loss)(params, x))

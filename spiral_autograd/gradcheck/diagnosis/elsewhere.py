@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,6 @@ from ..blocks import close
 from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import Place
-from ..subject.adapter import is_as_before
 from ..subject.conventions import BACKWARD
 from ..subject.heard import replacing_lines, totals
 from ..subject.objects import attributes_of, method_name, read
@@ -36,12 +36,16 @@ def elsewhere(subject: Subject, automatic: Sequence[Array]) -> dict[int, Found]:
             return {
                 k: _place_of(owner, value, np.asarray(automatic[k]), shared)
                 for k, value in enumerate(subject.values)
-                if is_as_before(before.get(id(value)), after.get(id(value)))
+                if id(value) in before and _is_equal(before[id(value)], after.get(id(value)))
             }
     except CheckError:
         return {}
     finally:
         subject.session.restore()
+
+
+def _is_equal(before: Any, after: Any) -> bool:
+    return isinstance(after, np.ndarray) and np.array_equal(before, after)
 
 
 def _copy(gradient: object) -> object:

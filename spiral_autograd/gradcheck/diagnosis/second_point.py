@@ -17,7 +17,7 @@ from ..guard import CheckError
 from ..reference.graph import Graph
 from ..reference.nodes import Node
 from ..subject.subject import MISSING
-from ..verdict.excuses import guards
+from ..verdict.excuses import ideals
 from ..verdict.rows import Comparison
 from .case import Case
 
@@ -64,8 +64,7 @@ def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case
     grads = there.grads
     graph, true = there.graph, [np.asarray(g) for g in there.reference.grads]
     if graph is not None and ideal:
-        found = (graph.without(left_out) for left_out in guards(graph))
-        graph = next((other for other in found if other is not None), None)
+        graph = next((other for *_, other in ideals(graph)), None)
         true = [] if graph is None else [graph.gradient(k) for k in range(len(grads))]
     if case.graph is not None and (graph is None or not _are_like(graph, case.graph)):
         return None

@@ -21,21 +21,21 @@ Rounding = tuple[float, int]  # the size of roundings that are drawn anew, and t
 # From what leaves the result of a site, and what reaches its argument, to what reaches the argument
 # in place of it. Linear in both.
 Change = Callable[[Any, Any], Any]
+Flows = dict[Node, Any]  # what flows back to each value, or how that moves
 
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """Where a gradient may go wrong: on its way from a `result` back to an `argument`.
+    """Where a gradient may go wrong: on its way from a `result` back to an `argument`."""
 
-    The way leads through the nodes `between`, the result first; with `via`, only by way of that
-    user of the argument. Where `result` is None, it is all that flows back to the argument.
-    """
-
-    result: Node | None
+    result: Node | None  # None where it is all that flows back to the argument
     argument: Node
-    between: tuple[Node, ...] = ()
-    via: Node | None = None
+    between: tuple[Node, ...] = ()  # the nodes that it leads through, the result first
+    via: Node | None = None  # the one user of the argument by way of which, if not by all
     steps: int = 1
+
+
+Changes = Mapping[Site, Change]
 
 
 class Graph:
@@ -92,10 +92,7 @@ class Graph:
 
     @cached_property
     def cancelled(self) -> set[Node]:
-        """Each max or min through which nothing flows back, as in a softmax.
-
-        Most handwritten backward passes leave it out, whatever is wrong elsewhere.
-        """
+        """Each max or min through which nothing flows back: most backward passes leave it out."""
         return {
             node
             for node in self.nodes
@@ -111,11 +108,7 @@ class Graph:
         without: Iterable[tuple[Call, int]] = (),
         rounding: Rounding | None = None,
     ) -> dict[Call, object]:
-        """Return the values that differ, of both passes, once both have run again.
-
-        From other values for the calls that stand for arguments and upstream gradients; `without`
-        some constants, each an argument of a call by its number; with other roundings.
-        """
+        """Return what differs in both passes: from other values, without constants, or rounded."""
         values: dict[Call, object] = dict(start or {})
         zeros: dict[Call, list[int]] = {}
         for call, position in without:
@@ -168,21 +161,13 @@ class Graph:
         return bars.get(site.argument, np.zeros(np.shape(site.argument.value)))
 
     def rerun(
-        self,
-        changes: Mapping[Site, Change],
-        *,
-        through_max: bool = False,
-        made: list[object] | None = None,
+        self, changes: Changes, *, through_max: bool = False, made: list[object] | None = None
     ) -> dict[Node, object]:
-        """Return the gradients that differ once the backward pass has run with some changes.
-
-        What the changes themselves make is added to `made`.
-        """
+        """Return the gradients that differ with some changes; `made` gets what these make."""
         by_node: dict[Node, list[tuple[Site, Change]]] = {}
         for site, change in changes.items():
             by_node.setdefault(site.result or site.argument, []).append((site, change))
-        off: dict[Node, Any] = {}
-
+        off: Flows = {}
         for node in reversed(self.nodes[: max(node.number for node in by_node) + 1]):
             g = node.adjoint + off[node] if node in off else node.adjoint
             for site, change in by_node.get(node, ()):
@@ -197,17 +182,11 @@ class Graph:
         return {node: node.adjoint + by for node, by in off.items()}
 
     def tangents(
-        self,
-        weights: Mapping[int, Array],
-        *,
-        through_max: bool = False,
-        deadline: Deadline = NEVER,
-    ) -> dict[Node, Any]:
-        """Return how Σ weights · gradients moves with what flows back to each node.
-
-        The backward pass is linear: its transpose is a forward pass in which the arguments move.
-        """
-        moves: dict[Node, Any] = {self.roots[k]: weight for k, weight in weights.items()}
+        self, weights: Mapping[int, Array], *, through_max: bool = False, deadline: Deadline = NEVER
+    ) -> Flows:
+        """Return how Σ weights · gradients moves with what flows back to each node."""
+        # The backward pass is linear: its transpose is a forward pass in which the arguments move.
+        moves: Flows = {self.roots[k]: weight for k, weight in weights.items()}
         for node in self.nodes:
             deadline.check()
             stands = not through_max and node in self.cancelled
@@ -271,7 +250,7 @@ def _ways(node: Node, argument: Node, above: Sequence[Node], steps: int) -> Iter
         yield from (Site(node, argument, between, via, steps) for via in last)
 
 
-def _add(bars: dict[Node, Any], node: Node, part: object) -> None:
+def _add(bars: Flows, node: Node, part: object) -> None:
     bars[node] = _added(bars[node], part) if node in bars else part
 
 

@@ -27,13 +27,10 @@ Back = Callable[[Any], Sequence[Any]]
 
 @dataclass(eq=False, repr=False)
 class Node:
-    """A value of the forward pass: what it was made of, and how a gradient flows back to that.
-
-    Of an operation that makes several arrays, as `split` does, each is made right of its argument.
-    """
+    """A value of the forward pass: what it was made of, and how a gradient flows back to that."""
 
     call: Call
-    made: Call  # the call whose derivative it is: the same, or what made all of the arrays
+    made: Call  # the call whose derivative it is: the same, or the `split` that made all arrays
     whole: Any  # what that returned
     value: Any
     args: list[Any]

@@ -32,6 +32,7 @@ from .stepping import (
     SINGLE,
     Direction,
     Measured,
+    Rng,
     Steps,
     balanced_direction,
     complex_derivative,
@@ -94,10 +95,8 @@ class Reference:
         return float(np.finfo(float).eps) if self.double else self.eps
 
     def recorded(self, subject: Subject) -> Recording | None:
-        """Return autograd's passes as a graph with these gradients; None where there is none.
-
-        More stays in a box than where no graph is made: what it is written into must hold it.
-        """
+        """Return autograd's passes as a graph with these gradients; None where there is none."""
+        # More stays in a box than where no graph is made: what it is written into must hold it.
         ways: list[dict[str, Any]] = [{}, {"rebind": "arrays"}, {"rebind": "constants"}]
         for way in ways if self.kind == "autograd" else ():
             with suppress(CheckError):
@@ -126,12 +125,9 @@ def at_these_values(subject: Subject, upstream: list[Array] | None = None) -> Su
 def by_autograd(
     subject: Subject, *, rebind: str | None = None, double: bool = False, has_graph: bool = False
 ) -> Reference:
-    """Return autograd's gradient of the forward pass, run on boxes in a copy of the objects.
-
-    With `rebind`, the forward pass runs with a stand-in for NumPy whose new arrays can hold boxes;
-    with "constants", those that its objects hold become boxes too. With `double`, values in float32
-    are given in float64.
-    """
+    """Return autograd's gradient of the forward pass, run on boxes in a copy of the objects."""
+    # With `rebind` "arrays" stand-ins for NumPy make arrays that can hold boxes; with "constants"
+    # those that the objects hold become boxes too. With `double` float32 is given in float64.
     outputs: list[Array] = []
 
     def objective(values: list[Array], upstream: list[Array]) -> object:
@@ -171,10 +167,8 @@ def _constants_of(subject: Subject) -> list[Array]:
 
 
 def _require_equal(traced: Sequence[Array], plain: Sequence[Array], single: bool) -> None:
-    """Raise unless a traced forward pass has returned what the plain one does.
-
-    In float32, what is small beside 1, as exp(x) - 1, has lost its digits on the way.
-    """
+    """Raise unless a traced forward pass has returned what the plain one does."""
+    # In float32, what is small beside 1, as exp(x) - 1, has lost its digits on the way.
     tolerance, least = (1e-5, 4 * float(np.finfo(np.float32).eps)) if single else (1e-12, 0.0)
     if len(traced) != len(plain):
         raise CheckError("the traced forward pass has other outputs")
@@ -266,7 +260,7 @@ WAYS = None, "arrays", "constants"  # of autograd's to follow a forward pass
 _FOLLOWED: WeakKeyDictionary[CodeType, str | None] = WeakKeyDictionary()  # the last time
 
 
-def find_reference(subject: Subject, rng: np.random.Generator, seconds: float) -> Reference:
+def find_reference(subject: Subject, rng: Rng, seconds: float) -> Reference:
     """Return the first reference that can be believed; first the way that was for the same code."""
     double = runs_in_double(subject)
     codes = [f.__code__ for f in subject.forward_code[:1] if hasattr(f, "__code__")]
@@ -306,13 +300,8 @@ def _require_repeatable(subject: Subject) -> None:
 # -------------------- whether to believe it --------------------
 
 
-def agrees_with_differences(
-    subject: Subject, reference: Reference, rng: np.random.Generator
-) -> bool:
-    """Tell whether differences along a random direction agree with a reference.
-
-    What is in float32 is measured in float64 too, where the reference is in float64.
-    """
+def agrees_with_differences(subject: Subject, reference: Reference, rng: Rng) -> bool:
+    """Tell whether differences along a random direction agree with a reference, also in float64."""
     if not reference.grads:
         return True
     direction, expected, scale = balanced_direction(subject, reference.grads, rng)
@@ -331,9 +320,7 @@ def agrees_with_differences(
     return True
 
 
-def _agrees_nearby(
-    subject: Subject, make: Callable[[Subject], Reference], rng: np.random.Generator
-) -> bool:
+def _agrees_nearby(subject: Subject, make: Callable[..., Reference], rng: Rng) -> bool:
     """Tell whether a reference and differences agree beside a kink, where they need not on it."""
     with subject.session.moved(subject.values, nearby(subject, rng)):
         try:

@@ -47,11 +47,9 @@ _DERIVATIVES: dict[str, tuple[Derivative | None, ...]] = {
 
 @lru_cache(maxsize=256)
 def differentiable(function: Any) -> Derivative | None:
-    """Return a function of numbers as a primitive with its derivatives; None where none are known.
-
-    autograd keeps its own primitives by the function that they run: this one runs another, so that
-    who uses autograd himself meets nothing of it.
-    """
+    """Return a function of numbers as a primitive with derivatives; None where none are known."""
+    # autograd keeps its own primitives by the function that they run: this one runs another, so
+    # that who uses autograd himself meets nothing of it.
     name = function.__name__
     if name not in _DERIVATIVES:
         return None

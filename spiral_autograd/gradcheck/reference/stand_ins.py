@@ -14,7 +14,7 @@ from __future__ import annotations
 import builtins
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FunctionType, ModuleType
 from typing import Any
@@ -27,10 +27,8 @@ from ... import recording
 from ...state import ABSENT, Held, Names
 from ...validation import Array
 from . import special
-from .boxes import as_float, as_number, of_plain
+from .boxes import Function, as_float, as_number, of_plain
 from .special import plain
-
-Function = Callable[..., object]
 
 
 def _has_box(value: object) -> bool:
@@ -62,10 +60,7 @@ def _as_call(made: Any) -> object:
 
 
 def boxed(value: object) -> object:
-    """Return a float array as the box of a constant; anything else as it is.
-
-    Such a box can be assigned into, and its methods take other boxes, as in ``x.dot(W)``.
-    """
+    """Return a float array as a box, which can be assigned into; anything else as it is."""
     is_float = isinstance(value, np.ndarray) and value.dtype.kind == "f"
     return recording.constant(value) if is_float else value
 
@@ -113,10 +108,7 @@ _OF_SEQUENCES = set(
 
 
 class _Function(StandIn):
-    """A function that takes lists of boxes for arrays, and writes boxes into what is `out`.
-
-    A ufunc's ``at`` writes in place on boxes, at indices.
-    """
+    """A function that takes lists of boxes for arrays, and writes boxes into what is `out`."""
 
     def __init__(self, function: np.ufunc) -> None:
         self._function = function
@@ -221,10 +213,7 @@ _MATH = {
 
 
 class _Standing(type):
-    """The type of a class that stands for another: called it may give a box, else it is the other.
-
-    NumPy takes it for a dtype where it takes the other, from which it inherits.
-    """
+    """The type of a class that is another but for its call, which may give a box."""
 
     plain: type
     instead: Function

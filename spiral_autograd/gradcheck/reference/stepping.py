@@ -21,6 +21,7 @@ from ..subject.subject import Subject
 
 # A direction in which values are moved: a part for each value that moves, by its number.
 Direction = dict[int, Array]
+Rng = np.random.Generator
 
 SINGLE = (np.float32, np.float16)
 _SHORTER, _LEVELS = 4.0, 10  # how much shorter each step is than the one before, and how many
@@ -58,7 +59,7 @@ def unit_of(value: Array) -> Array:
     return np.maximum(sizes, 1e-2 * largest(sizes) or 1.0)
 
 
-def random_part(shape: Shape, rng: np.random.Generator, scale: float = 1.0) -> Array:
+def random_part(shape: Shape, rng: Rng, scale: float = 1.0) -> Array:
     """Return random numbers of mean 0 and deviation `scale`, in float32: half of the memory."""
     part = rng.random(shape, dtype=np.float32)
     part -= np.float32(0.5)
@@ -69,7 +70,7 @@ def random_part(shape: Shape, rng: np.random.Generator, scale: float = 1.0) -> A
 # -------------------- where to --------------------
 
 
-def nearby(subject: Subject, rng: np.random.Generator, size: float = 1e-4) -> list[Array]:
+def nearby(subject: Subject, rng: Rng, size: float = 1e-4) -> list[Array]:
     """Return the values moved a little, off any kink; marks stay."""
     others = []
     for k, value in enumerate(subject.values):
@@ -80,12 +81,9 @@ def nearby(subject: Subject, rng: np.random.Generator, size: float = 1e-4) -> li
 
 
 def balanced_direction(
-    subject: Subject, grads: list[Array], rng: np.random.Generator
+    subject: Subject, grads: list[Array], rng: Rng
 ) -> tuple[Direction, float, float]:
-    """Return a random direction in which every gradient has about the same share.
-
-    With it the derivative in it, and what the derivative is in other such directions.
-    """
+    """Return a direction in which gradients have like shares, the derivative there, and others."""
     direction, expected, square = {}, 0.0, 0.0
     for k, (value, grad) in enumerate(zip(subject.values, grads, strict=True)):
         norm = float(np.sqrt(inner(grad, grad)))
@@ -121,15 +119,11 @@ def complex_derivative(subject: Subject, direction: Direction) -> Measured:
 
 @dataclass(frozen=True)
 class Steps:
-    """Steps of a subject's values along directions, relative to these, and back.
-
-    The caller's own arrays are moved; with `double`, those of a copy in float64. `single` tells
-    whether float32 is anywhere in the forward pass.
-    """
+    """Steps of a subject's values along directions, relative to these, and back."""
 
     subject: Subject
-    single: bool = False
-    double: bool = False
+    single: bool = False  # float32 is somewhere in the forward pass
+    double: bool = False  # a copy in float64 is moved, not the caller's own arrays
 
     def outputs(self, direction: Direction, size: float) -> list[Array]:
         """Return the outputs, in float64, after a step."""
@@ -148,10 +142,7 @@ class Steps:
             subject.session.restore()
 
     def _quotient(self, direction: Direction, step: float) -> tuple[float, float]:
-        """Return a difference quotient, and how far rounding may have moved it.
-
-        Rounding may also have swallowed the difference: it counts where there is none as well.
-        """
+        """Return a difference quotient, and how far rounding may have moved it, or swallowed it."""
         ahead, behind = (self.outputs(direction, s) for s in (step, -step))
         eps = float(np.finfo(np.float32 if self.single and not self.double else np.float64).eps)
         value = square = 0.0
@@ -163,12 +154,9 @@ class Steps:
     def estimates(
         self, direction: Direction, *, noise: float = 0.0, first: float | None = None
     ) -> Iterator[Measured]:
-        """Yield estimates of the derivative in a direction, from ever shorter steps.
-
-        Each difference cancels the next error term of those before it (Richardson), and is as good
-        as it agrees with those it is made of, rounding added (Ridders 1982). `noise` is how far
-        rounding inside the forward pass moves the objective, where that is known.
-        """
+        """Yield estimates of the derivative in a direction, from ever shorter steps."""
+        # Each difference cancels the next error term of those before it (Richardson), and is as
+        # good as it agrees with those it is made of, rounding added (Ridders 1982).
         above: list[Measured] = []
         step = first or (0.1 if self.single and not self.double else 1e-3)
         for _ in range(_LEVELS):
@@ -189,12 +177,9 @@ class Steps:
             above, step = here, step / _SHORTER
 
     def derivative(self, direction: Direction, noise: float = 0.0) -> Measured:
-        """Return the best of the estimates of a derivative; take no more than are needed.
-
-        A step that leaves the domain of the forward pass, or crosses a kink, is passed over. Where
-        estimates contradict each other, the shorter steps are right: far away a function may be
-        flat.
-        """
+        """Return the best of the estimates of a derivative; take no more than are needed."""
+        # A step that leaves the domain, or crosses a kink, is passed over. Where estimates
+        # contradict each other, the shorter steps are right: far away a function may be flat.
         best = Measured(np.nan, np.inf)
         for estimate in self.estimates(direction, noise=noise):
             if not estimate.is_extrapolated:
@@ -209,10 +194,7 @@ class Steps:
         return best
 
     def slopes(self, direction: Direction, step: float) -> tuple[float, float, float]:
-        """Return the slopes before and after, and by how much those of the outputs differ.
-
-        Output by output, since the jumps of several may cancel; infinite where that is unknown.
-        """
+        """Return the slopes before and after, and by how much they differ, output by output."""
         try:
             here, ahead, behind = (self.outputs(direction, s) for s in (0.0, step, -step))
         except CheckError:
@@ -224,12 +206,10 @@ class Steps:
         return before, after, bend
 
     def noise(self, direction: Direction) -> float:
-        """Return how far rounding inside the forward pass moves the objective.
-
-        At the shortest steps nothing else makes one difference quotient unlike the next. What is
-        rounded off on the way to the output, as the 1 - y of a saturated y, is a staircase: where
-        a step sees nothing, the longer one before it has seen one stair.
-        """
+        """Return how far rounding inside the forward pass moves the objective."""
+        # At the shortest steps nothing else makes one difference quotient unlike the next. What is
+        # rounded off on the way to the output, as the 1 - y of a saturated y, is a staircase: where
+        # a step sees nothing, the longer one before it has seen one stair.
         plain = [m for m in self.estimates(direction, first=0.1) if not m.is_extrapolated]
         pairs = list(pairwise(plain))
         last = [abs(b.value - a.value) * b.step for a, b in pairs[-3:]]
@@ -244,12 +224,8 @@ class Steps:
         tolerance: float,
         noise: float = 0.0,
     ) -> bool | None:
-        """Tell whether a derivative is what differences say; False where they say nothing.
-
-        None where they say another. They say nothing where no step stays inside the domain, or
-        rounding is all that they see. Short steps see nothing of what is rounded off in the
-        forward pass: far ones do.
-        """
+        """Tell whether a derivative is what differences say: None if another, False if nothing."""
+        # Short steps see nothing of what is rounded off in the forward pass: far ones do.
         best = Measured(np.nan, np.inf)
         for first in (1e-3, 0.1):
             for found in self.estimates(direction, noise=noise, first=first):

@@ -44,6 +44,7 @@ class Adapter:
     """
 
     layer: Any = None  # none of functions
+    is_pair = True  # whether two functions are run, or an object's methods
     label, backward_label = "forward", "backward"
 
     def __init__(
@@ -236,7 +237,7 @@ class Adapter:
 
     def say_not_returned(self, name: str) -> None:
         """Say that backward returns no gradient for an input."""
-        what = self.backward_label if self.layer is None else "backward"
+        what = self.backward_label if self.is_pair else "backward"
         self.say_unchecked(name, found("not_returned", what=what, name=name))
 
     def subject(self) -> Subject:
@@ -278,7 +279,7 @@ def shapes_of(names: Sequence[str], inputs: Sequence[object]) -> dict[str, Shape
 def _made_for(kept: object, session: Session) -> list[Array]:
     """Return the arrays that a forward pass has made, or written into, for the backward pass."""
     arrays = [a for a in reach(kept) if isinstance(a, np.ndarray) and a.dtype != object]
-    return [a for a in arrays if not is_as_before(session.start.kept(a), a)]
+    return [a for a in arrays if not session.start.is_as_before(a)]
 
 
 def _changed(noted: Sequence[tuple[Array, int]]) -> list[Array]:
@@ -292,15 +293,10 @@ def effects_on(effects: Iterable[Finding], names: Sequence[str]) -> list[Finding
 
 def written_into(session: Session, arrays: Iterable[tuple[str, object]]) -> list[str]:
     """Return the names of arrays, of those at the start, whose content is another one now."""
+    start = session.start
     # What was not there before is a view or a cache of forward's own, not written into.
-    known = [(name, session.start.kept(v), v) for name, v in arrays if isinstance(v, np.ndarray)]
-    return [n for n, before, v in known if before is not None and not is_as_before(before, v)]
-
-
-def is_as_before(before: object, after: object) -> bool:
-    """Tell whether what stands there is an array, with the numbers that were there before."""
-    is_kept = before is not None and isinstance(after, np.ndarray)
-    return is_kept and np.array_equal(before, after)  # type: ignore[arg-type]
+    there = [(n, v) for n, v in arrays if isinstance(v, np.ndarray) and start.kept(v) is not None]
+    return [name for name, value in there if not start.is_as_before(value)]
 
 
 def _shares(array: Array, others: Sequence[object]) -> bool:

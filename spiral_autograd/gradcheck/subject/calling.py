@@ -1,4 +1,4 @@
-"""How a backward pass is called: with what, and of which outputs it takes the upstream gradients.
+"""Two functions in the place of an object, and how a backward pass is called: with what.
 
 `Calling` is one way; `find_calling` tells which one is meant.
 """
@@ -12,24 +12,26 @@ from typing import Any
 import numpy as np
 
 from ...pytree import leaves
-from ...validation import Array
+from ...validation import Array, Shape
 from .conventions import CACHES, RATES, means_upstream
-from .objects import attributes_of
-from .subject import is_array, is_scalar
+from .objects import (
+    attributes_of,
+    methods_of,
+    name_of_function,
+    positional_names,
+    require_function,
+    required_names,
+)
+from .subject import CheckError, is_array, is_scalar
+
+Function = Callable[..., Any]
 
 # What an argument of backward is: the upstream gradient of an output, or of all in a tuple (None),
-# an input, an output, what forward has left under a name, the cache that it has returned, or the
-# rate of an update.
+# an input, an output, what forward has left under a name, the cache that it has returned, or what a
+# function makes of that, or the rate of an update.
 Source = tuple[str, Any]
 
 RATE = 0.5  # of updates: exact, and not 1, with which one that lacks the rate would be right
-
-
-class TwoFunctions:
-    """Two functions that are a forward and a backward pass, in the place of an object."""
-
-    def __init__(self, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
-        self.forward, self.backward = forward, backward
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,75 @@ class Calling:
             "input": lambda i: inputs[i],
             "output": lambda i: leaves(outputs)[i],
             "left": lambda name: attributes_of(layer)[name],
-            "cache": lambda _: cache,
+            "cache": lambda read: cache if read is None else read(cache),
             "rate": lambda _: RATE,
         }
         return [given[kind](what) for kind, what in self.sources]
 
-    def result(self, result: Any, ups: Sequence[Array]) -> Any:
+    def result(self, result: Any, ups: Sequence[Array], inputs: Sequence[Any]) -> Any:
         """Return the gradients of what a backward pass has returned."""
-        fits = self.is_derivative and np.shape(result) == ups[0].shape
-        return result * ups[0] if fits else result
+        if not self.is_derivative or result is None or isinstance(result, dict | list | tuple):
+            return result
+        return chained(ups[0], result, np.shape(inputs[0]))
+
+
+def chained(g: Array, derivative: Any, shape_of_x: Shape) -> Any:
+    """Return a gradient through a derivative: one for each entry, or a Jacobian, of all or rows."""
+    d, shape = np.asarray(derivative), np.shape(g)
+    if d.ndim == 0 or d.shape == shape:
+        return g * d
+    if d.shape == shape + shape_of_x:
+        return np.tensordot(g, d, len(shape))
+    if shape == shape_of_x and d.shape == (*shape, shape[-1]):
+        return np.einsum("...i,...ij->...j", g, d)
+    return derivative
+
+
+# -------------------- two functions --------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What two passes are called, and what is known of how the second is called."""
+
+    label: str
+    backward_label: str
+    names: list[str]  # of the inputs
+    code: tuple[Callable[..., Any], Callable[..., Any]]  # the user's own
+    ways: tuple[Calling, ...] = ()  # the likeliest first; none where they are to be found
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether forward returns a cache behind the output, where it is told."""
+        return any(kind == "cache" for way in self.ways for kind, _ in way.sources)
+
+
+class TwoFunctions:
+    """Two functions that are a forward and a backward pass, in the place of an object."""
+
+    def __init__(self, forward: Function, backward: Function, told: Told) -> None:
+        self.forward, self.backward, self.told = forward, backward, told
+
+
+def layer_of(forward: Any, backward: Any, n: int) -> object:
+    """Return the object whose passes two methods are, if backward is given a gradient alone.
+
+    What it needs beside that is kept by the object. Of two functions of n inputs, return these.
+    """
+    require_function("forward", forward)
+    require_function("backward", backward)
+    taken, owner = required_names(backward), getattr(forward, "__self__", None)
+    is_own = owner is not None and owner is getattr(backward, "__self__", None)
+    if not is_own or len(taken) != 1 or not means_upstream(taken[0]):
+        labels = name_of_function(forward, "forward"), name_of_function(backward, "backward")
+        told = Told(*labels, positional_names(forward, n), (forward, backward))
+        return TwoFunctions(forward, backward, told)
+    if methods_of(owner) != (forward.__name__, backward.__name__):
+        raise CheckError(
+            f"{forward.__name__} and {backward.__name__} are methods of one object, whose own "
+            "parameters check_layer checks; it needs methods called forward and backward"
+        )
+    return owner
 
 
 def place_of_cache(

@@ -43,7 +43,8 @@ def find_calling(layer: ObjectPasses) -> None:
             _find(layer)
         except CheckError:
             raise error from None
-    layer.remarks += [] if layer.calling is None else _said(layer.calling, layer)
+    if layer.calling is not None and not layer.told.ways:
+        layer.remarks += _said(layer.calling, layer)
 
 
 def _find(layer: ObjectPasses) -> None:
@@ -72,16 +73,19 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
 
     It is asked right after a first forward pass.
     """
-    n, is_weak = len(layer.parts), layer.may_be_derivative
+    n, is_weak, ways = len(layer.parts), layer.may_be_derivative, list[Calling]()
     taken = layer.required or ["dout"] * n * layer.is_pair + ["cache"] * layer.is_pair
     is_plain = n == 1 and len(taken) < 2 and not is_weak and layer.cache_at is None
-    if is_plain and not (layer.takes_no_upstream and layer.outputs[0].ndim):
+    is_plain = is_plain and not (layer.takes_no_upstream and layer.outputs[0].ndim)
+    if is_plain and not layer.told.ways:
         return None
-    ways = _ways(layer, taken)
-    more = [*takewhile(means_upstream, optional_names(layer.taken))][: n - 1] if n > 1 else []
-    ways = [*(_ways(layer, [*taken, *more]) if more else []), *ways]
-    readings = list(islice((r for way in ways for r in _readings(way, layer, is_weak)), MOST))
-    targets = [name for name in taken if name.lower() in TARGETS and name not in layer.names]
+    readings, targets = list(layer.told.ways), list[str]()
+    if not readings:
+        ways = _ways(layer, taken)
+        more = [*takewhile(means_upstream, optional_names(layer.taken))][: n - 1] if n > 1 else []
+        ways = [*(_ways(layer, [*taken, *more]) if more else []), *ways]
+        readings = list(islice((r for way in ways for r in _readings(way, layer, is_weak)), MOST))
+        targets = [name for name in taken if name.lower() in TARGETS and name not in layer.names]
     if len(readings) == 1 and not targets and not readings[0].is_open:
         return readings[0]
     tried = _Tried(layer)
@@ -194,14 +198,8 @@ class _Tried:
 
     def _nearness(self, way: Calling) -> tuple[float, ...]:
         layer = self.layer
-        layer.calling = way
         try:
-            ups = layer.upstreams(np.random.default_rng(0))
-            with layer.session.fresh():
-                layer.reset()
-                layer.run()
-                layer.run_backward([np.array(u) for u in ups])
-            there = layer.read_inputs()
+            there = gradients_by(layer, way)
         except CheckError as error:
             self.error = self.error or error
             return (-1.0,)
@@ -212,28 +210,36 @@ class _Tried:
         # A wrong gradient may be like that of a call that nobody means.
         is_told = float(not way.is_open or way.is_derivative)
         if layer.takes_input and way.sources == (("upstream", 0),):  # by another's name
-            is_told = 1.5 if self._is_linear(there, ups) else 0.0
+            is_told = 1.5 if self._is_linear(way, there) else 0.0
         elif way.is_open and way.takes_upstream and layer.cache_at is not None:
-            is_told = float(self._is_linear(there, ups))
-        true = self._true((way.share, *way.differentiated(len(layer.parts))), ups)
+            is_told = float(self._is_linear(way, there))
+        true = self._true((way.share, *way.differentiated(len(layer.parts))))
         near = [_likeness(g, t) for g, t, fit in zip(there, true, fits, strict=True) if fit]
         return (1.0, float(sum(n == 2.0 for n in near)), is_told, round(sum(near), 1))
 
-    def _is_linear(self, grads: Sequence[Any], ups: list[Array]) -> bool:
+    def _is_linear(self, way: Calling, grads: Sequence[Any]) -> bool:
         """Tell whether gradients are twice as large for twice the upstream gradient."""
-        with suppress(CheckError), self.layer.session.fresh():
-            self.layer.reset()
-            self.layer.run()
-            self.layer.run_backward([2 * u for u in ups])
-            pairs = zip(grads, self.layer.read_inputs(), strict=True)
+        with suppress(CheckError):
+            pairs = zip(grads, gradients_by(self.layer, way, 2), strict=True)
             return all(is_array(a) and close(2 * a, b, 1e-6) for a, b in pairs)
         return False
 
-    def _true(self, of: object, ups: list[Array]) -> list[Any]:
+    def _true(self, of: object) -> list[Any]:
         if of not in self.true:
-            self.layer.upstream = ups
+            self.layer.upstream = self.layer.upstreams(np.random.default_rng(0))
             self.true[of] = list(self.layer.gradients_of(self.values))
         return self.true[of]
+
+
+def gradients_by(layer: ObjectPasses, way: Calling, times: float = 1) -> list[Any]:
+    """Return the gradients of the inputs that a way to call a backward pass gives."""
+    layer.calling = way
+    ups = layer.upstreams(np.random.default_rng(0))
+    with layer.session.fresh():
+        layer.reset()
+        layer.run()
+        layer.run_backward([times * u for u in ups])
+        return layer.read_inputs()
 
 
 def _likeness(ours: Any, true: Any) -> float:
@@ -258,7 +264,8 @@ def _refusal(
 ) -> CheckError:
     """Return why no way to call a backward pass could be found, and what to write."""
     has_cache = layer.cache_at is not None
-    if error is not None and (not is_open or (layer.is_pair and has_cache)):  # it is sure
+    is_sure = not is_open or (layer.is_pair and has_cache) or layer.told.ways
+    if error is not None and is_sure:
         return error
     arguments, came = ", ".join(taken), "all raise" if error is None else str(error)
     if layer.is_pair:

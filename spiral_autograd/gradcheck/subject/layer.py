@@ -79,7 +79,7 @@ class Layer(ObjectPasses):
         require_any(self.backward_label, self.result, self.value_names, self.first)
         if self.constant.names:
             known = names_in(self.layer, self.names)
-            self.constant.require_known(type(self.layer).__name__, known)
+            self.constant.require_known(self.label.partition(".")[0], known)
 
     def _find_calling(self) -> None:
         find_calling(self)
@@ -274,8 +274,8 @@ class Layer(ObjectPasses):
         """Return the layer as a subject."""
         return replace(
             super().subject(),
-            forward_code=[self.forward_method],
-            backward_code=[self.backward_method],
+            forward_code=self.told.code[:1],
+            backward_code=self.told.code[1:],
             is_loss=self.terms.upstream is None and (self.is_scalar or not self.takes_upstream),
             takes_upstream=self.takes_upstream,
             takes_other_sizes=True,

@@ -218,7 +218,7 @@ class Network:
             run = partial(ran.run, name, layer, 1, method)
             try:
                 up = result_of(layer, 1, called(f"{name}.backward", run, *given))
-                up = up if calling is None else calling.result(up, [ups])
+                up = up if calling is None else calling.result(up, [ups], there.arguments)
             except CheckError:
                 if sum(other is layer for _, other in self.layers) < 2:
                     raise

@@ -20,7 +20,7 @@ from ...validation import Array
 from ..finding import Finding
 from ..source import Place
 from .adapter import Adapter, Terms, Values
-from .calling import RATE, Calling, TwoFunctions, place_of_cache
+from .calling import RATE, Calling, Told, TwoFunctions, place_of_cache
 from .conventions import (
     CACHES,
     DERIVATIVES,
@@ -37,7 +37,6 @@ from .objects import (
     input_gradient_of,
     is_gradient,
     methods_of,
-    name_of_function,
     names_in_cache,
     nested,
     optional_names,
@@ -63,23 +62,20 @@ class ObjectPasses(Adapter):
     """Runs somebody's object with ``forward(*inputs)`` and ``backward(upstream)``."""
 
     def __init__(self, layer: object, inputs: Sequence[object], terms: Terms) -> None:
-        self.layer, kind = layer, type(layer).__name__
-        self.is_pair = isinstance(layer, TwoFunctions)
+        self.layer, self.is_pair = layer, isinstance(layer, TwoFunctions)
         self.forward_name, self.backward_name = methods_of(layer)
-        self.label = f"{kind}.{self.forward_name}"
-        self.backward_label = f"{kind}.{self.backward_name}"
-        if self.is_pair:
-            self.label = name_of_function(self.forward_method, "forward")
-            self.backward_label = name_of_function(self.backward_method, "backward")
         signature, self.taken = map(signature_of, (self.forward_method, self.backward_method))
-        names = positional_names(signature, len(inputs))
+        self.told = layer.told if isinstance(layer, TwoFunctions) else self._told(signature, inputs)
+        self.label, self.backward_label = self.told.label, self.told.backward_label
         self._require_call(signature, inputs)
+        names = self.told.names
         # An attribute that is called like an input is a cache of it, from an earlier call.
         self.look()
         held = [p.value for p in self.now.arrays if p.name not in names]
         reached = terms.session.start.items
         super().__init__(inputs, names, terms, held)
         shared = [i for i in reached if issubclass(type(i), _SHARED) or is_vocabulary(i)]
+        shared.append(self.told)
         self.shared = {id(item): item for item in (*shared, *sys.modules.values())}
         self.takes_nothing = terms.upstream is None and accepts(self.taken, 0)
         self.required = required_names(self.taken)
@@ -107,6 +103,11 @@ class ObjectPasses(Adapter):
     def backward_method(self) -> Any:
         """The layer's own backward pass."""
         return getattr(self.layer, self.backward_name)
+
+    def _told(self, signature: inspect.Signature | None, inputs: Sequence[object]) -> Told:
+        kind, names = type(self.layer).__name__, positional_names(signature, len(inputs))
+        labels = f"{kind}.{self.forward_name}", f"{kind}.{self.backward_name}"
+        return Told(*labels, names, (self.forward_method, self.backward_method))
 
     def _require_call(self, signature: inspect.Signature | None, inputs: Sequence[object]) -> None:
         try:
@@ -140,7 +141,8 @@ class ObjectPasses(Adapter):
         result = output_of(self.layer, called(self.label, self.forward_method, *self.inputs))
         if not self.has_run:
             taken = self.required or ["cache"] * self.is_pair  # of *args, or of compiled code
-            self.cache_at = place_of_cache(result, taken, self.names, is_pair=self.is_pair)
+            place = place_of_cache(result, taken, self.names, is_pair=self.is_pair)
+            self.cache_at = (1 if self.told.has_cache else None) if self.told.ways else place
             self.has_run = True
         self.cache = None if self.cache_at is None else result[self.cache_at]
         self.structure = self.without_cache(result)
@@ -187,7 +189,7 @@ class ObjectPasses(Adapter):
         self.changes = {n: change - self.decays.get(n, 0.0) for n, change in changes.items()}
         result = input_gradient_of(self.layer, result)
         if self.calling is not None:
-            result = self.calling.result(result, ups)
+            result = self.calling.result(result, ups, self.inputs)
         result = flattened(by_company(result, dict), self.names, self.inputs)
         self.result = arranged(result, self.inputs, self.given_values(), self.backward_method)
         return self.result

@@ -291,8 +291,7 @@ def has_gradient(parameter: Parameter, before: object, start: Snapshot) -> bool:
         return now is not MISSING
     if not isinstance(now, np.ndarray | np.number | float | int | list | tuple):
         return False
-    saved = start.kept(now) if isinstance(now, np.ndarray) else None
-    if saved is not None and not np.array_equal(saved, now):
+    if isinstance(now, np.ndarray) and start.kept(now) is not None and not start.is_as_before(now):
         return True
     try:
         is_ready, shape = not np.any(now), np.shape(now)

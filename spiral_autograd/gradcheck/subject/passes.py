@@ -1,29 +1,33 @@
-"""Custom functions, primitives of autograd's, and derivatives: each as two passes."""
+"""Custom functions, primitives of autograd's, and derivatives: each as two functions."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
+from functools import partial, wraps
 from itertools import permutations
 from types import FunctionType
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
 from autograd.core import add_outgrads, primitive_jvps, primitive_vjps
 from autograd.tracer import isbox, trace_primitives_map
 
-from ...pytree import leaves
+from ...pytree import leaves, with_leaves
 from ...recording import is_installed
 from ...validation import Array
 from ..finding import Finding, found
 from ..guard import theirs
 from ..source import code_of
+from .calling import Calling, Function, Source, Told, TwoFunctions
 from .conventions import CONTEXTS, SAVED, means_output, means_upstream
+from .find_calling import gradients_by
 from .inputs import as_array
+from .object_passes import ObjectPasses
 from .objects import accepts, name_of_function, positional_names, read, required_names
-from .pair import Pair, Passes, Way
 from .session import Session
 from .subject import CheckError, called, described, is_array, is_float_array
 
@@ -45,11 +49,14 @@ class Context:
     mark_dirty = set_materialize_grads = mark_non_differentiable
 
 
-def function_of(layer: Any, inputs: Sequence[object]) -> Passes | None:
-    """Return a class or an object whose methods take a context as passes; None of a layer."""
+def function_of(layer: Any, inputs: Sequence[object]) -> tuple[Any, Sequence[object]]:
+    """Return a class or an object whose methods take a context as two functions; a layer as it is.
+
+    And with it the inputs, arrays where there are none.
+    """
     forward, backward, n = read(layer, "forward"), read(layer, "backward"), len(inputs)
     if not callable(forward) or not callable(backward):
-        return None
+        return layer, inputs
     is_class, name = isinstance(layer, type), read(layer, "__name__") or type(layer).__name__
     is_plain = is_class and isinstance(inspect.getattr_static(layer, "forward"), FunctionType)
     first, second = positional_names(forward, 2)
@@ -57,33 +64,36 @@ def function_of(layer: Any, inputs: Sequence[object]) -> Passes | None:
         return function_of(_instance_of(layer, ()), inputs)
     sets_up = callable(read(layer, "setup_context"))
     if not (sets_up or _takes_context(layer, forward, n, is_plain=is_plain)):
-        return None
+        return layer, inputs
     label, backward_label = f"{name}.forward", f"{name}.backward"
 
-    def run(*inputs: object) -> tuple[list[object], object]:
+    def run(*inputs: object) -> tuple[object, object]:
         context = _for_inputs(_instance_of(layer, inputs) if is_plain else Context(), inputs)
-        if sets_up:
-            result = called(label, forward, *inputs)
-            called(f"{name}.setup_context", layer.setup_context, context, inputs, result)
-        else:
-            result = called(label, forward, context, *inputs)
-        return list(result) if isinstance(result, tuple) else [result], context
+        if not sets_up:
+            return called(label, forward, context, *inputs), context
+        result = called(label, forward, *inputs)
+        called(f"{name}.setup_context", layer.setup_context, context, inputs, result)
+        return result, context
 
-    def way(ups: list[object], context: object, inputs: Sequence[object]) -> object:
-        given = ups if accepts(backward, 1 + len(ups)) else [tuple(ups)]
-        return called(backward_label, backward, context, *given)
-
-    def alone(ups: list[object], context: object, inputs: Sequence[object]) -> object:
-        """Give back one value that was saved as itself, as minitorch's saved_values may."""
-        if isinstance(context, Context) and len(context.saved) == 1:
-            context.saved_values = context.saved[0]
-        return way(ups, context, inputs)
+    def back(context: object, ups: tuple[object, ...]) -> object:
+        return backward(context, *(ups if accepts(backward, 1 + len(ups)) else [ups]))
 
     names = positional_names(forward, n + 1 - sets_up)[1 - sets_up :]
-    if not any(map(is_array, inputs)):
-        inputs = [as_array(value) for value in inputs]
-    code = forward, backward
-    return Passes(label, backward_label, names, inputs, run, [Way(way, 1), Way(alone, 1)], code)
+    ways = (Calling((("cache", None), _ALL)), Calling((("cache", _with_one_value), _ALL)))
+    is_open = "saved_values" in getattr(code_of(backward), "co_names", ())
+    told = Told(label, backward_label, names, (forward, backward), ways if is_open else ways[:1])
+    given = inputs if any(map(is_array, inputs)) else [as_array(value) for value in inputs]
+    return TwoFunctions(run, back, told), given
+
+
+_ALL: Source = ("upstream", None)
+
+
+def _with_one_value(context: object) -> object:
+    """Return a context that gives one saved value as itself, as minitorch's may."""
+    if isinstance(context, Context) and len(context.saved) == 1:
+        context.saved_values = context.saved[0]
+    return context
 
 
 def _takes_context(layer: Any, forward: Any, n: int, *, is_plain: bool) -> bool:
@@ -127,7 +137,6 @@ def _for_inputs(context: Context, inputs: Sequence[object]) -> Context:
 
 LARGEST = 400  # entries of an input whose jvp is asked entry by entry
 
-Function = Callable[..., Any]
 Rules = Mapping[int, Function]  # by the number of the argument, as defvjp takes them
 
 
@@ -185,26 +194,25 @@ class Primitive:
         own = code is not None and not is_installed(code.co_filename)
         self.is_followed = own or given is not None
 
-    def forward(self, *inputs: object) -> tuple[list[object], object]:
-        """Run the function itself; autograd is no witness of what it is told."""
-        if not self.is_followed and any(map(isbox, inputs)):
-            raise CheckError(f"what autograd knows of {self.label} is what is to be checked")
-        ans = called(self.label, partial(self.raw, **self.kwargs), *inputs)
-        return [ans], ans
-
-    def passes(self) -> Passes:
-        """Return the function, and the gradients that follow from its vjps or jvps, as passes."""
+    def functions(self) -> TwoFunctions:
+        """Return the function, and one that gives the gradients that follow from its rules."""
         gradient, rules = getattr(self, f"_from_{self.kind}"), self.rules
         there = [k for k, value in enumerate(self.inputs) if is_float_array(value) and k in rules]
 
-        def way(ups: list[object], ans: object, inputs: Sequence[object]) -> dict[str, object]:
-            return {self.names[k]: gradient(k, rules[k], ups[0], ans, inputs) for k in there}
+        def run(*inputs: object) -> tuple[object, object]:
+            if not self.is_followed and any(map(isbox, inputs)):  # autograd is no witness of it
+                raise CheckError(f"what autograd knows of {self.label} is what is to be checked")
+            ans = called(self.label, partial(self.raw, **self.kwargs), *inputs)
+            return ans, ans
+
+        def back(ups: object, ans: object, *inputs: object) -> dict[str, object]:
+            up = with_leaves(ans, leaves(ups))
+            return {self.names[k]: gradient(k, rules[k], up, ans, inputs) for k in there}
 
         code = (self.raw, rules[there[0]] if there else self.raw)
-        label = f"the {self.kind}"
-        return Passes(
-            self.label, label, self.names, self.inputs, self.forward, [Way(way, -1)], code
-        )
+        inputs: list[Source] = [("input", k) for k in range(len(self.inputs))]
+        ways = (Calling((_ALL, ("cache", None), *inputs)),)
+        return TwoFunctions(run, back, Told(self.label, f"the {self.kind}", self.names, code, ways))
 
     def _from_vjp(
         self, k: int, rule: Function, up: object, ans: object, inputs: Sequence[object]
@@ -253,134 +261,100 @@ def _of_one(shapes: Sequence[object]) -> object:
 
 # -------------------- a function with its derivative --------------------
 
-# What a derivative may take, by the number of its arguments.
-READINGS = (
-    ["x", "y"],
-    ["gx", "xg", "gy", "yg", "xy", "yx"],
-    ["".join(order) for order in permutations("gxy")],
-)
+_X: Source
+_X, _Y, _G = ("input", 0), ("output", 0), ("upstream", 0)
 
 
-class Derivative:
-    """A function, and the gradients that its derivative gives, by what this may take."""
+def with_derivative(function: Function, derivative: Function, x: Any) -> TwoFunctions:
+    """Return a function with its derivative: of x, of y, and of the upstream gradient if it may be.
 
-    def __init__(
-        self, function: Callable[..., object], derivative: Callable[..., object], x: object
-    ) -> None:
-        self.x: Any = as_array(x)
-        if not is_float_array(self.x):
-            raise CheckError(f"x must be an array of floats, or a float, got {described(x)}")
-        self.function, self.derivative = function, derivative
-        self.label = name_of_function(function, "the function")
-        self.derivative_label = name_of_function(derivative, "the derivative")
-        self.names = positional_names(function, 1)
-        taken = required_names(derivative) or ["x"]
-        if len(taken) > len(READINGS):
-            raise CheckError(
-                f"{self.derivative_label} must take x, y = {self.label}(x), the upstream gradient, "
-                f"or some of these, but takes {', '.join(taken)}: fix the others with "
-                "functools.partial"
-            )
-
-        gradients = [means_upstream(name) and not means_output(name) for name in taken]
-        every = READINGS[len(taken) - 1]
-        named = [r for r in every if any(gradients) and [one == "g" for one in r] == gradients]
-        self.readings = {self._way(one): one for one in named or every}
-        self.is_entrywise = self._takes_numbers_only()
-
-    def passes(self, ways: Sequence[Way] = ()) -> Passes:
-        """Return the function and its derivative, called in one of some ways, as passes."""
-        code = self.function, self.derivative
-        labels = self.label, self.derivative_label
-        ways = ways or [*self.readings]
-        return Passes(*labels, self.names, [self.x], self.forward, ways, code, is_sure=False)
-
-    def swapped(self, way: Way) -> Way | None:
-        """Return the way in which y is given for x, or x for y; None where both are given."""
-        reading = self.readings[way]
-        other = reading.translate(str.maketrans("xy", "yx"))
-        is_one = ("x" in reading) != ("y" in reading)
-        return next(w for w, taken in self.readings.items() if taken == other) if is_one else None
-
-    def said(self, pair: Pair, *, is_right: bool) -> list[Finding]:
-        """Return what to say of what the derivative takes."""
-        reading, other = self.readings[pair.way], self.swapped(pair.way)
-        if other is None:
-            return []
-        pairs = zip(pair.given_by(pair.way), pair.given_by(other), strict=False)
-        same = [np.array_equal(ours, theirs) for (ours, _), (theirs, _) in pairs]
-        x, y = self.names[0], f"y = {self.label}({self.names[0]})"
-        fields = dict(zip(("what", "other"), (x, y) if "x" in reading else (y, x), strict=True))
-        is_either = bool(same) and all(same)
-        kind = "takes_either" if is_either else "takes" if is_right else "takes_neither"
-        return [found(kind, who=self.derivative_label, **fields)]
-
-    def forward(self, x: Array) -> tuple[list[object], object]:
-        """Run the function; with one that takes numbers only, there is an output for each."""
-        if not self.is_entrywise:
-            y = called(self.label, self.function, x)
-            return [y], y
-        flat = x.reshape(-1)
-        ys = [called(self.label, self.function, flat[i]) for i in range(x.size)]
-        return ys, ys
-
-    def _takes_numbers_only(self) -> bool:
-        x = self.x
-        try:
-            called(self.label, self.function, x.copy())
-        except CheckError as error:
-            if x.ndim == 0:
-                raise
-            try:
-                called(self.label, self.function, x.reshape(-1)[0])
-            except CheckError:
-                raise error from None
-            return True
-        return False
-
-    def _way(self, reading: str) -> Way:
-        def way(ups: list[Any], y: Any, inputs: Sequence[Array]) -> object:
-            if not self.is_entrywise:
-                return self._gradient(reading, inputs[0], y, ups[0])
-            entries = zip(inputs[0].reshape(-1), y, ups, strict=True)
-            grads = [self._gradient(reading, *map(np.asarray, entry)) for entry in entries]
-            return np.reshape(np.array(grads), inputs[0].shape)
-
-        return Way(way, reading.find("g"))
-
-    def _gradient(self, reading: str, x: Array, y: Array, g: Array) -> object:
-        """Return what the derivative gives for x, times the upstream gradient if that is left."""
-        given = {"x": x, "y": y, "g": g}
-        result = called(self.derivative_label, self.derivative, *(given[one] for one in reading))
-        return result if "g" in reading or result is None else chained(g, result, y, x)
+    Where the function takes numbers only, both are called for each entry.
+    """
+    if not is_float_array(x):
+        raise CheckError(f"x must be an array of floats, or a float, got {described(x)}")
+    labels = (
+        name_of_function(function, "the function"),
+        name_of_function(derivative, "the derivative"),
+    )
+    taken = required_names(derivative) or ["x"]
+    if len(taken) > 3:
+        raise CheckError(
+            f"{labels[1]} must take x, y = {labels[0]}(x), the upstream gradient, or some of "
+            f"these, but takes {', '.join(taken)}: fix the others with functools.partial"
+        )
+    gradients = list(map(_is_upstream, taken))
+    every = [one for one in permutations((_G, _X, _Y), len(taken)) if one != (_G,)]
+    named = [one for one in every if any(gradients) and [s == _G for s in one] == gradients]
+    ways = tuple(Calling(one, is_derivative=_G not in one) for one in named or every)
+    told = Told(*labels, positional_names(function, 1), (function, derivative), ways)
+    if _takes_numbers_only(labels[0], function, x):
+        function, derivative = _entrywise(function), _entrywise(derivative)
+    return TwoFunctions(function, derivative, told)
 
 
 def derivative_of(
     function: Any, derivative: Any, inputs: Sequence[object], session: Session
-) -> Derivative | None:
+) -> TwoFunctions | None:
     """Return two functions as a function and its derivative, if the second takes one value alone.
 
     It is no upstream gradient by its name, and the first leaves no cache.
     """
     if not all(callable(f) and not isinstance(f, type) for f in (function, derivative)):
         return None
-    taken = required_names(derivative)
-    is_upstream = [means_upstream(name) and not means_output(name) for name in taken]
+    is_upstream = list(map(_is_upstream, required_names(derivative)))
     if is_upstream != [False] or len(inputs) != 1 or not is_float_array(as_array(inputs[0])):
         return None
     with suppress(CheckError), session.fresh():
         if not isinstance(called("", function, *inputs), tuple):
-            return Derivative(function, derivative, inputs[0])
+            return with_derivative(function, derivative, as_array(inputs[0]))
     return None
 
 
-def chained(g: Array, derivative: object, y: Array, x: Array) -> object:
-    """Return a gradient through a derivative: one for each entry, or a Jacobian, of all or rows."""
-    d, shape = np.asarray(derivative), np.shape(y)
-    if d.ndim == 0 or d.shape == shape == x.shape:
-        return g * d
-    if d.shape == shape + x.shape:
-        return np.tensordot(g, d, len(shape))
-    if shape == x.shape and d.shape == (*shape, shape[-1]):
-        return np.einsum("...i,...ij->...j", g, d)
-    return derivative
+def _is_upstream(name: str) -> bool:
+    return means_upstream(name) and not means_output(name)
+
+
+def _takes_numbers_only(label: str, function: Function, x: Array) -> bool:
+    try:
+        called(label, function, x.copy())
+    except CheckError:
+        if x.ndim > 0:
+            with suppress(CheckError):
+                called(label, function, x.reshape(-1)[0])
+                return True
+        raise
+    return False
+
+
+def _entrywise(function: Function) -> Function:
+    """Return a function of arrays that calls one of numbers for each of their entries."""
+
+    @wraps(function)
+    def run(*arrays: Any) -> Any:
+        flat = [np.reshape(array, -1) for array in arrays]
+        results = [function(*(one[i] for one in flat)) for i in range(flat[0].size)]
+        return np.reshape(anp.array(results), np.shape(arrays[0]))
+
+    return run
+
+
+def swapped(way: Calling | None) -> Calling | None:
+    """Return the way in which y is given for x, or x for y; None where both are given."""
+    if way is None or (_X in way.sources) == (_Y in way.sources):
+        return None
+    other = {_X: _Y, _Y: _X}
+    return replace(way, sources=tuple(other.get(one, one) for one in way.sources))
+
+
+def takes(layer: ObjectPasses, *, is_right: bool) -> list[Finding]:
+    """Return what to say of what a derivative takes."""
+    way, names = layer.calling, layer.names
+    other = swapped(way) if layer.told.ways else None
+    if way is None or other is None:
+        return []
+    own, others = gradients_by(layer, way), gradients_by(layer, other)
+    x, y = names[0], f"y = {layer.label}({names[0]})"
+    fields = dict(zip(("what", "other"), (x, y) if _X in way.sources else (y, x), strict=True))
+    is_either = bool(own) and all(map(np.array_equal, own, others))
+    kind = "takes_either" if is_either else "takes" if is_right else "takes_neither"
+    return [found(kind, who=layer.backward_label, **fields)]

@@ -145,10 +145,14 @@ class Snapshot(Unreached):
         for own, saved in self._arrays.values():
             _refill_array(own, saved)
 
-    def kept(self, array: Array) -> Array | None:
-        """Return the content of an array as it was; None of one that was not there."""
-        _, saved = self._arrays.get(id(array), (None, None))
-        return saved
+    def kept(self, array: Array, otherwise: Any = None) -> Any:
+        """Return the content of an array as it was; something else of one that was not there."""
+        return self._arrays.get(id(array), (None, otherwise))[1]
+
+    def is_as_before(self, array: Array) -> bool:
+        """Tell whether an array was there, with the numbers that it has now."""
+        plain = array.view(np.ndarray)
+        return plain.dtype != object and np.array_equal(self.kept(array), plain)
 
     def keep(self, array: Array, content: Array) -> None:
         """Let an array be restored to another content."""
@@ -159,11 +163,9 @@ class Snapshot(Unreached):
         return any(np.may_share_memory(array, own) for own, _ in self._arrays.values())
 
     def _note_array(self, item: Array) -> None:
-        plain = item.view(np.ndarray)
         if item.flags.writeable or item.flags.owndata:  # what is read-only may be unlocked
-            before = self._like.kept(item) if self._like is not None else None
-            is_same = before is not None and plain.dtype != object and np.array_equal(before, plain)
-            self.keep(item, before if is_same and before is not None else plain.copy())
+            like, plain = self._like, item.view(np.ndarray)
+            self.keep(item, like.kept(item) if like and like.is_as_before(item) else plain.copy())
         self._forms.append(Held(item, _FORM))
 
 
@@ -229,8 +231,7 @@ class Session(Unreached):
     def moved(self, arrays: Sequence[Array], others: Sequence[Array]) -> Iterator[None]:
         """Let the arrays begin with other contents for a while."""
         self.restore()
-        kept = [(array, self.start.kept(array)) for array in arrays]
-        saved = [array.copy() if content is None else content for array, content in kept]
+        saved = [a.copy() if (c := self.start.kept(a)) is None else c for a in arrays]
         try:
             self._begin_with(arrays, others)
             yield

@@ -5,28 +5,26 @@ Asked by evidence: what is moved a little, and changes the output, is used.
 
 from __future__ import annotations
 
-import sys
+import ast
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
-from types import CodeType, FrameType, FunctionType
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from ...pytree import leaves
 from ...validation import Array
 from ..blocks import close
 from ..finding import Finding, found
 from ..guard import CheckError
-from ..source import Place, text_of
+from ..source import Place, Step, root_of, text_of
 from .adapter import Adapter
 from .conventions import STATES, TARGETS, gradient_keys, is_statistic, last_name
 from .evidence import claim
 from .object_passes import ObjectPasses
 from .objects import Held, is_gradient, is_number, of_class
 from .parameters import Kept, Parameter, find_parameters, fits_number, has_gradient, parts_of
-from .session import Snapshot, reach
+from .session import Snapshot
 from .subject import MISSING, is_float_array
 from .updates import take_updates
 
@@ -165,8 +163,8 @@ def may_be_parameters(begun: Kept) -> list[Held]:
 def unwritten(now: Kept, held: Sequence[Held], start: Snapshot) -> list[Held]:
     """Return those that a run has left where they are and as they were at the start."""
     places = {(h.name, id(h.value)) for h in now.held}
-    there = [(h, start.kept(h.value)) for h in held if (h.name, id(h.value)) in places]
-    return [h for h, kept in there if kept is not None and np.array_equal(kept, h.value)]
+    there = [h for h in held if (h.name, id(h.value)) in places]
+    return [h for h in there if start.is_as_before(h.value)]
 
 
 def leave_out_state(layer: ObjectPasses, written: Sequence[str]) -> None:
@@ -180,15 +178,11 @@ def leave_out_state(layer: ObjectPasses, written: Sequence[str]) -> None:
     work = [p for p in arrays if p.name in written and not _depends_on_written(layer, p.value)]
     partners = [(p, p.gradient()) for p in arrays if p not in work]
     still = [(p, g) for p, g in partners if isinstance(g, np.ndarray) and g.any()]
-    still = [(p, g) for p, g in still if np.array_equal(_kept(layer, g), g)]
+    still = [(p, g) for p, g in still if start.is_as_before(g)]
     steps = [p for p, g in still if g is not p.value and depends_on_array(layer, g)]
     if work or steps:
         layer.parameters = [p for p in layer.parameters if p not in (*work, *steps)]
         layer.take([])
-
-
-def _kept(layer: ObjectPasses, array: Any) -> Any:
-    return layer.session.start.kept(array)
 
 
 def _move(value: Array) -> None:
@@ -199,7 +193,7 @@ def _depends_on_written(layer: ObjectPasses, value: Array) -> bool:
     """Tell whether the output depends on those entries of an array that forward writes."""
     with layer.session.fresh():
         layer.run()
-        is_written = value != _kept(layer, value)
+        is_written = value != layer.session.start.kept(value)
 
     def move() -> None:
         value[is_written] = moved(value)[is_written]
@@ -246,22 +240,11 @@ def _beside(layer: ObjectPasses) -> list[Held]:
 
 def _find_unkept(layer: ObjectPasses, constant: Sequence[Held]) -> None:
     """Take a parameter for each gradient that backward computes and does not keep."""
-    every = [*constant, *_without_gradient(layer)]
-    asked = [h for h in every if last_name(h.name).strip("_") not in STATES]
-    if not asked:
-        return
-    with layer.session.fresh():
-        layer.reset()
-        layer.run()
-        with _local_variables([h.name for h in asked]) as seen:
-            result = layer.run_backward([np.array(u) for u in layer.upstream])
-        kept = [a for a in (*reach(layer.layer, result), *leaves(result)) if is_gradient(a)]
-        kept += [p.value for p in Kept(layer.layer).numbers]
-    for h in asked:
-        why = _unkept(seen, h, kept)
-        if why is None:
+    for h in (*constant, *_without_gradient(layer)):
+        lost = [] if last_name(h.name).strip("_") in STATES else list(_lost(layer, h))
+        if not lost:
             continue
-        layer.unkept[h.name] = why
+        layer.unkept[h.name] = lost[0]
         if is_number(h.value):
             _take_number(layer, h.name)
         elif isinstance(h, Held):
@@ -269,90 +252,44 @@ def _find_unkept(layer: ObjectPasses, constant: Sequence[Held]) -> None:
 
 
 def _without_gradient(layer: ObjectPasses) -> list[Held | Parameter]:
-    """Return parameters whose gradient is nothing, and numbers whose gradient may be lost."""
+    """Return parameters whose gradient is nothing, and numbers whose gradient is lost."""
     first = dict(zip(layer.value_names, layer.first.arrays, strict=True))
-    numbers = [p for p in layer.now.numbers if p.name in layer.numbers and _may_be_lost(p)]
+    numbers = [p for p in layer.now.numbers if p.name in layer.numbers and p.put is not None]
+    lost = [p for p in numbers if p.gradient() is MISSING and any(_lost(layer, p))]
     return [
         *(p for p in layer.parameters if _is_nothing(first[p.name])),
-        *(p for p in numbers if depends_on_number(layer, p.name)),
+        *(p for p in lost if depends_on_number(layer, p.name)),
     ]
-
-
-def _may_be_lost(number: Parameter) -> bool:
-    """Tell whether a method has a local variable named like the gradient of a number."""
-    if number.put is None or number.gradient() is not MISSING:
-        return False
-    methods = [m for base in type(number.holder).__mro__ for m in vars(base).values()]
-    return any(_locals_like(m.__code__, number.name) for m in methods if type(m) is FunctionType)
 
 
 def _is_nothing(gradient: Any) -> bool:
     return gradient is None or (is_gradient(gradient) and not np.any(gradient))
 
 
-Returning = list[tuple[CodeType, dict[str, Any]]]
+def _lost(layer: ObjectPasses, held: Held | Parameter) -> Iterator[tuple[Finding, Place]]:
+    """Yield what to say of local variables that are named like a gradient, and that nothing reads.
 
-
-@contextmanager
-def _local_variables(names: Sequence[str]) -> Iterator[Returning]:
-    """Note the local variables of functions that have one named like the gradient of a name."""
-    seen: Returning = []
-
-    def enter(frame: FrameType, event: str, _: object) -> Any:
-        wanted = any(_locals_like(frame.f_code, name) for name in names)
-        return leave if event == "call" and wanted else None
-
-    def leave(frame: FrameType, event: str, _: object) -> object:
-        if event == "return":
-            seen.append((frame.f_code, dict(frame.f_locals)))
-        return leave
-
-    before = sys.gettrace()
-    sys.settrace(enter)  # no profile: that of a profiler could not be put back
-    try:
-        yield seen
-    finally:
-        sys.settrace(before)
-
-
-def _locals_like(code: CodeType, name: str) -> list[str]:
-    """Return the local variables of a function that are named like the gradient of a name."""
-    arguments = code.co_argcount + code.co_kwonlyargcount
-    return gradient_keys(code.co_varnames[arguments:], last_name(name), itself=False)
-
-
-def _unkept(
-    seen: Returning, held: Held | Parameter, kept: Sequence[object]
-) -> tuple[Finding, Place] | None:
-    """Return what to say of a local variable that is the gradient of what is held, and is lost.
-
-    Not where it is among what is `kept` after backward.
+    In the methods of the object that holds the array, and the functions that these use.
     """
-    for code, variables in seen:
-        first = variables.get(code.co_varnames[0]) if code.co_argcount else None
-        if first is not held.holder and hasattr(first, last_name(held.name)):
-            continue  # a method of another object with something of that name
-        for local in _locals_like(code, held.name):
-            gradient: Any = variables.get(local)
-            if not is_gradient(gradient) or np.shape(gradient) != np.shape(held.value):
-                continue
-            place = _lost_at(code, local)
-            if place is not None and not any(_is_in(gradient, other) for other in kept):
-                return found("unkept", variable=local, function=code.co_name), place
-    return None
+    methods = [m for base in type(held.holder).__mro__ for m in vars(base).values()]
+    functions = [f for f in layer.session.start.items if "." not in getattr(f, "__qualname__", ".")]
+    for function in (*methods, *functions):
+        text = text_of(function) if isinstance(function, FunctionType) else None
+        if text is not None:
+            code = function.__code__
+            own = code.co_varnames[code.co_argcount + code.co_kwonlyargcount :]
+            for local in gradient_keys(own, last_name(held.name), itself=False):
+                makers = [step for step in text.steps if local in step.writes]
+                if makers and local not in code.co_cellvars and not _is_read(local, text.steps):
+                    why = found("unkept", variable=local, function=code.co_name)
+                    yield why, text.place(makers[0])
 
 
-def _is_in(gradient: Any, other: Any) -> bool:
-    """Tell whether a gradient lies in another array, or all of its numbers do, in any order."""
-    if np.may_share_memory(gradient, other):
-        return True
-    return np.size(other) >= np.size(gradient) and bool(np.isin(gradient, other).all())
-
-
-def _lost_at(code: CodeType, local: str) -> Place | None:
-    """Return the line that makes a local variable that nothing else is made of."""
-    text = text_of(code)
-    steps = text.steps if text is not None and local not in code.co_cellvars else []
-    makers = [step for step in steps if local in step.writes]
-    is_lost = all(step.writes == {local} for step in steps if local in step.reads)
-    return text.place(makers[0]) if text is not None and makers and is_lost else None
+def _is_read(local: str, steps: Sequence[Step]) -> bool:
+    """Tell whether something else is made of a local variable, or it may be a view of such."""
+    stored = [(t, step.node) for step in steps for t in step.targets if root_of(t) == local]
+    made = [getattr(node, "value", None) for t, node in stored if isinstance(t, ast.Name)]
+    may_be_view = any(isinstance(t, ast.Subscript) for t, _ in stored) and any(
+        value is not None and root_of(value).startswith("self.") for value in made
+    )
+    return may_be_view or any(local in step.reads and step.writes != {local} for step in steps)

@@ -114,7 +114,7 @@ def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     An optimizer may change them to which the size of a gradient is nothing, as Adam; or the rate is
     not known.
     """
-    layer.updated, rate = list(held), None
+    layer.updated, rate, start = list(held), None, layer.session.start
     with suppress(CheckError):
         layer.decays = _decays(layer)
         once, twice = (_changes(layer, factor) for factor in (1.0, 2.0))
@@ -139,9 +139,9 @@ def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     gradient = partial(_gradient, layer, -rate / n if adds else rate / n)
     layer.take([Parameter(h.name, h.value, partial(gradient, h.name)) for h in layer.updated])
     names, label = [h.name for h in layer.updated], layer.backward_label
-    values = {h.name: _start_of(layer, h) for h in layer.updated if h.name in layer.decays}
-    for name, value in values.items():
-        share = inner(layer.decays[name], value) / inner(value, value) / rate
+    for name, decay in layer.decays.items():
+        (value,) = (start.kept(h.value, h.value) for h in layer.updated if h.name == name)
+        share = inner(decay, value) / inner(value, value) / rate
         layer.remarks.append(found("decays", method=label, name=name, share=share))
     layer.remarks.append(
         found("by_its_change", method=label, names=names, rate=rate, n=n, adds=adds)
@@ -156,16 +156,11 @@ def _decays(layer: ObjectPasses) -> Changes:
     layer.decays, shares = {}, {}
     still = _changes(layer, 0.0)
     for h in layer.updated:
-        change, value = still.get(h.name), _start_of(layer, h)
+        change, value = still.get(h.name), layer.session.start.kept(h.value, h.value)
         share = 0.0 if change is None else inner(change, value) / (inner(value, value) or 1.0)
         if change is not None and share > 0 and close(change, share * value, 1e-6):
             shares[h.name] = change
     return shares
-
-
-def _start_of(layer: ObjectPasses, h: Held) -> Array:
-    kept = layer.session.start.kept(h.value)
-    return h.value if kept is None else kept
 
 
 def _gradient(layer: ObjectPasses, rate: float, name: str) -> Array | None:

@@ -7,6 +7,8 @@ target, a margin or a decay is not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache, partial
 
 import numpy as np
@@ -37,11 +39,7 @@ _DIVIDES = ("divide", "true_divide")
 
 
 def find_kinks(c: Comparison) -> Entries:
-    """Return which entries differ only where no gradient is defined, and are right beside.
-
-    An entry is at a kink where the reference jumps between values that are close together, and
-    the handwritten gradient agrees with it at each of them.
-    """
+    """Return which entries differ only where the reference jumps, and are right on both sides."""
     if not c.reference.grads:
         return {}
     here = {k: _off(c, c, k) for k in c.doubtful if _may_be_kink(c, k)}
@@ -82,10 +80,8 @@ def _slopes(c: Comparison, k: int, index: tuple[int, ...]) -> tuple[float, float
 
 
 def _between_slopes(c: Comparison, k: int, off: Array) -> Array:
-    """Return which entries of a mark's gradient lie between the slopes, where these differ.
-
-    The handwritten pass knows nothing of what moves a mark: it cannot be asked near by.
-    """
+    """Return which entries of a mark's gradient lie between the slopes, where these differ."""
+    # The handwritten pass knows nothing of what moves a mark: it cannot be asked near by.
     found = np.zeros_like(off)
     for index in map(tuple, np.argwhere(off)[:64]):
         before, after, _ = _slopes(c, k, index)
@@ -97,10 +93,7 @@ def _between_slopes(c: Comparison, k: int, off: Array) -> Array:
 
 
 def _excused(c: Comparison, left: Entries, size: float, seed: int) -> Entries | None:
-    """Return the entries that are right at four places near by, two and two on opposite sides.
-
-    And at which the reference jumps along this direction; None where no entry is right beside.
-    """
+    """Return the entries right on both sides of a jump of the reference; None if none is right."""
     c.subject.session.restore()
     beside: list[list[Array]] = []
     nearer = 1 / 16 if c.reference.single else 1 / 1024
@@ -113,6 +106,7 @@ def _excused(c: Comparison, left: Entries, size: float, seed: int) -> Entries | 
                 return None
         if not there.reference.grads:
             return None
+        # How far rounding moves them is known for the given values alone: here be lenient.
         left = _any({k: here & ~_off(c, there, k, lenience=100) for k, here in left.items()})
         if not left:
             return None
@@ -129,10 +123,7 @@ def _jumps(c: Comparison, k: int, after: Array, before: Array) -> Array:
 
 
 def _off(c: Comparison, there: Comparison, k: int, lenience: float = 1.0) -> Array:
-    """Return which entries of a gradient are off there by more than rounding: all of another shape.
-
-    How far rounding moves them is known for the given values alone: at others be lenient.
-    """
+    """Return which entries of a gradient are off by more than rounding: all of another shape."""
     both = there.rows[k].both if k in there.rows else None
     if both is None:
         return np.ones(c.subject.values[k].shape, dtype=bool)
@@ -144,17 +135,11 @@ def _off(c: Comparison, there: Comparison, k: int, lenience: float = 1.0) -> Arr
 
 
 def find_idealised(c: Comparison) -> Graph | None:
-    """Say which gradients are those of the forward pass without some of its small constants.
-
-    Returns the graph of the forward pass without the first of them, where it has one.
-    """
+    """Say which gradients are without some small constants; return the graph without the first."""
     if not (c.doubtful or c.wrong) or c.graph is None:
         return None
     first, milder = None, lru_cache(partial(_agreeing_at_milder_values, c))
-    for number, left_out in enumerate(guards(c.graph)):
-        ideal = c.graph.without(left_out)
-        if ideal is None:
-            continue
+    for number, left_out, ideal in ideals(c.graph):
         first = first or ideal
         for k in c.doubtful:
             agrees = _agrees(c, k, ideal.gradient(k))
@@ -169,16 +154,13 @@ def find_idealised(c: Comparison) -> Graph | None:
 
 
 def _agrees(c: Comparison, k: int, gradient: Array) -> bool:
-    """Tell whether a gradient is the ideal one; zeros are not written on purpose.
-
-    One that is no larger than rounding is near to any that is: it must be far nearer to the ideal
-    gradient than the true one is.
-    """
+    """Tell whether a gradient is the ideal one; zeros are not written on purpose."""
     h, true = c.grads[k], c.reference.grads[k]
     if h is None or largest(h) == 0 or not np.isfinite(largest(gradient)):
         return False
     if not close(h, gradient, c.tolerance, c.floors[k]):
         return False
+    # One no larger than rounding is near to any that is: it must be far nearer than the true one.
     is_sized = largest(h) > np.max(c.floors[k])
     return is_sized or largest(h - gradient) <= 0.1 * largest(true - gradient)
 
@@ -197,52 +179,43 @@ def _is_steady(c: Comparison, ideal: Graph, k: int, without: list[Guard]) -> boo
 
 
 def _agreeing_at_milder_values(c: Comparison) -> set[tuple[int, int]]:
-    """Return the numbers of small constants, each with that of a gradient which is without it.
-
-    Where the ideal forward pass has no digits left, as in the log of a probability that is rounded
-    to zero, a handwritten gradient can only be known by its formula: for smaller values, where
-    saturated functions are not, it must be the ideal one.
-    """
+    """Return the numbers of small constants, each with that of a gradient which is without it."""
+    # Where the ideal forward pass has no digits left, as in the log of a probability that is
+    # rounded to zero, a gradient can only be known by its formula: at smaller values, where
+    # saturated functions are not, it must be the ideal one.
     most = max((largest(value) for value in c.subject.values), default=1.0)
-    factors = 0.1, 0.01, *((3 / most,) if most > 1e3 else ())
-    return set().union(*(_agreeing_at(c, factor) for factor in factors))
-
-
-def _agreeing_at(c: Comparison, factor: float) -> set[tuple[int, int]]:
-    """Return the same at scaled values."""
-    subject, reference = c.subject, c.reference
-    others = [(factor * value).astype(value.dtype) for value in subject.values]
-    tolerance = 100 * c.tolerance if reference.single else c.tolerance
-    with subject.session.moved(subject.values, others):
-        try:
+    tolerance = 100 * c.tolerance if c.reference.single else c.tolerance
+    found: set[tuple[int, int]] = set()
+    for factor in (0.1, 0.01, *((3 / most,) if most > 1e3 else ())):
+        others = [(factor * value).astype(value.dtype) for value in c.subject.values]
+        with suppress(CheckError), c.subject.session.moved(c.subject.values, others):
             there = c.at_these_values()
-        except CheckError:
-            return set()
-        graph = there.graph
-        assert graph is not None
-        return {
-            (number, k)
-            for number, left_out in enumerate(guards(graph))
-            if (ideal := graph.without(left_out)) is not None
-            for k in c.doubtful
-            if _is_steady(c, ideal, k, left_out)
-            and close(there.grads[k], ideal.gradient(k), tolerance)
-        }
+            found |= {
+                (number, k)
+                for number, left_out, ideal in ideals(there.graph)
+                for k in c.doubtful
+                if _is_steady(c, ideal, k, left_out)
+                and close(there.grads[k], ideal.gradient(k), tolerance)
+            }
+    return found
 
 
 # -------------------- in a graph --------------------
 
 
-def guards(graph: Graph) -> list[list[Guard]]:
-    """Return what may be left out: each small constant by itself, and all of them together."""
+def ideals(graph: Graph | None) -> Iterator[tuple[int, list[Guard], Graph]]:
+    """Yield the graph without each small constant, and without all: by number, with what is not."""
     found = [
         (node.call, position)
-        for node in graph.nodes
+        for node in (graph.nodes if graph is not None else ())
         if primitive(node.name).guards
         for position, arg in enumerate(node.call.args)
         if is_number(arg) and 0 < abs(float(arg)) <= SMALL and _reaches_guarded(node)
     ]
-    return [[guard] for guard in found] + ([found] if len(found) > 1 else [])
+    every = [[guard] for guard in found] + ([found] if len(found) > 1 else [])
+    for number, left_out in enumerate(every):
+        if graph is not None and (ideal := graph.without(left_out)) is not None:
+            yield number, left_out, ideal
 
 
 def _reaches_guarded(node: Node) -> bool:

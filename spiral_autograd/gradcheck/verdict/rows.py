@@ -168,11 +168,7 @@ FAILURES = ("wrong", "missing")
 def compare(
     name: str, handwritten: object, automatic: Array, sharp: Sharpness, floor: Floor = 0.0
 ) -> Row:
-    """Return the row for a handwritten gradient and the reference.
-
-    Each entry is judged by the size of its own row and column. `floor` is how far rounding alone
-    moves the entries: one number, or one for each.
-    """
+    """Return the row for two gradients, where rounding alone moves entries by up to a floor."""
     scale, h = largest(automatic), np.asarray(handwritten)
     blank = Row(name, automatic.shape, scale, np.nan, np.nan, None, "wrong", automatic=automatic)
     if (unfit := _unfit(blank, handwritten)) is not None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import pairwise
 from types import FunctionType, MethodType
@@ -29,31 +28,23 @@ AGAIN = 5  # runs from one state that must give the same
 Given = Callable[[], AbstractContextManager[None]]  # `with given():` sets something for a while
 
 
-@dataclass
-class Calls:
-    """How the handwritten gradients of later calls differ, by the number of the gradient."""
+class Calls(NamedTuple):
+    """How the gradients of later calls differ, if they do, and why there can be no later call."""
 
-    later: dict[int, list[Array]] = field(default_factory=dict)  # those of two more calls
-    elsewhere: set[int] = field(default_factory=set)  # for other inputs, depend on earlier calls
-    unsteady: set[int] = field(default_factory=set)  # others in each run from the same state
-    has_grown: bool = False  # whether a list of gradients becomes longer at each call
-    error: str = ""  # why there can be no later call
+    changes: Mapping[int, str] = {}  # kinds of findings, by the number of the gradient
+    error: str = ""
 
 
 def call_again(subject: Subject) -> Calls:
-    """Return how the gradients of later calls differ; the first call must have been the last one.
-
-    A stale cache shows only on other inputs: there the gradients after a first call are held
-    against those of the object as it was found. What adds up, or changes from call to call, shows
-    there too.
-    """
+    """Return how the gradients of later calls differ; the first call must have just been made."""
     session = subject.session
     same, far, near = _inputs(subject)
     if not subject.backward_code:  # a finished gradient
         return Calls()
-    unsteady = unsteady_gradients(subject, subject.first.arrays) if _makes_sets(session) else set()
+    unsteady = _unsteady(subject, subject.first.arrays) if _makes_sets(session) else set()
     if unsteady:
-        return Calls(unsteady=unsteady)
+        return Calls(dict.fromkeys(unsteady, "unsteady"))
+    # What adds up, changes from call to call or is left from other inputs shows on other inputs.
     after = _run(subject, nullcontext, far, far, keep=checksums).kept
     if after and after == 2 * _run(subject, session.unused, far, keep=checksums).kept:
         return Calls()
@@ -62,21 +53,18 @@ def call_again(subject: Subject) -> Calls:
     changed = set().union(*(_changed(first, later) for later in rest))
     if changed:
         changed |= {k for k, g in enumerate(first) if _is_double(rest[0][k], g)}
-        later = {k: [np.asarray(grads[k]) for grads in rest] for k in sorted(changed)}
         # else the object has a state
         is_same = _gives_the_same(subject, (session.fresh, same), (session.fresh, same, same, same))
-        return Calls(later if is_same else {}, has_grown=run.has_grown)
+        hows = {k: _how(first[k], [grads[k] for grads in rest]) for k in sorted(changed)}
+        return Calls(hows if is_same else {})
     # farther ones may leave the domain
     others = next((g for g in (far, near) if _run(subject, session.unused, last=g).outputs), None)
     stale = set() if others is None else _stale(subject, same, others)
-    return Calls(elsewhere=stale, has_grown=run.has_grown, error=run.error)
+    return Calls(dict.fromkeys(stale, "grows" if run.has_grown else "stale"), run.error)
 
 
-def unsteady_gradients(subject: Subject, first: Gradients) -> set[int]:
-    """Return which gradients are others in another run from the same state.
-
-    So are those of an engine that goes through a set of objects in whatever order it has.
-    """
+def _unsteady(subject: Subject, first: Gradients) -> set[int]:
+    """Return which gradients are others in another run from the same state, as sets make them."""
     runs = (_run(subject, subject.session.fresh, nullcontext).kept for _ in range(AGAIN))
     return set().union(*(_changed(first, grads) for kept in runs for grads in kept))
 
@@ -219,12 +207,9 @@ def _is_numeric(grad: object) -> bool:
 
 
 def _inputs(subject: Subject) -> list[Given]:
-    """Return what gives a forward pass copies of its inputs for a while, others, and nearer others.
-
-    Of each as it was before a forward pass wrote into it; labels and indices change places.
-    """
-    kept = [subject.session.start.kept(v) if is_array(v) else None for v in subject.inputs]
-    own = [v if k is None else k for v, k in zip(subject.inputs, kept, strict=True)]
+    """Return what gives a forward pass copies of its inputs, others, and nearer others."""
+    # Of each as it was before a forward pass wrote into it.
+    own = [subject.session.start.kept(v, v) for v in subject.inputs]
 
     def given(change: Callable[[Array], Array]) -> Given:
         changed = cache(lambda: [change(v) if is_array(v) else v for v in own])
@@ -248,11 +233,8 @@ def _other(value: Array, nearer: bool = False) -> Array:
 
 
 def _mixed(value: Array) -> Array:
-    """Return an array in whose rows and columns all entries have changed places.
-
-    Signs and the places of the largest entries change. Mixed from two orders, the entries are new
-    ones and stay between the old: positive ones positive, rows of probabilities such rows.
-    """
+    """Return an array mixed from two orders of its rows and columns, in which no entry stays."""
+    # New entries stay between the old: positive ones positive, rows of probabilities such rows.
     stream = np.random.default_rng(0)
     first = second = value
     for axis, n in enumerate(value.shape):
@@ -273,7 +255,7 @@ def _cycle(n: int, stream: np.random.Generator) -> Array:
 
 def judge(c: Comparison, calls: Calls) -> None:
     """Write into the rows what changes from call to call."""
-    said = _changes_of(c, calls)
+    said = _without_sums(c, calls.changes)
     if calls.error:
         c.notes.append(found("no_other_call", error=calls.error))
     for what in dict.fromkeys(said.values()):
@@ -285,23 +267,20 @@ def judge(c: Comparison, calls: Calls) -> None:
         c.failures += [found("gradients", names=names, what=found(what))] if rows else []
 
 
-def _changes_of(c: Comparison, calls: Calls) -> dict[int, str]:
+def _without_sums(c: Comparison, said: Mapping[int, str]) -> Mapping[int, str]:
     """Return how the gradients change; that all of them add up is a note, and no mistake."""
-    said = {k: _how(c.grads[k], later) for k, later in calls.later.items()}
-    said |= dict.fromkeys(calls.unsteady, "unsteady")
-    said |= dict.fromkeys(calls.elsewhere, "grows" if calls.has_grown else "stale")
     adding = [k for k, what in said.items() if what == "accumulates"]
     reset = _reset_by_effect(c.subject) if adding else None
-    if adding and (reset is not None or _all_add(c, adding)):
-        said = {k: what for k, what in said.items() if what != "accumulates"}
-        names = [c.subject.names[k] for k in adding]
-        c.notes.append(found("accumulating", names=names, reset=reset))
-    return said
+    if not adding or (reset is None and not _all_add(c, adding)):
+        return said
+    names = [c.subject.names[k] for k in adding]
+    c.notes.append(found("accumulating", names=names, reset=reset))
+    return {k: what for k, what in said.items() if what != "accumulates"}
 
 
 def _how(first: Array, later: Sequence[Array]) -> str:
     """Return the kind of change: added up, or at which call."""
-    if all(close(g, n * first, _same(first)) for n, g in enumerate(later, start=2)):
+    if all(close(g, n * np.asarray(first), _same(first)) for n, g in enumerate(later, start=2)):
         return "accumulates"
     return "second_call" if _changed([first], [*later[:1]]) else "third_call"
 
