@@ -252,9 +252,9 @@ def plot_decision_boundary(
 
 def _pale_colors(count: int) -> Colormap:
     """Return each class's colour, mixed with so much white that the data stands out on it."""
-    from matplotlib.colors import ListedColormap, to_rgb
+    from matplotlib.colors import ListedColormap, to_rgba_array
 
     # Three shares of white in turn, so that neighbouring regions differ in grey print too.
     white = np.resize([0.55, 0.85, 0.70], count)[:, None]
-    colors = np.array([to_rgb(COLORS[k % len(COLORS)]) for k in range(count)])
+    colors = np.resize(to_rgba_array(COLORS)[:, :3], (count, 3))
     return ListedColormap(white + (1 - white) * colors)

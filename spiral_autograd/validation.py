@@ -15,6 +15,7 @@ Array: TypeAlias = NDArray[Any]
 Random: TypeAlias = int | np.random.RandomState | np.random.Generator
 Stream: TypeAlias = np.random.RandomState | np.random.Generator
 Shape: TypeAlias = tuple[int, ...]
+Params: TypeAlias = dict[str, Array]
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
