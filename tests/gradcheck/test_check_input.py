@@ -500,7 +500,7 @@ def test_integer_inputs_are_not_checked_and_it_is_said():
 def test_nothing_is_said_of_indices_whose_gradient_is_returned_as_zeros():
     class Embedding:
         def __init__(self):
-            self.W, self.dW = rng(1).normal(size=(5, 2)), None
+            self.W, self.dW = np.ones((5, 2)), None
 
         def forward(self, ids):
             self.ids = ids
