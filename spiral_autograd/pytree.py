@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .validation import Array, Shape
+from .validation import Array, Shape, require_finite
 
 Pytree: TypeAlias = Any
 
@@ -95,10 +95,7 @@ def float_tree(name: str, tree: Pytree) -> Pytree:
                 f"{path} must be a floating-point array, got {came}; {name} must be a nest of "
                 "dicts, lists and tuples with such arrays as leaves"
             )
-        if not np.isfinite(leaf).all():
-            index = tuple(int(i) for i in np.argwhere(~np.isfinite(leaf))[0])
-            got = f"{np.asarray(leaf)[index]} at index {index}"
-            raise ValueError(f"{path} must be finite, got {got}")
+        require_finite(path, np.asarray(leaf))
     if count == 0:
         raise ValueError(f"{name} is empty: it holds no array")
     return tree

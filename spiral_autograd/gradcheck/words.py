@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .finding import Finding
-from .words_of_changes import Said
-from .words_of_mistakes import MISTAKES
+from .words_of_mistakes import MISTAKES, Said
 
 
 def _shape(ours: Sequence[int], theirs: Sequence[int], update: Sequence[int] | None) -> str:

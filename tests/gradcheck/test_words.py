@@ -168,7 +168,7 @@ def test_every_kind_has_a_sentence_that_can_be_read(kind):
 # -------------------- the kinds that are made --------------------
 
 HERE = Path(gradcheck.__file__).parent
-WORDS = {"words.py", "words_of_mistakes.py", "words_of_changes.py", "finding.py"}
+WORDS = {"words.py", "words_of_mistakes.py", "finding.py"}
 
 
 def made_in_the_package():
