@@ -137,16 +137,11 @@ def rounding(c: Comparison) -> list[Floor]:
     """Return how far rounding alone moves each entry of each gradient."""
     # Handwritten minus reference is taken anew at values that differ from the given ones in their
     # last bits. What a mistake makes of it stays; what rounding makes of it is drawn anew.
-    by_differences = c.reference.kind == "central differences"  # how far these may be off is known
-    clear = set() if by_differences else _clear_mistakes(c)
+    clear = set() if c.reference.kind == "central differences" else _clear_mistakes(c)
     if clear and clear >= set(c.doubtful):
         return [8 * c.reference.eps * largest(g) for g in c.reference.grads]
     points = range(1, 1 + (POINTS // 2 if c.graph is None or _is_long(c.graph) else POINTS))
-    if by_differences:
-        hands = [_handwritten(c, c.upstream, salt) for salt in points]
-        apart = [_differences(hand, c.reference.grads) for hand in hands if hand]
-    else:
-        apart = [d for d in (_apart_at(c, salt) for salt in points) if d]
+    apart = [d for d in (_apart_at(c, salt) for salt in points) if d]
     floors = [np.maximum(*pair) for pair in zip(_least(c), _of_float32(c), strict=True)]
     for k, floor in enumerate(floors) if len(apart) > 1 else ():
         if k not in clear:
@@ -209,6 +204,9 @@ def _size_within(graph: Graph | None) -> float:
 def _apart_at(c: Comparison, salt: int, *, rounded: bool = True) -> Apart | None:
     """Return handwritten minus reference at moved values, both with other roundings if wanted."""
     subject, reference, graph = c.subject, c.reference, c.graph  # of the values as they are given
+    if reference.kind == "central differences":  # how far these may be off is known
+        hand = _handwritten(c, c.upstream, salt)
+        return _differences(hand, reference.grads) if hand else None
     size = 32 * reference.eps if reference.single else 1e-11
     subject.session.restore()
     values = [moved(v, size, salt) for v in subject.values]
