@@ -12,6 +12,7 @@ from witness import departure
 import spiral_autograd as sa
 from spiral_autograd.derive import cached
 from spiral_autograd.gradcheck import checks, guard
+from spiral_autograd.gradcheck.where import Where
 
 guard.STRICT = True  # what fails beside a verdict is raised here, and not only said
 matplotlib.use("Agg")
@@ -36,7 +37,7 @@ def _forget_losses():
 
 @pytest.fixture
 def verdicts_alone(monkeypatch):
-    """Do not search for the reasons, of which a test says nothing, but where all examples run."""
+    """Do not search for lines, of which a test says nothing, but where all examples run."""
     if SHARE < 1:
         of = checks.How.of
 
@@ -44,6 +45,8 @@ def verdicts_alone(monkeypatch):
             return of(*given, **named)._replace(budget=0.0)
 
         monkeypatch.setattr(checks.How, "of", at_once)
+        monkeypatch.setattr(Where, "places", lambda *asked: ())
+        monkeypatch.setattr(Where, "remedy", lambda *asked, **how: None)
 
 
 @pytest.fixture(scope="session")

@@ -470,6 +470,7 @@ SLIPS = {
 }
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize(("form", "slip", "width"), some(product(FORMS, SLIPS, [3, 4]), 5))
 def test_each_gradient_that_is_returned_is_held_against_its_own(form, slip, width):
     if width == 3 and slip == "exchanged" and form in ("unnamed", "listed"):
