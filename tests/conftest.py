@@ -36,8 +36,16 @@ def _forget_losses():
 
 
 @pytest.fixture
-def verdicts_alone(monkeypatch):
+def no_lines(monkeypatch):
     """Do not search for lines, of which a test says nothing, but where all examples run."""
+    if SHARE < 1:
+        monkeypatch.setattr(Where, "places", lambda *asked: ())
+        monkeypatch.setattr(Where, "remedy", lambda *asked, **how: None)
+
+
+@pytest.fixture
+def verdicts_alone(no_lines, monkeypatch):
+    """Do not search for reasons either."""
     if SHARE < 1:
         of = checks.How.of
 
@@ -45,8 +53,6 @@ def verdicts_alone(monkeypatch):
             return of(*given, **named)._replace(budget=0.0)
 
         monkeypatch.setattr(checks.How, "of", at_once)
-        monkeypatch.setattr(Where, "places", lambda *asked: ())
-        monkeypatch.setattr(Where, "remedy", lambda *asked, **how: None)
 
 
 @pytest.fixture(scope="session")
