@@ -26,7 +26,6 @@ ORDER = """
     plotting
     animation
     gradcheck.primitives  gradcheck.finding
-    gradcheck.words_of_changes
     gradcheck.words_of_mistakes
     gradcheck.words  gradcheck.guard  gradcheck.blocks  gradcheck.source
     gradcheck.subject
@@ -56,11 +55,9 @@ KNOWS_ONLY = {
     "recording": {"boxes", "pytree"},
     "gradcheck.words": {
         "gradcheck.finding",
-        "gradcheck.words_of_changes",
         "gradcheck.words_of_mistakes",
     },
-    "gradcheck.words_of_mistakes": {"gradcheck.words_of_changes"},
-    "gradcheck.words_of_changes": set(),
+    "gradcheck.words_of_mistakes": set(),
     "gradcheck.pictures": {"validation", "gradcheck.verdict.rows"},
     "gradcheck.report": {
         *("gradcheck.finding", "gradcheck.words", "pages", "gradcheck.source"),
