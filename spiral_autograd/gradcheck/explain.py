@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, reduce
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from .subject.conventions import TARGETS, means_upstream
 from .subject.objects import positional_names
 from .subject.subject import MISSING
 from .verdict.doubt import compared, not_accepted
-from .verdict.rows import FAILURES, Comparison, Row
+from .verdict.rows import FAILURES, Comparison, Gradients, Row
 from .where import Where
 
 _TERMS = ("term", "term_in_part")  # that differ from what is true by as much as is said
@@ -99,7 +98,7 @@ def _case(
     session.restore()  # a pass may have updated the values
     before, changed = [*map(np.array, c.subject.values)], dict[str, None]()
 
-    def again(kind: str) -> list[Any]:
+    def again(kind: str) -> Gradients:
         try:
             with session.fresh():
                 grads = c.backward(other_upstream(c.upstream, kind))
@@ -129,10 +128,10 @@ def _case(
         name_of_upstream=_name_of_upstream(c),
         has_lines=any(text_of(function) is not None for function in c.subject.backward_code),
     )
-    is_ideal = graph is not c.graph
-    case.second = lru_cache(lambda: second_point(c, case, ideal=is_ideal))
-    if not is_ideal:
+    case.second = lru_cache(lambda: second_point(c, case, ideal=graph is not c.graph))
+    if graph is c.graph:
         case.at_other_sizes = lru_cache(lambda: case_at_other_sizes(case, where.elsewhere))
+        case.at_other_settings = where.gradients_at_other_settings
     return case
 
 

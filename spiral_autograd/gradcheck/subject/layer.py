@@ -253,7 +253,7 @@ class Layer(ObjectPasses):
             self._say_not_returned()
         self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
         is_array = is_float_array(self.result) and [*self.shapes.values()][:1] == [None]
-        if is_array and np.shape(self.inputs[0]) == self.result.shape:
+        if is_array and np.shape(self.inputs[0]) == self.result.shape and np.any(self.result):
             self.say_unchecked(self.names[0], found("integers", name=self.names[0]))
 
     def _say_not_returned(self) -> None:
@@ -270,7 +270,8 @@ class Layer(ObjectPasses):
         result, what = self.result, self.backward_label
         n = sum(shape is not None for shape in self.shapes.values())
         if isinstance(result, dict):
-            read = {id(gradient) for gradient in self.by_name().values()}
+            own = (p.gradient() for p in self.parameters)
+            read = set(map(id, [*self.by_name().values(), *own]))
             rest = {k: g for k, g in result.items() if k not in self.claimed and id(g) not in read}
             self.say_unread(rest)
         elif not self.claimed or not isinstance(result, tuple | list):
