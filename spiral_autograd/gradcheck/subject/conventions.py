@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 from ..finding import Finding, found
@@ -24,6 +24,11 @@ def spelled(phrases: str) -> list[str]:
     words = [phrase.split() for phrase in phrases.split(",")]
     forms = [("_".join(w), "".join(w), w[0] + "".join(map(str.title, w[1:]))) for w in words]
     return list(dict.fromkeys(chain.from_iterable(forms)))
+
+
+def word_pairs(pairs: str) -> list[tuple[str, str]]:
+    """Return the pairs of words that stand between commas."""
+    return [(first, second) for first, second in map(str.split, pairs.split(","))]
 
 
 FORWARD = [
@@ -69,17 +74,10 @@ INPUT_GRADIENTS = [
 ]
 
 # A list or dict of parameters, or a method that returns one, and that of their gradients.
-CONTAINERS = (
-    ("params", "grads"),
-    ("parameters", "gradients"),
-    ("params", "gradients"),
-    ("parameters", "grads"),
-    ("weights", "gradients"),
-    ("weights", "grads"),
-    ("params", "dparams"),
-    ("_params", "_grads"),
-    ("get_params", "get_grads"),
-    ("get_parameters", "get_gradients"),
+CONTAINERS = word_pairs(
+    "params grads, parameters gradients, params gradients, parameters grads, weights gradients, "
+    "weights grads, params dparams, _params _grads, get_params get_grads, "
+    "get_parameters get_gradients"
 )
 
 # Methods that give each parameter with its gradient.
@@ -90,25 +88,13 @@ PAIRS = spelled(
 )
 
 # An object that is a parameter: its array, and the gradient of that.
-HOLDERS = (
-    ("data", "grad"),
-    ("value", "grad"),
-    ("val", "grad"),
-    ("array", "grad"),
-    ("data", "gradient"),
-    ("value", "gradient"),
-    ("values", "grads"),
-    ("data", "diff"),
-    ("tensor", "grad"),
-    ("v", "g"),
+HOLDERS = word_pairs(
+    "data grad, value grad, val grad, array grad, data gradient, value gradient, values grads, "
+    "data diff, tensor grad, v g"
 )
 
-RESETS = [
-    form.format(verb, what)
-    for verb in ("zero", "clear", "reset", "flush", "init", "zeros")
-    for what in ("grad", "grads", "gradient", "gradients")
-    for form in ("{}_{}", "{}{}")
-] + "zeroGrad zeroGrads clearGrad clearGrads resetGrad resetGrads zeroGradParameters".split()
+_VERBS, _WHAT = "zero clear reset flush init zeros".split(), "grad grads gradient gradients".split()
+RESETS = spelled(",".join(map(" ".join, product(_VERBS, _WHAT))) + ", zero grad parameters")
 
 # Kept among the parameters, and without a gradient by right.
 STATISTICS = ("running", "moving")

@@ -76,10 +76,7 @@ def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
 
 
 def _given_nothing(layer: ObjectPasses, left: Sequence[Held]) -> list[tuple[Held, Held]]:
-    """Return the arrays that backward returns None for: by its key, or in their order, if as many.
-
-    An input may have none by right.
-    """
+    """Return the arrays that backward returns None for, by key, or in order, if as many."""
     nothing = [steps for _, steps, g in nested("", layer.result) if g is None and steps]
     keyed = [s for s in nothing if isinstance(s[-1], str)]
     in_turn = [s for s in nothing if s not in keyed and (s[1:] or s[0] >= len(layer.shapes))]
@@ -102,10 +99,7 @@ def _by_shape(held: Sequence[Held], written: Sequence[Held]) -> Pairs:
 
 
 def _in_order(parts: Sequence[Part], pairs: Pairs) -> Pairs:
-    """Return pairs in which gradients that have no names, and fit in their order, stand in it.
-
-    But the order of the arrays may be turned round, as a whole or layer by layer.
-    """
+    """Return pairs with unnamed gradients in their order, or in one turned round in blocks."""
     plain = [p for p in parts if p in pairs and _is_in_turn(pairs[p]) and _is_unnamed(pairs[p])]
     plain = [p for p in plain if _is_whole(p) and not pairs[p].beside]
     there = sorted((pairs[p] for p in plain), key=lambda h: (str(h.path[:-1]), h.path[-1]))
@@ -158,11 +152,7 @@ def _written_by_backward(layer: ObjectPasses, held: Sequence[Held]) -> list[Held
 def _company(
     held: Sequence[Held], layer: ObjectPasses, written: set[int]
 ) -> defaultdict[int, frozenset[int]]:
-    """Return, by the id of a written array, those whose gradient it is by its place.
-
-    It stands with one in a pair, or an object of two or three arrays that is no layer; or where
-    that one stands in another dict of the same keys, or list of the same shapes.
-    """
+    """Return by id the arrays beside a written one in a pair, or in a dict or list like its own."""
     groups: dict[Any, dict[Any, Array]] = {}
     for h in held:
         if h.holder is None:

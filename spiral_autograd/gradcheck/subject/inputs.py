@@ -79,11 +79,7 @@ def _refuse(what: str, name: str, value: Array, why: str | None) -> None:
 def prepared(
     inputs: Sequence[Any], names: Sequence[str], held: Iterable[Array] = ()
 ) -> tuple[list[Any], list[Finding]]:
-    """Return inputs that can be moved each on its own, and what is to be said of it.
-
-    An array that shares memory with one in `held` or with another input is copied, as is one that
-    is read-only or in the byte order of another machine.
-    """
+    """Return inputs, copied where they cannot be moved alone; and what is to be said of it."""
     apart = [array for array in held if array.size]
     remarks: dict[str, Finding] = {}
 

@@ -62,10 +62,7 @@ def _chosen(
     wanted: Sequence[str],
     constant: Constant,
 ) -> list[str]:
-    """Return of which arguments the gradients are, where there are fewer: the first of them.
-
-    But where these have other shapes, those whose shapes they have, if there is one such choice.
-    """
+    """Return of which arguments the gradients are: the first, or those of their shapes."""
     needed = [name for name in wanted if not constant.has(name)]
     wanted = needed if len(needed) >= len(ours) else wanted
     first = list(wanted[: len(ours)])
@@ -133,10 +130,7 @@ def is_of_loss(outputs: object, result: object) -> bool:
 def arranged(
     result: Any, inputs: Sequence[object], given: Sequence[tuple[str, Array]], backward: Any
 ) -> Any:
-    """Return gradients in the order of the inputs, and what else there is; or as a dict of them.
-
-    `given` are the arrays among the inputs, those in lists each by its own.
-    """
+    """Return gradients in the order of the inputs, whose arrays are `given`, or as a dict."""
     least = max(len(given), len(inputs))
     if not isinstance(result, tuple | list) or len(result) <= least or not given:
         return result
