@@ -14,13 +14,7 @@ from ..finding import Finding, found
 
 
 def spelled(phrases: str) -> list[str]:
-    """Return names in each spelling.
-
-    Examples
-    --------
-    >>> spelled("loss, back prop")
-    ['loss', 'back_prop', 'backprop', 'backProp']
-    """
+    """Return names in each spelling."""
     words = [phrase.split() for phrase in phrases.split(",")]
     forms = [("_".join(w), "".join(w), w[0] + "".join(map(str.title, w[1:]))) for w in words]
     return list(dict.fromkeys(chain.from_iterable(forms)))
@@ -162,15 +156,7 @@ def _gradient_keys(
 def gradient_key(
     names: Iterable[object], name: str, others: Iterable[object] = (), *, itself: bool = True
 ) -> Any:
-    """Return which of `names` is that of the gradient of `name`; None where none is.
-
-    Examples
-    --------
-    >>> gradient_key(["dW", "db"], "b"), gradient_key(["_grad_w"], "_w"), gradient_key(["dW"], "b")
-    ('db', '_grad_w', None)
-    >>> gradient_key(["weight_grad"], "W"), gradient_key(["db1"], "bias1")
-    ('weight_grad', 'db1')
-    """
+    """Return which of `names` is that of the gradient of `name`; None where none is."""
     return next(iter(gradient_keys(names, name, others, itself=itself)), None)
 
 
@@ -191,13 +177,7 @@ def _synonyms(name: str, others: frozenset[str]) -> list[str]:
 
 
 def last_name(path: str) -> str:
-    """Return what a parameter is called where it is kept.
-
-    Examples
-    --------
-    >>> last_name("layers[0].W")
-    'W'
-    """
+    """Return what a parameter is called where it is kept."""
     return path.split(".")[-1]
 
 
@@ -207,13 +187,7 @@ def is_statistic(name: str) -> bool:
 
 
 def is_like_gradient(path: str) -> bool:
-    """Tell whether a path has a word for gradients in it.
-
-    Examples
-    --------
-    >>> is_like_gradient("dW"), is_like_gradient("W_grad"), is_like_gradient("velocity.W")
-    (True, True, False)
-    """
+    """Tell whether a path has a word for gradients in it."""
     steps = re.split(r"[.\[\]]", path.lower())
     begun = any(step.strip("_")[:1] in ("d", "g") and len(step) > 1 for step in steps)
     words = any(word in path.lower() for word in _GRADIENT_WORDS)
@@ -229,13 +203,7 @@ def is_of_optimizer(name: str, stem: str) -> bool:
 def differing(
     names: Iterable[object], keys: Iterable[object], places: Sequence[str] = ()
 ) -> list[Finding]:
-    """Return which keys of gradients are those of the parameters but for upper and lower case.
-
-    Examples
-    --------
-    >>> [dict(one.fields) for one in differing(["W", "b"], ["w", "b"])]
-    [{'key': 'w', 'name': 'W', 'places': ()}]
-    """
+    """Return which keys of gradients are those of the parameters but for upper and lower case."""
     there, names = list(keys), list(names)
     pairs = [(name, key) for name in names for key in there if name not in there]
     return [
@@ -296,13 +264,7 @@ _NOT_TRUE = ("y_pred", "y_hat", "yhat", "ypred")
 
 
 def means_targets(name: str) -> bool:
-    """Tell whether an argument is the targets, by its name: by a word, or as y is.
-
-    Examples
-    --------
-    >>> [means_targets(name) for name in ("t_batch", "trueLabels", "ytrain", "theta", "y_hat")]
-    [True, True, True, False, False]
-    """
+    """Tell whether an argument is the targets, by its name: by a word, or as y is."""
     if name.lower() in TRAINING or name.lower().startswith(_NOT_TRUE):
         return False
     words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|_", " ", name).lower().split()
@@ -317,11 +279,5 @@ def means_scores(first: str, second: str) -> bool:
 
 
 def is_target_first(names: Sequence[str]) -> bool:
-    """Tell whether a loss is given the targets before the scores, by their names.
-
-    Examples
-    --------
-    >>> is_target_first(["y_true", "y_pred"]), is_target_first(["y", "t"])
-    (True, False)
-    """
+    """Tell whether a loss is given the targets before the scores, by their names."""
     return len(names) == 2 and means_targets(names[0]) and means_scores(names[1], names[0])

@@ -53,9 +53,8 @@ def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     written = _written_by_backward(layer, held)
     pairs, parts = Pairs(), list[Part]()
     if written and len(held) * len(written) <= MOST:
-        pairs = _by_shape(held, written)
-        parts = list(pairs) or _parts(layer, held)
-        pairs = pairs or _in_order(parts, _Signs(parts, layer).assign(written))
+        parts = _parts(layer, held)
+        pairs = _in_order(parts, _Signs(parts, layer).assign(written))
     left, more = [], []
     for h in held:
         own = [(part, pairs[part]) for part in parts if part.owner is h and part in pairs]
@@ -82,19 +81,6 @@ def _given_nothing(layer: ObjectPasses, left: Sequence[Held]) -> list[tuple[Held
     pairs = [(h, s) for s in keyed for h in left if gradient_keys([s[-1]], _stem(h.name))]
     pairs = list(zip(left, in_turn, strict=True)) if len(in_turn) == len(left) else pairs
     return [(h, replace(h, holder=None, path=steps)) for h, steps in pairs]
-
-
-def _by_shape(held: Sequence[Held], written: Sequence[Held]) -> Pairs:
-    """Return the gradients of arrays, if all stand in a list, and each fits one array alone."""
-    shapes = {h.value.shape: h for h in written if _is_in_turn(h) and not h.beside}
-    are_all = len(shapes) == len(written) == len(held)
-    if not are_all or shapes.keys() != {h.value.shape for h in held}:
-        return {}
-    places = [np.arange(h.value.size).reshape(h.value.shape) for h in held]
-    parts = [Part(h, h.name, at, None) for h, at in zip(held, places, strict=True)]
-    pairs = {part: shapes[part.owner.value.shape] for part in parts}
-    is_sure = all(_is_unnamed(h) or _is_named(part, h) for part, h in pairs.items())
-    return pairs if is_sure else {}
 
 
 def _in_order(parts: Sequence[Part], pairs: Pairs) -> Pairs:

@@ -95,19 +95,7 @@ def _names_of(code: CodeType) -> tuple[str, ...]:
 
 
 class Snapshot(Unreached):
-    """The state of everything that some objects and their code reach, which can be put back.
-
-    Where an earlier snapshot is given, copies of arrays that have not changed are shared with it.
-
-    Examples
-    --------
-    >>> values = {"W": np.zeros(2)}
-    >>> before = Snapshot(values)
-    >>> values["W"] += 1; values["b"] = None
-    >>> before.restore()
-    >>> values
-    {'W': array([0., 0.])}
-    """
+    """The state of all that objects and their code reach; it shares copies with one `like` it."""
 
     def __init__(self, *roots: object, like: Snapshot | None = None) -> None:
         self._like = like
