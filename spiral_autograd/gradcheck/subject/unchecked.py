@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -102,20 +101,20 @@ def depends_on_number(layer: ObjectPasses, name: str) -> bool:
 
 def _depended_on(layer: ObjectPasses, held: list[Held]) -> list[Held]:
     """Return those that the output depends on: by halves, as there may be many that it does not."""
-
-    def move() -> None:
-        for h in held:
-            np.copyto(h.value, moved(h.value))
-
-    if not held or not _depends_on(layer, move):
+    if not held or not depends_on_arrays(layer, *(h.value for h in held)):
         return []
     half = len(held) // 2
     return _depended_on(layer, held[:half]) + _depended_on(layer, held[half:]) if half else held
 
 
-def depends_on_array(adapter: Adapter, value: Array) -> bool:
-    """Tell whether the output depends on an array that can be moved."""
-    return _depends_on(adapter, partial(_move, value))
+def depends_on_arrays(adapter: Adapter, *values: Array) -> bool:
+    """Tell whether the output depends on some arrays, which can be moved."""
+
+    def move() -> None:
+        for value in values:
+            np.copyto(value, moved(value))
+
+    return _depends_on(adapter, move)
 
 
 def _depends_on(layer: Adapter, move: Callable[[], None]) -> bool:
@@ -169,14 +168,10 @@ def leave_out_state(layer: ObjectPasses, written: Sequence[str]) -> None:
     partners = [(p, p.gradient()) for p in arrays if p not in work]
     still = [(p, g) for p, g in partners if isinstance(g, np.ndarray) and g.any()]
     still = [(p, g) for p, g in still if start.is_as_before(g)]
-    steps = [p for p, g in still if g is not p.value and depends_on_array(layer, g)]
+    steps = [p for p, g in still if g is not p.value and depends_on_arrays(layer, g)]
     if work or steps:
         layer.parameters = [p for p in layer.parameters if p not in (*work, *steps)]
         layer.take([])
-
-
-def _move(value: Array) -> None:
-    np.copyto(value, moved(value))
 
 
 def _depends_on_written(layer: ObjectPasses, value: Array) -> bool:
