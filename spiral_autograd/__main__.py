@@ -118,20 +118,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace, Complain], int], tuple[s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status.
-
-    What it means is said in `EXIT_STATUS`; `argv` is by default that of the process.
-
-    Examples
-    --------
-    >>> import contextlib, io
-    >>> with contextlib.redirect_stderr(io.StringIO()) as said:
-    ...     try:
-    ...         main(["--epochs", "0"])
-    ...     except SystemExit as stop:
-    ...         print(stop.code, said.getvalue()[:69])
-    2 spiral-autograd: argument --epochs: must be a whole number of at least
-    """
+    """Run the command line and return its exit status, which `EXIT_STATUS` explains."""
     parser = _parser()
     try:
         raise_again()
@@ -146,8 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NonFiniteLossError as error:
         status, why = 1, str(error)
     except OSError as error:
-        if not error.filename:
-            _abandon_output()
+        if not error.filename:  # what is still to be written goes nowhere: else Python complains
+            with contextlib.suppress(OSError):  # where it is no file
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         what = error.filename or "the output"
         status, why = UNWRITABLE, f"cannot write {what}: {error.strerror or error}"
         if isinstance(error, BrokenPipeError):
@@ -157,12 +145,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(file=sys.stderr)
     print(f"{parser.prog}: {why}", file=sys.stderr)
     return status
-
-
-def _abandon_output() -> None:
-    """Send what is still to be written nowhere: else Python would complain at its end."""
-    with contextlib.suppress(OSError):  # where it is no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from .optimizers import sgd
 from .saving import load, save, write_whole
 from .train_state import Evaluation, TrainState
 from .training import fit
-from .validation import Array
+from .validation import Array, Params
 
 TOLERANCE = 1e-10
 STOPPED = 130  # the exit status after a Ctrl-C, as shells have it
@@ -26,7 +26,6 @@ CHECKPOINT = "checkpoint.npz"
 SETTINGS = ("epochs", "batch_size", "hidden_size", "learning_rate", "seed", "max_grad")
 PAGE, PARAMETERS = "index.html", "parameters.npz"
 PICTURES = ("data.png", "loss.png", "decision_boundary.png")
-Params = dict[str, Array]
 Differences = dict[str, tuple[float, float]]
 Rows = list[tuple[str, ...]]
 Tables = dict[str, Rows]
@@ -60,8 +59,7 @@ def _watched(largest: Differences) -> Callable[..., tuple[Any, Params]]:
         value, grads = automatic(params, *batch)
         _, by_hand = manual.value_and_grad(params, *batch)
         for name, now in _differences(by_hand, grads).items():
-            absolute, relative = np.max([largest.get(name, (0.0, 0.0)), now], axis=0)
-            largest[name] = float(absolute), float(relative)
+            largest[name] = tuple(np.max([largest.get(name, (0.0, 0.0)), now], axis=0).tolist())
         return value, grads
 
     return both

@@ -19,6 +19,7 @@ import numpy as np
 
 from .validation import (
     Array,
+    Params,
     affine_shapes,
     examples,
     float_scores,
@@ -27,7 +28,6 @@ from .validation import (
     targets,
 )
 
-Params: TypeAlias = dict[str, Array]
 Residuals: TypeAlias = tuple[Any, ...]
 
 # -------------------- add, multiply, branch, repeat, sum --------------------

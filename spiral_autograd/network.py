@@ -7,8 +7,7 @@ ValueError or TypeError with the argument's name. Source: Saito, *Deep Learning 
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import autograd.numpy as np
 import numpy as onp
@@ -16,6 +15,7 @@ from autograd.extend import JVPNode, VJPNode, defjvp, defvjp, primitive, registe
 
 from .validation import (
     Array,
+    Params,
     Random,
     affine_shapes,
     class_indices,
@@ -29,8 +29,6 @@ from .validation import (
     random_stream,
     targets,
 )
-
-Params: TypeAlias = dict[str, Array]
 
 # -------------------- the parts --------------------
 
@@ -52,11 +50,6 @@ register_notrace(VJPNode, stop_gradient)
 register_notrace(JVPNode, stop_gradient)
 
 
-@cache
-def _largest_exponent(dtype: onp.dtype[Any]) -> float:
-    return float(onp.floor(onp.log(onp.finfo(dtype).max)))
-
-
 @primitive  # type: ignore[untyped-decorator]
 def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)) of each entry of a float array, without overflow.
@@ -71,7 +64,7 @@ def sigmoid(x: Array) -> Array:
     array([0. , 0.5, 1. ])
     """
     x = float_scores("x", x)
-    largest = _largest_exponent(onp.result_type(x.dtype, onp.float16))
+    largest = float(onp.floor(onp.log(onp.finfo(onp.result_type(x.dtype, onp.float16)).max)))
     return 1.0 / (1.0 + np.exp(np.minimum(-x, largest)))
 
 

@@ -260,7 +260,7 @@ def clip_grads(grads: Pytree, max_norm: float) -> Pytree:
     array([0.6, 0.8])
     """
     max_norm = _positive("max_norm", max_norm)
-    arrays = leaves(grads)
+    arrays = leaves(grads)  # first: it names a nest that contains itself
     space = vspace(grads)
     with np.errstate(over="ignore"):
         norm = float(np.sqrt(space.inner_prod(grads, grads)))
@@ -300,5 +300,8 @@ def remove_duplicate(
     (1, array([2., 2., 2.]))
     """
     same_structure("params", list(params), "grads", list(grads))
-    shared = Sharing.of(params)
-    return shared.unique(params), shared.merge(grads)
+    sums: dict[int, Array] = {}
+    for grad, (first, turned) in zip(grads, Sharing.of(params).places, strict=True):
+        own = np.transpose(grad) if turned else grad
+        sums[first] = sums[first] + own if first in sums else own
+    return [params[first] for first in sums], list(sums.values())

@@ -21,13 +21,7 @@ def _file(name: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Return a text with escapes in place of what would command a terminal or reorder its line.
-
-    Examples
-    --------
-    >>> printable("W\x1b[31m"), printable("größe 2")
-    ('W\\x1b[31m', 'größe 2')
-    """
+    """Return a text with escapes in place of what would command a terminal or reorder its line."""
     return "".join(
         c if c.isprintable() else " " if c in "\t\n" else c.encode("unicode_escape").decode()
         for c in text

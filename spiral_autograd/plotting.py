@@ -30,7 +30,6 @@ MARKERS = ("o", "x", "^", "s", "+", "v", "D", "*")
 
 TILE = 16  # grid points along the side of a tile
 BLOCK = 4096  # grid points evaluated at once: their arrays fit the processor's cache
-POINTS = 65536  # grid points that another predictor is given at once
 
 
 def decision_grid(params: Any, x: Array, h: float = 0.001) -> tuple[Array, Array, Array]:
@@ -69,29 +68,15 @@ def decision_grid(params: Any, x: Array, h: float = 0.001) -> tuple[Array, Array
     xs, ys = (np.arange(column.min() - 0.1, column.max() + 0.1, h) for column in x.T)
     if hasattr(params, "keys"):
         network_params(float_tree("params", params), x)
-        return xs, ys, _classes_of_network(params, xs, ys)
-    classes = np.empty((len(ys), len(xs)), dtype=int)
-    rows = max(1, POINTS // len(xs))
-    for start in range(0, len(ys), rows):
-        block = classes[start : start + rows]
-        said = scores_or_classes(params, _points(xs, ys[start : start + rows]))
-        block[...] = (said if said.ndim == 1 else np.argmax(said, axis=1)).reshape(block.shape)
+        classes, unsure = _classes_of_tiles(params, xs, ys)
+    else:
+        classes, unsure = (np.ones((len(ys), len(xs)), dtype) for dtype in (int, bool))
+    points = np.flatnonzero(unsure)
+    for start in range(0, len(points), BLOCK):
+        row, column = np.divmod(points[start : start + BLOCK], len(xs))
+        said = scores_or_classes(params, np.stack([xs[column], ys[row]], axis=1))
+        classes[row, column] = said if said.ndim == 1 else np.argmax(said, axis=1)
     return xs, ys, classes
-
-
-def _classes_of_network(params: dict[str, Array], xs: Array, ys: Array) -> Array:
-    columns, rows = _tiles(xs), _tiles(ys)
-    map_of_tiles, certain = _classes_of_tiles(params, xs[columns], ys[rows])
-    whole = np.repeat(np.repeat(map_of_tiles, TILE, axis=0), TILE, axis=1)
-    classes = whole[: len(ys), : len(xs)]
-    i, j = np.nonzero(~certain)
-    tiles_at_once = max(1, BLOCK // TILE**2)
-    for start in range(0, len(i), tiles_at_once):
-        tile = slice(start, start + tiles_at_once)
-        row, column = np.broadcast_arrays(rows[i[tile], :, None], columns[j[tile], None, :])
-        points = np.stack([xs[column].ravel(), ys[row].ravel()], axis=1)
-        classes[row, column] = np.argmax(predict(params, points), axis=1).reshape(row.shape)
-    return classes
 
 
 def _points(xs: Array, ys: Array) -> Array:
@@ -106,18 +91,17 @@ def _two_columns(x: Array) -> Array:
     return x
 
 
-def _tiles(coordinates: Array) -> Array:
-    """Return the indices of each tile's points, (tiles, TILE); a last short one repeats its end."""
-    last = len(coordinates) - 1
-    count = last // TILE + 1
-    return np.minimum(np.arange(count * TILE), last).reshape(count, TILE)
+def _tiles(coordinates: Array) -> tuple[Array, Array]:
+    """Return the middle of each tile of coordinates, and how far it reaches from there."""
+    low, last = coordinates[::TILE], coordinates[-1:]
+    high = np.concatenate([coordinates[TILE - 1 :: TILE], last])[: len(low)]
+    return (low + high) / 2, (high - low) / 2
 
 
 def _classes_of_tiles(params: dict[str, Array], xs: Array, ys: Array) -> tuple[Array, Array]:
-    """Return the class at each tile's centre, and whether it is certain for the whole tile."""
-    (x_low, x_high), (y_low, y_high) = (coordinates.T[[0, -1]] for coordinates in (xs, ys))
-    centres = _points((x_low + x_high) / 2, (y_low + y_high) / 2)
-    radii = _points((x_high - x_low) / 2, (y_high - y_low) / 2)
+    """Return for each point the class at its tile's centre, and whether it may have another."""
+    (x, x_reach), (y, y_reach) = _tiles(xs), _tiles(ys)
+    centres, radii = _points(x, y), _points(x_reach, y_reach)
     W1, b1, W2 = params["W1"], params["b1"], params["W2"]
     at_centre, reach = affine(centres, W1, b1), radii @ np.abs(W1)
     middle = sigmoid(at_centre)
@@ -131,8 +115,12 @@ def _classes_of_tiles(params: dict[str, Array], xs: Array, ys: Array) -> tuple[A
         margins = scores[rows, k, None] - scores[rows]
         bounds = moved[rows] @ np.abs(W2[:, k, None] - W2) + rounding
         certain[rows] = np.delete(margins > bounds, k, axis=1).all(axis=1)
-    shape = len(ys), len(xs)
-    return best.reshape(shape), certain.reshape(shape)
+
+    def spread(of_tiles: Array) -> Array:
+        whole = of_tiles.reshape(len(y), len(x)).repeat(TILE, axis=0).repeat(TILE, axis=1)
+        return whole[: len(ys), : len(xs)]
+
+    return spread(best), spread(~certain)
 
 
 # -------------------- the pictures --------------------
@@ -252,9 +240,9 @@ def plot_decision_boundary(
 
 def _pale_colors(count: int) -> Colormap:
     """Return each class's colour, mixed with so much white that the data stands out on it."""
-    from matplotlib.colors import ListedColormap, to_rgb
+    from matplotlib.colors import ListedColormap, to_rgba_array
 
     # Three shares of white in turn, so that neighbouring regions differ in grey print too.
     white = np.resize([0.55, 0.85, 0.70], count)[:, None]
-    colors = np.array([to_rgb(COLORS[k % len(COLORS)]) for k in range(count)])
+    colors = np.resize(to_rgba_array(COLORS)[:, :3], (count, 3))
     return ListedColormap(white + (1 - white) * colors)

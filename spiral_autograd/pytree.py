@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .validation import Array, Shape
+from .validation import Array, Shape, require_finite
 
 Pytree: TypeAlias = Any
 
@@ -95,10 +95,7 @@ def float_tree(name: str, tree: Pytree) -> Pytree:
                 f"{path} must be a floating-point array, got {came}; {name} must be a nest of "
                 "dicts, lists and tuples with such arrays as leaves"
             )
-        if not np.isfinite(leaf).all():
-            index = tuple(int(i) for i in np.argwhere(~np.isfinite(leaf))[0])
-            got = f"{np.asarray(leaf)[index]} at index {index}"
-            raise ValueError(f"{path} must be finite, got {got}")
+        require_finite(path, np.asarray(leaf))
     if count == 0:
         raise ValueError(f"{name} is empty: it holds no array")
     return tree
@@ -142,22 +139,9 @@ class Sharing:
                 places.append((first[transposed], True))
         return cls(tuple(places))
 
-    def unique(self, arrays: Sequence[Array]) -> list[Array]:
-        """Return each array once."""
-        return [arrays[i] for i, (first, _) in enumerate(self.places) if i == first]
-
-    def merge(self, grads: Sequence[Array]) -> list[Array]:
-        """Return the gradient for each array that `unique` keeps."""
-        sums: dict[int, Array] = {}
-        for grad, (first, transposed) in zip(grads, self.places, strict=True):
-            own = np.transpose(grad) if transposed else grad
-            sums[first] = sums[first] + own if first in sums else own
-        return list(sums.values())
-
-    def spread(self, unique: Sequence[Array]) -> list[Array]:
-        """Return the list of arrays again, from those that `unique` keeps."""
-        by_place = dict(zip(dict.fromkeys(first for first, _ in self.places), unique, strict=True))
-        return [by_place[first].T if turned else by_place[first] for first, turned in self.places]
+    def spread(self, arrays: Sequence[Array]) -> list[Array]:
+        """Return the arrays, in place of each the one that it is."""
+        return [arrays[first].T if turned else arrays[first] for first, turned in self.places]
 
 
 def _view(array: Array) -> object:
@@ -174,51 +158,39 @@ class FlatLayout:
 
     Leaves that share their memory have one place. With a single dtype, as is usual, the vectors
     are one array; else they are a tuple, which is a pytree for the optimizers.
-
-    Examples
-    --------
-    >>> params = {"W": np.ones((2, 2)), "b": np.zeros(2)}
-    >>> layout = FlatLayout.of(params)
-    >>> vector = layout.pack_tree(params)
-    >>> vector
-    array([1., 1., 1., 1., 0., 0.])
-    >>> layout.tree(vector)["b"]
-    array([0., 0.])
     """
 
     template: Pytree
     sharing: Sharing
-    dtypes: tuple[np.dtype[Any], ...]
-    places: tuple[tuple[int, slice, Shape], ...]  # of each leaf once: its vector, part and shape
+    sizes: dict[np.dtype[Any], int]  # of the vectors, by dtype
+    places: tuple[tuple[int, slice, Shape], ...]  # of each leaf: its vector, part and shape
 
     @classmethod
     def of(cls, params: Pytree, sharing: Sharing | None = None) -> FlatLayout:
         """Return the layout of a pytree of float arrays, whose sharing may be known before."""
         sharing = Sharing.of(leaves(params)) if sharing is None else sharing
-        unique = sharing.unique(leaves(params))
-        dtypes = tuple(dict.fromkeys(np.asarray(leaf).dtype for leaf in unique))
-        ends = [0] * len(dtypes)
-        places = []
-        for leaf in unique:
-            vector = dtypes.index(np.asarray(leaf).dtype)
-            start, ends[vector] = ends[vector], ends[vector] + np.size(leaf)
-            places.append((vector, slice(start, ends[vector]), np.shape(leaf)))
-        return cls(params, sharing, dtypes, tuple(places))
+        sizes: dict[np.dtype[Any], int] = {}
+        places: list[tuple[int, slice, Shape]] = []
+        for leaf, (first, _) in zip(leaves(params), sharing.places, strict=True):
+            if first == len(places):
+                dtype = np.asarray(leaf).dtype
+                start = sizes.get(dtype, 0)
+                sizes[dtype] = start + np.size(leaf)
+                part = slice(start, sizes[dtype])
+                places.append((list(sizes).index(dtype), part, np.shape(leaf)))
+            else:
+                places.append(places[first])
+        return cls(params, sharing, sizes, tuple(places))
 
     def pack_tree(self, params: Pytree) -> Pytree:
         """Return new vectors that hold a pytree of parameters."""
-        parts: list[list[Array]] = [[] for _ in self.dtypes]
-        unique = self.sharing.unique(leaves(params))
-        for leaf, (vector, _, _) in zip(unique, self.places, strict=True):
-            parts[vector].append(np.ravel(leaf))
-        vectors = [
-            np.concatenate(part, dtype=dtype, casting="same_kind")
-            for part, dtype in zip(parts, self.dtypes, strict=True)
-        ]
-        return vectors[0] if len(vectors) == 1 else tuple(vectors)
+        vectors = tuple(np.empty(size, dtype) for dtype, size in self.sizes.items())
+        packed = vectors[0] if len(vectors) == 1 else vectors
+        tree_map(np.copyto, self.tree(packed), params)
+        return packed
 
     def views(self, vectors: Pytree) -> list[Array]:
-        """Return the leaves, each once, as views of the vectors."""
+        """Return the place of each leaf, as a view of the vectors."""
         each = leaves(vectors)
         return [each[vector][part].reshape(shape) for vector, part, shape in self.places]
 
@@ -228,6 +200,7 @@ class FlatLayout:
 
     def write_grads(self, vectors: Pytree, grads: Pytree) -> None:
         """Write a gradient into vectors; those of a repeated leaf are added."""
-        merged = self.sharing.merge(leaves_like(self.template, grads))
-        for part, grad in zip(self.views(vectors), merged, strict=True):
-            np.copyto(part, grad)
+        tree_map(lambda vector: vector.fill(0), vectors)
+        parts = self.sharing.spread(self.views(vectors))
+        for part, grad in zip(parts, leaves_like(self.template, grads), strict=True):
+            part += grad

@@ -309,12 +309,6 @@ def record(
     these values alone. Else a traced value that becomes a plain one, or that decides upon a shape,
     raises a RecordingError; a loss that is no scalar, TypeError. Without `has_graph` the gradients
     are found in less time, as arrays, and no call is noted.
-
-    >>> recording = record(lambda w: anp.sum(w * w), np.array([1.0, 2.0]))
-    >>> recording.calls[:2]
-    [<multiply (2,)>, <sum ()>]
-    >>> recording.grads[0].value
-    array([2., 4.])
     """
     top, outer_tape = trace_stack.top, running.tape
     try:

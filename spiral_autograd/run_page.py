@@ -18,12 +18,11 @@ from . import manual, network
 from .derive import derive
 from .pages import Line, as_html, as_json, listing, page, table
 from .plotting import decision_grid
-from .validation import Array
+from .validation import Array, Params
 
 SIDE = 150  # cells along the longer side of the picture of the regions
 FRAMES = 60  # pictures of a run, about
 DERIVED = "<derived>"  # the file of the derived program
-Params = dict[str, Array]
 Frame = dict[str, Any]
 Values = list[tuple[int, Any]]  # lines, each with a value that it makes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import struct
@@ -134,14 +135,14 @@ def _node(path: str, value: Any, arrays: dict[str, Array], depth: int = DEEPEST)
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
         return ["value", value]
+
+    def inside(key: Any, item: Any) -> Node:
+        return _node(f"{path}[{key!r}]", item, arrays, depth - 1)
+
     if kind is dict:
-        items = [
-            [_key(path, k), _node(f"{path}[{k!r}]", value[k], arrays, depth - 1)] for k in value
-        ]
-        return ["dict", items]
+        return ["dict", [[_key(path, key), inside(key, item)] for key, item in value.items()]]
     if kind in (list, tuple):
-        items = [_node(f"{path}[{i}]", item, arrays, depth - 1) for i, item in enumerate(value)]
-        return [kind.__name__, items]
+        return [kind.__name__, list(itertools.starmap(inside, enumerate(value)))]
     if kind is np.ndarray or isinstance(value, np.generic):
         if value.dtype.hasobject:
             raise TypeError(f"{path or 'an array'} must hold numbers, got dtype {value.dtype}")
@@ -201,9 +202,8 @@ def _stream(kind: type[Any]) -> Callable[[dict[str, Any]], Stream]:
 
 def _train_state(fields: dict[str, Any]) -> TrainState:
     """Return the state of its fields, in which leaves that were one array are one array again."""
-    sharing = fields["sharing"]
     params = float_tree("params", fields["params"])
-    one = sharing.spread(sharing.unique(leaves(params)))
+    one = fields["sharing"].spread(leaves(params))
     return TrainState(**{**fields, "params": with_leaves(params, one)})
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -130,14 +131,14 @@ def fit(
         max_grad = number("max_grad", max_grad, above=0)
     if eval_interval is not None:
         eval_interval = positive_integer("eval_interval", eval_interval)
-    functions = {"loss": loss, "value_and_grad": value_and_grad, "on_eval": on_eval}
-    for name, function in functions.items():
-        if not callable(function) and (function is not None or name == "loss"):
-            raise TypeError(f"{name} must be a function, got {function!r}")
-    if not (
-        checkpoint is None or callable(checkpoint) or isinstance(checkpoint, str | os.PathLike)
+    for name, value, others, what in (
+        ("loss", loss, (), "a function"),
+        ("value_and_grad", value_and_grad, NoneType, "a function"),
+        ("on_eval", on_eval, NoneType, "a function"),
+        ("checkpoint", checkpoint, str | os.PathLike | None, "the path of a file or a function"),
     ):
-        raise TypeError(f"checkpoint must be the path of a file or a function, got {checkpoint!r}")
+        if not callable(value) and not isinstance(value, others):
+            raise TypeError(f"{name} must be {what}, got {value!r}")
     arrays = _checked_data(data, batch_size)
     if isinstance(start, TrainState):
         state = resumed(start, optimizer, len(arrays[0]), batch_size, rng)

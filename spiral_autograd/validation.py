@@ -15,6 +15,7 @@ Array: TypeAlias = NDArray[Any]
 Random: TypeAlias = int | np.random.RandomState | np.random.Generator
 Stream: TypeAlias = np.random.RandomState | np.random.Generator
 Shape: TypeAlias = tuple[int, ...]
+Params: TypeAlias = dict[str, Array]
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -104,14 +105,20 @@ def finite_array(name: str, value: Any) -> Array:
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     if array.size == 0:
         raise ValueError(f"{name} is empty: its shape is {array.shape}")
+    require_finite(name, array)
+    return array
+
+
+def require_finite(name: str, array: Array) -> None:
+    """Raise unless each entry of an array of numbers is finite."""
     finite = np.isfinite(array)
     if not finite.all():
         outside = np.argwhere(~finite)
+        index = tuple(outside[0].tolist())
         raise ValueError(
             f"{name} must be finite: {len(outside)} of its {array.size} entries are not, "
-            f"the first at index {tuple(outside[0].tolist())}"
+            f"the first, {array[index]}, at index {index}"
         )
-    return array
 
 
 def _finite_or_traced(name: str, value: Any) -> Any:

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -25,7 +26,6 @@ ORDER = """
     plotting
     animation
     gradcheck.primitives  gradcheck.finding
-    gradcheck.words_of_changes
     gradcheck.words_of_mistakes
     gradcheck.words  gradcheck.guard  gradcheck.blocks  gradcheck.source
     gradcheck.subject
@@ -55,11 +55,9 @@ KNOWS_ONLY = {
     "recording": {"boxes", "pytree"},
     "gradcheck.words": {
         "gradcheck.finding",
-        "gradcheck.words_of_changes",
         "gradcheck.words_of_mistakes",
     },
-    "gradcheck.words_of_mistakes": {"gradcheck.words_of_changes"},
-    "gradcheck.words_of_changes": set(),
+    "gradcheck.words_of_mistakes": set(),
     "gradcheck.pictures": {"validation", "gradcheck.verdict.rows"},
     "gradcheck.report": {
         *("gradcheck.finding", "gradcheck.words", "pages", "gradcheck.source"),
@@ -83,13 +81,18 @@ def name_of(path):
 
 
 FILES = {name_of(path): path for path in ROOT.rglob("*.py")}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
+@cache
+def trees():
+    """Return every module's syntax; made late, for what looks through all objects meets it too."""
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
 
 def imports_of(name):
     """Every module of the package that a module imports, wherever in it the import stands."""
     package = FILES[name].relative_to(ROOT).parent.parts
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(trees()[name]):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - node.level + 1]
             base = (*base, *(node.module or "").split(".")) if node.module else base
@@ -101,7 +104,9 @@ def imports_of(name):
             assert not any(n.split(".")[0] == "spiral_autograd" for n in names), (name, names)
 
 
-IMPORTS = {name: set(imports_of(name)) - {name} for name in FILES}
+@cache
+def imports():
+    return {name: set(imports_of(name)) - {name} for name in FILES}
 
 
 def room(name):
@@ -115,7 +120,7 @@ def room(name):
 
 
 def wrong_imports():
-    for name, imported in IMPORTS.items():
+    for name, imported in imports().items():
         if room(name) not in RANKS:
             yield f"{name} stands nowhere in ORDER"
             continue
@@ -128,7 +133,7 @@ def wrong_imports():
 
 
 def circles():
-    graph = {name: set(imported) for name, imported in IMPORTS.items()}
+    graph = {name: set(imported) for name, imported in imports().items()}
     while True:
         try:
             TopologicalSorter(graph).prepare()
@@ -144,7 +149,7 @@ def long_ones():
     for name, path in FILES.items():
         if len(path.read_text(encoding="utf-8").splitlines()) > LONGEST_FILE:
             yield f"{name} is long"
-        for node in ast.walk(TREES[name]):
+        for node in ast.walk(trees()[name]):
             if isinstance(node, ast.FunctionDef):
                 start = node.body[1 if ast.get_docstring(node) and node.body[1:] else 0].lineno
                 if node.end_lineno - start >= LONGEST_FUNCTION:
@@ -164,7 +169,7 @@ def without_docstring():
 
 def anything():
     annotations = []
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         if room(name).startswith("gradcheck"):
             for node in ast.walk(tree):
                 if isinstance(node, ast.arg | ast.AnnAssign):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, reduce
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from .subject.conventions import TARGETS, means_upstream
 from .subject.objects import positional_names
 from .subject.subject import MISSING
 from .verdict.doubt import compared, not_accepted
-from .verdict.rows import FAILURES, Comparison, Row
+from .verdict.rows import FAILURES, Comparison, Gradients, Row
 from .where import Where
 
 _TERMS = ("term", "term_in_part")  # that differ from what is true by as much as is said
@@ -99,7 +98,7 @@ def _case(
     session.restore()  # a pass may have updated the values
     before, changed = [*map(np.array, c.subject.values)], dict[str, None]()
 
-    def again(kind: str) -> list[Any]:
+    def again(kind: str) -> Gradients:
         try:
             with session.fresh():
                 grads = c.backward(other_upstream(c.upstream, kind))

@@ -67,10 +67,11 @@ def together(before: Iterable[Finding], new: Finding) -> tuple[Finding, ...]:
 
 
 def _is_told_by(old: Finding, new: Finding) -> bool:
-    """Tell whether a new finding says what an old one says: the shapes, or that nothing came."""
+    """Tell whether a new finding says what an old one does: shapes, nothing, why it scatters."""
     is_shape = old.kind == "shape" and "shape" in new.fields
     is_nothing = old.kind == "no_gradient" and new.rule == "unwritten"
-    return old == new or is_shape or is_nothing
+    is_noise = old.kind == "amplified" and new.rule == "state"
+    return old == new or is_shape or is_nothing or is_noise
 
 
 def _plain(value: object) -> object:

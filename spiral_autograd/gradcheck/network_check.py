@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -184,23 +184,18 @@ def _can_be_added(row: Row) -> bool:
 def _estranged(net: Network, reports: Reports) -> list[Finding]:
     """Return where layers that are right by themselves give other gradients in the chain."""
     chain = net.chain
+    there = {call.name: call for call in chain.forward}
     right = [c for c in reversed(chain.backward[1:]) if c.name in reports and reports[c.name].ok]
     alone, said = Pass(), []
-    for call, back in _alone(net, right):
-        alone.backward.append(back)
-        if not call.is_done or not _is_alike(call, back):
+    for call in right:
+        run = net.alone(there[call.name], call)
+        if not run.backward or not _is_alike(there[call.name], run.forward[0]):
+            continue  # it is not the same layer by itself
+        alone.backward += run.backward
+        if not call.is_done or not _is_alike(call, run.backward[0]):
             names = [other.name for other in chain.forward if other.layer is call.layer]
             said.append(found("estranged", names=names))
     return list(dict.fromkeys(said)) or _not_the_sum(chain, alone)
-
-
-def _alone(net: Network, calls: Sequence[Call]) -> Iterator[tuple[Call, Call]]:
-    """Yield backward calls, each with that of the layer by itself, if it has the same output."""
-    there = {call.name: call for call in net.chain.forward}
-    for call in calls:
-        run = net.alone(there[call.name], call)
-        if run.backward and _is_alike(there[call.name], run.forward[0]):
-            yield call, run.backward[0]
 
 
 def _is_alike(call: Call, alone: Call) -> bool:

@@ -310,22 +310,18 @@ def check_whole(net: Network, share: float = 0.5) -> Own:
         own.heard = loss
         steps = [*net.loss_names, *STEPS]
         for group in ways(net.object, net.loss_names[:1], net.x, net.t, None, steps):
-            if group and own.report is None:
-                runs = map(net.run, group)
-                run = next((run for run in runs if run.error is None), None) or net.run(group[0])
-                if run.way.method not in steps or run.is_returned or run.updates:
-                    own = _whole_by(net, run, share, own)
+            if not group or own.report is not None:
+                continue
+            run = next((run for run in map(net.run, group) if run.error is None), None)
+            run = run or net.run(group[0])
+            if run.way.method in steps and not (run.is_returned or run.updates):
+                continue
+            if run.error is None:
+                before, own = own, _against_loss(net, run, share)
+                own.remarks, own.faults = before.remarks + own.remarks, before.faults + own.faults
+            elif run.way.is_sure:
+                own.faults.append(_raised(net, run, Pass()))
     return own
-
-
-def _whole_by(net: Network, run: Pass, share: float, own: Own) -> Own:
-    """Return what is known of a network as a whole once one more way to run it is checked."""
-    if run.error is not None:
-        faults = [_raised(net, run, Pass())] if run.way.is_sure else []
-        return replace(own, faults=own.faults + faults)
-    whole = _against_loss(net, run, share)
-    remarks, faults = own.remarks + whole.remarks, own.faults + whole.faults
-    return replace(whole, remarks=remarks, faults=faults)
 
 
 def _against_loss(net: Network, run: Pass, share: float = 0.5) -> Own:

@@ -124,8 +124,7 @@ class Where:
         with guarded("the search for the lines", self.c.notes):
             blame = blame_of(self.evidence(sorted({k, *self.c.wrong})))
             remedy = blame.remedy(k, beside) if blame is not None else None
-            is_asked = remedy is not None and (not literal or all(m.is_number for m in remedy))
-            if blame is not None and remedy is not None and is_asked:
+            if blame is not None and remedy and (not literal or all(m.is_number for m in remedy)):
                 steps = blame.mending.steps
                 right = any(self._is_right_there(k, remedy, case, steps) for case in cases)
                 texts, derivatives = texts_of(remedy), derivatives_of(remedy, self.c.graph)

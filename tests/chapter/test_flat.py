@@ -51,7 +51,7 @@ def test_each_dtype_has_a_vector_of_its_own():
     tree = [np.ones(2, np.float32), np.full(3, 2.0), np.full((2, 2), 3.0, np.float32)]
     layout = FlatLayout.of(tree)
     single, double = layout.pack_tree(tree)
-    assert layout.dtypes == (np.float32, np.float64) == (single.dtype, double.dtype)
+    assert tuple(layout.sizes) == (np.float32, np.float64) == (single.dtype, double.dtype)
     np.testing.assert_array_equal(single, [1, 1, 3, 3, 3, 3])
     np.testing.assert_array_equal(double, [2, 2, 2])
     assert_same_tree(layout.tree((single, double)), tree)

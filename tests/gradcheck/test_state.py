@@ -1,6 +1,7 @@
 """The user's objects come out as they went in, and each run begins from the same state."""
 
 import copy
+import itertools
 import math
 import pickle
 import sys
@@ -932,3 +933,37 @@ def test_the_global_stream_is_left_as_it_was_though_a_layer_seeds_it_to_the_same
     before = pickle.dumps(stream.get_state())
     assert sa.check_layer(Seeds(), np.ones((2, 3))).ok
     assert pickle.dumps(stream.get_state()) == before
+
+
+# -------------------- gradients that overwrite each other in the order of a set ------------------
+
+TICKS = itertools.count()
+
+
+class Term:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __hash__(self):  # each set of two is in the other order than the one before
+        tick = next(TICKS)
+        return tick % 2 ^ tick // 2 % 2
+
+
+class Overwriting:
+    def forward(self, x):
+        self.x = x
+        return 3 * x * x
+
+    def backward(self, dout):
+        terms = [Term(2), Term(4)]
+        for term in set(terms):
+            dx = term.factor * self.x * dout
+        return dx
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_gradient_that_scatters_by_itself_is_not_rounding(seed):
+    report = sa.check_layer(Overwriting(), np.random.default_rng(seed).normal(size=(2, 3)))
+    (row,) = report.rows
+    assert row.verdict == "wrong"
+    assert [finding.kind for finding in row.findings] == ["unsteady"], str(report)

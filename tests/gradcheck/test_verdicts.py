@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from autograd.extend import defvjp, primitive
 from layers import Elementwise
 
 import spiral_autograd as sa
@@ -288,6 +289,21 @@ def test_a_tie_without_a_kink_excuses_nothing():
     assert not sa.check_layer(layer, 1e-4 * stream().normal(size=(2, 3))).ok
 
 
+def test_a_kink_excuses_no_entry_that_is_smooth():
+    class Mixed:
+        def forward(self, x):
+            self.x = x
+            return np.stack([np.maximum(x[:, 0], 0), x[:, 1] ** 2], axis=1)
+
+        def backward(self, dout):
+            smooth = np.where(self.x[:, 1] == 0, 0.3, 2 * self.x[:, 1])
+            return dout * np.stack([self.x[:, 0] >= 0, smooth], axis=1)
+
+    report = sa.check_layer(Mixed(), np.array([[0.0, 0.0], [1.0, -2.0]]), upstream=np.ones((2, 2)))
+    assert report.rows[0].verdict == "wrong", str(report)
+    assert sa.check_layer(Mixed(), np.array([[0.0, 3.0], [1.0, -2.0]])).ok
+
+
 def test_a_kink_far_away_excuses_nothing():
     x = 1e6 * stream().normal(size=(3, 2))
 
@@ -492,3 +508,30 @@ def test_differences_take_steps_of_the_size_of_the_values(scale, factor):
     report = sa.check_layer(Measured(), x, budget=0.1)
     assert report.reference == "central differences"
     assert report.ok is (factor == 1), str(report)
+
+
+SIZES = np.array([[1.0, 0.0], [0.0, 1e-7]])
+
+
+@primitive
+def scaled(x):
+    return x * SIZES
+
+
+# autograd's own rule is wrong in an entry that no random direction shows
+defvjp(scaled, lambda ans, x: lambda g: g * SIZES * np.array([[1.0, 1.0], [1.0, 1.001]]))
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_what_differences_side_with_is_right_against_autograd(is_right):
+    class Scaled:
+        def forward(self, x):
+            return scaled(x)
+
+        def backward(self, dout):
+            return dout * SIZES * (1.0 if is_right else [[1.0, 1.0], [1.0, 1.01]])
+
+    report = sa.check_layer(Scaled(), np.array([[1.0, 2.0], [3.0, 4.0]]))
+    assert verdicts(report) == {"x": "approximate" if is_right else "wrong"}, str(report)
+    if is_right:
+        assert [finding.kind for finding in report.rows[0].findings] == ["differences_disagree"]

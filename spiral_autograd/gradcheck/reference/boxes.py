@@ -29,6 +29,7 @@ from ...validation import Array
 from .special import differentiable, plain
 
 Axis = int | tuple[int, ...] | None
+Function = Callable[..., object]
 
 
 @primitive  # type: ignore[untyped-decorator]
@@ -104,11 +105,7 @@ class NumpyBox(RecordedBox):
     strict = False
 
     def __array_function__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: Sequence[object],
-        kwargs: dict[str, object],
+        self, func: Function, types: object, args: Sequence[object], kwargs: dict[str, object]
     ) -> object:
         """Answer a NumPy function with autograd's of the same name."""
         special = _SPECIAL.get(func)
@@ -227,7 +224,7 @@ def _is_shown(frame: FrameType) -> bool:
     return (dis.opname[code[at]], code[at + 1]) in _PERCENT
 
 
-def _in_place(function: Callable[..., object]) -> Callable[..., object]:
+def _in_place(function: Function) -> Function:
     return lambda box, other: box._assigned(function(box, other))
 
 
@@ -286,7 +283,7 @@ def _norm(x: object, ord: object = None, axis: object = None, keepdims: bool = F
     return anp.linalg.norm(x, ord, axis, keepdims=keepdims)
 
 
-def of_plain(function: Callable[..., object]) -> Callable[..., object]:
+def of_plain(function: Function) -> Function:
     """Return a function that is called without boxes."""
     return lambda *args, **kwargs: function(*map(plain, args), **kwargs)
 

@@ -21,6 +21,7 @@ Rounding = tuple[float, int]  # the size of roundings that are drawn anew, and t
 # From what leaves the result of a site, and what reaches its argument, to what reaches the argument
 # in place of it. Linear in both.
 Change = Callable[[Any, Any], Any]
+Flows = dict[Node, Any]  # what flows back to each value, or how that moves
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,9 @@ class Site:
     between: tuple[Node, ...] = ()  # the nodes that it leads through, the result first
     via: Node | None = None  # the one user of the argument by way of which, if not by all
     steps: int = 1
+
+
+Changes = Mapping[Site, Change]
 
 
 class Graph:
@@ -157,18 +161,13 @@ class Graph:
         return bars.get(site.argument, np.zeros(np.shape(site.argument.value)))
 
     def rerun(
-        self,
-        changes: Mapping[Site, Change],
-        *,
-        through_max: bool = False,
-        made: list[object] | None = None,
+        self, changes: Changes, *, through_max: bool = False, made: list[object] | None = None
     ) -> dict[Node, object]:
         """Return the gradients that differ with some changes; `made` gets what these make."""
         by_node: dict[Node, list[tuple[Site, Change]]] = {}
         for site, change in changes.items():
             by_node.setdefault(site.result or site.argument, []).append((site, change))
-        off: dict[Node, Any] = {}
-
+        off: Flows = {}
         for node in reversed(self.nodes[: max(node.number for node in by_node) + 1]):
             g = node.adjoint + off[node] if node in off else node.adjoint
             for site, change in by_node.get(node, ()):
@@ -183,15 +182,11 @@ class Graph:
         return {node: node.adjoint + by for node, by in off.items()}
 
     def tangents(
-        self,
-        weights: Mapping[int, Array],
-        *,
-        through_max: bool = False,
-        deadline: Deadline = NEVER,
-    ) -> dict[Node, Any]:
+        self, weights: Mapping[int, Array], *, through_max: bool = False, deadline: Deadline = NEVER
+    ) -> Flows:
         """Return how Σ weights · gradients moves with what flows back to each node."""
         # The backward pass is linear: its transpose is a forward pass in which the arguments move.
-        moves: dict[Node, Any] = {self.roots[k]: weight for k, weight in weights.items()}
+        moves: Flows = {self.roots[k]: weight for k, weight in weights.items()}
         for node in self.nodes:
             deadline.check()
             stands = not through_max and node in self.cancelled
@@ -255,7 +250,7 @@ def _ways(node: Node, argument: Node, above: Sequence[Node], steps: int) -> Iter
         yield from (Site(node, argument, between, via, steps) for via in last)
 
 
-def _add(bars: dict[Node, Any], node: Node, part: object) -> None:
+def _add(bars: Flows, node: Node, part: object) -> None:
     bars[node] = _added(bars[node], part) if node in bars else part
 
 

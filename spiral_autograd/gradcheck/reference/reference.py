@@ -32,6 +32,7 @@ from .stepping import (
     SINGLE,
     Direction,
     Measured,
+    Rng,
     Steps,
     balanced_direction,
     complex_derivative,
@@ -210,9 +211,9 @@ def _measure(
     seconds: float,
 ) -> None:
     """Measure a gradient entry by entry where time allows, else in random directions."""
-    started = time.monotonic()
+    started = time.thread_time()  # other processes may be busy too
     derivative({0: unit_of(subject.values[0])})
-    one_call = max(time.monotonic() - started, 1e-6)
+    one_call = max(time.thread_time() - started, 1e-6)
     if sum(v.size for v in subject.values) * one_call > seconds:
         rng = np.random.default_rng(0)
         for k, value in enumerate(subject.values):
@@ -259,7 +260,7 @@ WAYS = None, "arrays", "constants"  # of autograd's to follow a forward pass
 _FOLLOWED: WeakKeyDictionary[CodeType, str | None] = WeakKeyDictionary()  # the last time
 
 
-def find_reference(subject: Subject, rng: np.random.Generator, seconds: float) -> Reference:
+def find_reference(subject: Subject, rng: Rng, seconds: float) -> Reference:
     """Return the first reference that can be believed; first the way that was for the same code."""
     double = runs_in_double(subject)
     codes = [f.__code__ for f in subject.forward_code[:1] if hasattr(f, "__code__")]
@@ -299,9 +300,7 @@ def _require_repeatable(subject: Subject) -> None:
 # -------------------- whether to believe it --------------------
 
 
-def agrees_with_differences(
-    subject: Subject, reference: Reference, rng: np.random.Generator
-) -> bool:
+def agrees_with_differences(subject: Subject, reference: Reference, rng: Rng) -> bool:
     """Tell whether differences along a random direction agree with a reference, also in float64."""
     if not reference.grads:
         return True
@@ -321,9 +320,7 @@ def agrees_with_differences(
     return True
 
 
-def _agrees_nearby(
-    subject: Subject, make: Callable[[Subject], Reference], rng: np.random.Generator
-) -> bool:
+def _agrees_nearby(subject: Subject, make: Callable[..., Reference], rng: Rng) -> bool:
     """Tell whether a reference and differences agree beside a kink, where they need not on it."""
     with subject.session.moved(subject.values, nearby(subject, rng)):
         try:

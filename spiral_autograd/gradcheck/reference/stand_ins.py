@@ -14,7 +14,7 @@ from __future__ import annotations
 import builtins
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FunctionType, ModuleType
 from typing import Any
@@ -27,10 +27,8 @@ from ... import recording
 from ...state import ABSENT, Held, Names
 from ...validation import Array
 from . import special
-from .boxes import as_float, as_number, of_plain
+from .boxes import Function, as_float, as_number, of_plain
 from .special import plain
-
-Function = Callable[..., object]
 
 
 def _has_box(value: object) -> bool:

@@ -21,6 +21,7 @@ from ..subject.subject import Subject
 
 # A direction in which values are moved: a part for each value that moves, by its number.
 Direction = dict[int, Array]
+Rng = np.random.Generator
 
 SINGLE = (np.float32, np.float16)
 _SHORTER, _LEVELS = 4.0, 10  # how much shorter each step is than the one before, and how many
@@ -58,7 +59,7 @@ def unit_of(value: Array) -> Array:
     return np.maximum(sizes, 1e-2 * largest(sizes) or 1.0)
 
 
-def random_part(shape: Shape, rng: np.random.Generator, scale: float = 1.0) -> Array:
+def random_part(shape: Shape, rng: Rng, scale: float = 1.0) -> Array:
     """Return random numbers of mean 0 and deviation `scale`, in float32: half of the memory."""
     part = rng.random(shape, dtype=np.float32)
     part -= np.float32(0.5)
@@ -69,7 +70,7 @@ def random_part(shape: Shape, rng: np.random.Generator, scale: float = 1.0) -> A
 # -------------------- where to --------------------
 
 
-def nearby(subject: Subject, rng: np.random.Generator, size: float = 1e-4) -> list[Array]:
+def nearby(subject: Subject, rng: Rng, size: float = 1e-4) -> list[Array]:
     """Return the values moved a little, off any kink; marks stay."""
     others = []
     for k, value in enumerate(subject.values):
@@ -80,7 +81,7 @@ def nearby(subject: Subject, rng: np.random.Generator, size: float = 1e-4) -> li
 
 
 def balanced_direction(
-    subject: Subject, grads: list[Array], rng: np.random.Generator
+    subject: Subject, grads: list[Array], rng: Rng
 ) -> tuple[Direction, float, float]:
     """Return a direction in which gradients have like shares, the derivative there, and others."""
     direction, expected, square = {}, 0.0, 0.0

@@ -21,7 +21,7 @@ from ..finding import Finding, found
 from ..guard import CheckError
 from .adapter import Automatic, Terms
 from .calling import Calling, Source
-from .conventions import CACHES, OUTPUTS, RATES, TARGETS, gradient_key, means_upstream
+from .conventions import CACHES, OUTPUTS, RATES, TARGETS, gradient_key, means_output, means_upstream
 from .object_passes import ObjectPasses
 from .objects import attributes_of, optional_names
 from .returned import returned_names
@@ -104,7 +104,11 @@ def _calling_of(layer: ObjectPasses) -> Calling | None:
 def _ways(layer: ObjectPasses, taken: Sequence[str]) -> list[Calling]:
     """Return the ways to call a backward pass with some arguments, the likeliest first."""
     n, has_cache = len(layer.parts), layer.cache_at is not None
-    is_told = not all(name not in CACHES and means_upstream(name) for name in taken)
+    ups = [name for name in taken if name not in CACHES and means_upstream(name)]
+    is_told = len(ups) < len(taken) if has_cache else n > 1
+    if n == 1 and len(ups) == 1 < len(taken) and not means_output(ups[0]):  # of a loss, an input
+        is_loss = any(layer.outputs[0].ndim < v.ndim for _, v in layer.given_values()[:1])
+        is_told |= not (is_loss or layer.may_be_derivative)
     every = [_sources(layer, name, is_told=is_told) for name in taken]
     # By the names of the arguments: of what they say, or where they leave one thing only.
     told = {(i, s) for i, others in enumerate(every) for s in others if len(others) == 1}
@@ -128,7 +132,7 @@ def _ways(layer: ObjectPasses, taken: Sequence[str]) -> list[Calling]:
 def _sources(layer: ObjectPasses, name: str, *, is_told: bool) -> list[Source]:
     """Return what an argument may be: one thing where its name tells, the likeliest first.
 
-    Where it is told which argument the cache is, if any, others are none.
+    Where it is told which argument the upstream gradient is, it is nothing else.
     """
     n, left, has_cache = len(layer.parts), attributes_of(layer.layer), layer.cache_at is not None
     ups: list[Source] = [("upstream", i) for i in range(n)]
@@ -145,7 +149,7 @@ def _sources(layer: ObjectPasses, name: str, *, is_told: bool) -> list[Source]:
         outputs = [out for i, out in enumerate(named) if i != layer.cache_at]
         own = [i for i, out in enumerate(outputs) if _is_gradient_of(name, out)]
         ups = [("upstream", own[0])] if len(own) == 1 else [*ups, ("upstream", None)]
-    if means_upstream(name) and (is_told if has_cache else n > 1):
+    if means_upstream(name) and is_told:
         return ups
     if has_cache:
         return [*ups, ("cache", None)]

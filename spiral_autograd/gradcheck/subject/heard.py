@@ -262,7 +262,7 @@ def totals(listed: Sequence[Parameter]) -> list[Parameter]:
 def _total(members: Sequence[tuple[Parameter, bool]]) -> object:
     every = [(p.gradient(), turned) for p, turned in members]
     arrays = [g.T if turned else g for g, turned in every if is_array(g)]
-    parts = Sharing.of(arrays).unique(arrays)
+    parts = [arrays[k] for k, (first, _) in enumerate(Sharing.of(arrays).places) if k == first]
     fits = len({part.shape for part in parts}) == 1
     return np.array(sum(parts[1:], start=parts[0])) if fits else own(every[0][0])
 

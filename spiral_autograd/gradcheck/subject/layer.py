@@ -240,7 +240,7 @@ class Layer(ObjectPasses):
             self._say_not_returned()
         self.remarks += floats_with_gradients(self.names, self.inputs, self.result)
         is_array = is_float_array(self.result) and [*self.shapes.values()][:1] == [None]
-        if is_array and np.shape(self.inputs[0]) == self.result.shape:
+        if is_array and np.shape(self.inputs[0]) == self.result.shape and np.any(self.result):
             self.say_unchecked(self.names[0], found("integers", name=self.names[0]))
 
     def _say_not_returned(self) -> None:

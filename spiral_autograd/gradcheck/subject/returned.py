@@ -40,7 +40,7 @@ def by_position(
     names = list(shapes)
     wanted = [name for name, shape in shapes.items() if shape is not None]
     if isinstance(result, dict):
-        return by_key(result, wanted)
+        return _with_entries(by_key(result, wanted), result, shapes, wanted)
     entries = _entries(result, names, wanted)
     if len(entries) == len(names) != len(wanted):
         by_name = dict(zip(names, entries, strict=True))
@@ -54,6 +54,21 @@ def by_position(
             f"{', '.join(wanted) or 'them'}, in this order"
         )
     return dict(zip(wanted, entries, strict=False))
+
+
+def _with_entries(
+    known: dict[str, Any],
+    result: dict[object, object],
+    shapes: Mapping[str, Shape | None],
+    wanted: Sequence[str],
+) -> dict[str, Any]:
+    """Return gradients by names, with those of the entries of lists, which have no names, last."""
+    taken, lacking = set(map(id, known.values())), [n for n in wanted if n not in known]
+    others: list[Any] = [g for g in result.values() if id(g) not in taken]
+    are_entries = all(name.endswith("]") for name in lacking)
+    if are_entries and [np.shape(g) for g in others] == [shapes[name] for name in lacking]:
+        known.update(zip(lacking, others, strict=True))
+    return known
 
 
 def _chosen(

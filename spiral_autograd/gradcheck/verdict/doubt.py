@@ -25,21 +25,12 @@ from ..subject.session import reach
 from ..subject.subject import Subject
 from .excuses import find_idealised, find_kinks
 from .rows import RIGHT, Comparison, Floor, Gradients, Tolerances
-from .second_call import unsteady_gradients
 
 AMPLIFIED = 1e6  # how many rounding errors of the output one of a gradient may matter as
 Apart = list[Array | None]  # handwritten minus true gradients; None where the shapes differ
 POINTS = 8
 FACTOR = 30.0  # a tail of Student's t with seven degrees of freedom: one in 10^8 lies beyond
 LONG = 5_000  # calls of a graph from which on half of the points must do
-
-# Below this, products on the way may have been zero; complex functions are not sharp there.
-_UNDERFLOW = {
-    "float32": 1e-30,
-    "autograd": 1e-290,
-    "complex step": 1e-60,
-    "central differences": 1e-290,
-}
 
 
 def compared(
@@ -58,13 +49,8 @@ def _look_again(c: Comparison) -> Graph | None:
         doubtful = c.doubtful
         c.noise = rounding(c)
         c.compare()
-        amplified = [k for k in doubtful if c.rows[k].verdict in RIGHT and _is_amplified(c, k)]
-        unsteady = unsteady_gradients(c.subject, c.grads) if amplified else set()
-        for k in amplified:
-            if k in unsteady:  # it scatters by itself
-                c.noise[k] = 0.0
-                c.rows[k] = c.compared(k)
-            else:
+        for k in doubtful:
+            if c.rows[k].verdict in RIGHT and _is_amplified(c, k):
                 c.change(k, verdict="approximate", findings=(found("amplified"),))
     for k, excused in find_kinks(c).items():
         c.noise[k] = np.where(excused, np.inf, c.noise[k])
@@ -151,16 +137,11 @@ def rounding(c: Comparison) -> list[Floor]:
     """Return how far rounding alone moves each entry of each gradient."""
     # Handwritten minus reference is taken anew at values that differ from the given ones in their
     # last bits. What a mistake makes of it stays; what rounding makes of it is drawn anew.
-    by_differences = c.reference.kind == "central differences"  # how far these may be off is known
-    clear = set() if by_differences else _clear_mistakes(c)
+    clear = set() if c.reference.kind == "central differences" else _clear_mistakes(c)
     if clear and clear >= set(c.doubtful):
         return [8 * c.reference.eps * largest(g) for g in c.reference.grads]
     points = range(1, 1 + (POINTS // 2 if c.graph is None or _is_long(c.graph) else POINTS))
-    if by_differences:
-        hands = [_handwritten(c, c.upstream, salt) for salt in points]
-        apart = [_differences(hand, c.reference.grads) for hand in hands if hand]
-    else:
-        apart = [d for d in (_apart_at(c, salt) for salt in points) if d]
+    apart = [d for d in (_apart_at(c, salt) for salt in points) if d]
     floors = [np.maximum(*pair) for pair in zip(_least(c), _of_float32(c), strict=True)]
     for k, floor in enumerate(floors) if len(apart) > 1 else ():
         if k not in clear:
@@ -223,6 +204,9 @@ def _size_within(graph: Graph | None) -> float:
 def _apart_at(c: Comparison, salt: int, *, rounded: bool = True) -> Apart | None:
     """Return handwritten minus reference at moved values, both with other roundings if wanted."""
     subject, reference, graph = c.subject, c.reference, c.graph  # of the values as they are given
+    if reference.kind == "central differences":  # how far these may be off is known
+        hand = _handwritten(c, c.upstream, salt)
+        return _differences(hand, reference.grads) if hand else None
     size = 32 * reference.eps if reference.single else 1e-11
     subject.session.restore()
     values = [moved(v, size, salt) for v in subject.values]
@@ -295,7 +279,7 @@ def _least(c: Comparison) -> list[Floor]:
     terms = _last_terms(c.graph) if c.graph is not None else c.reference.grads
     errors: list[Floor] = [*c.reference.errors] or [0.0] * len(terms)
     base = (2 if single and has_cache else 8) * eps
-    smallest = _UNDERFLOW["float32" if single else c.reference.kind]
+    smallest = 1e-30 if single else 1e-290  # below it, products on the way may have been zero
     unseen = 0.0 if has_cache else 1e-3 * eps * c.size
     return [
         8 * eps * np.abs(t) + base * largest(g) + 3 * error + smallest + unseen / unit_of(value)

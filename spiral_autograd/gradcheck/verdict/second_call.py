@@ -41,7 +41,7 @@ def call_again(subject: Subject) -> Calls:
     same, far, near = _inputs(subject)
     if not subject.backward_code:  # a finished gradient
         return Calls()
-    unsteady = unsteady_gradients(subject, subject.first.arrays) if _makes_sets(session) else set()
+    unsteady = _unsteady(subject, subject.first.arrays) if _makes_sets(session) else set()
     if unsteady:
         return Calls(dict.fromkeys(unsteady, "unsteady"))
     # What adds up, changes from call to call or is left from other inputs shows on other inputs.
@@ -63,7 +63,7 @@ def call_again(subject: Subject) -> Calls:
     return Calls(dict.fromkeys(stale, "grows" if run.has_grown else "stale"), run.error)
 
 
-def unsteady_gradients(subject: Subject, first: Gradients) -> set[int]:
+def _unsteady(subject: Subject, first: Gradients) -> set[int]:
     """Return which gradients are others in another run from the same state, as sets make them."""
     runs = (_run(subject, subject.session.fresh, nullcontext).kept for _ in range(AGAIN))
     return set().union(*(_changed(first, grads) for kept in runs for grads in kept))
