@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -62,11 +63,13 @@ def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
             left.append(h)
             continue
         layer.claimed |= {step for _, g in own if g.holder is None for step in g.path[:1]}
-        more.append(Parameter(_own_name(h.name), h.value, partial(_read, layer, h.value, own)))
+        p = Parameter(_own_name(h.name), h.value, partial(_read, layer, h.value, own))
+        g = own[0][1]
+        more.append((g.path[-1] if g.holder is not None and _is_in_turn(g) else -1, p))
     nothing = _given_nothing(layer, left)
-    more += [Parameter(h.name, h.value, partial(layer.at, g)) for h, g in nothing]
+    more += [(-1, Parameter(h.name, h.value, partial(layer.at, g))) for h, g in nothing]
     if more:
-        layer.take(more)
+        layer.take([p for _, p in sorted(more, key=operator.itemgetter(0))])
     return [h for h in left if not any(h is other for other, _ in nothing)]
 
 
