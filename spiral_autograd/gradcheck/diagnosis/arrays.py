@@ -235,7 +235,7 @@ def plain_term(case: Case, k: int) -> Reason | None:
 
 def any_term(case: Case, k: int) -> Reason | None:
     """h - g is a multiple of a parameter or of a forward value, or a constant, also along axes."""
-    if not case.comparable(k):
+    if not case.comparable(k) or ratio(case, k) is not None:
         return None
     term = next((term for *_, term in _terms(case, k)), None)
     rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)

@@ -257,7 +257,7 @@ class Layer(ObjectPasses):
         result, what = self.result, self.backward_label
         n = sum(shape is not None for shape in self.shapes.values())
         if isinstance(result, dict):
-            read = {id(gradient) for gradient in self.by_name().values()}
+            read = set(map(id, [*self.by_name().values(), *(p.gradient() for p in self.parameters)]))
             rest = {k: g for k, g in result.items() if k not in self.claimed and id(g) not in read}
             self.say_unread(rest)
         elif not self.claimed or not isinstance(result, tuple | list):

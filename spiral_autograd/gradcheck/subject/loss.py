@@ -72,7 +72,7 @@ class Gradient(Adapter):
         # A loss that writes into its parameters spoils them.
         self.follows_loss = callable(gradient) and not self.remarks and self._reads_what_is_left()
         self._mark_variables()
-        session.add(self.marks)
+        session.add(self.marks, self.data)
         with session.fresh():
             self.run_backward()
             self._say_written(self.backward_label)

@@ -182,7 +182,8 @@ class ObjectPasses(Adapter):
             arguments = self.by_output(ups)
         before = [np.array(held_at(self.layer, h.path)) for h in self.updated]
         method = self.backward_method
-        default = {n: RATE for n, v in optional_names(self.taken).items() if n in RATES and v == 1}
+        rates = {n: v for n, v in optional_names(self.taken).items() if n in RATES}
+        default = {n: RATE for n, v in rates.items() if v is None or v == 1}
         method = partial(method, **default) if default else method
         result = called(self.backward_label, method, *arguments)
         changes = changes_of(self.updated, before, self.layer)

@@ -45,9 +45,9 @@ class Update:
         if self.argument is not None:
             return self.argument
         kept = [self._begun(*one) for one in self._numbers() if self._is_rate(*one[:2])]
-        defaults = optional_names(self.method).items()
-        default = [float(n) for name, n in defaults if name in RATES and is_number(n) and n]
-        known = kept + [RATE if n == 1 else n for n in default]
+        rates = [n for name, n in optional_names(self.method).items() if name in RATES]
+        rates = [RATE if n is None or n == 1 else n for n in rates]
+        known = kept + [float(n) for n in rates if is_number(n) and n]
         if known:
             return known[0]
         factors = [abs(f) for f in self.factors()]
