@@ -26,7 +26,7 @@ from .returned import by_position, require_any
 from .session import Session, objects_of, reach
 from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
 from .unchecked import (
-    depends_on_array,
+    depends_on_arrays,
     depends_on_number,
     differs,
     exchange,
@@ -262,7 +262,7 @@ class Layer(ObjectPasses):
         for name, value in self.given_values():
             if returned.get(name, MISSING) is not MISSING:
                 continue
-            if id(value) in own or (not is_statistic(name) and depends_on_array(self, value)):
+            if id(value) in own or (not is_statistic(name) and depends_on_arrays(self, value)):
                 self.say_not_returned(name)
 
     def _require_no_surplus(self) -> None:

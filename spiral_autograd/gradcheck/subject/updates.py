@@ -109,11 +109,7 @@ class Update:
 
 
 def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
-    """Give the layer a parameter for each array that backward changes by a rate; return the others.
-
-    An optimizer may change them to which the size of a gradient is nothing, as Adam; or the rate is
-    not known.
-    """
+    """Take a parameter for each array that backward changes by a known rate; return the others."""
     layer.updated, rate, start = list(held), None, layer.session.start
     with suppress(CheckError):
         layer.decays = _decays(layer)
