@@ -128,10 +128,10 @@ def _case(
         name_of_upstream=_name_of_upstream(c),
         has_lines=any(text_of(function) is not None for function in c.subject.backward_code),
     )
-    is_ideal = graph is not c.graph
-    case.second = lru_cache(lambda: second_point(c, case, ideal=is_ideal))
-    if not is_ideal:
+    case.second = lru_cache(lambda: second_point(c, case, ideal=graph is not c.graph))
+    if graph is c.graph:
         case.at_other_sizes = lru_cache(lambda: case_at_other_sizes(case, where.elsewhere))
+        case.at_other_settings = where.gradients_at_other_settings
     return case
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from ..validation import Array
 from .blocks import close
 from .diagnosis.case import Case
+from .diagnosis.other_settings import at_other_settings
 from .diagnosis.other_sizes import at_other_sizes
 from .finding import Finding, found
-from .guard import CheckError, Deadline, guarded
+from .guard import CheckError, Deadline, OutOfTime, guarded
 from .lines.blame import blame_of
 from .lines.ran import Elsewhere, Evidence
-from .lines.remedy import Remedy, derivatives_of, run_with, texts_of
+from .lines.remedy import derivatives_of, texts_of
 from .lines.trail import Trail, follow
 from .lines.verdicts import kink_places, state_places
 from .source import Place, code_of, forward_line, is_readable
@@ -91,6 +94,18 @@ class Where:
             yield seconds[0].rerun, [second.automatic for second in seconds]
         if self.elsewhere is not None:
             yield self.elsewhere.rerun, [self.elsewhere.reference.grads]
+        yield from self.other_settings
+
+    def gradients_at_other_settings(self) -> list[tuple[Sequence[Any], Sequence[Any]]]:
+        """Return the handwritten and the true gradients where a number is another, for each."""
+        return [(run(), true[0]) for run, true in self.other_settings]
+
+    @cached_property
+    def other_settings(self) -> list[Elsewhere]:
+        """The backward pass where a number that the code holds is another, with the truths."""
+        with suppress(CheckError, OutOfTime):
+            return [*at_other_settings(self.c, self.until)]
+        return []
 
     def _outputs_stay(self) -> bool:
         """Run the forward pass once more; tell whether its outputs are what they were."""
@@ -118,28 +133,21 @@ class Where:
     def remedy(
         self, k: int, cases: Sequence[Case], beside: Sequence[int] = (), literal: bool = False
     ) -> Finding | None:
-        """Return what in place of a statement makes a gradient right, at a second point too."""
+        """Return what in place of a statement makes a gradient right, elsewhere too."""
         # With `beside` those that nothing else explains as well; `literal`: it must be a number.
         right, texts, derivatives = False, [""], list[tuple[str, str]]()
         with guarded("the search for the lines", self.c.notes):
             blame = blame_of(self.evidence(sorted({k, *self.c.wrong})))
             remedy = blame.remedy(k, beside) if blame is not None else None
-            if blame is not None and remedy and (not literal or all(m.is_number for m in remedy)):
-                steps = blame.mending.steps
-                right = any(self._is_right_there(k, remedy, case, steps) for case in cases)
+            told = np.size(self.c.grads[k]) > 1 or any(case.second() for case in cases)
+            is_asked = not literal or all(m.is_number for m in remedy or ())
+            if blame is not None and remedy and told and is_asked:
+                right = blame.mending.holds(remedy, frozenset((k, *beside)))
                 texts, derivatives = texts_of(remedy), derivatives_of(remedy, self.c.graph)
         self.c.subject.session.restore()
-        told = {"statement": texts[0], "others": texts[1:], "derivatives": derivatives}
-        told |= {"rule": "value"} if derivatives else {}
-        return found("right_with", **told) if right else None
-
-    def _is_right_there(self, k: int, remedy: Remedy, case: Case, steps: int) -> bool:
-        """Tell whether changed lines make a gradient right at the second point of a case too."""
-        second = case.second()
-        if second is None or second.rerun is None:
-            return second is None and np.size(self.c.grads[k]) > 1
-        grads = run_with(remedy, second.rerun, steps)
-        return bool(grads) and second.same(k, grads[k], second.automatic[k])
+        said = {"statement": texts[0], "others": texts[1:], "derivatives": derivatives}
+        said |= {"rule": "value"} if derivatives else {}
+        return found("right_with", **said) if right else None
 
     def of_verdicts(self) -> None:
         """Write into the rows where kinks and small constants stand."""

@@ -173,7 +173,14 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     ),
     "mean_of_cost": "{factor}. That is right if the 1/m of your cost belongs here, as in "
     "deeplearning.ai: then check the whole cost with check_gradient",
-    "clipped": "is the true one clipped to -{bound:g} … {bound:g}: check it before it is clipped",
+    "clipped": lambda bound: (
+        (
+            "is right where the upstream gradient is small, and cut off where it is large"
+            if bound is None
+            else f"is the true one clipped to -{bound:g} … {bound:g}"
+        )
+        + ": check it before it is clipped"
+    ),
     "clipped_norm": "is the true one scaled to the norm {norm:g}: check it before it is clipped",
     "combined": "is that of the loss with the {activation} before it: right for what comes before "
     "the {activation}, whose backward must then pass it on; check the two together",

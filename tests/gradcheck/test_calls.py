@@ -52,6 +52,40 @@ def test_the_call_is_said_where_no_name_tells_it():
     assert not has(report.remarks, "called_with")
 
 
+def test_an_upstream_gradient_by_its_name_is_nothing_else():
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    def of_upstream(x, dout):
+        return dout * (1 - dout)  # right, if it were given the output
+
+    def of_output(x, out):
+        return out * (1 - out)
+
+    assert wrong_rows(sa.check_backward(sigmoid, of_upstream, x)) == ["x"]
+    report = sa.check_backward(sigmoid, of_output, x)
+    assert report.ok
+    assert has(report, "called_with", arguments=[("input", "x"), ("output", 0)])
+
+
+def test_the_gradients_of_a_tuple_s_entries_stand_in_a_dict_by_any_names():
+    def forward(x, weights):
+        w, b = weights
+        return x @ w + b
+
+    def backward(x, weights, dout):
+        return {"x": dout @ weights[0].T, "w": x.T @ dout, "b": dout.sum(axis=0)}
+
+    def without_bias(x, weights, dout):
+        return {"x": dout @ weights[0].T, "w": x.T @ dout}
+
+    weights = rng(1).normal(size=(x.shape[1], 2)), np.zeros(2)
+    report = sa.check_backward(forward, backward, x, weights)
+    assert report.ok
+    assert [row.name for row in report.rows] == ["x", "weights[0]", "weights[1]"]
+    assert not sa.check_backward(forward, without_bias, x, weights).ok
+
+
 def test_an_activation_is_given_its_input_or_its_output():
     class Tanh:
         def forward(self, x):

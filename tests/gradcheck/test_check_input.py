@@ -497,6 +497,25 @@ def test_integer_inputs_are_not_checked_and_it_is_said():
     assert has(report, "integers", name="x")
 
 
+def test_nothing_is_said_of_indices_whose_gradient_is_returned_as_zeros():
+    class Embedding:
+        def __init__(self):
+            self.W, self.dW = np.ones((5, 2)), None
+
+        def forward(self, ids):
+            self.ids = ids
+            return self.W[ids]
+
+        def backward(self, dout):
+            self.dW = np.zeros_like(self.W)
+            np.add.at(self.dW, self.ids, dout)
+            return np.zeros(self.ids.shape)
+
+    report = sa.check_layer(Embedding(), np.array([[0, 2], [2, 4]]))
+    assert report.ok
+    assert not report.unchecked
+
+
 REFUSED = {
     "x is a masked array": np.ma.masked_array(x, x > 1),
     "x is an np.matrix": matrix(x),

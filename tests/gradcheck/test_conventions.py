@@ -328,6 +328,7 @@ def test_the_parameters_of_a_right_layer_are_found(name):
     assert not report.notes, str(report)
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_wrong_gradient_of_a_parameter_is_found(name):
     report = sa.check_layer(wrong(LAYERS[name])(), x)
@@ -610,6 +611,7 @@ def rnn_cell_backward(da_next, cache):
     }
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_backward_may_leave_out_an_output_and_return_a_dict():
     rng = np.random.default_rng(1)
     parameters = {name: rng.standard_normal((3, 3)) for name in ("Wax", "Waa", "Wya")}
@@ -653,6 +655,7 @@ class Built(Dense):
         return self._grads
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_parameters_may_be_made_by_the_first_forward_pass():
     report = sa.check_layer(Built(), x)
     assert report.ok, str(report)
@@ -824,6 +827,7 @@ def test_shapes_in_pairs_and_losses_too():
     assert has(report, "update_takes", ours=(3,), theirs=(1, 3))
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("nothing", [[], (), {}, None])
 def test_no_parameters_and_an_empty_list_of_their_gradients(nothing):
     class ReLU:

@@ -50,7 +50,13 @@ class ByOne(ByAttribute):
         self.rate = 1.0
 
 
-EVERY = [ByArgument, ByAttribute, ByOne]
+class ByOption(ByAttribute):
+    def backward(self, dout, learning_rate=None):
+        self.rate = self.rate if learning_rate is None else learning_rate
+        return super().backward(dout)
+
+
+EVERY = [ByArgument, ByAttribute, ByOne, ByOption]
 
 
 def wrong(report):

@@ -88,6 +88,7 @@ OF_KIND = {
     "of_loss": {"factor": MEANS},
     "mean_of_cost": {"factor": MEANS},
     "combined": {"activation": ("sigmoid",)},
+    "clipped": {"bound": (None, 5.0)},
     "clipped_norm": {"norm": (5.0,)},
     "either": {"what": (BATCH,), "other": SIZES[:1]},
     "either_way": {"one": (LESS,), "other": (RATIO,)},
@@ -249,6 +250,11 @@ EXACT = [
     (
         found("clipped", bound=5.0),
         "is the true one clipped to -5 … 5: check it before it is clipped",
+    ),
+    (
+        found("clipped", bound=None),
+        "is right where the upstream gradient is small, and cut off where it is large: check it "
+        "before it is clipped",
     ),
     (
         found("either_way", one=LESS, other=RATIO),

@@ -258,6 +258,7 @@ MISTAKES = [
     wrong("dense_l2_not_in_loss", "dense", DENSE, "np.dot(self.inputs.T, dvalues)", "np.dot(self.inputs.T, dvalues) + 2 * self.l2 * self.weights", "term", "weights"),
     wrong("dense_output_for_input", "dense", DENSE, "np.dot(self.inputs.T, dvalues)", "np.dot(self.output.T[:, :], dvalues)", "operand"),
     wrong("dense_clipped", "dense", DENSE, "self.dinputs = np.dot(dvalues, self.weights.T)", "self.dinputs = np.clip(np.dot(dvalues, self.weights.T), -1, 1)", "clipped | upstream_not_linear"),
+    wrong("dense_clipped_before", "dense", DENSE, "self.dweights = np.dot(self.inputs.T, dvalues)", "dvalues = np.clip(dvalues, -0.5, 0.5)\n        self.dweights = np.dot(self.inputs.T, dvalues)", "clipped"),
     wrong("dense_no_keepdims", "dense", DENSE, "np.sum(dvalues, axis=0, keepdims=True)", "np.sum(dvalues, axis=1, keepdims=True)", "summed other_sum"),
     wrong("dense_dbiases_all", "dense", DENSE, "np.sum(dvalues, axis=0, keepdims=True)", "np.sum(dvalues, keepdims=True)", "should_keep summed"),
     wrong("dense_averaged", "dense", DENSE, "np.dot(self.inputs.T, dvalues)", "np.dot(self.inputs.T, dvalues) / len(dvalues)", "averaged_over"),

@@ -88,8 +88,11 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
     scales, *turns = (case.same(k, ours, due) for ours, due in pairs)
     if scales and all(turns):
         return None
-    if case.changed and close(1e6 * given("tiny"), case.automatic[k], 1e-4):
-        return Reason(found("updated", names=[*case.changed]), [k])
+    if close(1e6 * given("tiny"), case.automatic[k], 1e-4):
+        if turns[0]:  # what an update adds has no sign
+            return Reason(found("clipped", bound=None), [k])
+        if case.changed:
+            return Reason(found("updated", names=[*case.changed]), [k])
     decides = scales and not case.same(k, turned, linear) and _is_linear_by_sign(case, k, given)
     said = found("upstream_not_linear", name=case.name_of_upstream, decides=decides)
     return Reason(said, [k])
@@ -232,7 +235,7 @@ def plain_term(case: Case, k: int) -> Reason | None:
 
 def any_term(case: Case, k: int) -> Reason | None:
     """h - g is a multiple of a parameter or of a forward value, or a constant, also along axes."""
-    if not case.comparable(k):
+    if not case.comparable(k) or ratio(case, k) is not None:
         return None
     term = next((term for *_, term in _terms(case, k)), None)
     rest, noise = case.written(k) - case.automatic[k], 10 * case.noise(k)

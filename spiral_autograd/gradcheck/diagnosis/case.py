@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import combinations
@@ -114,6 +114,8 @@ class Case:
     at_other_sizes : callable
         Returns the case for inputs of other sizes, where a reason should hold too; None if there is
         none.
+    at_other_settings : callable
+        Returns the handwritten and the true gradients where one setting is another, for each.
     rerun : callable or None
         Returns the handwritten gradients of a second point, once more.
     """
@@ -136,6 +138,7 @@ class Case:
     has_lines: bool = True
     second: Callable[[], Case | None] = lambda: None
     at_other_sizes: Callable[[], Case | None] = lambda: None
+    at_other_settings: Callable[[], Iterable[tuple[Sequence[Any], Sequence[Any]]]] = lambda: ()
     rerun: Callable[[], list[Any]] | None = None
     _variables: dict[Node, str | None] = field(default_factory=dict, repr=False)
 

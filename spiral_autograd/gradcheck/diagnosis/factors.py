@@ -20,8 +20,15 @@ def named_factor(case: Case, k: int) -> Reason | None:
     constant = _lost_constant(case, c, k) if abs(c + 1) > 1e-6 else None
     if constant is not None:
         return constant
-    finding = factor_of(case, c, k)
+    finding = factor_of(case, c, k) if _stays(case, c, k) else None
     return Reason(finding, [k]) if finding is not None else None
+
+
+def _stays(case: Case, c: float, k: int) -> bool:
+    """Tell whether the factor is the same where a setting is another: else it comes from that."""
+    pairs = ((ours[k], true[k]) for ours, true in case.at_other_settings())
+    same = (pair for pair in pairs if np.shape(pair[1]) == np.shape(case.automatic[k]))
+    return all(case.same(k, ours, c * np.asarray(true)) for ours, true in same)
 
 
 def _lost_constant(case: Case, c: float, k: int) -> Reason | None:
@@ -42,7 +49,9 @@ def _lost_constant(case: Case, c: float, k: int) -> Reason | None:
 def any_factor(case: Case, k: int) -> Reason | None:
     """c g, with any other factor."""
     c = ratio(case, k)
-    return None if c is None else Reason(found("times", times=c, also=None), [k])
+    if c is None or not _stays(case, c, k):
+        return None
+    return Reason(found("times", times=c, also=None), [k])
 
 
 def ratio(case: Case, k: int) -> float | None:

@@ -171,7 +171,8 @@ class Blame(Ran):
         right = partial(shares_right, floors, tolerance, [e.automatic, e.ideal])
 
         def elsewhere() -> list[There]:
-            shares = partial(shares_right, floors, tolerance)
+            # Without a small constant in the forward pass they are nearly so.
+            shares = partial(shares_right, floors, 1e-3 if e.ideal else tolerance)
             return [There(run, partial(shares, true)) for run, true in e.elsewhere()]
 
         def back(value: Any) -> int:

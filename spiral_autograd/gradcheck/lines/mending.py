@@ -32,7 +32,7 @@ class Asked(NamedTuple):
 
 
 class There(NamedTuple):
-    """The backward pass for inputs of other sizes."""
+    """The backward pass for other values, sizes or settings."""
 
     run: Callable[[], Gradients]
     right: Callable[[Gradients], Sequence[float]]
@@ -134,7 +134,7 @@ class Mending:
                 break
             if mended.place in found or not self._mends((mended,), rows):
                 continue
-            if self._holds((mended,), rows):
+            if self.holds((mended,), rows):
                 found[mended.place], least = (cost, mended), min(least, cost)
             else:
                 left = max(left, self._left - _MORE) if not by_chance else left
@@ -169,7 +169,7 @@ class Mending:
                 for remedy in rated:
                     if not self._mends(remedy, rows):
                         rated[remedy] = sum(self._shares(remedy))
-                    elif self._holds(remedy, rows):
+                    elif self.holds(remedy, rows):
                         return self.least(remedy, rows)
                     else:
                         by_chance = by_chance or self.least(remedy, rows)
@@ -190,10 +190,10 @@ class Mending:
 
     def least(self, remedy: Remedy, rows: frozenset[int]) -> Remedy:
         """Return a remedy without the lines that need not be other ones."""
-        holds = self._holds(remedy, rows)
+        holds = self.holds(remedy, rows)
         for mended in remedy if len(remedy) > 1 else ():
             less = tuple(other for other in remedy if other is not mended)
-            is_right = self._mends(less, rows) and holds <= self._holds(less, rows)
+            is_right = self._mends(less, rows) and holds <= self.holds(less, rows)
             remedy = less if is_right else remedy
         return remedy
 
@@ -201,14 +201,13 @@ class Mending:
         """Return which gradients are right with something else in some lines."""
         return _whole(self._shares(remedy))
 
-    def _holds(self, remedy: Remedy, rows: frozenset[int]) -> bool:
-        """Tell whether gradients are right elsewhere too, at other values and other sizes."""
-
-        def holds(there: There) -> bool:
+    def holds(self, remedy: Remedy, rows: frozenset[int]) -> bool:
+        """Tell whether gradients are right elsewhere too: for other values, sizes and settings."""
+        for there in self.elsewhere():
             grads = run_with(remedy, there.run, self.steps)
-            return bool(grads) and rows <= _whole(there.right(grads))
-
-        return all(map(holds, self.elsewhere()))
+            if not grads or not rows <= _whole(there.right(grads)):
+                return False
+        return True
 
     def _mends(self, remedy: Remedy, rows: frozenset[int]) -> bool:
         """Tell whether gradients are right with other lines, and the outputs what they were."""

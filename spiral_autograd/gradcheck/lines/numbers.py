@@ -37,7 +37,11 @@ def constants(value: Any, reach: Reach) -> Iterator[Offer]:
 
 def counts(slot: Slot, body: Slot) -> bool:
     """Tell whether an expression is an index, or says how a loop goes."""
-    return slot[1] in ("slice", "lower", "upper") or isinstance(body[3], ast.For)
+    holder, field, *_ = slot
+    is_in_index = field == "elts" and any(
+        getattr(node, "slice", None) is holder for node in ast.walk(body[3])
+    )
+    return is_in_index or field in ("slice", "lower", "upper") or isinstance(body[3], ast.For)
 
 
 def counted(slot: Slot, body: Slot, reach: Reach) -> Iterator[Offer]:

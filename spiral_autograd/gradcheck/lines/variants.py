@@ -137,7 +137,9 @@ def _simpler(node: ast.AST) -> Iterator[Offer]:
         yield 1.0, node.left
         if isinstance(node.op, ast.Sub):
             yield 1.0, ast.UnaryOp(ast.USub(), node.right)
-        elif not isinstance(node.op, ast.Div | ast.Pow):
+        elif isinstance(node.op, ast.Div):
+            yield 1.1, ast.BinOp(ast.Constant(1), node.op, node.right)
+        elif not isinstance(node.op, ast.Pow):
             yield 1.0, node.right
     elif isinstance(node, ast.UnaryOp):
         yield 1.0, node.operand
@@ -268,6 +270,8 @@ def _more(
         return
     if isinstance(node, ast.Compare) and not isinstance(holder, ast.BinOp):
         return
+    if isinstance(holder, ast.Call) and ast.unparse(holder.func) == "len":
+        return
     text, is_read = ast.unparse(node), isinstance(node, ast.Subscript | ast.Call)
     own = reach.get(text, written.get(text))
     if own is None and isinstance(node, ast.Name | ast.Attribute):
@@ -344,6 +348,8 @@ def _with(
 
 def _fits(shape: Shape, shapes: Iterable[Shape]) -> bool:
     """Tell whether an array of some shape can be a factor of one of some shapes."""
+    if not shape:  # a number, of numbers that have no shape
+        return True
     for made in shapes:
         try:
             if np.broadcast_shapes(shape, made) == made:
