@@ -182,11 +182,7 @@ def _state(get: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> Kind:
 
 
 def _numbers_drawn_from(stream: np.random.RandomState, before: Sequence[Any]) -> bytes | None:
-    """Return the memory of a stream's generator, which all that is drawn changes.
-
-    To read or set its state through NumPy takes 100 times as long. None where a second normal
-    number waits, which is drawn from elsewhere.
-    """
+    """Return the memory of a stream's generator, which is read in a hundredth of the time."""
     source = stream._bit_generator
     if type(source) is not np.random.MT19937 or before[0]["has_gauss"]:
         return None

@@ -109,11 +109,7 @@ class Update:
 
 
 def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
-    """Give the layer a parameter for each array that backward changes by a rate; return the others.
-
-    An optimizer may change them to which the size of a gradient is nothing, as Adam; or the rate is
-    not known.
-    """
+    """Take a parameter for each array that backward changes by a known rate; return the others."""
     layer.updated, rate, start = list(held), None, layer.session.start
     with suppress(CheckError):
         layer.decays = _decays(layer)
@@ -122,7 +118,7 @@ def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
         layer.updated = [h for h in held if h.name in sized]
         true = layer.gradients_of([h.value for h in layer.updated]) if sized else []
         named = dict(zip([h.name for h in layer.updated], true, strict=True))
-        has_rate = layer.calling is not None and ("rate", None) in layer.calling.sources
+        has_rate = ("rate", None) in layer.calling.sources
         argument = RATE if has_rate else None
         method, run = layer.backward_method, partial(_changes, layer)
         update = Update(layer.layer, method, layer.session, run, named, argument)
@@ -151,7 +147,7 @@ def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
 
 def _decays(layer: ObjectPasses) -> Changes:
     """Return what an update takes of arrays without any gradient, if that is a share of them."""
-    if layer.is_scalar or not layer.takes_upstream:
+    if layer.is_scalar or not layer.calling.takes_upstream:
         return {}
     layer.decays, shares = {}, {}
     still = _changes(layer, 0.0)
