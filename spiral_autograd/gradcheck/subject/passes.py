@@ -205,9 +205,9 @@ class Primitive:
             ans = called(self.label, partial(self.raw, **self.kwargs), *inputs)
             return ans, ans
 
-        def back(ups: object, ans: object, *inputs: object) -> dict[str, object]:
-            up = with_leaves(ans, leaves(ups))
-            return {self.names[k]: gradient(k, rules[k], up, ans, inputs) for k in there}
+        def back(ups: object, cache: object, *inputs: object) -> dict[str, object]:
+            up = with_leaves(cache, leaves(ups))
+            return {self.names[k]: gradient(k, rules[k], up, cache, inputs) for k in there}
 
         code = (self.raw, rules[there[0]] if there else self.raw)
         inputs: list[Source] = [("input", k) for k in range(len(self.inputs))]
