@@ -261,7 +261,7 @@ def _of_one(shapes: Sequence[object]) -> object:
 
 # -------------------- a function with its derivative --------------------
 
-_X: Source
+# What a derivative may take: x, y, and the upstream gradient.
 _X, _Y, _G = ("input", 0), ("output", 0), ("upstream", 0)
 
 
