@@ -357,6 +357,7 @@ def test_one_name_is_not_taken_for_another():
     assert report.unchecked == ("weights",)
 
 
+@pytest.mark.usefixtures("no_lines")
 def test_keys_that_differ_in_a_letter_are_said():
     class Lower(Dense):
         def keep(self, W, b):
@@ -757,6 +758,7 @@ class BiasOf:
         return dout
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize(
     ("shape", "gradient"),
     [
@@ -802,6 +804,7 @@ def test_a_gradient_that_the_update_does_not_take_as_it_is(shape, gradient, upda
     assert has(row, "shape", ours=ours, theirs=shape, update=update)
 
 
+@pytest.mark.usefixtures("no_lines")
 def test_shapes_in_pairs_and_losses_too():
     rng = np.random.default_rng(0)
     x, b = rng.normal(size=(4, 3)), rng.normal(size=(1, 3))

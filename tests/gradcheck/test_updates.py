@@ -72,6 +72,7 @@ def test_what_is_right(layer):
     assert np.array_equal(layer.W, W0)
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize("layer", EVERY)
 def test_an_update_that_lacks_the_rate_is_wrong_whatever_the_rate_is(layer):
     class Lacking(layer):
@@ -83,6 +84,7 @@ def test_an_update_that_lacks_the_rate_is_wrong_whatever_the_rate_is(layer):
     assert has(report.remarks, "without_rate", names=["b"])
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize("layer", EVERY)
 def test_a_weight_decay_is_left_out_and_said(layer):
     class Decaying(layer):

@@ -103,9 +103,9 @@ class Update:
 
     @property
     def adds(self) -> bool:
-        """Whether the changes add the gradient rather than subtract it."""
-        sizes = [(inner(a, t), inner(a, a) * inner(t, t)) for a, t in self.pairs()]
-        return sum(product / (size**0.5 or 1.0) for product, size in sizes) < 0
+        """Whether the changes add the gradient, all of them, rather than subtract it."""
+        products = [inner(a, t) for a, t in self.pairs()]
+        return any(products) and max(filter(None, products)) < 0
 
 
 def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
