@@ -70,15 +70,21 @@ class Variant:
     index: int | None
     node: ast.AST
 
+    @property
+    def there(self) -> ast.AST:
+        """What stands in its place now."""
+        held = getattr(self.holder, self.field)
+        found: ast.AST = held if self.index is None else held[self.index]
+        return found
+
     def exchange(self) -> Variant:
         """Put the node into its place; return what takes it out again."""
-        there = getattr(self.holder, self.field)
-        before = there if self.index is None else there[self.index]
+        back = Variant(0.0, self.holder, self.field, self.index, self.there)
         if self.index is None:
             setattr(self.holder, self.field, self.node)
         else:
-            there[self.index] = self.node
-        return Variant(0.0, self.holder, self.field, self.index, before)
+            getattr(self.holder, self.field)[self.index] = self.node
+        return back
 
     def stand(self) -> Variant:
         """Do the same, and let the node stand in the line of the other."""
