@@ -12,6 +12,7 @@ from witness import departure
 import spiral_autograd as sa
 from spiral_autograd.derive import cached
 from spiral_autograd.gradcheck import checks, guard
+from spiral_autograd.gradcheck.where import Where
 
 guard.STRICT = True  # what fails beside a verdict is raised here, and not only said
 matplotlib.use("Agg")
@@ -35,8 +36,16 @@ def _forget_losses():
 
 
 @pytest.fixture
-def verdicts_alone(monkeypatch):
-    """Do not search for the reasons, of which a test says nothing, but where all examples run."""
+def no_lines(monkeypatch):
+    """Do not search for lines, of which a test says nothing, but where all examples run."""
+    if SHARE < 1:
+        monkeypatch.setattr(Where, "places", lambda *asked: ())
+        monkeypatch.setattr(Where, "remedy", lambda *asked, **how: None)
+
+
+@pytest.fixture
+def verdicts_alone(no_lines, monkeypatch):
+    """Do not search for reasons either."""
     if SHARE < 1:
         of = checks.How.of
 

@@ -44,10 +44,7 @@ def inner(ours: Array, theirs: Array) -> float:
 
 
 def apart(ours: Array, theirs: Array) -> tuple[float, int]:
-    """Return the largest difference of two arrays of one shape, and its place when flattened.
-
-    Where one is not finite, that place and infinity.
-    """
+    """Return the largest difference of two arrays, infinity if one is not finite; and its place."""
     found, place, before = -1.0, 0, 0
     for rows in blocks(ours):
         with np.errstate(all="ignore"):
@@ -75,11 +72,7 @@ class Furthest:
 
 
 def furthest(ours: Array, theirs: Array, excused: float | Array = 0.0) -> Furthest:
-    """Return where two arrays differ most for their size, beyond what is excused in each entry.
-
-    An entry is judged by the largest one of its row and of its column, whichever is smaller (of
-    its slice along each axis): features of size 3 beside some of size 300,000 are not to hide.
-    """
+    """Return where two arrays differ most, beyond what is excused, for their rows and columns."""
     distance, place = apart(ours, theirs)
     if not 0 < distance < np.inf:
         return Furthest(distance, distance, distance, place)

@@ -22,7 +22,7 @@ _KINDS = {
     "term": "term constant_added left_out not_carried term_in_part constant_in_part",
     "part": "part",
     "value": "taken_as unused_by_forward lost truncated updated clipped clipped_norm combined "
-    "passed_on",
+    "passed_on diagonal_of_softmax",
     "kink": "kink",
     "state": "accumulates second_call third_call grows stale unsteady",
 }

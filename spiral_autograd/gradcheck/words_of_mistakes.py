@@ -204,6 +204,11 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     ),
     "upstream_ignored": lambda name=None: f"{upstream_name(name)} is ignored: multiply by it",
     "upstream_twice": lambda name=None: f"{upstream_name(name)} is multiplied in twice",
+    "diagonal_of_softmax": lambda name=None: (
+        "has the derivative y * (1 - y) of each output y by itself, but each depends on its whole "
+        "row, as in every softmax: the true gradient is y * (g - sum(y * g)), g being "
+        + upstream_name(name)
+    ),
     "upstream_not_linear": _not_linear,
     "updated": lambda names: (
         f"is made from what backward has changed already ({listed(names)}): take what the forward "

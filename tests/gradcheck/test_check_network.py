@@ -222,6 +222,7 @@ def test_the_sum_is_the_gradient_of_the_whole_network():
 
 
 @pytest.mark.usefixtures("verdicts_alone")
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("place", [0, 2])
 def test_a_mistake_in_one_that_shares_is_found_where_it_is(place):
     W = rng(1).normal(size=(3, 3))
@@ -234,6 +235,7 @@ def test_a_mistake_in_one_that_shares_is_found_where_it_is(place):
     ]
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_two_mistakes_that_cancel_in_the_sum_are_found():
     W = rng(1).normal(size=(3, 3))
     x = data()[0]
@@ -483,6 +485,7 @@ def test_a_budget_that_is_no_time_is_refused(budget):
         sa.check_network(net(three()), *data(), budget=budget)
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_a_mistake_shows_where_the_real_upstream_gradient_is_zero():
     layer, (x, _) = dense(kind=Doubled), data()
     report = sa.check_network(net([layer], MSELoss()), x, dense().forward(x))

@@ -8,6 +8,8 @@ from effort import some
 
 import spiral_autograd as sa
 
+pytestmark = pytest.mark.usefixtures("verdicts_alone")
+
 rng = np.random.default_rng(3)
 x, W0, b0 = rng.normal(size=(5, 3)), rng.normal(size=(3, 4)), rng.normal(size=4)
 

@@ -328,6 +328,7 @@ def test_the_parameters_of_a_right_layer_are_found(name):
     assert not report.notes, str(report)
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_wrong_gradient_of_a_parameter_is_found(name):
     report = sa.check_layer(wrong(LAYERS[name])(), x)
@@ -356,6 +357,7 @@ def test_one_name_is_not_taken_for_another():
     assert report.unchecked == ("weights",)
 
 
+@pytest.mark.usefixtures("no_lines")
 def test_keys_that_differ_in_a_letter_are_said():
     class Lower(Dense):
         def keep(self, W, b):
@@ -610,6 +612,7 @@ def rnn_cell_backward(da_next, cache):
     }
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_backward_may_leave_out_an_output_and_return_a_dict():
     rng = np.random.default_rng(1)
     parameters = {name: rng.standard_normal((3, 3)) for name in ("Wax", "Waa", "Wya")}
@@ -653,6 +656,7 @@ class Built(Dense):
         return self._grads
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_parameters_may_be_made_by_the_first_forward_pass():
     report = sa.check_layer(Built(), x)
     assert report.ok, str(report)
@@ -754,6 +758,7 @@ class BiasOf:
         return dout
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize(
     ("shape", "gradient"),
     [
@@ -799,6 +804,7 @@ def test_a_gradient_that_the_update_does_not_take_as_it_is(shape, gradient, upda
     assert has(row, "shape", ours=ours, theirs=shape, update=update)
 
 
+@pytest.mark.usefixtures("no_lines")
 def test_shapes_in_pairs_and_losses_too():
     rng = np.random.default_rng(0)
     x, b = rng.normal(size=(4, 3)), rng.normal(size=(1, 3))
@@ -824,6 +830,7 @@ def test_shapes_in_pairs_and_losses_too():
     assert has(report, "update_takes", ours=(3,), theirs=(1, 3))
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("nothing", [[], (), {}, None])
 def test_no_parameters_and_an_empty_list_of_their_gradients(nothing):
     class ReLU:

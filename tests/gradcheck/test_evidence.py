@@ -470,6 +470,7 @@ SLIPS = {
 }
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize(("form", "slip", "width"), some(product(FORMS, SLIPS, [3, 4]), 5))
 def test_each_gradient_that_is_returned_is_held_against_its_own(form, slip, width):
     if width == 3 and slip == "exchanged" and form in ("unnamed", "listed"):
@@ -504,3 +505,25 @@ def test_each_gradient_that_is_returned_is_held_against_its_own(form, slip, widt
             assert not report.ok  # which of them is the wrong one, their order may leave open
         else:
             assert [name for name in TWO if not rows[name]] == wanted, str(report)
+
+
+def test_gradients_that_are_kept_and_returned_under_names_of_their_own():
+    class Named:
+        def __init__(self):
+            self.params = [W0.copy(), b0.copy()]
+            self.grads = {"W_grad": np.zeros_like(W0), "b_grad": np.zeros_like(b0)}
+            self.grads["x_grad"] = np.zeros_like(x)
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.params[0] + self.params[1]
+
+        def backward(self, dout):
+            self.grads["W_grad"][...] = self.x.T @ dout
+            self.grads["b_grad"][...] = dout.sum(axis=0)
+            self.grads["x_grad"][...] = dout @ self.params[0].T
+            return self.grads
+
+    report = sa.check_layer(Named(), x)
+    assert report.ok, str(report)
+    assert [row.name for row in report.rows] == ["x", "params[0]", "params[1]"]

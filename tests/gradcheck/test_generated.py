@@ -24,11 +24,15 @@ FORMS = {
     "network": ([network], {"loss": True, "chain": True}),
 }
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("verdicts_alone")]
 generated = settings(
     max_examples=examples(40, least=2),
     phases=[Phase.explicit, Phase.generate],  # a smaller seed is no smaller plan
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.filter_too_much,
+        HealthCheck.function_scoped_fixture,
+    ],
 )
 
 

@@ -131,6 +131,7 @@ def test_zeros_hide_a_gradient_that_is_never_written():
     assert [row.verdict in ("exact", "match") for row in report.rows] == [True, False, True]
 
 
+@pytest.mark.usefixtures("no_lines")
 def test_inputs_of_functions_too():
     def forward(x, gamma):
         return x * gamma, (x, gamma)
@@ -269,6 +270,7 @@ def test_of_a_matrix_of_one_entry_no_transpose_shows():
     assert sa.check_layer(Product(W0), x).notes == ()
 
 
+@pytest.mark.usefixtures("no_lines")
 def test_a_layer_that_returns_its_own_buffer_is_looked_at_elsewhere_too():
     class Buffered(Scale):
         def forward(self, x):

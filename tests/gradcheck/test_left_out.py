@@ -348,6 +348,7 @@ class NumberOfClass(PReLU):
         pass
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("kind", [PReLU, NumpyNumber, NumberOfClass])
 def test_a_number_is_a_parameter(kind):
     check_twice(kind, ["x", "alpha"], "alpha", x)
@@ -548,6 +549,7 @@ def test_gradients_of_attributes_in_many_places(kind):
     assert np.array_equal(kind().W, W0)
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_square_weights_are_told_apart_by_the_names_of_their_gradients():
     class Two:
         scale = 1
@@ -567,6 +569,7 @@ def test_square_weights_are_told_apart_by_the_names_of_their_gradients():
     check_twice(Two, ["x", "V", "W"], "W", x)
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_one_array_under_two_names():
     class Twice:
         scale = 1
@@ -586,6 +589,7 @@ def test_one_array_under_two_names():
     check_twice(Twice, ["x", "W = V"], "W = V", x)
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 def test_a_pair_with_a_dict_of_parameters_beside_its_input():
     def forward(x, params):
         return x @ params["W"] + params["b"], (x, params)
@@ -646,6 +650,7 @@ class Graph:
         return (self.A if self.wrong else self.A.T) @ dout @ self.W.T
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize("wrong", [False, True])
 @pytest.mark.parametrize("constant", [(), ["A"]])
 def test_gradients_belong_to_the_arguments_that_they_fit(constant, wrong):

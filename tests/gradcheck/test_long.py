@@ -20,6 +20,7 @@ LENGTHS = [
 ]
 
 
+@pytest.mark.usefixtures("verdicts_alone")
 @pytest.mark.parametrize(("length", "wrong"), some(product(LENGTHS, MISTAKES), 5))
 def test_a_mistake_is_found_however_many_steps_there_are(length, wrong):
     report = check(*length, wrong, budget=0)

@@ -37,6 +37,7 @@ def test_the_mean_of_the_cost_in_one_of_them_is_a_slip():
     assert not has(report.rows[1], "mean_of_cost")
 
 
+@pytest.mark.usefixtures("no_lines")
 def test_the_gradient_of_a_loss_combined_with_its_activation():
     def bce(A, Y):
         return -np.mean(Y * np.log(A) + (1 - Y) * np.log(1 - A)), (A, Y)
@@ -89,6 +90,7 @@ CONVENTIONS = {
 }
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize("name", CONVENTIONS)
 def test_what_is_done_to_all_gradients_of_a_loss(name):
     change, kind = CONVENTIONS[name]
@@ -99,6 +101,7 @@ def test_what_is_done_to_all_gradients_of_a_loss(name):
     assert {row.name for row in report.rows if kind in kinds(row)} >= {"W1", "W2"}
 
 
+@pytest.mark.usefixtures("no_lines")
 def test_one_gradient_of_a_loss_that_is_summed_is_a_slip():
     def gradient(p, *data):
         g = net_gradient(p, *data)

@@ -55,6 +55,7 @@ def test_the_number_in_the_line_is_said_before_a_mean_that_is_not_taken():
     assert has(row, "right_with", statement="return 1.0 / len(x) * x.T @ (x @ w - t)")
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize(
     ("times", "shape", "kind"),
     [

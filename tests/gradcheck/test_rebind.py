@@ -166,6 +166,7 @@ def test_autograd_follows_a_forward_pass_that_fills_arrays(kind):
     assert type(layer) is kind
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize("kind", LAYERS, ids=lambda kind: kind.__name__)
 def test_a_mistake_in_such_a_layer_is_explained(kind):
     class Wrong(kind):

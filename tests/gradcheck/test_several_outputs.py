@@ -101,6 +101,7 @@ class OfTheSecondAtWill(Cell):
         return self.step_back(dh, 0.0 if dc is None else dc)
 
 
+@pytest.mark.usefixtures("no_lines")
 def test_the_weights_of_attention_are_shown_and_have_no_upstream_gradient():
     report = sa.check_layer(Attention(), X)
     assert {row.verdict for row in report.rows} <= {"exact", "match"}
@@ -120,6 +121,7 @@ def test_backward_takes_the_gradients_of_two_states_in_each_way(cell):
     assert has(report, "called_with") == (cell is InTheOtherOrderByNoName)
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize("cell", Cell.__subclasses__())
 def test_a_wrong_row_is_found_in_each_way(cell):
     class Wrong(cell):

@@ -1,7 +1,10 @@
 """Reasons that are right only by a coincidence of sizes: asked again with inputs of other sizes."""
 
+import time
+
 import numpy as np
 import pytest
+from findings import kinds
 
 import spiral_autograd as sa
 from spiral_autograd.gradcheck.diagnosis import other_sizes
@@ -194,3 +197,20 @@ def test_the_derivative_of_a_function_that_is_not_there_is_not_named():
     report = sa.check_backward(forward, backward, normal(4, 3))
     assert "1 - x ** 2" in said(report), str(report)
     assert "tanh" not in said(report), str(report)
+
+
+def test_a_forward_pass_that_takes_too_long_there_tells_nothing():
+    class Opaque:
+        def forward(self, x):
+            began = time.thread_time()
+            while x.shape != (4, 5) and time.thread_time() < began + 0.004:
+                pass
+            self.x = np.frombuffer(x.astype(float).tobytes()).reshape(x.shape)  # no trace goes on
+            return np.sin(self.x)
+
+        def backward(self, dout):
+            return dout * np.cos(self.x) / self.x.shape[0]
+
+    (row,) = sa.check_layer(Opaque(), np.random.default_rng(1).normal(size=(4, 5))).rows
+    assert row.verdict == "wrong"
+    assert "averaged_over" in kinds(row)

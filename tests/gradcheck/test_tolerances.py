@@ -36,6 +36,7 @@ def verdict(report, name="b"):
     return row.verdict
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize(
     ("off", "given", "expected"),
     [
@@ -148,6 +149,7 @@ def test_no_tolerance_accepts_what_no_number_is_off_by(kind):
     assert verdict(report) in ("wrong", "missing")
 
 
+@pytest.mark.usefixtures("no_lines")
 def test_values_that_hide_mistakes_are_decided_by_the_tolerances_too():
     class Scale:
         def __init__(self, off):
@@ -240,6 +242,7 @@ CHECKS = {
 }
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize("check", CHECKS)
 def test_each_check_takes_them(check):
     assert not CHECKS[check](budget=0).ok

@@ -50,7 +50,13 @@ class ByOne(ByAttribute):
         self.rate = 1.0
 
 
-EVERY = [ByArgument, ByAttribute, ByOne]
+class ByOption(ByAttribute):
+    def backward(self, dout, learning_rate=None):
+        self.rate = self.rate if learning_rate is None else learning_rate
+        return super().backward(dout)
+
+
+EVERY = [ByArgument, ByAttribute, ByOne, ByOption]
 
 
 def wrong(report):
@@ -66,6 +72,7 @@ def test_what_is_right(layer):
     assert np.array_equal(layer.W, W0)
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize("layer", EVERY)
 def test_an_update_that_lacks_the_rate_is_wrong_whatever_the_rate_is(layer):
     class Lacking(layer):
@@ -77,6 +84,7 @@ def test_an_update_that_lacks_the_rate_is_wrong_whatever_the_rate_is(layer):
     assert has(report.remarks, "without_rate", names=["b"])
 
 
+@pytest.mark.usefixtures("no_lines")
 @pytest.mark.parametrize("layer", EVERY)
 def test_a_weight_decay_is_left_out_and_said(layer):
     class Decaying(layer):

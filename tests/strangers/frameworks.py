@@ -262,7 +262,7 @@ MISTAKES = [
     wrong("dense_no_keepdims", "dense", DENSE, "np.sum(dvalues, axis=0, keepdims=True)", "np.sum(dvalues, axis=1, keepdims=True)", "summed other_sum"),
     wrong("dense_dbiases_all", "dense", DENSE, "np.sum(dvalues, axis=0, keepdims=True)", "np.sum(dvalues, keepdims=True)", "should_keep summed"),
     wrong("dense_averaged", "dense", DENSE, "np.dot(self.inputs.T, dvalues)", "np.dot(self.inputs.T, dvalues) / len(dvalues)", "averaged_over"),
-    wrong("softmax_diagonal", "softmax", "Activation_Softmax.backward", "np.diagflat(single_output) - np.dot(single_output, single_output.T)", "np.diagflat(single_output * (1 - single_output))", "term_taken taken_as"),
+    wrong("softmax_diagonal", "softmax", "Activation_Softmax.backward", "np.diagflat(single_output) - np.dot(single_output, single_output.T)", "np.diagflat(single_output * (1 - single_output))", "diagonal_of_softmax"),
     wrong("softmax_jacobian_plus", "softmax", "Activation_Softmax.backward", "np.diagflat(single_output) - np.dot", "np.diagflat(single_output) + np.dot", "term_taken wrong_sign"),
     wrong("softmax_no_diagonal", "softmax", "Activation_Softmax.backward", "np.diagflat(single_output) - np.dot", "-np.dot", "g_left_out | term left_out"),
     wrong("bce_no_outputs", "bce", BCE, "(1 - self.y_pred)) / outputs", "(1 - self.y_pred))", "mean_missing constant_factor"),

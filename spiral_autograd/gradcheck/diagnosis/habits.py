@@ -93,15 +93,22 @@ def combined(case: Case, k: int) -> Reason | None:
 
 
 def _passed_on(case: Case, k: int) -> Reason | None:
-    """The upstream gradient itself, for an output between 0 and 1."""
+    """The upstream gradient itself, for an output between 0 and 1; or each entry's by itself."""
     if case.graph is None or len(case.upstream) != 1 or len(case.names) > 1:
         return None
     outputs = [site.argument.value for site in case.graph.outputs]
     if len(outputs) != 1 or not ((outputs[0] >= 0) & (outputs[0] <= 1)).all():
         return None
-    same = np.shape(case.upstream[0]) == np.shape(case.automatic[k])
-    is_passed = same and case.explains(k, case.upstream[0])
-    return Reason(found("passed_on"), [k]) if is_passed else None
+    (y,), (up,) = outputs, case.upstream
+    if np.shape(up) != np.shape(case.automatic[k]):
+        return None
+    if case.explains(k, up):
+        return Reason(found("passed_on"), [k])
+    is_softmax = any(np.allclose(y.sum(axis=axes), 1) for axes in subsets(y.ndim))
+    if is_softmax and case.explains(k, y * (1 - y) * up):
+        said = found("diagonal_of_softmax", name=case.name_of_upstream)
+        return Reason(said, [k], products=[y * (1 - y), y * (1 - y) * up])
+    return None
 
 
 RULES: tuple[Rule, ...] = (unused, clipped, combined, cost_or_sum)

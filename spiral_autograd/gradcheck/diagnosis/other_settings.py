@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...state import Held, Names
+from ...state import Held, Names, kind_of
 from ...validation import Array
 from ..blocks import close
 from ..guard import CheckError, Deadline
@@ -121,7 +121,7 @@ def _may_be_other(name: object, value: object) -> bool:
 def _named(held: Held) -> tuple[Sequence[Any], Sequence[Any]]:
     """Return by what names, or at what places, a thing holds something, and that."""
     item, before = held.item, held.before
-    if isinstance(item, dict | type):
+    if isinstance(item, dict | type) and held.kind is kind_of(type(item)):  # not its attributes
         half = len(before) // 2
         return before[:half], before[half:]
     if isinstance(item, Names):

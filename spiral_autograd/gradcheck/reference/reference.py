@@ -13,7 +13,6 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import CodeType
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import autograd.numpy as anp
@@ -97,7 +96,7 @@ class Reference:
     def recorded(self, subject: Subject) -> Recording | None:
         """Return autograd's passes as a graph with these gradients; None where there is none."""
         # More stays in a box than where no graph is made: what it is written into must hold it.
-        ways: list[dict[str, Any]] = [{}, {"rebind": "arrays"}, {"rebind": "constants"}]
+        ways: list[dict[str, bool]] = [{}, {"rebind": True}]
         for way in ways if self.kind == "autograd" else ():
             with suppress(CheckError):
                 made, tolerance = self.make(subject, has_graph=True, **way), self.sharpness.match
@@ -123,11 +122,11 @@ def at_these_values(subject: Subject, upstream: list[Array] | None = None) -> Su
 
 
 def by_autograd(
-    subject: Subject, *, rebind: str | None = None, double: bool = False, has_graph: bool = False
+    subject: Subject, *, rebind: bool = False, double: bool = False, has_graph: bool = False
 ) -> Reference:
     """Return autograd's gradient of the forward pass, run on boxes in a copy of the objects."""
-    # With `rebind` "arrays" stand-ins for NumPy make arrays that can hold boxes; with "constants"
-    # those that the objects hold become boxes too. With `double` float32 is given in float64.
+    # With `rebind` stand-ins for NumPy make arrays that can hold boxes, and those that the objects
+    # hold become boxes too. With `double` float32 is given in float64.
     outputs: list[Array] = []
 
     def objective(values: list[Array], upstream: list[Array]) -> object:
@@ -141,7 +140,7 @@ def by_autograd(
 
     # The upstream gradient is traced too, so that the graph tells what depends on it.
     ups = [np.asarray(u, dtype=float) for u in subject.upstream] if double else subject.upstream
-    constants = _constants_of(subject) if rebind == "constants" else []
+    constants = _constants_of(subject) if rebind else []
     stand_in = standing_in(subject.session.start.held) if rebind else nullcontext()
     with subject.session.fresh(), warnings.catch_warnings(), stand_in:
         warnings.simplefilter("ignore")
@@ -256,8 +255,8 @@ def runs_in_double(subject: Subject) -> bool:
 # -------------------- which one --------------------
 
 
-WAYS = None, "arrays", "constants"  # of autograd's to follow a forward pass
-_FOLLOWED: WeakKeyDictionary[CodeType, str | None] = WeakKeyDictionary()  # the last time
+# Whether autograd has followed a forward pass, the last time, with stand-ins for NumPy.
+_FOLLOWED: WeakKeyDictionary[CodeType, bool] = WeakKeyDictionary()
 
 
 def find_reference(subject: Subject, rng: Rng, seconds: float) -> Reference:
@@ -265,12 +264,12 @@ def find_reference(subject: Subject, rng: Rng, seconds: float) -> Reference:
     double = runs_in_double(subject)
     codes = [f.__code__ for f in subject.forward_code[:1] if hasattr(f, "__code__")]
     likely = [_FOLLOWED[code] for code in codes if code in _FOLLOWED]
-    tries: list[tuple[str | None, Callable[..., Reference]]] = [
+    tries: list[tuple[bool, Callable[..., Reference]]] = [
         (rebind, partial(by_autograd, rebind=rebind, double=in_float64))
         for in_float64 in ((True, False) if double else (False,))
-        for rebind in dict.fromkeys([*likely, *WAYS])
+        for rebind in dict.fromkeys([*likely, False, True])
     ]
-    tries.append((None, partial(by_complex_step, seconds=seconds)))
+    tries.append((False, partial(by_complex_step, seconds=seconds)))
     for rebind, make in tries:
         try:
             reference = make(subject)

@@ -10,17 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ...pytree import leaves
 from ...validation import Array, Shape
-from ..blocks import checksum
 from ..finding import Finding, found
-from .conventions import GRADIENT_LISTS, TARGETS
+from .conventions import TARGETS
 from .inputs import Constant, Names, prepared, spread
-from .objects import attributes_of
-from .parameters import Parameter, find_parameters
+from .parameters import Parameter
 from .returned import as_gradient, as_update_takes, other_shapes
-from .session import Session, objects_of, reach
-from .subject import MISSING, Gradients, Subject, is_array, is_float_array, outputs_of
+from .session import Session
+from .subject import Gradients, Subject, is_array, is_float_array, outputs_of
 
 Values = Sequence[Array] | None
 Automatic = Callable[[Subject], Sequence[Any]]
@@ -77,28 +74,18 @@ class Adapter:
         """Run the forward pass, and return its outputs."""
         raise NotImplementedError
 
-    def run_backward(self, ups: Sequence[Array]) -> Any:
-        """Run the backward pass, and return what it returns."""
-        raise NotImplementedError
-
     def substitute(self, replacements: Sequence[object], values: Values = None) -> list[Any]:
         """Run a copy of the forward pass with replacements for the values, or for other arrays."""
         raise NotImplementedError
 
-    def reset(self) -> None:
-        """Reset gradients that add up from call to call."""
+    def gradients(
+        self, ups: list[Array], between: Callable[[object], None] | None = None
+    ) -> list[Any]:
+        """Run both passes, and return the gradient of each value.
 
-    def look(self) -> None:
-        """Take stock of what the layer keeps now."""
-
-    def names_left(self) -> dict[int, str]:
-        """Return what the arrays are called that the forward pass has left."""
+        Between them, `between` is given what the forward pass has left for the backward pass.
+        """
         raise NotImplementedError
-
-    @property
-    def left(self) -> Any:
-        """What the forward pass has left for the backward pass."""
-        return self.layer
 
     # -------------------- what all have --------------------
 
@@ -115,10 +102,6 @@ class Adapter:
     def given_values(self) -> list[tuple[str, Array]]:
         """Return the arrays of floats among the inputs, those in lists and dicts too."""
         return [(n, v) for n, v in spread(self.names, self.inputs) if is_float_array(v)]
-
-    def named_values(self) -> list[tuple[str, Array]]:
-        """Return the arrays of floats that both passes are given, or that the layer keeps."""
-        return self.given_values()
 
     def standing_in(self, replacements: Sequence[object], values: Values) -> dict[int, Any]:
         """Return what stands for arrays, by their ids: as a deep copy takes it."""
@@ -140,56 +123,12 @@ class Adapter:
         finally:
             self.inputs, self.shapes = here
 
-    def gradients(
-        self, ups: list[Array], between: Callable[[object], None] | None = None
-    ) -> list[Any]:
-        """Run both passes, and return the gradient of each value."""
-        self.reset()
-        self.run()
-        if between is not None:
-            between(self.left)
-        self.run_backward(ups)
-        return self.read()
-
-    def by_name(self) -> dict[str, Any]:
-        """Return the gradients of the inputs that backward has returned, by name."""
-        raise NotImplementedError
-
-    def gradient_of(self, name: str) -> object:
-        """Return the gradient of an input; MISSING where there is none."""
-        return self.by_name().get(name, MISSING)
-
     def read(self) -> list[Any]:
         """Return the gradient of each value after both passes."""
         grads = [as_gradient(p.name, p.gradient()) for p in (*self.of_inputs, *self.parameters)]
         n = len(self.of_inputs)
         own = zip(grads[n:], self.parameters, strict=True)
         return grads[:n] + [as_update_takes(gradient, p.value) for gradient, p in own]
-
-    def watched_backward(self) -> list[Finding]:
-        """Run the backward pass, and return what is to be said of what both have written into."""
-        session, names = self.session, self.names_left()
-        by_forward = written_into(session, self.named_values())
-        made = _made_for(self.left, session)
-        blank = [a for a in made if not a.any()]
-        ups = [np.array(u) for u in self.upstream]
-        noted, noted_ups = ([(a, checksum(a)) for a in arrays] for arrays in (made, ups))
-        result = self.run_backward(ups)
-        self.look()
-        effects = [found("writes_upstream")] if _changed(noted_ups) else []
-        cache = _changed(noted)
-        if cache:
-            own: list[object] = [a for a in blank if _shares(a, leaves(result))]
-            if self.layer is not None:  # and those of the layers that it has made inside
-                own += [p.gradient() for i in objects_of(self.layer) for p in find_parameters(i)]
-            cache = [a for a in cache if not _shares(a, own)]
-        if cache:
-            called = filter(None, map(names.get, map(id, cache)))
-            effects.append(found("writes_cache", names=list(called)))
-        by_both = written_into(session, self.named_values())
-        effects += [found("writes", who="forward", name=n) for n in by_forward]
-        effects += [found("writes", who="backward", name=n) for n in by_both if n not in by_forward]
-        return effects
 
     def settle(self) -> None:
         """Leave out what is meant to have no gradient, and has none; note the first gradients."""
@@ -205,14 +144,6 @@ class Adapter:
             self.say_not_returned(name)  # of the targets of a loss: that is meant so
             return True
         return self.constant.covers(name, gradient)
-
-    def take(self, more: Sequence[Parameter]) -> None:
-        """Take more parameters, and make the first call again."""
-        self.parameters += more
-        with self.session.fresh():
-            grads = self.gradients([np.array(u) for u in self.upstream])
-            self.first = Gradients.of(grads, self.session)
-            self.remarks += other_shapes((p.name, p.gradient(), p.value) for p in more)
 
     def say_unchecked(self, name: str, why: Finding) -> None:
         """Say that there is no row for an input or a parameter, unless it is meant to have none."""
@@ -276,42 +207,9 @@ def shapes_of(names: Sequence[str], inputs: Sequence[object]) -> dict[str, Shape
 # -------------------- what is written into --------------------
 
 
-def _made_for(kept: object, session: Session) -> list[Array]:
-    """Return the arrays that a forward pass has made, or written into, for the backward pass."""
-    arrays = [a for a in reach(kept) if isinstance(a, np.ndarray) and a.dtype != object]
-    return [a for a in arrays if not session.start.is_as_before(a)]
-
-
-def _changed(noted: Sequence[tuple[Array, int]]) -> list[Array]:
-    return [array for array, before in noted if checksum(array) != before]
-
-
-def effects_on(effects: Iterable[Finding], names: Sequence[str]) -> list[Finding]:
-    """Return what is to be said of side effects; of inputs and parameters, where so named."""
-    return [e for e in effects if e.fields.get("name") is None or e.fields["name"] in names]
-
-
 def written_into(session: Session, arrays: Iterable[tuple[str, object]]) -> list[str]:
     """Return the names of arrays, of those at the start, whose content is another one now."""
     start = session.start
     # What was not there before is a view or a cache of forward's own, not written into.
     there = [(n, v) for n, v in arrays if isinstance(v, np.ndarray) and start.kept(v) is not None]
     return [name for name, value in there if not start.is_as_before(value)]
-
-
-def _shares(array: Array, others: Sequence[object]) -> bool:
-    return any(isinstance(o, np.ndarray) and np.may_share_memory(array, o) for o in others)
-
-
-def replaced_gradients(
-    layer: object, before: Mapping[str, tuple[Parameter, object]]
-) -> list[Finding]:
-    """Return what to say of a list of gradients in which backward has put other arrays.
-
-    That is right by itself. But a network keeps the arrays that it has found in the list.
-    """
-    attributes = attributes_of(layer)
-    lists = [n for n in GRADIENT_LISTS if isinstance(attributes.get(n), list)]
-    pairs = ((gradient, p.gradient()) for p, gradient in before.values() if lists)
-    replaced = any(is_array(a) and is_array(b) and a is not b for a, b in pairs)
-    return [found("replaces_gradients", holder=lists[0])] if replaced else []

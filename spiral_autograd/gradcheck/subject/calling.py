@@ -28,7 +28,8 @@ Function = Callable[..., Any]
 
 # What an argument of backward is: the upstream gradient of an output, or of all in a tuple (None),
 # an input, an output, what forward has left under a name, the cache that it has returned, or what a
-# function makes of that, or the rate of an update.
+# function makes of that, the rate of an update, or an upstream gradient that is left out where it
+# is 1, as that of a loss is.
 Source = tuple[str, Any]
 
 RATE = 0.5  # of updates: exact, and not 1, with which one that lacks the rate would be right
@@ -40,7 +41,7 @@ class Calling:
 
     sources: tuple[Source, ...]
     is_derivative: bool = False  # what it returns is still to be multiplied by the upstream
-    share: float | None = None  # the fixed upstream of a loss for each example: of their sum 1
+    share: float | None = None  # the fixed upstream of a loss; of one for each example: their sum 1
     of_output: int = 0  # which output is that loss
     is_open: bool = False  # whether names alone did not tell it
 
@@ -79,14 +80,20 @@ class Calling:
             "left": lambda name: attributes_of(layer)[name],
             "cache": lambda read: cache if read is None else read(cache),
             "rate": lambda _: RATE,
+            "optional": lambda i: ups[i],
         }
-        return [given[kind](what) for kind, what in self.sources]
+        there = [s for s in self.sources if s[0] != "optional" or np.any(ups[s[1]] != 1)]
+        return [given[kind](what) for kind, what in there]
 
     def result(self, result: Any, ups: Sequence[Array], inputs: Sequence[Any]) -> Any:
         """Return the gradients of what a backward pass has returned."""
         if not self.is_derivative or result is None or isinstance(result, dict | list | tuple):
             return result
         return chained(ups[0], result, np.shape(inputs[0]))
+
+
+PLAIN = Calling((("upstream", 0),))
+OF_LOSS = Calling((("optional", 0),), share=1.0)
 
 
 def chained(g: Array, derivative: Any, shape_of_x: Shape) -> Any:

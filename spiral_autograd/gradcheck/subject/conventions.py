@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 from ..finding import Finding, found
@@ -14,16 +14,15 @@ from ..finding import Finding, found
 
 
 def spelled(phrases: str) -> list[str]:
-    """Return names in each spelling.
-
-    Examples
-    --------
-    >>> spelled("loss, back prop")
-    ['loss', 'back_prop', 'backprop', 'backProp']
-    """
+    """Return names in each spelling."""
     words = [phrase.split() for phrase in phrases.split(",")]
     forms = [("_".join(w), "".join(w), w[0] + "".join(map(str.title, w[1:]))) for w in words]
     return list(dict.fromkeys(chain.from_iterable(forms)))
+
+
+def word_pairs(pairs: str) -> list[tuple[str, str]]:
+    """Return the pairs of words that stand between commas."""
+    return [(first, second) for first, second in map(str.split, pairs.split(","))]
 
 
 FORWARD = [
@@ -69,17 +68,10 @@ INPUT_GRADIENTS = [
 ]
 
 # A list or dict of parameters, or a method that returns one, and that of their gradients.
-CONTAINERS = (
-    ("params", "grads"),
-    ("parameters", "gradients"),
-    ("params", "gradients"),
-    ("parameters", "grads"),
-    ("weights", "gradients"),
-    ("weights", "grads"),
-    ("params", "dparams"),
-    ("_params", "_grads"),
-    ("get_params", "get_grads"),
-    ("get_parameters", "get_gradients"),
+CONTAINERS = word_pairs(
+    "params grads, parameters gradients, params gradients, parameters grads, weights gradients, "
+    "weights grads, params dparams, _params _grads, get_params get_grads, "
+    "get_parameters get_gradients"
 )
 
 # Methods that give each parameter with its gradient.
@@ -90,25 +82,13 @@ PAIRS = spelled(
 )
 
 # An object that is a parameter: its array, and the gradient of that.
-HOLDERS = (
-    ("data", "grad"),
-    ("value", "grad"),
-    ("val", "grad"),
-    ("array", "grad"),
-    ("data", "gradient"),
-    ("value", "gradient"),
-    ("values", "grads"),
-    ("data", "diff"),
-    ("tensor", "grad"),
-    ("v", "g"),
+HOLDERS = word_pairs(
+    "data grad, value grad, val grad, array grad, data gradient, value gradient, values grads, "
+    "data diff, tensor grad, v g"
 )
 
-RESETS = [
-    form.format(verb, what)
-    for verb in ("zero", "clear", "reset", "flush", "init", "zeros")
-    for what in ("grad", "grads", "gradient", "gradients")
-    for form in ("{}_{}", "{}{}")
-] + "zeroGrad zeroGrads clearGrad clearGrads resetGrad resetGrads zeroGradParameters".split()
+_VERBS, _WHAT = "zero clear reset flush init zeros".split(), "grad grads gradient gradients".split()
+RESETS = spelled(",".join(map(" ".join, product(_VERBS, _WHAT))) + ", zero grad parameters")
 
 # Kept among the parameters, and without a gradient by right.
 STATISTICS = ("running", "moving")
@@ -143,9 +123,6 @@ _SYNONYMS = (
     "b bias biases".split(),
 )
 _GRADIENT_WORDS = ("grad", "nabla", "delta", "diff", "deriv")
-_CHANGE_WORDS = (
-    "update change step adjust adjustment correction adj adjoint bar sens err error".split()
-)
 _OPTIMIZER_WORDS = "vel mom cache adam rms step update prev last old ema avg".split()
 
 
@@ -179,15 +156,7 @@ def _gradient_keys(
 def gradient_key(
     names: Iterable[object], name: str, others: Iterable[object] = (), *, itself: bool = True
 ) -> Any:
-    """Return which of `names` is that of the gradient of `name`; None where none is.
-
-    Examples
-    --------
-    >>> gradient_key(["dW", "db"], "b"), gradient_key(["_grad_w"], "_w"), gradient_key(["dW"], "b")
-    ('db', '_grad_w', None)
-    >>> gradient_key(["weight_grad"], "W"), gradient_key(["db1"], "bias1")
-    ('weight_grad', 'db1')
-    """
+    """Return which of `names` is that of the gradient of `name`; None where none is."""
     return next(iter(gradient_keys(names, name, others, itself=itself)), None)
 
 
@@ -208,13 +177,7 @@ def _synonyms(name: str, others: frozenset[str]) -> list[str]:
 
 
 def last_name(path: str) -> str:
-    """Return what a parameter is called where it is kept.
-
-    Examples
-    --------
-    >>> last_name("layers[0].W")
-    'W'
-    """
+    """Return what a parameter is called where it is kept."""
     return path.split(".")[-1]
 
 
@@ -224,13 +187,7 @@ def is_statistic(name: str) -> bool:
 
 
 def is_like_gradient(path: str) -> bool:
-    """Tell whether a path has a word for gradients in it.
-
-    Examples
-    --------
-    >>> is_like_gradient("dW"), is_like_gradient("W_grad"), is_like_gradient("velocity.W")
-    (True, True, False)
-    """
+    """Tell whether a path has a word for gradients in it."""
     steps = re.split(r"[.\[\]]", path.lower())
     begun = any(step.strip("_")[:1] in ("d", "g") and len(step) > 1 for step in steps)
     words = any(word in path.lower() for word in _GRADIENT_WORDS)
@@ -243,28 +200,10 @@ def is_of_optimizer(name: str, stem: str) -> bool:
     return rest in ("v", "m", "s") or any(word in rest for word in _OPTIMIZER_WORDS)
 
 
-def is_change_of(name: str, stem: str) -> bool:
-    """Tell whether an array is called like a change, or an adjoint, of what has the name `stem`.
-
-    Examples
-    --------
-    >>> is_change_of("kernel_update", "kernel"), is_change_of("kernel_cache", "kernel")
-    (True, False)
-    """
-    rest = name.replace(stem.strip("_"), "", 1).strip("_.").lower()
-    return rest != name.strip("_.").lower() and rest in _CHANGE_WORDS
-
-
 def differing(
     names: Iterable[object], keys: Iterable[object], places: Sequence[str] = ()
 ) -> list[Finding]:
-    """Return which keys of gradients are those of the parameters but for upper and lower case.
-
-    Examples
-    --------
-    >>> [dict(one.fields) for one in differing(["W", "b"], ["w", "b"])]
-    [{'key': 'w', 'name': 'W', 'places': ()}]
-    """
+    """Return which keys of gradients are those of the parameters but for upper and lower case."""
     there, names = list(keys), list(names)
     pairs = [(name, key) for name in names for key in there if name not in there]
     return [
@@ -325,13 +264,7 @@ _NOT_TRUE = ("y_pred", "y_hat", "yhat", "ypred")
 
 
 def means_targets(name: str) -> bool:
-    """Tell whether an argument is the targets, by its name: by a word, or as y is.
-
-    Examples
-    --------
-    >>> [means_targets(name) for name in ("t_batch", "trueLabels", "ytrain", "theta", "y_hat")]
-    [True, True, True, False, False]
-    """
+    """Tell whether an argument is the targets, by its name: by a word, or as y is."""
     if name.lower() in TRAINING or name.lower().startswith(_NOT_TRUE):
         return False
     words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|_", " ", name).lower().split()
@@ -346,11 +279,5 @@ def means_scores(first: str, second: str) -> bool:
 
 
 def is_target_first(names: Sequence[str]) -> bool:
-    """Tell whether a loss is given the targets before the scores, by their names.
-
-    Examples
-    --------
-    >>> is_target_first(["y_true", "y_pred"]), is_target_first(["y", "t"])
-    (True, False)
-    """
+    """Tell whether a loss is given the targets before the scores, by their names."""
     return len(names) == 2 and means_targets(names[0]) and means_scores(names[1], names[0])

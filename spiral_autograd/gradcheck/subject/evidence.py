@@ -20,7 +20,6 @@ from .conventions import (
     CONTAINERS,
     GRADIENT_LISTS,
     gradient_keys,
-    is_change_of,
     is_like_gradient,
     is_of_optimizer,
     last_name,
@@ -54,9 +53,8 @@ def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     written = _written_by_backward(layer, held)
     pairs, parts = Pairs(), list[Part]()
     if written and len(held) * len(written) <= MOST:
-        pairs = _by_shape(held, written)
-        parts = list(pairs) or _parts(layer, held)
-        pairs = pairs or _in_order(parts, _Signs(parts, layer).assign(written))
+        parts = _parts(layer, held)
+        pairs = _in_order(parts, _Signs(parts, layer).assign(written))
     left, more = [], []
     for h in held:
         own = [(part, pairs[part]) for part in parts if part.owner is h and part in pairs]
@@ -76,10 +74,7 @@ def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
 
 
 def _given_nothing(layer: ObjectPasses, left: Sequence[Held]) -> list[tuple[Held, Held]]:
-    """Return the arrays that backward returns None for: by its key, or in their order, if as many.
-
-    An input may have none by right.
-    """
+    """Return the arrays that backward returns None for, by key, or in order, if as many."""
     nothing = [steps for _, steps, g in nested("", layer.result) if g is None and steps]
     keyed = [s for s in nothing if isinstance(s[-1], str)]
     in_turn = [s for s in nothing if s not in keyed and (s[1:] or s[0] >= len(layer.shapes))]
@@ -88,24 +83,8 @@ def _given_nothing(layer: ObjectPasses, left: Sequence[Held]) -> list[tuple[Held
     return [(h, replace(h, holder=None, path=steps)) for h, steps in pairs]
 
 
-def _by_shape(held: Sequence[Held], written: Sequence[Held]) -> Pairs:
-    """Return the gradients of arrays, if all stand in a list, and each fits one array alone."""
-    shapes = {h.value.shape: h for h in written if _is_in_turn(h) and not h.beside}
-    are_all = len(shapes) == len(written) == len(held)
-    if not are_all or shapes.keys() != {h.value.shape for h in held}:
-        return {}
-    places = [np.arange(h.value.size).reshape(h.value.shape) for h in held]
-    parts = [Part(h, h.name, at, None) for h, at in zip(held, places, strict=True)]
-    pairs = {part: shapes[part.owner.value.shape] for part in parts}
-    is_sure = all(_is_unnamed(h) or _is_named(part, h) for part, h in pairs.items())
-    return pairs if is_sure else {}
-
-
 def _in_order(parts: Sequence[Part], pairs: Pairs) -> Pairs:
-    """Return pairs in which gradients that have no names, and fit in their order, stand in it.
-
-    But the order of the arrays may be turned round, as a whole or layer by layer.
-    """
+    """Return pairs with unnamed gradients in their order, or in one turned round in blocks."""
     plain = [p for p in parts if p in pairs and _is_in_turn(pairs[p]) and _is_unnamed(pairs[p])]
     plain = [p for p in plain if _is_whole(p) and not pairs[p].beside]
     there = sorted((pairs[p] for p in plain), key=lambda h: (str(h.path[:-1]), h.path[-1]))
@@ -158,11 +137,7 @@ def _written_by_backward(layer: ObjectPasses, held: Sequence[Held]) -> list[Held
 def _company(
     held: Sequence[Held], layer: ObjectPasses, written: set[int]
 ) -> defaultdict[int, frozenset[int]]:
-    """Return, by the id of a written array, those whose gradient it is by its place.
-
-    It stands with one in a pair, or an object of two or three arrays that is no layer; or where
-    that one stands in another dict of the same keys, or list of the same shapes.
-    """
+    """Return by id the arrays beside a written one in a pair, or in a dict or list like its own."""
     groups: dict[Any, dict[Any, Array]] = {}
     for h in held:
         if h.holder is None:
@@ -263,7 +238,6 @@ class _Signs:
             (_is_named, False),
             (lambda part, h: _is_named_by_base(part, h) and _has_shape(part, h), True),
             (self._is_named_alike, False),
-            (lambda part, h: is_change_of(_stem(h.name), _stem(part.name)), False),
             (self._is_multiple, False),
             (self._is_alike, True),
             (self._is_beside, True),

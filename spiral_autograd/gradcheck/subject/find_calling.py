@@ -20,7 +20,7 @@ from ..blocks import close, inner
 from ..finding import Finding, found
 from ..guard import CheckError
 from .adapter import Automatic, Terms
-from .calling import Calling, Source
+from .calling import OF_LOSS, PLAIN, Calling, Source
 from .conventions import CACHES, OUTPUTS, RATES, TARGETS, gradient_key, means_output, means_upstream
 from .object_passes import ObjectPasses
 from .objects import attributes_of, optional_names
@@ -43,8 +43,7 @@ def find_calling(layer: ObjectPasses) -> None:
             _find(layer)
         except CheckError:
             raise error from None
-    if layer.calling is not None and not layer.told.ways:
-        layer.remarks += _said(layer.calling, layer)
+    layer.remarks += _said(layer.calling, layer) if not layer.told.ways else []
 
 
 def _find(layer: ObjectPasses) -> None:
@@ -63,34 +62,26 @@ def _said(calling: Calling, layer: ObjectPasses) -> list[Finding]:
     others = [i for i, is_known in enumerate(calling.differentiated(n)) if not is_known]
     if others and calling.takes_upstream:
         said.append(found("of_some_outputs", method=method, outputs=others))
-    if calling.share is not None and n == 1:
+    if calling.share is not None and n == 1 and not layer.is_scalar:
         said.append(found("each_loss", method=method, share=calling.share))
     return said
 
 
-def _calling_of(layer: ObjectPasses) -> Calling | None:
-    """Return how a backward pass is called; None where it takes one upstream gradient alone.
-
-    It is asked right after a first forward pass.
-    """
-    n, is_weak, ways = len(layer.parts), layer.may_be_derivative, list[Calling]()
-    taken = layer.required or ["dout"] * n * layer.is_pair + ["cache"] * layer.is_pair
-    is_plain = n == 1 and len(taken) < 2 and not is_weak and layer.cache_at is None
-    is_plain = is_plain and not (layer.takes_no_upstream and layer.outputs[0].ndim)
-    if is_plain and not layer.told.ways:
-        return None
-    readings, targets = list(layer.told.ways), list[str]()
-    if not readings:
-        ways = _ways(layer, taken)
-        more = [*takewhile(means_upstream, optional_names(layer.taken))][: n - 1] if n > 1 else []
-        ways = [*(_ways(layer, [*taken, *more]) if more else []), *ways]
-        readings = list(islice((r for way in ways for r in _readings(way, layer, is_weak)), MOST))
-        targets = [name for name in taken if name.lower() in TARGETS and name not in layer.names]
-    if len(readings) == 1 and not targets and not readings[0].is_open:
-        return readings[0]
+def _calling_of(layer: ObjectPasses) -> Calling:
+    """Return how a backward pass is called, right after a first forward pass."""
     tried = _Tried(layer)
-    best = max(readings, key=tried.nearness, default=None)
-    if best is None or tried.nearness(best)[0] < 0:
+    if layer.told.ways:
+        return tried.nearest(layer.told.ways) or layer.told.ways[0]
+    n, is_weak, taken = len(layer.parts), layer.may_be_derivative, layer.required
+    is_plain = n == 1 and len(taken) < 2 and not is_weak and layer.cache_at is None
+    if is_plain and not (layer.takes_no_upstream and layer.outputs[0].ndim):
+        return OF_LOSS if layer.takes_nothing and layer.is_scalar else PLAIN
+    more = [*takewhile(means_upstream, optional_names(layer.taken))][: n - 1] if n > 1 else []
+    ways = [*(_ways(layer, [*taken, *more]) if more else []), *_ways(layer, taken)]
+    readings = list(islice((r for way in ways for r in _readings(way, layer, is_weak)), MOST))
+    targets = [name for name in taken if name.lower() in TARGETS and name not in layer.names]
+    best = tried.nearest(readings)
+    if best is None:
         raise _refusal(layer, taken, tried.error, is_open=ways[0].is_open if ways else True)
     if targets and not any(map(means_upstream, taken)) and tried.nearness(best)[1:2] <= (0.0,):
         raise CheckError(
@@ -172,7 +163,7 @@ def _readings(way: Calling, layer: ObjectPasses, is_weak: bool) -> Iterator[Call
     sizes = [out.shape for out in layer.outputs]
     scalars = [i for i, part in enumerate(layer.parts) if is_scalar(part)]
     if way.takes_upstream or sizes == [()]:
-        yield way
+        yield way if way.takes_upstream else replace(way, share=1.0)
         return
     if len(layer.parts) > 1 and len(scalars) == 1:
         yield replace(way, share=1.0, of_output=scalars[0])
@@ -193,6 +184,16 @@ class _Tried:
         self.values = [value for _, value in layer.given_values()]
         self.known: dict[Calling, tuple[float, ...]] = {}
         self.true: dict[object, list[Any]] = {}
+
+    def nearest(self, ways: Sequence[Calling]) -> Calling | None:
+        """Return the way that gives the nearest gradients; None where there is none, or all raise.
+
+        There may be only one, which its names tell.
+        """
+        if len(ways) == 1 and not ways[0].is_open:
+            return ways[0]
+        best = max(ways, key=self.nearness, default=None)
+        return None if best is None or self.nearness(best)[0] < 0 else best
 
     def nearness(self, way: Calling) -> tuple[float, ...]:
         """Return how near the gradients of the inputs are to autograd's; -1 where it raises."""
@@ -268,8 +269,7 @@ def _refusal(
 ) -> CheckError:
     """Return why no way to call a backward pass could be found, and what to write."""
     has_cache = layer.cache_at is not None
-    is_sure = not is_open or (layer.is_pair and has_cache) or layer.told.ways
-    if error is not None and is_sure:
+    if error is not None and (not is_open or (layer.is_pair and has_cache)):  # it is sure
         return error
     arguments, came = ", ".join(taken), "all raise" if error is None else str(error)
     if layer.is_pair:
@@ -290,12 +290,13 @@ def _refusal(
 
 
 def calling_back(layer: object, inputs: Sequence[object], automatic: Automatic) -> Calling | None:
-    """Return how a layer is called back that takes more than a gradient; None of others."""
+    """Return how a layer is called back that may take more than a gradient; None of others."""
     with untouched(layer, inputs) as session:
         passes = ObjectPasses(layer, inputs, Terms(session, automatic=automatic))
-        if passes.may_be_open:
-            find_calling(passes)
-        return passes.calling
+        if not passes.may_be_open:
+            return None
+        find_calling(passes)
+        return None if passes.calling in (PLAIN, OF_LOSS) else passes.calling
 
 
 def arguments_back(

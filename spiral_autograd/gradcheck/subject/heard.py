@@ -155,10 +155,7 @@ def gradients_of(name: str, layer: object) -> list[Parameter]:
 
 
 def listed_by(network: Any, result: Any, method: Any = None) -> tuple[list[Parameter], bool]:
-    """Return the gradients that a method of a network returned, or else those that it holds itself.
-
-    And whether they were returned.
-    """
+    """Return the gradients that a network's method returned, else its own; and which."""
     result, names = _without_loss(result, method)
     if isinstance(result, dict):
         returned = _by_key(network, result)
@@ -219,10 +216,7 @@ def _in_order(network: Any, result: Any) -> list[Parameter]:
 
 
 def _by_place(network: object, result: Any, names: Sequence[str]) -> list[Parameter]:
-    """Return the arrays that a network keeps, or lists of them, with gradients of that structure.
-
-    By what the method calls these, else in their order.
-    """
+    """Return what a network keeps with gradients of its structure, by name, else in order."""
     if not isinstance(result, tuple | list):  # one array
         result = [result]
     held = {n: v for n, v in attributes_of(network).items() if any(map(is_array, leaves(v)))}

@@ -79,11 +79,7 @@ def _refuse(what: str, name: str, value: Array, why: str | None) -> None:
 def prepared(
     inputs: Sequence[Any], names: Sequence[str], held: Iterable[Array] = ()
 ) -> tuple[list[Any], list[Finding]]:
-    """Return inputs that can be moved each on its own, and what is to be said of it.
-
-    An array that shares memory with one in `held` or with another input is copied, as is one that
-    is read-only or in the byte order of another machine.
-    """
+    """Return inputs, copied where they cannot be moved alone; and what is to be said of it."""
     apart = [array for array in held if array.size]
     remarks: dict[str, Finding] = {}
 
@@ -152,16 +148,7 @@ def as_dict(value: Any) -> Any:
 
 
 def by_company(held: Any, names_of_arrays: Callable[[], Mapping[int, str]]) -> Any:
-    """Return nests in which the gradients that stand beside their arrays, or names, are in dicts.
-
-    The names of arrays, by their ids, are asked where there are nests in it.
-
-    Examples
-    --------
-    >>> W, dW = np.ones(2), np.zeros(2)
-    >>> by_company([(W, dW), ("b", 3.0)], lambda: {id(W): "W"})
-    {'W': array([0., 0.]), 'b': 3.0}
-    """
+    """Return nests in which gradients that stand beside their arrays, or names, are in dicts."""
     held = as_dict(held)
     if not isinstance(held, list | tuple | dict):
         return held
@@ -192,13 +179,7 @@ def _in_company(entry: Any, names: Mapping[int, str]) -> tuple[str, Any] | None:
 
 
 def leaf_name(path: str) -> str:
-    """Return the short name of a leaf: its key, or its path where there is more than one step.
-
-    Examples
-    --------
-    >>> leaf_name("['W1']"), leaf_name("[0]['W']")
-    ('W1', '[0].W')
-    """
+    """Return the short name of a leaf: its key, or its path where there is more than one step."""
     steps = path.replace("][", "|").strip("[]").split("|")
     text = "".join(
         (f".{step[1:-1]}" if step[:1] in "'\"" else f"[{step}]") for step in steps if step
@@ -207,13 +188,7 @@ def leaf_name(path: str) -> str:
 
 
 def spread(names: Sequence[str], inputs: Sequence[Any]) -> list[tuple[str, Any]]:
-    """Return inputs by name, with the arrays in lists and dicts each by its own.
-
-    Examples
-    --------
-    >>> [name for name, _ in spread(["x", "state"], [1, [np.ones(2), np.ones(3)]])]
-    ['x', 'state[0]', 'state[1]']
-    """
+    """Return inputs by name, with the arrays in lists and dicts each by its own."""
     found: list[tuple[str, Any]] = []
     for name, value in zip(names, inputs, strict=True):
         parts = list(named_leaves("", value)) if is_nest(value) else [("", value)]
@@ -246,14 +221,7 @@ Names = str | Iterable[str]
 
 
 class Constant:
-    """The names of what is meant to have no gradient, in full, or the last part of a path.
-
-    Examples
-    --------
-    >>> constant = Constant(["mask"])
-    >>> constant.has("mask"), constant.has("layers[0].mask"), constant.has("W")
-    (True, True, False)
-    """
+    """The names of what is meant to have no gradient, in full, or the last part of a path."""
 
     def __init__(self, names: Names = ()) -> None:
         is_one = isinstance(names, str) or not isinstance(names, Iterable)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -10,21 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from ...validation import Array, Shape
+from ...pytree import leaves
+from ...validation import Array
+from ..blocks import checksum
 from ..finding import Finding, found
-from ..guard import theirs
-from .adapter import Terms, effects_on, replaced_gradients
-from .conventions import is_statistic
+from .adapter import Terms, written_into
+from .conventions import GRADIENT_LISTS, is_statistic
 from .evidence import claim
 from .find_calling import find_calling
 from .inputs import floats_with_gradients, refuse_parameters
 from .object_passes import ObjectPasses, Resets
-from .objects import Held, held_arrays, nested
-from .parameters import Kept, Parameter, has_gradient, other_keys, resets_of
+from .objects import Held, attributes_of, held_arrays
+from .parameters import Kept, Parameter, find_parameters, has_gradient, other_keys, resets_of
 from .returned import by_position, require_any
+from .session import Session, objects_of, reach
 from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
 from .unchecked import (
-    depends_on_array,
+    depends_on_arrays,
     depends_on_number,
     differs,
     exchange,
@@ -53,9 +55,8 @@ class Layer(ObjectPasses):
     def _prepare(self) -> None:
         """Find the parameters by a run; where the first run makes them, begin from after it."""
         lend(self)
+        find_calling(self)
         self._find_reset()
-        if self.may_be_open:
-            self._find_calling()
         with self.session.fresh():
             before = self._known()
             effects = self._first_run()
@@ -81,40 +82,32 @@ class Layer(ObjectPasses):
             known = names_in(self.layer, self.names)
             self.constant.require_known(self.label.partition(".")[0], known)
 
-    def _find_calling(self) -> None:
-        find_calling(self)
-        if self.calling is not None:
-            self._find_reset()  # now its backward pass can be run, too
-
     def _find_reset(self) -> None:
-        """Take the reset of a layer's parts, or none, where it cannot be run behind its own."""
-        own = self._behind(resets_of) if resets_of(self.layer) else None
-        if not isinstance(own, CheckError):
+        """Take its own reset, else its parts', else none: the first that it can be run behind."""
+        if not resets_of(self.layer):
             return
-        plain = self._behind(lambda layer: [])
-        if isinstance(plain, CheckError):  # it cannot be run at all
-            self.resets = resets_of
-            return
-        if self._behind(partial(resets_of, of_parts=True)) != plain:
-            self.resets = lambda layer: []
-        self.remarks.append(found("fails_behind_reset", error=str(own)))
+        first: Resets = resets_of
+        others: list[Resets] = [partial(resets_of, of_parts=True), lambda layer: []]
+        error = self._fails_behind(first)
+        if error is not None and any(self._fails_behind(resets) is None for resets in others):
+            self.remarks.append(found("fails_behind_reset", error=str(error)))
+        elif error is not None:  # it cannot be run at all
+            self.resets = first
 
-    def _behind(self, resets: Resets) -> list[tuple[str, Shape]] | CheckError:
-        """Return the places and shapes of what backward returns in a second run, behind a reset."""
+    def _fails_behind(self, resets: Resets) -> CheckError | None:
+        """Return the error of a second run behind a reset, which stays the one to be used."""
         self.resets = resets
         try:
             with self.session.fresh():
                 if resets(self.layer):
-                    with suppress(CheckError), theirs():
+                    with suppress(CheckError):
                         self.run()  # which may make what is reset
                         self.reset()
                 self.outputs = [np.array(out) for out in outputs_of("", self.run())]
-                if self.calling is None and (self.may_be_open or len(self.parts) > 1):
-                    return []
-                result = self.run_backward(self.upstreams(np.random.default_rng(0)))
-                return [(name, np.shape(gradient)) for name, _, gradient in nested("", result)]
+                self.run_backward(self.upstreams(np.random.default_rng(0)))
         except CheckError as error:
             return error
+        return None
 
     def _find_left(self) -> None:
         """Find the gradients of inputs among what backward leaves, where it returns none."""
@@ -135,13 +128,8 @@ class Layer(ObjectPasses):
         """Run both passes, note what there is and is made, and return the side effects."""
         begun, start = self.now, self.session.start
         free = may_be_parameters(begun)
-        with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
-            self.reset()
+        self.reset()
         self.run()
-        if len(self.parts) > 1 and self.calling is None:
-            self._find_calling()
-            with self.session.fresh():
-                return self._first_run()
         self.look()
         self.unwritten = unwritten(self.now, free, start)
         held = [h for h in self.now.held if start.kept(h.value) is None]
@@ -152,6 +140,31 @@ class Layer(ObjectPasses):
         self.outputs = [np.array(out) for out in outputs_of(self.label, self.structure)]
         self.upstream = self.upstreams(self.terms.rng)
         return self.watched_backward()
+
+    def watched_backward(self) -> list[Finding]:
+        """Run the backward pass, and return what is to be said of what both have written into."""
+        session, names = self.session, self.names_left()
+        by_forward = written_into(session, self.named_values())
+        made = _made_for(self.left, session)
+        blank = [a for a in made if not a.any()]
+        ups = [np.array(u) for u in self.upstream]
+        noted, noted_ups = ([(a, checksum(a)) for a in arrays] for arrays in (made, ups))
+        result = self.run_backward(ups)
+        self.look()
+        effects = [found("writes_upstream")] if _changed(noted_ups) else []
+        cache = _changed(noted)
+        if cache:
+            own: list[object] = [a for a in blank if _shares(a, leaves(result))]
+            # And those of the layers that it has made inside.
+            own += [p.gradient() for i in objects_of(self.layer) for p in find_parameters(i)]
+            cache = [a for a in cache if not _shares(a, own)]
+        if cache:
+            called = filter(None, map(names.get, map(id, cache)))
+            effects.append(found("writes_cache", names=list(called)))
+        by_both = written_into(session, self.named_values())
+        effects += [found("writes", who="forward", name=n) for n in by_forward]
+        effects += [found("writes", who="backward", name=n) for n in by_both if n not in by_forward]
+        return effects
 
     def _made(self) -> set[str]:
         """Return the names of arrays that forward has made, and a second one leaves alone.
@@ -249,7 +262,7 @@ class Layer(ObjectPasses):
         for name, value in self.given_values():
             if returned.get(name, MISSING) is not MISSING:
                 continue
-            if id(value) in own or (not is_statistic(name) and depends_on_array(self, value)):
+            if id(value) in own or (not is_statistic(name) and depends_on_arrays(self, value)):
                 self.say_not_returned(name)
 
     def _require_no_surplus(self) -> None:
@@ -257,7 +270,8 @@ class Layer(ObjectPasses):
         result, what = self.result, self.backward_label
         n = sum(shape is not None for shape in self.shapes.values())
         if isinstance(result, dict):
-            read = {id(gradient) for gradient in self.by_name().values()}
+            own = (p.gradient() for p in self.parameters)
+            read = set(map(id, [*self.by_name().values(), *own]))
             rest = {k: g for k, g in result.items() if k not in self.claimed and id(g) not in read}
             self.say_unread(rest)
         elif not self.claimed or not isinstance(result, tuple | list):
@@ -272,16 +286,17 @@ class Layer(ObjectPasses):
 
     def subject(self) -> Subject:
         """Return the layer as a subject."""
+        takes_upstream = self.calling.takes_upstream
         return replace(
             super().subject(),
             forward_code=self.told.code[:1],
             backward_code=self.told.code[1:],
-            is_loss=self.terms.upstream is None and (self.is_scalar or not self.takes_upstream),
-            takes_upstream=self.takes_upstream,
+            is_loss=self.terms.upstream is None and (self.is_scalar or not takes_upstream),
+            takes_upstream=takes_upstream,
             takes_other_sizes=True,
             owner=self.layer,
             unkept=self.unkept,
-            upstream_at=None if self.calling is None else self.calling.upstream_at,
+            upstream_at=self.calling.upstream_at,
         )
 
 
@@ -289,9 +304,7 @@ def _without_views(parameters: Sequence[Parameter]) -> list[Parameter]:
     """Return parameters but for the views of another one whose gradients are of that one's."""
     read = [(p, p.value, p.gradient()) for p in parameters]
     arrays = [(p, (value, g)) for p, value, g in read if is_array(value) and is_array(g)]
-    views = [held for _, held in arrays if not held[0].flags.owndata]  # two others share nothing
-    wholes = {p: views if held[0].flags.owndata else [h for _, h in arrays] for p, held in arrays}
-    inner = {p for p, held in arrays if any(_is_in(held, whole) for whole in wholes[p])}
+    inner = {p for p, held in arrays if any(_is_in(held, whole) for _, whole in arrays)}
     return [p for p in parameters if p not in inner]
 
 
@@ -299,6 +312,39 @@ def _is_in(part: tuple[Array, Array], whole: tuple[Array, Array]) -> bool:
     """Tell whether an array and its gradient are views of a larger one and of its gradient."""
     pairs = zip(part, whole, strict=True)
     return all(a.size < b.size and np.shares_memory(a, b) for a, b in pairs)
+
+
+def effects_on(effects: Iterable[Finding], names: Sequence[str]) -> list[Finding]:
+    """Return what is to be said of side effects; of inputs and parameters, where so named."""
+    return [e for e in effects if e.fields.get("name") is None or e.fields["name"] in names]
+
+
+def replaced_gradients(
+    layer: object, before: Mapping[str, tuple[Parameter, object]]
+) -> list[Finding]:
+    """Return what to say of a list of gradients in which backward has put other arrays.
+
+    That is right by itself. But a network keeps the arrays that it has found in the list.
+    """
+    attributes = attributes_of(layer)
+    lists = [n for n in GRADIENT_LISTS if isinstance(attributes.get(n), list)]
+    pairs = ((gradient, p.gradient()) for p, gradient in before.values() if lists)
+    replaced = any(is_array(a) and is_array(b) and a is not b for a, b in pairs)
+    return [found("replaces_gradients", holder=lists[0])] if replaced else []
+
+
+def _made_for(kept: object, session: Session) -> list[Array]:
+    """Return the arrays that a forward pass has made, or written into, for the backward pass."""
+    arrays = [a for a in reach(kept) if isinstance(a, np.ndarray) and a.dtype != object]
+    return [a for a in arrays if not session.start.is_as_before(a)]
+
+
+def _changed(noted: Sequence[tuple[Array, int]]) -> list[Array]:
+    return [array for array, before in noted if checksum(array) != before]
+
+
+def _shares(array: Array, others: Sequence[object]) -> bool:
+    return any(isinstance(o, np.ndarray) and np.may_share_memory(array, o) for o in others)
 
 
 def names_in(layer: object, inputs: Sequence[str]) -> list[str]:

@@ -159,10 +159,7 @@ class Gradient(Adapter):
             self.run()
 
     def _reads_what_is_left(self) -> bool:
-        """Tell whether the gradient function reads what the loss has left, so that it comes after.
-
-        Alone it then raises, or gives what belongs to an earlier loss.
-        """
+        """Tell whether the gradient function reads what the loss has left, and comes after."""
         alone, after = (self._tried(follows) for follows in (False, True))
         return after is not None and alone != after
 
@@ -191,10 +188,7 @@ class Gradient(Adapter):
         return rest[0] if len(rest) == 1 else rest
 
     def _as_params(self, grads: Any) -> Any:
-        """Return gradients in a tuple as a dict, where the parameters are in one.
-
-        By what the function calls them, else in their order, if they have the shapes.
-        """
+        """Return gradients in a tuple by the parameters' keys: by name, else by order and shape."""
         own = self.params if isinstance(self.params, dict) else {}
         if not isinstance(grads, tuple | list) or len(grads) != len(own):
             return grads
@@ -254,10 +248,7 @@ class Gradient(Adapter):
         return f"{self.name}{name}" if not name or name.startswith("[") else name
 
     def _say_keys(self, grads: dict[Any, Any], names: dict[str, Any], in_turn: bool) -> list[str]:
-        """Say which keys are missing, differ in a letter only, or belong to nothing.
-
-        Who checks one mark after another, in turn, does not have those of the parameters yet.
-        """
+        """Say which keys are missing, differ in a letter only, or belong to nothing."""
         keys = {name: _key_of(grads, name, key) for name, key in names.items()}
         absent = [n for n, key in keys.items() if key is None and not self.constant.has(n)]
         unread = {key: g for key, g in grads.items() if key not in keys.values()}

@@ -99,11 +99,7 @@ class Network:
         return heard
 
     def _hear(self, heard: Pass) -> None:
-        """Run the methods, and note what the last one returns, and the gradients.
-
-        Those that it returns or that the network holds; else those of its layers; else by how much
-        it makes the network's arrays smaller.
-        """
+        """Run the methods, and note the result, and the gradients that are given, held or made."""
         held = list({id(h.value): h for h in held_arrays(self.object)}.values())
         before = [np.array(h.value) for h in held]
         with theirs():

@@ -8,6 +8,7 @@ import io
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from types import GeneratorType
 from typing import Any
@@ -18,16 +19,11 @@ from ...pytree import leaves, with_leaves
 from ...state import is_vocabulary
 from ...validation import Array
 from ..finding import Finding
+from ..guard import theirs
 from ..source import Place
 from .adapter import Adapter, Terms, Values
-from .calling import RATE, Calling, Told, TwoFunctions, place_of_cache
-from .conventions import (
-    CACHES,
-    DERIVATIVES,
-    RATES,
-    is_target_first,
-    means_upstream,
-)
+from .calling import PLAIN, RATE, Told, TwoFunctions, place_of_cache
+from .conventions import CACHES, DERIVATIVES, RATES, is_target_first, means_upstream
 from .inputs import by_company
 from .objects import (
     Held,
@@ -45,9 +41,9 @@ from .objects import (
     required_names,
     signature_of,
 )
-from .parameters import Kept, resets_of
-from .returned import arranged, by_position, flattened, is_of_loss, returned_names
-from .subject import CheckError, called, described, is_float_array, upstream_of
+from .parameters import Kept, Parameter, resets_of
+from .returned import arranged, by_position, flattened, is_of_loss, other_shapes, returned_names
+from .subject import MISSING, CheckError, Gradients, called, described, is_float_array, upstream_of
 
 # What a copy of an object shares with it, since it cannot be copied; and long lists of words.
 _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
@@ -78,8 +74,9 @@ class ObjectPasses(Adapter):
         shared.append(self.told)
         self.shared = {id(item): item for item in (*shared, *sys.modules.values())}
         self.takes_nothing = terms.upstream is None and accepts(self.taken, 0)
-        self.required = required_names(self.taken)
-        self.calling: Calling | None = None
+        # Of two functions with *args, or of compiled code, what is usual.
+        self.required = required_names(self.taken) or ["dout", "cache"] * self.is_pair
+        self.calling = PLAIN
         self.cache: Any = None
         self.has_run = False
         self.cache_at: int | None = None  # where a cache stands in what forward returns
@@ -140,8 +137,7 @@ class ObjectPasses(Adapter):
         """Run the forward pass."""
         result = output_of(self.layer, called(self.label, self.forward_method, *self.inputs))
         if not self.has_run:
-            taken = self.required or ["cache"] * self.is_pair  # of *args, or of compiled code
-            place = place_of_cache(result, taken, self.names, is_pair=self.is_pair)
+            place = place_of_cache(result, self.required, self.names, is_pair=self.is_pair)
             self.cache_at = (1 if self.told.has_cache else None) if self.told.ways else place
             self.has_run = True
         self.cache = None if self.cache_at is None else result[self.cache_at]
@@ -173,31 +169,46 @@ class ObjectPasses(Adapter):
 
     def run_backward(self, ups: Sequence[Array]) -> Any:
         """Run the backward pass, and return what it returns or leaves for the inputs."""
-        if self.calling is not None:
-            given = self.by_output(ups), self.inputs, self.structure, self.layer, self.cache
-            arguments: Sequence[Any] = self.calling.arguments(*given)
-        elif self.takes_nothing and len(ups) == 1 and ups[0].ndim == 0 and ups[0] == 1:
-            arguments = []
-        else:
-            arguments = self.by_output(ups)
+        given = self.by_output(ups), self.inputs, self.structure, self.layer, self.cache
+        arguments = self.calling.arguments(*given)
         before = [np.array(held_at(self.layer, h.path)) for h in self.updated]
         method = self.backward_method
-        default = {n: RATE for n, v in optional_names(self.taken).items() if n in RATES and v == 1}
+        rates = {n: v for n, v in optional_names(self.taken).items() if n in RATES}
+        default = {n: RATE for n, v in rates.items() if v is None or v == 1}
         method = partial(method, **default) if default else method
         result = called(self.backward_label, method, *arguments)
         changes = changes_of(self.updated, before, self.layer)
         self.changes = {n: change - self.decays.get(n, 0.0) for n, change in changes.items()}
         result = input_gradient_of(self.layer, result)
-        if self.calling is not None:
-            result = self.calling.result(result, ups, self.inputs)
+        result = self.calling.result(result, ups, self.inputs)
         result = flattened(by_company(result, dict), self.names, self.inputs)
         self.result = arranged(result, self.inputs, self.given_values(), self.backward_method)
         return self.result
 
     def reset(self) -> None:
-        """Reset the gradients of a layer that accumulates them."""
+        """Reset the gradients of a layer that accumulates them, as far as they are made."""
         for reset in self.resets(self.layer):
-            reset()
+            with suppress(CheckError), theirs():
+                reset()
+
+    def gradients(
+        self, ups: list[Array], between: Callable[[object], None] | None = None
+    ) -> list[Any]:
+        """Run both passes, and return the gradient of each value."""
+        self.reset()
+        self.run()
+        if between is not None:
+            between(self.left)
+        self.run_backward(ups)
+        return self.read()
+
+    def take(self, more: Sequence[Parameter]) -> None:
+        """Take more parameters, and make the first call again."""
+        self.parameters += more
+        with self.session.fresh():
+            grads = self.gradients([np.array(u) for u in self.upstream])
+            self.first = Gradients.of(grads, self.session)
+            self.remarks += other_shapes((p.name, p.gradient(), p.value) for p in more)
 
     def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
         """Run the forward pass of a copy.
@@ -220,29 +231,20 @@ class ObjectPasses(Adapter):
         return [(name, value) for name, value in known.values() if is_float_array(value)]
 
     @property
-    def takes_upstream(self) -> bool:
-        """Whether the backward pass takes an upstream gradient."""
-        if self.calling is not None:
-            return self.calling.takes_upstream
-        return not (self.is_scalar and self.takes_nothing)
-
-    @property
     def is_scalar(self) -> bool:
         """Whether the output is one number."""
         return len(self.outputs) == 1 and self.outputs[0].ndim == 0
 
     def upstreams(self, rng: np.random.Generator) -> list[Array]:
         """Return the upstream gradient: a random one, unless that of a loss is fixed."""
-        given, calling, parts = self.terms.upstream, self.calling, self.parts
-        if given is None and not self.takes_upstream and self.is_scalar:
-            return [np.ones((), dtype=self.outputs[0].dtype)]
-        known = [True] * len(parts) if calling is None else calling.differentiated(len(parts))
+        given, share, parts = self.terms.upstream, self.calling.share, self.parts
+        known = self.calling.differentiated(len(parts))
         is_known = [k for k, part in zip(known, parts, strict=True) for _ in leaves(part)]
         there = [out for out, k in zip(self.outputs, is_known, strict=True) if k]
         ups = iter(
             upstream_of(there, given, rng)
-            if given is not None or calling is None or calling.share is None
-            else [np.full_like(out, calling.share) for out in there]
+            if given is not None or share is None
+            else [np.full_like(out, share) for out in there]
         )
         zeros = (np.zeros(out.shape, np.result_type(out, np.float32)) for out in self.outputs)
         return [next(ups) if k else zero for k, zero in zip(is_known, zeros, strict=True)]
@@ -273,8 +275,12 @@ class ObjectPasses(Adapter):
         """Return the gradient of each input after both passes."""
         return [self.gradient_of(name) for name, _ in self.given_values()]
 
+    def gradient_of(self, name: str) -> object:
+        """Return the gradient of an input; MISSING where there is none."""
+        return self.by_name().get(name, MISSING)
+
     def by_name(self) -> dict[str, Any]:
-        """Return the gradients of the inputs by name."""
+        """Return the gradients of the inputs that backward has returned, by name."""
         rest = self.result
         if self.claimed and isinstance(rest, tuple):
             rest = tuple(g for i, g in enumerate(rest) if i not in self.claimed)
@@ -299,8 +305,8 @@ class ObjectPasses(Adapter):
 
     def is_of_loss(self, result: object) -> bool:
         """Tell whether one gradient is that of a loss, which has none for its targets."""
-        kinds = {kind for kind, _ in self.calling.sources} if self.calling is not None else {""}
-        is_loss = kinds <= {"input"} or is_target_first([*self.shapes])
+        is_given = {kind for kind, _ in self.calling.sources} <= {"input"}
+        is_loss = is_given or is_target_first([*self.shapes])
         is_one = not isinstance(result, tuple | dict) and is_loss
         return is_one or is_of_loss(self.structure, result)
 

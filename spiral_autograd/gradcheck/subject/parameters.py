@@ -89,11 +89,7 @@ LONGEST = 1_000  # a longer list of numbers is a record, whose gradients would b
 
 
 class Kept:
-    """What a layer and its parts keep at one moment: it is asked once, and handed on.
-
-    By convention: arrays of any dtype, each once, and numbers, most of which are no parameters.
-    And as `held` the arrays of floats, in each of their places.
-    """
+    """What a layer and its parts keep: by convention; and `held`, in each of its places."""
 
     def __init__(self, layer: object) -> None:
         self.every = kept_by(layer)
@@ -137,11 +133,7 @@ _LISTS = (*CONTAINERS, *dict.fromkeys((values, "") for values, _ in CONTAINERS))
 
 
 def _find(item: object, met: set[int]) -> list[Parameter]:
-    """Return what one object keeps, by the first convention that fits, and what its parts keep.
-
-    Conventions are not mixed in one object: where it lists its parameters, what else it has is
-    state.
-    """
+    """Return what an object keeps, by the first convention that fits, and what its parts keep."""
     met.add(id(item))
     has = asker(item)
     for values, grads in _LISTS:
@@ -281,11 +273,7 @@ def resets_of(
 
 
 def has_gradient(parameter: Parameter, before: object, start: Snapshot) -> bool:
-    """Tell whether what is named like the gradient of a parameter is one, after a run.
-
-    It is one where the run has written it, or where it stands ready to be written: None, zeros, or
-    in the shape of the parameter. A time `t` with a step `dt` is none.
-    """
+    """Tell whether what is named like a gradient is written in a run, or ready to be."""
     now = parameter.gradient()
     if now is MISSING or now is None or now is not before:
         return now is not MISSING
@@ -301,10 +289,7 @@ def has_gradient(parameter: Parameter, before: object, start: Snapshot) -> bool:
 
 
 def fits_number(number: Parameter) -> bool:
-    """Tell whether the gradient of a number is one number, or that of one that people train.
-
-    A step `h` beside the gradient `dh` of a state has none.
-    """
+    """Tell whether a number's gradient is one number, or people train it: not a step `h`."""
     gradient = number.gradient()
     if gradient is None or last_name(number.name).strip("_0123456789").lower() in TRAINED:
         return True

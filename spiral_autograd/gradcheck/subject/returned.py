@@ -77,10 +77,7 @@ def _chosen(
     wanted: Sequence[str],
     constant: Constant,
 ) -> list[str]:
-    """Return of which arguments the gradients are, where there are fewer: the first of them.
-
-    But where these have other shapes, those whose shapes they have, if there is one such choice.
-    """
+    """Return of which arguments the gradients are: the first, or those of their shapes."""
     needed = [name for name in wanted if not constant.has(name)]
     wanted = needed if len(needed) >= len(ours) else wanted
     first = list(wanted[: len(ours)])
@@ -148,10 +145,7 @@ def is_of_loss(outputs: object, result: object) -> bool:
 def arranged(
     result: Any, inputs: Sequence[object], given: Sequence[tuple[str, Array]], backward: Any
 ) -> Any:
-    """Return gradients in the order of the inputs, and what else there is; or as a dict of them.
-
-    `given` are the arrays among the inputs, those in lists each by its own.
-    """
+    """Return gradients in the order of the inputs, whose arrays are `given`, or as a dict."""
     least = max(len(given), len(inputs))
     if not isinstance(result, tuple | list) or len(result) <= least or not given:
         return result
@@ -176,14 +170,7 @@ def arranged(
 
 
 def flattened(result: object, names: Sequence[str], inputs: Sequence[object]) -> Any:
-    """Return gradients that stand in lists as the inputs do, one after another; in dicts, as one.
-
-    Examples
-    --------
-    >>> W, b = np.ones((2, 2)), np.ones(2)
-    >>> flattened((1.0, {"W": 2.0, "b": 3.0}), ["x", "params"], [b, {"W": W, "b": b}])
-    {'x': 1.0, 'W': 2.0, 'b': 3.0}
-    """
+    """Return gradients in lists as the inputs are one after another; those in dicts as one dict."""
     nests = {i: value for i, value in enumerate(inputs) if is_nest(value)}
     if not nests:
         return result
@@ -246,17 +233,7 @@ def as_gradient(name: str, value: Any) -> Any:
 
 
 def as_update_takes(gradient: object, value: Array) -> Any:
-    """Return a gradient in the shape of its parameter, where ``W -= lr * dW`` takes it as it is.
-
-    Only where each entry belongs to one entry: nothing is broadcast.
-
-    Examples
-    --------
-    >>> as_update_takes(np.ones(3), np.ones((1, 3))).shape
-    (1, 3)
-    >>> as_update_takes(np.ones((1, 3)), np.ones(3)).shape
-    (1, 3)
-    """
+    """Return a gradient in its parameter's shape, where an update takes it without broadcasting."""
     if isinstance(gradient, list | tuple) and [np.shape(g) for g in gradient] == [value.shape]:
         return gradient[0]  # a list for one layer
     if not isinstance(gradient, np.ndarray | np.generic | float) or np.size(gradient) != value.size:

@@ -30,10 +30,7 @@ def reach(*roots: object) -> Iterator[Any]:
 
 
 def walk(roots: Iterable[Any], *, with_code: bool) -> Iterator[tuple[Any, list[Held]]]:
-    """Yield each object that is reached, once, with what it holds now.
-
-    With the code: also classes, and the globals that functions use, as far as they are the user's.
-    """
+    """Yield all that is reached, with code also classes and globals, with what it holds."""
     seen: dict[int, object] = {}
     modules: set[int] = set()
     rows = dict(state.BUILT_IN)
@@ -98,19 +95,7 @@ def _names_of(code: CodeType) -> tuple[str, ...]:
 
 
 class Snapshot(Unreached):
-    """The state of everything that some objects and their code reach, which can be put back.
-
-    Where an earlier snapshot is given, copies of arrays that have not changed are shared with it.
-
-    Examples
-    --------
-    >>> values = {"W": np.zeros(2)}
-    >>> before = Snapshot(values)
-    >>> values["W"] += 1; values["b"] = None
-    >>> before.restore()
-    >>> values
-    {'W': array([0., 0.])}
-    """
+    """The state of all that objects and their code reach; it shares copies with one `like` it."""
 
     def __init__(self, *roots: object, like: Snapshot | None = None) -> None:
         self._like = like
@@ -277,10 +262,7 @@ class Session(Unreached):
 
 @contextmanager
 def untouched(*roots: object) -> Iterator[Session]:
-    """Give a session, and leave the objects and what is the whole process's as they were.
-
-    That is the global random states, the settings of NumPy and of warnings, and autograd's traces.
-    """
+    """Give a session, and leave objects, and the settings of the process, as they were."""
     with process_lock, np.printoptions(), warnings.catch_warnings():
         session, top = Session(*roots), trace_stack.top
         try:

@@ -140,13 +140,7 @@ def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
 
 
 def described(value: object) -> str:
-    """Return what a value is, in a few words.
-
-    Examples
-    --------
-    >>> described(np.ones((2, 3))), described([1, 2]), described(0.5)
-    ('array (2, 3) float64', 'list of 2', 'float 0.5')
-    """
+    """Return what a value is, in a few words."""
     if isinstance(value, np.ndarray):
         return f"array {value.shape} {value.dtype}"
     if isinstance(value, list | tuple | dict):

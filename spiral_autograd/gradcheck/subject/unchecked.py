@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -57,10 +56,7 @@ def exchange(layer: ObjectPasses, numbers: Sequence[str]) -> None:
 
 
 def trained_numbers(layer: ObjectPasses, before: dict[str, tuple[Parameter, object]]) -> list[str]:
-    """Return the names of floats that have a gradient, right after a run of both passes.
-
-    `before` has what was in the place of each gradient before the run.
-    """
+    """Return the names of floats that have a gradient after a run, or had one `before` it."""
     start = layer.session.start
     given = any(
         np.ndim(g.value) == 0 for g in layer.returned() if not layer.claimed & {*g.path[:1]}
@@ -105,20 +101,20 @@ def depends_on_number(layer: ObjectPasses, name: str) -> bool:
 
 def _depended_on(layer: ObjectPasses, held: list[Held]) -> list[Held]:
     """Return those that the output depends on: by halves, as there may be many that it does not."""
-
-    def move() -> None:
-        for h in held:
-            np.copyto(h.value, moved(h.value))
-
-    if not held or not _depends_on(layer, move):
+    if not held or not depends_on_arrays(layer, *(h.value for h in held)):
         return []
     half = len(held) // 2
     return _depended_on(layer, held[:half]) + _depended_on(layer, held[half:]) if half else held
 
 
-def depends_on_array(adapter: Adapter, value: Array) -> bool:
-    """Tell whether the output depends on an array that can be moved."""
-    return _depends_on(adapter, partial(_move, value))
+def depends_on_arrays(adapter: Adapter, *values: Array) -> bool:
+    """Tell whether the output depends on some arrays, which can be moved."""
+
+    def move() -> None:
+        for value in values:
+            np.copyto(value, moved(value))
+
+    return _depends_on(adapter, move)
 
 
 def _depends_on(layer: Adapter, move: Callable[[], None]) -> bool:
@@ -147,10 +143,7 @@ def differs(outputs: Sequence[object], others: Sequence[object]) -> bool:
 
 
 def may_be_parameters(begun: Kept) -> list[Held]:
-    """Return the float arrays that a layer keeps and that can be moved, each once.
-
-    Those that are statistics or targets by their names are left out.
-    """
+    """Return the float arrays that can be moved, each once, and are no statistics or targets."""
     every = {id(h.value): h for h in reversed(begun.held) if h.value.flags.writeable}
     return [
         h
@@ -168,25 +161,17 @@ def unwritten(now: Kept, held: Sequence[Held], start: Snapshot) -> list[Held]:
 
 
 def leave_out_state(layer: ObjectPasses, written: Sequence[str]) -> None:
-    """Leave out what has a partner that is named like its gradient, and is no parameter.
-
-    That is a work array, of which forward has `written` what is used; and what stands beside an
-    array that forward reads, and backward leaves alone: its steps.
-    """
+    """Leave out work arrays, of which forward has `written` what is used, and steps' partners."""
     start = layer.session.start
     arrays = [p for p in layer.parameters if start.kept(p.value) is not None]
     work = [p for p in arrays if p.name in written and not _depends_on_written(layer, p.value)]
     partners = [(p, p.gradient()) for p in arrays if p not in work]
     still = [(p, g) for p, g in partners if isinstance(g, np.ndarray) and g.any()]
     still = [(p, g) for p, g in still if start.is_as_before(g)]
-    steps = [p for p, g in still if g is not p.value and depends_on_array(layer, g)]
+    steps = [p for p, g in still if g is not p.value and depends_on_arrays(layer, g)]
     if work or steps:
         layer.parameters = [p for p in layer.parameters if p not in (*work, *steps)]
         layer.take([])
-
-
-def _move(value: Array) -> None:
-    np.copyto(value, moved(value))
 
 
 def _depends_on_written(layer: ObjectPasses, value: Array) -> bool:
@@ -202,10 +187,7 @@ def _depends_on_written(layer: ObjectPasses, value: Array) -> bool:
 
 
 def look_beside(layer: ObjectPasses) -> None:
-    """Look at what a layer uses and has no gradient of, right after a run of both passes.
-
-    Where backward computes a gradient and does not keep it, there is a row for it; else a note.
-    """
+    """Look at what a layer uses and has no gradient of: there is a row for it, or a note."""
     numbers = {p.name: p.value for p in layer.now.numbers}
     changed = [n for n, v in layer.numbers.items() if n in numbers and numbers[n] is not v]
     there = _beside(layer)
@@ -267,10 +249,7 @@ def _is_nothing(gradient: Any) -> bool:
 
 
 def _lost(layer: ObjectPasses, held: Held | Parameter) -> Iterator[tuple[Finding, Place]]:
-    """Yield what to say of local variables that are named like a gradient, and that nothing reads.
-
-    In the methods of the object that holds the array, and the functions that these use.
-    """
+    """Yield what to say of local variables named like a gradient that nothing reads."""
     methods = [m for base in type(held.holder).__mro__ for m in vars(base).values()]
     functions = [f for f in layer.session.start.items if "." not in getattr(f, "__qualname__", ".")]
     for function in (*methods, *functions):

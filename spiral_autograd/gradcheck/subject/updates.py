@@ -45,9 +45,9 @@ class Update:
         if self.argument is not None:
             return self.argument
         kept = [self._begun(*one) for one in self._numbers() if self._is_rate(*one[:2])]
-        defaults = optional_names(self.method).items()
-        default = [float(n) for name, n in defaults if name in RATES and is_number(n) and n]
-        known = kept + [RATE if n == 1 else n for n in default]
+        rates = [n for name, n in optional_names(self.method).items() if name in RATES]
+        rates = [RATE if n is None or n == 1 else n for n in rates]
+        known = kept + [float(n) for n in rates if is_number(n) and n]
         if known:
             return known[0]
         factors = [abs(f) for f in self.factors()]
@@ -103,17 +103,13 @@ class Update:
 
     @property
     def adds(self) -> bool:
-        """Whether the changes add the gradient rather than subtract it."""
-        sizes = [(inner(a, t), inner(a, a) * inner(t, t)) for a, t in self.pairs()]
-        return sum(product / (size**0.5 or 1.0) for product, size in sizes) < 0
+        """Whether the changes add the gradient, all of them, rather than subtract it."""
+        products = [inner(a, t) for a, t in self.pairs()]
+        return any(products) and max(filter(None, products)) < 0
 
 
 def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
-    """Give the layer a parameter for each array that backward changes by a rate; return the others.
-
-    An optimizer may change them to which the size of a gradient is nothing, as Adam; or the rate is
-    not known.
-    """
+    """Take a parameter for each array that backward changes by a known rate; return the others."""
     layer.updated, rate, start = list(held), None, layer.session.start
     with suppress(CheckError):
         layer.decays = _decays(layer)
@@ -122,7 +118,7 @@ def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
         layer.updated = [h for h in held if h.name in sized]
         true = layer.gradients_of([h.value for h in layer.updated]) if sized else []
         named = dict(zip([h.name for h in layer.updated], true, strict=True))
-        has_rate = layer.calling is not None and ("rate", None) in layer.calling.sources
+        has_rate = ("rate", None) in layer.calling.sources
         argument = RATE if has_rate else None
         method, run = layer.backward_method, partial(_changes, layer)
         update = Update(layer.layer, method, layer.session, run, named, argument)
@@ -151,7 +147,7 @@ def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
 
 def _decays(layer: ObjectPasses) -> Changes:
     """Return what an update takes of arrays without any gradient, if that is a share of them."""
-    if layer.is_scalar or not layer.takes_upstream:
+    if layer.is_scalar or not layer.calling.takes_upstream:
         return {}
     layer.decays, shares = {}, {}
     still = _changes(layer, 0.0)
