@@ -783,10 +783,25 @@ class Listing:
         return dout @ self.params[0].T
 
 
-@pytest.mark.parametrize("in_place", [True, False])
-def test_new_arrays_in_a_list_of_gradients_are_noted(in_place):
+class Twice:
+    """Two layers with the same weights, each with a gradient of its own, as the book has them."""
+
+    def __init__(self, W, in_place):
+        self.layers = [Listing(W, in_place), Listing(W, in_place)]
+        self.params = [layer.params[0] for layer in self.layers]
+        self.grads = [layer.grads[0] for layer in self.layers]
+
+    def forward(self, x):
+        return self.layers[0].forward(x) + self.layers[1].forward(2 * x)
+
+    def backward(self, dout):
+        return self.layers[0].backward(dout) + 2 * self.layers[1].backward(dout)
+
+
+@pytest.mark.parametrize(("kind", "in_place"), [(Listing, True), (Listing, False), (Twice, True)])
+def test_new_arrays_in_a_list_of_gradients_are_noted(kind, in_place):
     rng = np.random.default_rng(0)
-    report = sa.check_layer(Listing(rng.normal(size=(3, 2)), in_place), rng.normal(size=(4, 3)))
+    report = sa.check_layer(kind(rng.normal(size=(3, 2)), in_place), rng.normal(size=(4, 3)))
     assert report.ok, str(report)
     assert has(report, "replaces_gradients", holder="grads") is not in_place
 

@@ -328,7 +328,8 @@ def replaced_gradients(
     """
     attributes = attributes_of(layer)
     lists = [n for n in GRADIENT_LISTS if isinstance(attributes.get(n), list)]
-    pairs = ((gradient, p.gradient()) for p, gradient in before.values() if lists)
+    kept = [(p, gradient) for p, gradient in before.values() if lists and not p.aliases]
+    pairs = ((gradient, p.gradient()) for p, gradient in kept)  # of several it would be their sum
     replaced = any(is_array(a) and is_array(b) and a is not b for a, b in pairs)
     return [found("replaces_gradients", holder=lists[0])] if replaced else []
 
