@@ -201,6 +201,8 @@ def named_in(frame: FrameType, function: Function) -> Reach:
             found[text] = tuple(value.shape)
         elif type(value) in (int, float):
             found[text] = value
+        elif type(value) is list and value and all(map(_is_number, value)):
+            found[text] = (len(value),)
         elif type(value) is dict and depth:
             held = [(k, v) for k, v in value.items() if isinstance(k, str)]
             pending += [(f"{text}[{k!r}]", v, depth - 1) for k, v in held]
@@ -210,6 +212,10 @@ def named_in(frame: FrameType, function: Function) -> Reach:
         elif depth:
             pending += [(f"{text}.{k}", v, depth - 1) for k, v in fields_of(value).items()]
     return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | np.generic | np.ndarray) and np.ndim(value) == 0
 
 
 def _parts_alike(frame: FrameType, function: Function) -> Iterator[str]:
