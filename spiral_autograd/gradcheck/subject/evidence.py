@@ -74,8 +74,7 @@ def _gradients_of_parts(layer: ObjectPasses, held: Sequence[Held]) -> list[list[
         return [[] for _ in held]
     parts = _parts(layer, held)
     pairs = _in_order(parts, _Signs(parts, layer).assign(written))
-    known = [part for part in parts if part in pairs]
-    return [[(part, pairs[part]) for part in known if part.owner is h] for h in held]
+    return [[(p, pairs[p]) for p in parts if p.owner is h and p in pairs] for h in held]
 
 
 def _given_nothing(layer: ObjectPasses, left: Sequence[Held]) -> list[tuple[Held, Held]]:

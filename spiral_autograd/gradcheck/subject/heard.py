@@ -230,18 +230,16 @@ def _by_place(network: object, result: Any, names: Sequence[str]) -> list[Parame
     return [p for p in listed if is_array(p.value)] if any(map(_fits, listed)) else []
 
 
-def _attributes_for(
-    gradients: Sequence[Any], names: Sequence[str], held: dict[str, Any]
-) -> dict[int, str]:
+def _attributes_for(grads: Any, names: Sequence[str], held: dict[str, Any]) -> dict[int, str]:
     """Return of which attribute each gradient is: by its name, else the first left of its shape."""
     found: dict[int, str] = {}
+    taken = found.values()
     for i, name in enumerate(names):
         named = [n for n in held if gradient_key([name], n, held, itself=False)]
-        if named and named[0] not in found.values():
+        if named and named[0] not in taken:
             found[i] = named[0]
-    for i, gradient in enumerate(gradients):
-        free = [n for n, v in held.items() if _shapes(v) == _shapes(gradient)]
-        free = [n for n in free if n not in found.values()]
+    for i, gradient in enumerate(grads):
+        free = [n for n in held if n not in taken and _shapes(held[n]) == _shapes(gradient)]
         if free and i not in found:
             found[i] = free[0]
     return found

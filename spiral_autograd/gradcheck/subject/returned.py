@@ -196,13 +196,12 @@ def _as_one_dict(
     """Return the gradients of all inputs, some of them in dicts, by name; None of any others."""
     if not any(isinstance(gradient, dict) for gradient in entries):
         return None
-    values = zip(names, map(is_nest, inputs), map(is_float_array, inputs), strict=True)
-    holders = [(name, is_nest) for name, is_nest, is_array in values if is_nest or is_array]
-    are_nests = [isinstance(gradient, dict | list | tuple) for gradient in entries]
-    if are_nests != [is_nest for _, is_nest in holders]:
+    given = zip(names, inputs, strict=True)
+    holders = {name: is_nest(v) for name, v in given if is_nest(v) or is_float_array(v)}
+    if list(holders.values()) != [isinstance(g, dict | list | tuple) for g in entries]:
         return None
     found: dict[str, Any] = {}
-    for (name, _), gradient in zip(holders, entries, strict=True):
+    for name, gradient in zip(holders, entries, strict=True):
         found |= gradient if isinstance(gradient, dict) else dict(spread([name], [gradient]))
     return found
 
