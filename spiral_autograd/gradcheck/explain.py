@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache, reduce
 from operator import attrgetter
@@ -40,11 +40,18 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     left = [k for k in c.wrong if k not in said or said[k].kind == "follows"]
     too_little = not_accepted(c)
     left = [k for k in left if c.rows[k].findings[:1] != (too_little,)]
-    if not c.reference.grads:
-        nothing = found("no_pattern", late=False, differing=None)
-        for k in left:
-            c.change(k, findings=c.rows[k].findings or (nothing,))
+    if c.reference.grads:
+        _explain_by_numbers(c, where, ideal, left, said)
         return
+    nothing = found("no_pattern", late=False, differing=None)
+    for k in left:
+        c.change(k, findings=c.rows[k].findings or (nothing,))
+
+
+def _explain_by_numbers(
+    c: Comparison, where: Where, ideal: Graph | None, left: list[int], said: Collection[int]
+) -> None:
+    """Explain gradients by their numbers, and by lines that are right, but for those of `said`."""
     where.cases = cases = _cases(c, where, left, ideal)
     left = [k for k in left if k not in said]
     reasons = diagnose(*cases, rows=left)
@@ -226,6 +233,11 @@ def _hides(c: Comparison, k: int, *, is_flat: bool) -> Finding | None:
         return None
     if is_flat:  # any multiple of a gradient of zeros is right
         return found("has_no_slope")
+    return _hides_by_its_numbers(value, c.reference.grads[k] if c.reference.grads else value)
+
+
+def _hides_by_its_numbers(value: Array, gradient: Array) -> Finding | None:
+    """Return what is to be said of numbers that are alike; None of others."""
     if value.size == 1:
         return found("is_number", value=value.item()) if value.item() in TELLING else None
     if abs(value.flat[0]) == abs(value.flat[-1]) and np.ptp(np.abs(value)) == 0:
@@ -235,5 +247,4 @@ def _hides(c: Comparison, k: int, *, is_flat: bool) -> Finding | None:
     if not is_square or value[0, -1] != value[-1, 0] or not np.array_equal(value, value.T):
         return None
     # With a symmetric gradient it stays so, and may be meant so.
-    gradient = np.asarray(c.reference.grads[k]) if c.reference.grads else value
     return None if close(gradient, gradient.T, 1e-9) else found("is_symmetric")
