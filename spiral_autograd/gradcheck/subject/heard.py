@@ -206,12 +206,11 @@ def _by_key(network: object, result: dict[object, object]) -> list[Parameter]:
 def _in_order(network: Any, result: Any) -> list[Parameter]:
     """Return the parameters that a network has in a list with their gradients in another."""
     for held in _listings(network) if isinstance(result, list | tuple) else ():
-        keys = list(held) if isinstance(held, dict) else ()
-        values = held.values() if isinstance(held, dict) else held
-        if isinstance(held, dict | list | tuple) and len(held) == len(result):
-            pairs = enumerate(zip(values, result, strict=True))
-            names = [str(key) for key in keys] or [f"params[{i}]" for i in range(len(held))]
-            listed = [noted(names[i], value, gradient) for i, (value, gradient) in pairs]
+        if isinstance(held, list | tuple):
+            held = {f"params[{i}]": value for i, value in enumerate(held)}
+        if isinstance(held, dict) and len(held) == len(result):
+            pairs = zip(held.items(), result, strict=True)
+            listed = [noted(str(key), value, gradient) for (key, value), gradient in pairs]
             if any(map(_fits, listed)):
                 return [p for p in listed if is_array(p.value)]
     return []

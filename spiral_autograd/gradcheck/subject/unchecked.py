@@ -268,8 +268,7 @@ def _lost(layer: ObjectPasses, held: Held | Parameter) -> Iterator[tuple[Finding
 def _is_read(local: str, steps: Sequence[Step]) -> bool:
     """Tell whether something else is made of a local variable, or it may be a view of such."""
     stored = [(t, step.node) for step in steps for t in step.targets if root_of(t) == local]
-    made = [getattr(node, "value", None) for t, node in stored if isinstance(t, ast.Name)]
-    may_be_view = any(isinstance(t, ast.Subscript) for t, _ in stored) and any(
-        value is not None and root_of(value).startswith("self.") for value in made
-    )
+    roots = [root_of(getattr(node, "value", node)) for t, node in stored if isinstance(t, ast.Name)]
+    is_part = any(isinstance(t, ast.Subscript) for t, _ in stored)
+    may_be_view = is_part and any(root.startswith("self.") for root in roots)
     return may_be_view or any(local in step.reads and step.writes != {local} for step in steps)
