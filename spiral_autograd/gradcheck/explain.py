@@ -15,6 +15,7 @@ from .diagnosis.behind import behind
 from .diagnosis.case import Case, Reason, other_upstream
 from .diagnosis.diagnose import diagnose
 from .diagnosis.elsewhere import elsewhere
+from .diagnosis.factors import ratio
 from .diagnosis.other_sizes import case_at_other_sizes
 from .diagnosis.second_point import other_numbers, second_point
 from .finding import Finding, found, together
@@ -59,6 +60,8 @@ def _explain_by_numbers(
     for k in left:
         lines, late = where.places(places, k), where.deadline.is_over
         why = where.remedy(k, cases) or _no_pattern(c.rows[k], c.tolerance, c.floors[k], late=late)
+        if why.kind == "right_with" and ratio(cases[0], k) is not None:
+            why = _of_sort(why, "factor")
         c.change(k, findings=together(c.rows[k].findings, why), lines=lines)
     for reason in reasons:
         for k in reason.rows:
@@ -95,8 +98,13 @@ def _told(
     if mended is None:
         return [reason.finding]
     if not reason.is_unlikely and reason.rule is not None:
-        mended = found(mended.kind, **{**mended.fields, "rule": reason.rule})
+        mended = _of_sort(mended, reason.rule)
     return [reason.finding, mended] if is_twice or reason.kind in _TERMS else [mended]
+
+
+def _of_sort(finding: Finding, rule: str) -> Finding:
+    """Return a finding with what sort of mistake it is."""
+    return found(finding.kind, **{**finding.fields, "rule": rule})
 
 
 def _case(
