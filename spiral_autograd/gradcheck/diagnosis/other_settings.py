@@ -59,10 +59,16 @@ def _first_there(c: Comparison, ways: Iterable[Way], deadline: Deadline) -> Ther
                 there = _comparison(c)
         except CheckError:
             continue
-        if there is not None and set(c.right) <= set(there.right):
+        if there is not None and set(c.right) <= set(there.right) and _uses_as_much(there, c):
             outputs = [[np.shape(out) for out in one.subject.outputs] for one in (c, there)]
             return There(partial(_run, there, way), there.reference.grads, outputs[0] == outputs[1])
     return None
+
+
+def _uses_as_much(there: Comparison, here: Comparison) -> bool:
+    """Tell whether no value is left unused there, as a weight in whose place one is made anew."""
+    pairs = zip(here.reference.grads, there.reference.grads, strict=False)
+    return all(np.any(after) or not np.any(before) for before, after in pairs)
 
 
 def _run(there: Comparison, way: Way) -> list[Any]:

@@ -132,6 +132,7 @@ def _is_upstream_told(layer: ObjectPasses, taken: Sequence[str]) -> bool:
     if n > 1 or len(ups) != 1 or len(taken) == 1 or layer.may_be_derivative:
         return n > 1 and layer.cache_at is None
     is_loss = any(layer.outputs[0].ndim < v.ndim for _, v in layer.given_values()[:1])
+    is_loss |= any(name.lower() in TARGETS for name in layer.names)
     return not is_loss and not means_output(ups[0])  # a loss may be given its input so
 
 
