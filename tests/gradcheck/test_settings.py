@@ -119,11 +119,11 @@ class MadeAtFirst:
     """Makes its weight in the first forward pass."""
 
     def __init__(self):
-        self.is_made = False
+        self.is_made, self.rng = False, np.random.default_rng(1)
 
     def forward(self, x):
         if not self.is_made:
-            self.W, self.is_made = np.random.default_rng(1).normal(size=(x.shape[1], 3)), True
+            self.W, self.is_made = self.rng.normal(size=(x.shape[1], 3)), True
         self.x = x
         return x @ self.W
 
