@@ -264,3 +264,18 @@ def hinge(scores, labels):
     d = (margins > 0) / len(scores)
     d[rows, labels] -= 1 / len(scores)
     return margins.sum() / len(scores), d
+
+
+# -------------------- one function for another --------------------
+
+
+class EachByItself:
+    """A softmax whose backward pass takes it for a sigmoid."""
+
+    def forward(self, x):
+        e = np.exp(x - x.max(axis=1, keepdims=True))
+        self.y = e / e.sum(axis=1, keepdims=True)
+        return self.y
+
+    def backward(self, dout):
+        return dout * self.y * (1 - self.y)
