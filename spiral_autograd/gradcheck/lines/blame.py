@@ -21,6 +21,7 @@ from .remedy import Remedy, Spot
 from .trail import Moment, Trail, follow, is_unchecked
 
 _ASKED = 24  # statements that are changed
+_LATE = 0.8  # what it costs at least that it is a line of the forward pass
 
 
 def blame_of(evidence: Evidence) -> Blame | None:
@@ -131,11 +132,13 @@ class Blame(Ran):
             if k in rows and rows not in self.mended:
                 wanted, spots = frozenset({*rows, *self.telling}), self._spots(rows, likely)
                 few = {spot: asked for spot, asked in spots.items() if not asked.shared}
-                self.mended[rows] = self.mending.lines(few, wanted)
-                if not self.mended[rows] and few != spots:
-                    self.mended[rows] = self.mending.lines(spots, wanted)
-                if not self.mended[rows]:  # through numbers in dicts there is no way to follow
-                    self.mended[rows] = self.mending.lines(self._spots((), likely), wanted)
+                # Through numbers in dicts, or in objects, there is no way to follow.
+                leads = any(asked.more < _LATE for asked in [*few.values()][1:])
+                ways = [few, *([spots] if few != spots else []), self._spots((), likely)]
+                for some in ways if leads else ways[-1:]:
+                    self.mended[rows] = self.mending.lines(some, wanted)
+                    if self.mended[rows]:
+                        break
             if k in rows and self.mended[rows]:
                 return list(dict.fromkeys(m.place for some in self.mended[rows] for m in some))
         together = self.together if reason is None or reason.is_unlikely else ()
@@ -216,6 +219,7 @@ class Blame(Ran):
         order = [*likely, *(self.events[number].place for number in calls)]
         ranks = {place: rank for rank, place in reversed([*enumerate(order)])}
         costs: dict[Spot, tuple[float, int]] = {}
+        doubtful = self.doubtful
         for (code, line), numbers in events.items():
             own = [n for n in numbers if self.events[n].place[1] == line]
             is_fed = which(numbers & some for some in fed)
@@ -225,6 +229,7 @@ class Blame(Ran):
             ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
             late = 0.4 * (rank == len(order)) + 0.4 * ahead
             late += 0.1 * makers.isdisjoint(numbers) + 0.4 * (numbers <= right)
+            late += 0.3 * bool(doubtful and (code.co_filename, line) not in doubtful)
             costs[code, line] = late, rank
         return {
             spot: Asked(
@@ -294,6 +299,7 @@ class Blame(Ran):
         """Return the likeliest of the statements that are left."""
         rule = reason.rule if reason is not None else None
         counting = self.counting
+        left = [key for key in pool if key[0] in self.doubtful] or left
         left = sorted(left, key=lambda key: key in counting)
         places = list(dict.fromkeys(key[0] for key in left))
         if rule == "part" and (heads := self.skipping(self.feeding(k))):

@@ -179,6 +179,36 @@ class Ran:
     # -------------------- what is innocent --------------------
 
     @cached_property
+    def doubtful(self) -> set[Place]:
+        """The statements where wrong gradients begin: no true value came from what they made.
+
+        And what that was made from is none that has come to be so.
+        """
+        # What is one of several terms, though true, may be all that there is, and is wrong then.
+        terms = self._terms()
+        whole = self._true_in(self._values(set(self.calls) - terms))
+        sound = self.trail.feeding(*whole) | self._true_in(self._values(terms))
+        fed = set().union(*map(self.feeding, self.evidence.wrong))
+        wrong, tainted, found = fed.intersection(self.computing) - sound, set[int](), set[Place]()
+        for number in range(self.start, len(self.events)):
+            event = self.events[number]
+            if not tainted.isdisjoint(event.sources):
+                tainted.add(number)
+            elif number in wrong:
+                found.add(event.place)
+                tainted.add(number)
+        return found if whole else set()
+
+    def _true_in(self, known: Known) -> set[int]:
+        """Return the events that make known values alone, which are not zero."""
+        made = ((number, self.made.get(number, ())) for number in self.computing)
+        return {
+            number
+            for number, values in made
+            if values and all(v.any() and known.has(v, 1e-9) for v in values)
+        }
+
+    @cached_property
     def forward(self) -> set[Place]:
         """The statements of the forward pass, also where one function gives loss and gradient."""
         adjoints = self.evidence.recording.adjoints if self.evidence.recording is not None else ()
