@@ -241,9 +241,9 @@ class _Buffered(Writer):
         """
         loss, lines = self.simple.loss, []
         late = [e for e in self._order if e in self._late]
-        views = [p for e in late for p in e.parents if viewed(p, self._late) is not p]
-        read = {viewed(p, self._late) for e in late for p in e.parents}
-        axes = max(len(e.shape) for e in (loss, *late, *views, *read))
+        read = {p: viewed(p, self._late) for e in late for p in e.parents}
+        views = [p for p, base in read.items() if base is not p]
+        axes = max(len(e.shape) for e in (loss, *late, *read, *read.values()))
 
         def rows(text: str, shape: Shape) -> str:
             return f"{text}.reshape({('n', *[1] * (axes - len(shape)), *shape)})".replace("'", "")
@@ -256,24 +256,28 @@ class _Buffered(Writer):
             x = e.args[0]
             if e.fun is reshape:
                 text = rows(self.plain(x), e.shape)
-            elif e.fun in REDUCTIONS and _by_columns(e):
-                first, *others = [f"{self.plain(x)}[..., {k}]" for k in range(x.shape[-1])]
-                ufunc = self._function(REDUCTIONS[e.fun])
-                total = functools.reduce(lambda total, k: f"{ufunc}({total}, {k})", others)
-                text = rows(f"{ufunc}({first}, {total})", e.shape)
             elif e.fun in REDUCTIONS:
-                axis, ndim, flat = e.kwargs.get("axis"), len(x.shape), ""
-                if axis is None:
-                    axis, ndim, flat = 0, 1, f".reshape(n, {prod(x.shape)})"
-                ends = tuple(k - ndim for k in normalize_axis_tuple(axis, ndim))
-                inside = f"{self.plain(x)}{flat}, {ends}"
-                text = rows(f"{self._reduction_of(e)}({inside})", e.shape)
+                text = rows(self._reduced(e), e.shape)
             else:
                 text = (self.call if e.fun is np.power else self.write)(e)[0]
             name = self._new_name("v")
             lines.append(f"{name} = {text}")
             self.texts[e] = name, ATOM
         return [*lines, f"return {self.plain(loss)}.reshape(n)"]
+
+    def _reduced(self, e: Expr) -> str:
+        """Return the text of a reduction in all batches: along axes counted from the end."""
+        x = e.args[0]
+        if _by_columns(e):
+            first, *others = [f"{self.plain(x)}[..., {k}]" for k in range(x.shape[-1])]
+            ufunc = self._function(REDUCTIONS[e.fun])
+            total = functools.reduce(lambda total, k: f"{ufunc}({total}, {k})", others)
+            return f"{ufunc}({first}, {total})"
+        axis, ndim, flat = e.kwargs.get("axis"), len(x.shape), ""
+        if axis is None:
+            axis, ndim, flat = 0, 1, f".reshape(n, {prod(x.shape)})"
+        ends = tuple(k - ndim for k in normalize_axis_tuple(axis, ndim))
+        return f"{self._reduction_of(e)}({self.plain(x)}{flat}, {ends})"
 
     # ---- names ----
 

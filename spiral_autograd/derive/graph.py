@@ -98,22 +98,16 @@ def draw(recording: Recording, loss: Callable[..., Any], *, full: bool) -> Graph
     forward = [call for call in recording.calls if call in made_of]
     inside = {} if full else _functions(forward)
     home: dict[Any, Any] = {call: inside.get(call, call) for call in forward}
-    boxes: dict[Any, list[Any]] = {}  # by what they stand for: label, kind, source, operations
-    ways: dict[tuple[Call, Any], list[Any]] = {}  # a value, and where it goes: what comes back
-    for call, place in home.items():
-        code = inside[call][1] if call in inside else None
-        source = (code.co_filename, code.co_firstlineno) if code else (call.source or ())[:2]
-        boxes.setdefault(place, [_label(call, code), "operation", source or None, 0])[3] += 1
-        ways |= {(p, place): [] for p in parents_of(call) if home.get(p, p) != place}
-    ways |= {(end, "loss"): [] for end in ends}
-    for call, value, part in recording.parts:
-        if value is not None and (value, home.get(call)) in ways:
-            ways[value, home[call]].append(part)
+    ways = _ways(recording, home, ends)
     names, params = _names(recording, loss), set(leaves(recording.params))
     used = {value for value, _ in ways}
-    roots = [(root, name) for root, name in names.items() if root in used]
-    heads = {root: [name, "parameter" if root in params else "data"] for root, name in roots}
-    boxes = heads | boxes | {"loss": ["loss", "loss"]}
+    boxes: dict[Any, tuple[Any, ...]] = {  # by what they stand for
+        root: (name, "parameter" if root in params else "data")
+        for root, name in names.items()
+        if root in used
+    }
+    boxes |= {place: _box(place, count) for place, count in Counter(home.values()).items()}
+    boxes |= {"loss": ("loss", "loss")}
     rank = {place: i for i, place in enumerate(boxes)}
     edge = _edge_of(recording, ways, names)
     found = [(rank[home.get(value, value)], rank[end], value, end) for value, end in ways]
@@ -121,6 +115,23 @@ def draw(recording: Recording, loss: Callable[..., Any], *, full: bool) -> Graph
         tuple(Node(f"n{rank[place]}", *box) for place, box in boxes.items()),
         tuple(edge(*way) for way in sorted(found, key=operator.itemgetter(0, 1))),
     )
+
+
+def _ways(
+    recording: Recording, home: dict[Any, Any], ends: Sequence[Call]
+) -> dict[tuple[Call, Any], list[Any]]:
+    """Return by each value, and where it goes, the parts of its gradient that come back so."""
+    ways: dict[tuple[Any, Any], list[Any]] = {
+        (value, place): []
+        for call, place in home.items()
+        for value in parents_of(call)
+        if home.get(value, value) != place
+    }
+    ways |= {(end, "loss"): [] for end in ends}
+    for call, value, part in recording.parts:
+        if (way := (value, home.get(call))) in ways:
+            ways[way].append(part)
+    return ways
 
 
 def _edge_of(
@@ -188,11 +199,18 @@ def _is_public(code: CodeType) -> bool:
     return name.isidentifier() and (not name.startswith("_") or name.endswith("__"))
 
 
-def _label(call: Call, code: CodeType | None) -> str:
-    """Return the name of a function, or that of an operation with its constants."""
-    if code is not None:
-        name: str = getattr(code, "co_qualname", code.co_name).rpartition("<locals>.")[2]
-        return name.removesuffix(".__call__")
+def _box(place: Call | Frame, operations: int) -> tuple[Any, ...]:
+    """Return what a node says of an operation, or of a function with so many."""
+    if isinstance(place, Call):
+        return _label(place), "operation", place.source and place.source[:2], operations
+    _, code = place
+    name: str = getattr(code, "co_qualname", code.co_name).rpartition("<locals>.")[2]
+    source = code.co_filename, code.co_firstlineno
+    return name.removesuffix(".__call__"), "operation", source, operations
+
+
+def _label(call: Call) -> str:
+    """Return the name of an operation with its constants."""
     fun, args = call.fun.fun, call.args
     if fun in SIGNS and len(args) == 2:
         sides = ["" if isinstance(arg, Call) else _text(arg) for arg in args]

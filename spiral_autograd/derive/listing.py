@@ -181,20 +181,20 @@ class _Listing(Writer):
         terms = self._summands(e)
         placed = [(sign, x) for sign, x in terms if x.fun in SCATTERS and x not in self._named]
         rest = [(sign, x) for sign, x in terms if (sign, x) not in placed]
-        texts = [f"{sign} {grouped(self.text_of(x), TERM)}" for sign, x in rest]
-        texts[:1] = [text.removeprefix("+ ").replace("- ", "-", 1) for text in texts[:1]]
+        texts = self._texts(rest)
         if not placed:
             return _broken(f"{name} = ", texts if len(self.plain(e)) > LONGEST else [self.plain(e)])
-        dtype = "" if e.dtype == float else f", dtype=np.{e.dtype.name}"
-        lines = [f"{name} = np.zeros({shape_text(e.shape)}{dtype})"]
-        if rest and any((x.shape, x.dtype) == (e.shape, e.dtype) for _, x in rest):
-            lines = _broken(f"{name} = ", texts if len(rest) > 1 else [f"np.array({texts[0]})"])
-        elif rest:
-            lines += _broken(f"{name} += ", texts)
+        is_begun = any((x.shape, x.dtype) == (e.shape, e.dtype) for _, x in rest)
+        lines = _begun(name, texts) if is_begun else _in_zeros(name, e, texts)
         for k, (sign, x) in enumerate(placed):
             is_alone = not rest and all(_apart(x, other) for _, other in placed[:k])
             lines.append(self.scattered(x, name, "" if is_alone and sign == "+" else sign))
         return lines
+
+    def _texts(self, terms: Sequence[tuple[str, Expr]]) -> list[str]:
+        """Return the terms of a sum with their signs: the first with a minus alone."""
+        texts = [f"{sign} {grouped(self.text_of(x), TERM)}" for sign, x in terms]
+        return [text.removeprefix("+ ").replace("- ", "-", 1) for text in texts[:1]] + texts[1:]
 
     # ---- lines ----
 
@@ -306,6 +306,18 @@ def _broken(start: str, texts: Sequence[str]) -> list[str]:
         lines[0] = f"{start}({lines[0].removeprefix(start)}"
         lines[-1] += ")"
     return lines
+
+
+def _begun(name: str, texts: Sequence[str]) -> list[str]:
+    """Return the lines that make a new array of a sum."""
+    return _broken(f"{name} = ", texts if len(texts) > 1 else [f"np.array({texts[0]})"])
+
+
+def _in_zeros(name: str, e: Expr, texts: Sequence[str]) -> list[str]:
+    """Return the lines that add a sum of other shapes or dtypes, if any, to an array of zeros."""
+    dtype = "" if e.dtype == float else f", dtype=np.{e.dtype.name}"
+    zeros = f"{name} = np.zeros({shape_text(e.shape)}{dtype})"
+    return [zeros, *(_broken(f"{name} += ", texts) if texts else ())]
 
 
 def _apart(e: Expr, other: Expr) -> bool:

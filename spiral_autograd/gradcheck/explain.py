@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, reduce
+from operator import attrgetter
 
 import numpy as np
 
@@ -74,19 +75,20 @@ def _told(
 ) -> list[Finding]:
     """Return what is said of a gradient with a reason: that, or a line that is right, or both."""
     mended: Finding | None = None
+    # Twice the true gradient is that, whatever the line is; and a term may be one of the loss.
+    is_twice = reason.kind == "times" and "n" in reason.finding.fields
     # A line that mends what no reason explains too tells more.
     if left or reason.tells_less:
-        mended = where.remedy(k, cases, [] if reason.tells_less else left)
+        which = attrgetter("tells_more") if is_twice else bool
+        mended = where.remedy(k, cases, [] if reason.tells_less else left, which)
     elif reason.kind in ("mean_missing", "averaged_over"):  # a number in the line: more
-        mended = where.remedy(k, cases, literal=True)
+        mended = where.remedy(k, cases, which=attrgetter("is_number"))
     elif reason.kind in _TERMS:
         mended = where.remedy(k, cases)
     if mended is None:
         return [reason.finding]
     if not reason.is_unlikely and reason.rule is not None:
         mended = found(mended.kind, **{**mended.fields, "rule": reason.rule})
-    # Twice the true gradient is that, whatever the line is; and a term may be one of the loss.
-    is_twice = reason.kind == "times" and "n" in reason.finding.fields
     return [reason.finding, mended] if is_twice or reason.kind in _TERMS else [mended]
 
 

@@ -18,7 +18,7 @@ from .finding import Finding, found
 from .guard import CheckError, Deadline, OutOfTime, guarded
 from .lines.blame import blame_of
 from .lines.ran import Elsewhere, Evidence
-from .lines.remedy import derivatives_of, texts_of
+from .lines.remedy import Mended, derivatives_of, texts_of
 from .lines.trail import Trail, follow
 from .lines.verdicts import kink_places, state_places
 from .source import Place, code_of, forward_line, is_readable
@@ -131,17 +131,22 @@ class Where:
         return found
 
     def remedy(
-        self, k: int, cases: Sequence[Case], beside: Sequence[int] = (), literal: bool = False
+        self,
+        k: int,
+        cases: Sequence[Case],
+        beside: Sequence[int] = (),
+        which: Callable[[Mended], bool] = bool,
     ) -> Finding | None:
-        """Return what in place of a statement makes a gradient right, elsewhere too."""
-        # With `beside` those that nothing else explains as well; `literal`: it must be a number.
+        """Return what in place of a statement makes a gradient right, elsewhere too.
+
+        With `beside` those that nothing else explains as well; of its lines all are to be `which`.
+        """
         right, texts, derivatives = False, [""], list[tuple[str, str]]()
         with guarded("the search for the lines", self.c.notes):
             blame = blame_of(self.evidence(sorted({k, *self.c.wrong})))
             remedy = blame.remedy(k, beside) if blame is not None else None
             told = np.size(self.c.grads[k]) > 1 or any(case.second() for case in cases)
-            is_asked = not literal or all(m.is_number for m in remedy or ())
-            if blame is not None and remedy and told and is_asked:
+            if blame is not None and remedy and told and all(map(which, remedy)):
                 right = blame.mending.holds(remedy, frozenset((k, *beside)))
                 texts, derivatives = texts_of(remedy), derivatives_of(remedy, self.c.graph)
         self.c.subject.session.restore()

@@ -148,7 +148,8 @@ def named(pattern):
 
 
 PATTERNS = """{}_diff dEd{} dE_d{} d_{} d_c_{} dc_d{} grad{} {}grad delta_{} {}_delta Grad{} {}_g
-d{}_total diff_{} d_loss_{} {}_derivative nabla_{} dloss_d{} g{} {}Gradient {}_gradients_""".split()
+d{}_total diff_{} d_loss_{} {}_derivative nabla_{} dloss_d{} g{} {}Gradient {}_gradients_ {}_update
+{}_bar {}_error change_{}""".split()
 
 
 KEPT = [InDict, InDictOfDicts, InDicts, InObject, Packed, Transposed, TwoNames]

@@ -1,8 +1,11 @@
 """What is right with one setting only, such as a power of 2, is no reason: another is asked too."""
 
 import numpy as np
+from scipy import sparse
 
 import spiral_autograd as sa
+from spiral_autograd.gradcheck.diagnosis import other_settings
+from spiral_autograd.gradcheck.subject.session import untouched
 
 
 def normal(*shape):
@@ -88,3 +91,25 @@ def test_what_is_right_in_one_mode_only_is_not_said():
     report = sa.check_layer(Switched(train=False), normal(5, 3))
     why = said(report, 1)
     assert "is right with" not in why or "self.train" in why, str(report)
+
+
+class Spread:
+    """Spreads along the edges of a graph, which a sparse matrix holds."""
+
+    def __init__(self):
+        self.A = sparse.csr_matrix((normal(4, 4) > 0) * 1.5)
+
+    def forward(self, x):
+        return self.A @ x
+
+    def backward(self, dout):
+        return self.A @ dout
+
+
+def test_what_a_matrix_of_a_library_holds_is_no_setting():
+    """With other numbers in it, it would read beside its arrays."""
+    layer = Spread()
+    with untouched(layer) as session:
+        inside = other_settings._inside_of_libraries(session)
+    assert {id(layer.A.indices), id(layer.A.indptr), id(vars(layer.A))} <= inside
+    assert "self.A.T @ dout" in said(sa.check_layer(layer, normal(4, 2)))

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ...state import Held, Names, kind_of
+from ...state import Held, Names, dict_of, is_open, kind_of
 from ...validation import Array
 from ..blocks import close
 from ..guard import CheckError, Deadline
 from ..reference.reference import at_these_values
 from ..subject.session import Session
-from ..subject.subject import Subject, copied, draw_upstream
+from ..subject.subject import copied, draw_upstream
 from ..verdict.rows import Comparison
 from .second_point import are_shares
 
@@ -38,7 +38,7 @@ def at_other_settings(c: Comparison, deadline: Deadline) -> Iterator[There]:
     """
     if not (c.subject.backward_code and c.reference.grads and c.small):
         return
-    found = (_first_there(c, ways, deadline) for ways in _settings(c.subject))
+    found = (_first_there(c, ways, deadline) for ways in _settings(c))
     yield from islice(filter(None, found), _MOST)
 
 
@@ -87,19 +87,33 @@ def _comparison(c: Comparison) -> Comparison | None:
 # -------------------- what may be another --------------------
 
 
-def _settings(subject: Subject) -> Iterator[list[Way]]:
-    """Yield the ways in which each setting may be another one."""
-    session, rng = subject.session, np.random.default_rng(5)
-    pairs = (pair for held in session.start.held for pair in zip(*_named(held), strict=True))
+def _settings(c: Comparison) -> Iterator[list[Way]]:
+    """Yield the ways in which each setting may be another one.
+
+    A mode, such as for training, only where some gradients are right: these tell if it is meant.
+    """
+    subject, session, rng = c.subject, c.subject.session, np.random.default_rng(5)
+    inside = _inside_of_libraries(session)
+    own = (held for held in session.start.held if id(held.item) not in inside)
+    pairs = (pair for held in own for pair in zip(*_named(held), strict=True))
     for name, n in dict.fromkeys(pair for pair in pairs if _may_be_other(*pair)):
+        if isinstance(n, bool) and not c.right:
+            continue
         yield [partial(_holding, session, (name, n), other) for other in _other_numbers(n)]
-    for array in (item for item in session.start.items if _is_whole(item)):
+    arrays = (item for item in session.start.items if id(item) not in inside)
+    for array in filter(_is_whole, arrays):
         other = np.where(rng.random(array.shape) < 0.5, array.max(), array)
         yield [partial(session.moved, [array], [other])]
     shares = [value for value in subject.values if are_shares(value)]
     if shares:
         others = [value * rng.uniform(0.7, 1.3, value.shape) for value in shares]
         yield [partial(session.moved, shares, others)]
+
+
+def _inside_of_libraries(session: Session) -> set[int]:
+    """Return what objects of libraries hold, by id: they read and write where its numbers say."""
+    tables = [dict_of(item) or {} for item in session.start.items if not is_open(item)]
+    return {id(part) for table in tables for part in (table, *table.values())}
 
 
 def _is_whole(item: object) -> bool:

@@ -13,11 +13,12 @@ import numpy as np
 from ...recording import Call, name_of
 from ...validation import Shape
 from ..blocks import close, largest
-from ..source import Place, code_of, forward_line, skips
+from ..source import Place, code_of, forward_line, skips, text_of
 from .known import Known, is_known, shares_right
-from .mending import Asked, Mending, There
+from .mending import Asked, Mending, Passes, There
 from .ran import Evidence, Key, Ran, gradient_of
 from .remedy import Remedy, Spot
+from .statements import operands_of
 from .trail import Moment, Trail, follow, is_unchecked
 
 _ASKED = 24  # statements that are changed
@@ -87,6 +88,7 @@ class Blame(Ran):
     def __init__(self, evidence: Evidence, trail: Trail) -> None:
         super().__init__(evidence, trail)
         self.mended: dict[tuple[int, ...], list[Remedy]] = {}
+        self.several = Remedy()  # that have to be other ones together, once they are found
 
     # -------------------- what is left --------------------
 
@@ -128,7 +130,7 @@ class Blame(Ran):
         if self._writes_unchecked:
             return []
         rest = [tuple(reason.rows if reason else [k]), (k,)]
-        for rows in (tuple(self.evidence.wrong), *([] if vars(self).get("together") else rest)):
+        for rows in (tuple(self.evidence.wrong), *([] if self.several else rest)):
             if k in rows and rows not in self.mended:
                 wanted, spots = frozenset({*rows, *self.telling}), self._spots(rows, likely)
                 few = {spot: asked for spot, asked in spots.items() if not asked.shared}
@@ -152,7 +154,8 @@ class Blame(Ran):
         """The statements that have to be other ones together, that all gradients are right."""
         wanted = {*self.evidence.wrong, *self.telling}
         spots = self._spots(tuple(wanted), (), any)
-        return self.mending.several(spots, frozenset(wanted))
+        self.several = self.mending.several(spots, frozenset(wanted))
+        return self.several
 
     def remedy(self, k: int, beside: Sequence[int] = ()) -> Remedy | None:
         """Return the likeliest change of lines that makes the k-th gradient right, if one is known.
@@ -185,9 +188,9 @@ class Blame(Ran):
             return max(same, default=-1)
 
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
-        more = length, self.numbers, self.trail.may_not_end
+        known = self.numbers, operands_of(text_of(e.forward)), self.trail.may_not_end
         asked = e.run, right, elsewhere, e.stays, self._truth, self.gain_from, back
-        return Mending(*asked, e.deadline, *more)
+        return Mending(Passes(*asked, length, *known), e.deadline)
 
     @cached_property
     def _writes_unchecked(self) -> bool:

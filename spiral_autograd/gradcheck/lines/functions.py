@@ -210,6 +210,8 @@ def named_in(frame: FrameType, function: Function) -> Reach:
             found[text] = tuple(value.shape)
         elif type(value) in (int, float):
             found[text] = value
+        elif type(value) is list and value and all(map(_is_number, value)):
+            found[text] = (len(value),)
         elif type(value) is dict and depth:
             held = [(k, v) for k, v in value.items() if isinstance(k, str)]
             pending += [(f"{text}[{k!r}]", v, depth - 1) for k, v in held]
@@ -230,6 +232,10 @@ def calls_in(frame: FrameType, codes: Iterable[CodeType]) -> list[str]:
             given = held.__code__.co_argcount - len(held.__defaults__ or ())
             found += [name] * (given == 1)
     return found[:_FEW]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | np.generic | np.ndarray) and np.ndim(value) == 0
 
 
 def _parts_alike(frame: FrameType, function: Function) -> Iterator[str]:

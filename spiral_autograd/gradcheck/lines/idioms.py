@@ -54,6 +54,10 @@ def _of_call(node: ast.Call) -> Iterator[Offer]:
     if called == "where" and len(node.args) == 3:
         test, yes, no = node.args
         yield 1.1, ast.Call(node.func, [test, no, yes], node.keywords)
+    if called == "take_along_axis" and len(node.args) == 3:  # the order, not its inverse
+        array, order, axis = node.args
+        inverse = parsed(f"np.argsort({ast.unparse(order)}, {ast.unparse(axis)})")
+        yield 1.2, ast.Call(node.func, [array, inverse, axis], node.keywords)
     part = node.args[0] if len(node.args) == 1 else None
     if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mult | ast.Div):
         inner = ast.Call(node.func, [part.left], node.keywords)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -56,36 +56,29 @@ _TRUE = 6  # of what makes something true in a line, so many are tried
 _FIRST = 0.3  # as much likelier is the line that the values speak for
 
 
+class Passes(NamedTuple):
+    """What a search for lines asks of the passes, and knows of them."""
+
+    run: Callable[[], Gradients]  # the backward pass
+    right: Callable[[Gradients], Sequence[float]]  # which share of each is: 1 of one to rounding
+    elsewhere: Callable[[], Sequence[There]]  # with other values, sizes and settings, as may be
+    stays: Callable[[], bool]  # runs the forward pass: does it give what it gave?
+    truth: Callable[[], float]  # how much of the backward pass is true when it runs
+    # How much likelier a change is that makes another value of one.
+    gain: Callable[[Any], Callable[[Any], float]]
+    back: Callable[[Any], int]  # how far back the value is whose gradient one is
+    length: int  # statements that a run takes
+    numbers: Mapping[str, float]  # that the forward pass names
+    operands: Collection[str]  # that it counts with
+    may_not_end: bool  # there is a loop that may go on for ever if its function is given others
+
+
 class Mending:
-    """A search for the lines of which one small change makes wrong gradients right.
+    """A search for the lines of which one small change makes wrong gradients right."""
 
-    `run` runs the backward pass, `elsewhere` gives it for other values and other sizes, where there
-    may be such, `stays` runs the forward pass and tells whether it gives what it gave, `truth`
-    tells how much of the backward pass is true when it runs, `gain` how much likelier a change is
-    that makes another value of one, `back` how far back the value is whose gradient one is, and
-    `right` which share of each gradient is right: 1 of one that is, to rounding.
-    `length` is how many statements a run takes, `numbers` are those that the forward pass names;
-    with `may_not_end` there is a loop that may go on for ever if its function is given others.
-    """
-
-    def __init__(
-        self,
-        run: Callable[[], Gradients],
-        right: Callable[[Gradients], Sequence[float]],
-        elsewhere: Callable[[], Sequence[There]],
-        stays: Callable[[], bool],
-        truth: Callable[[], float],
-        gain: Callable[[Any], Callable[[Any], float]],
-        back: Callable[[Any], int],
-        deadline: Deadline,
-        length: int,
-        numbers: Mapping[str, float],
-        may_not_end: bool,
-    ) -> None:
-        self.run, self.right, self.elsewhere, self.stays = run, right, elsewhere, stays
-        self.truth, self.gain, self.back = truth, gain, back
-        self.deadline, self.length, self.numbers = deadline, length, numbers
-        self.may_not_end, self.steps = may_not_end, _LONGER * length + _STEPS
+    def __init__(self, passes: Passes, deadline: Deadline) -> None:
+        self.passes, self.deadline = passes, deadline
+        self.steps = _LONGER * passes.length + _STEPS
         self.functions: dict[CodeType, Function] = {}
         self.tries: dict[Spot, list[tuple[float, Mended]]] = {}  # the cost, and what it is for
         self.ran: dict[tuple[Variant, ...], Sequence[float]] = {}  # what is right with them
@@ -112,7 +105,7 @@ class Mending:
         first = next(iter(spots))
         rated = {
             mended: (
-                round(run_with((mended,), self.truth, self.steps) or 0.0, 6)
+                round(run_with((mended,), self.passes.truth, self.steps) or 0.0, 6)
                 if len(found) > 1
                 else 0.0,
                 _FIRST * (mended.spot == first) - max(cost, mended.variant.cost),
@@ -154,7 +147,7 @@ class Mending:
         Each makes the true gradient of something; the one is taken first with which the most
         entries of the gradients are right, and the others are looked for with that.
         """
-        done, most, tries = Remedy(), sum(self.right(self.run())), self.tries
+        done, most, tries = Remedy(), sum(self.passes.right(self.passes.run())), self.tries
         by_chance = Remedy()
         self._left = max(self._left, _WORK // 8)
         self._for_several = True
@@ -203,7 +196,7 @@ class Mending:
 
     def holds(self, remedy: Remedy, rows: frozenset[int]) -> bool:
         """Tell whether gradients are right elsewhere too: for other values, sizes and settings."""
-        for there in self.elsewhere():
+        for there in self.passes.elsewhere():
             grads = run_with(remedy, there.run, self.steps)
             if not grads or not rows <= _whole(there.right(grads)):
                 return False
@@ -212,7 +205,7 @@ class Mending:
     def _mends(self, remedy: Remedy, rows: frozenset[int]) -> bool:
         """Tell whether gradients are right with other lines, and the outputs what they were."""
         is_right = rows <= self._right_with(remedy)
-        return is_right and bool(run_with(remedy, self.stays, self.steps))
+        return is_right and bool(run_with(remedy, self.passes.stays, self.steps))
 
     def _shares(self, remedy: Remedy) -> Sequence[float]:
         """Return of each gradient which share is right with other lines; they are run once."""
@@ -220,10 +213,10 @@ class Mending:
         if key not in self.ran:
             if self._left < 0 or self.deadline.is_over:
                 return ()
-            grads = run_with(remedy, self.run, self.steps)
-            self.ran[key] = self.right(grads) if grads else ()
+            grads = run_with(remedy, self.passes.run, self.steps)
+            self.ran[key] = self.passes.right(grads) if grads else ()
             nodes = sum(len(mended.function.nodes) for mended in remedy)
-            self._left -= _RUN + self.length + nodes
+            self._left -= _RUN + self.passes.length + nodes
         return self.ran[key]
 
     # -------------------- what may stand there --------------------
@@ -242,7 +235,7 @@ class Mending:
             before = sys.gettrace()
             sys.settrace(self._look)
             try:
-                self.run()
+                self.passes.run()
             finally:
                 sys.settrace(before)
 
@@ -270,7 +263,9 @@ class Mending:
         spot = function.code, step.line if step is not None else 0
         if what == "line" and (asked := self._asked.pop(spot, None)) is not None:
             words = {repr(w): w for some in self.functions.values() for w in some.words}
-            reach = {**named_in(frame, function), **words, **self.numbers}
+            named = named_in(frame, function)
+            first = sorted(named, key=lambda name: name not in self.passes.operands)
+            reach = {**{name: named[name] for name in first}, **words, **self.passes.numbers}
             for body in function.statements(spot[1]):
                 self.tries[spot] += [
                     (cost, Mended(spot, body, variant, function, back, number))
@@ -287,13 +282,13 @@ class Mending:
 
         Also how far back the value is whose gradient it makes, if that is a new one.
         """
-        is_once = takes(body[3]) or (self.may_not_end and asked.within > 0)
+        is_once = takes(body[3]) or (self.passes.may_not_end and asked.within > 0)
         names = None if is_once else {**frame.f_globals, **frame.f_locals}
         before = _made_by(body, names) if names else None
         written = _written_in(body[3], names) if names and before else {}
-        was = [*map(self.back, before or ())] if self._for_several else []
+        was = [*map(self.passes.back, before or ())] if self._for_several else []
         seen, room = {_signature(body, before)}, _UNLIKELY if asked.more else self._room
-        gains = [*map(self.gain, before or ())]
+        gains = [*map(self.passes.gain, before or ())]
         calls = calls_in(frame, self.functions)
         offers = variants(body, reach, written, asked.shapes, calls)
         for variant in sorted(offers, key=lambda v: v.cost):
@@ -311,7 +306,7 @@ class Mending:
                     gain = max(gain, 0.0)
                 again = _AGAIN * (signature in seen and not asked.repeats)
                 seen.add(signature)
-                pairs = zip(was, map(self.back, made), strict=False) if was else ()
+                pairs = zip(was, map(self.passes.back, made), strict=False) if was else ()
                 back = max((now for then, now in pairs if now > then), default=-1)
                 is_number = [*map(type, made)] == [int] and isinstance(body[3], ast.Assign)
                 number = made[0] if is_number and not asked.repeats else None

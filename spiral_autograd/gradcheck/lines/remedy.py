@@ -44,9 +44,14 @@ class Mended(NamedTuple):
     @property
     def is_number(self) -> bool:
         """Whether a number that is written there is another then, or is not there."""
-        there = self.variant.exchange()
-        there.exchange()
-        return _numbers(there.node) != _numbers(self.variant.node)
+        return _numbers(self.variant.there) != _numbers(self.variant.node)
+
+    @property
+    def tells_more(self) -> bool:
+        """Whether it is more than a number times what is written, which any line may be."""
+        node = self.variant.node
+        is_times = isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant)
+        return not (is_times and getattr(node, "left", None) is self.variant.there)
 
     @property
     def place(self) -> Place:

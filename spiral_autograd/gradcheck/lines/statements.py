@@ -10,6 +10,8 @@ from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
+from ..source import Text
+
 # What is in reach, by its text: the shape of an array, a number, or a word that code asks for.
 Reach = Mapping[str, Any]
 Slot = tuple[Any, str, int | None, Any]  # who holds a node, in which field, where in it; the node
@@ -181,6 +183,13 @@ def _added_at(target: ast.expr, value: ast.expr, op: ast.operator) -> Iterator[O
         name = "subtract" if isinstance(op, ast.Sub) else "add"
         array, added = ast.unparse(target.value), ast.unparse(value)
         yield 1.0, ast.parse(f"np.{name}.at({array}, ({at}), {added})").body[0]
+
+
+def operands_of(text: Text | None) -> set[str]:
+    """Return what a forward pass counts with: of two equal numbers rather that is meant."""
+    nodes = [node for step in (text.steps if text else ()) for node in ast.walk(step.node)]
+    pairs = ((node.left, node.right) for node in nodes if isinstance(node, ast.BinOp))
+    return {ast.unparse(side) for pair in pairs for side in pair}
 
 
 @lru_cache(maxsize=4096)

@@ -53,10 +53,11 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "rfft": ("irfft",),
     "irfft": ("rfft",),
 }
-_CUT_OFF = ("np.minimum({0}, 0)", "np.maximum({0}, 0)")
+_CUT_OFF = ("np.minimum({0}, 0)", "np.maximum({0}, 0)", "np.clip({0}, -1, 1)")
 _DERIVATIVES = ("(1 - {0})", "(1 - {0}**2)", "{0} * (1 - {0})", "({0} > 0)", "np.sign({0})")
 _SIGMOID = "(1 / (1 + np.exp(-{0})))"  # the derivative of softplus
 _SLOPES = _DERIVATIVES[:3]
+_FACTORS = 16  # arrays of which two may be a product that lacks, at most
 _MANY = 8  # things in a list, of which each is mistaken for another at most
 
 
@@ -70,15 +71,21 @@ class Variant:
     index: int | None
     node: ast.AST
 
+    @property
+    def there(self) -> ast.AST:
+        """What stands in its place now."""
+        held = getattr(self.holder, self.field)
+        found: ast.AST = held if self.index is None else held[self.index]
+        return found
+
     def exchange(self) -> Variant:
         """Put the node into its place; return what takes it out again."""
-        there = getattr(self.holder, self.field)
-        before = there if self.index is None else there[self.index]
+        back = Variant(0.0, self.holder, self.field, self.index, self.there)
         if self.index is None:
             setattr(self.holder, self.field, self.node)
         else:
-            there[self.index] = self.node
-        return Variant(0.0, self.holder, self.field, self.index, before)
+            getattr(self.holder, self.field)[self.index] = self.node
+        return back
 
     def stand(self) -> Variant:
         """Do the same, and let the node stand in the line of the other."""
@@ -303,9 +310,21 @@ def _more(
     if isinstance(own, tuple) and own:
         yield from ((1.5, parsed(form)) for form in products(text, own, reach))
     if whole:
-        for axis in (0, 1):
-            keywords = [ast.keyword("axis", ast.Constant(axis))]
-            yield 1.5, ast.Call(ast.Attribute(node, "sum", ast.Load()), [], keywords)
+        yield from _as_a_whole(node, own, reach)
+
+
+def _as_a_whole(node: ast.expr, own: Any, reach: Reach) -> Iterator[Offer]:
+    """Yield all that a statement gives summed along an axis, or with one more product."""
+    for axis in (0, 1):
+        keywords = [ast.keyword("axis", ast.Constant(axis))]
+        yield 1.5, ast.Call(ast.Attribute(node, "sum", ast.Load()), [], keywords)
+    shapes = {o: thing for o, thing in reach.items() if isinstance(own, tuple) and thing}
+    fitting = [o for o, thing in shapes.items() if type(thing) is tuple and _fits(thing, [own])]
+    for one, other in combinations(fitting, 2) if len(fitting) <= _FACTORS else ():
+        if own in (shapes[one], shapes[other]):  # so dear that it is to make something true
+            product = ast.BinOp(parsed(one), ast.Mult(), parsed(other))
+            yield 2.5, ast.BinOp(node, ast.Add(), product)
+            yield 2.5, ast.BinOp(node, ast.Sub(), product)
 
 
 def _inside(slot: Slot, written: Reach) -> Iterator[Offer]:

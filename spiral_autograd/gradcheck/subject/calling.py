@@ -121,11 +121,6 @@ class Told:
     code: tuple[Callable[..., Any], Callable[..., Any]]  # the user's own
     ways: tuple[Calling, ...] = ()  # the likeliest first; none where they are to be found
 
-    @property
-    def has_cache(self) -> bool:
-        """Whether forward returns a cache behind the output, where it is told."""
-        return any(kind == "cache" for way in self.ways for kind, _ in way.sources)
-
 
 class TwoFunctions:
     """Two functions that are a forward and a backward pass, in the place of an object."""
@@ -173,5 +168,5 @@ def place_of_cache(
     if not is_named and not is_kept:
         return None
     nests = [i for i, one in enumerate(result) if isinstance(one, dict | list | tuple)]
-    has_loss = any(map(is_scalar, result))
+    has_loss = any(is_scalar(one) and np.asarray(one).dtype != object for one in result)
     return nests[-1] if nests and has_loss and is_named else len(result) - 1

@@ -123,6 +123,9 @@ _SYNONYMS = (
     "b bias biases".split(),
 )
 _GRADIENT_WORDS = ("grad", "nabla", "delta", "diff", "deriv")
+_CHANGE_WORDS = (
+    "update change step adjust adjustment correction adj adjoint bar sens err error".split()
+)
 _OPTIMIZER_WORDS = "vel mom cache adam rms step update prev last old ema avg".split()
 
 
@@ -198,6 +201,18 @@ def is_of_optimizer(name: str, stem: str) -> bool:
     """Tell whether an array is called like a velocity or a moment of what has the name `stem`."""
     rest = name.lower().replace(stem.strip("_").lower(), "", 1).strip("_.")
     return rest in ("v", "m", "s") or any(word in rest for word in _OPTIMIZER_WORDS)
+
+
+def is_change_of(name: str, stem: str) -> bool:
+    """Tell whether an array is called like a change, or an adjoint, of what has the name `stem`.
+
+    Examples
+    --------
+    >>> is_change_of("kernel_update", "kernel"), is_change_of("kernel_cache", "kernel")
+    (True, False)
+    """
+    rest = name.replace(stem.strip("_"), "", 1).strip("_.").lower()
+    return rest != name.strip("_.").lower() and rest in _CHANGE_WORDS
 
 
 def differing(

@@ -195,9 +195,11 @@ def _by_key(network: object, result: dict[object, object]) -> list[Parameter]:
         arrays = {name: value for name, value in named if is_array(value)}
         keys = {n: n if n in result else gradient_key(result, str(n)) for n in arrays}
         if any(key is not None for key in keys.values()):
-            without = [n for n in arrays if held is attributes or is_statistic(str(n))]
-            names = [n for n, key in keys.items() if key is not None or n not in without]
-            return [noted(str(n), arrays[n], result.get(keys[n])) for n in names]
+            return [
+                noted(str(n), arrays[n], result.get(key))
+                for n, key in keys.items()
+                if key is not None or not (held is attributes or is_statistic(str(n)))
+            ]
     return []
 
 
@@ -220,19 +222,29 @@ def _by_place(network: object, result: Any, names: Sequence[str]) -> list[Parame
     if not isinstance(result, tuple | list):  # one array
         result = [result]
     held = {n: v for n, v in attributes_of(network).items() if any(map(is_array, leaves(v)))}
-    found: dict[int, str] = {}
-    for i, name in enumerate(names):
-        named = [n for n in held if name and gradient_key([name], n, held, itself=False)]
-        found |= {i: named[0]} if named and named[0] not in found.values() else {}
-    for i, gradient in enumerate(result):
-        free = [n for n, v in held.items() if _shapes(v) == _shapes(gradient)]
-        free = [n for n in free if n not in found.values()]
-        found |= {i: free[0]} if i not in found and free else {}
+    found = _attributes_for(result, names, held)
     listed = []
     for i, n in found.items() if len(found) == len(result) else ():
         there = {path: leaf for path, _, leaf in nested(n, result[i])}
         listed += [noted(path, leaf, there.get(path)) for path, _, leaf in nested(n, held[n])]
     return [p for p in listed if is_array(p.value)] if any(map(_fits, listed)) else []
+
+
+def _attributes_for(
+    gradients: Sequence[Any], names: Sequence[str], held: dict[str, Any]
+) -> dict[int, str]:
+    """Return of which attribute each gradient is: by its name, else the first left of its shape."""
+    found: dict[int, str] = {}
+    for i, name in enumerate(names):
+        named = [n for n in held if gradient_key([name], n, held, itself=False)]
+        if named and named[0] not in found.values():
+            found[i] = named[0]
+    for i, gradient in enumerate(gradients):
+        free = [n for n, v in held.items() if _shapes(v) == _shapes(gradient)]
+        free = [n for n in free if n not in found.values()]
+        if free and i not in found:
+            found[i] = free[0]
+    return found
 
 
 def _shapes(tree: Any) -> list[Any]:

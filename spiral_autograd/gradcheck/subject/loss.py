@@ -210,9 +210,8 @@ class Gradient(Adapter):
     def _choose(self) -> None:
         """Take the leaves of params: by keys where gradients come in a dict, else by structure."""
         params, grads = self.params, self.result
-        has_nests = isinstance(params, dict) and any(
-            isinstance(value, dict | list | tuple) for value in params.values()
-        )
+        flat = params if isinstance(params, dict) else {}
+        has_nests = any(isinstance(value, dict | list | tuple) for value in flat.values())
         if not isinstance(grads, dict) or has_nests:
             self._require_structure(grads)
             self.parameters = [
@@ -220,7 +219,6 @@ class Gradient(Adapter):
                 for path, value in self.paths
             ]
             return
-        flat = params if isinstance(params, dict) else {}
         own = {f"[{key!r}]": key for key in flat}  # any keys, not names alone
         named: list[tuple[str, Array, Any]] = [
             (name, zeros, name)

@@ -137,9 +137,8 @@ class ObjectPasses(Adapter):
         """Run the forward pass."""
         result = output_of(self.layer, called(self.label, self.forward_method, *self.inputs))
         if not self.has_run:
-            place = place_of_cache(result, self.required, self.names, is_pair=self.is_pair)
-            self.cache_at = (1 if self.told.has_cache else None) if self.told.ways else place
-            self.has_run = True
+            self.has_run, named = True, (self.required, self.names)
+            self.cache_at = place_of_cache(result, *named, is_pair=self.is_pair)
         self.cache = None if self.cache_at is None else result[self.cache_at]
         self.structure = self.without_cache(result)
         return self.structure

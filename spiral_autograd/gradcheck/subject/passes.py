@@ -205,9 +205,9 @@ class Primitive:
             ans = called(self.label, partial(self.raw, **self.kwargs), *inputs)
             return ans, ans
 
-        def back(ups: object, ans: object, *inputs: object) -> dict[str, object]:
-            up = with_leaves(ans, leaves(ups))
-            return {self.names[k]: gradient(k, rules[k], up, ans, inputs) for k in there}
+        def back(ups: object, cache: object, *inputs: object) -> dict[str, object]:
+            up = with_leaves(cache, leaves(ups))
+            return {self.names[k]: gradient(k, rules[k], up, cache, inputs) for k in there}
 
         code = (self.raw, rules[there[0]] if there else self.raw)
         inputs: list[Source] = [("input", k) for k in range(len(self.inputs))]
@@ -261,7 +261,7 @@ def _of_one(shapes: Sequence[object]) -> object:
 
 # -------------------- a function with its derivative --------------------
 
-_X: Source
+# What a derivative may take: x, y, and the upstream gradient.
 _X, _Y, _G = ("input", 0), ("output", 0), ("upstream", 0)
 
 

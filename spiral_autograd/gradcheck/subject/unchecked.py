@@ -164,14 +164,19 @@ def leave_out_state(layer: ObjectPasses, written: Sequence[str]) -> None:
     """Leave out work arrays, of which forward has `written` what is used, and steps' partners."""
     start = layer.session.start
     arrays = [p for p in layer.parameters if start.kept(p.value) is not None]
-    work = [p for p in arrays if p.name in written and not _depends_on_written(layer, p.value)]
-    partners = [(p, p.gradient()) for p in arrays if p not in work]
-    still = [(p, g) for p, g in partners if isinstance(g, np.ndarray) and g.any()]
-    still = [(p, g) for p, g in still if start.is_as_before(g)]
-    steps = [p for p, g in still if g is not p.value and depends_on_arrays(layer, g)]
-    if work or steps:
-        layer.parameters = [p for p in layer.parameters if p not in (*work, *steps)]
+    state = [p for p in arrays if p.name in written and not _depends_on_written(layer, p.value)]
+    partners = [(p, p.gradient()) for p in arrays if p not in state]
+    still = [(p, g) for p, g in partners if _is_left(p, g, start)]
+    state += [p for p, g in still if depends_on_arrays(layer, g)]
+    if state:
+        layer.parameters = [p for p in layer.parameters if p not in state]
         layer.take([])
+
+
+def _is_left(p: Parameter, gradient: Any, start: Snapshot) -> bool:
+    """Tell whether what stands in the place of a gradient is numbers that no pass has written."""
+    is_other = isinstance(gradient, np.ndarray) and gradient is not p.value
+    return is_other and bool(np.any(gradient)) and start.is_as_before(gradient)
 
 
 def _depends_on_written(layer: ObjectPasses, value: Array) -> bool:
@@ -188,14 +193,16 @@ def _depends_on_written(layer: ObjectPasses, value: Array) -> bool:
 
 def look_beside(layer: ObjectPasses) -> None:
     """Look at what a layer uses and has no gradient of: there is a row for it, or a note."""
-    numbers = {p.name: p.value for p in layer.now.numbers}
-    changed = [n for n, v in layer.numbers.items() if n in numbers and numbers[n] is not v]
     there = _beside(layer)
     still = {id(h.value) for h in unwritten(layer.now, there, layer.session.start)}
     used = _depended_on(layer, there)
     moving = [h for h in used if id(h.value) not in still]
     updated = [h.name for h in take_updates(layer, moving)] if moving else []
-    updated += [name for name in changed if depends_on_number(layer, name)]
+    updated += [
+        p.name
+        for p in layer.now.numbers
+        if layer.numbers.get(p.name, p.value) is not p.value and depends_on_number(layer, p.name)
+    ]
     constant = [h for h in used if id(h.value) in still]
     constant = claim(layer, constant) if constant else []
     for name in updated:

@@ -48,8 +48,10 @@ class Update:
         rates = [n for name, n in optional_names(self.method).items() if name in RATES]
         rates = [RATE if n is None or n == 1 else n for n in rates]
         known = kept + [float(n) for n in rates if is_number(n) and n]
-        if known:
-            return known[0]
+        return known[0] if known else self._written()
+
+    def _written(self) -> float | None:
+        """Return the number in the pass's code that changes show, else the one that all show."""
         factors = [abs(f) for f in self.factors()]
         code = code_of(self.method)
         scope = getattr(self.method, "__globals__", {})
@@ -110,39 +112,51 @@ class Update:
 
 def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     """Take a parameter for each array that backward changes by a known rate; return the others."""
-    layer.updated, rate, start = list(held), None, layer.session.start
+    update = rate = None
     with suppress(CheckError):
-        layer.decays = _decays(layer)
-        once, twice = (_changes(layer, factor) for factor in (1.0, 2.0))
-        sized = [n for n in once if n in twice and not close(once[n], twice[n], 1e-3)]
-        layer.updated = [h for h in held if h.name in sized]
-        true = layer.gradients_of([h.value for h in layer.updated]) if sized else []
-        named = dict(zip([h.name for h in layer.updated], true, strict=True))
-        has_rate = ("rate", None) in layer.calling.sources
-        argument = RATE if has_rate else None
-        method, run = layer.backward_method, partial(_changes, layer)
-        update = Update(layer.layer, method, layer.session, run, named, argument)
-        rate = update.rate() if sized else None
+        update = _update_of(layer, held)
+        rate = update.rate() if update else None
         layer.decays = _decays(layer) if layer.decays else {}  # by that rate
-    if rate is None:
+    if update is None or rate is None:
         layer.updated = []
         return list(held)
-    shares = [abs(f) / rate for f in update.factors()]
+    n, adds, start = _averaged(layer, update, rate), update.adds, layer.session.start
     layer.remarks += update.lacking(rate)
-    n = len(layer.outputs[0]) if layer.outputs[0].ndim > 1 else 1
-    is_mean = all(abs(f - 1) > 1e-6 for f in shares) and any(abs(f * n - 1) < 1e-6 for f in shares)
-    n, adds = n if is_mean else 1, update.adds
     gradient = partial(_gradient, layer, -rate / n if adds else rate / n)
     layer.take([Parameter(h.name, h.value, partial(gradient, h.name)) for h in layer.updated])
     names, label = [h.name for h in layer.updated], layer.backward_label
-    for name, decay in layer.decays.items():
-        (value,) = (start.kept(h.value, h.value) for h in layer.updated if h.name == name)
-        share = inner(decay, value) / inner(value, value) / rate
-        layer.remarks.append(found("decays", method=label, name=name, share=share))
+    for h in layer.updated:
+        if h.name in layer.decays:
+            share = _share(layer.decays[h.name], start.kept(h.value, h.value)) / rate
+            layer.remarks.append(found("decays", method=label, name=h.name, share=share))
     layer.remarks.append(
         found("by_its_change", method=label, names=names, rate=rate, n=n, adds=adds)
     )
     return [h for h in held if h.name not in names]
+
+
+def _update_of(layer: ObjectPasses, held: Sequence[Held]) -> Update | None:
+    """Return the update of the arrays whose changes are others with another upstream gradient."""
+    layer.updated = list(held)
+    layer.decays = _decays(layer)
+    once, twice = (_changes(layer, factor) for factor in (1.0, 2.0))
+    sized = [n for n in once if n in twice and not close(once[n], twice[n], 1e-3)]
+    if not sized:
+        return None
+    layer.updated = [h for h in held if h.name in sized]
+    true = layer.gradients_of([h.value for h in layer.updated])
+    named = dict(zip([h.name for h in layer.updated], true, strict=True))
+    argument = RATE if ("rate", None) in layer.calling.sources else None
+    method, run = layer.backward_method, partial(_changes, layer)
+    return Update(layer.layer, method, layer.session, run, named, argument)
+
+
+def _averaged(layer: ObjectPasses, update: Update, rate: float) -> int:
+    """Return over how many examples the pass averages the gradient before it changes arrays."""
+    n = len(layer.outputs[0]) if layer.outputs[0].ndim > 1 else 1
+    shares = [abs(f) / rate for f in update.factors()]
+    is_sum = any(abs(f - 1) <= 1e-6 for f in shares)
+    return n if not is_sum and any(abs(f * n - 1) < 1e-6 for f in shares) else 1
 
 
 def _decays(layer: ObjectPasses) -> Changes:
@@ -153,10 +167,15 @@ def _decays(layer: ObjectPasses) -> Changes:
     still = _changes(layer, 0.0)
     for h in layer.updated:
         change, value = still.get(h.name), layer.session.start.kept(h.value, h.value)
-        share = 0.0 if change is None else inner(change, value) / (inner(value, value) or 1.0)
+        share = 0.0 if change is None else _share(change, value)
         if change is not None and share > 0 and close(change, share * value, 1e-6):
             shares[h.name] = change
     return shares
+
+
+def _share(change: Array, value: Array) -> float:
+    """Return what share of an array a change of it takes."""
+    return inner(change, value) / (inner(value, value) or 1.0)
 
 
 def _gradient(layer: ObjectPasses, rate: float, name: str) -> Array | None:
