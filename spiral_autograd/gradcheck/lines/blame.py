@@ -14,9 +14,10 @@ from ...recording import Call, name_of
 from ...validation import Shape
 from ..blocks import close, largest
 from ..source import Place, code_of, forward_line, skips, text_of
+from .doubt import Doubt
 from .known import Known, is_known, shares_right
 from .mending import Asked, Mending, Passes, There
-from .ran import Evidence, Key, Ran, gradient_of
+from .ran import Evidence, Key
 from .remedy import Remedy, Spot
 from .statements import operands_of
 from .trail import Moment, Trail, follow, is_unchecked
@@ -82,7 +83,7 @@ def _is(c: float, factor: float) -> bool:
     return any(abs(c - x) < 1e-6 * x for x in either)
 
 
-class Blame(Ran):
+class Blame(Doubt):
     """The statements of a handwritten backward pass, and which of them is to blame."""
 
     def __init__(self, evidence: Evidence, trail: Trail) -> None:
@@ -276,25 +277,9 @@ class Blame(Ran):
         # The gradient of something is in several of them: it tells more than a part of it.
         known = (self.true, self.whole, self.scaled)
         true = sum(values.has(m.value, 1e-8) for m in made for values in known)
-        called = [(self.by_name[name], m) for m in made for name in self._called(trail, m)]
+        called = [(self.by_name[name], m) for m in made for name in self.called(trail, m.event)]
         true += sum(1 if values.has(np.squeeze(m.value), 1e-8) else -1 for values, m in called)
         return true / max(1, len(made))
-
-    def _called(self, trail: Trail, moment: Moment) -> list[str]:
-        """Return of what a statement says by a name, such as ``dh``, that it makes the gradient."""
-        step = trail.events[moment.event].step
-        names = map(gradient_of, step.writes if step is not None else ())
-        return [name for name in names if name in self.by_name]
-
-    @cached_property
-    def by_name(self) -> dict[str, Known]:
-        """The true gradients of what has a name in the forward pass."""
-        recording, found = self.evidence.recording, dict[str, list[Any]]()
-        for call, gradient in recording.adjoints.items() if recording is not None else ():
-            name = recording.names.get(call) if recording is not None else None
-            if name is not None and isinstance(gradient, Call):
-                found.setdefault(name, []).append(np.squeeze(gradient.value))
-        return {name: Known(values) for name, values in found.items()}
 
     def _likely(
         self, k: int, reason: Any, pool: Sequence[Key], left: Sequence[Key], is_joint: bool
@@ -302,7 +287,9 @@ class Blame(Ran):
         """Return the likeliest of the statements that are left."""
         rule = reason.rule if reason is not None else None
         counting = self.counting
-        left = [key for key in pool if key[0] in self.doubtful] or left
+        # What is not zero may be right, where a term is lacking later.
+        begun = [key for key in pool if self.doubtful.get(key[0], False) or rule != "term"]
+        left = [key for key in begun if key[0] in self.doubtful] or left
         left = sorted(left, key=lambda key: key in counting)
         places = list(dict.fromkeys(key[0] for key in left))
         if rule == "part" and (heads := self.skipping(self.feeding(k))):

@@ -179,36 +179,6 @@ class Ran:
     # -------------------- what is innocent --------------------
 
     @cached_property
-    def doubtful(self) -> set[Place]:
-        """The statements where wrong gradients begin: no true value came from what they made.
-
-        And what that was made from is none that has come to be so.
-        """
-        # What is one of several terms, though true, may be all that there is, and is wrong then.
-        terms = self._terms()
-        whole = self._true_in(self._values(set(self.calls) - terms))
-        sound = self.trail.feeding(*whole) | self._true_in(self._values(terms))
-        fed = set().union(*map(self.feeding, self.evidence.wrong))
-        wrong, tainted, found = fed.intersection(self.computing) - sound, set[int](), set[Place]()
-        for number in range(self.start, len(self.events)):
-            event = self.events[number]
-            if not tainted.isdisjoint(event.sources):
-                tainted.add(number)
-            elif number in wrong:
-                found.add(event.place)
-                tainted.add(number)
-        return found if whole else set()
-
-    def _true_in(self, known: Known) -> set[int]:
-        """Return the events that make known values alone, which are not zero."""
-        made = ((number, self.made.get(number, ())) for number in self.computing)
-        return {
-            number
-            for number, values in made
-            if values and all(v.any() and known.has(v, 1e-9) for v in values)
-        }
-
-    @cached_property
     def forward(self) -> set[Place]:
         """The statements of the forward pass, also where one function gives loss and gradient."""
         adjoints = self.evidence.recording.adjoints if self.evidence.recording is not None else ()
@@ -277,10 +247,10 @@ class Ran:
     def _shown(self, rule: str | None) -> set[Key]:
         """Return the statements whose values autograd has too."""
         # Where a term is lacking, what is there is a part of the true value, not the whole of it.
-        known = self._values(set(self.calls) - (self._terms() if rule == "term" else set()))
+        known = self.values_of(set(self.calls) - (self.terms() if rule == "term" else set()))
         # A gradient that is equal to a forward value has lost the rest of its factors.
         lost = rule in ("value", "upstream")
-        gradients = self._values(self._carrying()) if lost else known
+        gradients = self.values_of(self._carrying()) if lost else known
         found: dict[Key, bool] = {}
         for number, key in self.computing.items():  # at each turn of a loop
             self.evidence.deadline.check()
@@ -290,7 +260,7 @@ class Ran:
             found[key] = right and found.get(key, True)
         return {key for key, right in found.items() if right}
 
-    def _values(self, calls: Iterable[Call]) -> Known:
+    def values_of(self, calls: Iterable[Call]) -> Known:
         """Return the values of calls, but for numbers and what is only the upstream gradient."""
         values = (call.value for call in calls if is_known(call.value, least=2))
         return Known(value for value in values if not self.upstream.has(value, 1e-12))
@@ -326,7 +296,7 @@ class Ran:
                 found.add(call)
         return found
 
-    def _terms(self) -> set[Call]:
+    def terms(self) -> set[Call]:
         """Return the calls that are terms of a gradient in which several paths meet."""
         pending, found = list(self.wholes), set()
         while pending:
