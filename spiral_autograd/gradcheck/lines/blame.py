@@ -223,7 +223,7 @@ class Blame(Doubt):
         order = [*likely, *(self.events[number].place for number in calls)]
         ranks = {place: rank for rank, place in reversed([*enumerate(order)])}
         costs: dict[Spot, tuple[float, int]] = {}
-        doubtful = self.doubtful
+        near = self.near
         for (code, line), numbers in events.items():
             own = [n for n in numbers if self.events[n].place[1] == line]
             is_fed = which(numbers & some for some in fed)
@@ -233,7 +233,7 @@ class Blame(Doubt):
             ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
             late = 0.4 * (rank == len(order)) + 0.4 * ahead
             late += 0.1 * makers.isdisjoint(numbers) + 0.4 * (numbers <= right)
-            late += 0.3 * bool(doubtful and (code.co_filename, line) not in doubtful)
+            late += 0.3 * bool(near and (code.co_filename, line) not in near)
             costs[code, line] = late, rank
         return {
             spot: Asked(
@@ -288,7 +288,8 @@ class Blame(Doubt):
         rule = reason.rule if reason is not None else None
         counting = self.counting
         # What is not zero may be right, where a term is lacking later.
-        begun = [key for key in pool if self.doubtful.get(key[0], False) or rule != "term"]
+        is_any = rule not in ("term", "part")
+        begun = [key for key in pool if self.doubtful.get(key[0], False) or is_any]
         left = [key for key in begun if key[0] in self.doubtful] or left
         left = sorted(left, key=lambda key: key in counting)
         places = list(dict.fromkeys(key[0] for key in left))

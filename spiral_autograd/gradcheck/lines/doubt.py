@@ -39,6 +39,16 @@ class Doubt(Ran):
                 tainted.add(number)
         return found
 
+    @cached_property
+    def near(self) -> set[Place]:
+        """The statements where wrong gradients begin, and those that made what they read.
+
+        What is true there may not be what was meant.
+        """
+        begun = [number for number in self.computing if self.events[number].place in self.doubtful]
+        made = set().union(*(self.events[number].sources for number in begun))
+        return {self.events[n].place for n in (*begun, *made.intersection(self.computing))}
+
     def _true_in(self, known: Known) -> set[int]:
         """Return the events that make true values alone, which are not zero.
 
