@@ -136,7 +136,7 @@ class Blame(Doubt):
                 wanted, spots = frozenset({*rows, *self.telling}), self._spots(rows, likely)
                 few = {spot: asked for spot, asked in spots.items() if not asked.shared}
                 # Through numbers in dicts, or in objects, there is no way to follow.
-                leads = any(asked.more < _LATE for asked in [*few.values()][1:])
+                leads = len(few) < 2 or any(asked.more < _LATE for asked in [*few.values()][1:])
                 ways = [few, *([spots] if few != spots else []), self._spots((), likely)]
                 for some in ways if leads else ways[-1:]:
                     self.mended[rows] = self.mending.lines(some, wanted)
