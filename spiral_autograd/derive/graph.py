@@ -98,14 +98,10 @@ def draw(recording: Recording, loss: Callable[..., Any], *, full: bool) -> Graph
     forward = [call for call in recording.calls if call in made_of]
     inside = {} if full else _functions(forward)
     home: dict[Any, Any] = {call: inside.get(call, call) for call in forward}
-    ways = _ways(recording, home, ends)
+    ways = _ways(recording, home)
     names, params = _names(recording, loss), set(leaves(recording.params))
-    used = {value for value, _ in ways}
-    boxes: dict[Any, tuple[Any, ...]] = {  # by what they stand for
-        root: (name, "parameter" if root in params else "data")
-        for root, name in names.items()
-        if root in used
-    }
+    roots = filter({value for value, _ in ways}.__contains__, names)
+    boxes: dict[Any, Any] = {r: (names[r], "parameter" if r in params else "data") for r in roots}
     boxes |= {place: _box(place, count) for place, count in Counter(home.values()).items()}
     boxes |= {"loss": ("loss", "loss")}
     rank = {place: i for i, place in enumerate(boxes)}
@@ -117,9 +113,7 @@ def draw(recording: Recording, loss: Callable[..., Any], *, full: bool) -> Graph
     )
 
 
-def _ways(
-    recording: Recording, home: dict[Any, Any], ends: Sequence[Call]
-) -> dict[tuple[Call, Any], list[Any]]:
+def _ways(recording: Recording, home: dict[Any, Any]) -> dict[tuple[Call, Any], list[Any]]:
     """Return by each value, and where it goes, the parts of its gradient that come back so."""
     ways: dict[tuple[Any, Any], list[Any]] = {
         (value, place): []
@@ -127,7 +121,8 @@ def _ways(
         for value in parents_of(call)
         if home.get(value, value) != place
     }
-    ways |= {(end, "loss"): [] for end in ends}
+    if isinstance(recording.loss, Call):
+        ways[recording.loss, "loss"] = []
     for call, value, part in recording.parts:
         if (way := (value, home.get(call))) in ways:
             ways[way].append(part)

@@ -184,8 +184,8 @@ class _Listing(Writer):
         texts = self._texts(rest)
         if not placed:
             return _broken(f"{name} = ", texts if len(self.plain(e)) > LONGEST else [self.plain(e)])
-        is_begun = any((x.shape, x.dtype) == (e.shape, e.dtype) for _, x in rest)
-        lines = _begun(name, texts) if is_begun else _in_zeros(name, e, texts)
+        in_zeros = all((x.shape, x.dtype) != (e.shape, e.dtype) for _, x in rest)
+        lines = _begun(name, e, texts, in_zeros=in_zeros)
         for k, (sign, x) in enumerate(placed):
             is_alone = not rest and all(_apart(x, other) for _, other in placed[:k])
             lines.append(self.scattered(x, name, "" if is_alone and sign == "+" else sign))
@@ -308,13 +308,10 @@ def _broken(start: str, texts: Sequence[str]) -> list[str]:
     return lines
 
 
-def _begun(name: str, texts: Sequence[str]) -> list[str]:
-    """Return the lines that make a new array of a sum."""
-    return _broken(f"{name} = ", texts if len(texts) > 1 else [f"np.array({texts[0]})"])
-
-
-def _in_zeros(name: str, e: Expr, texts: Sequence[str]) -> list[str]:
-    """Return the lines that add a sum of other shapes or dtypes, if any, to an array of zeros."""
+def _begun(name: str, e: Expr, texts: Sequence[str], *, in_zeros: bool) -> list[str]:
+    """Return the lines that make a new array of a sum: in zeros where it is of other shapes."""
+    if not in_zeros:
+        return _broken(f"{name} = ", texts if len(texts) > 1 else [f"np.array({texts[0]})"])
     dtype = "" if e.dtype == float else f", dtype=np.{e.dtype.name}"
     zeros = f"{name} = np.zeros({shape_text(e.shape)}{dtype})"
     return [zeros, *(_broken(f"{name} += ", texts) if texts else ())]

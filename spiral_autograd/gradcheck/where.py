@@ -12,7 +12,7 @@ import numpy as np
 from ..validation import Array
 from .blocks import close
 from .diagnosis.case import Case
-from .diagnosis.other_settings import at_other_settings
+from .diagnosis.other_settings import There, at_other_settings
 from .diagnosis.other_sizes import at_other_sizes
 from .finding import Finding, found
 from .guard import CheckError, Deadline, OutOfTime, guarded
@@ -94,15 +94,15 @@ class Where:
             yield seconds[0].rerun, [second.automatic for second in seconds]
         if self.elsewhere is not None:
             yield self.elsewhere.rerun, [self.elsewhere.reference.grads]
-        yield from self.other_settings
+        yield from ((there.run, [there.true]) for there in self.other_settings)
 
     def gradients_at_other_settings(self) -> list[tuple[Sequence[Any], Sequence[Any]]]:
-        """Return the handwritten and the true gradients where a number is another, for each."""
-        return [(run(), true[0]) for run, true in self.other_settings]
+        """Return the handwritten and the true gradients where only a setting is another."""
+        return [(t.run(), t.true) for t in self.other_settings if t.has_same_outputs]
 
     @cached_property
-    def other_settings(self) -> list[Elsewhere]:
-        """The backward pass where a number that the code holds is another, with the truths."""
+    def other_settings(self) -> list[There]:
+        """The backward pass where a setting is another."""
         with suppress(CheckError, OutOfTime):
             return [*at_other_settings(self.c, self.until)]
         return []

@@ -748,7 +748,7 @@ def test_a_derivative_is_right_and_says_what_it_takes(function, derivative, at, 
         (logistic, lambda x: 1 - logistic(x), "right_with", "value"),  # y is the nearer one
         (logistic, lambda g, y: y * (1 - y), None, "upstream"),
         (logistic, lambda x: 2 * logistic_prime(x), None, "factor"),
-        (softmax, of_output, "right_with", None),  # the diagonal alone
+        (softmax, of_output, "diagonal_of_softmax", "value"),
         (relu, lambda x: np.where(x > 0, 1.0, 0.5), "right_with", None),
         (selu, of_selu_wrong, "right_with", "factor"),  # of x, though y comes nearer
     ],

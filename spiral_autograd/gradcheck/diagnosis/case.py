@@ -364,6 +364,7 @@ _UPSTREAM: dict[str, Callable[[Array], Array]] = {
     "turned": lambda u: -u,
     "other": lambda u: _uneven(u) * u,
     "tiny": lambda u: 1e-6 * u,
+    "small": lambda u: 1e-3 * u,
     "mixed": lambda u: u + 0.5 * _uneven(u) * u,
     "positive": lambda u: np.maximum(u, 0),
     "negative": lambda u: np.minimum(u, 0),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,16 @@ from ..verdict.rows import Comparison
 from .second_point import are_shares
 
 Setting = tuple[Any, float]  # by what name it is held, and the number
-There = tuple[Callable[[], list[Any]], list[list[Array]]]  # runs there, and the true gradients
 Way = Callable[[], AbstractContextManager[None]]  # lets a setting be another for a while
+
+
+class There(NamedTuple):
+    """The backward pass where a setting is another."""
+
+    run: Callable[[], list[Any]]
+    true: list[Array]
+    has_same_outputs: bool  # in shape: else what is divided by a length may be another
+
 
 _MOST = 6  # settings that are asked
 
@@ -52,7 +60,8 @@ def _first_there(c: Comparison, ways: Iterable[Way], deadline: Deadline) -> Ther
         except CheckError:
             continue
         if there is not None and _is_meant(c, there):
-            return partial(_run, there, way), [there.reference.grads]
+            outputs = [[np.shape(out) for out in one.subject.outputs] for one in (c, there)]
+            return There(partial(_run, there, way), there.reference.grads, outputs[0] == outputs[1])
     return None
 
 
@@ -102,7 +111,9 @@ def _settings(c: Comparison) -> Iterator[list[Way]]:
         yield [partial(_holding, session, (name, n), other) for other in _other_numbers(n)]
     arrays = (item for item in session.start.items if id(item) not in inside)
     for array in filter(_is_whole, arrays):
-        other = np.where(rng.random(array.shape) < 0.5, array.max(), array)
+        other = rng.choice(array.ravel(), array.shape)
+        if len(np.unique(array)) == 2:  # of a mask it may leave nothing
+            other = np.where(rng.random(array.shape) < 0.5, array.max(), array)
         yield [partial(session.moved, [array], [other])]
     shares = [value for value in subject.values if are_shares(value)]
     if shares:

@@ -160,13 +160,11 @@ def place_of_cache(
     free = [name for name in taken if name not in inputs and name not in RATES]
     if type(result) is not tuple or len(result) < 2 or not free:
         return None
-    is_named = not set(CACHES).isdisjoint(free)
-    is_told = not is_array(result[-1]) or not means_upstream(free[-1])
-    is_kept = is_told and len(free) == len(taken) == len(result)
-    if is_pair:
-        is_kept = is_told or len(taken) > 1
-    if not is_named and not is_kept:
-        return None
-    nests = [i for i, one in enumerate(result) if isinstance(one, dict | list | tuple)]
+    last = len(result) - 1
+    if set(CACHES).isdisjoint(free):
+        is_told = not is_array(result[-1]) or not means_upstream(free[-1])
+        fits = len(taken) > 1 if is_pair else is_told and len(free) == len(taken) == len(result)
+        return last if fits or (is_pair and is_told) else None
     has_loss = any(is_scalar(one) and np.asarray(one).dtype != object for one in result)
-    return nests[-1] if nests and has_loss and is_named else len(result) - 1
+    nests = [i for i, one in enumerate(result) if isinstance(one, dict | list | tuple)]
+    return nests[-1] if nests and has_loss else last

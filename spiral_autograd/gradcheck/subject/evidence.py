@@ -51,27 +51,30 @@ Pairs = dict[Part, Held]
 
 def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array whose gradient it keeps; return the others."""
-    written = _written_by_backward(layer, held)
-    pairs, parts = Pairs(), list[Part]()
-    if written and len(held) * len(written) <= MOST:
-        parts = _parts(layer, held)
-        pairs = _in_order(parts, _Signs(parts, layer).assign(written))
     left, more = [], []
-    for h in held:
-        own = [(part, pairs[part]) for part in parts if part.owner is h and part in pairs]
-        own = [pair for pair in own if pair[0].places.size == h.value.size][:1] or own
-        if not own:
+    for h, own in zip(held, _gradients_of_parts(layer, held), strict=True):
+        if own:
+            layer.claimed |= {step for _, g in own if g.holder is None for step in g.path[:1]}
+            p = Parameter(_own_name(h.name), h.value, partial(_read, layer, h.value, own))
+            g = own[0][1]
+            more.append((g.path[-1] if g.holder is not None and _is_in_turn(g) else -1, p))
+        else:
             left.append(h)
-            continue
-        layer.claimed |= {step for _, g in own if g.holder is None for step in g.path[:1]}
-        p = Parameter(_own_name(h.name), h.value, partial(_read, layer, h.value, own))
-        g = own[0][1]
-        more.append((g.path[-1] if g.holder is not None and _is_in_turn(g) else -1, p))
     nothing = _given_nothing(layer, left)
     more += [(-1, Parameter(h.name, h.value, partial(layer.at, g))) for h, g in nothing]
     if more:
         layer.take([p for _, p in sorted(more, key=operator.itemgetter(0))])
     return [h for h in left if not any(h is other for other, _ in nothing)]
+
+
+def _gradients_of_parts(layer: ObjectPasses, held: Sequence[Held]) -> list[list[tuple[Part, Held]]]:
+    """Return for each array its parts with their gradients: the whole, or such as are apart."""
+    written = _written_by_backward(layer, held)
+    if not written or len(held) * len(written) > MOST:
+        return [[] for _ in held]
+    parts = _parts(layer, held)
+    pairs = _in_order(parts, _Signs(parts, layer).assign(written))
+    return [[(p, pairs[p]) for p in parts if p.owner is h and p in pairs] for h in held]
 
 
 def _given_nothing(layer: ObjectPasses, left: Sequence[Held]) -> list[tuple[Held, Held]]:
@@ -86,24 +89,25 @@ def _given_nothing(layer: ObjectPasses, left: Sequence[Held]) -> list[tuple[Held
 
 def _in_order(parts: Sequence[Part], pairs: Pairs) -> Pairs:
     """Return pairs with unnamed gradients in their order, or in one turned round in blocks."""
-    plain = [p for p in parts if p in pairs and _is_in_turn(pairs[p]) and _is_unnamed(pairs[p])]
-    plain = [p for p in plain if _is_whole(p) and not pairs[p].beside]
-    there = sorted((pairs[p] for p in plain), key=lambda h: (str(h.path[:-1]), h.path[-1]))
-    n, order = len(plain), [plain.index(p) for h in there for p in plain if pairs[p] is h]
+    plain = [p for p in parts if p in pairs and _is_known_by_place(p, pairs[p])]
+    paths, n = [pairs[p].path for p in plain], len(plain)
+    order = sorted(range(n), key=lambda i: (str(paths[i][:-1]), paths[i][-1]))
     blocks = [sorted(range(n), key=lambda i: (-(i // k), i)) for k in range(1, n + 1) if n % k == 0]
-    fits = all(_has_shape(part, h) for part, h in zip(plain, there, strict=True))
-    return pairs if order in blocks or not fits else pairs | dict(zip(plain, there, strict=True))
+    turned = {part: pairs[plain[i]] for part, i in zip(plain, order, strict=True)}
+    fits = all(_has_shape(part, h) for part, h in turned.items())
+    return pairs if order in blocks or not fits else pairs | turned
+
+
+def _is_known_by_place(part: Part, h: Held) -> bool:
+    """Tell whether a gradient of a whole array has no name but its place in a list."""
+    is_unnamed = h.holder is not None or h.name.startswith(f"{RETURNED}.")
+    return _is_in_turn(h) and is_unnamed and _is_whole(part) and not h.beside
 
 
 def _is_in_turn(h: Held) -> bool:
     """Tell whether a gradient stands in a list of such."""
     in_list = h.holder is None or h.path[:1] in [(name,) for name in GRADIENT_LISTS]
     return in_list and bool(h.path) and isinstance(h.path[-1], int)
-
-
-def _is_unnamed(h: Held) -> bool:
-    """Tell whether a gradient in a list has no name but its place."""
-    return h.holder is not None or h.name.startswith(f"{RETURNED}.")
 
 
 def _own_name(name: str) -> str:
@@ -139,30 +143,44 @@ def _company(
     held: Sequence[Held], layer: ObjectPasses, written: set[int]
 ) -> defaultdict[int, frozenset[int]]:
     """Return by id the arrays beside a written one in a pair, or in a dict or list like its own."""
-    groups: dict[Any, dict[Any, Array]] = {}
-    for h in held:
-        if h.holder is None:
-            is_attribute = len(h.path) < 2  # an entry of what backward returns is no company
-        else:
-            is_own = h.holder is layer.layer or method_name(h.holder, BACKWARD) is not None
-            is_attribute = is_own and held_at(layer.layer, h.path[:-1]) is h.holder
-        if not is_attribute:
-            groups.setdefault((h.holder is None, h.path[:-1]), {})[h.path[-1]] = h.value
+    groups = _groups(held, layer)
     found: defaultdict[int, frozenset[int]] = defaultdict(frozenset)
-    fixed = [g for g in groups.values() if written.isdisjoint(map(id, g.values()))]
-    for group in groups.values():
-        there = {key: a for key, a in group.items() if id(a) in written}
+    fixed = [group for group in groups if written.isdisjoint(map(id, group.values()))]
+    for group in groups:
+        there = [id(a) for a in group.values() if id(a) in written]
         if len(there) == 1 and len(group) <= 3:
-            (a,) = there.values()
-            found[id(a)] |= {id(other) for other in group.values()} - {id(a)}
+            found[there[0]] |= set(map(id, group.values())) - set(there)
         for other in fixed if len(there) == len(group) else ():
-            shapes = [(a.shape, other[key].shape) for key, a in there.items() if key in other]
-            fits = len(shapes) == len(there) and any(ours == theirs for ours, theirs in shapes)
-            is_like = len(shapes) == len(other) and all(a == b for a, b in shapes)
-            if fits and (isinstance(next(iter(there)), str) or is_like):
-                for key, a in there.items():
+            if _is_like(group, other):
+                for key, a in group.items():
                     found[id(a)] |= {id(other[key])}
     return found
+
+
+def _groups(held: Sequence[Held], layer: ObjectPasses) -> list[dict[Any, Array]]:
+    """Return the arrays that stand together in a list, in a dict or as an object's attributes."""
+    groups: dict[Any, dict[Any, Array]] = {}
+    for h in held:
+        if not _is_alone(h, layer):
+            groups.setdefault((h.holder is None, h.path[:-1]), {})[h.path[-1]] = h.value
+    return list(groups.values())
+
+
+def _is_alone(h: Held, layer: ObjectPasses) -> bool:
+    """Tell whether an array is an attribute of a layer, or an entry of what backward returns."""
+    if h.holder is None:
+        return len(h.path) < 2
+    is_own = h.holder is layer.layer or method_name(h.holder, BACKWARD) is not None
+    return is_own and held_at(layer.layer, h.path[:-1]) is h.holder
+
+
+def _is_like(group: dict[Any, Array], other: dict[Any, Array]) -> bool:
+    """Tell whether a dict has the keys of another and a shape of it, or a list all its shapes."""
+    if not group.keys() <= other.keys():
+        return False
+    same = [a.shape == other[key].shape for key, a in group.items()]
+    is_dict = isinstance(next(iter(group)), str)
+    return any(same) if is_dict else len(group) == len(other) and all(same)
 
 
 def _parts(layer: ObjectPasses, held: Sequence[Held]) -> list[Part]:
@@ -213,21 +231,22 @@ class _Signs:
         """Return the array that is the gradient of each part, by the surest sign that there is."""
         free = list(written)
         for rule, is_unsure in self._rules():
-            for part in self.parts:
-                if any(o.owner is part.owner and _overlap(o, part) for o in self.found):
-                    continue
+            for part in filter(self._is_open, self.parts):
                 fitting = [h for h in free if rule(part, h)]
                 same = [h for h in fitting if _numbers(h.name) == _numbers(part.name)] or fitting
                 if len(same) == 1 or (same and not is_unsure):
                     self.found[part] = same[0]
                     free.remove(same[0])
-        owners = {id(part.owner) for part in self.found}
-        wholes = {id(p.owner): p for p in reversed(self.parts) if _is_whole(p)}
-        lacking = [p for p in self.parts if p in wholes.values() and id(p.owner) not in owners]
-        in_turn = [h for h in free if _is_in_turn(h)]
+        wholes = filter(_is_whole, reversed(self.parts))
+        lacking = {id(part.owner): part for part in wholes if self._is_open(part)}
+        in_turn = list(filter(_is_in_turn, free))
         if len(lacking) == len(in_turn):
-            self.found |= dict(zip(lacking, in_turn, strict=True))
+            self.found |= dict(zip(reversed(lacking.values()), in_turn, strict=True))
         return self.found
+
+    def _is_open(self, part: Part) -> bool:
+        """Tell whether no gradient has been found of a part, nor of what overlaps with it."""
+        return not any(o.owner is part.owner and _overlap(o, part) for o in self.found)
 
     def _rules(self) -> list[tuple[Callable[[Part, Held], bool], bool]]:
         """Return the signs, the surest first; an unsure one counts where it holds of one alone."""

@@ -69,21 +69,17 @@ def _said(calling: Calling, layer: ObjectPasses) -> list[Finding]:
 
 def _calling_of(layer: ObjectPasses) -> Calling:
     """Return how a backward pass is called, right after a first forward pass."""
-    tried = _Tried(layer)
+    tried, plain = _Tried(layer), _plain_calling(layer)
     if layer.told.ways:
         return tried.nearest(layer.told.ways) or layer.told.ways[0]
-    n, is_weak, taken = len(layer.parts), layer.may_be_derivative, layer.required
-    is_plain = n == 1 and len(taken) < 2 and not is_weak and layer.cache_at is None
-    if is_plain and not (layer.takes_no_upstream and layer.outputs[0].ndim):
-        return OF_LOSS if layer.takes_nothing and layer.is_scalar else PLAIN
-    more = [*takewhile(means_upstream, optional_names(layer.taken))][: n - 1] if n > 1 else []
-    ways = [*(_ways(layer, [*taken, *more]) if more else []), *_ways(layer, taken)]
-    readings = list(islice((r for way in ways for r in _readings(way, layer, is_weak)), MOST))
-    targets = [name for name in taken if name.lower() in TARGETS and name not in layer.names]
-    best = tried.nearest(readings)
+    if plain is not None:
+        return plain
+    taken, ways = layer.required, _every_way(layer)
+    best = tried.nearest(list(islice((r for way in ways for r in _readings(way, layer)), MOST)))
     if best is None:
         raise _refusal(layer, taken, tried.error, is_open=ways[0].is_open if ways else True)
-    if targets and not any(map(means_upstream, taken)) and tried.nearness(best)[1:2] <= (0.0,):
+    targets = [name for name in taken if name.lower() in TARGETS and name not in layer.names]
+    if targets and not any(map(means_upstream, taken)) and tried.is_unlike(best):
         raise CheckError(
             f"{layer.backward_label} takes {targets[0]}, which {layer.label} does not: are these "
             "targets, and is this a network with its loss? Then check_network(net, x, "
@@ -92,25 +88,29 @@ def _calling_of(layer: ObjectPasses) -> Calling:
     return best
 
 
+def _plain_calling(layer: ObjectPasses) -> Calling | None:
+    """Return how a backward pass of one output is called that takes its upstream gradient alone."""
+    is_one = len(layer.parts) == 1 and len(layer.required) < 2 and layer.cache_at is None
+    takes_it = not (layer.takes_no_upstream and layer.outputs[0].ndim)
+    if not is_one or layer.may_be_derivative or not takes_it:
+        return None
+    return OF_LOSS if layer.takes_nothing and layer.is_scalar else PLAIN
+
+
+def _every_way(layer: ObjectPasses) -> list[Calling]:
+    """Return the ways to call a backward pass: with further upstream gradients, and without."""
+    more = [*takewhile(means_upstream, optional_names(layer.taken))][: len(layer.parts) - 1]
+    asked = dict.fromkeys([(*layer.required, *more), (*layer.required,)])
+    return [way for taken in asked for way in _ways(layer, taken)]
+
+
 def _ways(layer: ObjectPasses, taken: Sequence[str]) -> list[Calling]:
     """Return the ways to call a backward pass with some arguments, the likeliest first."""
-    n, has_cache = len(layer.parts), layer.cache_at is not None
-    ups = [name for name in taken if name not in CACHES and means_upstream(name)]
-    is_told = len(ups) < len(taken) if has_cache else n > 1
-    if n == 1 and len(ups) == 1 < len(taken) and not means_output(ups[0]):  # of a loss, an input
-        is_loss = any(layer.outputs[0].ndim < v.ndim for _, v in layer.given_values()[:1])
-        is_told |= not (is_loss or layer.may_be_derivative)
+    has_cache, is_told = layer.cache_at is not None, _is_upstream_told(layer, taken)
     every = [_sources(layer, name, is_told=is_told) for name in taken]
-    # By the names of the arguments: of what they say, or where they leave one thing only.
-    told = {(i, s) for i, others in enumerate(every) for s in others if len(others) == 1}
-    in_turn = [i for i, name in enumerate(taken) if means_upstream(name)]
-    told |= {(len(taken) - 1, ("cache", None))}
-    if len(in_turn) == 1:
-        losses = [k for k, part in enumerate(layer.parts) if is_scalar(part)]
-        likely = losses if len(losses) == 1 else [None, *range(n)]
-        told |= {(in_turn[0], ("upstream", k)) for k in likely}
-    else:
-        told |= {(i, ("upstream", k)) for k, i in enumerate(in_turn) if k < n}
+    told = _told_by_names(layer, taken)
+    # Or a name leaves one thing only.
+    told |= {(i, s) for i, others in enumerate(every) for s in others if len(others) == 1}
     ways = (
         Calling(sources, is_open=not told.issuperset(enumerate(sources)))
         for sources in product(*every)
@@ -120,35 +120,73 @@ def _ways(layer: ObjectPasses, taken: Sequence[str]) -> list[Calling]:
     return [way for way in ways if None not in way.upstream or len(way.upstream) == 1]
 
 
+def _is_upstream_told(layer: ObjectPasses, taken: Sequence[str]) -> bool:
+    """Tell whether arguments that are called as upstream gradients are nothing else."""
+    n, ups = len(layer.parts), [t for t in taken if t not in CACHES and means_upstream(t)]
+    if layer.cache_at is not None and len(ups) < len(taken):
+        return True
+    if n > 1 or len(ups) != 1 or len(taken) == 1 or layer.may_be_derivative:
+        return n > 1 and layer.cache_at is None
+    is_loss = any(layer.outputs[0].ndim < v.ndim for _, v in layer.given_values()[:1])
+    return not is_loss and not means_output(ups[0])  # a loss may be given its input so
+
+
+def _told_by_names(layer: ObjectPasses, taken: Sequence[str]) -> set[tuple[int, Source]]:
+    """Return which arguments are the cache and upstream gradients by their names and places."""
+    told: set[tuple[int, Source]] = {(len(taken) - 1, ("cache", None))}
+    in_turn = [i for i, name in enumerate(taken) if means_upstream(name)]
+    if len(in_turn) != 1:
+        return told | {
+            (i, ("upstream", k)) for i, k in zip(in_turn, range(len(layer.parts)), strict=False)
+        }
+    losses = [k for k, part in enumerate(layer.parts) if is_scalar(part)]
+    likely = losses if len(losses) == 1 else [None, *range(len(layer.parts))]
+    return told | {(in_turn[0], ("upstream", k)) for k in likely}
+
+
 def _sources(layer: ObjectPasses, name: str, *, is_told: bool) -> list[Source]:
     """Return what an argument may be: one thing where its name tells, the likeliest first.
 
     Where it is told which argument the upstream gradient is, it is nothing else.
     """
-    n, left, has_cache = len(layer.parts), attributes_of(layer.layer), layer.cache_at is not None
-    ups: list[Source] = [("upstream", i) for i in range(n)]
-    same = [i for i, other in enumerate(layer.names) if other.lower() == name.lower()]
-    if same:
-        kept: list[Source] = [("cache", None), *ups] if has_cache else []
-        return [("input", same[0]), *(ups if layer.takes_input else kept)]
-    if name in RATES:
-        return [("rate", None)]
-    if name in CACHES and (has_cache or layer.is_pair):
-        return [("cache", None)]
-    if n > 1:
-        named = returned_names(layer.forward_method, n + has_cache)
-        outputs = [out for i, out in enumerate(named) if i != layer.cache_at]
-        own = [i for i, out in enumerate(outputs) if _is_gradient_of(name, out)]
-        ups = [("upstream", own[0])] if len(own) == 1 else [*ups, ("upstream", None)]
+    named = _named_sources(layer, name)
+    if named:
+        return named
+    ups = _upstreams(layer, name)
     if means_upstream(name) and is_told:
         return ups
-    if has_cache:
+    if layer.cache_at is not None:
         return [*ups, ("cache", None)]
     inputs: list[Source] = [("input", i) for i in range(len(layer.names))]
+    first, second = (ups, inputs) if means_upstream(name) else (inputs, ups)
+    left = attributes_of(layer.layer)
     there: list[Source] = [("output", i) for i in range(len(layer.outputs))]
     there += [("left", key) for key in OUTPUTS if is_float_array(left.get(key))]
-    first, second = (ups, inputs) if means_upstream(name) else (inputs, ups)
     return [*first, *second, *there]
+
+
+def _named_sources(layer: ObjectPasses, name: str) -> list[Source]:
+    """Return what an argument is that is called as an input, a rate or a cache; none of others."""
+    has_cache = layer.cache_at is not None
+    ups: list[Source] = [("upstream", i) for i in range(len(layer.parts))]
+    for i in (i for i, other in enumerate(layer.names) if other.lower() == name.lower()):
+        kept: list[Source] = [("cache", None), *ups] if has_cache else []
+        return [("input", i), *(ups if layer.takes_input else kept)]
+    if name in RATES:
+        return [("rate", None)]
+    return [("cache", None)] if name in CACHES and (has_cache or layer.is_pair) else []
+
+
+def _upstreams(layer: ObjectPasses, name: str) -> list[Source]:
+    """Return of which outputs an argument may be the upstream gradient: of one, by its name."""
+    n = len(layer.parts)
+    ups: list[Source] = [("upstream", i) for i in range(n)]
+    if n == 1:
+        return ups
+    named = returned_names(layer.forward_method, n + (layer.cache_at is not None))
+    outputs = [out for i, out in enumerate(named) if i != layer.cache_at]
+    own = [i for i, out in enumerate(outputs) if _is_gradient_of(name, out)]
+    return [("upstream", own[0])] if len(own) == 1 else [*ups, ("upstream", None)]
 
 
 def _is_gradient_of(name: str, output: str) -> bool:
@@ -158,7 +196,7 @@ def _is_gradient_of(name: str, output: str) -> bool:
     return any(stem and gradient_key(names, stem, itself=False) is not None for stem in stems)
 
 
-def _readings(way: Calling, layer: ObjectPasses, is_weak: bool) -> Iterator[Calling]:
+def _readings(way: Calling, layer: ObjectPasses) -> Iterator[Calling]:
     """Yield what a call may mean: times the upstream gradient, or of the sum, or of the mean."""
     sizes = [out.shape for out in layer.outputs]
     scalars = [i for i, part in enumerate(layer.parts) if is_scalar(part)]
@@ -168,7 +206,7 @@ def _readings(way: Calling, layer: ObjectPasses, is_weak: bool) -> Iterator[Call
     if len(layer.parts) > 1 and len(scalars) == 1:
         yield replace(way, share=1.0, of_output=scalars[0])
         return
-    if is_weak:
+    if layer.may_be_derivative:
         yield replace(way, is_derivative=True)
     shape = sizes[0]
     for n in dict.fromkeys([1, shape[0], math.prod(shape)] if len(sizes) == 1 else []):
@@ -195,6 +233,10 @@ class _Tried:
         best = max(ways, key=self.nearness, default=None)
         return None if best is None or self.nearness(best)[0] < 0 else best
 
+    def is_unlike(self, way: Calling) -> bool:
+        """Tell whether none of the gradients that a way gives is autograd's."""
+        return self.nearness(way)[1:2] <= (0.0,)
+
     def nearness(self, way: Calling) -> tuple[float, ...]:
         """Return how near the gradients of the inputs are to autograd's; -1 where it raises."""
         if way not in self.known:
@@ -212,15 +254,18 @@ class _Tried:
         fits = [is_array(g) and g.shape == v.shape for g, v in pairs]
         if not any(fits):
             return (0.0 if way.takes_upstream or not self.values else -0.5,)
-        # A wrong gradient may be like that of a call that nobody means.
-        is_told = float(not way.is_open or way.is_derivative)
-        if layer.takes_input and way.sources == (("upstream", 0),):  # by another's name
-            is_told = 1.5 if self._is_linear(way, there) else 0.0
-        elif way.is_open and way.takes_upstream and layer.cache_at is not None:
-            is_told = float(self._is_linear(way, there))
         true = self._true((way.share, *way.differentiated(len(layer.parts))))
         near = [_likeness(g, t) for g, t, fit in zip(there, true, fits, strict=True) if fit]
-        return (1.0, float(sum(n == 2.0 for n in near)), is_told, round(sum(near), 1))
+        equal = float(sum(n == 2.0 for n in near))
+        return (1.0, equal, self._is_meant(way, there), round(sum(near), 1))
+
+    def _is_meant(self, way: Calling, grads: Sequence[Any]) -> float:
+        """Return how likely a way is meant: a wrong gradient may be like that of another one."""
+        if self.layer.takes_input and way.sources == (("upstream", 0),):  # by another's name
+            return 1.5 if self._is_linear(way, grads) else 0.0
+        if way.is_open and way.takes_upstream and self.layer.cache_at is not None:
+            return float(self._is_linear(way, grads))
+        return float(not way.is_open or way.is_derivative)
 
     def _is_linear(self, way: Calling, grads: Sequence[Any]) -> bool:
         """Tell whether gradients are twice as large for twice the upstream gradient."""

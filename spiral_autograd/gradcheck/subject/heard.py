@@ -206,12 +206,11 @@ def _by_key(network: object, result: dict[object, object]) -> list[Parameter]:
 def _in_order(network: Any, result: Any) -> list[Parameter]:
     """Return the parameters that a network has in a list with their gradients in another."""
     for held in _listings(network) if isinstance(result, list | tuple) else ():
-        keys = list(held) if isinstance(held, dict) else ()
-        values = held.values() if isinstance(held, dict) else held
-        if isinstance(held, dict | list | tuple) and len(held) == len(result):
-            pairs = enumerate(zip(values, result, strict=True))
-            names = [str(key) for key in keys] or [f"params[{i}]" for i in range(len(held))]
-            listed = [noted(names[i], value, gradient) for i, (value, gradient) in pairs]
+        if isinstance(held, list | tuple):
+            held = {f"params[{i}]": value for i, value in enumerate(held)}
+        if isinstance(held, dict) and len(held) == len(result):
+            pairs = zip(held.items(), result, strict=True)
+            listed = [noted(str(key), value, gradient) for (key, value), gradient in pairs]
             if any(map(_fits, listed)):
                 return [p for p in listed if is_array(p.value)]
     return []
@@ -230,18 +229,16 @@ def _by_place(network: object, result: Any, names: Sequence[str]) -> list[Parame
     return [p for p in listed if is_array(p.value)] if any(map(_fits, listed)) else []
 
 
-def _attributes_for(
-    gradients: Sequence[Any], names: Sequence[str], held: dict[str, Any]
-) -> dict[int, str]:
+def _attributes_for(grads: Any, names: Sequence[str], held: dict[str, Any]) -> dict[int, str]:
     """Return of which attribute each gradient is: by its name, else the first left of its shape."""
     found: dict[int, str] = {}
+    taken = found.values()
     for i, name in enumerate(names):
         named = [n for n in held if gradient_key([name], n, held, itself=False)]
-        if named and named[0] not in found.values():
+        if named and named[0] not in taken:
             found[i] = named[0]
-    for i, gradient in enumerate(gradients):
-        free = [n for n, v in held.items() if _shapes(v) == _shapes(gradient)]
-        free = [n for n in free if n not in found.values()]
+    for i, gradient in enumerate(grads):
+        free = [n for n in held if n not in taken and _shapes(held[n]) == _shapes(gradient)]
         if free and i not in found:
             found[i] = free[0]
     return found

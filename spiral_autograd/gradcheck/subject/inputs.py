@@ -154,9 +154,8 @@ def by_company(held: Any, names_of_arrays: Callable[[], Mapping[int, str]]) -> A
         return held
     own = list(held.values() if isinstance(held, dict) else held)
     entries = [by_company(one, names_of_arrays) for one in own]
-    names = (
-        names_of_arrays() if any(isinstance(one, list | tuple | dict) for one in entries) else {}
-    )
+    has_nests = any(isinstance(one, list | tuple | dict) for one in entries)
+    names = names_of_arrays() if has_nests else {}
     pairs = [_in_company(one, names) for one in entries]
     if isinstance(held, dict):
         known = zip(held, entries, pairs, strict=True)

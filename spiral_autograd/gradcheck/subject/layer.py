@@ -152,12 +152,8 @@ class Layer(ObjectPasses):
         result = self.run_backward(ups)
         self.look()
         effects = [found("writes_upstream")] if _changed(noted_ups) else []
-        cache = _changed(noted)
-        if cache:
-            own: list[object] = [a for a in blank if _shares(a, leaves(result))]
-            # And those of the layers that it has made inside.
-            own += [p.gradient() for i in objects_of(self.layer) for p in find_parameters(i)]
-            cache = [a for a in cache if not _shares(a, own)]
+        own = [a for a in blank if _shares(a, leaves(result))]
+        cache = self._without_gradients(_changed(noted), own)
         if cache:
             called = filter(None, map(names.get, map(id, cache)))
             effects.append(found("writes_cache", names=list(called)))
@@ -165,6 +161,16 @@ class Layer(ObjectPasses):
         effects += [found("writes", who="forward", name=n) for n in by_forward]
         effects += [found("writes", who="backward", name=n) for n in by_both if n not in by_forward]
         return effects
+
+    def _without_gradients(self, arrays: list[Array], own: Sequence[object]) -> list[Array]:
+        """Return arrays that share nothing with gradients, those of layers made inside among them.
+
+        `own` are those that are known.
+        """
+        if not arrays:
+            return []
+        inner = [p.gradient() for item in objects_of(self.layer) for p in find_parameters(item)]
+        return [a for a in arrays if not _shares(a, [*own, *inner])]
 
     def _made(self) -> set[str]:
         """Return the names of arrays that forward has made, and a second one leaves alone.
@@ -180,60 +186,69 @@ class Layer(ObjectPasses):
         return {h.name for h, c in made if id(h.value) in still and np.array_equal(h.value, c)}
 
     def _run_again(self, before: set[str], made: set[str], numbers: list[str]) -> list[Finding]:
-        """Run both passes from where the parameters are made, and numbers are arrays."""
+        """Run both passes from where the parameters are made, and numbers are arrays, if it can."""
         begun, outputs = self.session.start, self.outputs
         try:
             with self.session.fresh():
-                if made or not before.issuperset(numbers):
-                    self.run()
-                exchange(self, numbers)
-                self.session.rebase()
-                for _, value in self.given_values():
-                    content = begun.kept(value)
-                    if content is not None:  # a forward pass may have written into it
-                        self.session.start.keep(value, content)
-                        np.copyto(value, content)
-                self.look()
-                known, there = self._known().items(), {*before, *numbers}
-                arrays = {id(h.value) for h in self.now.held if h.name in made}
-                now = {n: k for n, k in known if n in there or id(k[0].value) in arrays}
-                effects = self._first_run()
-                self._choose(now)
+                effects = self._run_from(before, made, numbers)
                 if numbers and differs(outputs, self.outputs):
                     raise CheckError("the output is another one")
+            return effects
         except CheckError:
             if not made and not numbers:
                 raise
-            self.session.start = begun
-            for name in numbers:
-                self.say_unchecked(name, found("cannot_move", name=name))
-            if not numbers:  # they are caches of each run, which grow, or parameters among such
-                lost = [p for p in self.now.arrays if p.names & made]
-                for p in (p for p in lost if p.gradient() is not MISSING):
-                    self.say_unchecked(p.name, found("made_anew", name=p.name))
-                made = set()
+        self.session.start = begun
+        for name in numbers:
+            self.say_unchecked(name, found("cannot_move", name=name))
+        if numbers:
             return self._run_again(before, made, [])
+        # What is made is caches of each run, which grow, or parameters among such.
+        for p in self.now.arrays:
+            if p.names & made and p.gradient() is not MISSING:
+                self.say_unchecked(p.name, found("made_anew", name=p.name))
+        return self._run_again(before, set(), [])
+
+    def _run_from(self, before: set[str], made: set[str], numbers: list[str]) -> list[Finding]:
+        """Begin the session anew behind a first forward pass, and run both passes from there."""
+        begun = self.session.start
+        if made or not before.issuperset(numbers):
+            self.run()
+        exchange(self, numbers)
+        self.session.rebase()
+        for _, value in self.given_values():
+            content = begun.kept(value)
+            if content is not None:  # a forward pass may have written into it
+                self.session.start.keep(value, content)
+                np.copyto(value, content)
+        self.look()
+        known, there = self._known().items(), {*before, *numbers}
+        arrays = {id(h.value) for h in self.now.held if h.name in made}
+        now = {n: k for n, k in known if n in there or id(k[0].value) in arrays}
+        effects = self._first_run()
+        self._choose(now)
         return effects
 
     def _choose(self, before: Before) -> None:
-        """Take the parameters that have a gradient: in the layer, or returned by backward.
+        """Take the inputs, and the parameters that have a gradient: kept, or returned by backward.
 
         What a pass puts in the place of another array is state, not a parameter.
         """
-        given, start = {id(value) for value in self.inputs}, self.session.start
-        was = {(n, id(p.value)): g for n, (p, g) in before.items() if id(p.value) not in given}
-        there = [(p, (n, id(p.value))) for p in self.now.every for n in p.names]
-        known = {p: was[place] for p, place in there if place in was}
-        arrays = [p for p in known if is_array(p.value)]
-        self.parameters = [p for p in arrays if has_gradient(p, known[p], start)]
-        own = {id(p.gradient()) for p in self.parameters}
-        there = [g.path[:1] for g in self.returned() if id(g.value) in own]
-        self.claimed = {step for path in there for step in path}
+        kept = self._still_kept(before)
+        own = {id(p.gradient()) for p in kept}
+        self.claimed = {step for g in self.returned() if id(g.value) in own for step in g.path[:1]}
         inputs = [Parameter(n, v, partial(self.gradient_of, n)) for n, v in self.given_values()]
         # An update takes the gradients of what two functions are given behind the first.
         first = sum(p.name == self.names[0] for p in inputs) if self.is_pair else len(inputs)
         later = [p for p in inputs[first:] if p.gradient() is not MISSING]
-        self.of_inputs, self.parameters = inputs[:first], [*later, *self.parameters]
+        self.of_inputs, self.parameters = inputs[:first], [*later, *kept]
+
+    def _still_kept(self, before: Before) -> list[Parameter]:
+        """Return the parameters with a gradient that stand where they stood, but for inputs."""
+        given = {id(value) for value in self.inputs}
+        was = {(n, id(p.value)): g for n, (p, g) in before.items() if id(p.value) not in given}
+        places = [(p, (n, id(p.value))) for p in self.now.every for n in p.names]
+        known = {p: was[place] for p, place in places if place in was and is_array(p.value)}
+        return [p for p, g in known.items() if has_gradient(p, g, self.session.start)]
 
     def read(self) -> list[Any]:
         """Return the gradient of each value after both passes.

@@ -131,11 +131,10 @@ class Gradient(Adapter):
     def substitute(self, replacements: Sequence[Any], values: Values = None) -> list[Any]:
         """Run the loss on other values."""
         memo = self.standing_in(replacements, values)
-        others = tree_map(lambda leaf: memo.get(id(leaf), leaf), self.params)
-        added = {name: memo.get(id(zero), zero) for name, zero in self.marks.items()}
-        with tapping(added=added):
-            data = [_exchanged(item, memo) for item in self.data]
-            return [value_of(self.loss(*self._given(others, data)))]
+        here = self.params, list(self.data), dict(self.marks)
+        params, data, marks = tree_map(lambda leaf: memo.get(id(leaf), leaf), here)
+        with tapping(added=marks):
+            return [value_of(self.loss(*self._given(params, data)))]
 
     @contextmanager
     def given(self, others: Sequence[Any]) -> Iterator[None]:
@@ -294,13 +293,6 @@ class Gradient(Adapter):
             is_loss=True,
             marks=frozenset(k for k, value in enumerate(self.values) if id(value) in marks),
         )
-
-
-def _exchanged(item: object, memo: dict[int, Any]) -> object:
-    """Return data with what stands for its arrays, by their ids."""
-    if type(item) in (dict, list, tuple):
-        return tree_map(lambda leaf: memo.get(id(leaf), leaf), item)
-    return memo.get(id(item), item)
 
 
 def value_of(result: object) -> object:

@@ -185,8 +185,8 @@ class Network:
         _reset(*(layer for _, layer in self.layers))
         value = self.x
         for i, (name, layer) in enumerate(self.layers, start=1):
-            run = partial(ran.run, name, layer, 0, getattr(layer, methods_of(layer)[0]))
             method = getattr(layer, methods_of(layer)[0])
+            run = partial(ran.run, name, layer, 0, method)
             given = [value, self.t] if i == len(self.layers) else [value]
             is_swapped = len(given) == 2 and is_target_first(positional_names(method, 2))
             given = given[::-1] if is_swapped else given
@@ -196,13 +196,9 @@ class Network:
         """Give each backward pass what the one after it has given, from the last one on."""
         given: tuple[Any, ...] | None = None
         outputs = [None, *(call.result for call in ran.forward[:-1])]
-        pairs = zip(reversed(self.layers), reversed(outputs), strict=True)
-        for i, ((name, layer), output) in enumerate(pairs, start=1):
-            method, calling, there = (
-                getattr(layer, methods_of(layer)[1]),
-                callings[-i],
-                ran.forward[-i],
-            )
+        steps = zip(self.layers, outputs, callings, ran.forward, strict=True)
+        for (name, layer), output, calling, there in reversed(list(steps)):
+            method = getattr(layer, methods_of(layer)[1])
             if calling is not None:
                 up = None if given is None else given[0]
                 data = calling, layer, there.arguments, there.result, up
@@ -326,16 +322,15 @@ class AutomaticLoss:
 
 def loss_layer_of(network: object, loss: object, automatic: Automatic) -> Any:
     """Return the loss layer that is given, or that a network has; None where there is none."""
-    names = LOSS_LAYERS if loss is None else [""]
-    for name in names:
-        item = read(network, name) if name else loss
+    if isinstance(loss, FunctionType | MethodType):
+        return AutomaticLoss(loss, automatic)
+    for name in LOSS_LAYERS if loss is None else ():
+        item = read(network, name)
         if isinstance(item, FunctionType | MethodType):
-            primes = (read(network, name + end) for end in PRIMES if name)
+            primes = (read(network, name + end) for end in PRIMES)
             prime = next(filter(callable, primes), None)
             if prime is not None:
                 return GivenLoss(item, prime)
-            if not name:
-                return AutomaticLoss(item, automatic)
         with suppress(CheckError):
             if item is not None and methods_of(item):
                 return item

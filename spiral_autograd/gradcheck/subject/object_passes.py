@@ -280,16 +280,17 @@ class ObjectPasses(Adapter):
 
     def by_name(self) -> dict[str, Any]:
         """Return the gradients of the inputs that backward has returned, by name."""
-        rest = self.result
-        if self.claimed and isinstance(rest, tuple):
-            rest = tuple(g for i, g in enumerate(rest) if i not in self.claimed)
-        elif self.claimed and isinstance(rest, dict):
-            rest = {key: g for key, g in rest.items() if key not in self.claimed}
+        rest, taken = self.result, self.claimed  # by the parameters
+        if isinstance(rest, tuple) and taken:
+            rest = tuple(g for i, g in enumerate(rest) if i not in taken)
+        elif isinstance(rest, dict):
+            rest = {key: g for key, g in rest.items() if key not in taken}
         names = list(self.shapes)
-        if isinstance(rest, tuple) and is_target_first(names) and len(rest) == 2:
-            rest = rest[0] if rest[1] is None else rest  # None is that of the targets
-        if self.is_of_loss(rest) and is_target_first(names) and None not in self.shapes.values():
-            rest = {f"d{names[1]}": rest}  # a loss has one gradient
+        if is_target_first(names):
+            if isinstance(rest, tuple) and len(rest) == 2 and rest[1] is None:
+                rest = rest[0]  # None is that of the targets
+            if self.is_of_loss(rest) and None not in self.shapes.values():
+                rest = {f"d{names[1]}": rest}  # a loss has one gradient
         return by_position(self.backward_label, rest, self.shapes, self.constant, surplus=True)
 
     def returned(self) -> Iterator[Held]:

@@ -128,21 +128,26 @@ def ways(
     for name in dict.fromkeys([*GRADIENTS, *BACKWARD, *steps]):
         method = read(network, name)
         data = _data_for(method, x, t)
-        if data is not None and any(a is RESULT for a in data):
-            yield [Way((call, (name, data)), True) for call in scores]
-        elif data is not None:
-            alone: MethodCall = (name, data)
-            is_sure = name not in steps
-            yield [
-                Way((alone,), is_sure),
-                *(Way(calls, False) for calls in product(before, [alone]) if calls[0][0] != name),
-            ]
+        if data is not None:
+            own = (name, data)
+            yield [*_with_data(own, before, scores, is_sure=name not in steps)]
         elif name in BACKWARD and accepts(method, 0):
             yield [Way(calls, True) for calls in product(before, [(name, ())])]
-        elif name in BACKWARD and (n := max(1, len(required_names(method)))) < 3:
-            given = [(name, argument) for argument in _may_be_given(method, n, t, up)]
+        elif name in BACKWARD:
+            given = [(name, argument) for argument in _may_be_given(method, t, up)]
             every = [*product(before, given), *(product(scores, given[-1:]) if losses else ())]
             yield [Way(calls, False) for calls in every]  # after a loss, or after the scores
+
+
+def _with_data(
+    own: MethodCall, before: Sequence[MethodCall], scores: Sequence[MethodCall], *, is_sure: bool
+) -> Iterator[Way]:
+    """Yield the ways to call a method that takes the data: alone, or behind another one."""
+    if any(argument is RESULT for argument in own[1]):
+        yield from (Way((call, own), True) for call in scores)
+        return
+    yield Way((own,), is_sure)
+    yield from (Way((call, own), False) for call in before if call[0] != own[0])
 
 
 def _data_for(method: object, x: object, t: object) -> tuple[Any, ...] | None:
@@ -160,13 +165,14 @@ def _data_for(method: object, x: object, t: object) -> tuple[Any, ...] | None:
     return None if any(a is None for a in others) else (x, t, *others)
 
 
-def _may_be_given(method: object, n: int, t: object, up: object) -> list[tuple[Any, ...]]:
+def _may_be_given(method: object, t: object, up: object) -> list[tuple[Any, ...]]:
     """Return what a backward pass of one argument may be given: the targets, or a gradient.
 
     A rate may follow.
     """
+    n = max(1, len(required_names(method)))
     name, *others = positional_names(method, n)
-    if not accepts(method, n) or any(other not in RATES for other in others):
+    if n > 2 or not accepts(method, n) or any(other not in RATES for other in others):
         return []
     targets = [t] if means_targets(name) else []
     upstream = [1.0, up] if up is not None else [1.0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import combinations
+from itertools import chain, combinations, repeat
 from typing import Any
 
 import numpy as np
@@ -152,49 +152,70 @@ def arranged(
     if isinstance(result, list) and not all(map(is_array, result)):
         return result
     entries = tuple(result)
-    dicts = [entry for entry in entries if isinstance(entry, dict)]
-    if dicts and not isinstance(entries[-1], dict):
-        return (*(e for e in entries if not isinstance(e, dict)), *dicts)
+    if not isinstance(entries[-1], dict) and any(isinstance(entry, dict) for entry in entries):
+        return tuple(sorted(entries, key=lambda entry: isinstance(entry, dict)))  # the dicts last
     if isinstance(entries[-1], dict | list | tuple):
         return entries
-    names, (first, value) = returned_names(backward, len(entries)), given[0]
-    is_named = all(names) and len(set(names)) == len(names)
+    return _as_called(entries, returned_names(backward, len(entries)), given)
+
+
+def _as_called(
+    entries: tuple[Any, ...], names: Sequence[str], given: Sequence[tuple[str, Array]]
+) -> Any:
+    """Return gradients by name where they are in another order; that of one input's shape first."""
+    first, value = given[0]
+    is_named = len({*names} - {""}) == len(entries)
     is_other = is_named and gradient_key(names[:1], first) is None
     if is_other and all(gradient_key(names, name) for name, _ in given):
         return dict(zip(names, entries, strict=True))
-    fitting = [i for i, entry in enumerate(entries) if getattr(entry, "shape", ()) == value.shape]
-    if len(given) == 1 and len(fitting) == 1 and fitting != [0] and not all(names):
-        i = fitting[0]
-        return (entries[i], *entries[:i], *entries[i + 1 :])
+    fits = [getattr(entry, "shape", ()) == value.shape for entry in entries]
+    if len(given) == 1 and fits.count(True) == 1 and not all(names):
+        at = fits.index(True)
+        return (entries[at], *entries[:at], *entries[at + 1 :])
     return entries
 
 
 def flattened(result: object, names: Sequence[str], inputs: Sequence[object]) -> Any:
     """Return gradients in lists as the inputs are one after another; those in dicts as one dict."""
-    nests = {i: value for i, value in enumerate(inputs) if is_nest(value)}
-    if not nests:
+    if not any(map(is_nest, inputs)):
         return result
     if len(inputs) == 1 and isinstance(result, list | tuple) and all(map(is_array, result)):
         return tuple(result)
     entries = list(result) if isinstance(result, tuple | list) else [result]
-    holders = [i for i, value in enumerate(inputs) if i in nests or is_float_array(value)]
-    pairs = list(zip(holders, entries, strict=False))
-    are_like = all(isinstance(g, dict | list | tuple) == (i in nests) for i, g in pairs)
-    if len(holders) == len(entries) and are_like and any(isinstance(g, dict) for g in entries):
-        flat = [g if isinstance(g, dict) else dict(spread([names[i]], [g])) for i, g in pairs]
-        return {name: g for entry in flat for name, g in entry.items()}
-    found: list[Any] = []
-    for i, entry in enumerate(entries):
-        if i in nests and entry is None:
-            found += [MISSING] * len(leaves(inputs[i]))
-        elif i in nests and isinstance(entry, list | tuple):
-            try:
-                found += leaves_like(inputs[i], entry)
-            except (LookupError, TypeError, ValueError):  # of another structure
-                found += entry
-        else:
-            found.append(entry)
+    named = _as_one_dict(entries, names, inputs)
+    if named is not None:
+        return named
+    pairs = zip(entries, chain(inputs, repeat(None)), strict=False)
+    found = [gradient for entry, value in pairs for gradient in _gradients_in(entry, value)]
     return tuple(found) if len(found) > 1 else result
+
+
+def _as_one_dict(
+    entries: Sequence[Any], names: Sequence[str], inputs: Sequence[object]
+) -> dict[str, Any] | None:
+    """Return the gradients of all inputs, some of them in dicts, by name; None of any others."""
+    if not any(isinstance(gradient, dict) for gradient in entries):
+        return None
+    given = zip(names, inputs, strict=True)
+    holders = {name: is_nest(v) for name, v in given if is_nest(v) or is_float_array(v)}
+    if list(holders.values()) != [isinstance(g, dict | list | tuple) for g in entries]:
+        return None
+    found: dict[str, Any] = {}
+    for name, gradient in zip(holders, entries, strict=True):
+        found |= gradient if isinstance(gradient, dict) else dict(spread([name], [gradient]))
+    return found
+
+
+def _gradients_in(entry: Any, value: object) -> list[Any]:
+    """Return the gradients of the arrays of an input, in their order; of one array the entry."""
+    if is_nest(value) and entry is None:
+        return [MISSING] * len(leaves(value))
+    if not is_nest(value) or not isinstance(entry, list | tuple):
+        return [entry]
+    try:
+        return leaves_like(value, entry)
+    except (LookupError, TypeError, ValueError):  # of another structure
+        return list(entry)
 
 
 def returned_names(backward: object, count: int) -> list[str]:

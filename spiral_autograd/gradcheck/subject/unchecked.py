@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -58,9 +59,8 @@ def exchange(layer: ObjectPasses, numbers: Sequence[str]) -> None:
 def trained_numbers(layer: ObjectPasses, before: dict[str, tuple[Parameter, object]]) -> list[str]:
     """Return the names of floats that have a gradient after a run, or had one `before` it."""
     start = layer.session.start
-    given = any(
-        np.ndim(g.value) == 0 for g in layer.returned() if not layer.claimed & {*g.path[:1]}
-    )
+    free = [g.value for g in layer.returned() if layer.claimed.isdisjoint(g.path[:1])]
+    given = any(np.ndim(value) == 0 for value in free)
     return [
         p.name
         for p in layer.now.numbers
@@ -145,12 +145,8 @@ def differs(outputs: Sequence[object], others: Sequence[object]) -> bool:
 def may_be_parameters(begun: Kept) -> list[Held]:
     """Return the float arrays that can be moved, each once, and are no statistics or targets."""
     every = {id(h.value): h for h in reversed(begun.held) if h.value.flags.writeable}
-    return [
-        h
-        for h in reversed(every.values())
-        if last_name(h.name).strip("_") not in TARGETS
-        if not is_statistic(h.name)
-    ]
+    fixed = [h for h in reversed(every.values()) if not is_statistic(h.name)]
+    return [h for h in fixed if last_name(h.name).strip("_") not in TARGETS]
 
 
 def unwritten(now: Kept, held: Sequence[Held], start: Snapshot) -> list[Held]:
@@ -198,11 +194,9 @@ def look_beside(layer: ObjectPasses) -> None:
     used = _depended_on(layer, there)
     moving = [h for h in used if id(h.value) not in still]
     updated = [h.name for h in take_updates(layer, moving)] if moving else []
-    updated += [
-        p.name
-        for p in layer.now.numbers
-        if layer.numbers.get(p.name, p.value) is not p.value and depends_on_number(layer, p.name)
-    ]
+    numbers = [(p.name, p.value) for p in layer.now.numbers]
+    changed = [name for name, value in numbers if layer.numbers.get(name, value) is not value]
+    updated += filter(partial(depends_on_number, layer), changed)
     constant = [h for h in used if id(h.value) in still]
     constant = claim(layer, constant) if constant else []
     for name in updated:
@@ -274,8 +268,7 @@ def _lost(layer: ObjectPasses, held: Held | Parameter) -> Iterator[tuple[Finding
 def _is_read(local: str, steps: Sequence[Step]) -> bool:
     """Tell whether something else is made of a local variable, or it may be a view of such."""
     stored = [(t, step.node) for step in steps for t in step.targets if root_of(t) == local]
-    made = [getattr(node, "value", None) for t, node in stored if isinstance(t, ast.Name)]
-    may_be_view = any(isinstance(t, ast.Subscript) for t, _ in stored) and any(
-        value is not None and root_of(value).startswith("self.") for value in made
-    )
+    roots = [root_of(getattr(node, "value", node)) for t, node in stored if isinstance(t, ast.Name)]
+    is_part = any(isinstance(t, ast.Subscript) for t, _ in stored)
+    may_be_view = is_part and any(root.startswith("self.") for root in roots)
     return may_be_view or any(local in step.reads and step.writes != {local} for step in steps)

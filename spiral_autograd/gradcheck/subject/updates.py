@@ -87,26 +87,25 @@ class Update:
                 self.session.rebase()
         return float(getattr(item, name))
 
-    def pairs(self) -> list[tuple[Array, Array]]:
-        """Return the changes with autograd's gradients, where there are any."""
-        true = [(change, self.true.get(name)) for name, change in self.changes().items()]
-        return [(change.reshape(-1), t.reshape(-1)) for change, t in true if t is not None]
+    def pairs(self) -> dict[str, tuple[Array, Array]]:
+        """Return by name the changes with autograd's gradients, where there are any."""
+        true = [(name, change, self.true.get(name)) for name, change in self.changes().items()]
+        return {name: (a.reshape(-1), t.reshape(-1)) for name, a, t in true if t is not None}
 
     def lacking(self, rate: float) -> list[Finding]:
         """Return what to say of arrays that are changed by the gradient without the rate."""
-        true = [(name, change, self.true.get(name)) for name, change in self.changes().items()]
-        names = [name for name, a, t in true if t is not None and close(a, t, 1e-7)]
+        names = [name for name, (a, t) in self.pairs().items() if close(a, t, 1e-7)]
         return [found("without_rate", names=names)] if names and abs(rate - 1) > 1e-6 else []
 
     def factors(self) -> list[float]:
         """Return by what factors changes are the gradient, of those that are."""
-        factors = [(a, t, inner(a, t) / (inner(t, t) or 1.0)) for a, t in self.pairs()]
+        factors = [(a, t, _factor(a, t)) for a, t in self.pairs().values()]
         return [f for a, t, f in factors if f and close(a, f * t, 1e-7)]
 
     @property
     def adds(self) -> bool:
         """Whether the changes add the gradient, all of them, rather than subtract it."""
-        products = [inner(a, t) for a, t in self.pairs()]
+        products = [inner(a, t) for a, t in self.pairs().values()]
         return any(products) and max(filter(None, products)) < 0
 
 
@@ -127,7 +126,7 @@ def take_updates(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     names, label = [h.name for h in layer.updated], layer.backward_label
     for h in layer.updated:
         if h.name in layer.decays:
-            share = _share(layer.decays[h.name], start.kept(h.value, h.value)) / rate
+            share = _factor(layer.decays[h.name], start.kept(h.value, h.value)) / rate
             layer.remarks.append(found("decays", method=label, name=h.name, share=share))
     layer.remarks.append(
         found("by_its_change", method=label, names=names, rate=rate, n=n, adds=adds)
@@ -155,8 +154,7 @@ def _averaged(layer: ObjectPasses, update: Update, rate: float) -> int:
     """Return over how many examples the pass averages the gradient before it changes arrays."""
     n = len(layer.outputs[0]) if layer.outputs[0].ndim > 1 else 1
     shares = [abs(f) / rate for f in update.factors()]
-    is_sum = any(abs(f - 1) <= 1e-6 for f in shares)
-    return n if not is_sum and any(abs(f * n - 1) < 1e-6 for f in shares) else 1
+    return next((k for k in (1, n) if any(abs(f * k - 1) < 1e-6 for f in shares)), 1)
 
 
 def _decays(layer: ObjectPasses) -> Changes:
@@ -164,18 +162,17 @@ def _decays(layer: ObjectPasses) -> Changes:
     if layer.is_scalar or not layer.calling.takes_upstream:
         return {}
     layer.decays, shares = {}, {}
-    still = _changes(layer, 0.0)
-    for h in layer.updated:
-        change, value = still.get(h.name), layer.session.start.kept(h.value, h.value)
-        share = 0.0 if change is None else _share(change, value)
-        if change is not None and share > 0 and close(change, share * value, 1e-6):
-            shares[h.name] = change
+    kept = {h.name: layer.session.start.kept(h.value, h.value) for h in layer.updated}
+    for name, change in _changes(layer, 0.0).items():
+        share = _factor(change, kept[name])
+        if share > 0 and close(change, share * kept[name], 1e-6):
+            shares[name] = change
     return shares
 
 
-def _share(change: Array, value: Array) -> float:
-    """Return what share of an array a change of it takes."""
-    return inner(change, value) / (inner(value, value) or 1.0)
+def _factor(ours: Array, theirs: Array) -> float:
+    """Return by what factor an array is nearest to another."""
+    return inner(ours, theirs) / (inner(theirs, theirs) or 1.0)
 
 
 def _gradient(layer: ObjectPasses, rate: float, name: str) -> Array | None:
