@@ -203,11 +203,8 @@ class Blame(Doubt):
         self, rows: tuple[int, ...], likely: Sequence[Place], which: Callable[..., bool] = all
     ) -> dict[Spot, Asked]:
         """Return the lines that all, or any, of some gradients came from: the likely ones first."""
-        fed = [
-            self._named(self.feeding(k) | {m.event for m in self.equal(k)})
-            for k in rows
-            if self.feeding(k)
-        ]
+        made = [(self.feeding(k), {m.event for m in self.equal(k)}) for k in rows]
+        fed = [self._named(numbers | equal) for numbers, equal in made if numbers]
         fed = fed or [set(range(self.start, len(self.events)))]  # a derivative, not yet multiplied
         makers = set().union(*(self.feeding(k) for k in rows))
         right = set().union(*(self._named(self.feeding(k)) for k in self.telling))
@@ -223,7 +220,6 @@ class Blame(Doubt):
         order = [*likely, *(self.events[number].place for number in calls)]
         ranks = {place: rank for rank, place in reversed([*enumerate(order)])}
         costs: dict[Spot, tuple[float, int]] = {}
-        near = self.near
         for (code, line), numbers in events.items():
             own = [n for n in numbers if self.events[n].place[1] == line]
             is_fed = which(numbers & some for some in fed)
@@ -233,7 +229,7 @@ class Blame(Doubt):
             ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
             late = 0.4 * (rank == len(order)) + 0.4 * ahead
             late += 0.1 * makers.isdisjoint(numbers) + 0.4 * (numbers <= right)
-            late += 0.3 * bool(near and (code.co_filename, line) not in near)
+            late += 0.3 * self.is_far((code.co_filename, line))
             costs[code, line] = late, rank
         return {
             spot: Asked(

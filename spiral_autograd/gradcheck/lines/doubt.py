@@ -39,8 +39,12 @@ class Doubt(Ran):
                 tainted.add(number)
         return found
 
+    def is_far(self, place: Place) -> bool:
+        """Tell whether wrong gradients are known to begin elsewhere."""
+        return bool(self._near) and place not in self._near
+
     @cached_property
-    def near(self) -> set[Place]:
+    def _near(self) -> set[Place]:
         """The statements where wrong gradients begin, and those that made what they read.
 
         What is true there may not be what was meant.

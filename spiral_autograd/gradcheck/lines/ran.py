@@ -366,6 +366,8 @@ def _is_empty(value: ast.AST) -> bool:
     """Tell whether an expression only allocates, or counts."""
     if isinstance(value, ast.Tuple):
         return all(map(_is_empty, value.elts))
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Mult):  # 0 * W
+        return "0" in map(ast.unparse, (value.left, value.right))
     while isinstance(value, ast.Subscript):
         value = value.value
     called = root_of(value.func).split(".")[-1] if isinstance(value, ast.Call) else ""
