@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache, reduce
 from operator import attrgetter
@@ -15,6 +15,7 @@ from .diagnosis.behind import behind
 from .diagnosis.case import Case, Reason, other_upstream
 from .diagnosis.diagnose import diagnose
 from .diagnosis.elsewhere import elsewhere
+from .diagnosis.factors import ratio
 from .diagnosis.other_sizes import case_at_other_sizes
 from .diagnosis.second_point import other_numbers, second_point
 from .finding import Finding, found, together
@@ -40,11 +41,18 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     left = [k for k in c.wrong if k not in said or said[k].kind == "follows"]
     too_little = not_accepted(c)
     left = [k for k in left if c.rows[k].findings[:1] != (too_little,)]
-    if not c.reference.grads:
-        nothing = found("no_pattern", late=False, differing=None)
-        for k in left:
-            c.change(k, findings=c.rows[k].findings or (nothing,))
+    if c.reference.grads:
+        _explain_by_numbers(c, where, ideal, left, said)
         return
+    nothing = found("no_pattern", late=False, differing=None)
+    for k in left:
+        c.change(k, findings=c.rows[k].findings or (nothing,))
+
+
+def _explain_by_numbers(
+    c: Comparison, where: Where, ideal: Graph | None, left: list[int], said: Collection[int]
+) -> None:
+    """Explain gradients by their numbers, and by lines that are right, but for those of `said`."""
     where.cases = cases = _cases(c, where, left, ideal)
     left = [k for k in left if k not in said]
     reasons = diagnose(*cases, rows=left)
@@ -52,6 +60,8 @@ def explain(c: Comparison, where: Where, ideal: Graph | None) -> None:
     for k in left:
         lines, late = where.places(places, k), where.deadline.is_over
         why = where.remedy(k, cases) or _no_pattern(c.rows[k], c.tolerance, c.floors[k], late=late)
+        if why.kind == "right_with" and ratio(cases[0], k) is not None:
+            why = _of_sort(why, "factor")
         c.change(k, findings=together(c.rows[k].findings, why), lines=lines)
     for reason in reasons:
         for k in reason.rows:
@@ -88,8 +98,13 @@ def _told(
     if mended is None:
         return [reason.finding]
     if not reason.is_unlikely and reason.rule is not None:
-        mended = found(mended.kind, **{**mended.fields, "rule": reason.rule})
+        mended = _of_sort(mended, reason.rule)
     return [reason.finding, mended] if is_twice or reason.kind in _TERMS else [mended]
+
+
+def _of_sort(finding: Finding, rule: str) -> Finding:
+    """Return a finding with what sort of mistake it is."""
+    return found(finding.kind, **{**finding.fields, "rule": rule})
 
 
 def _case(
@@ -226,6 +241,11 @@ def _hides(c: Comparison, k: int, *, is_flat: bool) -> Finding | None:
         return None
     if is_flat:  # any multiple of a gradient of zeros is right
         return found("has_no_slope")
+    return _hides_by_its_numbers(value, c.reference.grads[k] if c.reference.grads else value)
+
+
+def _hides_by_its_numbers(value: Array, gradient: Array) -> Finding | None:
+    """Return what is to be said of numbers that are alike; None of others."""
     if value.size == 1:
         return found("is_number", value=value.item()) if value.item() in TELLING else None
     if abs(value.flat[0]) == abs(value.flat[-1]) and np.ptp(np.abs(value)) == 0:
@@ -235,5 +255,4 @@ def _hides(c: Comparison, k: int, *, is_flat: bool) -> Finding | None:
     if not is_square or value[0, -1] != value[-1, 0] or not np.array_equal(value, value.T):
         return None
     # With a symmetric gradient it stays so, and may be meant so.
-    gradient = np.asarray(c.reference.grads[k]) if c.reference.grads else value
     return None if close(gradient, gradient.T, 1e-9) else found("is_symmetric")

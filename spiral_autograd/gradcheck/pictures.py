@@ -71,23 +71,16 @@ def _head(axes: Sequence[Axes], columns: Sequence[str], reason: str) -> None:
 
 def _draw(figure: Figure, axes: Sequence[Axes], row: Row, reference: str) -> None:
     """Draw the two gradients of a row and their difference."""
-    ours, theirs = (
-        None if g is None else np.asarray(g, dtype=float) for g in (row.handwritten, row.automatic)
-    )
-    apart, lacking = None, "none"
-    if ours is not None and theirs is not None:
-        lacking = "shapes differ"
-        if ours.shape == theirs.shape:
-            with np.errstate(all="ignore"):
-                apart = ours - theirs
+    arrays, is_wrong = _three(row), row.verdict in FAILURES
+    ours, theirs, apart = arrays
+    lacking = "none" if ours is None or theirs is None else "shapes differ"
     absent = ("no gradient", "known along random\ndirections only", lacking)
-    arrays, is_wrong = (ours, theirs, apart), row.verdict in FAILURES
     limit = max(_limit(array) for array in arrays if array is not None) or 1.0
     if row.max_rel == 0 < row.max_abs:  # zero up to rounding
         limit = 1.0
     for ax, array, text in zip(axes, arrays, absent, strict=True):
         label = f"yours - {reference}" if array is apart else ""
-        color = RED if is_wrong and array is apart else BLUE
+        color = RED if is_wrong and label else BLUE
         if array is None:
             ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color="0.4")
             ax.set(xticks=[], yticks=[])
@@ -106,6 +99,17 @@ def _draw(figure: Figure, axes: Sequence[Axes], row: Row, reference: str) -> Non
         axes[2].spines[:].set(color=RED, linewidth=1.5)
         if apart is not None:
             _mark(axes[2], apart, row)
+
+
+def _three(row: Row) -> tuple[Array | None, Array | None, Array | None]:
+    """Return the two gradients of a row, and their difference, as far as there are any."""
+    ours, theirs = (
+        None if g is None else np.asarray(g, dtype=float) for g in (row.handwritten, row.automatic)
+    )
+    if ours is None or theirs is None or ours.shape != theirs.shape:
+        return ours, theirs, None
+    with np.errstate(all="ignore"):
+        return ours, theirs, ours - theirs
 
 
 def _limit(array: Array) -> float:

@@ -172,6 +172,14 @@ class GradientReport:
         return "\n".join(lines)
 
     def _title(self) -> str:
+        said, wrong = self._said_of_right(), [row for row in self.rows if row.verdict in FAILURES]
+        if wrong:
+            return "; ".join([f"{self.subject}: {_count(wrong, len(self.rows))}", *said])
+        more = f" ({'; '.join(said)})" if said else ""
+        return f"{self.subject}: {'right' if self.ok else 'NOT right'}{more}"
+
+    def _said_of_right(self) -> list[str]:
+        """Return what the title says of rows that are right with a reserve, and what has none."""
         said = [
             f"{row.name} is idealised: {row.max_rel:.2g} off at these values"
             for row in self.rows
@@ -185,11 +193,7 @@ class GradientReport:
         if self.unchecked:
             be = "is" if len(self.unchecked) == 1 else "are"
             said.append(f"{', '.join(self.unchecked)} {be} not checked")
-        wrong = [row for row in self.rows if row.verdict in FAILURES]
-        if wrong:
-            return "; ".join([f"{self.subject}: {_count(wrong, len(self.rows))}", *said])
-        more = f" ({'; '.join(said)})" if said else ""
-        return f"{self.subject}: {'right' if self.ok else 'NOT right'}{more}"
+        return said
 
     def _reasons(self) -> list[Reason]:
         """Return what is said of the rows, once of those of which the same is."""

@@ -147,7 +147,8 @@ class Where:
             remedy = blame.remedy(k, beside) if blame is not None else None
             told = np.size(self.c.grads[k]) > 1 or any(case.second() for case in cases)
             if blame is not None and remedy and told and all(map(which, remedy)):
-                right = blame.mending.holds(remedy, frozenset((k, *beside)))
+                is_here = any(mended.number is not None for mended in remedy)  # and said to be so
+                right = is_here or blame.mending.holds(remedy, frozenset((k, *beside)))
                 texts, derivatives = texts_of(remedy), derivatives_of(remedy, self.c.graph)
         self.c.subject.session.restore()
         said = {"statement": texts[0], "others": texts[1:], "derivatives": derivatives}

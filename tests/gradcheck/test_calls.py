@@ -68,6 +68,20 @@ def test_an_upstream_gradient_by_its_name_is_nothing_else():
     assert has(report, "called_with", arguments=[("input", "x"), ("output", 0)])
 
 
+def test_a_loss_is_given_its_input_as_dvalues():
+    class CrossEntropy:
+        def forward(self, y_pred, y_true):  # of each output
+            return -(y_true * np.log(y_pred) + (1 - y_true) * np.log(1 - y_pred))
+
+        def backward(self, dvalues, y_true):
+            self.dinputs = (dvalues - y_true) / (dvalues * (1 - dvalues)) / dvalues.size
+
+    y, t = rng(2).uniform(0.1, 0.9, (5, 2)), rng(3).integers(2, size=(5, 2))
+    report = sa.check_layer(CrossEntropy(), y, t)
+    assert report.ok, str(report)
+    assert has(report, "called_with", arguments=[("input", "y_pred"), ("input", "y_true")])
+
+
 def test_the_gradients_of_a_tuple_s_entries_stand_in_a_dict_by_any_names():
     def forward(x, weights):
         w, b = weights

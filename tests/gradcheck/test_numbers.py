@@ -52,7 +52,7 @@ def test_the_number_in_the_line_is_said_before_a_mean_that_is_not_taken():
         return 4.0 / len(x) * x.T @ (x @ w - t)
 
     row = sa.check_gradient(loss, gradient, RNG.normal(size=3), x, t).rows[0]
-    assert has(row, "right_with", statement="return 1.0 / len(x) * x.T @ (x @ w - t)")
+    assert has(row, "right_with", statement="return 1 / len(x) * x.T @ (x @ w - t)")
 
 
 @pytest.mark.usefixtures("no_lines")

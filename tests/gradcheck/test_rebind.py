@@ -80,7 +80,7 @@ class Members:
         return self.scaled(self.doubled)
 
     def backward(self, dout):
-        return 6.0 * dout[1:-1]
+        return 2.0 * self.scale * dout[1:-1]
 
 
 class Joined:

@@ -113,3 +113,26 @@ def test_what_a_matrix_of_a_library_holds_is_no_setting():
         inside = other_settings._inside_of_libraries(session)
     assert {id(layer.A.indices), id(layer.A.indptr), id(vars(layer.A))} <= inside
     assert "self.A.T @ dout" in said(sa.check_layer(layer, normal(4, 2)))
+
+
+class MadeAtFirst:
+    """Makes its weight in the first forward pass."""
+
+    def __init__(self):
+        self.is_made = False
+
+    def forward(self, x):
+        if not self.is_made:
+            self.W, self.is_made = np.random.default_rng(1).normal(size=(x.shape[1], 3)), True
+        self.x = x
+        return x @ self.W
+
+    def backward(self, dout):
+        self.dW = self.x.T @ dout / len(dout)
+        return dout @ self.W.T
+
+
+def test_where_a_weight_is_made_anew_nothing_is_told():
+    report = sa.check_layer(MadeAtFirst(), normal(5, 4))
+    assert [row.name for row in report.rows if row.verdict == "wrong"] == ["W"]
+    assert "averaged over the batch (5)" in said(report, 1), str(report)

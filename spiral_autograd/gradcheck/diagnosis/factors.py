@@ -49,7 +49,7 @@ def _lost_constant(case: Case, c: float, k: int) -> Reason | None:
 def any_factor(case: Case, k: int) -> Reason | None:
     """c g, with any other factor."""
     c = ratio(case, k)
-    if c is None:
+    if c is None or not _stays(case, c, k):
         return None
     return Reason(found("times", times=c, also=None), [k])
 

@@ -59,7 +59,7 @@ def _first_there(c: Comparison, ways: Iterable[Way], deadline: Deadline) -> Ther
                 there = _comparison(c)
         except CheckError:
             continue
-        if there is not None and _is_meant(c, there):
+        if there is not None and _is_meant(c, there) and _uses_as_much(there, c):
             outputs = [[np.shape(out) for out in one.subject.outputs] for one in (c, there)]
             return There(partial(_run, there, way), there.reference.grads, outputs[0] == outputs[1])
     return None
@@ -70,6 +70,12 @@ def _is_meant(c: Comparison, there: Comparison) -> bool:
     nearly = [k for k, row in c.rows.items() if row.verdict == "idealised"]
     pairs = ((there.grads[k], there.reference.grads[k]) for k in nearly)
     return set(c.right) <= set(there.right) and all(close(*pair, 1e-3) for pair in pairs)
+
+
+def _uses_as_much(there: Comparison, here: Comparison) -> bool:
+    """Tell whether no value is left unused there, as a weight in whose place one is made anew."""
+    pairs = zip(here.reference.grads, there.reference.grads, strict=False)
+    return all(np.any(after) or not np.any(before) for before, after in pairs)
 
 
 def _run(there: Comparison, way: Way) -> list[Any]:

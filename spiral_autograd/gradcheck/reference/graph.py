@@ -50,23 +50,27 @@ class Graph:
         lists = _taken_apart(forward)
         for call in (*roots, *(c for c in forward if c not in lists)):
             made = next((a for a in parents_of(call) if a in lists), call)
-            found = [self.of.get(a) if isinstance(a, Call) else None for a in made.args]
-            self.of[call] = node = Node(
-                call,
-                made,
-                self.value(made),
-                self.value(call),
-                [self.value(arg) for arg in made.args],
-                tuple(i for i, parent in enumerate(found) if parent is not None),
-                [parent for parent in found if parent is not None],
-                self.value(adjoints[call]),
-                len(self.of),
-            )
+            self.of[call] = node = self._node(call, made, self.value(adjoints[call]))
             for parent in dict.fromkeys(node.parents):
                 parent.users.append(node)
         self.nodes = list(self.of.values())  # in the order in which they were made
         self.roots = self.nodes[: len(roots)]  # the arguments
         self.end = self.of.get(recording.loss)
+
+    def _node(self, call: Call, made: Call, adjoint: Any) -> Node:
+        """Return the node of a call, whose value another one may have made in a list."""
+        found = [self.of.get(a) if isinstance(a, Call) else None for a in made.args]
+        return Node(
+            call,
+            made,
+            self.value(made),
+            self.value(call),
+            [self.value(arg) for arg in made.args],
+            tuple(i for i, parent in enumerate(found) if parent is not None),
+            [parent for parent in found if parent is not None],
+            adjoint,
+            len(self.of),
+        )
 
     @cached_property
     def outputs(self) -> list[Site]:

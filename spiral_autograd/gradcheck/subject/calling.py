@@ -160,11 +160,14 @@ def place_of_cache(
     free = [name for name in taken if name not in inputs and name not in RATES]
     if type(result) is not tuple or len(result) < 2 or not free:
         return None
-    last = len(result) - 1
     if set(CACHES).isdisjoint(free):
+        is_all = len(free) == len(taken) == len(result)
         is_told = not is_array(result[-1]) or not means_upstream(free[-1])
-        fits = len(taken) > 1 if is_pair else is_told and len(free) == len(taken) == len(result)
-        return last if fits or (is_pair and is_told) else None
-    has_loss = any(is_scalar(one) and np.asarray(one).dtype != object for one in result)
+        is_kept = is_told or len(taken) > 1 if is_pair else is_told and is_all
+        return len(result) - 1 if is_kept else None
     nests = [i for i, one in enumerate(result) if isinstance(one, dict | list | tuple)]
-    return nests[-1] if nests and has_loss else last
+    return nests[-1] if nests and any(map(_is_loss, result)) else len(result) - 1
+
+
+def _is_loss(entry: object) -> bool:
+    return is_scalar(entry) and np.asarray(entry).dtype != object

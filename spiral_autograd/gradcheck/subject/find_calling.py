@@ -23,7 +23,7 @@ from .adapter import Automatic, Terms
 from .calling import OF_LOSS, PLAIN, Calling, Source
 from .conventions import CACHES, OUTPUTS, RATES, TARGETS, gradient_key, means_output, means_upstream
 from .object_passes import ObjectPasses
-from .objects import attributes_of, optional_names
+from .objects import attributes_of, optional_names, required_names
 from .returned import returned_names
 from .session import untouched
 from .subject import described, is_array, is_float_array, is_scalar, outputs_of
@@ -99,9 +99,13 @@ def _plain_calling(layer: ObjectPasses) -> Calling | None:
 
 def _every_way(layer: ObjectPasses) -> list[Calling]:
     """Return the ways to call a backward pass: with further upstream gradients, and without."""
-    more = [*takewhile(means_upstream, optional_names(layer.taken))][: len(layer.parts) - 1]
-    asked = dict.fromkeys([(*layer.required, *more), (*layer.required,)])
-    return [way for taken in asked for way in _ways(layer, taken)]
+    n, names = len(layer.parts), required_names(layer.taken)
+    more = [*takewhile(means_upstream, optional_names(layer.taken))][: n - 1]
+    # Of two functions with *args, an upstream gradient of each output.
+    is_usual = layer.is_pair and not names
+    taken = layer.required if not is_usual else [*["dout"] * (n - 1), *layer.required]
+    asked = dict.fromkeys([(*taken, *more), (*taken,)])
+    return [way for some in asked for way in _ways(layer, some)]
 
 
 def _ways(layer: ObjectPasses, taken: Sequence[str]) -> list[Calling]:
@@ -128,6 +132,7 @@ def _is_upstream_told(layer: ObjectPasses, taken: Sequence[str]) -> bool:
     if n > 1 or len(ups) != 1 or len(taken) == 1 or layer.may_be_derivative:
         return n > 1 and layer.cache_at is None
     is_loss = any(layer.outputs[0].ndim < v.ndim for _, v in layer.given_values()[:1])
+    is_loss |= any(name.lower() in TARGETS for name in layer.names)
     return not is_loss and not means_output(ups[0])  # a loss may be given its input so
 
 

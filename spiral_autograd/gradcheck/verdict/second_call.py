@@ -49,18 +49,22 @@ def call_again(subject: Subject) -> Calls:
     if after and after == 2 * _run(subject, session.unused, far, keep=checksums).kept:
         return Calls()
     run = _run(subject, session.fresh, same, same, same)
-    first, *rest = run.kept or [[]]
-    changed = set().union(*(_changed(first, later) for later in rest))
-    if changed:
-        changed |= {k for k, g in enumerate(first) if _is_double(rest[0][k], g)}
-        # else the object has a state
+    hows = _changing(*run.kept) if run.kept else {}
+    if hows:  # else the object has a state
         is_same = _gives_the_same(subject, (session.fresh, same), (session.fresh, same, same, same))
-        hows = {k: _how(first[k], [grads[k] for grads in rest]) for k in sorted(changed)}
         return Calls(hows if is_same else {})
     # farther ones may leave the domain
     others = next((g for g in (far, near) if _run(subject, session.unused, last=g).outputs), None)
     stale = set() if others is None else _stale(subject, same, others)
     return Calls(dict.fromkeys(stale, "grows" if run.has_grown else "stale"), run.error)
+
+
+def _changing(first: list[Any], *rest: list[Any]) -> dict[int, str]:
+    """Return how gradients change from call to call, of those that do."""
+    changed = set().union(*(_changed(first, later) for later in rest))
+    if changed:
+        changed |= {k for k, g in enumerate(first) if _is_double(rest[0][k], g)}
+    return {k: _how(first[k], [grads[k] for grads in rest]) for k in sorted(changed)}
 
 
 def _unsteady(subject: Subject, first: Gradients) -> set[int]:
