@@ -14,14 +14,16 @@ from ...recording import Call, name_of
 from ...validation import Shape
 from ..blocks import close, largest
 from ..source import Place, code_of, forward_line, skips, text_of
+from .doubt import Doubt
 from .known import Known, is_known, shares_right
 from .mending import Asked, Mending, Passes, There
-from .ran import Evidence, Key, Ran, gradient_of
+from .ran import Evidence, Key
 from .remedy import Remedy, Spot
 from .statements import operands_of
 from .trail import Moment, Trail, follow, is_unchecked
 
 _ASKED = 24  # statements that are changed
+_LATE = 0.8  # what it costs at least that it is a line of the forward pass
 
 
 def blame_of(evidence: Evidence) -> Blame | None:
@@ -81,7 +83,7 @@ def _is(c: float, factor: float) -> bool:
     return any(abs(c - x) < 1e-6 * x for x in either)
 
 
-class Blame(Ran):
+class Blame(Doubt):
     """The statements of a handwritten backward pass, and which of them is to blame."""
 
     def __init__(self, evidence: Evidence, trail: Trail) -> None:
@@ -133,11 +135,13 @@ class Blame(Ran):
             if k in rows and rows not in self.mended:
                 wanted, spots = frozenset({*rows, *self.telling}), self._spots(rows, likely)
                 few = {spot: asked for spot, asked in spots.items() if not asked.shared}
-                self.mended[rows] = self.mending.lines(few, wanted)
-                if not self.mended[rows] and few != spots:
-                    self.mended[rows] = self.mending.lines(spots, wanted)
-                if not self.mended[rows]:  # through numbers in dicts there is no way to follow
-                    self.mended[rows] = self.mending.lines(self._spots((), likely), wanted)
+                # Through numbers in dicts, or in objects, there is no way to follow.
+                leads = len(few) < 2 or any(asked.more < _LATE for asked in [*few.values()][1:])
+                ways = [few, *([spots] if few != spots else []), self._spots((), likely)]
+                for some in ways if leads else ways[-1:]:
+                    self.mended[rows] = self.mending.lines(some, wanted)
+                    if self.mended[rows]:
+                        break
             if k in rows and self.mended[rows]:
                 return list(dict.fromkeys(m.place for some in self.mended[rows] for m in some))
         together = self.together if reason is None or reason.is_unlikely else ()
@@ -199,11 +203,8 @@ class Blame(Ran):
         self, rows: tuple[int, ...], likely: Sequence[Place], which: Callable[..., bool] = all
     ) -> dict[Spot, Asked]:
         """Return the lines that all, or any, of some gradients came from: the likely ones first."""
-        fed = [
-            self._named(self.feeding(k) | {m.event for m in self.equal(k)})
-            for k in rows
-            if self.feeding(k)
-        ]
+        made = [(self.feeding(k), {m.event for m in self.equal(k)}) for k in rows]
+        fed = [self._named(numbers | equal) for numbers, equal in made if numbers]
         fed = fed or [set(range(self.start, len(self.events)))]  # a derivative, not yet multiplied
         makers = set().union(*(self.feeding(k) for k in rows))
         right = set().union(*(self._named(self.feeding(k)) for k in self.telling))
@@ -228,6 +229,7 @@ class Blame(Ran):
             ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
             late = 0.4 * (rank == len(order)) + 0.4 * ahead
             late += 0.1 * makers.isdisjoint(numbers) + 0.4 * (numbers <= right)
+            late += 0.3 * self.is_far((code.co_filename, line))
             costs[code, line] = late, rank
         return {
             spot: Asked(
@@ -271,25 +273,9 @@ class Blame(Ran):
         # The gradient of something is in several of them: it tells more than a part of it.
         known = (self.true, self.whole, self.scaled)
         true = sum(values.has(m.value, 1e-8) for m in made for values in known)
-        called = [(self.by_name[name], m) for m in made for name in self._called(trail, m)]
+        called = [(self.by_name[name], m) for m in made for name in self.called(trail, m.event)]
         true += sum(1 if values.has(np.squeeze(m.value), 1e-8) else -1 for values, m in called)
         return true / max(1, len(made))
-
-    def _called(self, trail: Trail, moment: Moment) -> list[str]:
-        """Return of what a statement says by a name, such as ``dh``, that it makes the gradient."""
-        step = trail.events[moment.event].step
-        names = map(gradient_of, step.writes if step is not None else ())
-        return [name for name in names if name in self.by_name]
-
-    @cached_property
-    def by_name(self) -> dict[str, Known]:
-        """The true gradients of what has a name in the forward pass."""
-        recording, found = self.evidence.recording, dict[str, list[Any]]()
-        for call, gradient in recording.adjoints.items() if recording is not None else ():
-            name = recording.names.get(call) if recording is not None else None
-            if name is not None and isinstance(gradient, Call):
-                found.setdefault(name, []).append(np.squeeze(gradient.value))
-        return {name: Known(values) for name, values in found.items()}
 
     def _likely(
         self, k: int, reason: Any, pool: Sequence[Key], left: Sequence[Key], is_joint: bool
@@ -297,6 +283,10 @@ class Blame(Ran):
         """Return the likeliest of the statements that are left."""
         rule = reason.rule if reason is not None else None
         counting = self.counting
+        # What is not zero may be right, where a term is lacking later.
+        is_any = rule not in ("term", "part")
+        begun = [key for key in pool if self.doubtful.get(key[0], False) or is_any]
+        left = [key for key in begun if key[0] in self.doubtful] or left
         left = sorted(left, key=lambda key: key in counting)
         places = list(dict.fromkeys(key[0] for key in left))
         if rule == "part" and (heads := self.skipping(self.feeding(k))):

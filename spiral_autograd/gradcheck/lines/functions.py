@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import gc
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import permutations
@@ -24,6 +24,7 @@ FAILING = (
     *(MemoryError, RuntimeError, StopIteration, TypeError, ValueError),
 )
 _TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
+_FEW = 4  # functions that may be called
 _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
 
 
@@ -94,6 +95,11 @@ class Function:
         values = [getattr(side, "value", None) for side in sides]
         return [value for value in values if isinstance(value, str)]
 
+    @cached_property
+    def naming(self) -> list[ast.stmt]:
+        """What names the variables from around, and does nothing: they stay what is closed over."""
+        return ast.parse("".join(f"if 0: {name}\n" for name in self.code.co_freevars)).body
+
     def statements(self, line: int) -> Iterator[Slot]:
         """Yield the statements that begin at a line, with their places."""
         nodes = self.nodes if self.same or self.makers else []
@@ -122,13 +128,14 @@ class Function:
         """Return the code of the tree as it is now; None where it cannot run."""
         tree: Any = self.tree
         decorators, tree.decorator_list = tree.decorator_list, []
+        body, tree.body = tree.body, [*tree.body, *self.naming]
         try:
             flags = self.code.co_flags & _FUTURE
             made = compile(self.module, self.code.co_filename, "exec", flags, dont_inherit=True)
         except (SyntaxError, ValueError, TypeError):
             return None
         finally:
-            tree.decorator_list = decorators
+            tree.decorator_list, tree.body = decorators, body
         own = (self.code.co_name, tree.lineno)
         same = (c for c in inner_codes(made) if (c.co_name, c.co_firstlineno) == own)
         code = next(same, None)
@@ -192,7 +199,9 @@ def named_in(frame: FrameType, function: Function) -> Reach:
         for text in (*map(ast.unparse, function.parts), *_parts_alike(frame, function))
         if over.isdisjoint(re.findall(r"\w+", text)) and (held := _part(text, frame)) is not None
     ]
-    pending += [(name, held, 0) for name, held in frame.f_globals.items() if name.isupper()]
+    shared = frame.f_globals.items()
+    named = function.code.co_names
+    pending += [(name, held, 0) for name, held in shared if name.isupper() or name in named]
     while pending and len(found) < 80:
         text, value, depth = pending.pop(0)
         if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub":
@@ -212,6 +221,17 @@ def named_in(frame: FrameType, function: Function) -> Reach:
         elif depth:
             pending += [(f"{text}.{k}", v, depth - 1) for k, v in fields_of(value).items()]
     return found
+
+
+def calls_in(frame: FrameType, codes: Iterable[CodeType]) -> list[str]:
+    """Return the functions of one thing that some code calls: it does no more if another does."""
+    found, named = ["np.tanh"], {name for code in codes for name in code.co_names}
+    for name in sorted(named):
+        held = frame.f_globals.get(name)
+        if type(held) is FunctionType:
+            given = held.__code__.co_argcount - len(held.__defaults__ or ())
+            found += [name] * (given == 1)
+    return found[:_FEW]
 
 
 def _is_number(value: object) -> bool:

@@ -121,6 +121,7 @@ def _otherwise_bracketed(node: ast.BinOp) -> Iterator[Offer]:
             for op, factor in reversed(factors):
                 whole = ast.BinOp(whole, op, factor)
             yield 1.2, whole
+        yield from ((1.2, other) for other in _further_in(node.left, node))
     elif isinstance(node.op, ast.Mult | ast.Div):
         for one, other, in_front in ((node.left, node.right, False), (node.right, node.left, True)):
             if isinstance(one, ast.BinOp) and isinstance(one.op, ast.Add | ast.Sub):
@@ -128,6 +129,14 @@ def _otherwise_bracketed(node: ast.BinOp) -> Iterator[Offer]:
                 if isinstance(node.op, ast.Mult) or not in_front:
                     yield 1.2, ast.BinOp(ast.BinOp(part[0], node.op, part[1]), one.op, one.right)
         yield from _moved_inside(node)
+
+
+def _further_in(left: ast.expr, node: ast.BinOp) -> Iterator[ast.expr]:
+    """Yield a sum as one within the last factor, or the power: ``a ** (n - 1)``."""
+    if isinstance(left, ast.BinOp) and not isinstance(left.op, ast.Add | ast.Sub):
+        inner = ast.BinOp(left.right, node.op, node.right)
+        for other in (inner, *_further_in(left.right, node)):
+            yield ast.BinOp(left.left, left.op, other)
 
 
 def _moved_inside(node: ast.BinOp) -> Iterator[Offer]:

@@ -13,7 +13,7 @@ import numpy as np
 from ...validation import Shape
 from ..guard import CheckError, Deadline
 from ..source import Place, targets_of, text_of
-from .functions import FAILING, Function, functions_of, named_in, takes
+from .functions import FAILING, Function, calls_in, functions_of, named_in, takes
 from .remedy import Mended, Remedy, Spot, present, run_with, written
 from .statements import Reach, Slot
 from .variants import Variant, variants
@@ -289,7 +289,9 @@ class Mending:
         was = [*map(self.passes.back, before or ())] if self._for_several else []
         seen, room = {_signature(body, before)}, _UNLIKELY if asked.more else self._room
         gains = [*map(self.passes.gain, before or ())]
-        for variant in sorted(variants(body, reach, written, asked.shapes), key=lambda v: v.cost):
+        calls = calls_in(frame, self.functions)
+        offers = variants(body, reach, written, asked.shapes, calls)
+        for variant in sorted(offers, key=lambda v: v.cost):
             if not names or not before or room < 0 or self.deadline.is_over:
                 yield variant.cost, variant, -1, None
                 continue

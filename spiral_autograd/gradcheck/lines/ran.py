@@ -247,10 +247,10 @@ class Ran:
     def _shown(self, rule: str | None) -> set[Key]:
         """Return the statements whose values autograd has too."""
         # Where a term is lacking, what is there is a part of the true value, not the whole of it.
-        known = self._values(set(self.calls) - (self._terms() if rule == "term" else set()))
+        known = self.values_of(set(self.calls) - (self.terms() if rule == "term" else set()))
         # A gradient that is equal to a forward value has lost the rest of its factors.
         lost = rule in ("value", "upstream")
-        gradients = self._values(self._carrying()) if lost else known
+        gradients = self.values_of(self._carrying()) if lost else known
         found: dict[Key, bool] = {}
         for number, key in self.computing.items():  # at each turn of a loop
             self.evidence.deadline.check()
@@ -260,7 +260,7 @@ class Ran:
             found[key] = right and found.get(key, True)
         return {key for key, right in found.items() if right}
 
-    def _values(self, calls: Iterable[Call]) -> Known:
+    def values_of(self, calls: Iterable[Call]) -> Known:
         """Return the values of calls, but for numbers and what is only the upstream gradient."""
         values = (call.value for call in calls if is_known(call.value, least=2))
         return Known(value for value in values if not self.upstream.has(value, 1e-12))
@@ -296,7 +296,7 @@ class Ran:
                 found.add(call)
         return found
 
-    def _terms(self) -> set[Call]:
+    def terms(self) -> set[Call]:
         """Return the calls that are terms of a gradient in which several paths meet."""
         pending, found = list(self.wholes), set()
         while pending:
@@ -366,6 +366,8 @@ def _is_empty(value: ast.AST) -> bool:
     """Tell whether an expression only allocates, or counts."""
     if isinstance(value, ast.Tuple):
         return all(map(_is_empty, value.elts))
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Mult):  # 0 * W
+        return "0" in map(ast.unparse, (value.left, value.right))
     while isinstance(value, ast.Subscript):
         value = value.value
     called = root_of(value.func).split(".")[-1] if isinstance(value, ast.Call) else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -89,8 +89,11 @@ def _followed(node: Any, reach: Reach) -> Iterator[Offer]:
             yield cost, together(node, *more)
 
 
-def changed_throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
-    """Yield the statement with something else wherever it names one thing, or takes a window."""
+def changed_throughout(statement: Any, reach: Reach, calls: Sequence[str]) -> Iterator[Offer]:
+    """Yield the statement with something else wherever it names one thing, or takes a window.
+
+    Or a function of it, or what it is a function of.
+    """
     if hasattr(statement, "body"):  # its lines are asked by themselves
         return
     nodes = [node for node in ast.walk(statement) if isinstance(node, REFERENCE)]
@@ -98,6 +101,11 @@ def changed_throughout(statement: Any, reach: Reach) -> Iterator[Offer]:
     for text in (text for text, times in texts.items() if times > 1 and text in reach):
         for other in (f"-{text}", *alike(text, reach[text], reach)):
             yield 1.2, renamed(statement, {text: other})
+    for text in (text for text in texts if type(reach.get(text)) in (tuple, float)):
+        yield from ((1.3, renamed(statement, {text: f"{call}({text})"})) for call in calls)
+    for node in (node for node in ast.walk(statement) if isinstance(node, ast.Call)):
+        if len(node.args) == 1 and isinstance(reach.get(ast.unparse(node.args[0])), tuple | float):
+            yield 1.15, renamed(statement, {ast.unparse(node): ast.unparse(node.args[0])})
     shaped = {text: thing for text, thing in reach.items() if isinstance(thing, tuple)}
     matrices = [text for text in texts if len(shaped.get(text, ())) == 2]
     for pair in combinations(matrices, 2):
@@ -125,7 +133,7 @@ class _Renamed(ast.NodeTransformer):
 
     def visit(self, node: ast.AST) -> Any:
         """Return what stands in the place of a node."""
-        if isinstance(node, REFERENCE) and (other := self.texts.get(ast.unparse(node))):
+        if isinstance(node, REFERENCE | ast.Call) and (other := self.texts.get(ast.unparse(node))):
             return parsed(other)
         return self.generic_visit(node)
 

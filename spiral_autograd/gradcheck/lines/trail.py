@@ -83,9 +83,9 @@ class Trail:
         trees = filter(None, map(definition_of, {run.code for run in self.runs}))
         return any(isinstance(node, ast.While) for tree in trees for node in ast.walk(tree))
 
-    def feeding(self, number: int) -> set[int]:
-        """Return the events that what an event made came from, itself included."""
-        found, pending = {number}, [number]
+    def feeding(self, *numbers: int) -> set[int]:
+        """Return the events that what some events made came from, themselves included."""
+        found, pending = {*numbers}, [*numbers]
         while pending:
             new = self.events[pending.pop()].sources - found
             found |= new

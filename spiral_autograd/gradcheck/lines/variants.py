@@ -94,15 +94,18 @@ class Variant:
         return back
 
 
-def variants(body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape]) -> list[Variant]:
+def variants(
+    body: Slot, reach: Reach, written: Reach, shapes: Sequence[Shape], calls: Sequence[str] = ()
+) -> list[Variant]:
     """Return what may stand in the place of a statement.
 
-    `written` is what its expressions are, `shapes` are those of what it makes.
+    `written` is what its expressions are, `shapes` are those of what it makes, `calls` are the
+    functions of one thing that it may call.
     """
     holder, field, index, statement = body
     called = {text: thing for text, thing in written.items() if text.endswith(")")}
     reach = {**{text: thing for text, thing in called.items() if thing in shapes}, **reach}
-    offered = (*other_statements(statement, reach), *changed_throughout(statement, reach))
+    offered = (*other_statements(statement, reach), *changed_throughout(statement, reach, calls))
     offered = (*offered, *other_idioms(statement, reach))
     found = [Variant(cost, holder, field, index, node) for cost, node in offered]
     for slot in _slots(statement):
@@ -187,9 +190,10 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         yield from _derived_otherwise(node, reach, written)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Sub):
-        names = {ast.unparse(some) for some in ast.walk(node) if isinstance(some, REFERENCE)}
+        names = reach.keys() & {ast.unparse(n) for n in ast.walk(node) if isinstance(n, REFERENCE)}
         if len(names) == 1 and isinstance(reach.get(text := names.pop()), tuple):
-            yield from ((1.3, parsed(form.format(text))) for form in _DERIVATIVES)
+            cost = 1.3 if isinstance(node.op, ast.Mult) else 1.55  # rather a factor is missing
+            yield from ((cost, parsed(form.format(text))) for form in _DERIVATIVES)
     if isinstance(node, ast.expr):
         yield from _in_place_of(node, ast.unparse(node), reach, written)
         yield from counted_otherwise(node, {**written, **reach})

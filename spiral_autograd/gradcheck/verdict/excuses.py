@@ -135,10 +135,14 @@ def _off(c: Comparison, there: Comparison, k: int, lenience: float = 1.0) -> Arr
 
 
 def find_idealised(c: Comparison) -> Graph | None:
-    """Say which gradients are without some small constants; return the graph without the first."""
+    """Say which gradients are without some small constants; return the graph without those.
+
+    Where no gradient is, that without the first.
+    """
     if not (c.doubtful or c.wrong) or c.graph is None:
         return None
-    first, milder = None, lru_cache(partial(_agreeing_at_milder_values, c))
+    first, meant = None, None
+    milder = lru_cache(partial(_agreeing_at_milder_values, c))
     for number, left_out, ideal in ideals(c.graph):
         first = first or ideal
         for k in c.doubtful:
@@ -146,11 +150,12 @@ def find_idealised(c: Comparison) -> Graph | None:
             if not agrees and not _is_steady(c, ideal, k, left_out):
                 agrees = (number, k) in milder()
             if agrees:
+                meant = ideal
                 constant = max(float(call.args[position]) for call, position in left_out)
                 said = found("idealised", constant=constant, apart=c.rows[k].max_rel)
                 c.change(k, verdict="idealised", findings=(said,))
                 c.constants[k] = [call for call, _ in left_out]
-    return first
+    return meant or first
 
 
 def _agrees(c: Comparison, k: int, gradient: Array) -> bool:
