@@ -192,8 +192,7 @@ def _other(node: Any, reach: Reach, written: Reach) -> Iterator[Offer]:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Sub):
         names = reach.keys() & {ast.unparse(n) for n in ast.walk(node) if isinstance(n, REFERENCE)}
         if len(names) == 1 and isinstance(reach.get(text := names.pop()), tuple):
-            cost = 1.3 if isinstance(node.op, ast.Mult) else 1.55  # rather a factor is missing
-            yield from ((cost, parsed(form.format(text))) for form in _DERIVATIVES)
+            yield from ((1.3, parsed(form.format(text))) for form in _DERIVATIVES)
     if isinstance(node, ast.expr):
         yield from _in_place_of(node, ast.unparse(node), reach, written)
         yield from counted_otherwise(node, {**written, **reach})
