@@ -91,14 +91,18 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
     scales, *turns = (close(ours, due, rounding, case.floors[k]) for ours, due in pairs)
     if scales and all(turns):
         return None
-    if close(1e6 * given("tiny"), case.automatic[k], 1e-4):
-        if case.same(k, 1e3 * given("small"), case.automatic[k]):  # below a bound it is linear
-            return Reason(found("clipped", bound=None), [k])
-        if case.changed:
-            return Reason(found("updated", names=[*case.changed]), [k])
     decides = scales and not case.same(k, turned, linear) and _is_linear_by_sign(case, k, given)
     said = found("upstream_not_linear", name=case.name_of_upstream, decides=decides)
-    return Reason(said, [k])
+    return Reason(_right_while_small(case, k, given) or said, [k])
+
+
+def _right_while_small(case: Case, k: int, given: Callable[[str], Array]) -> Finding | None:
+    """Return why a gradient is right for small upstream gradients only; None where it is not."""
+    if not close(1e6 * given("tiny"), case.automatic[k], 1e-4):
+        return None
+    if case.same(k, 1e3 * given("small"), case.automatic[k]):  # below a bound it is linear
+        return found("clipped", bound=None)
+    return found("updated", names=[*case.changed]) if case.changed else None
 
 
 def _is_linear_by_sign(case: Case, k: int, given: Callable[[str], Array]) -> bool:

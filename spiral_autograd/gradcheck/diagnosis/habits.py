@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -36,11 +36,15 @@ def cost_or_sum(case: Case, k: int) -> Reason | None:
         return None
     if sum(map(np.size, case.upstream)) == 1:
         kind = None if right or len(live) < 2 else "of_loss"
-    else:  # each example's own gradient is right, and what is summed over them is divided
-        batch = any(n in np.shape(u) for u in case.upstream) and 0 < c < 1
-        own = right and all(n in np.shape(case.values[j]) for j in right)
-        kind = "mean_of_cost" if batch and own else None
+    else:
+        kind = "mean_of_cost" if 0 < c < 1 and _are_of_examples(case, right, n) else None
     return None if kind is None else Reason(found(kind, factor=reason.finding), [k])
+
+
+def _are_of_examples(case: Case, right: Sequence[int], n: float) -> bool:
+    """Tell whether the right gradients are those of n examples, each its own."""
+    of_batch = any(n in np.shape(u) for u in case.upstream)
+    return of_batch and bool(right) and all(n in np.shape(case.values[j]) for j in right)
 
 
 def clipped(case: Case, k: int) -> Reason | None:

@@ -117,14 +117,18 @@ def _settings(c: Comparison) -> Iterator[list[Way]]:
         yield [partial(_holding, session, (name, n), other) for other in _other_numbers(n)]
     arrays = (item for item in session.start.items if id(item) not in inside)
     for array in filter(_is_whole, arrays):
-        other = rng.choice(array.ravel(), array.shape)
-        if len(np.unique(array)) == 2:  # of a mask it may leave nothing
-            other = np.where(rng.random(array.shape) < 0.5, array.max(), array)
-        yield [partial(session.moved, [array], [other])]
+        yield [partial(session.moved, [array], [_other_whole(array, rng)])]
     shares = [value for value in subject.values if are_shares(value)]
     if shares:
         others = [value * rng.uniform(0.7, 1.3, value.shape) for value in shares]
         yield [partial(session.moved, shares, others)]
+
+
+def _other_whole(array: Array, rng: np.random.Generator) -> Array:
+    """Return other whole numbers of those that there are; of a mask as many ones, or more."""
+    if len(np.unique(array)) == 2:  # drawn anew it might be nothing
+        return np.where(rng.random(array.shape) < 0.5, array.max(), array)
+    return rng.choice(array.ravel(), array.shape)
 
 
 def _inside_of_libraries(session: Session) -> set[int]:

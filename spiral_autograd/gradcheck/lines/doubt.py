@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...recording import Call
+from ...recording import Call, name_of
 from ..source import Place
 from .known import Known
 from .ran import Ran, gradient_of
@@ -25,7 +25,7 @@ class Doubt(Ran):
         """
         # What is one of several terms, though true, may be all that there is, and is wrong then.
         terms = self.terms()
-        whole = self._true_in(self.values_of(set(self.calls) - terms))
+        whole = self._true_in(self.values_of(set(self.calls) - terms - self._of_negated()))
         sound = self.trail.feeding(*whole) | self._true_in(self.values_of(terms))
         fed = set().union(*map(self.feeding, self.evidence.wrong))
         wrong, tainted = fed.intersection(self.computing) - sound, set[int]()
@@ -38,6 +38,13 @@ class Doubt(Ran):
                 found[event.place] = not any(map(np.any, self.made.get(number, [True])))
                 tainted.add(number)
         return found
+
+    def _of_negated(self) -> set[Call]:
+        """Return the gradients of -x, as in a sigmoid: nobody means them, but a wrong sign does."""
+        recording = self.evidence.recording
+        adjoints = recording.adjoints.items() if recording is not None else ()
+        pairs = ((call, g) for call, g in adjoints if isinstance(g, Call))
+        return {g for call, g in pairs if name_of(call.fun) == "negative"}
 
     def is_far(self, place: Place) -> bool:
         """Tell whether wrong gradients are known to begin elsewhere."""

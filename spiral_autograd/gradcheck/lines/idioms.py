@@ -23,11 +23,8 @@ def idioms(node: ast.AST, statement: ast.AST, reach: Reach, written: Reach) -> I
         yield from _of_part(node, reach)
     elif isinstance(node, ast.Slice):
         yield from _of_slice(node)
-    elif isinstance(node, ast.Tuple):
-        for i, part in enumerate(node.elts if isinstance(node.ctx, ast.Load) else ()):
-            for cost, other in _exchanged(part, reach):
-                elements: list[Any] = [*node.elts[:i], other, *node.elts[i + 1 :]]
-                yield cost, ast.Tuple(elements, node.ctx)
+    elif isinstance(node, ast.Tuple) and isinstance(node.ctx, ast.Load):
+        yield from _of_tuple(node, reach)
     elif isinstance(node, ast.Compare) and ast.unparse(node).endswith("> 0"):
         slopes = [text for text, n in reach.items() if type(n) is float and 0 < n < 1]
         yield from ((1.3, parsed(f"np.where({ast.unparse(node)}, 1, {s})")) for s in slopes)
@@ -35,12 +32,25 @@ def idioms(node: ast.AST, statement: ast.AST, reach: Reach, written: Reach) -> I
         yield from _otherwise_bracketed(node)
         yield from _of_softmax(node, reach)
         yield from _conjugated(node, statement)
-    text = ast.unparse(node) if isinstance(node, ast.expr) else ""
-    held = reach.get(text, written.get(text))
+    if isinstance(node, ast.expr):
+        text = ast.unparse(node)
+        yield from _of_array(node, text, reach.get(text, written.get(text)))
+
+
+def _of_array(node: ast.expr, text: str, held: Any) -> Iterator[Offer]:
+    """Yield a square matrix with its transpose, or the positive part of a difference."""
     if isinstance(held, tuple) and len(held) == 2 and held[0] == held[1] > 1:
         yield 1.4, parsed(f"({text} + ({text}).T)")
     if isinstance(held, tuple) and isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
         yield 1.4, parsed(f"np.maximum({text}, 0)")
+
+
+def _of_tuple(node: ast.Tuple, reach: Reach) -> Iterator[Offer]:
+    """Yield a tuple with what may be in the place of one of its parts."""
+    for i, part in enumerate(node.elts):
+        for cost, other in _exchanged(part, reach):
+            elements: list[Any] = [*node.elts[:i], other, *node.elts[i + 1 :]]
+            yield cost, ast.Tuple(elements, node.ctx)
 
 
 def _of_call(node: ast.Call) -> Iterator[Offer]:

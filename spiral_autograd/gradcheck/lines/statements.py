@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -101,15 +101,27 @@ def changed_throughout(statement: Any, reach: Reach, calls: Sequence[str]) -> It
     for text in (text for text, times in texts.items() if times > 1 and text in reach):
         for other in (f"-{text}", *alike(text, reach[text], reach)):
             yield 1.2, renamed(statement, {text: other})
+    yield from _called_throughout(statement, texts, reach, calls)
+    shaped = {text: thing for text, thing in reach.items() if isinstance(thing, tuple)}
+    matrices = [text for text in texts if len(shaped.get(text, ())) == 2]
+    for pair in combinations(matrices, 2):
+        yield 1.3, renamed(statement, {text: f"{text}.T" for text in pair})
+    yield from _other_windows(statement, reach)
+
+
+def _called_throughout(
+    statement: Any, texts: Iterable[str], reach: Reach, calls: Sequence[str]
+) -> Iterator[Offer]:
+    """Yield the statement with functions of a thing for it, or with it for a function of it."""
     for text in (text for text in texts if type(reach.get(text)) in (tuple, float)):
         yield from ((1.3, renamed(statement, {text: f"{call}({text})"})) for call in calls)
     for node in (node for node in ast.walk(statement) if isinstance(node, ast.Call)):
         if len(node.args) == 1 and isinstance(reach.get(ast.unparse(node.args[0])), tuple | float):
             yield 1.15, renamed(statement, {ast.unparse(node): ast.unparse(node.args[0])})
-    shaped = {text: thing for text, thing in reach.items() if isinstance(thing, tuple)}
-    matrices = [text for text in texts if len(shaped.get(text, ())) == 2]
-    for pair in combinations(matrices, 2):
-        yield 1.3, renamed(statement, {text: f"{text}.T" for text in pair})
+
+
+def _other_windows(statement: Any, reach: Reach) -> Iterator[Offer]:
+    """Yield the statement with other windows in the place of those of one sort."""
     numbers = [*(text for text, thing in reach.items() if type(thing) is int), "1", "2"]
     slices = [node for node in ast.walk(statement) if isinstance(node, ast.Slice)]
     for sort in sorted(set(map(_sort_of, slices))):
