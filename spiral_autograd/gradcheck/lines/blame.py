@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -177,10 +177,10 @@ class Blame(Doubt):
         floors = [max(f, tolerance * m) for f, m in zip(e.floors, ours, strict=True)]
         right = partial(shares_right, floors, tolerance, [e.automatic, e.ideal])
 
-        def elsewhere() -> list[There]:
+        def elsewhere() -> Iterator[There]:
             # Without a small constant in the forward pass they are nearly so.
             shares = partial(shares_right, floors, 1e-3 if e.ideal else tolerance)
-            return [There(run, partial(shares, true)) for run, true in e.elsewhere()]
+            return (There(run, partial(shares, true)) for run, true in e.elsewhere())
 
         def back(value: Any) -> int:
             known = isinstance(value, np.ndarray) and np.any(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ class Passes(NamedTuple):
 
     run: Callable[[], Gradients]  # the backward pass
     right: Callable[[Gradients], Sequence[float]]  # which share of each is: 1 of one to rounding
-    elsewhere: Callable[[], Sequence[There]]  # with other values, sizes and settings, as may be
+    elsewhere: Callable[[], Iterable[There]]  # with other values, sizes and settings, as may be
     stays: Callable[[], bool]  # runs the forward pass: does it give what it gave?
     truth: Callable[[], float]  # how much of the backward pass is true when it runs
     # How much likelier a change is that makes another value of one.
@@ -82,6 +82,8 @@ class Mending:
         self.functions: dict[CodeType, Function] = {}
         self.tries: dict[Spot, list[tuple[float, Mended]]] = {}  # the cost, and what it is for
         self.ran: dict[tuple[Variant, ...], Sequence[float]] = {}  # what is right with them
+        # And what is elsewhere, as far as it was asked.
+        self.held: dict[tuple[Variant, ...], list[frozenset[int]]] = {}
         self._asked: dict[Spot, Asked] = {}
         self._left, self._room = _WORK, _EVALUATED
         self._error: Exception | None = None
@@ -196,9 +198,12 @@ class Mending:
 
     def holds(self, remedy: Remedy, rows: frozenset[int]) -> bool:
         """Tell whether gradients are right elsewhere too: for other values, sizes and settings."""
-        for there in self.passes.elsewhere():
-            grads = run_with(remedy, there.run, self.steps)
-            if not grads or not rows <= _whole(there.right(grads)):
+        known = self.held.setdefault(tuple(mended.variant for mended in remedy), [])
+        for number, there in enumerate(self.passes.elsewhere()):
+            if number == len(known):
+                grads = run_with(remedy, there.run, self.steps)
+                known.append(_whole(there.right(grads) if grads else ()))
+            if not rows <= known[number]:
                 return False
         return True
 
