@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ..validation import Array
-from .blocks import close
 from .diagnosis.case import Case
 from .diagnosis.other_settings import There, at_other_settings
 from .diagnosis.other_sizes import at_other_sizes
@@ -22,7 +21,7 @@ from .lines.remedy import Mended, derivatives_of, texts_of
 from .lines.trail import Trail, follow
 from .lines.verdicts import kink_places, state_places
 from .source import Place, code_of, forward_line, is_readable
-from .subject.subject import MISSING
+from .subject.subject import MISSING, differs
 from .verdict.rows import Comparison
 
 Places = tuple[Place, ...]
@@ -111,8 +110,7 @@ class Where:
         """Run the forward pass once more; tell whether its outputs are what they were."""
         subject = self.c.subject
         with subject.session.fresh():
-            pairs = zip(subject.forward(), subject.outputs, strict=True)
-            return all(close(now, before, 1e-12) for now, before in pairs)
+            return not differs(subject.forward(), subject.outputs, 1e-12)
 
     def places(self, where: Callable[..., Places], k: int, *why: object) -> Places:
         """Return places in the reader's code; none where its source cannot be read."""

@@ -1,5 +1,7 @@
 """What is right with one setting only, such as a power of 2, is no reason: another is asked too."""
 
+import time
+
 import numpy as np
 from scipy import sparse
 
@@ -136,3 +138,22 @@ def test_where_a_weight_is_made_anew_nothing_is_told():
     report = sa.check_layer(MadeAtFirst(), normal(5, 4))
     assert [row.name for row in report.rows if row.verdict == "wrong"] == ["W"]
     assert "averaged over the batch (5)" in said(report, 1), str(report)
+
+
+def test_where_a_setting_makes_the_forward_pass_slow_nothing_is_told():
+    class Opaque:
+        power = 2.0
+
+        def forward(self, x):
+            began = time.thread_time()
+            while self.power != 2.0 and time.thread_time() < began + 0.01:
+                pass
+            self.x = np.frombuffer(x.astype(float).tobytes()).reshape(x.shape)  # no trace goes on
+            return np.exp(self.x / self.power)
+
+        def backward(self, dout):
+            return dout * np.exp(self.x / self.power) / self.power / len(dout)
+
+    report = sa.check_layer(Opaque(), normal(5, 4))
+    assert not report.ok
+    assert "averaged over the batch (5)" in said(report), str(report)

@@ -13,7 +13,7 @@ from ..finding import found
 from .arrays import Rule
 from .case import Case, Reason
 from .factors import named_factor, ratio
-from .patterns import subsets
+from .patterns import Axes, subsets
 
 
 def unused(case: Case, k: int) -> Reason | None:
@@ -88,12 +88,15 @@ def combined(case: Case, k: int) -> Reason | None:
         return None
     if case.explains(k, y * (1 - y) * g):
         return Reason(found("combined", activation="sigmoid"), [k])
-    for axes in subsets(y.ndim):
-        sums_to_one = np.allclose(y.sum(axis=axes), 1)
-        softmax = y * (g - (y * g).sum(axis=axes, keepdims=True))
-        if sums_to_one and case.explains(k, softmax):
+    for axes in _axes_of_softmax(y):
+        if case.explains(k, y * (g - (y * g).sum(axis=axes, keepdims=True))):
             return Reason(found("combined", activation="softmax"), [k])
     return None
+
+
+def _axes_of_softmax(y: Array) -> list[Axes]:
+    """Return the axes along which shares add up to 1."""
+    return [axes for axes in subsets(y.ndim) if np.allclose(y.sum(axis=axes), 1)]
 
 
 def _passed_on(case: Case, k: int) -> Reason | None:
@@ -108,10 +111,10 @@ def _passed_on(case: Case, k: int) -> Reason | None:
         return None
     if case.explains(k, up):
         return Reason(found("passed_on"), [k])
-    is_softmax = any(np.allclose(y.sum(axis=axes), 1) for axes in subsets(y.ndim))
-    if is_softmax and case.explains(k, y * (1 - y) * up):
+    alone = y * (1 - y)
+    if _axes_of_softmax(y) and case.explains(k, alone * up):
         said = found("diagonal_of_softmax", name=case.name_of_upstream)
-        return Reason(said, [k], products=[y * (1 - y), y * (1 - y) * up])
+        return Reason(said, [k], products=[alone, alone * up])
     return None
 
 

@@ -18,7 +18,7 @@ from ..blocks import close
 from ..guard import CheckError, Deadline
 from ..reference.reference import at_these_values
 from ..subject.session import Session
-from ..subject.subject import copied, draw_upstream
+from ..subject.subject import Subject, differs, draw_upstream
 from ..verdict.rows import Comparison
 from .second_point import are_shares
 
@@ -60,9 +60,13 @@ def _first_there(c: Comparison, ways: Iterable[Way], deadline: Deadline) -> Ther
         except CheckError:
             continue
         if there is not None and _is_meant(c, there) and _uses_as_much(there, c):
-            outputs = [[np.shape(out) for out in one.subject.outputs] for one in (c, there)]
-            return There(partial(_run, there, way), there.reference.grads, outputs[0] == outputs[1])
+            is_like = _have_same_shapes(c.subject, there.subject)
+            return There(partial(_run, there, way), there.reference.grads, is_like)
     return None
+
+
+def _have_same_shapes(one: Subject, other: Subject) -> bool:
+    return list(map(np.shape, one.outputs)) == list(map(np.shape, other.outputs))
 
 
 def _is_meant(c: Comparison, there: Comparison) -> bool:
@@ -74,7 +78,7 @@ def _is_meant(c: Comparison, there: Comparison) -> bool:
 
 def _uses_as_much(there: Comparison, here: Comparison) -> bool:
     """Tell whether no value is left unused there, as a weight in whose place one is made anew."""
-    pairs = zip(here.reference.grads, there.reference.grads, strict=False)
+    pairs = zip(here.reference.grads, there.reference.grads, strict=True)
     return all(np.any(after) or not np.any(before) for before, after in pairs)
 
 
@@ -87,16 +91,11 @@ def _comparison(c: Comparison) -> Comparison | None:
     """Return the comparison as things are now; None where the output is what it was."""
     subject, rng = c.subject, np.random.default_rng(4)
     now = at_these_values(subject)
-    shapes = [[np.shape(out) for out in one.outputs] for one in (subject, now)]
-    pairs = zip(subject.outputs, now.outputs, strict=False)
-    if shapes[0] != shapes[1]:
+    if not _have_same_shapes(subject, now):
         now = replace(now, upstream=draw_upstream(now.outputs, rng))
-    elif all(close(ours, theirs, 1e-12) for ours, theirs in pairs):
+    elif not differs(subject.outputs, now.outputs, 1e-12):
         return None
-    reference = c.reference.make(now)
-    with subject.session.fresh():
-        grads = [copied(g) for g in now.backward([np.array(u) for u in now.upstream])]
-    return Comparison(now, reference, grads, c.tolerances)
+    return c.there(now)
 
 
 # -------------------- what may be another --------------------

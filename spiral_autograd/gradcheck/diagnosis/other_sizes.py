@@ -12,8 +12,8 @@ import numpy as np
 
 from ...validation import Array
 from ..guard import CheckError, Deadline, OutOfTime
-from ..subject.subject import MISSING, Subject, copied, draw_upstream, is_array
-from ..verdict.rows import Comparison
+from ..subject.subject import MISSING, Subject, draw_upstream, is_array
+from ..verdict.rows import Comparison, run_passes
 from .case import Case
 from .second_point import are_shares, moved
 
@@ -35,9 +35,7 @@ def at_other_sizes(c: Comparison, deadline: Deadline) -> Comparison | None:
     try:
         with np.errstate(all="ignore"):
             there = _longer(subject, deadline)
-            reference = c.reference.make(there)
-            if not reference.grads:  # too large there for entry by entry
-                return None
+            reference = c.reference_there(there)
     except (CheckError, OutOfTime):
         return None
     finally:
@@ -87,8 +85,7 @@ def case_at_other_sizes(case: Case, there: Comparison | None) -> Case | None:
 
 def _handwritten(c: Comparison, there: Subject) -> list[Any]:
     try:
-        with there.session.fresh():
-            return [copied(g) for g in there.backward([np.array(u) for u in there.upstream])]
+        return run_passes(there)
     except CheckError:
         return [g if g is MISSING else None for g in c.grads]
     finally:

@@ -18,6 +18,7 @@ from .objects import (
     attributes_of,
     methods_of,
     name_of_function,
+    optional_names,
     positional_names,
     require_function,
     required_names,
@@ -33,6 +34,15 @@ Function = Callable[..., Any]
 Source = tuple[str, Any]
 
 RATE = 0.5  # of updates: exact, and not 1, with which one that lacks the rate would be right
+
+
+def given_rates(backward: Any) -> dict[str, float]:
+    """Return the rates that a backward pass is given though it need not be: in place of 1, or none.
+
+    Any other stays a default, which may be another one as a setting.
+    """
+    rates = {name: rate for name, rate in optional_names(backward).items() if name in RATES}
+    return {name: RATE for name, rate in rates.items() if rate is None or rate == 1}
 
 
 @dataclass(frozen=True)

@@ -69,11 +69,13 @@ def _said(calling: Calling, layer: ObjectPasses) -> list[Finding]:
 
 def _calling_of(layer: ObjectPasses) -> Calling:
     """Return how a backward pass is called, right after a first forward pass."""
-    tried, plain = _Tried(layer), _plain_calling(layer)
-    if layer.told.ways:
-        return tried.nearest(layer.told.ways) or layer.told.ways[0]
+    told = layer.told.ways
+    plain = None if told else _plain_calling(layer)
     if plain is not None:
         return plain
+    tried = _Tried(layer)
+    if told:
+        return tried.nearest(told) or told[0]
     taken, ways = layer.required, _every_way(layer)
     best = tried.nearest(list(islice((r for way in ways for r in _readings(way, layer)), MOST)))
     if best is None:

@@ -24,11 +24,18 @@ from .objects import Held, attributes_of, held_arrays
 from .parameters import Kept, Parameter, find_parameters, has_gradient, other_keys, resets_of
 from .returned import by_position, require_any
 from .session import Session, objects_of, reach
-from .subject import MISSING, CheckError, Subject, is_array, is_float_array, outputs_of
+from .subject import (
+    MISSING,
+    CheckError,
+    Subject,
+    differs,
+    is_array,
+    is_float_array,
+    outputs_of,
+)
 from .unchecked import (
     depends_on_arrays,
     depends_on_number,
-    differs,
     exchange,
     leave_out_state,
     lend,

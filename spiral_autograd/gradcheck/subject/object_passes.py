@@ -22,8 +22,8 @@ from ..finding import Finding
 from ..guard import theirs
 from ..source import Place
 from .adapter import Adapter, Terms, Values
-from .calling import PLAIN, RATE, Told, TwoFunctions, place_of_cache
-from .conventions import CACHES, DERIVATIVES, RATES, is_target_first, means_upstream
+from .calling import PLAIN, Told, TwoFunctions, given_rates, place_of_cache
+from .conventions import CACHES, DERIVATIVES, is_target_first, means_upstream
 from .inputs import by_company
 from .objects import (
     Held,
@@ -35,7 +35,6 @@ from .objects import (
     methods_of,
     names_in_cache,
     nested,
-    optional_names,
     output_of,
     positional_names,
     required_names,
@@ -172,9 +171,8 @@ class ObjectPasses(Adapter):
         arguments = self.calling.arguments(*given)
         before = [np.array(held_at(self.layer, h.path)) for h in self.updated]
         method = self.backward_method
-        rates = {n: v for n, v in optional_names(self.taken).items() if n in RATES}
-        default = {n: RATE for n, v in rates.items() if v is None or v == 1}
-        method = partial(method, **default) if default else method
+        rates = given_rates(self.taken)
+        method = partial(method, **rates) if rates else method
         result = called(self.backward_label, method, *arguments)
         changes = changes_of(self.updated, before, self.layer)
         self.changes = {n: change - self.decays.get(n, 0.0) for n, change in changes.items()}

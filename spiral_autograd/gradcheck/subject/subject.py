@@ -11,7 +11,7 @@ import numpy as np
 
 from ...pytree import leaves
 from ...validation import Array
-from ..blocks import checksum
+from ..blocks import checksum, close
 from ..finding import Finding
 from ..guard import CheckError as CheckError
 from ..guard import theirs
@@ -173,6 +173,13 @@ def outputs_of(what: str, value: object) -> list[Array]:
             "gradient; give it floating-point arrays"
         )
     return found
+
+
+def differs(outputs: Sequence[object], others: Sequence[object], tolerance: float = 1e-14) -> bool:
+    """Tell whether two forward passes gave different outputs."""
+    same = len(outputs) == len(others)
+    pairs = zip(outputs, others, strict=False)
+    return not same or not all(close(a, b, tolerance) for a, b in pairs)
 
 
 def draw_upstream(outputs: Sequence[Any], rng: np.random.Generator) -> list[Array]:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ...validation import Array
-from ..blocks import close
 from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import Place, Step, root_of, text_of
@@ -25,7 +24,7 @@ from .object_passes import ObjectPasses
 from .objects import Held, is_gradient, is_number, of_class
 from .parameters import Kept, Parameter, find_parameters, fits_number, has_gradient, parts_of
 from .session import Snapshot
-from .subject import MISSING, is_float_array
+from .subject import MISSING, differs, is_float_array
 from .updates import take_updates
 
 # -------------------- arrays in the place of numbers, and of what belongs to the class ------------
@@ -131,12 +130,6 @@ def moved(value: Any) -> Any:
     shift = 1e-3 * np.random.default_rng(0).uniform(0.5, 1.0, np.shape(value))
     other = value + shift * (1 + np.abs(value))
     return other.astype(value.dtype) if isinstance(value, np.ndarray) else float(other)
-
-
-def differs(outputs: Sequence[object], others: Sequence[object]) -> bool:
-    """Tell whether two forward passes gave different outputs."""
-    same = len(outputs) == len(others)
-    return not same or not all(close(a, b, 1e-14) for a, b in zip(outputs, others, strict=True))
 
 
 # -------------------- what is left out --------------------

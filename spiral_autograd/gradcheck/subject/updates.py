@@ -19,7 +19,7 @@ from ..blocks import close, inner
 from ..finding import Finding, found
 from ..guard import CheckError
 from ..source import code_of
-from .calling import RATE
+from .calling import RATE, given_rates
 from .conventions import RATES
 from .object_passes import ObjectPasses
 from .objects import Held, is_number, optional_names, values_of
@@ -45,9 +45,9 @@ class Update:
         if self.argument is not None:
             return self.argument
         kept = [self._begun(*one) for one in self._numbers() if self._is_rate(*one[:2])]
-        rates = [n for name, n in optional_names(self.method).items() if name in RATES]
-        rates = [RATE if n is None or n == 1 else n for n in rates]
-        known = kept + [float(n) for n in rates if is_number(n) and n]
+        rates = optional_names(self.method) | given_rates(self.method)
+        default = [n for name, n in rates.items() if name in RATES]
+        known = kept + [float(n) for n in default if is_number(n) and n]
         return known[0] if known else self._written()
 
     def _written(self) -> float | None:

@@ -19,6 +19,7 @@ from ...recording import Call
 from ...validation import Array, Shape, number
 from ..blocks import furthest, inner, largest
 from ..finding import Finding, found
+from ..guard import CheckError
 from ..reference.graph import Graph
 from ..reference.reference import Reference, Sharpness, at_these_values
 from ..source import Place, statement_at
@@ -336,14 +337,28 @@ class Comparison:
 
     def rerun(self) -> Gradients:
         """Run both passes once more, from the start."""
-        with self.subject.session.fresh():
-            return self.backward()
+        return run_passes(self.subject)
 
     def at_these_values(self, upstream: list[Array] | None = None) -> Comparison:
         """Return the comparison for the values as they are now; CheckError where there is none."""
-        subject = at_these_values(self.subject, upstream)
-        reference = self.reference.make(subject)
-        with subject.session.fresh():
-            grads = self.backward(subject.upstream)
+        return self.there(at_these_values(self.subject, upstream))
+
+    def there(self, subject: Subject) -> Comparison:
+        """Return the comparison for a subject like this one; CheckError where there is none."""
+        reference = self.reference_there(subject)
+        grads = run_passes(subject)
         subject.session.restore()  # a pass may have updated the values
         return Comparison(subject, reference, grads, self.tolerances)
+
+    def reference_there(self, subject: Subject) -> Reference:
+        """Return the reference for a subject like this one, if it knows all that this one knows."""
+        reference = self.reference.make(subject)
+        if len(reference.grads) < len(self.reference.grads):
+            raise CheckError("gradients are known along random directions only")
+        return reference
+
+
+def run_passes(subject: Subject) -> Gradients:
+    """Run both passes of a subject from the start; return copies of the gradients."""
+    with subject.session.fresh():
+        return [copied(g) for g in subject.backward([np.array(u) for u in subject.upstream])]
