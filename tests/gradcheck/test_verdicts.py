@@ -232,6 +232,16 @@ def test_at_a_kink_what_lies_between_the_slopes_is_right(at, dtype):
     assert report.ok, str(report)
 
 
+@pytest.mark.parametrize("at", [-1.0, 1.5, 3.0])
+@pytest.mark.parametrize("zeros", [1, 12])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_at_a_kink_what_lies_beyond_both_slopes_is_wrong(at, zeros, dtype):
+    x = stream().normal(size=(6, 4)).astype(dtype)
+    x.flat[:zeros] = 0
+    layer = Elementwise(relu, lambda v: (v > 0) + dtype(at) * (v == 0))
+    assert not sa.check_layer(layer, x, budget=0).ok
+
+
 @pytest.mark.parametrize("at", [0.0, 1.0])
 def test_a_mark_at_a_kink_that_no_parameter_moves_is_right_between_the_slopes(at):
     x, v = stream().normal(size=(4, 3)), np.array([0.5, -1.0])
