@@ -294,6 +294,21 @@ def test_a_kink_excuses_the_entries_that_it_touches(mistake):
     assert not sa.check_layer(Relu(relu, lambda v: 1.0 * (v > 0)), x).ok
 
 
+@pytest.mark.parametrize("constant", [1e-9, 1e-8, 1e-7])
+def test_what_changes_smoothly_is_no_kink(constant):
+    class Normalised:
+        def forward(self, x):
+            self.x, self.norm = x, np.sqrt(np.sum(x**2, axis=1, keepdims=True))
+            return x / self.norm
+
+        def backward(self, dout):
+            inner = np.sum(dout * self.x, axis=1, keepdims=True)
+            return dout / (self.norm + constant) - self.x * inner / (self.norm**3 + constant)
+
+    (row,) = sa.check_layer(Normalised(), stream().normal(size=(5, 4)), budget=0).rows
+    assert row.rule != "kink", row
+
+
 def test_a_tie_without_a_kink_excuses_nothing():
     layer = Elementwise(lambda v: np.maximum(np.tanh(v), np.tanh(v)), lambda v: 1 - np.tanh(v))
     assert not sa.check_layer(layer, 1e-4 * stream().normal(size=(2, 3))).ok

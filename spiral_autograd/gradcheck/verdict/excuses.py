@@ -114,15 +114,22 @@ def _excused(c: Comparison, left: Entries, size: float, seed: int) -> Entries | 
         if not left:
             return None
         beside.append(there.reference.grads)
-    return _any({k: off & _jumps(c, k, *(b[k] for b in beside[-2:])) for k, off in left.items()})
+    jumps = {k: _jumps(c, k, *(grads[k] for grads in beside), nearer) for k in left}
+    return _any({k: off & jumps[k] for k, off in left.items()})
 
 
-def _jumps(c: Comparison, k: int, after: Array, before: Array) -> Array:
-    """Tell where the reference jumps by about as much as the handwritten gradient is off."""
+def _jumps(
+    c: Comparison, k: int, far: Array, far_before: Array, near: Array, before: Array, nearer: float
+) -> Array:
+    """Tell where the reference jumps by about as much as the handwritten gradient is off.
+
+    What is smooth changes by as much less as the points are nearer.
+    """
     here = np.asarray(c.reference.grads[k])
-    jump = np.maximum.reduce([abs(after - before), abs(after - here), abs(before - here)])
+    jump = np.maximum.reduce([abs(near - before), abs(near - here), abs(before - here)])
+    smooth = 2 * nearer * abs(far - far_before)
     distance = np.abs(np.asarray(c.grads[k], dtype=float) - here)
-    return np.asarray(distance <= _KINKS_IN_A_SUM * jump)
+    return np.asarray(distance <= _KINKS_IN_A_SUM * (jump - smooth))
 
 
 def _beyond_two_slopes(c: Comparison) -> Entries:
