@@ -31,6 +31,7 @@ from .verdict.doubt import compared, not_accepted
 from .verdict.rows import FAILURES, Comparison, Gradients, Row
 from .where import Where
 
+_LITTLE = 2e-8  # to which a line is held to be right
 _TERMS = ("term", "term_in_part")  # that differ from what is true by as much as is said
 
 
@@ -68,6 +69,21 @@ def _explain_by_numbers(
             lines = reason.lines or where.places(places, k, reason)
             told = _told(where, k, reason, cases, left)
             c.change(k, findings=reduce(together, told, c.rows[k].findings), lines=lines)
+
+
+def explain_what_is_off(c: Comparison, where: Where) -> None:
+    """Write into rows that are off by little, and why is not known, with which line they are not.
+
+    It may lack a small constant that backward has, say.
+    """
+    for k, row in c.rows.items():
+        is_unknown = [what.kind for what in row.findings] == ["approximate"]
+        if is_unknown and row.both is not None and not close(*row.both, _LITTLE, c.floors[k]):
+            where.cases = [_case(c, where, [k], [*map(np.asarray, c.reference.grads)], c.graph)]
+            lines = where.places(places, k)
+            why = where.remedy(k, where.cases)
+            if why is not None:
+                c.change(k, findings=(found("off_by_little", why=why),), lines=lines)
 
 
 def _cases(c: Comparison, where: Where, left: Sequence[int], ideal: Graph | None) -> list[Case]:

@@ -114,18 +114,16 @@ def _excused(c: Comparison, left: Entries, size: float, seed: int) -> Entries | 
         if not left:
             return None
         beside.append(there.reference.grads)
-    jumps = {k: _jumps(c, k, *(grads[k] for grads in beside), nearer) for k in left}
+    jumps = {k: _jumps(c, k, [grads[k] for grads in beside], nearer) for k in left}
     return _any({k: off & jumps[k] for k, off in left.items()})
 
 
-def _jumps(
-    c: Comparison, k: int, far: Array, far_before: Array, near: Array, before: Array, nearer: float
-) -> Array:
+def _jumps(c: Comparison, k: int, beside: list[Array], nearer: float) -> Array:
     """Tell where the reference jumps by about as much as the handwritten gradient is off.
 
     What is smooth changes by as much less as the points are nearer.
     """
-    here = np.asarray(c.reference.grads[k])
+    here, (far, far_before, near, before) = np.asarray(c.reference.grads[k]), beside
     jump = np.maximum.reduce([abs(near - before), abs(near - here), abs(before - here)])
     smooth = 2 * nearer * abs(far - far_before)
     distance = np.abs(np.asarray(c.grads[k], dtype=float) - here)
