@@ -201,7 +201,7 @@ TELLING = (0.0, 1.0, -1.0, 2.0)  # single numbers that are like their squares, o
 def look_at_other_values(c: Comparison, where: Where) -> None:
     """Compare once more where values that hide mistakes are others; write it into the rows."""
     c.notes += _single_weights(c)
-    is_flat = bool(c.reference.grads) and not any(map(np.any, c.reference.grads))
+    is_flat = _is_flat(c)
     hiding = {k: what for k in c.rows if (what := _hides(c, k, is_flat=is_flat))}
     if not hiding:
         return
@@ -211,12 +211,19 @@ def look_at_other_values(c: Comparison, where: Where) -> None:
             found("may_hide", name=c.subject.names[k], value=what) for k, what in hiding.items()
         ]
         return
+    if is_flat and _is_flat(beside):
+        c.notes.append(found("never_any_slope"))
     values = [found("value_is", name=c.subject.names[k], value=what) for k, what in hiding.items()]
     for k, row in beside.rows.items():
         if row.verdict in FAILURES and c.rows[k].verdict not in FAILURES:
             why = list(row.findings)
             said = found("hidden", values=values, why=why, rule=row.rule)
             c.rows[k] = replace(row, findings=(said,))
+
+
+def _is_flat(c: Comparison) -> bool:
+    """Tell whether all gradients are zero: then any multiple of them is right."""
+    return bool(c.reference.grads) and not any(map(np.any, c.reference.grads))
 
 
 def _single_weights(c: Comparison) -> list[Finding]:

@@ -223,6 +223,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "is_constant": "is {value:g} everywhere",
     "has_one_size": "has one size only",
     "is_symmetric": "is symmetric",
+    "never_any_slope": "all true gradients are zero, at other values too: the output changes with "
+    "nothing that is checked",
     "has_no_slope": "is where all gradients are zero",
     "one_by_one": lambda names: (
         f"{', '.join(names)}: in a matrix of 1 by 1 a wrong transpose does not show; try other "
