@@ -68,7 +68,7 @@ def test_an_upstream_gradient_by_its_name_is_nothing_else():
     assert has(report, "called_with", arguments=[("input", "x"), ("output", 0)])
 
 
-@pytest.mark.parametrize("times, is_right", [(1, True), (2, False)])
+@pytest.mark.parametrize(("times", "is_right"), [(1, True), (2, False)])
 def test_an_optional_upstream_gradient_is_that_of_the_loss_and_not_of_a_count(times, is_right):
     class SoftmaxWithLoss:
         def forward(self, x, t):
