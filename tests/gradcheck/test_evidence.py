@@ -551,5 +551,6 @@ def test_arrays_that_are_not_contiguous_have_gradients_as_others_have(order, is_
 
     for given in x, np.array(x, order="F"), np.repeat(x, 2, axis=1)[:, ::2]:
         report = sa.check_layer(Dense(), given)
-        assert report.ok and not report.unchecked, str(report)
+        assert report.ok, str(report)
+        assert not report.unchecked
         assert [row.name for row in report.rows] == ["x", "weights", "bias"]
