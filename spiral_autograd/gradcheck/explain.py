@@ -251,7 +251,7 @@ def _beside(c: Comparison, where: Where, hiding: dict[int, Finding]) -> Comparis
         if reference.kind != c.reference.kind or not reference.grads:
             return None
         beside, ideal = compared(moved, reference, grads, c.tolerances)
-        if beside.wrong:
+        if not set(beside.wrong) <= set(c.wrong):
             with guarded("the search for why", c.notes):
                 explain(beside, Where(beside, where.deadline.left), ideal)
         return beside
