@@ -12,7 +12,7 @@ import numpy as np
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
 from .diagnosis.behind import require_used
-from .explain import explain, look_at_other_values
+from .explain import explain, explain_what_is_off, look_at_other_values
 from .guard import CheckError, answerable, guarded
 from .reference.reference import find_reference, gradients_of
 from .report import GradientReport
@@ -254,6 +254,7 @@ def course(title: str, subject: Subject, how: How) -> GradientReport:
     if c.wrong:
         with guarded("the search for why", c.notes):
             explain(c, where, ideal)
+    explain_what_is_off(c, where)
     look_at_other_values(c, where)
     judge(c, calls)
     where.of_states()

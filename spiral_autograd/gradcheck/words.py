@@ -160,6 +160,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "differs by up to {apart:.2g} of the largest entry",
     "approximate": "is off by little, though by more than rounding, and why is not known (a match "
     "is off by at most {match:g} of its row and column)",
+    "off_by_little": "is off by little, though by more than rounding, and {why}",
     "accepted": "is off by {apart:.2g}, more than rounding, which {text} accepts",
     "not_accepted": "is off by little, though by more than rounding and more than {text} accepts",
     "differences_disagree": "checked a second way (numerically), yours is right: {reference} may "
@@ -222,6 +223,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "is_constant": "is {value:g} everywhere",
     "has_one_size": "has one size only",
     "is_symmetric": "is symmetric",
+    "never_any_slope": "all true gradients are zero, at other values too: the output changes with "
+    "nothing that is checked",
     "has_no_slope": "is where all gradients are zero",
     "one_by_one": lambda names: (
         f"{', '.join(names)}: in a matrix of 1 by 1 a wrong transpose does not show; try other "

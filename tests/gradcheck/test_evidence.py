@@ -530,6 +530,32 @@ def test_gradients_that_are_kept_and_returned_under_names_of_their_own():
     assert [row.name for row in report.rows] == ["x", "params[0]", "params[1]"]
 
 
+@pytest.mark.parametrize("order", ["F", "C"])
+@pytest.mark.parametrize("is_returned", [False, True])
+def test_arrays_that_are_not_contiguous_have_gradients_as_others_have(order, is_returned):
+    class Dense:
+        def __init__(self):
+            self.weights = np.asarray(W0, order=order)
+            self.bias = np.stack([b0, b0], axis=1)[:, 0]
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.weights + self.bias
+
+        def backward(self, dout):
+            first, second = self.x.T @ dout, dout.sum(axis=0)
+            if is_returned:
+                return dout @ self.weights.T, first, second
+            self.first, self.second = first, second
+            return dout @ self.weights.T
+
+    for given in x, np.array(x, order="F"), np.repeat(x, 2, axis=1)[:, ::2]:
+        report = sa.check_layer(Dense(), given)
+        assert report.ok, str(report)
+        assert not report.unchecked
+        assert [row.name for row in report.rows] == ["x", "weights", "bias"]
+
+
 # -------------------- what is wrong, and has neither a name nor its own shape --------------------
 
 SCALED = {"W": W0, "b": b0, "c": np.array([0.7, 1.3, -0.6])}

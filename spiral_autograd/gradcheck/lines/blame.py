@@ -13,13 +13,12 @@ import numpy as np
 from ...recording import Call, name_of
 from ...validation import Shape
 from ..blocks import close, largest
-from ..source import Place, code_of, forward_line, skips, text_of
+from ..source import Place, Text, code_of, forward_line, skips, text_of
 from .doubt import Doubt
 from .known import Known, is_known, shares_right
 from .mending import Asked, Mending, Passes, There
 from .ran import Evidence, Key
 from .remedy import Remedy, Spot
-from .statements import operands_of
 from .trail import Moment, Trail, follow, is_unchecked
 
 _ASKED = 24  # statements that are changed
@@ -189,7 +188,7 @@ class Blame(Doubt):
             return max(same, default=-1)
 
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
-        known = self.numbers, operands_of(text_of(e.forward)), self.trail.may_not_end
+        known = self.numbers, _operands_of(text_of(e.forward)), self.trail.may_not_end
         asked = e.run, right, elsewhere, e.stays, self._truth, self.gain_from, back
         return Mending(Passes(*asked, length, *known), e.deadline)
 
@@ -386,3 +385,10 @@ class Blame(Doubt):
         while event.returns and not isinstance(event.step and event.step.node, ast.Expr):
             event = self.events[event.returns[-1]]
         return [event.place]
+
+
+def _operands_of(text: Text | None) -> set[str]:
+    """Return what a forward pass counts with: of two equal numbers rather that is meant."""
+    nodes = [node for step in (text.steps if text else ()) for node in ast.walk(step.node)]
+    pairs = ((node.left, node.right) for node in nodes if isinstance(node, ast.BinOp))
+    return {ast.unparse(side) for pair in pairs for side in pair}

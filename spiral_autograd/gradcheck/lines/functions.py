@@ -16,7 +16,7 @@ import numpy as np
 
 from ..source import definition_of, inner_codes
 from .scope import Scope, fields_of
-from .statements import Reach, Slot
+from .tree import Reach, Slot
 
 # What a changed statement may raise, also where an adapter reads what comes of it.
 FAILING = (

@@ -15,7 +15,7 @@ from ..guard import CheckError, Deadline
 from ..source import Place, targets_of, text_of
 from .functions import FAILING, Function, calls_in, functions_of, named_in, takes
 from .remedy import Mended, Remedy, Spot, present, run_with, written
-from .statements import Reach, Slot
+from .tree import Reach, Slot
 from .variants import Variant, variants
 
 Gradients = Sequence[Any]

@@ -19,8 +19,9 @@ from ..guard import CheckError
 from ..reference.graph import Graph, is_number
 from ..source import Place, targets_of
 from .functions import FAILING, Function
-from .statements import Slot, Together
+from .statements import Together
 from .trail import is_theirs
+from .tree import Slot
 from .variants import Variant
 
 Spot = tuple[CodeType, int]  # a line of a function

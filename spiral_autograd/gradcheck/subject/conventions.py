@@ -282,8 +282,12 @@ def means_targets(name: str) -> bool:
     """Tell whether an argument is the targets, by its name: by a word, or as y is."""
     if name.lower() in TRAINING or name.lower().startswith(_NOT_TRUE):
         return False
+    return name.lower().startswith("y") or _is_called_true(name)
+
+
+def _is_called_true(name: str) -> bool:
     words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|_", " ", name).lower().split()
-    return name.lower().startswith("y") or any(word in _TRUE for word in words)
+    return any(word in _TRUE for word in words)
 
 
 def means_scores(first: str, second: str) -> bool:
@@ -295,4 +299,6 @@ def means_scores(first: str, second: str) -> bool:
 
 def is_target_first(names: Sequence[str]) -> bool:
     """Tell whether a loss is given the targets before the scores, by their names."""
-    return len(names) == 2 and means_targets(names[0]) and means_scores(names[1], names[0])
+    if len(names) != 2 or (_is_called_true(names[1]) and not _is_called_true(names[0])):
+        return False
+    return means_targets(names[0]) and means_scores(names[1], names[0])

@@ -263,6 +263,8 @@ class _Tried:
             return (0.0 if way.takes_upstream or not self.values else -0.5,)
         true = self._true((way.share, *way.differentiated(len(layer.parts))))
         near = [_likeness(g, t) for g, t, fit in zip(there, true, fits, strict=True) if fit]
+        if not any(t is not None and t.any() for t in true):  # of a count: any is like that
+            near = [0.0] * len(near)
         equal = float(sum(n == 2.0 for n in near))
         return (1.0, equal, self._is_meant(way, there), round(sum(near), 1))
 

@@ -17,7 +17,17 @@ from autograd.tracer import trace_stack
 from ... import state
 from ...boxes import process_lock
 from ...recording import is_installed
-from ...state import PLAIN, STREAMS, Held, Kind, Names, Unreached, is_own_module, own_bases
+from ...state import (
+    PLAIN,
+    STREAMS,
+    Held,
+    Kind,
+    Names,
+    Unreached,
+    is_namespace,
+    is_own_module,
+    own_bases,
+)
 from ...validation import Array
 from ..source import inner_codes
 
@@ -39,7 +49,7 @@ def walk(roots: Iterable[Any], *, with_code: bool) -> Iterator[tuple[Any, list[H
     while pending:
         item = pending.pop()
         kind = type(item)
-        if issubclass(kind, atoms) or id(item) in seen:
+        if issubclass(kind, atoms) or id(item) in seen or is_namespace(item):
             continue
         seen[id(item)] = item
         if id(kind) not in rows:
