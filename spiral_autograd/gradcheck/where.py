@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -127,6 +128,13 @@ class Where:
             if hidden and not found and UNREADABLE not in self.c.notes:
                 self.c.notes.append(UNREADABLE)
         return found
+
+    def sets(self, lines: Sequence[Place]) -> bool:
+        """Tell whether one of some lines of the backward pass sets what it does not add to."""
+        events = self.trail.events if self.trail is not None else []
+        start = self.trail.start_of(code_of(self.c.subject.backward_code[0])) if events else 0
+        steps = [e.step for e in events[start:] if e.place in lines and e.step is not None]
+        return any(isinstance(step.node, ast.Assign) for step in steps)
 
     def remedy(
         self,

@@ -172,8 +172,11 @@ class Blame(Doubt):
         e = self.evidence
         tolerance = max(e.tolerance, 1e-8)
         ours = [0.0 if g is None else largest(g) for g in e.grads]
-        # What should be zero is no more than rounding, beside what it is.
-        floors = [max(f, tolerance * m) for f, m in zip(e.floors, ours, strict=True)]
+        # What should be zero is no more than rounding, beside what it is; beside infinity all is.
+        floors = [
+            max(f, tolerance * m) if np.isfinite(m) else f
+            for f, m in zip(e.floors, ours, strict=True)
+        ]
         right = partial(shares_right, floors, tolerance, [e.automatic, e.ideal])
 
         def elsewhere() -> Iterator[There]:
