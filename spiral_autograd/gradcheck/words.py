@@ -191,6 +191,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     # -------------------- rows and failures: calls, and what is left of earlier ones ---------
     "accumulates": "adds up from call to call, which not every gradient of the layer does: write "
     "it anew in each backward pass (=, not +=)",
+    "unset": "{count} of its {of} entries come from entries that are never set, of `{text}`",
     "second_call": "changes at the second call, though the forward pass gives the same output",
     "third_call": "changes at the third call, though the forward pass gives the same output",
     "grows": "stays that of the first call: each backward pass appends to a list of gradients "

@@ -173,10 +173,8 @@ class Blame(Doubt):
         tolerance = max(e.tolerance, 1e-8)
         ours = [0.0 if g is None else largest(g) for g in e.grads]
         # What should be zero is no more than rounding, beside what it is; beside infinity all is.
-        floors = [
-            max(f, tolerance * m) if np.isfinite(m) else f
-            for f, m in zip(e.floors, ours, strict=True)
-        ]
+        sizes = [tolerance * m if np.isfinite(m) else 0.0 for m in ours]
+        floors = [*map(max, e.floors, sizes)]
         right = partial(shares_right, floors, tolerance, [e.automatic, e.ideal])
 
         def elsewhere() -> Iterator[There]:
@@ -191,7 +189,9 @@ class Blame(Doubt):
             return max(same, default=-1)
 
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
-        known = self.numbers, _operands_of(text_of(e.forward)), self.trail.may_not_end
+        called = {run.code.co_name for run in self.trail.runs}
+        called |= {name_of(call.fun) for call in self.calls}
+        known = self.numbers, _operands_of(text_of(e.forward)), called, self.trail.may_not_end
         asked = e.run, right, elsewhere, e.stays, self._truth, self.gain_from, back
         return Mending(Passes(*asked, length, *known), e.deadline)
 
@@ -308,7 +308,8 @@ class Blame(Doubt):
             return places[:1]
         if rule == "term" and products:
             return places[-1:]
-        return self._first_of([self.evidence.grads[k]], pool) or places[-1:]
+        given = [self.evidence.grads[k]]  # one of several sums is true by itself
+        return self._first_of(given, pool, true=rule == "sum") or places[-1:]
 
     def _giver(self, k: int, sink: Moment) -> Place:
         """Return the statement that first hands out the k-th gradient."""

@@ -70,6 +70,7 @@ class Passes(NamedTuple):
     length: int  # statements that a run takes
     numbers: Mapping[str, float]  # that the forward pass names
     operands: Collection[str]  # that it counts with
+    called: Collection[str]  # the functions that they have called
     may_not_end: bool  # there is a loop that may go on for ever if its function is given others
 
 
@@ -294,7 +295,7 @@ class Mending:
         was = [*map(self.passes.back, before or ())] if self._for_several else []
         seen, room = {_signature(body, before)}, _UNLIKELY if asked.more else self._room
         gains = [*map(self.passes.gain, before or ())]
-        calls = calls_in(frame, self.functions)
+        calls = calls_in(frame, self.functions, self.passes.called)
         offers = variants(body, reach, written, asked.shapes, calls)
         for variant in sorted(offers, key=lambda v: v.cost):
             if not names or not before or room < 0 or self.deadline.is_over:
