@@ -99,7 +99,11 @@ def test_where_no_gradient_can_tell_that_is_said():
 
 
 @pytest.mark.parametrize(
-    "names", ["y_model, y_true", "y, y_true", "y_hat, y", "y_pred, target", "prediction, y"]
+    "names",
+    [
+        *("y_model, y_true", "y, y_true", "y_hat, y", "y_pred, target", "prediction, y", "A, Y"),
+        *("values, y_true", "estimate, truth", "simulated, observed", "prob, onehot", "x, t"),
+    ],
 )
 @pytest.mark.parametrize("is_first", [False, True])
 def test_the_gradient_of_a_loss_is_not_that_of_the_targets(names, is_first):

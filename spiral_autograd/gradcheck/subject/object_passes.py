@@ -284,7 +284,7 @@ class ObjectPasses(Adapter):
         elif isinstance(rest, dict):
             rest = {key: g for key, g in rest.items() if key not in taken}
         names = list(self.shapes)
-        if is_target_first(names):
+        if is_target_first(names, of_loss=True):
             if isinstance(rest, tuple) and len(rest) == 2 and rest[1] is None:
                 rest = rest[0]  # None is that of the targets
             if self.is_of_loss(rest) and None not in self.shapes.values():
