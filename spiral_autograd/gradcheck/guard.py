@@ -103,7 +103,8 @@ class theirs:  # noqa: N801 (it is used as a function)
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, CheckError | OutOfTime):
+        is_theirs = isinstance(error, Exception | SystemExit)
+        if is_theirs and not isinstance(error, CheckError | OutOfTime):
             text = f"{self.what} raised {_text(error)}{_line_of(error)}{self.more()}"
             raise TheirError(text) from error
 

@@ -272,7 +272,7 @@ STEPS = spelled(
 )
 TRAINING = "train_flg train_flag train training is_train is_training train_mode".split()
 
-_PREDICTED = ("pred", "score", "out", "logit", "prob", "hat", "yhat", "ypred")
+_PREDICTED: tuple[str, ...] = ("pred", "score", "out", "logit", "prob", "hat", "yhat", "ypred")
 _PREDICTED += ("model", "net", "estimat", "simulat", "comput")
 _TRUE = "t true truth target targets targ targs tgt teacher gt ref reference observed obs".split()
 _TRUE += "label labels lbl lbls gold answer answers expected actual desired onehot".split()

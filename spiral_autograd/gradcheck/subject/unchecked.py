@@ -264,4 +264,10 @@ def _is_read(local: str, steps: Sequence[Step]) -> bool:
     roots = [root_of(getattr(node, "value", node)) for t, node in stored if isinstance(t, ast.Name)]
     is_part = any(isinstance(t, ast.Subscript) for t, _ in stored)
     may_be_view = is_part and any(root.startswith("self.") for root in roots)
-    return may_be_view or any(local in step.reads and step.writes != {local} for step in steps)
+    makers = [step.node for step in steps if local in step.writes]
+    is_kept = any(len(getattr(node, "targets", ())) > 1 for node in makers)  # dW = grads["W"] = …
+    return (
+        may_be_view
+        or is_kept
+        or any(local in step.reads and step.writes != {local} for step in steps)
+    )
