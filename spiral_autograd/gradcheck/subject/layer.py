@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -78,7 +78,9 @@ class Layer(ObjectPasses):
         self.settle()
         written = [e.fields for e in effects if e.kind == "writes"]
         leave_out_state(self, [w["name"] for w in written if w["who"] == "forward"])
-        self.remarks += effects_on(effects, self.value_names)
+        # Of inputs and parameters, where a side effect is on something that has a name.
+        names = {None, *self.value_names}
+        self.remarks += [e for e in effects if e.fields.get("name") in names]
         self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)
         self._find_left()
@@ -334,11 +336,6 @@ def _is_in(part: tuple[Array, Array], whole: tuple[Array, Array]) -> bool:
     """Tell whether an array and its gradient are views of a larger one and of its gradient."""
     pairs = zip(part, whole, strict=True)
     return all(a.size < b.size and np.shares_memory(a, b) for a, b in pairs)
-
-
-def effects_on(effects: Iterable[Finding], names: Sequence[str]) -> list[Finding]:
-    """Return what is to be said of side effects; of inputs and parameters, where so named."""
-    return [e for e in effects if e.fields.get("name") is None or e.fields["name"] in names]
 
 
 def replaced_gradients(
