@@ -62,9 +62,12 @@ RETURNED = "gradients"  # what begins the names of those that backward returns w
 class ObjectPasses(Adapter):
     """Runs somebody's object with ``forward(*inputs)`` and ``backward(upstream)``."""
 
-    def __init__(self, layer: object, inputs: Sequence[object], terms: Terms) -> None:
+    def __init__(
+        self, layer: object, inputs: Sequence[object], terms: Terms, forward: str = ""
+    ) -> None:
         self.layer, self.is_pair = layer, isinstance(layer, TwoFunctions)
-        self.forward_name, self.backward_name = methods_of(layer)
+        usual, self.backward_name = methods_of(layer)
+        self.forward_name = forward or usual
         signature, self.taken = map(signature_of, (self.forward_method, self.backward_method))
         self.told = layer.told if isinstance(layer, TwoFunctions) else self._told(signature, inputs)
         self.label, self.backward_label = self.told.label, self.told.backward_label
