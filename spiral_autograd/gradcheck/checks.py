@@ -19,7 +19,7 @@ from .report import GradientReport
 from .subject.adapter import Terms
 from .subject.calling import layer_of
 from .subject.inputs import Names, as_array
-from .subject.layer import Layer
+from .subject.layer import Layer, by_forward_or_call
 from .subject.loss import Gradient
 from .subject.marks import among_globals
 from .subject.objects import name_of_function
@@ -97,7 +97,7 @@ def check_layer(
     title = (layer if isinstance(layer, type) else type(layer)).__name__
     with untouched(layer, inputs) as session, answerable(title):
         terms = Terms(session, upstream, how.stream, constant, gradients_of)
-        return course(title, Layer(*function_of(layer, inputs), terms).subject(), how)
+        return course(title, by_forward_or_call(*function_of(layer, inputs), terms).subject(), how)
 
 
 def check_backward(

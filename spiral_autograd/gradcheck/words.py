@@ -166,6 +166,8 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "not_accepted": "is off by little, though by more than rounding and more than {text} accepts",
     "differences_disagree": "checked a second way (numerically), yours is right: {reference} may "
     "be wrong here",
+    "imprecise": "{reference} are off by up to {apart:.1g} themselves here, as far as they can "
+    "tell: a smaller mistake would not be seen",
     "amplified": "rounding errors grow so large here that a mistake could not be told from them; "
     "try fewer steps, or other inputs",
     # -------------------- rows: what is right elsewhere, by a convention ---------------------
@@ -232,15 +234,15 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
         f"{', '.join(names)}: in a matrix of 1 by 1 a wrong transpose does not show; try other "
         "sizes"
     ),
-    "unreadable": "no lines are shown, as the source cannot be read: it was typed at a prompt, or "
-    "run by exec or python -c; put it in a file",
+    "unreadable": "no lines are shown, as the source cannot be read: it was typed at a prompt, run "
+    "by exec or python -c, or compiled; put it in a Python file",
     "out_of_time": "{what} stopped when the budget= was spent: give a larger one",
     "stopped": "{what} stopped: {error}",
     "own_mistake": "{what} failed with {error} ({place}). The verdicts stand; this is a mistake of "
     "spiral_autograd's own: please report it",
     # what is given, and written into
-    "shares_memory": "{name} shares memory with a parameter or another input: a copy of it is "
-    "checked",
+    "shares_memory": "{name} shares memory with another input, or with what the object holds: a "
+    "copy of it is checked",
     "float_input": "{name} is a float, whose gradient is not checked: give np.array({name})",
     "writes": "{who} writes into {name}",
     "writes_cache": lambda names: (

@@ -99,7 +99,11 @@ def test_where_no_gradient_can_tell_that_is_said():
 
 
 @pytest.mark.parametrize(
-    "names", ["y_model, y_true", "y, y_true", "y_hat, y", "y_pred, target", "prediction, y"]
+    "names",
+    [
+        *("y_model, y_true", "y, y_true", "y_hat, y", "y_pred, target", "prediction, y", "A, Y"),
+        *("values, y_true", "estimate, truth", "simulated, observed", "prob, onehot", "x, t"),
+    ],
 )
 @pytest.mark.parametrize("is_first", [False, True])
 def test_the_gradient_of_a_loss_is_not_that_of_the_targets(names, is_first):
@@ -332,3 +336,36 @@ def test_a_rate_that_is_not_known_stays_unchecked():
     report = sa.check_layer(layer, x)
     assert report.unchecked == ("W",)
     assert not any(part.kind == "by_its_change" for part in parts(report.remarks))
+
+
+class Module:
+    def __init__(self):
+        self.storage = {}
+
+    def __call__(self, x):
+        self.storage["x"] = x
+        return self.forward(x)
+
+
+@pytest.mark.parametrize("times", [1.0, 2.0])
+def test_a_call_may_keep_what_backward_needs(times):
+    class Tanh(Module):
+        def forward(self, x):
+            return np.tanh(x)
+
+        def backward(self, dout):
+            return times * dout * (1 - np.tanh(self.storage["x"]) ** 2)
+
+    assert sa.check_layer(Tanh(), x).ok is (times == 1.0)
+
+
+def test_what_backward_lacks_behind_a_call_too_is_told_of_the_forward_pass():
+    class Tanh(Module):
+        def forward(self, x):
+            return np.tanh(x)
+
+        def backward(self, dout):
+            return dout * (1 - self.storage["y"] ** 2)
+
+    with pytest.raises(sa.CheckError, match="KeyError: 'y'"):
+        sa.check_layer(Tanh(), x)

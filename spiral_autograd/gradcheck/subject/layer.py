@@ -14,13 +14,14 @@ from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum
 from ..finding import Finding, found
+from ..guard import TheirError
 from .adapter import Terms, written_into
 from .conventions import GRADIENT_LISTS, is_statistic
 from .evidence import claim
 from .find_calling import find_calling
 from .inputs import floats_with_gradients, refuse_parameters
 from .object_passes import ObjectPasses, Resets
-from .objects import Held, attributes_of, held_arrays
+from .objects import Held, attributes_of, held_arrays, read
 from .parameters import Kept, Parameter, find_parameters, has_gradient, other_keys, resets_of
 from .returned import by_position, require_any
 from .session import Session, objects_of, reach
@@ -52,8 +53,10 @@ Before = dict[str, tuple[Parameter, Any]]
 class Layer(ObjectPasses):
     """An object with ``forward(*inputs)`` and ``backward(upstream)``, with its parameters."""
 
-    def __init__(self, layer: object, inputs: Sequence[object], terms: Terms) -> None:
-        super().__init__(layer, inputs, terms)
+    def __init__(
+        self, layer: object, inputs: Sequence[object], terms: Terms, forward: str = ""
+    ) -> None:
+        super().__init__(layer, inputs, terms, forward)
         self.made: list[tuple[Held, Array]] = []  # by forward: with their content
         self._prepare()
 
@@ -322,6 +325,21 @@ class Layer(ObjectPasses):
             unkept=self.unkept,
             upstream_at=self.calling.upstream_at,
         )
+
+
+def by_forward_or_call(layer: object, inputs: Sequence[object], terms: Terms) -> Layer:
+    """Return an object as a layer: by its forward pass, or by a call that runs this.
+
+    The call may keep what backward fails without.
+    """
+    try:
+        return Layer(layer, inputs, terms)
+    except TheirError:
+        code = getattr(read(layer, "__call__"), "__code__", None)
+        if code is not None and "forward" in code.co_names:
+            with suppress(CheckError):
+                return Layer(layer, inputs, terms, "__call__")
+        raise
 
 
 def _without_views(parameters: Sequence[Parameter]) -> list[Parameter]:

@@ -62,9 +62,12 @@ RETURNED = "gradients"  # what begins the names of those that backward returns w
 class ObjectPasses(Adapter):
     """Runs somebody's object with ``forward(*inputs)`` and ``backward(upstream)``."""
 
-    def __init__(self, layer: object, inputs: Sequence[object], terms: Terms) -> None:
+    def __init__(
+        self, layer: object, inputs: Sequence[object], terms: Terms, forward: str = ""
+    ) -> None:
         self.layer, self.is_pair = layer, isinstance(layer, TwoFunctions)
-        self.forward_name, self.backward_name = methods_of(layer)
+        usual, self.backward_name = methods_of(layer)
+        self.forward_name = forward or usual
         signature, self.taken = map(signature_of, (self.forward_method, self.backward_method))
         self.told = layer.told if isinstance(layer, TwoFunctions) else self._told(signature, inputs)
         self.label, self.backward_label = self.told.label, self.told.backward_label
@@ -291,7 +294,7 @@ class ObjectPasses(Adapter):
         elif isinstance(rest, dict):
             rest = {key: g for key, g in rest.items() if key not in taken}
         names = list(self.shapes)
-        if is_target_first(names):
+        if is_target_first(names, of_loss=True):
             if isinstance(rest, tuple) and len(rest) == 2 and rest[1] is None:
                 rest = rest[0]  # None is that of the targets
             if self.is_of_loss(rest) and None not in self.shapes.values():
