@@ -134,10 +134,11 @@ class Where:
 
     def sets(self, lines: Sequence[Place]) -> bool:
         """Tell whether one of some lines of the backward pass sets what it does not add to."""
-        events = self.trail.events if self.trail is not None else []
-        start = self.trail.start_of(code_of(self.c.subject.backward_code[0])) if events else 0
-        steps = [e.step for e in events[start:] if e.place in lines and e.step is not None]
-        return any(isinstance(step.node, ast.Assign) for step in steps)
+        if self.trail is None:
+            return False
+        events = self.trail.events[self.trail.start_of(code_of(self.c.subject.backward_code[0])) :]
+        steps = (event.step for event in events if event.place in lines)
+        return any(step is not None and isinstance(step.node, ast.Assign) for step in steps)
 
     def remedy(
         self,
@@ -188,18 +189,18 @@ class Where:
 
     def of_unset(self) -> None:
         """Write into the rows which of them come of what was never set, and where that is."""
+        if self.trail is None or not makes_empty(self.trail):
+            return
         for k, row in self.c.rows.items():
-            kinds = {what.kind for what in row.findings}
-            if self.trail is None or kinds.isdisjoint(_MAY_BE_UNSET) or not makes_empty(self.trail):
+            if {what.kind for what in row.findings}.isdisjoint(_MAY_BE_UNSET):
                 continue
+            there = None
             with guarded("the search for the lines", self.c.notes):
                 there = unset_at(self.c.rerun, k)
-                if there is None:
-                    continue
+            if there is not None:
                 place, count = there
-                said = found(
-                    "unset", count=count, of=np.size(row.handwritten), text=_text_at(place)
-                )
+                text = linecache.getline(*place).strip()
+                said = found("unset", count=count, of=np.size(self.c.grads[k]), text=text)
                 other = [what for what in row.findings if what.kind not in _MAY_BE_UNSET]
                 lines = tuple(dict.fromkeys((*row.lines, place)))
                 self.c.change(k, findings=(*other, said), lines=lines)
@@ -211,10 +212,6 @@ class Where:
                 kind = row.findings[-1].kind
                 kind = "accumulates" if kind == "grows" else kind
                 self.c.change(k, lines=self.places(state_places, k, kind))
-
-
-def _text_at(place: Place) -> str:
-    return linecache.getline(*place).strip()
 
 
 def _lines(functions: Sequence[Callable[..., object]]) -> set[Place]:

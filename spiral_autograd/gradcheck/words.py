@@ -150,9 +150,11 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "shape": _shape,
     "tangent_shape": "the tangent has the shape {ours} in place of {theirs}, that of the output",
     "directions_only": "too large to be compared entry by entry: compared along random directions",
-    "hidden": lambda values, why: (
-        f"{'right only by chance, as ' * bool(values)}{' and '.join(values) or 'off by little here'}"
-        f"; at other values: {'; '.join(why)}"
+    "hidden": lambda values, why: "; ".join(
+        [
+            f"right only by chance, as {' and '.join(values)}" if values else "off by little here",
+            f"at other values: {'; '.join(why)}",
+        ]
     ),
     "value_is": "{name} {value}",
     "kink": "there is a kink here (a ReLU at 0, a tie of a max), where any value between the two "
