@@ -134,10 +134,8 @@ class Where:
 
     def sets(self, lines: Sequence[Place]) -> bool:
         """Tell whether one of some lines of the backward pass sets what it does not add to."""
-        if self.trail is None:
-            return False
-        events = self.trail.events[self.trail.start_of(code_of(self.c.subject.backward_code[0])) :]
-        steps = (event.step for event in events if event.place in lines)
+        own = [event for event in self.trail.events if event.place in lines] if self.trail else []
+        steps = (event.step for event in own if event.place not in self._recorded)
         return any(step is not None and isinstance(step.node, ast.Assign) for step in steps)
 
     def remedy(
@@ -180,11 +178,9 @@ class Where:
         with_lines = [k for k, row in c.rows.items() if row.lines]
         if not with_lines:
             return
-        calls = [] if c.graph is None else c.graph.recording.calls
-        recorded = {forward_line(call) for call in calls if call.gradient_of is None}
         forward, backward = map(_lines, (c.subject.forward_code, c.subject.backward_code))
         for k in with_lines:
-            own = [p for p in c.rows[k].lines if p in forward or p in recorded - backward]
+            own = [p for p in c.rows[k].lines if p in forward or p in self._recorded - backward]
             c.change(k, of_forward=tuple(own))
 
     def of_unset(self) -> None:
@@ -204,6 +200,12 @@ class Where:
                 other = [what for what in row.findings if what.kind not in _MAY_BE_UNSET]
                 lines = tuple(dict.fromkeys((*row.lines, place)))
                 self.c.change(k, findings=(*other, said), lines=lines)
+
+    @cached_property
+    def _recorded(self) -> set[Place | None]:
+        """The lines of the forward pass that made something."""
+        calls = [] if self.c.graph is None else self.c.graph.recording.calls
+        return {forward_line(call) for call in calls if call.gradient_of is None}
 
     def of_states(self) -> None:
         """Write into the rows where what changes from call to call stands."""

@@ -160,3 +160,87 @@ def test_entries_that_are_never_set_are_told_with_the_line_that_makes_them(layer
     assert row.findings[-1].fields["count"] == count
     assert "dx = np.empty_like(dout)" in cited(row)
     assert np.empty.__name__ == "empty"  # NumPy has its own again
+
+
+# -------------------- loops, helpers, functions --------------------
+
+
+class Memory:
+    """What decays from turn to turn."""
+
+    a = 0.7
+
+    def forward(self, x):
+        self.x = x
+        h, out = np.zeros_like(x[0]), []
+        for t in range(len(x)):
+            h = np.tanh(x[t] + self.a * h)
+            out.append(h)
+        self.h = np.stack(out)
+        return self.h
+
+
+class Forwards(Memory):
+    def backward(self, dout):
+        dx, dh = np.zeros_like(self.x), np.zeros_like(self.x[0])
+        for t in range(len(self.x)):
+            dz = (dout[t] + dh) * (1 - self.h[t] ** 2)
+            dx[t] = dz
+            dh = self.a * dz
+        return dx
+
+
+class TooFew(Memory):
+    def backward(self, dout):
+        dx, dh = np.zeros_like(self.x), np.zeros_like(self.x[0])
+        count = self.x.shape[1]
+        for t in reversed(range(count)):
+            dz = (dout[t] + dh) * (1 - self.h[t] ** 2)
+            dx[t] = dz
+            dh = self.a * dz
+        return dx
+
+
+@pytest.mark.parametrize("layer", [Forwards(), TooFew()])
+def test_the_head_of_a_loop_is_asked_though_it_makes_no_value(layer):
+    row = says(layer, X)
+    assert has(row, "right_with"), row.why
+    assert any(line.startswith("for t in") for line in cited(row))
+
+
+def squashed(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def squashed_slope(x):
+    y = squashed(x)
+    return y * (y - 1)
+
+
+class Squash:
+    def forward(self, x):
+        self.x = x
+        return squashed(x)
+
+    def backward(self, dout):
+        return dout * squashed_slope(self.x)
+
+
+def test_a_helper_that_makes_no_true_slope_is_cited_not_its_caller():
+    assert "return y * (y - 1)" in cited(says(Squash(), X))
+
+
+class Log1p:
+    def forward(self, x):
+        self.x = x
+        return np.log(1 + np.exp(-x))
+
+    def backward(self, dout):
+        e = -self.x  # without the function
+        return -dout * e / (1 + e)
+
+
+def test_a_function_that_the_forward_pass_calls_may_be_lacking():
+    row = says(Log1p(), X)
+    assert has(row, "right_with"), row.why
+    assert "np.exp" in row.why

@@ -231,7 +231,7 @@ class Blame(Doubt):
             ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
             late = 0.4 * (rank == len(order)) + 0.4 * ahead
             late += 0.1 * makers.isdisjoint(numbers) + 0.4 * (numbers <= right)
-            late += 0.3 * self.is_far((code.co_filename, line))
+            late += 0.3 * self.is_far((code.co_filename, line)) + self.unlikely(own)
             costs[code, line] = late, rank
         return {
             spot: Asked(

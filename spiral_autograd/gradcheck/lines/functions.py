@@ -25,6 +25,7 @@ FAILING = (
 )
 _TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
 _FEW = 6  # functions that may be called
+_OF_NUMPY = {"exp", "log", "sqrt", "sin", "cos", "tanh", "sign", "sinh", "cosh", "log1p", "expm1"}
 _SLOPES = {"abs": "sign", "absolute": "sign", "sin": "cos"}  # functions that are other ones' slopes
 _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
 
@@ -230,11 +231,10 @@ def calls_in(frame: FrameType, codes: Iterable[CodeType], called: Collection[str
     Before them those that the passes have `called`, of NumPy too.
     """
     found, named = list[str](), {name for code in codes for name in code.co_names}
-    called = {*called, *(_SLOPES[name] for name in called if name in _SLOPES)}
-    for name in (*sorted(called), "tanh", *sorted(named - called)):
+    called = {*called, *(_SLOPES[name] for name in called if name in _SLOPES), "tanh"}
+    for name in (*sorted(called), *sorted(named - called)):
         held = frame.f_globals.get(name)
-        of_numpy = getattr(np, name, None) if frame.f_globals.get("np") is np else None
-        if isinstance(of_numpy, np.ufunc) and of_numpy.nin == 1 and name in (*called, "tanh"):
+        if name in _OF_NUMPY and name in called and frame.f_globals.get("np") is np:
             found.append(f"np.{name}")
         if type(held) is FunctionType:
             given = held.__code__.co_argcount - len(held.__defaults__ or ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -12,6 +12,8 @@ import numpy as np
 from ...validation import Array, Shape
 from ..blocks import close, largest
 from .trail import LARGEST
+
+_NEAR, _SLOPED = 6, 10_000  # gradients behind one another, and their entries
 
 
 class Known:
@@ -81,6 +83,15 @@ def numbers_of(value: object) -> Array | None:
         array = np.asarray(value)
         return array if array.dtype.kind in "fiub" else None
     return None
+
+
+def slopes_of(gradients: Sequence[Any]) -> Iterator[Array]:
+    """Yield by what gradients are multiplied, entry by entry, to give those that come after."""
+    arrays = [g for g in gradients if is_known(g, least=2) and np.size(g) <= _SLOPED]
+    with np.errstate(all="ignore"):
+        for i, before in enumerate(arrays):
+            near = arrays[i + 1 : i + 1 + _NEAR]
+            yield from (after / before for after in near if after.shape == before.shape)
 
 
 def shares_right(

@@ -20,7 +20,7 @@ from ..blocks import close, inner, largest
 from ..guard import NEVER, Deadline
 from ..reference.graph import is_number
 from ..source import Place, code_of, forward_line, inner_codes, is_computing, root_of, targets_of
-from .known import Known, is_known, numbers_of
+from .known import Known, is_known, numbers_of, slopes_of
 from .trail import Event, Moment, Trail
 
 _EMPTY = {"zeros", "zeros_like", "empty", "empty_like", "arange", "range", "len", "print"}
@@ -85,7 +85,8 @@ class Ran:
         values = [call.value for call in self.calls]
         before = [call.value for call in self.calls if call.gradient_of is None]
         self.before = Known([*evidence.values, *before])
-        self.true = Known([*evidence.upstream, *evidence.values, *values])
+        slopes = slopes_of([call.value for call in self.wholes])
+        self.true = Known([*evidence.upstream, *evidence.values, *values, *slopes])
         self.equal, self.feeding = cache(self._equal), cache(self._feeding)
         self.pool, self.common, self.shown = (
             cache(self._pool),

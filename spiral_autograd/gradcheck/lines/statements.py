@@ -37,6 +37,7 @@ def other_statements(node: Any, reach: Reach) -> Iterator[Offer]:
     """Yield other statements: one that adds for one that sets, the reverse, none, or one more."""
     if isinstance(node, ast.For):
         yield from _begun_anew(node, reach)
+        yield from _counted_otherwise(node, reach)
     elif isinstance(node, ast.AugAssign):
         yield 1.0, ast.Assign([node.target], node.value)
         yield 1.4, ast.Pass()
@@ -60,6 +61,22 @@ def _begun_anew(node: ast.For, reach: Reach) -> Iterator[Offer]:
     for name in (name for name in carried if name in written & reach.keys()):
         zero = f"np.zeros_like({name})" if isinstance(reach[name], tuple) else "0"
         yield 1.0, together(ast.Assign([ast.Name(name, ast.Store())], parsed(zero)), node)
+
+
+def _counted_otherwise(node: ast.For, reach: Reach) -> Iterator[Offer]:
+    """Yield a loop that counts from zero, or up to another length that has a name."""
+    iterable = node.iter
+    if not isinstance(iterable, ast.Call) or ast.unparse(iterable.func) != "range":
+        return
+    *start, stop = iterable.args[:2]
+    if start:
+        yield 0.9, _with_iter(node, ast.Call(iterable.func, [stop], []))
+    for text in (text for text, thing in reach.items() if type(thing) is int and thing > 1):
+        yield 1.05, _with_iter(node, ast.Call(iterable.func, [*start, parsed(text)], []))
+
+
+def _with_iter(node: ast.For, iterable: ast.expr) -> ast.For:
+    return ast.For(node.target, iterable, node.body, node.orelse)
 
 
 def _added_at(target: ast.expr, value: ast.expr, op: ast.operator) -> Iterator[Offer]:
@@ -106,9 +123,11 @@ def changed_throughout(statement: Any, reach: Reach, calls: Sequence[str]) -> It
         places = (None, *range(texts[text] if texts[text] > 1 else 0))
         for n, call in product(places, calls):
             yield 1.3, renamed(statement, {text: f"{call}({text})"}, n)
-    inner = {ast.unparse(n) for n in ast.walk(statement) if isinstance(n, ast.BinOp | ast.UnaryOp)}
-    for text, call in product(sorted(inner)[:_FEW], calls):
-        yield 1.4, renamed(statement, {text: f"{call}({text})"})
+    inner = (node for node in ast.walk(statement) if isinstance(node, ast.BinOp | ast.UnaryOp))
+    arrays = Counter(ast.unparse(node) for node in inner if _is_of_arrays(node, reach))
+    for text, call in product(sorted(arrays)[:_FEW], calls):
+        for n in range(arrays[text]):
+            yield 1.4, renamed(statement, {text: f"{call}({text})"}, n)
     for node in (node for node in ast.walk(statement) if isinstance(node, ast.Call)):
         given = ast.unparse(node.args[0]) if len(node.args) == 1 else ""
         if isinstance(reach.get(given), tuple | float):
@@ -136,6 +155,10 @@ def _named_in(node: ast.AST) -> Counter[str]:
     """Return what is read by a node, and how often."""
     nodes = [part for part in ast.walk(node) if isinstance(part, REFERENCE)]
     return Counter(ast.unparse(part) for part in nodes if isinstance(part.ctx, ast.Load))
+
+
+def _is_of_arrays(node: ast.AST, reach: Reach) -> bool:
+    return any(isinstance(reach.get(text), tuple) for text in _named_in(node))
 
 
 def _alike(one: object, other: object) -> bool:
