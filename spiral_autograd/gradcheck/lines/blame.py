@@ -112,32 +112,39 @@ class Blame(Doubt):
         """Return the place that what the statements make speaks for, and others that are left.
 
         It is the first where wrong values begin. Where that is not known, the first of those that
-        fed all wrong gradients, or all with the same reason; else the last.
+        fed all wrong gradients, or all with the same reason; else the first that makes this one.
         """
         sink = self.sink(k)
         if sink is None:
             return [], []
         left, is_joint = self._left([*self.pool(k)], reason.rows if reason is not None else ())
         places = [place for place, _ in left]
-        # Where a term, or a part, is lacking later, what is there until then is right.
-        is_late = reason is not None and reason.rule in ("term", "part")
-        begun = [place for place, _ in self.pool(k) if place in self.doubtful and not is_late]
-        likely = begun[:1] or (places[:1] if is_joint else places[-1:])
+        ends = [place for place in self._makers(k) if place in places] or places[::-1]
+        likely = self._begun(k, reason) or (places if is_joint else ends)[:1]
         if (swapped := self.swapped(k)) is not None:
             likely = [swapped]
         return likely or [self._giver(k, sink)], places
 
-    def _left(self, pool: Sequence[Key], rows: Sequence[int]) -> tuple[list[Key], bool]:
-        """Return the statements that fed no right gradient, and do not make what autograd has too.
+    def _begun(self, k: int, reason: Any) -> list[Place]:
+        """Return the first statement of the k-th gradient where wrong values begin, if known."""
+        if reason is not None and reason.rule in ("term", "part"):
+            return []  # what lacks later is no mistake until then
+        return [place for place, _ in self.pool(k) if place in self.doubtful][:1]
 
-        Where some of them fed all wrong ones, or all of some rows: those, and that it is so.
+    def _makers(self, k: int) -> list[Place]:
+        """Return the statements that make the k-th gradient, in order."""
+        return [self.events[moment.event].place for moment in self.equal(k) if moment.fresh]
+
+    def _left(self, pool: Sequence[Key], rows: Sequence[int]) -> tuple[list[Key], bool]:
+        """Return the statements that fed no right gradient, and whether they fed all wrong ones.
+
+        Or all of some rows. Where none did, those that do not make what autograd has too.
         """
         left = [key for key in pool if key not in self.right] or [*pool]
-        left = [key for key in left if key not in self.shown] or left
         groups = (tuple(some) for some in (self.evidence.wrong, rows) if len(some) > 1)
         joint = ([key for key in left if key in self.common(some)] for some in groups)
         found = next(filter(None, joint), [])
-        return found or left, bool(found)
+        return found or [k for k in left if k not in self.shown] or left, bool(found)
 
     def _mended(self, k: int, reason: Any, likely: Sequence[Place]) -> list[Place]:
         """Return the statement of which one small change makes all right: gradients, or some.

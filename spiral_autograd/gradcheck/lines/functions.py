@@ -211,9 +211,9 @@ def _named(frame: FrameType, function: Function) -> Iterator[tuple[str, Any, int
             yield name, value, 2
     texts = map(ast.unparse, function.parts)
     for text in (*texts, *_of_other_lists(frame, function), *_at_counters(frame, function)):
-        if over.isdisjoint(re.findall(r"\w+", text)):
-            if (held := _part(text, frame)) is not None:
-                yield text, held, 0
+        held = _part(text, frame) if over.isdisjoint(re.findall(r"\w+", text)) else None
+        if held is not None:
+            yield text, held, 0
     for name, value in frame.f_globals.items():
         if name.isupper() or name in function.code.co_names:
             yield name, value, 0

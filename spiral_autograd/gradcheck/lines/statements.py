@@ -47,6 +47,9 @@ def other_statements(node: Any, reach: Reach) -> Iterator[Offer]:
         yield 1.0, ast.AugAssign(target, ast.Add(), node.value)  # type: ignore[arg-type]
         yield 0.9 if isinstance(node.value, ast.Constant) else 1.4, ast.Pass()
         yield from _added_at(target, node.value, ast.Add())
+        if isinstance(target, ast.Subscript) and isinstance(node.value, ast.Constant | ast.UnaryOp):
+            rows = ast.unparse(target.value)  # one number for what they add up to
+            yield 1.3, ast.Assign([target], parsed(f"-{rows}.sum(axis=1)"))
         yield from _followed(node, target, reach)
 
 
