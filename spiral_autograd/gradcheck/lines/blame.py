@@ -23,6 +23,7 @@ from .trail import Moment, Trail, follow, is_unchecked
 from .trying import Asked
 
 _ASKED = 24  # statements that are changed
+_TRUE_AND_WRONG = ("value", "upstream", "wrong_sign")  # rules, and kinds, by which it may be both
 _LATE = 0.8  # what it costs at least that it is a line of the forward pass
 
 
@@ -117,7 +118,7 @@ class Blame(Doubt):
         sink = self.sink(k)
         if sink is None:
             return [], []
-        left, is_joint = self._left([*self.pool(k)], reason.rows if reason is not None else ())
+        left, is_joint = self._left([*self.pool(k)], reason)
         places = [place for place, _ in left]
         ends = [place for place in self._makers(k) if place in places] or places[::-1]
         likely = self._begun(k, reason) or (places if is_joint else ends)[:1]
@@ -135,16 +136,21 @@ class Blame(Doubt):
         """Return the statements that make the k-th gradient, in order."""
         return [self.events[moment.event].place for moment in self.equal(k) if moment.fresh]
 
-    def _left(self, pool: Sequence[Key], rows: Sequence[int]) -> tuple[list[Key], bool]:
-        """Return the statements that fed no right gradient, and whether they fed all wrong ones.
+    def _left(self, pool: Sequence[Key], reason: Any) -> tuple[list[Key], bool]:
+        """Return the statements that fed no right gradient, and do not make what autograd has too.
 
-        Or all of some rows. Where none did, those that do not make what autograd has too.
+        Of those the ones that fed all wrong gradients, or all with the same reason, if there are
+        such: and whether there are.
         """
         left = [key for key in pool if key not in self.right] or [*pool]
-        groups = (tuple(some) for some in (self.evidence.wrong, rows) if len(some) > 1)
-        joint = ([key for key in left if key in self.common(some)] for some in groups)
-        found = next(filter(None, joint), [])
-        return found or [k for k in left if k not in self.shown] or left, bool(found)
+        # What is true may have lost its factors, or be negated where nobody means it.
+        may_be = reason is not None and not {reason.rule, reason.kind}.isdisjoint(_TRUE_AND_WRONG)
+        if not may_be:
+            left = [key for key in left if key not in self.shown] or left
+        groups = (self.evidence.wrong, reason.rows if reason is not None else ())
+        common = [self.common(tuple(rows)) for rows in groups if len(rows) > 1]
+        joint = next(filter(None, ([k for k in left if k in some] for some in common)), [])
+        return joint or left, bool(joint)
 
     def _mended(self, k: int, reason: Any, likely: Sequence[Place]) -> list[Place]:
         """Return the statement of which one small change makes all right: gradients, or some.
