@@ -147,10 +147,13 @@ class Blame(Doubt):
         may_be = reason is not None and not {reason.rule, reason.kind}.isdisjoint(_TRUE_AND_WRONG)
         if not may_be:
             left = [key for key in left if key not in self.shown] or left
-        groups = (self.evidence.wrong, reason.rows if reason is not None else ())
-        common = [self.common(tuple(rows)) for rows in groups if len(rows) > 1]
-        joint = next(filter(None, ([k for k in left if k in some] for some in common)), [])
+        joint = self._shared(left, reason.rows if reason is not None else ())
         return joint or left, bool(joint)
+
+    def _shared(self, keys: Sequence[Key], rows: Sequence[int]) -> list[Key]:
+        """Return the statements that fed all wrong gradients; else those that fed all of some."""
+        common = [self.common(tuple(some)) for some in (self.evidence.wrong, rows) if len(some) > 1]
+        return next(filter(None, ([key for key in keys if key in some] for some in common)), [])
 
     def _mended(self, k: int, reason: Any, likely: Sequence[Place]) -> list[Place]:
         """Return the statement of which one small change makes all right: gradients, or some.
