@@ -344,6 +344,13 @@ def has_any(item: Any, names: frozenset[str]) -> bool:
     return not all(map(names.isdisjoint, [*there, dict_of(item) or {}]))
 
 
+def is_namespace(held: Any) -> bool:
+    """Tell whether a dict is what code runs in: the globals of a module, the built-ins, modules."""
+    if type(held) is not dict:
+        return False
+    return "__builtins__" in held or "__spec__" in held or held is sys.modules
+
+
 def is_vocabulary(held: Any) -> bool:
     """Tell whether a list or dict is long, and holds but numbers and strings, or lists of them."""
     if type(held) not in (dict, list, tuple) or len(held) < 64:

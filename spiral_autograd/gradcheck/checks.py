@@ -12,14 +12,14 @@ import numpy as np
 from ..pytree import Pytree
 from ..validation import Random, number, random_stream
 from .diagnosis.behind import require_used
-from .explain import explain, look_at_other_values
+from .explain import explain, explain_what_is_off, look_at_other_values
 from .guard import CheckError, answerable, guarded
 from .reference.reference import find_reference, gradients_of
 from .report import GradientReport
 from .subject.adapter import Terms
 from .subject.calling import layer_of
 from .subject.inputs import Names, as_array
-from .subject.layer import Layer
+from .subject.layer import Layer, by_forward_or_call
 from .subject.loss import Gradient
 from .subject.marks import among_globals
 from .subject.objects import name_of_function
@@ -97,7 +97,7 @@ def check_layer(
     title = (layer if isinstance(layer, type) else type(layer)).__name__
     with untouched(layer, inputs) as session, answerable(title):
         terms = Terms(session, upstream, how.stream, constant, gradients_of)
-        return course(title, Layer(*function_of(layer, inputs), terms).subject(), how)
+        return course(title, by_forward_or_call(*function_of(layer, inputs), terms).subject(), how)
 
 
 def check_backward(
@@ -254,8 +254,10 @@ def course(title: str, subject: Subject, how: How) -> GradientReport:
     if c.wrong:
         with guarded("the search for why", c.notes):
             explain(c, where, ideal)
+    explain_what_is_off(c, where)
     look_at_other_values(c, where)
     judge(c, calls)
+    where.of_unset()
     where.of_states()
     where.of_forward()
     _say_unkept(c)

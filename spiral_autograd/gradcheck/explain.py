@@ -31,6 +31,7 @@ from .verdict.doubt import compared, not_accepted
 from .verdict.rows import FAILURES, Comparison, Gradients, Row
 from .where import Where
 
+_LITTLE = 2e-8  # to which a line is held to be right
 _TERMS = ("term", "term_in_part")  # that differ from what is true by as much as is said
 
 
@@ -66,8 +67,26 @@ def _explain_by_numbers(
     for reason in reasons:
         for k in reason.rows:
             lines = reason.lines or where.places(places, k, reason)
+            if reason.kind == "only" and where.sets(lines):
+                fields = {**reason.finding.fields, "is_set": True}
+                reason = replace(reason, finding=found("only", **fields))
             told = _told(where, k, reason, cases, left)
             c.change(k, findings=reduce(together, told, c.rows[k].findings), lines=lines)
+
+
+def explain_what_is_off(c: Comparison, where: Where) -> None:
+    """Write into rows that are off by little, and why is not known, with which line they are not.
+
+    It may lack a small constant that backward has, say.
+    """
+    for k, row in c.rows.items():
+        is_unknown = [what.kind for what in row.findings] == ["approximate"]
+        if is_unknown and row.both is not None and not close(*row.both, _LITTLE, c.floors[k]):
+            where.cases = [_case(c, where, [k], [*map(np.asarray, c.reference.grads)], c.graph)]
+            lines = where.places(places, k)
+            why = where.remedy(k, where.cases)
+            if why is not None:
+                c.change(k, findings=(found("off_by_little", why=why),), lines=lines)
 
 
 def _cases(c: Comparison, where: Where, left: Sequence[int], ideal: Graph | None) -> list[Case]:
@@ -93,7 +112,7 @@ def _told(
         mended = where.remedy(k, cases, [] if reason.tells_less else left, which)
     elif reason.kind in ("mean_missing", "averaged_over"):  # a number in the line: more
         mended = where.remedy(k, cases, which=attrgetter("is_number"))
-    elif reason.kind in _TERMS:
+    elif reason.kind in _TERMS or reason.finding.fields.get("is_set") is False:
         mended = where.remedy(k, cases)
     if mended is None:
         return [reason.finding]
@@ -185,7 +204,7 @@ TELLING = (0.0, 1.0, -1.0, 2.0)  # single numbers that are like their squares, o
 def look_at_other_values(c: Comparison, where: Where) -> None:
     """Compare once more where values that hide mistakes are others; write it into the rows."""
     c.notes += _single_weights(c)
-    is_flat = bool(c.reference.grads) and not any(map(np.any, c.reference.grads))
+    is_flat = _is_flat(c)
     hiding = {k: what for k in c.rows if (what := _hides(c, k, is_flat=is_flat))}
     if not hiding:
         return
@@ -195,12 +214,20 @@ def look_at_other_values(c: Comparison, where: Where) -> None:
             found("may_hide", name=c.subject.names[k], value=what) for k, what in hiding.items()
         ]
         return
+    if is_flat and _is_flat(beside):
+        c.notes.append(found("never_any_slope"))
     values = [found("value_is", name=c.subject.names[k], value=what) for k, what in hiding.items()]
     for k, row in beside.rows.items():
         if row.verdict in FAILURES and c.rows[k].verdict not in FAILURES:
             why = list(row.findings)
-            said = found("hidden", values=values, why=why, rule=row.rule)
+            by_chance = c.rows[k].verdict != "approximate"
+            said = found("hidden", values=values if by_chance else [], why=why, rule=row.rule)
             c.rows[k] = replace(row, findings=(said,))
+
+
+def _is_flat(c: Comparison) -> bool:
+    """Tell whether all gradients are zero: then any multiple of them is right."""
+    return bool(c.reference.grads) and not any(map(np.any, c.reference.grads))
 
 
 def _single_weights(c: Comparison) -> list[Finding]:
@@ -228,7 +255,7 @@ def _beside(c: Comparison, where: Where, hiding: dict[int, Finding]) -> Comparis
         if reference.kind != c.reference.kind or not reference.grads:
             return None
         beside, ideal = compared(moved, reference, grads, c.tolerances)
-        if beside.wrong:
+        if not set(beside.wrong) <= set(c.wrong):
             with guarded("the search for why", c.notes):
                 explain(beside, Where(beside, where.deadline.left), ideal)
         return beside

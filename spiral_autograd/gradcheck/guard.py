@@ -103,7 +103,9 @@ class theirs:  # noqa: N801 (it is used as a function)
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, CheckError | OutOfTime):
+        if not isinstance(error, Exception | SystemExit):
+            return
+        if not isinstance(error, CheckError | OutOfTime):
             text = f"{self.what} raised {_text(error)}{_line_of(error)}{self.more()}"
             raise TheirError(text) from error
 
@@ -151,7 +153,7 @@ def _place_of(error: Exception) -> str:
     return f"{os.path.basename(last.filename)}:{last.lineno}"
 
 
-def _line_of(error: Exception) -> str:
+def _line_of(error: BaseException) -> str:
     """Return the last line of the reader's own that an error went through."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not is_installed(f.filename) and f.line]
@@ -160,7 +162,7 @@ def _line_of(error: Exception) -> str:
     )
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
     """Return the kind and the message of an error; its message is made by the user's code too."""
     try:
         return f"{type(error).__name__}: {error}"

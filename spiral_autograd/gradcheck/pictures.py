@@ -75,30 +75,33 @@ def _draw(figure: Figure, axes: Sequence[Axes], row: Row, reference: str) -> Non
     ours, theirs, apart = arrays
     lacking = "none" if ours is None or theirs is None else "shapes differ"
     absent = ("no gradient", "known along random\ndirections only", lacking)
-    limit = max(_limit(array) for array in arrays if array is not None) or 1.0
-    if row.max_rel == 0 < row.max_abs:  # zero up to rounding
-        limit = 1.0
+    is_rounding = row.max_rel == 0 < row.max_abs
+    limit = 1.0 if is_rounding else max(map(_limit, arrays)) or 1.0
     for ax, array, text in zip(axes, arrays, absent, strict=True):
-        label = f"yours - {reference}" if array is apart else ""
-        color = RED if is_wrong and label else BLUE
         if array is None:
             ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color="0.4")
             ax.set(xticks=[], yticks=[])
-        elif array.ndim <= 1:
-            _show_vector(ax, np.atleast_1d(array), limit, color)
-            ax.yaxis.set_label_position("right")
-            ax.set_ylabel(label, fontsize=8)
-        else:
+            continue
+        label = f"yours - {reference}" if array is apart else ""
+        if array.ndim > 1:
             _show_tiles(figure, ax, array, limit, label)
+        else:
+            color = RED if is_wrong and label else BLUE
+            _show_vector(ax, np.atleast_1d(array), limit, color, label)
+    _name(axes[0], row)
+    if is_wrong:
+        axes[2].spines[:].set(color=RED, linewidth=1.5)
+        _mark(axes[2], apart, row)
+
+
+def _name(ax: Axes, row: Row) -> None:
+    """Write the name, the shape and the verdict of a row beside it."""
     shape = str(row.shape).replace(" ", "")
     name = row.name if len(row.name) <= 24 else f"{row.name[:11]}…{row.name[-12:]}"
-    axes[0].yaxis.set_label_position("left")
-    axes[0].set_ylabel(f"{name}\n{shape}\n{row.verdict}", fontsize=10, parse_math=False)
-    if is_wrong:
-        axes[0].yaxis.label.set(color=DARK_RED, fontweight="bold")
-        axes[2].spines[:].set(color=RED, linewidth=1.5)
-        if apart is not None:
-            _mark(axes[2], apart, row)
+    ax.yaxis.set_label_position("left")
+    ax.set_ylabel(f"{name}\n{shape}\n{row.verdict}", fontsize=10, parse_math=False)
+    if row.verdict in FAILURES:
+        ax.yaxis.label.set(color=DARK_RED, fontweight="bold")
 
 
 def _three(row: Row) -> tuple[Array | None, Array | None, Array | None]:
@@ -112,9 +115,10 @@ def _three(row: Row) -> tuple[Array | None, Array | None, Array | None]:
         return ours, theirs, ours - theirs
 
 
-def _limit(array: Array) -> float:
-    """Return the largest finite absolute value."""
-    return float(np.max(np.abs(array), initial=0.0, where=np.isfinite(array)))
+def _limit(array: Array | None) -> float:
+    """Return the largest finite absolute value, 0 where there is none."""
+    some = np.zeros(1) if array is None else array
+    return float(np.max(np.abs(some), initial=0.0, where=np.isfinite(some)))
 
 
 # -------------------- matrices, and what has more axes --------------------
@@ -190,7 +194,7 @@ def coarse(rows: Array) -> Array:
 # -------------------- vectors --------------------
 
 
-def _show_vector(ax: Axes, values: Array, limit: float, color: str) -> None:
+def _show_vector(ax: Axes, values: Array, limit: float, color: str, label: str) -> None:
     """Draw bars, or the range of each stretch of a long array; a cross where it is not finite."""
     places, is_short = np.arange(values.size), values.size <= BARS
     if is_short:
@@ -207,6 +211,8 @@ def _show_vector(ax: Axes, values: Array, limit: float, color: str) -> None:
     _ticks(ax.xaxis, values.size)
     ax.yaxis.set_major_formatter(_number)
     ax.tick_params(labelsize=8)
+    ax.yaxis.set_label_position("right")
+    ax.set_ylabel(label, fontsize=8)
 
 
 def _remark(ax: Axes, array: Array, said: str = "", how: str = "") -> None:
@@ -218,9 +224,9 @@ def _remark(ax: Axes, array: Array, said: str = "", how: str = "") -> None:
     ax.set_xlabel("; ".join(filter(None, (said, lost, zero))), fontsize=8)
 
 
-def _mark(ax: Axes, apart: Array, row: Row) -> None:
+def _mark(ax: Axes, apart: Array | None, row: Row) -> None:
     """Frame the entry that is furthest off."""
-    if row.index is None or not row.max_abs > 0:
+    if apart is None or row.index is None or not row.max_abs > 0:
         return
     at = int(np.ravel_multi_index(row.index, apart.shape)) if apart.ndim else 0
     height = float(np.nan_to_num(apart.ravel()[at], posinf=0.0, neginf=0.0))

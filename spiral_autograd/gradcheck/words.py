@@ -150,8 +150,11 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "shape": _shape,
     "tangent_shape": "the tangent has the shape {ours} in place of {theirs}, that of the output",
     "directions_only": "too large to be compared entry by entry: compared along random directions",
-    "hidden": lambda values, why: (
-        f"right only by chance, as {' and '.join(values)}; at other values: {'; '.join(why)}"
+    "hidden": lambda values, why: "; ".join(
+        [
+            f"right only by chance, as {' and '.join(values)}" if values else "off by little here",
+            f"at other values: {'; '.join(why)}",
+        ]
     ),
     "value_is": "{name} {value}",
     "kink": "there is a kink here (a ReLU at 0, a tie of a max), where any value between the two "
@@ -160,10 +163,13 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "differs by up to {apart:.2g} of the largest entry",
     "approximate": "is off by little, though by more than rounding, and why is not known (a match "
     "is off by at most {match:g} of its row and column)",
+    "off_by_little": "is off by little, though by more than rounding, and {why}",
     "accepted": "is off by {apart:.2g}, more than rounding, which {text} accepts",
     "not_accepted": "is off by little, though by more than rounding and more than {text} accepts",
     "differences_disagree": "checked a second way (numerically), yours is right: {reference} may "
     "be wrong here",
+    "imprecise": "{reference} are off by up to {apart:.1g} themselves here, as far as they can "
+    "tell: a smaller mistake would not be seen",
     "amplified": "rounding errors grow so large here that a mistake could not be told from them; "
     "try fewer steps, or other inputs",
     # -------------------- rows: what is right elsewhere, by a convention ---------------------
@@ -189,6 +195,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     # -------------------- rows and failures: calls, and what is left of earlier ones ---------
     "accumulates": "adds up from call to call, which not every gradient of the layer does: write "
     "it anew in each backward pass (=, not +=)",
+    "unset": "{count} of its {of} entries come from entries that are never set, of `{text}`",
     "second_call": "changes at the second call, though the forward pass gives the same output",
     "third_call": "changes at the third call, though the forward pass gives the same output",
     "grows": "stays that of the first call: each backward pass appends to a list of gradients "
@@ -222,20 +229,22 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "is_constant": "is {value:g} everywhere",
     "has_one_size": "has one size only",
     "is_symmetric": "is symmetric",
+    "never_any_slope": "all true gradients are zero, at other values too: the output changes with "
+    "nothing that is checked",
     "has_no_slope": "is where all gradients are zero",
     "one_by_one": lambda names: (
         f"{', '.join(names)}: in a matrix of 1 by 1 a wrong transpose does not show; try other "
         "sizes"
     ),
-    "unreadable": "no lines are shown, as the source cannot be read: it was typed at a prompt, or "
-    "run by exec or python -c; put it in a file",
+    "unreadable": "no lines are shown, as the source cannot be read: it was typed at a prompt, run "
+    "by exec or python -c, or compiled; put it in a Python file",
     "out_of_time": "{what} stopped when the budget= was spent: give a larger one",
     "stopped": "{what} stopped: {error}",
     "own_mistake": "{what} failed with {error} ({place}). The verdicts stand; this is a mistake of "
     "spiral_autograd's own: please report it",
     # what is given, and written into
-    "shares_memory": "{name} shares memory with a parameter or another input: a copy of it is "
-    "checked",
+    "shares_memory": "{name} shares memory with another input, or with what the object holds: a "
+    "copy of it is checked",
     "float_input": "{name} is a float, whose gradient is not checked: give np.array({name})",
     "writes": "{who} writes into {name}",
     "writes_cache": lambda names: (

@@ -68,6 +68,59 @@ def test_an_upstream_gradient_by_its_name_is_nothing_else():
     assert has(report, "called_with", arguments=[("input", "x"), ("output", 0)])
 
 
+@pytest.mark.parametrize(("times", "is_right"), [(1, True), (2, False)])
+def test_an_optional_upstream_gradient_is_that_of_the_loss_and_not_of_a_count(times, is_right):
+    class SoftmaxWithLoss:
+        def forward(self, x, t):
+            e = np.exp(x - x.max(axis=1, keepdims=True))
+            self.y, self.t = e / e.sum(axis=1, keepdims=True), t
+            right = int(np.sum(self.y.argmax(axis=1) == t))
+            return -np.mean(np.log(self.y[np.arange(len(t)), t])), right
+
+        def backward(self, d_out=1):
+            dx = self.y.copy()
+            dx[np.arange(len(dx)), self.t] -= 1
+            return times * d_out * dx / len(dx)
+
+    report = sa.check_layer(SoftmaxWithLoss(), x, np.array([0, 1, 2, 3, 0]))
+    assert report.ok is is_right, str(report)
+
+
+def test_where_no_gradient_can_tell_that_is_said():
+    class Sign:
+        def forward(self, x):
+            return np.sign(x)
+
+        def backward(self, dout):
+            return 0 * dout
+
+    assert has(sa.check_layer(Sign(), x), "never_any_slope")
+    assert not has(sa.check_layer(Sign(), np.sign(x)), "may_hide")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *("y_model, y_true", "y, y_true", "y_hat, y", "y_pred, target", "prediction, y", "A, Y"),
+        *("values, y_true", "estimate, truth", "simulated, observed", "prob, onehot", "x, t"),
+    ],
+)
+@pytest.mark.parametrize("is_first", [False, True])
+def test_the_gradient_of_a_loss_is_not_that_of_the_targets(names, is_first):
+    scores, targets = names.split(", ")
+    taken = f"{targets}, {scores}" if is_first else names
+    space = {"np": np}
+    exec(
+        f"class Loss:\n"
+        f"    def forward(self, {taken}): return 0.5 * np.sum(({scores} - {targets}) ** 2)\n"
+        f"    def backward(self, {taken}): return {scores} - {targets}\n",
+        space,
+    )
+    report = sa.check_layer(space["Loss"](), x, rng(1).normal(size=x.shape))
+    assert [row.name for row in report.rows] == [scores], str(report)
+    assert report.ok
+
+
 def test_a_loss_is_given_its_input_as_dvalues():
     class CrossEntropy:
         def forward(self, y_pred, y_true):  # of each output
@@ -283,3 +336,36 @@ def test_a_rate_that_is_not_known_stays_unchecked():
     report = sa.check_layer(layer, x)
     assert report.unchecked == ("W",)
     assert not any(part.kind == "by_its_change" for part in parts(report.remarks))
+
+
+class Module:
+    def __init__(self):
+        self.storage = {}
+
+    def __call__(self, x):
+        self.storage["x"] = x
+        return self.forward(x)
+
+
+@pytest.mark.parametrize("times", [1.0, 2.0])
+def test_a_call_may_keep_what_backward_needs(times):
+    class Tanh(Module):
+        def forward(self, x):
+            return np.tanh(x)
+
+        def backward(self, dout):
+            return times * dout * (1 - np.tanh(self.storage["x"]) ** 2)
+
+    assert sa.check_layer(Tanh(), x).ok is (times == 1.0)
+
+
+def test_what_backward_lacks_behind_a_call_too_is_told_of_the_forward_pass():
+    class Tanh(Module):
+        def forward(self, x):
+            return np.tanh(x)
+
+        def backward(self, dout):
+            return dout * (1 - self.storage["y"] ** 2)
+
+    with pytest.raises(sa.CheckError, match="KeyError: 'y'"):
+        sa.check_layer(Tanh(), x)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 import threading
 
 import numpy as np
@@ -228,6 +229,14 @@ def test_an_upstream_gradient_may_be_a_list():
 
 
 # -------------------- the backward pass --------------------
+
+
+def test_a_backward_pass_that_ends_the_program():
+    class Exits(Square):
+        def backward(self, dout):
+            sys.exit("use another one")
+
+    refused("Exits.backward raised SystemExit: use another one", sa.check_layer, Exits(), x)
 
 
 def test_a_backward_pass_that_raises():

@@ -528,3 +528,139 @@ def test_gradients_that_are_kept_and_returned_under_names_of_their_own():
     report = sa.check_layer(Named(), x)
     assert report.ok, str(report)
     assert [row.name for row in report.rows] == ["x", "params[0]", "params[1]"]
+
+
+@pytest.mark.parametrize("order", ["F", "C"])
+@pytest.mark.parametrize("is_returned", [False, True])
+def test_arrays_that_are_not_contiguous_have_gradients_as_others_have(order, is_returned):
+    class Dense:
+        def __init__(self):
+            self.weights = np.asarray(W0, order=order)
+            self.bias = np.stack([b0, b0], axis=1)[:, 0]
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.weights + self.bias
+
+        def backward(self, dout):
+            first, second = self.x.T @ dout, dout.sum(axis=0)
+            if is_returned:
+                return dout @ self.weights.T, first, second
+            self.first, self.second = first, second
+            return dout @ self.weights.T
+
+    for given in x, np.array(x, order="F"), np.repeat(x, 2, axis=1)[:, ::2]:
+        report = sa.check_layer(Dense(), given)
+        assert report.ok, str(report)
+        assert not report.unchecked
+        assert [row.name for row in report.rows] == ["x", "weights", "bias"]
+
+
+# -------------------- what is wrong, and has neither a name nor its own shape --------------------
+
+SCALED = {"W": W0, "b": b0, "c": np.array([0.7, 1.3, -0.6])}
+
+
+class Scaled:
+    """A layer whose gradient of b, or of c, is not summed over the examples."""
+
+    def __init__(self, unsummed):
+        self.unsummed = unsummed
+        self.W, self.b, self.c = (value.copy() for value in SCALED.values())
+
+    def forward(self, x):
+        self.x, self.z = x, x @ self.W + self.b
+        return self.z * self.c
+
+    def gradients(self, dout):
+        dz = dout * self.c
+        terms = {"b": dz, "c": dout * self.z}
+        sums = [g if name == self.unsummed else g.sum(axis=0) for name, g in terms.items()]
+        return dz @ self.W.T, [self.x.T @ dz, *sums]
+
+
+class ScaledReturned(Scaled):
+    def backward(self, dout):
+        return self.gradients(dout)
+
+
+class ScaledInTurn(Scaled):
+    def backward(self, dout):
+        dx, grads = self.gradients(dout)
+        return (dx, *grads)
+
+
+class ScaledInList(Scaled):
+    def backward(self, dout):
+        dx, self.grads = self.gradients(dout)
+        return dx
+
+
+@pytest.mark.parametrize("kind", [ScaledReturned, ScaledInTurn, ScaledInList])
+@pytest.mark.parametrize("unsummed", ["b", "c"])
+def test_a_gradient_of_another_shape_is_that_of_the_parameter_that_is_left(kind, unsummed):
+    rows = {row.name: row.verdict for row in sa.check_layer(kind(unsummed), x, budget=0).rows}
+    assert [name for name, verdict in rows.items() if verdict == "wrong"] == [unsummed]
+    assert set(rows) == {"x", *SCALED}
+
+
+def test_gradients_in_a_dict_like_that_of_the_parameters_are_theirs_whatever_they_are():
+    class InDicts(Scaled):
+        def __init__(self):
+            super().__init__("b")
+            self.things = {name: getattr(self, name) for name in SCALED}
+
+        def backward(self, dout):
+            dx, grads = self.gradients(dout)
+            changed = (1.7 * grads[0] + 1, grads[1], grads[2] + dout.sum(axis=0))
+            self.other = dict(zip(SCALED, changed, strict=True))
+            return dx
+
+    rows = {row.name: row.verdict for row in sa.check_layer(InDicts(), x, budget=0).rows}
+    assert [name for name, verdict in rows.items() if verdict == "wrong"] == list(SCALED)
+
+
+# -------------------- what forward writes is no parameter --------------------
+
+
+class Buffered:
+    """Keeps its hidden values, and their gradients, in arrays that are made once."""
+
+    def __init__(self):
+        self.W, self.dW = W0.copy(), np.zeros_like(W0)
+        self.h, self.dh = np.zeros((len(x) + 1, 3)), np.zeros((len(x) + 1, 3))
+
+    def forward(self, x):
+        self.x = x
+        self.h[1:] = np.tanh(x @ self.W)
+        return self.h[1:].copy()
+
+    def backward(self, dout):
+        self.dh[1:] = dout * (1 - self.h[1:] ** 2)
+        self.dW[...] = self.x.T @ self.dh[1:]
+        return self.dh[1:] @ self.W.T
+
+
+class BufferedOverTime(Buffered):
+    def forward(self, x):
+        self.x = x
+        for t, row in enumerate(x):
+            self.h[t + 1] = np.tanh(row @ self.W + self.h[t])
+        return self.h[1:].copy()
+
+    def backward(self, dout):
+        self.dh[...] = self.dW[...] = 0
+        dx = np.zeros_like(self.x)
+        for t in reversed(range(len(dout))):
+            self.dh[t] = dz = (dout[t] + self.dh[t + 1]) * (1 - self.h[t + 1] ** 2)
+            self.dW += np.outer(self.x[t], dz)
+            dx[t] = dz @ self.W.T
+        return dx
+
+
+@pytest.mark.parametrize("kind", [Buffered, BufferedOverTime])
+def test_an_array_that_forward_fills_is_no_parameter_though_its_partner_is_a_gradient(kind):
+    report = sa.check_layer(kind(), x)
+    assert report.ok, str(report)
+    assert [row.name for row in report.rows] == ["x", "W"]
+    assert not report.unchecked

@@ -113,6 +113,28 @@ def test_a_gradient_that_is_only_a_local_variable_is_missing(kind):
     assert any(" dW = " in line for line in str(report).split("\n"))
 
 
+def test_a_local_variable_that_is_kept_as_well_is_not_lost():
+    class ByPasses:
+        def __init__(self):
+            self.p, self.g = {"W": W0.copy()}, {}
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.p["W"]
+
+        def backward(self, dout):
+            self.dout = dout
+            return dout @ self.p["W"].T
+
+        def compute_gradients(self):
+            dW = self.g["dW"] = self.x.T @ self.dout
+            return dW
+
+    report = sa.check_layer(ByPasses(), x)
+    assert report.ok
+    assert report.unchecked == ("p.W",)
+
+
 def test_two_gradients_that_are_only_local_variables():
     report = sa.check_layer(ForgottenBoth(), x)
     assert rows(report) == {"x": "right", "W": "missing", "b": "missing"}

@@ -1,6 +1,7 @@
 """Parameters that are lists of numbers, whose gradients first appear in the backward pass."""
 
 import numpy as np
+import pytest
 
 import spiral_autograd as sa
 
@@ -53,3 +54,28 @@ def test_a_long_record_of_numbers_is_no_list_of_parameters():
     layer = Neuron()
     layer.losses = [0.1] * 5000
     assert sa.check_layer(layer, X).ok
+
+
+class WithoutGradient:
+    def __init__(self):
+        self.weights, self.betas = [0.3, -0.2, 0.5], [0.9, 0.99]
+
+    def forward(self, inputs):
+        self.inputs, self.made = inputs, [1.0, 2.0]
+        return sum(w * i for w, i in zip(self.weights, inputs, strict=True)) + self.made[0]
+
+    def backward(self, dout):
+        return np.array([dout * w for w in self.weights])
+
+
+class NeuronWithGradient(WithoutGradient):
+    def backward(self, dout):
+        self.grad_weights = [dout * i for i in self.inputs]
+        return super().backward(dout)
+
+
+@pytest.mark.parametrize("kind", [WithoutGradient, NeuronWithGradient])
+def test_a_list_of_weights_without_a_gradient_is_not_checked_and_that_is_said(kind):
+    report = sa.check_layer(kind(), np.array([0.1, 0.2, 0.3]))
+    assert report.ok, str(report)
+    assert report.unchecked == (() if kind is NeuronWithGradient else ("weights",))

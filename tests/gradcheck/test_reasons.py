@@ -332,3 +332,18 @@ def test_an_input_of_integers_may_have_the_gradient_none():
     report = sa.check_layer(Picked(), np.array([0, 2, 2]), normal(3, 2))
     assert report.ok, str(report)
     assert [row.name for row in report.rows] == ["h"]
+
+
+@pytest.mark.parametrize("constant", [1e-7, 2e-7])
+def test_a_small_constant_of_backward_alone_is_named(constant):
+    class Sigmoid:
+        def forward(self, x):
+            self.y = 1 / (1 + np.exp(-x))
+            return self.y
+
+        def backward(self, dout):
+            return dout * self.y * (1 - self.y + constant)
+
+    (row,) = sa.check_layer(Sigmoid(), np.random.RandomState(0).randn(5, 4)).rows
+    assert (row.verdict, row.findings[0].kind) == ("approximate", "off_by_little"), row
+    assert row.findings[0].fields["why"].fields["statement"].count("constant") == 0, row

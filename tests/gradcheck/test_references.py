@@ -214,6 +214,25 @@ def test_the_last_reference_is_central_differences():
     assert "1e-07" in str(report)
 
 
+def test_what_differences_cannot_tell_is_no_match():
+    class Rounded(ByMath):
+        def forward(self, x):
+            return super().forward(x).astype(np.float32).astype(float)
+
+    report = sa.check_layer(Rounded(), x_of(3, 2))
+    assert report.reference == "central differences"
+    assert [row.verdict for row in report.rows] == ["approximate"], str(report)
+    assert has(report.rows[0], "imprecise")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, "float32", np.float64])
+def test_a_ufunc_computes_in_the_dtype_that_it_is_given(dtype):
+    layer = Elementwise(lambda v: np.exp(-v, dtype=dtype), lambda v: -np.exp(-v, dtype=dtype))
+    report = sa.check_layer(layer, x_of(3, 2))
+    assert report.ok, str(report)
+    assert report.reference == "autograd"
+
+
 def test_large_arrays_are_measured_in_random_directions_only():
     layer, x = ByMath(), x_of(200, 100)
     report = sa.check_layer(layer, x, budget=1.0)

@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 import pickle
+import subprocess
 import sys
 import threading
 from contextlib import suppress
@@ -982,3 +983,32 @@ def test_a_gradient_that_scatters_by_itself_is_not_rounding(seed):
     (row,) = report.rows
     assert row.verdict == "wrong"
     assert [finding.kind for finding in row.findings] == ["unsteady"], str(report)
+
+
+NAMESPACES = """
+import builtins, json, sys, types
+import numpy as np
+import spiral_autograd as sa
+
+class Tanh:
+    def __init__(self, space):
+        self.space = space
+
+    def forward(self, x):
+        self.y = np.tanh(x)
+        return self.y
+
+    def backward(self, dout):
+        return 2 * dout * (1 - self.y**2)
+
+before, modules = dict(vars(builtins)), len(sys.modules)
+spaces = vars(builtins), vars(json), globals(), types.SimpleNamespace(**vars(json)), sys.modules
+for space in spaces:
+    report = sa.check_layer(Tanh(space), np.ones((2, 3)) / 3)
+    assert [row.verdict for row in report.rows] == ["wrong"], str(report)
+    assert vars(builtins) == before and len(sys.modules) >= modules
+"""
+
+
+def test_what_code_runs_in_is_left_alone():
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", NAMESPACES]).returncode == 0

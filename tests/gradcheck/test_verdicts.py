@@ -232,6 +232,16 @@ def test_at_a_kink_what_lies_between_the_slopes_is_right(at, dtype):
     assert report.ok, str(report)
 
 
+@pytest.mark.parametrize("at", [-1.0, 1.5, 3.0])
+@pytest.mark.parametrize("zeros", [1, 12])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_at_a_kink_what_lies_beyond_both_slopes_is_wrong(at, zeros, dtype):
+    x = stream().normal(size=(6, 4)).astype(dtype)
+    x.flat[:zeros] = 0
+    layer = Elementwise(relu, lambda v: (v > 0) + dtype(at) * (v == 0))
+    assert not sa.check_layer(layer, x, budget=0).ok
+
+
 @pytest.mark.parametrize("at", [0.0, 1.0])
 def test_a_mark_at_a_kink_that_no_parameter_moves_is_right_between_the_slopes(at):
     x, v = stream().normal(size=(4, 3)), np.array([0.5, -1.0])
@@ -282,6 +292,21 @@ def test_a_kink_excuses_the_entries_that_it_touches(mistake):
     x = stream().normal(size=(6, 4))
     x[0] = 0
     assert not sa.check_layer(Relu(relu, lambda v: 1.0 * (v > 0)), x).ok
+
+
+@pytest.mark.parametrize("constant", [1e-9, 1e-8, 1e-7])
+def test_what_changes_smoothly_is_no_kink(constant):
+    class Normalised:
+        def forward(self, x):
+            self.x, self.norm = x, np.sqrt(np.sum(x**2, axis=1, keepdims=True))
+            return x / self.norm
+
+        def backward(self, dout):
+            inner = np.sum(dout * self.x, axis=1, keepdims=True)
+            return dout / (self.norm + constant) - self.x * inner / (self.norm**3 + constant)
+
+    (row,) = sa.check_layer(Normalised(), stream().normal(size=(5, 4)), budget=0).rows
+    assert row.rule != "kink", row
 
 
 def test_a_tie_without_a_kink_excuses_nothing():

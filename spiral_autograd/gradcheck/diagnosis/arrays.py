@@ -61,10 +61,8 @@ _SINGLE = 1e-5  # what is counted in float32 on the way is linear only to this
 
 def misused_upstream(case: Case, k: int) -> Reason | None:
     """The upstream gradient ignored, used twice, or backward not linear in it."""
-    if case.again is None or not any(map(largest, case.upstream)) or case.is_zero(k):
-        return None
     h, again = case.written(k), case.again
-    if largest(h) == 0:
+    if again is None or case.is_zero(k) or not (largest(h) and any(map(largest, case.upstream))):
         return None
     if sum(map(np.size, case.upstream)) > 1 and ratio(case, k) is not None:
         return None  # no misuse of many numbers gives a multiple of the true gradient
@@ -78,22 +76,29 @@ def misused_upstream(case: Case, k: int) -> Reason | None:
         return Reason(found("upstream_ignored", name=case.name_of_upstream), [k])
     if largest(h) <= 1e-3 * case.tolerance * largest(case.automatic[k]):
         return Reason(found("rounding_only"), [k])
-    nothing = given("none")
-    if not np.isfinite(nothing).all():
-        return None
-    twice, turned = given("twice") - nothing, given("turned") - nothing
-    linear = h - nothing  # where it is affine, a term is added: not the upstream gradient's matter
+    finding = _not_linear(case, k, given) if np.isfinite(given("none")).all() else None
+    return None if finding is None else Reason(finding, [k])
+
+
+def _not_linear(case: Case, k: int, given: Callable[[str], Array]) -> Finding | None:
+    """Return how a gradient depends on the upstream gradient, unless linearly.
+
+    Where it is affine, a term is added: that is no matter of the upstream gradient.
+    """
+    h, nothing = case.written(k), given("none")
+    kinds = ("twice", "turned", "other", "mixed")
+    twice, turned, other, mixed = (given(kind) - nothing for kind in kinds)
+    linear = h - nothing
     if case.same(k, twice, 4 * linear):
-        return Reason(found("upstream_twice", name=case.name_of_upstream), [k])
-    mixed = linear + 0.5 * (given("other") - nothing)
-    pairs = (twice, 2 * linear), (turned, -linear), (given("mixed") - nothing, mixed)
+        return found("upstream_twice", name=case.name_of_upstream)
+    pairs = (twice, 2 * linear), (turned, -linear), (mixed, linear + 0.5 * other)
     rounding = max(case.tolerance, _SINGLE)
     scales, *turns = (close(ours, due, rounding, case.floors[k]) for ours, due in pairs)
     if scales and all(turns):
         return None
     decides = scales and not case.same(k, turned, linear) and _is_linear_by_sign(case, k, given)
     said = found("upstream_not_linear", name=case.name_of_upstream, decides=decides)
-    return Reason(_right_while_small(case, k, given) or said, [k])
+    return _right_while_small(case, k, given) or said
 
 
 def _right_while_small(case: Case, k: int, given: Callable[[str], Array]) -> Finding | None:
@@ -126,17 +131,22 @@ def layout(case: Case, k: int) -> Reason | None:
     j = None if is_turned else _owner(case, k)
     if j is not None and case.comparable(j) and case.explains(j, case.automatic[k]):
         return Reason(found("swapped", name=case.names[j]), [k])
-    if h.size != g.size or g.size < 2:
-        return None
-    blocks = exchanged_blocks(g.shape) if g.shape == h.shape else ()
-    for pattern in (*rearrangements(g.shape, h.shape), *blocks):
+    finding = _rearranged(case, k) if h.size == g.size > 1 else None
+    return None if finding is None else Reason(finding, [k])
+
+
+def _rearranged(case: Case, k: int) -> Finding | None:
+    """Return in which other order the entries of the true gradient are; None where in none."""
+    g, shape = case.automatic[k], np.shape(case.handwritten[k])
+    blocks = exchanged_blocks(g.shape) if g.shape == shape else ()
+    for pattern in (*rearrangements(g.shape, shape), *blocks):
         candidate = pattern.make(g)
-        is_turned = g.shape != h.shape and pattern.kind in ("transposed", "axes_order")
+        is_turned = g.shape != shape and pattern.kind in ("transposed", "axes_order")
         # A different shape alone is a lost axis, not another order.
-        is_other = is_turned or not np.array_equal(candidate, g.reshape(h.shape))
+        is_other = is_turned or not np.array_equal(candidate, g.reshape(shape))
         told = pattern.kind not in _WITHIN or np.count_nonzero(g) > 0.75 * g.size
         if is_other and told and case.explains(k, candidate):
-            return Reason(pattern.finding, [k])
+            return pattern.finding
     return None
 
 
@@ -223,13 +233,16 @@ def _other_sum(case: Case, k: int) -> Finding | None:
 
 def _summed(case: Case, k: int) -> Iterator[tuple[Array, object]]:
     """Yield the backward values that the k-th gradient is a mere sum of, with its axis."""
-    grad = case.graph.recording.grads[k] if case.graph is not None else None
-    call, axis = grad, getattr(grad, "kwargs", {}).get("axis")
+    call: object = case.graph.recording.grads[k] if case.graph is not None else None
+    axis = None
     while isinstance(call, Call) and name_of(call.fun) in ("sum", "reshape"):
-        call = call.args[0]
+        total, call = call, call.args[0]
         if not isinstance(call, Call) or case.graph is None:
             return
-        yield np.asarray(case.graph.value(call)), axis
+        array = np.asarray(case.graph.value(call))
+        is_sum = array.size > np.size(case.graph.value(total))  # not of one entry
+        axis = total.kwargs.get("axis") if axis is None and is_sum else axis
+        yield array, axis
 
 
 # -------------------- terms --------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 
@@ -40,32 +41,30 @@ def behind(c: Comparison) -> dict[int, Finding]:
     graph, marks = c.graph, c.subject.marks
     if graph is None or not marks:
         return {}
-    fits = [k for k in (*marks, *c.wrong) if _fits(graph.roots[k], c.grads[k])]
-    order = sorted(dict.fromkeys(fits), key=lambda k: -graph.roots[k].users[0].number)
-    ends = {k: graph.roots[k].users[0] if k in marks else graph.roots[k] for k in order}
-    given = {ends[k]: np.asarray(c.grads[k]) for k in order if k in marks}
+    ends = _ends(c, graph)
+    given = {end: np.asarray(c.grads[k]) for k, end in ends.items() if k in marks}
     runs = [_arriving(graph, given, through_max=through) for through in (False, True)]
-    causes: dict[Node, list[str]] = {}  # of each mark: which are to be mended first
+    causes: dict[Node, list[str]] = {}  # of a wrong mark: which are to be mended first
     said: dict[int, Finding] = {}
-    for k in order:
-        name, end = c.subject.names[k], ends[k]
-        names = [n for mark in _next_marks(end, given) for n in causes[mark]]
-        names = list(dict.fromkeys(names)) if k in c.wrong else []
+    for k, end in ((k, end) for k, end in ends.items() if k in c.wrong):
+        before = [causes.get(mark, []) for mark in _next_marks(end, given)]
+        names = list(dict.fromkeys(chain(*before)))
         follows = any(close(c.grads[k], run.get(end, end.adjoint), c.tolerance) for run in runs)
         if names:
             said[k] = found("follows" if follows else "made_from_wrong", names=names)
-        own = [name] if k in c.wrong and not (names and follows) else []
-        causes[end] = [*names, *own]
+        causes[end] = names if names and follows else [*names, c.subject.names[k]]
     return said
 
 
-def _fits(root: Node, h: object) -> bool:
-    return (
-        bool(root.users)
-        and h is not MISSING
-        and h is not None
-        and np.asarray(h).shape == np.shape(root.value)
-    )
+def _ends(c: Comparison, graph: Graph) -> dict[int, Node]:
+    """Return where the gradients of marks, and wrong ones, arrive, as the backward pass does."""
+    marks, some = c.subject.marks, dict[int, Node]()
+    for k in (*c.subject.marks, *c.wrong):
+        root, h = graph.roots[k], c.grads[k]
+        is_there = bool(root.users) and h is not None and h is not MISSING
+        if is_there and np.shape(h) == np.shape(root.value):
+            some[k] = root.users[0] if k in marks else root
+    return dict(sorted(some.items(), key=lambda item: -graph.roots[item[0]].users[0].number))
 
 
 def _arriving(graph: Graph, given: dict[Node, Array], *, through_max: bool) -> dict[Node, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, product
 
 import numpy as np
 
@@ -103,19 +103,16 @@ def _searched(
     What explains some gradients is said of those, too, of which something has been told already.
     """
     case.deadline.check()
-    left = [k for k in rows if case.comparable(k)]
-    beside = [k for k in told if case.comparable(k)]
-    modes = (False, True) if graph.cancelled else (False,)
+    rows, every = ([k for k in some if case.comparable(k)] for some in (rows, [*rows, *told]))
+    modes, explained = (False, True) if graph.cancelled else (False,), set[int]()
     with np.errstate(all="ignore"):
-        for through_max in modes:
-            for some in _chunks(graph, left):
-                rows = [k for k in some if k in left]
-                search = Search(case, graph, rows, [*left, *beside], through_max)
-                loops = chain(carried(search), truncated(search))
-                for reason in search.reasons(loops) if rows else ():
-                    left = [k for k in left if k not in reason.rows]
-                    beside = [k for k in beside if k not in reason.rows]
-                    yield reason
+        for through_max, some in product(modes, _chunks(graph, rows)):
+            now, left = ([k for k in ks if k not in explained] for ks in (some, every))
+            search = Search(case, graph, now, left, through_max)
+            loops = chain(carried(search), truncated(search))
+            for reason in search.reasons(loops) if now else ():
+                explained.update(reason.rows)
+                yield reason
 
 
 def _chunks(graph: Graph, rows: Sequence[int], most: int = 12) -> list[list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -30,15 +30,21 @@ def cost_or_sum(case: Case, k: int) -> Reason | None:
         return None
     n, c = reason.finding.fields["n"], ratio(case, k)
     live = [j for j in range(len(case.names)) if case.comparable(j) and not case.is_zero(j)]
-    right = [j for j in live if j not in case.wrong]
-    shared = [ratio(case, j) for j in live if j in case.wrong]
-    if c is None or any(other is None or abs(other - c) > 1e-6 * abs(c) for other in shared):
+    wrong = [j for j in live if j in case.wrong]
+    right = [j for j in live if j not in wrong]
+    if c is None or not _is_that_of_all(case, c, wrong):
         return None
     if sum(map(np.size, case.upstream)) == 1:
-        kind = None if right or len(live) < 2 else "of_loss"
+        kind, holds = "of_loss", len(wrong) == len(live) > 1
     else:
-        kind = "mean_of_cost" if 0 < c < 1 and _are_of_examples(case, right, n) else None
-    return None if kind is None else Reason(found(kind, factor=reason.finding), [k])
+        kind, holds = "mean_of_cost", 0 < c < 1 and _are_of_examples(case, right, n)
+    return Reason(found(kind, factor=reason.finding), [k]) if holds else None
+
+
+def _is_that_of_all(case: Case, c: float, rows: Iterable[int]) -> bool:
+    """Tell whether several gradients are all c times the true ones."""
+    others = (ratio(case, j) for j in rows)
+    return all(other is not None and abs(other - c) <= 1e-6 * abs(c) for other in others)
 
 
 def _are_of_examples(case: Case, right: Sequence[int], n: float) -> bool:

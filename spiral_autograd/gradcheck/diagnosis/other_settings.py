@@ -106,21 +106,24 @@ def _settings(c: Comparison) -> Iterator[list[Way]]:
 
     A mode, such as for training, only where some gradients are right: these tell if it is meant.
     """
-    subject, session, rng = c.subject, c.subject.session, np.random.default_rng(5)
+    session, rng = c.subject.session, np.random.default_rng(5)
     inside = _inside_of_libraries(session)
-    own = (held for held in session.start.held if id(held.item) not in inside)
-    pairs = (pair for held in own for pair in zip(*_named(held), strict=True))
-    for name, n in dict.fromkeys(pair for pair in pairs if _may_be_other(*pair)):
-        if isinstance(n, bool) and not c.right:
-            continue
-        yield [partial(_holding, session, (name, n), other) for other in _other_numbers(n)]
+    for name, n in _numbers(held for held in session.start.held if id(held.item) not in inside):
+        if c.right or not isinstance(n, bool):
+            yield [partial(_holding, session, (name, n), other) for other in _other_numbers(n)]
     arrays = (item for item in session.start.items if id(item) not in inside)
     for array in filter(_is_whole, arrays):
         yield [partial(session.moved, [array], [_other_whole(array, rng)])]
-    shares = [value for value in subject.values if are_shares(value)]
+    shares = [value for value in c.subject.values if are_shares(value)]
     if shares:
         others = [value * rng.uniform(0.7, 1.3, value.shape) for value in shares]
         yield [partial(session.moved, shares, others)]
+
+
+def _numbers(some: Iterable[Held]) -> dict[Setting, None]:
+    """Return the numbers that may be settings, each once, with the name that it is held by."""
+    pairs = (pair for held in some for pair in zip(*_named(held), strict=True))
+    return dict.fromkeys(pair for pair in pairs if _may_be_other(*pair))
 
 
 def _other_whole(array: Array, rng: np.random.Generator) -> Array:

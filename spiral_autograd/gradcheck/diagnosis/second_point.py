@@ -70,8 +70,8 @@ def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case
         return None
     if not all(np.isfinite(g).all() for g in true):
         return None
-    for node in graph.nodes if graph is not None else ():  # the caller's arrays move back
-        node.value, node.whole, node.args = deepcopy((node.value, node.whole, node.args))
+    if graph is not None:
+        _keep_values(graph)
     return replace(
         case,
         values=list(map(np.array, c.subject.values)),
@@ -85,6 +85,12 @@ def _case(c: Comparison, case: Case, upstream: list[Array], ideal: bool) -> Case
         second=lambda: case,
         rerun=partial(there.backward, upstream),
     )
+
+
+def _keep_values(graph: Graph) -> None:
+    """Let the nodes of a graph have copies of their values: the caller's arrays move back."""
+    for node in graph.nodes:
+        node.value, node.whole, node.args = deepcopy((node.value, node.whole, node.args))
 
 
 def _moved_to(

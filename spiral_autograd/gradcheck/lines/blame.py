@@ -208,8 +208,9 @@ class Blame(Doubt):
         e = self.evidence
         tolerance = max(e.tolerance, 1e-8)
         ours = [0.0 if g is None else largest(g) for g in e.grads]
-        # What should be zero is no more than rounding, beside what it is.
-        floors = [max(f, tolerance * m) for f, m in zip(e.floors, ours, strict=True)]
+        # What should be zero is no more than rounding, beside what it is; beside infinity all is.
+        sizes = [tolerance * m if np.isfinite(m) else 0.0 for m in ours]
+        floors = [*map(max, e.floors, sizes)]
         right = partial(shares_right, floors, tolerance, [e.automatic, e.ideal])
 
         def elsewhere() -> Iterator[There]:
@@ -224,7 +225,9 @@ class Blame(Doubt):
             return max(same, default=-1)
 
         length = len(self.events) + sum(m.value.size for m in self.moments if m.fresh) // 20
-        known = self.numbers, _operands_of(text_of(e.forward)), self.trail.may_not_end
+        called = {run.code.co_name for run in self.trail.runs}
+        called |= {name_of(call.fun) for call in self.calls}
+        known = self.numbers, _operands_of(text_of(e.forward)), called, self.trail.may_not_end
         asked = e.run, right, elsewhere, e.stays, self._truth, self.gain_from, back
         return Mending(Passes(*asked, length, *known), e.deadline)
 

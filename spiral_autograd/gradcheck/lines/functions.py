@@ -24,8 +24,9 @@ FAILING = (
     *(MemoryError, RuntimeError, StopIteration, TypeError, ValueError),
 )
 _TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
-_FEW = 4  # functions that may be called
+_FEW = 6  # functions that may be called
 _MOST = 80  # things in reach
+_SLOPES = {"abs": "sign", "absolute": "sign", "sin": "cos"}  # functions that are other ones' slopes
 _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
 
 
@@ -240,15 +241,22 @@ def _parts_of(value: object, own: Collection[int]) -> list[tuple[str, object]]:
     return [(f".{k}", part) for k, part in fields_of(value).items()]
 
 
-def calls_in(frame: FrameType, codes: Iterable[CodeType]) -> list[str]:
-    """Return the functions of one thing that some code calls: it does no more if another does."""
-    found, named = ["np.tanh"], {name for code in codes for name in code.co_names}
-    for name in sorted(named):
+def calls_in(frame: FrameType, codes: Iterable[CodeType], called: Collection[str]) -> list[str]:
+    """Return the functions of one thing that some code calls: it does no more if another does.
+
+    Before them those that the passes have `called`, of NumPy too.
+    """
+    found, named = list[str](), {name for code in codes for name in code.co_names}
+    called = {*called, *(_SLOPES[name] for name in called if name in _SLOPES)}
+    for name in (*sorted(called), "tanh", *sorted(named - called)):
         held = frame.f_globals.get(name)
+        of_numpy = getattr(np, name, None) if frame.f_globals.get("np") is np else None
+        if isinstance(of_numpy, np.ufunc) and of_numpy.nin == 1 and name in (*called, "tanh"):
+            found.append(f"np.{name}")
         if type(held) is FunctionType:
             given = held.__code__.co_argcount - len(held.__defaults__ or ())
             found += [name] * (given == 1)
-    return found[:_FEW]
+    return list(dict.fromkeys(found))[:_FEW]
 
 
 def _is_number(value: object) -> bool:

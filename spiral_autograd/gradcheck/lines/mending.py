@@ -60,6 +60,7 @@ class Passes(NamedTuple):
     length: int  # statements that a run takes
     numbers: Mapping[str, float]  # that the forward pass names
     operands: Collection[str]  # that it counts with
+    called: Collection[str]  # the functions that they have called
     may_not_end: bool  # there is a loop that may go on for ever if its function is given others
 
 
@@ -270,7 +271,10 @@ class Mending:
         self, spot: Spot, function: Function, asked: Asked, frame: FrameType
     ) -> Iterator[Mended]:
         """Yield what may stand in the statements of a line, with how likely it is."""
-        reach, calls = self._in_reach(function, frame), calls_in(frame, self.functions)
+        reach, calls = (
+            self._in_reach(function, frame),
+            calls_in(frame, self.functions, self.passes.called),
+        )
         room = _UNLIKELY if asked.more else self._room
         for body in function.statements(spot[1]):
             is_once = takes(body[3]) or (self.passes.may_not_end and asked.within > 0)

@@ -123,6 +123,9 @@ class NumpyBox(RecordedBox):
         self, ufunc: np.ufunc, method: str, *inputs: object, **kwargs: object
     ) -> object:
         """Answer a ufunc with autograd's, or with ours where autograd knows no derivative."""
+        dtype = kwargs.pop("dtype", None)
+        if dtype is not None:  # in which it computes
+            inputs = tuple(x.astype(dtype) if hasattr(x, "astype") else x for x in inputs)
         ours = None if trace_primitives_map.get(ufunc) in primitive_vjps else differentiable(ufunc)
         if ours is not None and method == "__call__" and not kwargs:
             return ours(*inputs)

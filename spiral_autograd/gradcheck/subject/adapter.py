@@ -17,7 +17,7 @@ from .inputs import Constant, Names, prepared, spread
 from .parameters import Parameter
 from .returned import as_gradient, as_update_takes, other_shapes
 from .session import Session
-from .subject import Gradients, Subject, is_array, is_float_array, outputs_of
+from .subject import Backward, Gradients, Subject, is_array, is_float_array, outputs_of
 
 Values = Sequence[Array] | None
 Automatic = Callable[[Subject], Sequence[Any]]
@@ -35,7 +35,7 @@ class Terms:
 
 
 class Adapter:
-    """Runs somebody's passes; each convention has its own `run`, `run_backward` and `substitute`.
+    """Runs somebody's passes; each convention has its own `run`, `substitute` and `gradients`.
 
     Its values are the inputs that have a gradient, and the parameters.
     """
@@ -43,6 +43,10 @@ class Adapter:
     layer: Any = None  # none of functions
     is_pair = True  # whether two functions are run, or an object's methods
     label, backward_label = "forward", "backward"
+    # Of each convention's own: the forward pass, that of a copy with other arrays, both passes.
+    run: Callable[[], Any]
+    substitute: Callable[..., list[Any]]
+    gradients: Backward
 
     def __init__(
         self,
@@ -67,27 +71,6 @@ class Adapter:
         self.outputs: list[Array] = []
         self.upstream: list[Array] = []
         self.first = Gradients([], [])
-
-    # -------------------- what each convention has of its own --------------------
-
-    def run(self) -> Any:
-        """Run the forward pass, and return its outputs."""
-        raise NotImplementedError
-
-    def substitute(self, replacements: Sequence[object], values: Values = None) -> list[Any]:
-        """Run a copy of the forward pass with replacements for the values, or for other arrays."""
-        raise NotImplementedError
-
-    def gradients(
-        self, ups: list[Array], between: Callable[[object], None] | None = None
-    ) -> list[Any]:
-        """Run both passes, and return the gradient of each value.
-
-        Between them, `between` is given what the forward pass has left for the backward pass.
-        """
-        raise NotImplementedError
-
-    # -------------------- what all have --------------------
 
     @property
     def values(self) -> list[Array]:

@@ -170,13 +170,19 @@ def place_of_cache(
     free = [name for name in taken if name not in inputs and name not in RATES]
     if type(result) is not tuple or len(result) < 2 or not free:
         return None
-    if set(CACHES).isdisjoint(free):
-        is_all = len(free) == len(taken) == len(result)
-        is_told = not is_array(result[-1]) or not means_upstream(free[-1])
-        is_kept = is_told or len(taken) > 1 if is_pair else is_told and is_all
-        return len(result) - 1 if is_kept else None
-    nests = [i for i, one in enumerate(result) if isinstance(one, dict | list | tuple)]
-    return nests[-1] if nests and any(map(_is_loss, result)) else len(result) - 1
+    if not set(CACHES).isdisjoint(free):
+        nests = [i for i, one in enumerate(result) if isinstance(one, dict | list | tuple)]
+        return nests[-1] if nests and any(map(_is_loss, result)) else len(result) - 1
+    return len(result) - 1 if _is_kept_last(result, taken, free, is_pair=is_pair) else None
+
+
+def _is_kept_last(
+    result: tuple[Any, ...], taken: Sequence[str], free: Sequence[str], *, is_pair: bool
+) -> bool:
+    """Tell whether what stands last is a cache, where no argument has the name of one."""
+    is_told = not is_array(result[-1]) or not means_upstream(free[-1])
+    is_all = len(free) == len(taken) == len(result)
+    return is_told or len(taken) > 1 if is_pair else is_told and is_all
 
 
 def _is_loss(entry: object) -> bool:

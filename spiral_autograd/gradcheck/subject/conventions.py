@@ -272,27 +272,40 @@ STEPS = spelled(
 )
 TRAINING = "train_flg train_flag train training is_train is_training train_mode".split()
 
-_PREDICTED = ("pred", "score", "out", "logit", "prob")
-_TRUE = "t true truth target targets targ targs tgt teacher".split()
-_TRUE += "label labels lbl lbls gold answer answers expected actual desired".split()
-_NOT_TRUE = ("y_pred", "y_hat", "yhat", "ypred")
+_PREDICTED: tuple[str, ...] = ("pred", "score", "out", "logit", "prob", "hat", "yhat", "ypred")
+_PREDICTED += ("model", "net", "estimat", "simulat", "comput")
+_TRUE = "t true truth target targets targ targs tgt teacher gt ref reference observed obs".split()
+_TRUE += "label labels lbl lbls gold answer answers expected actual desired onehot".split()
+_SCORES, _ANY, _Y, _ONLY_Y, _TARGETS = range(5)  # how likely an argument is the targets
+
+
+def _targetness(name: str) -> int:
+    words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|_", " ", name).lower().split()
+    if any(word in _TRUE for word in words):
+        return _TARGETS
+    if name.lower() in TRAINING or any(word.startswith(_PREDICTED) for word in words):
+        return _SCORES
+    is_y = name.lower().startswith("y")
+    return _ANY if not is_y else _ONLY_Y if len(name) == 1 else _Y
 
 
 def means_targets(name: str) -> bool:
     """Tell whether an argument is the targets, by its name: by a word, or as y is."""
-    if name.lower() in TRAINING or name.lower().startswith(_NOT_TRUE):
-        return False
-    words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|_", " ", name).lower().split()
-    return name.lower().startswith("y") or any(word in _TRUE for word in words)
+    return _targetness(name) >= _Y
 
 
 def means_scores(first: str, second: str) -> bool:
     """Tell whether the first of two arguments is the scores, by their names: y may be either."""
-    first = first.lower()
-    is_y = first.startswith("y") and (first != "y" or means_targets(second))
-    return is_y or first.startswith(_PREDICTED)
+    ours = _targetness(first)
+    return ours in (_SCORES, _Y) or (ours == _ONLY_Y and means_targets(second))
 
 
-def is_target_first(names: Sequence[str]) -> bool:
-    """Tell whether a loss is given the targets before the scores, by their names."""
-    return len(names) == 2 and means_targets(names[0]) and means_scores(names[1], names[0])
+def is_target_first(names: Sequence[str], *, of_loss: bool = False) -> bool:
+    """Tell whether a loss is given the targets before the scores, by their names.
+
+    Of what is known to be a loss the scores may have any name.
+    """
+    if len(names) != 2:
+        return False
+    first, second = map(_targetness, names)
+    return first > second and (of_loss or second != _ANY)

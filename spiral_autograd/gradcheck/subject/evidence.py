@@ -203,16 +203,22 @@ def _parts(layer: ObjectPasses, held: Sequence[Held]) -> list[Part]:
 
 def _places(view: Array, base: Array) -> Array | None:
     """Return which entries of an array a view of it has; None where it is no such view."""
-    if not np.may_share_memory(view, base) or not base.flags.c_contiguous:
+    if not view.size or view.dtype != base.dtype or not np.may_share_memory(view, base):
         return None
-    addresses = [int(array.__array_interface__["data"][0]) for array in (view, base)]
-    start = (addresses[0] - addresses[1]) // base.itemsize
-    axes = [
-        np.arange(n) * (s // base.itemsize) for n, s in zip(view.shape, view.strides, strict=True)
-    ]
-    places = sum(np.ix_(*axes), start=np.full(view.shape, start))
-    inside = places.size and places.min() >= 0 and places.max() < base.size
-    return places if inside and view.dtype == base.dtype else None
+    if view is base:
+        return np.arange(base.size).reshape(base.shape)
+    ours, theirs = _addresses(view), _addresses(base).ravel()
+    order = np.argsort(theirs, kind="stable")
+    found = np.searchsorted(theirs, ours, sorter=order)
+    places = order[np.minimum(found, theirs.size - 1)]
+    return places if np.array_equal(theirs[places], ours) else None
+
+
+def _addresses(array: Array) -> Array:
+    """Return where in memory each entry of an array stands."""
+    start = np.full(array.shape, array.__array_interface__["data"][0])
+    steps = zip(array.shape, array.strides, strict=True)
+    return sum(np.ix_(*(np.arange(n) * stride for n, stride in steps)), start=start)
 
 
 class _Signs:

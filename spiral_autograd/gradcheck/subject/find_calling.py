@@ -263,6 +263,8 @@ class _Tried:
             return (0.0 if way.takes_upstream or not self.values else -0.5,)
         true = self._true((way.share, *way.differentiated(len(layer.parts))))
         near = [_likeness(g, t) for g, t, fit in zip(there, true, fits, strict=True) if fit]
+        if not any(t is not None and t.any() for t in true):  # of a count: any is like that
+            near = [0.0] * len(near)
         equal = float(sum(n == 2.0 for n in near))
         return (1.0, equal, self._is_meant(way, there), round(sum(near), 1))
 
@@ -270,7 +272,7 @@ class _Tried:
         """Return how likely a way is meant: a wrong gradient may be like that of another one."""
         if self.layer.takes_input and way.sources == (("upstream", 0),):  # by another's name
             return 1.5 if self._is_linear(way, grads) else 0.0
-        if way.is_open and way.takes_upstream and self.layer.cache_at is not None:
+        if way.takes_upstream and (not way.is_open or self.layer.cache_at is not None):
             return float(self._is_linear(way, grads))
         return float(not way.is_open or way.is_derivative)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,13 +14,14 @@ from ...pytree import leaves
 from ...validation import Array
 from ..blocks import checksum
 from ..finding import Finding, found
+from ..guard import TheirError
 from .adapter import Terms, written_into
 from .conventions import GRADIENT_LISTS, is_statistic
 from .evidence import claim
 from .find_calling import find_calling
 from .inputs import floats_with_gradients, refuse_parameters
 from .object_passes import ObjectPasses, Resets
-from .objects import Held, attributes_of, held_arrays
+from .objects import Held, attributes_of, held_arrays, read
 from .parameters import Kept, Parameter, find_parameters, has_gradient, other_keys, resets_of
 from .returned import by_position, require_any
 from .session import Session, objects_of, reach
@@ -52,8 +53,10 @@ Before = dict[str, tuple[Parameter, Any]]
 class Layer(ObjectPasses):
     """An object with ``forward(*inputs)`` and ``backward(upstream)``, with its parameters."""
 
-    def __init__(self, layer: object, inputs: Sequence[object], terms: Terms) -> None:
-        super().__init__(layer, inputs, terms)
+    def __init__(
+        self, layer: object, inputs: Sequence[object], terms: Terms, forward: str = ""
+    ) -> None:
+        super().__init__(layer, inputs, terms, forward)
         self.made: list[tuple[Held, Array]] = []  # by forward: with their content
         self._prepare()
 
@@ -78,7 +81,9 @@ class Layer(ObjectPasses):
         self.settle()
         written = [e.fields for e in effects if e.kind == "writes"]
         leave_out_state(self, [w["name"] for w in written if w["who"] == "forward"])
-        self.remarks += effects_on(effects, self.value_names)
+        # Of inputs and parameters, where a side effect is on something that has a name.
+        names = {None, *self.value_names}
+        self.remarks += [e for e in effects if e.fields.get("name") in names]
         self.remarks += replaced_gradients(self.layer, before)
         look_beside(self)
         self._find_left()
@@ -322,6 +327,21 @@ class Layer(ObjectPasses):
         )
 
 
+def by_forward_or_call(layer: object, inputs: Sequence[object], terms: Terms) -> Layer:
+    """Return an object as a layer: by its forward pass, or by a call that runs this.
+
+    The call may keep what backward fails without.
+    """
+    try:
+        return Layer(layer, inputs, terms)
+    except TheirError:
+        code = getattr(read(layer, "__call__"), "__code__", None)
+        if code is not None and "forward" in code.co_names:
+            with suppress(CheckError):
+                return Layer(layer, inputs, terms, "__call__")
+        raise
+
+
 def _without_views(parameters: Sequence[Parameter]) -> list[Parameter]:
     """Return parameters but for the views of another one whose gradients are of that one's."""
     read = [(p, p.value, p.gradient()) for p in parameters]
@@ -334,11 +354,6 @@ def _is_in(part: tuple[Array, Array], whole: tuple[Array, Array]) -> bool:
     """Tell whether an array and its gradient are views of a larger one and of its gradient."""
     pairs = zip(part, whole, strict=True)
     return all(a.size < b.size and np.shares_memory(a, b) for a, b in pairs)
-
-
-def effects_on(effects: Iterable[Finding], names: Sequence[str]) -> list[Finding]:
-    """Return what is to be said of side effects; of inputs and parameters, where so named."""
-    return [e for e in effects if e.fields.get("name") is None or e.fields["name"] in names]
 
 
 def replaced_gradients(

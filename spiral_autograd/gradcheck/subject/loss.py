@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...pytree import Pytree, named_leaves, tree_map
+from ...pytree import Pytree, named_leaves, paths, tree_map
 from ...validation import Array
 from ..finding import found
 from ..source import code_of
@@ -180,7 +180,10 @@ class Gradient(Adapter):
 
     def _without_value(self, result: Any) -> Any:
         """Return the gradients without the loss that may stand before or behind them."""
-        if not isinstance(result, tuple) or len(result) < 2 or self._is_like_params(result):
+        if not isinstance(result, tuple) or len(result) < 2:
+            return result
+        own, theirs = ([path for path, _ in paths(tree)] for tree in (self.params, result))
+        if own == theirs:
             return result
         at = place_of_loss(result, np.reshape(self.outputs[0], ()))
         rest = result if at is None else (*result[:at], *result[at + 1 :])
@@ -196,13 +199,6 @@ class Gradient(Adapter):
             return dict(zip(names, grads, strict=True))
         shapes = [(np.shape(own[key]), np.shape(g)) for key, g in zip(own, grads, strict=True)]
         return dict(zip(own, grads, strict=True)) if all(a == b for a, b in shapes) else grads
-
-    def _is_like_params(self, tree: object) -> bool:
-        """Tell whether a tree has the structure of params; a dict, whether it has its keys."""
-        if isinstance(tree, dict) and isinstance(self.params, dict):
-            return True
-        paths = [path for path, _ in named_leaves("", self.params)]
-        return paths == [path for path, _ in named_leaves("", tree)]
 
     # -------------------- the parameters, each with its gradient --------------------
 

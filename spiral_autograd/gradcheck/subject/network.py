@@ -29,7 +29,7 @@ from .objects import (
     read,
 )
 from .own_passes import Way, in_order, loss_ways, number_in, own, scores_call, ways
-from .parameters import Parameter, resets_of
+from .parameters import Parameter, resets_of, run_resets
 from .session import Session, put_back, states, streams_of, untouched
 from .subject import called, is_array
 
@@ -37,9 +37,7 @@ from .subject import called, is_array
 def _reset(*layers: object) -> None:
     """Reset the gradients of objects that accumulate them."""
     for layer in layers:
-        with suppress(CheckError), theirs():  # it may be reset only once its parameters are made
-            for reset in resets_of(layer):
-                reset()
+        run_resets(resets_of(layer))
 
 
 # -------------------- the network --------------------

@@ -8,7 +8,6 @@ import io
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import cached_property, partial
 from types import GeneratorType
 from typing import Any
@@ -19,7 +18,6 @@ from ...pytree import leaves, with_leaves
 from ...state import is_vocabulary
 from ...validation import Array
 from ..finding import Finding
-from ..guard import theirs
 from ..source import Place
 from .adapter import Adapter, Terms, Values
 from .calling import PLAIN, Told, TwoFunctions, given_rates, place_of_cache
@@ -33,16 +31,24 @@ from .objects import (
     input_gradient_of,
     is_gradient,
     methods_of,
-    names_in_cache,
     nested,
     output_of,
     positional_names,
     required_names,
     signature_of,
 )
-from .parameters import Kept, Parameter, resets_of
-from .returned import arranged, by_position, flattened, is_of_loss, other_shapes, returned_names
-from .subject import MISSING, CheckError, Gradients, called, described, is_float_array, upstream_of
+from .parameters import Kept, Parameter, resets_of, run_resets
+from .returned import arranged, by_position, flattened, other_shapes, returned_names
+from .subject import (
+    MISSING,
+    CheckError,
+    Gradients,
+    called,
+    described,
+    draw_upstream,
+    given_upstream,
+    is_float_array,
+)
 
 # What a copy of an object shares with it, since it cannot be copied; and long lists of words.
 _SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, GeneratorType)
@@ -56,9 +62,12 @@ RETURNED = "gradients"  # what begins the names of those that backward returns w
 class ObjectPasses(Adapter):
     """Runs somebody's object with ``forward(*inputs)`` and ``backward(upstream)``."""
 
-    def __init__(self, layer: object, inputs: Sequence[object], terms: Terms) -> None:
+    def __init__(
+        self, layer: object, inputs: Sequence[object], terms: Terms, forward: str = ""
+    ) -> None:
         self.layer, self.is_pair = layer, isinstance(layer, TwoFunctions)
-        self.forward_name, self.backward_name = methods_of(layer)
+        usual, self.backward_name = methods_of(layer)
+        self.forward_name = forward or usual
         signature, self.taken = map(signature_of, (self.forward_method, self.backward_method))
         self.told = layer.told if isinstance(layer, TwoFunctions) else self._told(signature, inputs)
         self.label, self.backward_label = self.told.label, self.told.backward_label
@@ -128,7 +137,8 @@ class ObjectPasses(Adapter):
     def names_left(self) -> dict[int, str]:
         """Return what the arrays are called that the layer keeps, or that are in the cache."""
         names = {id(h.value): f"self.{h.name}" for h in reversed(self.now.held)}
-        return names | names_in_cache(self.cache)
+        entries = [(name, v) for name, steps, v in nested("cache", self.cache) if steps]
+        return names | {id(v): name for name, v in entries if is_float_array(v)}
 
     # -------------------- the two passes --------------------
 
@@ -184,9 +194,7 @@ class ObjectPasses(Adapter):
 
     def reset(self) -> None:
         """Reset the gradients of a layer that accumulates them, as far as they are made."""
-        for reset in self.resets(self.layer):
-            with suppress(CheckError), theirs():
-                reset()
+        run_resets(self.resets(self.layer))
 
     def gradients(
         self, ups: list[Array], between: Callable[[object], None] | None = None
@@ -238,13 +246,15 @@ class ObjectPasses(Adapter):
         known = self.calling.differentiated(len(parts))
         is_known = [k for k, part in zip(known, parts, strict=True) for _ in leaves(part)]
         there = [out for out, k in zip(self.outputs, is_known, strict=True) if k]
-        ups = iter(
-            upstream_of(there, given, rng)
-            if given is not None or share is None
-            else [np.full_like(out, share) for out in there]
-        )
+        if given is not None:
+            ups = given_upstream(given, there)
+        elif share is not None:
+            ups = [np.full_like(out, share) for out in there]
+        else:
+            ups = draw_upstream(there, rng)
+        left = iter(ups)
         zeros = (np.zeros(out.shape, np.result_type(out, np.float32)) for out in self.outputs)
-        return [next(ups) if k else zero for k, zero in zip(is_known, zeros, strict=True)]
+        return [next(left) if k else zero for k, zero in zip(is_known, zeros, strict=True)]
 
     @property
     def takes_no_upstream(self) -> bool:
@@ -284,7 +294,7 @@ class ObjectPasses(Adapter):
         elif isinstance(rest, dict):
             rest = {key: g for key, g in rest.items() if key not in taken}
         names = list(self.shapes)
-        if is_target_first(names):
+        if is_target_first(names, of_loss=True):
             if isinstance(rest, tuple) and len(rest) == 2 and rest[1] is None:
                 rest = rest[0]  # None is that of the targets
             if self.is_of_loss(rest) and None not in self.shapes.values():
@@ -304,9 +314,8 @@ class ObjectPasses(Adapter):
     def is_of_loss(self, result: object) -> bool:
         """Tell whether one gradient is that of a loss, which has none for its targets."""
         is_given = {kind for kind, _ in self.calling.sources} <= {"input"}
-        is_loss = is_given or is_target_first([*self.shapes])
-        is_one = not isinstance(result, tuple | dict) and is_loss
-        return is_one or is_of_loss(self.structure, result)
+        is_loss = is_given or is_target_first([*self.shapes]) or self.is_scalar
+        return is_loss and not isinstance(result, tuple | dict)
 
     def at(self, gradient: Held) -> Any:
         """Return what stands in the place of a gradient: in the layer, or in what backward gave."""

@@ -240,12 +240,6 @@ def nested(name: str, held: object, steps: Steps = ()) -> Iterator[tuple[str, St
             yield from nested(f"{name}[{i}]", value, (*steps, i))
 
 
-def names_in_cache(cache: object) -> dict[int, str]:
-    """Return what the arrays of floats in a cache are called, by their ids: its entries."""
-    entries = nested("cache", cache)
-    return {id(v): name for name, _, v in entries if name != "cache" and is_float_array(v)}
-
-
 def held_arrays(layer: object) -> list[Held]:
     """Return the float arrays that a layer and the objects in it keep, in each of their places."""
     found: list[Held] = []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from ...state import has_any
 from ..finding import Finding
+from ..guard import CheckError, theirs
 from .conventions import (
     BACKWARD,
     CONTAINERS,
@@ -267,6 +269,13 @@ def resets_of(
         elif _in_holder(item):
             found.append(reset_of(item))
     return [reset for reset in found if reset is not None]
+
+
+def run_resets(resets: Iterable[Callable[[], Any]]) -> None:
+    """Reset accumulated gradients, as far as that can be: of parameters that are made later not."""
+    for reset in resets:
+        with suppress(CheckError), theirs():
+            reset()
 
 
 # -------------------- is it a gradient? --------------------

@@ -136,12 +136,6 @@ def _is_number(entry: Any, may_be_array: bool) -> bool:
     return not is_nest and (np.size(entry) == 1 if may_be_array else np.ndim(entry) == 0)
 
 
-def is_of_loss(outputs: object, result: object) -> bool:
-    """Tell whether one gradient is that of a scalar loss, which has none for its targets."""
-    found = leaves(outputs)
-    return len(found) == 1 and np.ndim(found[0]) == 0 and not isinstance(result, tuple | dict)
-
-
 def arranged(
     result: Any, inputs: Sequence[object], given: Sequence[tuple[str, Array]], backward: Any
 ) -> Any:

@@ -17,7 +17,17 @@ from autograd.tracer import trace_stack
 from ... import state
 from ...boxes import process_lock
 from ...recording import is_installed
-from ...state import PLAIN, STREAMS, Held, Kind, Names, Unreached, is_own_module, own_bases
+from ...state import (
+    PLAIN,
+    STREAMS,
+    Held,
+    Kind,
+    Names,
+    Unreached,
+    is_namespace,
+    is_own_module,
+    own_bases,
+)
 from ...validation import Array
 from ..source import inner_codes
 
@@ -39,7 +49,7 @@ def walk(roots: Iterable[Any], *, with_code: bool) -> Iterator[tuple[Any, list[H
     while pending:
         item = pending.pop()
         kind = type(item)
-        if issubclass(kind, atoms) or id(item) in seen:
+        if issubclass(kind, atoms) or id(item) in seen or is_namespace(item):
             continue
         seen[id(item)] = item
         if id(kind) not in rows:
@@ -48,15 +58,19 @@ def walk(roots: Iterable[Any], *, with_code: bool) -> Iterator[tuple[Any, list[H
             pending += own_bases(kind) if with_code else []
         held = [Held(item, row) for row in rows[id(kind)]]
         for one in held:
-            compound = [part for part in one.before if type(part) not in PLAIN]
-            opens = one.kind.opens
-            pending += compound if opens is None else filter(opens, compound)
+            pending += _opened(one)
         if issubclass(kind, FunctionType):
             pending += _streams_in(sys.modules.get(item.__module__), modules)
             pending += _globals_of(item) if with_code else []
         elif issubclass(kind, type):
             pending += own_bases(item)
         yield item, held
+
+
+def _opened(held: Held) -> Iterable[Any]:
+    """Return what is looked into of what a thing holds."""
+    compound = [part for part in held.before if type(part) not in PLAIN]
+    return compound if held.kind.opens is None else filter(held.kind.opens, compound)
 
 
 def _streams_in(module: object, met: set[int]) -> list[object]:

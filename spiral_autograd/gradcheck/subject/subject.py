@@ -192,11 +192,6 @@ def draw_upstream(outputs: Sequence[Any], rng: np.random.Generator) -> list[Arra
     ]
 
 
-def upstream_of(outputs: Sequence[Array], given: object, rng: np.random.Generator) -> list[Array]:
-    """Return the upstream gradient that is given, else a random one."""
-    return draw_upstream(outputs, rng) if given is None else given_upstream(given, outputs)
-
-
 def given_upstream(upstream: object, outputs: Sequence[Array]) -> list[Array]:
     """Return the caller's upstream gradient, which must have the shapes of the outputs."""
     try:

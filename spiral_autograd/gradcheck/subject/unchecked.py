@@ -21,7 +21,7 @@ from .adapter import Adapter
 from .conventions import STATES, TARGETS, gradient_keys, is_statistic, last_name
 from .evidence import claim
 from .object_passes import ObjectPasses
-from .objects import Held, is_gradient, is_number, of_class
+from .objects import Held, attributes_of, is_gradient, is_number, of_class
 from .parameters import Kept, Parameter, find_parameters, fits_number, has_gradient, parts_of
 from .session import Snapshot
 from .subject import MISSING, differs, is_float_array
@@ -199,6 +199,25 @@ def look_beside(layer: ObjectPasses) -> None:
         if h.name not in layer.unkept:
             why = found("used_without_gradient", name=h.name, last=last_name(h.name))
             layer.say_unchecked(h.name, why)
+    for name in _lists_used(layer):
+        layer.say_unchecked(name, found("used_without_gradient", name=name, last=last_name(name)))
+
+
+def _lists_used(layer: ObjectPasses) -> list[str]:
+    """Return the lists of floats, of which nothing is checked, that the output depends on."""
+    checked = {name.partition("[")[0] for name in layer.value_names}
+    with layer.session.fresh():
+        own = attributes_of(layer.layer).items()
+        lists = {n: held for n, held in own if n not in checked and _is_of_floats(held)}
+
+    def move(held: list[float]) -> None:
+        held[:] = map(moved, held)
+
+    return [name for name, held in lists.items() if _depends_on(layer, partial(move, held))]
+
+
+def _is_of_floats(held: object) -> bool:
+    return type(held) is list and len(held) > 1 and all(type(entry) is float for entry in held)
 
 
 def _beside(layer: ObjectPasses) -> list[Held]:
@@ -264,4 +283,10 @@ def _is_read(local: str, steps: Sequence[Step]) -> bool:
     roots = [root_of(getattr(node, "value", node)) for t, node in stored if isinstance(t, ast.Name)]
     is_part = any(isinstance(t, ast.Subscript) for t, _ in stored)
     may_be_view = is_part and any(root.startswith("self.") for root in roots)
-    return may_be_view or any(local in step.reads and step.writes != {local} for step in steps)
+    makers = [step.node for step in steps if local in step.writes]
+    is_kept = any(len(getattr(node, "targets", ())) > 1 for node in makers)  # dW = grads["W"] = …
+    return (
+        may_be_view
+        or is_kept
+        or any(local in step.reads and step.writes != {local} for step in steps)
+    )

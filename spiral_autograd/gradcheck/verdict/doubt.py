@@ -39,9 +39,19 @@ def compared(
     """Return the rows, mistakes told from the rest, and the graph without a small constant."""
     c = Comparison(subject, reference, grads, tolerances)
     ideal = _look_again(c) if len(c.right) < len(c.rows) else None
+    if reference.errors:
+        _say_imprecise(c)
     if tolerances.given:
         _accept(c)
     return c, ideal
+
+
+def _say_imprecise(c: Comparison) -> None:
+    """Say where measured gradients excuse far more than a match is off by."""
+    for k, row in c.rows.items():
+        if row.verdict == "match" and not row.findings and row.max_rel > 100 * c.tolerance:
+            said = found("imprecise", reference=c.reference.kind, apart=row.max_rel)
+            c.change(k, verdict="approximate", findings=(said,))
 
 
 def _look_again(c: Comparison) -> Graph | None:

@@ -21,11 +21,14 @@ from ..guard import CheckError
 from ..primitives import primitive
 from ..reference.graph import Graph, is_number
 from ..reference.nodes import Node
+from ..reference.reference import at_these_values
 from ..reference.stepping import nearby, unit_of
 from .rows import Comparison
 
 # A jump is that of one kink; a gradient may be a sum over many of them.
 _KINKS_IN_A_SUM = 30
+# Points near by, at all of which two kinks hardly jump together by chance.
+_NEAR = 12
 # How far the values move, each time in another direction: in one of them two jumps may cancel.
 _STEPS = (*(1e-4,) * 6, 1e-3, 1e-2)
 
@@ -52,7 +55,9 @@ def find_kinks(c: Comparison) -> Entries:
         if excused is None and not c.reference.single:
             break  # in float32 a tie may need longer steps to be undone
         found |= {k: found.get(k, False) | e for k, e in (excused or {}).items()}
-    return _any(found)
+    found = _any(found)
+    beyond = _beyond_two_slopes(c) if found.keys() - c.subject.marks else {}
+    return _any({k: some & ~beyond.get(k, False) for k, some in found.items()})
 
 
 def _any(entries: Entries) -> Entries:
@@ -109,15 +114,42 @@ def _excused(c: Comparison, left: Entries, size: float, seed: int) -> Entries | 
         if not left:
             return None
         beside.append(there.reference.grads)
-    return _any({k: off & _jumps(c, k, *(b[k] for b in beside[-2:])) for k, off in left.items()})
+    jumps = {k: _jumps(c, k, [grads[k] for grads in beside], nearer) for k in left}
+    return _any({k: off & jumps[k] for k, off in left.items()})
 
 
-def _jumps(c: Comparison, k: int, after: Array, before: Array) -> Array:
-    """Tell where the reference jumps by about as much as the handwritten gradient is off."""
-    here = np.asarray(c.reference.grads[k])
-    jump = np.maximum.reduce([abs(after - before), abs(after - here), abs(before - here)])
+def _jumps(c: Comparison, k: int, beside: list[Array], nearer: float) -> Array:
+    """Tell where the reference jumps by about as much as the handwritten gradient is off.
+
+    What is smooth changes by as much less as the points are nearer.
+    """
+    here, (far, far_before, near, before) = np.asarray(c.reference.grads[k]), beside
+    jump = np.maximum.reduce([abs(near - before), abs(near - here), abs(before - here)])
+    smooth = 2 * nearer * abs(far - far_before)
     distance = np.abs(np.asarray(c.grads[k], dtype=float) - here)
-    return np.asarray(distance <= _KINKS_IN_A_SUM * jump)
+    return np.asarray(distance <= _KINKS_IN_A_SUM * (jump - smooth))
+
+
+def _beyond_two_slopes(c: Comparison) -> Entries:
+    """Return which entries lie beyond both slopes, where there are but two near by.
+
+    Those of marks are known to lie between them. Of many kinks the sums have many slopes.
+    """
+    near = []
+    for seed in range(_NEAR):
+        values = nearby(c.subject, np.random.default_rng(seed), _STEPS[0])
+        with suppress(CheckError), c.subject.session.moved(c.subject.values, values):
+            near.append(c.reference_there(at_these_values(c.subject)).grads)
+    rows = [k for k in c.rows if k not in c.subject.marks and c.rows[k].both is not None]
+    return {k: _is_beyond(np.asarray(c.grads[k]), [grads[k] for grads in near]) for k in rows}
+
+
+def _is_beyond(h: Array, near: list[Array]) -> Array:
+    slopes = np.array([g.astype(float) for g in near])
+    least, most = slopes.min(0), slopes.max(0)
+    margin = 0.01 * (most - least)
+    are_two = np.all((slopes < least + margin) | (slopes > most - margin), axis=0)
+    return np.asarray(are_two & ((h < least - margin) | (h > most + margin)))
 
 
 def _off(c: Comparison, there: Comparison, k: int, lenience: float = 1.0) -> Array:
