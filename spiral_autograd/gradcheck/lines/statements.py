@@ -105,6 +105,19 @@ def changed_throughout(statement: Any, reach: Reach, calls: Sequence[str]) -> It
     texts = _named_in(statement)
     for text, other in _alike_in(texts, reach):
         yield 1.2, renamed(statement, {text: other})
+    yield from _called_in(statement, texts, reach, calls)
+    for node in (node for node in ast.walk(statement) if isinstance(node, ast.Call)):
+        given = ast.unparse(node.args[0]) if len(node.args) == 1 else ""
+        if isinstance(reach.get(given), tuple | float):
+            yield 1.15, renamed(statement, {ast.unparse(node): given})
+    yield from exchanged(statement, reach)
+    yield from _other_windows(statement, reach)
+
+
+def _called_in(
+    statement: ast.AST, texts: Counter[str], reach: Reach, calls: Sequence[str]
+) -> Iterator[Offer]:
+    """Yield the statement with functions of what it names, or of what it makes on the way."""
     for text in (text for text in texts if type(reach.get(text)) in (tuple, float)):
         places = (None, *range(texts[text] if texts[text] > 1 else 0))
         for n, call in product(places, calls):
@@ -112,12 +125,6 @@ def changed_throughout(statement: Any, reach: Reach, calls: Sequence[str]) -> It
     inner = {ast.unparse(n) for n in ast.walk(statement) if isinstance(n, ast.BinOp | ast.UnaryOp)}
     for text, call in product(sorted(inner)[:_FEW], calls):
         yield 1.4, renamed(statement, {text: f"{call}({text})"})
-    for node in (node for node in ast.walk(statement) if isinstance(node, ast.Call)):
-        given = ast.unparse(node.args[0]) if len(node.args) == 1 else ""
-        if isinstance(reach.get(given), tuple | float):
-            yield 1.15, renamed(statement, {ast.unparse(node): given})
-    yield from exchanged(statement, reach)
-    yield from _other_windows(statement, reach)
 
 
 def _alike_in(texts: Counter[str], reach: Reach) -> Iterator[tuple[str, str]]:
