@@ -257,6 +257,7 @@ def course(title: str, subject: Subject, how: How) -> GradientReport:
     explain_what_is_off(c, where)
     look_at_other_values(c, where)
     judge(c, calls)
+    where.of_unset()
     where.of_states()
     where.of_forward()
     _say_unkept(c)

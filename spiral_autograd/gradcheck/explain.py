@@ -67,6 +67,9 @@ def _explain_by_numbers(
     for reason in reasons:
         for k in reason.rows:
             lines = reason.lines or where.places(places, k, reason)
+            if reason.kind == "only" and where.sets(lines):
+                fields = {**reason.finding.fields, "is_set": True}
+                reason = replace(reason, finding=found("only", **fields))
             told = _told(where, k, reason, cases, left)
             c.change(k, findings=reduce(together, told, c.rows[k].findings), lines=lines)
 
@@ -109,7 +112,7 @@ def _told(
         mended = where.remedy(k, cases, [] if reason.tells_less else left, which)
     elif reason.kind in ("mean_missing", "averaged_over"):  # a number in the line: more
         mended = where.remedy(k, cases, which=attrgetter("is_number"))
-    elif reason.kind in _TERMS:
+    elif reason.kind in _TERMS or reason.finding.fields.get("is_set") is False:
         mended = where.remedy(k, cases)
     if mended is None:
         return [reason.finding]
@@ -217,7 +220,8 @@ def look_at_other_values(c: Comparison, where: Where) -> None:
     for k, row in beside.rows.items():
         if row.verdict in FAILURES and c.rows[k].verdict not in FAILURES:
             why = list(row.findings)
-            said = found("hidden", values=values, why=why, rule=row.rule)
+            by_chance = c.rows[k].verdict != "approximate"
+            said = found("hidden", values=values if by_chance else [], why=why, rule=row.rule)
             c.rows[k] = replace(row, findings=(said,))
 
 

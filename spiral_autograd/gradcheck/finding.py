@@ -24,7 +24,7 @@ _KINDS = {
     "value": "taken_as unused_by_forward lost truncated updated clipped clipped_norm combined "
     "passed_on diagonal_of_softmax",
     "kink": "kink",
-    "state": "accumulates second_call third_call grows stale unsteady",
+    "state": "accumulates second_call third_call grows stale unsteady unset",
 }
 RULES = {kind: rule for rule, kinds in _KINDS.items() for kind in kinds.split()}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import linecache
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -19,6 +21,7 @@ from .lines.blame import blame_of
 from .lines.ran import Elsewhere, Evidence
 from .lines.remedy import Mended, derivatives_of, texts_of
 from .lines.trail import Trail, follow
+from .lines.unset import makes_empty, unset_at
 from .lines.verdicts import kink_places, state_places
 from .source import Place, code_of, forward_line, is_readable
 from .subject.subject import MISSING, differs
@@ -26,6 +29,7 @@ from .verdict.rows import Comparison
 
 Places = tuple[Place, ...]
 UNREADABLE = found("unreadable")
+_MAY_BE_UNSET = ("second_call", "third_call", "no_pattern", "not_finite")  # what was there before
 
 
 class Where:
@@ -128,6 +132,14 @@ class Where:
                 self.c.notes.append(UNREADABLE)
         return found
 
+    def sets(self, lines: Sequence[Place]) -> bool:
+        """Tell whether one of some lines of the backward pass sets what it does not add to."""
+        if self.trail is None:
+            return False
+        events = self.trail.events[self.trail.start_of(code_of(self.c.subject.backward_code[0])) :]
+        steps = (event.step for event in events if event.place in lines)
+        return any(step is not None and isinstance(step.node, ast.Assign) for step in steps)
+
     def remedy(
         self,
         k: int,
@@ -175,10 +187,28 @@ class Where:
             own = [p for p in c.rows[k].lines if p in forward or p in recorded - backward]
             c.change(k, of_forward=tuple(own))
 
+    def of_unset(self) -> None:
+        """Write into the rows which of them come of what was never set, and where that is."""
+        if self.trail is None or not makes_empty(self.trail):
+            return
+        for k, row in self.c.rows.items():
+            if {what.kind for what in row.findings}.isdisjoint(_MAY_BE_UNSET):
+                continue
+            there = None
+            with guarded("the search for the lines", self.c.notes):
+                there = unset_at(self.c.rerun, k)
+            if there is not None:
+                place, count = there
+                text = linecache.getline(*place).strip()
+                said = found("unset", count=count, of=np.size(self.c.grads[k]), text=text)
+                other = [what for what in row.findings if what.kind not in _MAY_BE_UNSET]
+                lines = tuple(dict.fromkeys((*row.lines, place)))
+                self.c.change(k, findings=(*other, said), lines=lines)
+
     def of_states(self) -> None:
         """Write into the rows where what changes from call to call stands."""
         for k, row in self.c.rows.items():
-            if row.rule == "state":
+            if row.rule == "state" and row.findings[-1].kind != "unset":
                 kind = row.findings[-1].kind
                 kind = "accumulates" if kind == "grows" else kind
                 self.c.change(k, lines=self.places(state_places, k, kind))

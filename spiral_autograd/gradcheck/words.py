@@ -150,8 +150,11 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     "shape": _shape,
     "tangent_shape": "the tangent has the shape {ours} in place of {theirs}, that of the output",
     "directions_only": "too large to be compared entry by entry: compared along random directions",
-    "hidden": lambda values, why: (
-        f"right only by chance, as {' and '.join(values)}; at other values: {'; '.join(why)}"
+    "hidden": lambda values, why: "; ".join(
+        [
+            f"right only by chance, as {' and '.join(values)}" if values else "off by little here",
+            f"at other values: {'; '.join(why)}",
+        ]
     ),
     "value_is": "{name} {value}",
     "kink": "there is a kink here (a ReLU at 0, a tie of a max), where any value between the two "
@@ -192,6 +195,7 @@ SENTENCES: dict[str, str | Callable[..., str]] = {
     # -------------------- rows and failures: calls, and what is left of earlier ones ---------
     "accumulates": "adds up from call to call, which not every gradient of the layer does: write "
     "it anew in each backward pass (=, not +=)",
+    "unset": "{count} of its {of} entries come from entries that are never set, of `{text}`",
     "second_call": "changes at the second call, though the forward pass gives the same output",
     "third_call": "changes at the third call, though the forward pass gives the same output",
     "grows": "stays that of the first call: each backward pass appends to a list of gradients "

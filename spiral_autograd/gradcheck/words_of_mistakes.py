@@ -192,7 +192,7 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
     "unused_by_forward": "the output does not change with it: the true gradient is zero",
     "nothing_returned": "no gradient is returned, or written (None)",
     "all_zeros": "the gradient is all zeros: it is never written, or written with zeros",
-    "rounding_only": "the gradient is never written: it is zero up to rounding",
+    "rounding_only": "is zero up to rounding: what it adds up cancels, or it is never written",
     "never_written": lambda zeros: f"the gradient is never written: it {_held(zeros)}",
     "stands_elsewhere": lambda zeros, attribute, owner: (
         f"the gradient is not written where it is looked for, which {_held(zeros)}: the true one "
@@ -306,7 +306,9 @@ MISTAKES: dict[str, str | Callable[..., str]] = {
         f"what flows back through the loop is cut off after {steps} turn{'s' * (steps > 1)} "
         "(truncated: right if that is meant)"
     ),
-    "only": lambda flow, overwritten: (
+    "only": lambda flow, overwritten, is_set: (
         f"only {flow} is kept: {'each overwrites the one before; ' * overwritten}add up all (+=)"
+        if is_set
+        else f"only {flow} is kept: what flows back beside it is missing"
     ),
 }

@@ -233,13 +233,16 @@ def _other_sum(case: Case, k: int) -> Finding | None:
 
 def _summed(case: Case, k: int) -> Iterator[tuple[Array, object]]:
     """Yield the backward values that the k-th gradient is a mere sum of, with its axis."""
-    grad = case.graph.recording.grads[k] if case.graph is not None else None
-    call, axis = grad, getattr(grad, "kwargs", {}).get("axis")
+    call: object = case.graph.recording.grads[k] if case.graph is not None else None
+    axis = None
     while isinstance(call, Call) and name_of(call.fun) in ("sum", "reshape"):
-        call = call.args[0]
+        total, call = call, call.args[0]
         if not isinstance(call, Call) or case.graph is None:
             return
-        yield np.asarray(case.graph.value(call)), axis
+        array = np.asarray(case.graph.value(call))
+        is_sum = array.size > np.size(case.graph.value(total))  # not of one entry
+        axis = total.kwargs.get("axis") if axis is None and is_sum else axis
+        yield array, axis
 
 
 # -------------------- terms --------------------

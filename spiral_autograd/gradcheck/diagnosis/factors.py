@@ -146,8 +146,8 @@ def _ratio_there(case: Case, k: int) -> float | None:
 def _dimensions(case: Case, c: float, k: int) -> Lengths:
     """Return the lengths that a factor may come from: at other sizes it comes from the same."""
     there, other = case.at_other_sizes(), _ratio_there(case, k)
-    if there is None or other is None:
-        return case.dimensions
+    if there is None or other is None:  # of many products one is any number, by chance
+        return {n: what for n, what in case.dimensions.items() if what.kind != "axes"}
     for measured, (n, what) in case.measures.items():
         m = there.measures[measured][0] if measured in there.measures else 0.0
         if n > 1 and m > 0 and _is_of(case, c, n) and _is_of(case, other, m):

@@ -215,7 +215,8 @@ class Search:
         before, several = lines[:n].count(lines[n]), lines.count(lines[n])
         flow = self._flow(ways[n], (before + 1, several) if several > 1 else None)
         is_turn = len(set(lines)) == 1
-        return found("only", flow=flow, overwritten=is_turn, rule="sum" if is_turn else "term")
+        rule = "sum" if is_turn else "term"
+        return found("only", flow=flow, overwritten=is_turn, is_set=False, rule=rule)
 
     def _flow(self, site: Site, run: tuple[int, int] | None = None) -> Finding:
         """Return a gradient on its way; `run` tells which of several runs of a line it is."""

@@ -6,7 +6,7 @@ import ast
 import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 from .tree import REFERENCE, Offer, Reach, parsed
@@ -17,6 +17,7 @@ _WINDOWS = {
     "end": ("{2}:{2} + {1}",),
     "step": ("{0}:{1}",),
 }
+_NAMING = REFERENCE | ast.Call | ast.BinOp | ast.UnaryOp
 _FEW = 8  # things in a statement, of which two may be exchanged
 
 
@@ -47,6 +48,9 @@ def other_statements(node: Any, reach: Reach) -> Iterator[Offer]:
         yield 1.0, ast.AugAssign(target, ast.Add(), node.value)  # type: ignore[arg-type]
         yield 0.9 if isinstance(node.value, ast.Constant) else 1.4, ast.Pass()
         yield from _added_at(target, node.value, ast.Add())
+        if isinstance(target, ast.Subscript) and isinstance(node.value, ast.Constant | ast.UnaryOp):
+            rows = ast.unparse(target.value)  # one number for what they add up to
+            yield 1.3, ast.Assign([target], parsed(f"-{rows}.sum(axis=1)"))
         yield from _followed(node, target, reach)
 
 
@@ -101,14 +105,26 @@ def changed_throughout(statement: Any, reach: Reach, calls: Sequence[str]) -> It
     texts = _named_in(statement)
     for text, other in _alike_in(texts, reach):
         yield 1.2, renamed(statement, {text: other})
-    for text in (text for text in texts if type(reach.get(text)) in (tuple, float)):
-        yield from ((1.3, renamed(statement, {text: f"{call}({text})"})) for call in calls)
+    yield from _called_in(statement, texts, reach, calls)
     for node in (node for node in ast.walk(statement) if isinstance(node, ast.Call)):
         given = ast.unparse(node.args[0]) if len(node.args) == 1 else ""
         if isinstance(reach.get(given), tuple | float):
             yield 1.15, renamed(statement, {ast.unparse(node): given})
     yield from exchanged(statement, reach)
     yield from _other_windows(statement, reach)
+
+
+def _called_in(
+    statement: ast.AST, texts: Counter[str], reach: Reach, calls: Sequence[str]
+) -> Iterator[Offer]:
+    """Yield the statement with functions of what it names, or of what it makes on the way."""
+    for text in (text for text in texts if type(reach.get(text)) in (tuple, float)):
+        places = (None, *range(texts[text] if texts[text] > 1 else 0))
+        for n, call in product(places, calls):
+            yield 1.3, renamed(statement, {text: f"{call}({text})"}, n)
+    inner = {ast.unparse(n) for n in ast.walk(statement) if isinstance(n, ast.BinOp | ast.UnaryOp)}
+    for text, call in product(sorted(inner)[:_FEW], calls):
+        yield 1.4, renamed(statement, {text: f"{call}({text})"})
 
 
 def _alike_in(texts: Counter[str], reach: Reach) -> Iterator[tuple[str, str]]:
@@ -136,21 +152,25 @@ def _alike(one: object, other: object) -> bool:
     return type(one) is type(other) and (one == other or not isinstance(one, tuple))
 
 
-def renamed(node: ast.AST, texts: Mapping[str, str]) -> Any:
-    """Return a copy of a node with other things in the place of what is named by some texts."""
-    return _Renamed(texts).visit(copy.deepcopy(node))
+def renamed(node: ast.AST, texts: Mapping[str, str], nth: int | None = None) -> Any:
+    """Return a copy of a node with other things in the place of what is named by some texts.
+
+    In all places, or only in the `nth` of them.
+    """
+    return _Renamed(texts, nth).visit(copy.deepcopy(node))
 
 
 class _Renamed(ast.NodeTransformer):
     """Puts other things in the place of what is named by some texts."""
 
-    def __init__(self, texts: Mapping[str, str]) -> None:
-        self.texts = texts
+    def __init__(self, texts: Mapping[str, str], nth: int | None) -> None:
+        self.texts, self.nth, self.met = texts, nth, 0
 
     def visit(self, node: ast.AST) -> Any:
         """Return what stands in the place of a node."""
-        if isinstance(node, REFERENCE | ast.Call) and (other := self.texts.get(ast.unparse(node))):
-            return parsed(other)
+        if isinstance(node, _NAMING) and (other := self.texts.get(ast.unparse(node))):
+            self.met += 1
+            return parsed(other) if self.nth in (None, self.met - 1) else node
         return self.generic_visit(node)
 
 

@@ -272,7 +272,7 @@ class _Tried:
         """Return how likely a way is meant: a wrong gradient may be like that of another one."""
         if self.layer.takes_input and way.sources == (("upstream", 0),):  # by another's name
             return 1.5 if self._is_linear(way, grads) else 0.0
-        if way.is_open and way.takes_upstream and self.layer.cache_at is not None:
+        if way.takes_upstream and (not way.is_open or self.layer.cache_at is not None):
             return float(self._is_linear(way, grads))
         return float(not way.is_open or way.is_derivative)
 

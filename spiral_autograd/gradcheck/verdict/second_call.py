@@ -269,7 +269,8 @@ def judge(c: Comparison, calls: Calls) -> None:
         rows = [k for k in c.rows if said.get(k) == what]
         for k in rows:
             before = c.rows[k].findings if c.rows[k].rule is None else ()
-            c.change(k, verdict="wrong", findings=together(before, found(what)), lines=())
+            lines = c.rows[k].lines if before else ()
+            c.change(k, verdict="wrong", findings=together(before, found(what)), lines=lines)
         names = [c.rows[k].name for k in rows]
         c.failures += [found("gradients", names=names, what=found(what))] if rows else []
 
