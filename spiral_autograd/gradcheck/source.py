@@ -299,17 +299,6 @@ def is_computing(node: ast.AST) -> bool:
     return any(isinstance(item, _COMPUTING) for item in ast.walk(node))
 
 
-def skips(node: ast.AST) -> bool:
-    """Tell whether a loop is over a range that begins late, or ends at a computed place."""
-    inner = getattr(node, "iter", None)
-    while isinstance(inner, ast.Call) and root_of(inner.func) == "reversed":
-        inner = inner.args[0] if inner.args else None
-    if not isinstance(inner, ast.Call) or root_of(inner.func) != "range":
-        return False
-    late = len(inner.args) == 2 and getattr(inner.args[0], "value", None) != 0
-    return late or any(isinstance(arg, ast.BinOp) for arg in inner.args[:2])
-
-
 # -------------------- the reader's own words --------------------
 
 

@@ -110,3 +110,15 @@ def test_one_gradient_of_a_loss_that_is_summed_is_a_slip():
     row = sa.check_gradient(net, gradient, PARAMS, X, T).rows[0]
     assert has(row, "mean_missing")
     assert not has(row, "of_loss")
+
+
+@pytest.mark.usefixtures("no_lines")
+def test_the_gradients_of_the_parameters_alone_are_scaled_to_a_norm():
+    def backward(dout, cache):
+        x, w = cache
+        grads = scaled_to({"w": x.T @ dout, "b": dout.sum(axis=0)}, 0.25)
+        return dout @ w.T, grads["w"], grads["b"]
+
+    w, b = PARAMS["W1"], PARAMS["b1"]
+    rows = sa.check_backward(lambda x, w, b: (x @ w + b, (x, w)), backward, X, w, b).rows
+    assert [has(row, "clipped_norm", norm=0.25) for row in rows] == [False, True, True]

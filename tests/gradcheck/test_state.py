@@ -1012,3 +1012,25 @@ for space in spaces:
 
 def test_what_code_runs_in_is_left_alone():
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", NAMESPACES]).returncode == 0
+
+
+@pytest.mark.parametrize("more", [{}, {"table": np.ones(3) / 3}, {"table": [0.1, 0.2, 0.3]}])
+def test_what_changes_at_the_third_call_is_found_whatever_else_the_layer_holds(more):
+    class Wrong:
+        calls = 0
+
+        def __init__(self):
+            self.W = x_of(4, 3)
+            vars(self).update(more)
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.W + np.asarray(vars(self).get("table", 0.0))
+
+        def backward(self, dout):
+            self.calls += 1
+            self.dW = self.x.T @ dout * (2 if self.calls > 2 else 1)
+            return dout @ self.W.T
+
+    row = sa.check_layer(Wrong(), x_of(5, 4)).rows[1]
+    assert has(row, "third_call"), row

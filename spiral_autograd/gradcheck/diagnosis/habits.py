@@ -66,16 +66,17 @@ def clipped(case: Case, k: int) -> Reason | None:
     if told and case.explains(k, np.clip(g, -most, most)):
         return Reason(found("clipped", bound=most), [k])
     c = ratio(case, k) if h.size > 1 else None
-    for norm in _norms(case, h) if c is not None and 0 < c < 1 else ():
+    for norm in _norms(case, k) if c is not None and 0 < c < 1 else ():
         if _is_round(norm):
             return Reason(found("clipped_norm", norm=float(f"{norm:.6g}")), [k])
     return None
 
 
-def _norms(case: Case, h: Array) -> Iterator[float]:
-    yield float(np.linalg.norm(h.ravel()))
-    every = [case.written(j) for j in range(len(case.names)) if case.comparable(j)]
-    yield float(np.sqrt(sum(np.sum(other * other) for other in every)))
+def _norms(case: Case, k: int) -> Iterator[float]:
+    """Yield the norms of a gradient, of all that are wrong, and of all."""
+    for some in ([k], case.wrong, range(len(case.names))):
+        every = [case.written(j) for j in some if case.comparable(j)]
+        yield float(np.sqrt(sum(np.sum(other * other) for other in every)))
 
 
 def _is_round(number: float) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,15 +13,17 @@ import numpy as np
 from ...recording import Call, name_of
 from ...validation import Shape
 from ..blocks import close, largest
-from ..source import Place, Text, code_of, forward_line, skips, text_of
+from ..source import Place, Text, code_of, forward_line, text_of
 from .doubt import Doubt
 from .known import Known, is_known, shares_right
-from .mending import Asked, Mending, Passes, There
+from .mending import Mending, Passes, There
 from .ran import Evidence, Key
 from .remedy import Remedy, Spot
 from .trail import Moment, Trail, follow, is_unchecked
+from .trying import Asked
 
 _ASKED = 24  # statements that are changed
+_TRUE_AND_WRONG = ("value", "upstream", "wrong_sign")  # rules, and kinds, by which it may be both
 _LATE = 0.8  # what it costs at least that it is a line of the forward pass
 
 
@@ -108,19 +110,50 @@ class Blame(Doubt):
         return self._mended(k, reason, [*likely, *left]) or likely
 
     def by_values(self, k: int, reason: Any = None) -> tuple[list[Place], list[Place]]:
-        """Return the places that what the statements make speaks for, and others that are left."""
+        """Return the place that what the statements make speaks for, and others that are left.
+
+        It is the first where wrong values begin. Where that is not known, the first of those that
+        fed all wrong gradients, or all with the same reason; else the first that makes this one.
+        """
         sink = self.sink(k)
         if sink is None:
             return [], []
-        pool = [*self.pool(k)]
-        left, is_joint = self._left(pool, reason)
+        left, is_joint = self._left([*self.pool(k)], reason)
+        places = [place for place, _ in left]
+        ends = [place for place in self._makers(k) if place in places] or places[::-1]
+        likely = self._begun(k, reason) or (places if is_joint else ends)[:1]
         if (swapped := self.swapped(k)) is not None:
             likely = [swapped]
-        elif left:
-            likely = self._likely(k, reason, pool, left, is_joint)
-        else:
-            likely = [self._giver(k, sink)]
-        return likely, [key[0] for key in left]
+        return likely or [self._giver(k, sink)], places
+
+    def _begun(self, k: int, reason: Any) -> list[Place]:
+        """Return the first statement of the k-th gradient where wrong values begin, if known."""
+        if reason is not None and reason.rule in ("term", "part"):
+            return []  # what lacks later is no mistake until then
+        return [place for place, _ in self.pool(k) if place in self.doubtful][:1]
+
+    def _makers(self, k: int) -> list[Place]:
+        """Return the statements that make the k-th gradient, in order."""
+        return [self.events[moment.event].place for moment in self.equal(k) if moment.fresh]
+
+    def _left(self, pool: Sequence[Key], reason: Any) -> tuple[list[Key], bool]:
+        """Return the statements that fed no right gradient, and do not make what autograd has too.
+
+        Of those the ones that fed all wrong gradients, or all with the same reason, if there are
+        such: and whether there are.
+        """
+        left = [key for key in pool if key not in self.right] or [*pool]
+        # What is true may have lost its factors, or be negated where nobody means it.
+        may_be = reason is not None and not {reason.rule, reason.kind}.isdisjoint(_TRUE_AND_WRONG)
+        if not may_be:
+            left = [key for key in left if key not in self.shown] or left
+        joint = self._shared(left, reason.rows if reason is not None else ())
+        return joint or left, bool(joint)
+
+    def _shared(self, keys: Sequence[Key], rows: Sequence[int]) -> list[Key]:
+        """Return the statements that fed all wrong gradients; else those that fed all of some."""
+        common = [self.common(tuple(some)) for some in (self.evidence.wrong, rows) if len(some) > 1]
+        return next(filter(None, ([key for key in keys if key in some] for some in common)), [])
 
     def _mended(self, k: int, reason: Any, likely: Sequence[Place]) -> list[Place]:
         """Return the statement of which one small change makes all right: gradients, or some.
@@ -131,23 +164,26 @@ class Blame(Doubt):
             return []
         rest = [tuple(reason.rows if reason else [k]), (k,)]
         for rows in (tuple(self.evidence.wrong), *([] if self.several else rest)):
-            if k in rows and rows not in self.mended:
-                wanted, spots = frozenset({*rows, *self.telling}), self._spots(rows, likely)
-                few = {spot: asked for spot, asked in spots.items() if not asked.shared}
-                # Through numbers in dicts, or in objects, there is no way to follow.
-                leads = len(few) < 2 or any(asked.more < _LATE for asked in [*few.values()][1:])
-                ways = [few, *([spots] if few != spots else []), self._spots((), likely)]
-                for some in ways if leads else ways[-1:]:
-                    self.mended[rows] = self.mending.lines(some, wanted)
-                    if self.mended[rows]:
-                        break
-            if k in rows and self.mended[rows]:
-                return list(dict.fromkeys(m.place for some in self.mended[rows] for m in some))
+            if k in rows:
+                if rows not in self.mended:
+                    self.mended[rows] = self._mending_all(rows, likely)
+                if self.mended[rows]:
+                    return list(dict.fromkeys(m.place for some in self.mended[rows] for m in some))
         together = self.together if reason is None or reason.is_unlikely else ()
         if together:
             wanted = frozenset({k, *self.telling})
             self.mended[k,] = [self.mending.least(together, wanted)]
         return [mended.place for remedy in self.mended.get((k,), ()) for mended in remedy]
+
+    def _mending_all(self, rows: tuple[int, ...], likely: Sequence[Place]) -> list[Remedy]:
+        """Return what makes some gradients right: in lines that fed no right ones, or in any."""
+        wanted, spots = frozenset({*rows, *self.telling}), self._spots(rows, likely)
+        few = {spot: asked for spot, asked in spots.items() if not asked.shared}
+        # Through numbers in dicts, or in objects, there is no way to follow.
+        leads = len(few) < 2 or any(asked.more < _LATE for asked in [*few.values()][1:])
+        ways = [few, *([spots] if few != spots else [])] if leads else []
+        ways.append(self._spots((), likely))
+        return next(filter(None, (self.mending.lines(some, wanted) for some in ways)), [])
 
     @cached_property
     def together(self) -> Remedy:
@@ -205,44 +241,60 @@ class Blame(Doubt):
         self, rows: tuple[int, ...], likely: Sequence[Place], which: Callable[..., bool] = all
     ) -> dict[Spot, Asked]:
         """Return the lines that all, or any, of some gradients came from: the likely ones first."""
-        made = [(self.feeding(k), {m.event for m in self.equal(k)}) for k in rows]
-        fed = [self._named(numbers | equal) for numbers, equal in made if numbers]
-        fed = fed or [set(range(self.start, len(self.events)))]  # a derivative, not yet multiplied
-        makers = set().union(*(self.feeding(k) for k in rows))
-        right = set().union(*(self._named(self.feeding(k)) for k in self.telling))
-        events: dict[Spot, set[int]] = {}
-        for number in set().union(*fed):
-            run = self.trail.runs[self.events[number].run]
-            called = {run.caller} if run.caller is not None and run.caller >= self.start else set()
-            for n in {number, *called, *self.conditions.get(number, ())}:
-                code = self.trail.runs[self.events[n].run].code
-                spot = self.outer.get(code, code), self.events[n].place[1]
-                events.setdefault(spot, set()).update((n, number))
-        calls = sorted({n for numbers in events.values() for n in numbers} - set().union(*fed))
+        fed = self._fed(rows)
+        events = self._by_spot(set().union(*fed))
+        calls = sorted(set().union(*events.values()) - set().union(*fed))
         order = [*likely, *(self.events[number].place for number in calls)]
         ranks = {place: rank for rank, place in reversed([*enumerate(order)])}
-        costs: dict[Spot, tuple[float, int]] = {}
-        for (code, line), numbers in events.items():
-            own = [n for n in numbers if self.events[n].place[1] == line]
-            is_fed = which(numbers & some for some in fed)
-            if not is_fed or is_unchecked(code) or self.events[own[0]].step is None:
-                continue
-            rank = ranks.get((code.co_filename, line), len(order))
-            ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
-            late = 0.4 * (rank == len(order)) + 0.4 * ahead
-            late += 0.1 * makers.isdisjoint(numbers) + 0.4 * (numbers <= right)
-            late += 0.3 * self.is_far((code.co_filename, line)) + self.unlikely(own)
-            costs[code, line] = late, rank
+        makers = set().union(*(self.feeding(k) for k in rows))
+        right = set().union(*(self._named(self.feeding(k)) for k in self.telling))
+        spots = [
+            (late + 0.4 * (rank == len(order)) + 0.1 * makers.isdisjoint(events[spot]), rank, spot)
+            for spot, late in self._late(events, right).items()
+            if which(events[spot] & some for some in fed)
+            for rank in [ranks.get(_place(spot), len(order))]
+        ]
         return {
             spot: Asked(
-                costs[spot][0],
+                late,
                 self._shapes_at(events[spot]),
-                self._runs[spot[0].co_filename, spot[1]] > 1,
+                self._runs[_place(spot)] > 1,
                 max(self.within[n] for n in events[spot]),
                 events[spot] <= right,
             )
-            for spot in sorted(costs, key=lambda spot: (costs[spot], spot[1]))[:_ASKED]
+            for late, _, spot in sorted(spots, key=lambda s: (s[0], s[1], s[2][1]))[:_ASKED]
         }
+
+    def _fed(self, rows: tuple[int, ...]) -> list[set[int]]:
+        """Return the events that some gradients came from, of each that is known."""
+        made = [(self.feeding(k), {m.event for m in self.equal(k)}) for k in rows]
+        fed = [self._named(numbers | equal) for numbers, equal in made if numbers]
+        return fed or [set(range(self.start, len(self.events)))]  # a derivative, not yet multiplied
+
+    def _by_spot(self, fed: Iterable[int]) -> dict[Spot, set[int]]:
+        """Return some events by their lines, with those that called them or asked for them."""
+        found = defaultdict[Spot, set[int]](set)
+        for number in fed:
+            caller = self.trail.runs[self.events[number].run].caller
+            called = {caller} if caller is not None and caller >= self.start else set()
+            for n in {number, *called, *self.conditions.get(number, ())}:
+                code = self.trail.runs[self.events[n].run].code
+                spot = self.outer.get(code, code), self.events[n].place[1]
+                found[spot] |= {n, number}
+        return found
+
+    def _late(self, events: Mapping[Spot, set[int]], right: set[int]) -> dict[Spot, float]:
+        """Return how unlikely each line is that can be changed, by where it stands."""
+        found: dict[Spot, float] = {}
+        for spot, numbers in events.items():
+            own = [n for n in numbers if self.events[n].place[1] == spot[1]]
+            step = self.events[own[0]].step
+            if not is_unchecked(spot[0]) and step is not None:
+                ahead = all(n <= self.ahead or self.is_forward(n) for n in own)
+                far = self.is_far(_place(spot))
+                found[spot] = 0.4 * ahead + 0.3 * far + 0.4 * (numbers <= right)
+                found[spot] -= 0.4 * isinstance(step.node, ast.For)  # no value speaks for any
+        return found
 
     def _named(self, numbers: set[int]) -> set[int]:
         """Return some events, and those that named what they or who called read: ``z = zs[-l]``."""
@@ -279,91 +331,10 @@ class Blame(Doubt):
         true += sum(1 if values.has(np.squeeze(m.value), 1e-8) else -1 for values, m in called)
         return true / max(1, len(made))
 
-    def _likely(
-        self, k: int, reason: Any, pool: Sequence[Key], left: Sequence[Key], is_joint: bool
-    ) -> list[Place]:
-        """Return the likeliest of the statements that are left."""
-        rule = reason.rule if reason is not None else None
-        counting = self.counting
-        # What is not zero may be right, where a term is lacking later.
-        is_any = rule not in ("term", "part")
-        begun = [key for key in pool if self.doubtful.get(key[0], False) or is_any]
-        left = [key for key in begun if key[0] in self.doubtful] or left
-        left = sorted(left, key=lambda key: key in counting)
-        places = list(dict.fromkeys(key[0] for key in left))
-        if rule == "part" and (heads := self.skipping(self.feeding(k))):
-            return heads[:1]
-        if rule is None or rule == "part":
-            working = [place for place in places if place in self.working]
-            return places[:1] if is_joint else (working or places)[-1:]
-        if rule == "upstream":
-            return [places[-1 if reason.kind == "upstream_ignored" else 0]]
-        products = list(reason.products)
-        terms = rule == "term" and self._first_of(products, left, true=True)
-        if made := terms or self._first_of(products, pool):
-            if rule == "value":  # what is true may be the wrong thing here: z for 1 - z
-                places = [key[0] for key in self._left(pool, reason, shown=True)[0]]
-            return made if made[0] in places else [left[0][0]]
-        if is_joint:
-            return places[:1]
-        if rule == "term" and products:
-            return places[-1:]
-        given = [self.evidence.grads[k]]  # one of several sums is true by itself
-        return self._first_of(given, pool, true=rule == "sum") or places[-1:]
-
     def _giver(self, k: int, sink: Moment) -> Place:
         """Return the statement that first hands out the k-th gradient."""
         given = (m for m in self.equal(k) if m.name.startswith("return") and m.event >= sink.event)
         return self.events[next(given, sink).event].place
-
-    def _left(
-        self, pool: Sequence[Key], reason: Any, shown: bool = False
-    ) -> tuple[list[Key], bool]:
-        """Return the statements that feed wrong gradients, no right one, and are not true.
-
-        Also whether they feed several wrong gradients, all those that there are.
-        """
-        rule = reason.rule if reason is not None else None
-        left = [key for key in pool if key not in self.right] or [*pool]
-        if self.calls and not shown and (reason is None or reason.kind != "wrong_sign"):
-            made = self._makers_of(reason.products if reason is not None else ())
-            left = [key for key in left if key in made or key not in self.shown(rule)] or left
-        for rows in (self.evidence.wrong, reason.rows if reason is not None else ()):
-            common = self.common(tuple(rows)) if len(rows) > 1 else None
-            joint = [key for key in left if common is not None and key in common]
-            if joint:
-                return joint, True
-        return left, False
-
-    def _makers_of(self, products: Sequence[Any]) -> set[Key]:
-        """Return the statements that make some wrong values."""
-        wanted = Known(p for p in products if is_known(p, least=2) and np.any(p))
-        return {
-            key
-            for number, key in self.computing.items()
-            if any(wanted.has(value, 1e-9) for value in self.made.get(number, ()))
-        }
-
-    def _first_of(
-        self, products: Iterable[Any], keys: Iterable[Key], true: bool = False
-    ) -> list[Place]:
-        """Return the first of some statements that makes one of some values, true ones or not."""
-        tolerance = max(self.evidence.tolerance, 1e-9)
-        some = [p for p in products if p is not None and is_known(p, least=2) and np.any(p)]
-        wrong = [p for p in some if true or not self.true.has(p, tolerance)]
-        wanted, among = Known(wrong), set(keys)
-        for number, arrays in self.made.items():
-            self.evidence.deadline.check()
-            mine = arrays if self.computing.get(number) in among else []
-            if any(wanted.has(array, tolerance) for array in mine):
-                return [self.events[number].place]
-        return []
-
-    def skipping(self, numbers: Iterable[int]) -> list[Place]:
-        """Return the heads of the loops around that do not count from zero to a plain end."""
-        steps = [(self.events[n].place[0], self.events[n].step) for n in sorted(numbers)]
-        around = [(file, block) for file, step in steps if step for block in step.blocks]
-        return [(file, b.lineno) for file, b in around if isinstance(b, ast.For) and skips(b)]
 
     # -------------------- a gradient that is not there --------------------
 
@@ -396,3 +367,7 @@ def _operands_of(text: Text | None) -> set[str]:
     nodes = [node for step in (text.steps if text else ()) for node in ast.walk(step.node)]
     pairs = ((node.left, node.right) for node in nodes if isinstance(node, ast.BinOp))
     return {ast.unparse(side) for pair in pairs for side in pair}
+
+
+def _place(spot: Spot) -> Place:
+    return spot[0].co_filename, spot[1]

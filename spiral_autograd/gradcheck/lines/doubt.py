@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 from ...recording import Call, name_of
 from ..source import Place
 from .known import Known
-from .ran import Ran, gradient_of
+from .ran import Key, Ran, gradient_of
 from .trail import Trail
 
 
@@ -20,26 +18,35 @@ class Doubt(Ran):
     """The statements of a handwritten backward pass, and where their values are true no more."""
 
     @cached_property
-    def doubtful(self) -> dict[Place, bool]:
-        """The statements where wrong gradients begin, and whether they make nothing but zeros.
+    def doubtful(self) -> set[Place]:
+        """The statements where wrong gradients begin.
 
         No true value came from what they made, though it was made from such values.
         """
-        # What is one of several terms, though true, may be all that there is, and is wrong then.
-        terms = self.terms()
-        whole = self._true_in(self.values_of(set(self.calls) - terms - self._of_negated()))
-        sound = self.trail.feeding(*whole) | self._true_in(self.values_of(terms))
+        sound = self.trail.feeding(*self.sound) | self._true_in(self.values_of(self.terms()))
         fed = set().union(*map(self.feeding, self.evidence.wrong))
         wrong, tainted = fed.intersection(self.computing) - sound, set[int]()
-        found: dict[Place, bool] = {}
-        for number in range(self.start, len(self.events)) if whole else ():
+        found = set[Place]()
+        for number in range(self.start, len(self.events)) if self.sound else ():
             event = self.events[number]
             if not tainted.isdisjoint(event.sources):
                 tainted.add(number)
             elif number in wrong:
-                found[event.place] = not any(map(np.any, self.made.get(number, [True])))
+                found.add(event.place)
                 tainted.add(number)
         return found
+
+    @cached_property
+    def sound(self) -> set[int]:
+        """The events that make true values: not a term of one, which may be all that there is."""
+        terms = self.terms() | self._of_negated()
+        return self._true_in(self.values_of(set(self.calls) - terms))
+
+    @cached_property
+    def shown(self) -> set[Key]:
+        """The statements whose values are true, at each turn of a loop."""
+        wrong = {key for number, key in self.computing.items() if number not in self.sound}
+        return {*self.computing.values()} - wrong
 
     def _of_negated(self) -> set[Call]:
         """Return the gradients of -x, as in a sigmoid: nobody means them, but a wrong sign does."""
@@ -47,13 +54,6 @@ class Doubt(Ran):
         adjoints = recording.adjoints.items() if recording is not None else ()
         pairs = ((call, g) for call, g in adjoints if isinstance(g, Call))
         return {g for call, g in pairs if name_of(call.fun) == "negative"}
-
-    def unlikely(self, numbers: Sequence[int]) -> float:
-        """Return what it costs that a line counts; of a loop, of which no value tells, less."""
-        step = self.events[numbers[0]].step
-        made = [value for n in numbers for value in self.made.get(n, ())]
-        counts = made and all(value.ndim == 0 and value.dtype.kind in "iu" for value in made)
-        return 0.2 * bool(counts) - 0.4 * isinstance(step and step.node, ast.For)
 
     def is_far(self, place: Place) -> bool:
         """Tell whether wrong gradients are known to begin elsewhere."""

@@ -26,6 +26,7 @@ FAILING = (
 _TAKING = {"pop", "popitem", "popleft", "next", "append", "extend", "insert", "update"}
 _FEW = 6  # functions that may be called
 _OF_NUMPY = {"exp", "log", "sqrt", "sin", "cos", "tanh", "sign", "sinh", "cosh", "log1p", "expm1"}
+_MOST = 80  # things in reach
 _SLOPES = {"abs": "sign", "absolute": "sign", "sin": "cos"}  # functions that are other ones' slopes
 _FUTURE = 0x1FF0000  # the flags of code that `from __future__` sets
 
@@ -188,41 +189,57 @@ def _sides(node: ast.Compare | ast.Call) -> list[ast.expr]:
 
 
 def named_in(frame: FrameType, function: Function) -> Reach:
-    """Return what the variables of a function are and hold, with the texts that name it.
-
-    Parts that are written somewhere in it, as `hs[t - 1]`, are in reach too.
-    """
-    found, own = dict[str, Any](), [*frame.f_locals.values()]
-    over = function.counters_over(frame.f_lineno)
-    names = (name for name in frame.f_locals if name.isidentifier() and name not in over)
-    pending = [(name, frame.f_locals[name], 2) for name in names]
-    pending += [
-        (text, held, 0)
-        for text in (*map(ast.unparse, function.parts), *_parts_alike(frame, function))
-        if over.isdisjoint(re.findall(r"\w+", text)) and (held := _part(text, frame)) is not None
-    ]
-    shared = frame.f_globals.items()
-    named = function.code.co_names
-    pending += [(name, held, 0) for name, held in shared if name.isupper() or name in named]
-    while pending and len(found) < 80:
+    """Return what the variables of a function are and hold, with the texts that name it."""
+    found, own = dict[str, Any](), {id(value) for value in frame.f_locals.values()}
+    pending = [*_named(frame, function)]
+    while pending and len(found) < _MOST:
         text, value, depth = pending.pop(0)
-        if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub":
-            found[text] = value.shape
-        elif hasattr(type(value), "__matmul__") and hasattr(value, "shape"):  # a sparse matrix
-            found[text] = tuple(value.shape)
-        elif type(value) in (int, float):
-            found[text] = value
-        elif type(value) is list and value and all(map(_is_number, value)):
-            found[text] = (len(value),)
-        elif type(value) is dict and depth:
-            held = [(k, v) for k, v in value.items() if isinstance(k, str)]
-            pending += [(f"{text}[{k!r}]", v, depth - 1) for k, v in held]
-        elif type(value) is tuple and depth and len(value) < 9:  # a cache that is not unpacked
-            parts = [(k, v) for k, v in enumerate(value) if not any(v is o for o in own)]
-            pending += [(f"{text}[{k}]", v, depth - 1) for k, v in parts]
+        thing = _thing(value)
+        if thing is not None:
+            found[text] = thing
         elif depth:
-            pending += [(f"{text}.{k}", v, depth - 1) for k, v in fields_of(value).items()]
+            pending += [(text + at, part, depth - 1) for at, part in _parts_of(value, own)]
     return found
+
+
+def _named(frame: FrameType, function: Function) -> Iterator[tuple[str, Any, int]]:
+    """Yield the variables, and how deep to look into each; then what is in reach beside them.
+
+    Those are the parts that are written somewhere in the function, as `hs[t - 1]`, and globals.
+    """
+    over = function.counters_over(frame.f_lineno)
+    for name, value in frame.f_locals.items():
+        if name.isidentifier() and name not in over:
+            yield name, value, 2
+    texts = map(ast.unparse, function.parts)
+    for text in (*texts, *_of_other_lists(frame, function), *_at_counters(frame, function)):
+        held = _part(text, frame) if over.isdisjoint(re.findall(r"\w+", text)) else None
+        if held is not None:
+            yield text, held, 0
+    for name, value in frame.f_globals.items():
+        if name.isupper() or name in function.code.co_names:
+            yield name, value, 0
+
+
+def _thing(value: object) -> Any:
+    """Return the shape of an array, or a number; None of anything else."""
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub":
+        return value.shape
+    if hasattr(type(value), "__matmul__") and hasattr(value, "shape"):  # a sparse matrix
+        return tuple(value.shape)
+    if type(value) is list and value and all(map(_is_number, value)):
+        return (len(value),)
+    return value if type(value) in (int, float) else None
+
+
+def _parts_of(value: object, own: Collection[int]) -> list[tuple[str, object]]:
+    """Return what a dict, a tuple or an object holds, with the texts behind its own."""
+    if type(value) is dict:
+        return [(f"[{k!r}]", part) for k, part in value.items() if isinstance(k, str)]
+    if type(value) is tuple:  # a cache that is not unpacked
+        short = value if len(value) < 9 else ()
+        return [(f"[{k}]", part) for k, part in enumerate(short) if id(part) not in own]
+    return [(f".{k}", part) for k, part in fields_of(value).items()]
 
 
 def calls_in(frame: FrameType, codes: Iterable[CodeType], called: Collection[str]) -> list[str]:
@@ -246,19 +263,23 @@ def _is_number(value: object) -> bool:
     return isinstance(value, float | np.generic | np.ndarray) and np.ndim(value) == 0
 
 
-def _parts_alike(frame: FrameType, function: Function) -> Iterator[str]:
-    """Yield the same parts of other lists, and single entries at which loops are."""
+def _of_other_lists(frame: FrameType, function: Function) -> Iterator[str]:
+    """Yield the parts of lists that are written in a function, of all lists."""
     names = {name: held for name, held in frame.f_locals.items() if name.isidentifier()}
     fields = {f"{n}.{k}": v for n, held in names.items() for k, v in fields_of(held).items()}
     kinds = (list, tuple, dict)
     lists = [name for name, held in (names | fields).items() if type(held) in kinds]
-    for node in function.parts:
-        if ast.unparse(node.value) in lists:
-            yield from (f"{name}[{ast.unparse(node.slice)}]" for name in lists)
-    counters = [name for name in function.counters if type(names.get(name)) is int]
-    for name, held in names.items():
-        if isinstance(held, np.ndarray) and 0 < held.ndim < 3:
-            yield from (f"{name}[{', '.join(at)}]" for at in permutations(counters, held.ndim))
+    parts = [node for node in function.parts if ast.unparse(node.value) in lists]
+    yield from (f"{name}[{ast.unparse(node.slice)}]" for node in parts for name in lists)
+
+
+def _at_counters(frame: FrameType, function: Function) -> Iterator[str]:
+    """Yield the single entries of arrays at which loops are."""
+    held = frame.f_locals
+    counters = [name for name in function.counters if type(held.get(name)) is int]
+    for name, array in held.items():
+        if name.isidentifier() and isinstance(array, np.ndarray) and 0 < array.ndim < 3:
+            yield from (f"{name}[{', '.join(at)}]" for at in permutations(counters, array.ndim))
 
 
 def _part(text: str, frame: FrameType) -> Any:

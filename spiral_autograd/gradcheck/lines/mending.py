@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...validation import Shape
-from ..guard import CheckError, Deadline
-from ..source import Place, targets_of, text_of
-from .functions import FAILING, Function, calls_in, functions_of, named_in, takes
-from .remedy import Mended, Remedy, Spot, present, run_with, written
-from .tree import Reach, Slot
+from ..guard import Deadline
+from ..source import Place, text_of
+from .functions import Function, calls_in, functions_of, named_in, takes
+from .remedy import Mended, Remedy, Spot, run_with, written
+from .tree import Reach
+from .trying import Asked, Statement, Tried
 from .variants import Variant, variants
 
 Gradients = Sequence[Any]
-
-
-class Asked(NamedTuple):
-    """What is known of a line that is asked for."""
-
-    more: float  # what it costs that it is this one
-    shapes: Sequence[Shape]  # of what is made there
-    repeats: bool  # it runs several times
-    within: int  # statements that run while it does, of the functions that it calls
-    shared: bool  # right gradients came from it, too
 
 
 class There(NamedTuple):
@@ -81,7 +71,7 @@ class Mending:
         self.passes, self.deadline = passes, deadline
         self.steps = _LONGER * passes.length + _STEPS
         self.functions: dict[CodeType, Function] = {}
-        self.tries: dict[Spot, list[tuple[float, Mended]]] = {}  # the cost, and what it is for
+        self.tries: dict[Spot, list[Mended]] = {}
         self.ran: dict[tuple[Variant, ...], Sequence[float]] = {}  # what is right with them
         # And what is elsewhere, as far as it was asked.
         self.held: dict[tuple[Variant, ...], list[frozenset[int]]] = {}
@@ -100,47 +90,43 @@ class Mending:
             return []
         self._reach(spots, ())
         tries = [
-            (asked.more + cost, number, mended)
-            for number, (spot, asked) in enumerate(spots.items())
-            for cost, mended in self.tries[spot]
+            mended._replace(cost=asked.more + mended.cost)
+            for spot, asked in spots.items()
+            for mended in self.tries[spot]
         ]
-        found = self._found(sorted(tries, key=lambda t: t[:2])[:_MOST], rows)
+        found = self._found(sorted(tries, key=attrgetter("cost"))[:_MOST], rows)
         first = next(iter(spots))
-        rated = {
-            mended: (
-                round(run_with((mended,), self.passes.truth, self.steps) or 0.0, 6)
-                if len(found) > 1
-                else 0.0,
-                _FIRST * (mended.spot == first) - max(cost, mended.variant.cost),
-            )
-            for cost, mended in found.values()
-        }
-        best = [mended for mended in rated if rated[mended] == max(rated.values())]
+
+        def rate(mended: Mended) -> tuple[float, float]:
+            likelier = _FIRST * (mended.spot == first) - max(mended.cost, mended.variant.cost)
+            truth = run_with((mended,), self.passes.truth, self.steps) if len(found) > 1 else 0.0
+            return round(truth or 0.0, 6), likelier
+
+        rated = {mended: rate(mended) for mended in found}
+        best = [mended for mended in found if rated[mended] == max(rated.values())]
         return [(mended._replace(number=self._by_chance(mended)),) for mended in best]
 
-    def _found(
-        self, tries: Sequence[tuple[float, int, Mended]], rows: frozenset[int]
-    ) -> dict[Place, tuple[float, Mended]]:
+    def _found(self, tries: Sequence[Mended], rows: frozenset[int]) -> list[Mended]:
         """Return the first of each line with which all are right: at other sizes, if any is."""
-        found: dict[Place, tuple[float, Mended]] = {}
-        by_chance: dict[Place, tuple[float, Mended]] = {}  # right for these sizes only
+        found: dict[Place, Mended] = {}
+        by_chance: dict[Place, Mended] = {}  # right for these sizes only
         least, left = np.inf, self._left / 3
-        for cost, _, mended in tries:
-            if cost > min(least + _NEAR, _DEAREST) or self._left < left:
+        for mended in tries:
+            if mended.cost > min(least + _NEAR, _DEAREST) or self._left < left:
                 break
             if mended.place in found or not self._mends((mended,), rows):
                 continue
             if self.holds((mended,), rows):
-                found[mended.place], least = (cost, mended), min(least, cost)
+                found[mended.place], least = mended, min(least, mended.cost)
             else:
                 left = max(left, self._left - _MORE) if not by_chance else left
-                by_chance.setdefault(mended.place, (cost, mended))
-        return found or by_chance
+                by_chance.setdefault(mended.place, mended)
+        return [*(found or by_chance).values()]
 
     def _by_chance(self, mended: Mended) -> int | None:
         """Return the number that a line makes, where others that are as likely make it too."""
         cost = mended.variant.cost
-        same = (m for _, m in self.tries[mended.spot] if m.number == mended.number)
+        same = (m for m in self.tries[mended.spot] if m.number == mended.number)
         others = sum(m.variant.cost <= cost + _ALIKE for m in same)
         return mended.number if cost >= _UNSURE and others > 1 else None
 
@@ -179,8 +165,8 @@ class Mending:
 
     def _true(self, spot: Spot, new: bool = False) -> list[Mended]:
         """Return what makes in a line a true gradient, the furthest back first: a new one."""
-        by_cost = sorted(self.tries[spot], key=lambda t: -t[0])
-        some = [m for cost, m in by_cost if m.back >= 0 and (cost < m.variant.cost or not new)]
+        by_cost = sorted(self.tries[spot], key=attrgetter("cost"), reverse=True)
+        some = [m for m in by_cost if m.back >= 0 and (m.cost < m.variant.cost or not new)]
         cheapest = {mended.back: mended for mended in some}
         return [cheapest[back] for back in sorted(cheapest, reverse=True)[:_TRUE]]
 
@@ -267,107 +253,55 @@ class Mending:
             return None
         step = text.at(frame.f_lineno)
         spot = function.code, step.line if step is not None else 0
-        if what == "line" and (asked := self._asked.pop(spot, None)) is not None:
-            words = {repr(w): w for some in self.functions.values() for w in some.words}
-            named = named_in(frame, function)
-            first = sorted(named, key=lambda name: name not in self.passes.operands)
-            reach = {**{name: named[name] for name in first}, **words, **self.passes.numbers}
-            for body in function.statements(spot[1]):
-                self.tries[spot] += [
-                    (cost, Mended(spot, body, variant, function, back, number))
-                    for cost, variant, back, number in self._tries(body, reach, asked, frame)
-                ]
+        asked = self._asked.pop(spot, None) if what == "line" else None
+        if asked is not None:
+            self.tries[spot] = [*self._tries(spot, function, asked, frame)]
             if not self._asked:
                 sys.settrace(None)
         return self._look
 
-    def _tries(
-        self, body: Slot, reach: Reach, asked: Asked, frame: FrameType
-    ) -> Iterator[tuple[float, Variant, int, int | None]]:
-        """Yield what may stand in a statement and can be evaluated there, with its cost.
+    def _in_reach(self, function: Function, frame: FrameType) -> Reach:
+        """Return what is in reach of a line: first of all what the forward pass counts with."""
+        words = {repr(w): w for some in self.functions.values() for w in some.words}
+        named = named_in(frame, function)
+        first = sorted(named, key=lambda name: name not in self.passes.operands)
+        return {**{name: named[name] for name in first}, **words, **self.passes.numbers}
 
-        Also how far back the value is whose gradient it makes, if that is a new one.
-        """
-        is_once = takes(body[3]) or (self.passes.may_not_end and asked.within > 0)
-        names = None if is_once else {**frame.f_globals, **frame.f_locals}
-        before = _made_by(body, names) if names else None
-        written = _written_in(body[3], names) if names and before else {}
-        was = [*map(self.passes.back, before or ())] if self._for_several else []
-        seen, room = {_signature(body, before)}, _UNLIKELY if asked.more else self._room
-        gains = [*map(self.passes.gain, before or ())]
-        calls = calls_in(frame, self.functions, self.passes.called)
-        offers = variants(body, reach, written, asked.shapes, calls)
-        for variant in sorted(offers, key=lambda v: v.cost):
-            if not names or not before or room < 0 or self.deadline.is_over:
-                yield variant.cost, variant, -1, None
-                continue
-            room -= _EVALUATION + asked.within
-            there = variant.stand()
-            made = _made_by(body, names)
-            signature = _signature(body, made)
-            there.exchange()
-            if made is not None:
-                gain = max((of(v) for of, v in zip(gains, made, strict=False)), default=0.0)
-                if _hands_on(body[3]):  # right elsewhere, and wrong where it is given
-                    gain = max(gain, 0.0)
-                again = _AGAIN * (signature in seen and not asked.repeats)
-                seen.add(signature)
-                pairs = zip(was, map(self.passes.back, made), strict=False) if was else ()
-                back = max((now for then, now in pairs if now > then), default=-1)
-                is_number = [*map(type, made)] == [int] and isinstance(body[3], ast.Assign)
-                number = made[0] if is_number and not asked.repeats else None
-                yield variant.cost - gain + again, variant, back, number
+    def _tries(
+        self, spot: Spot, function: Function, asked: Asked, frame: FrameType
+    ) -> Iterator[Mended]:
+        """Yield what may stand in the statements of a line, with how likely it is."""
+        reach, calls = (
+            self._in_reach(function, frame),
+            calls_in(frame, self.functions, self.passes.called),
+        )
+        room = _UNLIKELY if asked.more else self._room
+        for body in function.statements(spot[1]):
+            is_once = takes(body[3]) or (self.passes.may_not_end and asked.within > 0)
+            here = Statement(body, None if is_once else frame, self.passes.gain)
+            was = [*map(self.passes.back, here.made or ())] if self._for_several else []
+            offers = variants(body, reach, here.written(), asked.shapes, calls)
+            for variant in sorted(offers, key=attrgetter("cost")):
+                mended = Mended(spot, body, variant, function, variant.cost)
+                if not here.made or room < 0 or self.deadline.is_over:
+                    yield mended
+                    continue
+                room -= _EVALUATION + asked.within
+                if (tried := here.tried(variant)) is not None:
+                    yield self._rated(mended, tried, was, asked)
         self._room = self._room if asked.more else room
+
+    def _rated(self, mended: Mended, tried: Tried, was: Sequence[int], asked: Asked) -> Mended:
+        """Return a change with what is known of it by what it makes."""
+        again = _AGAIN * (tried.again and not asked.repeats)
+        pairs = zip(was, map(self.passes.back, tried.made), strict=False)
+        return mended._replace(
+            cost=mended.cost - tried.gain + again,
+            back=max((now for then, now in pairs if now > then), default=-1),
+            number=None if asked.repeats else tried.number,
+        )
 
 
 def _whole(shares: Sequence[float]) -> frozenset[int]:
     """Return the numbers of the gradients that are right."""
     return frozenset(k for k, share in enumerate(shares) if share == 1)
-
-
-def _made_by(body: Slot, names: dict[str, Any]) -> Sequence[Any] | None:
-    """Return what a statement makes, nothing where it only does something; None where it fails."""
-    node = present(body)
-    value = getattr(node, "value", None)
-    if value is None or isinstance(node, ast.Expr):  # a call on its own is not made twice
-        return ()
-    if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
-        value = ast.BinOp(ast.Name(node.target.id, ast.Load()), node.op, value)
-        ast.fix_missing_locations(ast.copy_location(value, node))
-    made = _evaluated(value, names)
-    return made if made is None or isinstance(made, tuple) else (made,)
-
-
-def _signature(body: Slot, made: Sequence[Any] | None) -> object:
-    """Return what is the same where a statement does the same with equal arrays."""
-    node = present(body)
-    if not made or not all(isinstance(item, np.ndarray | float | int) for item in made):
-        return object()
-    arrays = [np.asarray(item) for item in made]
-    rest = [ast.unparse(target) for target in targets_of(node)]
-    op = type(getattr(node, "op", None))
-    return type(node), op, *rest, *((array.shape, array.tobytes()) for array in arrays)
-
-
-def _evaluated(node: Any, names: dict[str, Any]) -> Any:
-    """Return what an expression is; None where it fails."""
-    try:
-        return eval(compile(ast.Expression(node), "<changed>", "eval"), names)
-    except (CheckError, SyntaxError, *FAILING):  # also what is written to, which has no value
-        return None
-
-
-def _written_in(statement: ast.AST, names: dict[str, Any]) -> Reach:
-    """Return the shapes of the arrays that the expressions of a statement are."""
-    found: dict[str, Any] = {}
-    kinds = ast.Call | ast.BinOp | ast.UnaryOp | ast.Subscript
-    for node in (node for node in ast.walk(statement) if isinstance(node, kinds)):
-        if isinstance(made := _evaluated(node, names), np.ndarray):
-            found[ast.unparse(node)] = made.shape
-    return found
-
-
-def _hands_on(node: ast.stmt) -> bool:
-    """Tell whether a statement gives something out, or another name, as it is."""
-    copied = getattr(node, "value", None)
-    return isinstance(node, ast.Return) or isinstance(copied, ast.Name | ast.Attribute)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...recording import Call, Recording, name_of, parents_of
+from ...recording import Call, Recording, name_of
 from ...validation import Array
 from ..blocks import close, inner, largest
 from ..guard import NEVER, Deadline
@@ -74,25 +74,47 @@ class Ran:
         self.handed: dict[int, list[Array]] = {}  # what was there before
         for m in self.moments:
             (self.made if m.fresh else self.handed).setdefault(m.event, []).append(m.value)
-        made = evidence.recording
-        self.calls = made.calls if made is not None else []
+        self.calls = evidence.recording.calls if evidence.recording is not None else []
+        self.equal, self.feeding = cache(self._equal), cache(self._feeding)
+        self.pool, self.common = cache(self._pool), cache(self._common)
+
+    # -------------------- what is known to be true --------------------
+
+    @cached_property
+    def wholes(self) -> list[Call]:
+        """The calls that make whole gradients, not terms of them, in order."""
+        made = self.evidence.recording
         gradients = [*made.grads, *made.adjoints.values()] if made is not None else []
         whole = {call for call in gradients if isinstance(call, Call)}
-        self.wholes = [call for call in self.calls if call in whole]  # in order
-        self.upstream = Known(evidence.upstream)
-        self.whole = Known([*evidence.upstream, *(call.value for call in self.wholes)])
-        self.scaled = Known([call.value for call in self.wholes], scaled=True)
-        values = [call.value for call in self.calls]
-        before = [call.value for call in self.calls if call.gradient_of is None]
-        self.before = Known([*evidence.values, *before])
+        return [call for call in self.calls if call in whole]
+
+    @cached_property
+    def upstream(self) -> Known:
+        """The gradients that are handed to the backward pass."""
+        return Known(self.evidence.upstream)
+
+    @cached_property
+    def whole(self) -> Known:
+        """Those, and whole gradients."""
+        return Known([*self.evidence.upstream, *(call.value for call in self.wholes)])
+
+    @cached_property
+    def scaled(self) -> Known:
+        """Multiples of whole gradients."""
+        return Known([call.value for call in self.wholes], scaled=True)
+
+    @cached_property
+    def before(self) -> Known:
+        """What the forward pass is given, and what it makes."""
+        made = [call.value for call in self.calls if call.gradient_of is None]
+        return Known([*self.evidence.values, *made])
+
+    @cached_property
+    def true(self) -> Known:
+        """What either pass is given, what it makes, and by what it multiplies gradients."""
+        made = [call.value for call in self.calls]
         slopes = slopes_of([call.value for call in self.wholes])
-        self.true = Known([*evidence.upstream, *evidence.values, *values, *slopes])
-        self.equal, self.feeding = cache(self._equal), cache(self._feeding)
-        self.pool, self.common, self.shown = (
-            cache(self._pool),
-            cache(self._common),
-            cache(self._shown),
-        )
+        return Known([*self.evidence.upstream, *self.evidence.values, *made, *slopes])
 
     # -------------------- the way of one gradient --------------------
 
@@ -240,26 +262,10 @@ class Ran:
         """The statements that feed right gradients."""
         return {key for j in self.telling for key in self.pool(j)}
 
-    def _common(self, rows: tuple[int, ...]) -> set[Key] | None:
-        """Return the statements that feed all of some gradients; None where none are known."""
+    def _common(self, rows: tuple[int, ...]) -> set[Key]:
+        """Return the statements that feed all of some gradients, of which there are any."""
         pools = [set(pool) for pool in map(self.pool, rows) if pool]
-        return set.intersection(*pools) if pools else None
-
-    def _shown(self, rule: str | None) -> set[Key]:
-        """Return the statements whose values autograd has too."""
-        # Where a term is lacking, what is there is a part of the true value, not the whole of it.
-        known = self.values_of(set(self.calls) - (self.terms() if rule == "term" else set()))
-        # A gradient that is equal to a forward value has lost the rest of its factors.
-        lost = rule in ("value", "upstream")
-        gradients = self.values_of(self._carrying()) if lost else known
-        found: dict[Key, bool] = {}
-        for number, key in self.computing.items():  # at each turn of a loop
-            self.evidence.deadline.check()
-            true = gradients if _names_gradient(self.events[number]) else known
-            values = self.made.get(number, ())
-            right = bool(values) and all(true.has(value, 1e-9) for value in values)
-            found[key] = right and found.get(key, True)
-        return {key for key, right in found.items() if right}
+        return set.intersection(*pools) if pools else set()
 
     def values_of(self, calls: Iterable[Call]) -> Known:
         """Return the values of calls, but for numbers and what is only the upstream gradient."""
@@ -289,14 +295,6 @@ class Ran:
         """All that the backward pass makes."""
         return Known(value for values in self.made.values() for value in values)
 
-    def _carrying(self) -> set[Call]:
-        """Return the backward calls that depend on the upstream gradient: no factors alone."""
-        found = set(self.wholes)
-        for call in self.calls:
-            if call.gradient_of is not None and not found.isdisjoint(parents_of(call)):
-                found.add(call)
-        return found
-
     def terms(self) -> set[Call]:
         """Return the calls that are terms of a gradient in which several paths meet."""
         pending, found = list(self.wholes), set()
@@ -307,18 +305,6 @@ class Ran:
                 found |= set(terms)
                 pending += terms
         return found.difference(self.wholes)
-
-    @cached_property
-    def working(self) -> set[Place]:
-        """The statements that do more than take a part of something."""
-        nodes = {self.events[n].place: self.events[n].step for n in self.computing}
-        return {place for place, step in nodes.items() if step and is_computing(step.node)}
-
-    @cached_property
-    def counting(self) -> set[Key]:
-        """The statements that make only whole numbers."""
-        floats = {n for n, made in self.made.items() if any(v.dtype.kind == "f" for v in made)}
-        return {key for n, key in self.computing.items() if n in self.made and n not in floats}
 
     @cached_property
     def outer(self) -> dict[CodeType, CodeType]:
@@ -381,10 +367,6 @@ def _is_unpacking(node: Any) -> bool:
     is_name = all(isinstance(target, ast.Name) for target in targets_of(node))
     is_part = isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Constant)
     return is_name and is_part and isinstance(value.value, ast.Name | ast.Attribute)
-
-
-def _names_gradient(event: Event) -> bool:
-    return any(map(gradient_of, event.step.writes if event.step is not None else ()))
 
 
 def gradient_of(name: str) -> str:

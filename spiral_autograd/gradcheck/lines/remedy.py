@@ -34,8 +34,9 @@ class Mended(NamedTuple):
     body: Slot  # the statement
     variant: Variant
     function: Function
-    back: int  # how far back the value is whose gradient it makes then; -1: of none, or as before
-    number: int | None  # what it makes, where that is a whole number
+    cost: float  # how unlikely it is, also by what it makes
+    back: int = -1  # how far back the value is whose gradient it makes then, if it makes a new one
+    number: int | None = None  # what it makes, where that is a whole number
 
     def apart(self) -> Mended:
         """Return it with nodes of its own: what is offered shares parts with other offers."""

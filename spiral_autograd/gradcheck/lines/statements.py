@@ -49,6 +49,9 @@ def other_statements(node: Any, reach: Reach) -> Iterator[Offer]:
         yield 1.0, ast.AugAssign(target, ast.Add(), node.value)  # type: ignore[arg-type]
         yield 0.9 if isinstance(node.value, ast.Constant) else 1.4, ast.Pass()
         yield from _added_at(target, node.value, ast.Add())
+        if isinstance(target, ast.Subscript) and isinstance(node.value, ast.Constant | ast.UnaryOp):
+            rows = ast.unparse(target.value)  # one number for what they add up to
+            yield 1.3, ast.Assign([target], parsed(f"-{rows}.sum(axis=1)"))
         yield from _followed(node, target, reach)
 
 
@@ -119,6 +122,19 @@ def changed_throughout(statement: Any, reach: Reach, calls: Sequence[str]) -> It
     texts = _named_in(statement)
     for text, other in _alike_in(texts, reach):
         yield 1.2, renamed(statement, {text: other})
+    yield from _called_in(statement, texts, reach, calls)
+    for node in (node for node in ast.walk(statement) if isinstance(node, ast.Call)):
+        given = ast.unparse(node.args[0]) if len(node.args) == 1 else ""
+        if isinstance(reach.get(given), tuple | float):
+            yield 1.15, renamed(statement, {ast.unparse(node): given})
+    yield from exchanged(statement, reach)
+    yield from _other_windows(statement, reach)
+
+
+def _called_in(
+    statement: ast.AST, texts: Counter[str], reach: Reach, calls: Sequence[str]
+) -> Iterator[Offer]:
+    """Yield the statement with functions of what it names, or of what it makes on the way."""
     for text in (text for text in texts if type(reach.get(text)) in (tuple, float)):
         places = (None, *range(texts[text] if texts[text] > 1 else 0))
         for n, call in product(places, calls):
@@ -128,12 +144,6 @@ def changed_throughout(statement: Any, reach: Reach, calls: Sequence[str]) -> It
     for text, call in product(sorted(arrays)[:_FEW], calls):
         for n in range(arrays[text]):
             yield 1.4, renamed(statement, {text: f"{call}({text})"}, n)
-    for node in (node for node in ast.walk(statement) if isinstance(node, ast.Call)):
-        given = ast.unparse(node.args[0]) if len(node.args) == 1 else ""
-        if isinstance(reach.get(given), tuple | float):
-            yield 1.15, renamed(statement, {ast.unparse(node): given})
-    yield from exchanged(statement, reach)
-    yield from _other_windows(statement, reach)
 
 
 def _alike_in(texts: Counter[str], reach: Reach) -> Iterator[tuple[str, str]]:

@@ -58,7 +58,7 @@ SHARPNESS = {
     ("complex step", False): Sharpness(1e-10, 1e-6),
     ("complex step", True): Sharpness(1e-5, 1e-4),
     ("central differences", False): Sharpness(1e-7, 1e-6),
-    ("central differences", True): Sharpness(2e-3, 2e-2),
+    ("central differences", True): Sharpness(2e-3, 5e-3),
 }
 
 

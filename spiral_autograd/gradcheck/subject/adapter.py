@@ -118,6 +118,7 @@ class Adapter:
         self.of_inputs = [p for p in self.of_inputs if not self._is_left_out(p)]
         self.parameters = [p for p in self.parameters if not self._is_left_out(p)]
         self.first = Gradients.of(self.read(), self.session)
+        self.session.stands_after_first_call = True
         self.remarks += other_shapes((p.name, p.gradient(), p.value) for p in self.parameters)
 
     def _is_left_out(self, parameter: Parameter) -> bool:

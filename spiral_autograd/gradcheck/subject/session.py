@@ -204,6 +204,7 @@ class Session(Unreached):
         self.original = self.start = Snapshot(*roots)
         self.random_states = states([])
         self._is_at_start = True
+        self.stands_after_first_call = False  # of both passes, which is kept in sight of the next
 
     @contextmanager
     def fresh(self) -> Iterator[None]:
@@ -222,7 +223,7 @@ class Session(Unreached):
     @contextmanager
     def _running(self) -> Iterator[None]:
         self.same_random()
-        self._is_at_start = False
+        self._is_at_start = self.stands_after_first_call = False
         with np.errstate(), warnings.catch_warnings():  # the code may change the settings of both
             yield
 
@@ -263,7 +264,7 @@ class Session(Unreached):
         """Put the objects back into the state to begin from."""
         if not self._is_at_start:
             self.start.restore()
-            self._is_at_start = True
+            self._is_at_start, self.stands_after_first_call = True, False
 
     def rebase(self) -> None:
         """Take the present state as the one to begin from."""

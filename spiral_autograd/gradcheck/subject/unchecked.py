@@ -205,6 +205,8 @@ def look_beside(layer: ObjectPasses) -> None:
 
 def _lists_used(layer: ObjectPasses) -> list[str]:
     """Return the lists of floats, of which nothing is checked, that the output depends on."""
+    if not any(map(_is_of_floats, attributes_of(layer.layer).values())):
+        return []
     checked = {name.partition("[")[0] for name in layer.value_names}
     with layer.session.fresh():
         own = attributes_of(layer.layer).items()

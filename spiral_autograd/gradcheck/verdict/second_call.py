@@ -36,7 +36,7 @@ class Calls(NamedTuple):
 
 
 def call_again(subject: Subject) -> Calls:
-    """Return how the gradients of later calls differ; the first call must have just been made."""
+    """Return how the gradients of later calls differ from those of the first."""
     session = subject.session
     same, far, near = _inputs(subject)
     if not subject.backward_code:  # a finished gradient
@@ -45,8 +45,11 @@ def call_again(subject: Subject) -> Calls:
     if unsteady:
         return Calls(dict.fromkeys(unsteady, "unsteady"))
     # What adds up, changes from call to call or is left from other inputs shows on other inputs.
-    after = _run(subject, nullcontext, far, far, keep=checksums).kept
-    if after and after == 2 * _run(subject, session.unused, far, keep=checksums).kept:
+    if session.stands_after_first_call:
+        after = _run(subject, nullcontext, far, far, keep=checksums).kept
+    else:
+        after = _run(subject, session.fresh, same, far, far, keep=checksums).kept[1:]
+    if len(after) == 2 and after == 2 * _run(subject, session.unused, far, keep=checksums).kept:
         return Calls()
     run = _run(subject, session.fresh, same, same, same)
     hows = _changing(*run.kept) if run.kept else {}
