@@ -193,8 +193,7 @@ class Forwards(Memory):
 class TooFew(Memory):
     def backward(self, dout):
         dx, dh = np.zeros_like(self.x), np.zeros_like(self.x[0])
-        count = self.x.shape[1]
-        for t in reversed(range(count)):
+        for t in reversed(range(1, len(self.x))):
             dz = (dout[t] + dh) * (1 - self.h[t] ** 2)
             dx[t] = dz
             dh = self.a * dz
