@@ -87,7 +87,7 @@ def numbers_of(value: object) -> Array | None:
 
 def slopes_of(gradients: Sequence[Any]) -> Iterator[Array]:
     """Yield by what gradients are multiplied, entry by entry, to give those that come after."""
-    arrays = [g for g in gradients if is_known(g, least=2) and np.size(g) <= _SLOPED]
+    arrays = [np.asarray(g) for g in gradients if is_known(g, 2) and np.size(g) <= _SLOPED]
     with np.errstate(all="ignore"):
         for i, before in enumerate(arrays):
             near = arrays[i + 1 : i + 1 + _NEAR]
