@@ -243,3 +243,24 @@ def test_a_function_that_the_forward_pass_calls_may_be_lacking():
     row = says(Log1p(), X)
     assert has(row, "right_with"), row.why
     assert "np.exp" in row.why
+
+
+class OverTime:
+    """A bias of all examples and turns, of whose gradient one sum is forgotten."""
+
+    def __init__(self):
+        self.b = np.array([0.3, -0.2, 0.5])
+
+    def forward(self, x):
+        return x * 2.0 + self.b
+
+    def backward(self, dout):
+        count = dout.reshape(-1, 3)
+        self.db = dout.sum(axis=0)
+        return 2.0 * count.reshape(dout.shape)
+
+
+def test_a_sum_that_is_true_by_itself_is_cited_where_another_is_forgotten():
+    row = says(OverTime(), np.random.default_rng(4).standard_normal((4, 2, 3)))
+    assert has(row, "not_summed")
+    assert "self.db = dout.sum(axis=0)" in cited(row)

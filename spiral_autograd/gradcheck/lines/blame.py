@@ -23,7 +23,7 @@ from .trail import Moment, Trail, follow, is_unchecked
 from .trying import Asked
 
 _ASKED = 24  # statements that are changed
-_TRUE_AND_WRONG = ("value", "upstream", "wrong_sign")  # rules, and kinds, by which it may be both
+_TRUE_AND_WRONG = ("value", "upstream", "wrong_sign", "not_summed")  # rules and kinds: may be both
 _LATE = 0.8  # what it costs at least that it is a line of the forward pass
 
 
@@ -143,7 +143,7 @@ class Blame(Doubt):
         such: and whether there are.
         """
         left = [key for key in pool if key not in self.right] or [*pool]
-        # What is true may have lost its factors, or be negated where nobody means it.
+        # What is true may have lost its factors, be negated or be one of several sums.
         may_be = reason is not None and not {reason.rule, reason.kind}.isdisjoint(_TRUE_AND_WRONG)
         if not may_be:
             left = [key for key in left if key not in self.shown] or left
