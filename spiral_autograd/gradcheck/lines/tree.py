@@ -16,9 +16,13 @@ REFERENCE = ast.Name | ast.Attribute | ast.Subscript
 _UNASKED = ("ctx", "kind")  # fields of a node that say nothing of what it computes
 
 
-@lru_cache(maxsize=4096)
 def parsed(text: str) -> Any:
     """Return a text as an expression, or as the part of an array that an index takes."""
+    return _filled(_form(text), {})  # of its own: in two places at once it might hold itself
+
+
+@lru_cache(maxsize=4096)
+def _form(text: str) -> Any:
     subscript: Any = ast.parse(f"_[{text}]", mode="eval").body
     return subscript.slice
 
@@ -26,7 +30,7 @@ def parsed(text: str) -> Any:
 def matched(form: str, node: ast.AST) -> dict[str, Any] | None:
     """Return what of a node fills the holes of a form: its names of one letter."""
     holes: dict[str, Any] = {}
-    return holes if _fits(parsed(form), node, holes) else None
+    return holes if _fits(_form(form), node, holes) else None
 
 
 def _fits(form: Any, node: Any, holes: dict[str, Any]) -> bool:
@@ -46,7 +50,7 @@ def _fits(form: Any, node: Any, holes: dict[str, Any]) -> bool:
 
 def filled(form: str, **holes: ast.AST) -> Any:
     """Return a form with nodes in its holes."""
-    return _filled(parsed(form), holes)
+    return _filled(_form(form), holes)
 
 
 def _filled(form: Any, holes: Mapping[str, ast.AST]) -> Any:

@@ -52,9 +52,11 @@ class Statement:
     def tried(self, variant: Variant) -> Tried | None:
         """Return what is made with a change; None where that fails."""
         there = variant.stand()
-        made = self._made()
-        signature = self._signature(made)
-        there.exchange()
+        try:
+            made = self._made()
+            signature = self._signature(made)
+        finally:
+            there.exchange()
         if made is None:
             return None
         again = signature in self._seen
