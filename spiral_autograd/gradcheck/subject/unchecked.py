@@ -195,11 +195,8 @@ def look_beside(layer: ObjectPasses) -> None:
     for name in updated:
         layer.say_unchecked(name, found("updates_itself", name=name))
     _find_unkept(layer, constant)
-    for h in constant:
-        if h.name not in layer.unkept:
-            why = found("used_without_gradient", name=h.name, last=last_name(h.name))
-            layer.say_unchecked(h.name, why)
-    for name in _lists_used(layer):
+    arrays = [h.name for h in constant if h.name not in layer.unkept]
+    for name in (*arrays, *_lists_used(layer)):
         layer.say_unchecked(name, found("used_without_gradient", name=name, last=last_name(name)))
 
 
@@ -285,10 +282,11 @@ def _is_read(local: str, steps: Sequence[Step]) -> bool:
     roots = [root_of(getattr(node, "value", node)) for t, node in stored if isinstance(t, ast.Name)]
     is_part = any(isinstance(t, ast.Subscript) for t, _ in stored)
     may_be_view = is_part and any(root.startswith("self.") for root in roots)
+    is_used = any(local in step.reads and step.writes != {local} for step in steps)
+    return may_be_view or is_used or _is_kept(local, steps)
+
+
+def _is_kept(local: str, steps: Sequence[Step]) -> bool:
+    """Tell whether a variable is assigned together with something else: dW = grads["W"] = …"""
     makers = [step.node for step in steps if local in step.writes]
-    is_kept = any(len(getattr(node, "targets", ())) > 1 for node in makers)  # dW = grads["W"] = …
-    return (
-        may_be_view
-        or is_kept
-        or any(local in step.reads and step.writes != {local} for step in steps)
-    )
+    return any(len(getattr(node, "targets", ())) > 1 for node in makers)
