@@ -52,7 +52,8 @@ Pairs = dict[Part, Held]
 def claim(layer: ObjectPasses, held: Sequence[Held]) -> list[Held]:
     """Give the layer a parameter for each array whose gradient it keeps; return the others."""
     left, more = [], []
-    for h, own in zip(held, _gradients_of_parts(layer, held), strict=True):
+    parts = _gradients_of_parts(layer, held) if held else []
+    for h, own in zip(held, parts, strict=True):
         if own:
             layer.claimed |= {step for _, g in own if g.holder is None for step in g.path[:1]}
             p = Parameter(_own_name(h.name), h.value, partial(_read, layer, h.value, own))

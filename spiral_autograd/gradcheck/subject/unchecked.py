@@ -190,8 +190,7 @@ def look_beside(layer: ObjectPasses) -> None:
     numbers = [(p.name, p.value) for p in layer.now.numbers]
     changed = [name for name, value in numbers if layer.numbers.get(name, value) is not value]
     updated += filter(partial(depends_on_number, layer), changed)
-    constant = [h for h in used if id(h.value) in still]
-    constant = claim(layer, constant) if constant else []
+    constant = claim(layer, [h for h in used if id(h.value) in still])
     for name in updated:
         layer.say_unchecked(name, found("updates_itself", name=name))
     _find_unkept(layer, constant)
@@ -287,6 +286,6 @@ def _is_read(local: str, steps: Sequence[Step]) -> bool:
 
 
 def _is_kept(local: str, steps: Sequence[Step]) -> bool:
-    """Tell whether a variable is assigned together with something else: dW = grads["W"] = …"""
+    """Tell whether a variable is assigned with something else at once, as in a = b = 0."""
     makers = [step.node for step in steps if local in step.writes]
     return any(len(getattr(node, "targets", ())) > 1 for node in makers)
