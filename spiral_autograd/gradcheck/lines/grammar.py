@@ -61,8 +61,12 @@ REWRITTEN: list[tuple[str, float, Forms]] = [
     ("c * f(a) / b", 1.3, ("c * f(a / b)",)),
     ("f(a * b)", 1.3, ("f(a) * b",)),
     ("f(a / b)", 1.3, ("f(a) / b",)),
-    ("a - b * c", 1.3, tuple(f"a - (b * c).sum({k}, keepdims=True)" for k in ("0", "-1"))),
-    ("a * b", 1.5, tuple(f"{p} * ({q} - (a * b).sum(-1, keepdims=True))" for p, q in ("ab", "ba"))),
+    ("a - b * c", 1.3, tuple(f"a - (b * c).sum(axis={k}, keepdims=True)" for k in ("0", "-1"))),
+    (
+        "a * b",
+        1.5,
+        tuple(f"{p} * ({q} - (a * b).sum(axis=-1, keepdims=True))" for p, q in ("ab", "ba")),
+    ),
 ]
 
 DERIVATIVES = ("1 - b", "1 - b**2", "b * (1 - b)", "b > 0", "np.sign(b)")
