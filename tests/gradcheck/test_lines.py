@@ -1,6 +1,7 @@
 """The lines that a report shows: the one with the mistake, and no innocent ones."""
 
 import linecache
+import runpy
 
 import numpy as np
 import pytest
@@ -578,3 +579,25 @@ def test_what_is_indexed_and_is_no_array_is_not_multiplied():
     report = sa.check_gradient(cost, gradient, r.normal(size=16), r.normal(size=(5, 3)), 0.0)
     assert [row.verdict for row in report.rows] == ["wrong"]
     assert report.rows[0].lines
+
+
+def test_of_code_that_is_loaded_twice_the_lines_are_found_in_either(tmp_path):
+    file = tmp_path / "masked.py"
+    file.write_text(
+        "class Masked:\n"
+        "    def __init__(self, W, mask):\n"
+        "        self.W, self.mask = W, mask\n"
+        "    def forward(self, x):\n"
+        "        self.x = x\n"
+        "        return x @ (self.W * self.mask)\n"
+        "    def backward(self, dout):\n"
+        "        self.dW = self.x.T @ dout\n"
+        "        return dout @ (self.W * self.mask).T\n"
+    )
+    rng = np.random.default_rng(0)
+    x, W = rng.normal(size=(5, 4)), rng.normal(size=(4, 3))
+    loaded = [runpy.run_path(str(file)) for _ in range(2)]
+    for space in loaded:
+        masked = space["Masked"](W, 1.0 * (W > 0))
+        row = sa.check_layer(masked, x, constant=["mask"]).rows[1]
+        assert has(row, "right_with", statement="self.dW = self.x.T @ dout * self.mask"), row.why

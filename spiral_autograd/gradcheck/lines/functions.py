@@ -44,10 +44,11 @@ class Function:
         tree = definition_of(code)
         self.tree = _with_a_name(tree) if isinstance(tree, ast.Lambda) else tree
 
-    @property
-    def running(self) -> CodeType:
-        """The code that they run now."""
-        return self.same[0].__code__ if self.same else self.code
+    def runs(self, code: CodeType) -> bool:
+        """Tell whether a code is what they run now: what is loaded twice has equal ones."""
+        if not self.same:
+            return code == self.code
+        return any(function.__code__ is code for function in self.same)
 
     @cached_property
     def module(self) -> ast.Module:

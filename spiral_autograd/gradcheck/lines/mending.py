@@ -246,7 +246,7 @@ class Mending:
             return None
 
     def _look_at(self, frame: FrameType, what: str) -> Any:
-        functions = (f for f in self.functions.values() if f.running is frame.f_code)
+        functions = (f for f in self.functions.values() if f.runs(frame.f_code))
         function = next(functions, None)
         text = text_of(frame.f_code) if function is not None else None
         if function is None or text is None:
