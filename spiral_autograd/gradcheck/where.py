@@ -185,12 +185,12 @@ class Where:
 
     def of_unset(self) -> None:
         """Write into the rows which of them come of what was never set, and where that is."""
-        if self.trail is None or not makes_empty(self.trail):
+        rows = {k: {what.kind for what in row.findings} for k, row in self.c.rows.items()}
+        doubtful = [k for k, kinds in rows.items() if not kinds.isdisjoint(_MAY_BE_UNSET)]
+        if not doubtful or self.trail is None or not makes_empty(self.trail):
             return
-        for k, row in self.c.rows.items():
-            if {what.kind for what in row.findings}.isdisjoint(_MAY_BE_UNSET):
-                continue
-            there = None
+        for k in doubtful:
+            row, there = self.c.rows[k], None
             with guarded("the search for the lines", self.c.notes):
                 there = unset_at(self.c.rerun, k)
             if there is not None:
