@@ -82,7 +82,7 @@ def explain_what_is_off(c: Comparison, where: Where) -> None:
     for k, row in c.rows.items():
         is_unknown = [what.kind for what in row.findings] == ["approximate"]
         if is_unknown and row.both is not None and not close(*row.both, _LITTLE, c.floors[k]):
-            where.cases = [_case(c, where, [k], [*map(np.asarray, c.reference.grads)], c.graph)]
+            where.cases = _cases(c, where, [k], None)
             lines = where.places(places, k)
             why = where.remedy(k, where.cases)
             if why is not None:

@@ -7,7 +7,7 @@ target, a margin or a decay is not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 
@@ -56,7 +56,7 @@ def find_kinks(c: Comparison) -> Entries:
             break  # in float32 a tie may need longer steps to be undone
         found |= {k: found.get(k, False) | e for k, e in (excused or {}).items()}
     found = _any(found)
-    beyond = _beyond_two_slopes(c) if found.keys() - c.subject.marks else {}
+    beyond = _beyond_two_slopes(c, [k for k in found if k not in c.subject.marks])
     return _any({k: some & ~beyond.get(k, False) for k, some in found.items()})
 
 
@@ -130,22 +130,21 @@ def _jumps(c: Comparison, k: int, beside: list[Array], nearer: float) -> Array:
     return np.asarray(distance <= _KINKS_IN_A_SUM * (jump - smooth))
 
 
-def _beyond_two_slopes(c: Comparison) -> Entries:
+def _beyond_two_slopes(c: Comparison, rows: Sequence[int]) -> Entries:
     """Return which entries lie beyond both slopes, where there are but two near by.
 
-    Those of marks are known to lie between them. Of many kinks the sums have many slopes.
+    Of many kinks the sums have many slopes.
     """
     near = []
-    for seed in range(_NEAR):
+    for seed in range(_NEAR if rows else 0):
         values = nearby(c.subject, np.random.default_rng(seed), _STEPS[0])
         with suppress(CheckError), c.subject.session.moved(c.subject.values, values):
             near.append(c.reference_there(at_these_values(c.subject)).grads)
-    rows = [k for k in c.rows if k not in c.subject.marks and c.rows[k].both is not None]
-    return {k: _is_beyond(np.asarray(c.grads[k]), [grads[k] for grads in near]) for k in rows}
+    there = [(k, np.array([grads[k] for grads in near], dtype=float)) for k in rows if near]
+    return {k: _is_beyond(np.asarray(c.grads[k]), slopes) for k, slopes in there}
 
 
-def _is_beyond(h: Array, near: list[Array]) -> Array:
-    slopes = np.array([g.astype(float) for g in near])
+def _is_beyond(h: Array, slopes: Array) -> Array:
     least, most = slopes.min(0), slopes.max(0)
     margin = 0.01 * (most - least)
     are_two = np.all((slopes < least + margin) | (slopes > most - margin), axis=0)
