@@ -37,8 +37,6 @@ class Reason:
         The gradients that it explains.
     call : Call or None
         The forward operation whose gradient is wrong.
-    products : list of arrays
-        The wrong values that it makes on the way.
     lines : tuple of Place
         Where it is, where the rule itself can tell.
     cost : float
@@ -48,7 +46,6 @@ class Reason:
     finding: Finding
     rows: list[int]
     call: Call | None = None
-    products: list[Array] = field(default_factory=list)
     lines: tuple[Place, ...] = ()
     cost: float = 0.0
 

@@ -118,10 +118,8 @@ def _passed_on(case: Case, k: int) -> Reason | None:
         return None
     if case.explains(k, up):
         return Reason(found("passed_on"), [k])
-    alone = y * (1 - y)
-    if _axes_of_softmax(y) and case.explains(k, alone * up):
-        said = found("diagonal_of_softmax", name=case.name_of_upstream)
-        return Reason(said, [k], products=[alone, alone * up])
+    if _axes_of_softmax(y) and case.explains(k, y * (1 - y) * up):
+        return Reason(found("diagonal_of_softmax", name=case.name_of_upstream), [k])
     return None
 
 

@@ -159,16 +159,13 @@ class Search:
         best: Reason | None = None
         is_through = False
         for through_max in (False, True) if self.graph.cancelled else (False,):
-            made: list[object] = []
             try:
-                bars = self.graph.rerun(candidate.changes, through_max=through_max, made=made)
+                bars = self.graph.rerun(candidate.changes, through_max=through_max)
             except UNFIT:
                 continue
             rows = self._rows_of(bars, left)
             if rows and (best is None or len(rows) > len(best.rows)):
-                products = [np.asarray(value) for value in (*made, *bars.values())]
-                call, cost = candidate.node.call, candidate.cost
-                best = Reason(candidate.say(), rows, call, products, cost=cost)
+                best = Reason(candidate.say(), rows, candidate.node.call, cost=candidate.cost)
                 is_through = through_max
         return best if best and self._holds_elsewhere(candidate, best, is_through) else None
 

@@ -38,8 +38,7 @@ def blame_of(evidence: Evidence) -> Blame | None:
 def places(evidence: Evidence, k: int, reason: Any = None) -> tuple[Place, ...]:
     """Return where the k-th gradient goes wrong: at most four lines, forward ones first.
 
-    A reason has a rule, rows, a kind, the forward call whose gradient is wrong, and the wrong
-    values that it makes on the way.
+    A reason has a rule, rows, a kind, and the forward call whose gradient is wrong.
     """
     blame, found = blame_of(evidence), [_forward_place(evidence, k, reason)]
     if blame is not None and reason is not None and reason.rule == "unwritten":

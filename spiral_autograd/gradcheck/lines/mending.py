@@ -179,10 +179,6 @@ class Mending:
             remedy = less if is_right else remedy
         return remedy
 
-    def _right_with(self, remedy: Remedy) -> frozenset[int]:
-        """Return which gradients are right with something else in some lines."""
-        return _whole(self._shares(remedy))
-
     def holds(self, remedy: Remedy, rows: frozenset[int]) -> bool:
         """Tell whether gradients are right elsewhere too: for other values, sizes and settings."""
         known = self.held.setdefault(tuple(mended.variant for mended in remedy), [])
@@ -196,7 +192,7 @@ class Mending:
 
     def _mends(self, remedy: Remedy, rows: frozenset[int]) -> bool:
         """Tell whether gradients are right with other lines, and the outputs what they were."""
-        is_right = rows <= self._right_with(remedy)
+        is_right = rows <= _whole(self._shares(remedy))
         return is_right and bool(run_with(remedy, self.passes.stays, self.steps))
 
     def _shares(self, remedy: Remedy) -> Sequence[float]:

@@ -164,10 +164,8 @@ class Graph:
                         _add(bars, parent, part)
         return bars.get(site.argument, np.zeros(np.shape(site.argument.value)))
 
-    def rerun(
-        self, changes: Changes, *, through_max: bool = False, made: list[object] | None = None
-    ) -> dict[Node, object]:
-        """Return the gradients that differ with some changes; `made` gets what these make."""
+    def rerun(self, changes: Changes, *, through_max: bool = False) -> dict[Node, object]:
+        """Return the gradients that differ with some changes."""
         by_node: dict[Node, list[tuple[Site, Change]]] = {}
         for site, change in changes.items():
             by_node.setdefault(site.result or site.argument, []).append((site, change))
@@ -176,10 +174,7 @@ class Graph:
             g = node.adjoint + off[node] if node in off else node.adjoint
             for site, change in by_node.get(node, ()):
                 before = self.part(site, g, through_max=through_max)
-                instead = change(g, before)
-                _add(off, site.argument, instead - before)
-                if made is not None:
-                    made.append(instead)
+                _add(off, site.argument, change(g, before) - before)
             if node in off:
                 for parent, some in self.flows(node, off[node], through_max=through_max):
                     _add(off, parent, some)
